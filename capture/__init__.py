@@ -1,0 +1,1 @@
+"""Tails a PostgreSQL database's replication log and writes Avro change records to Kafka."""

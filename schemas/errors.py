@@ -1,0 +1,47 @@
+"""What went wrong, where, and what to do next: the one base of all errors that a user can mend.
+
+`__main__` of each process prints such an error once, without a stack trace, and exits with its code (sysexits.h).
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The subset of sysexits.h that the processes use; a supervisor restarts on UNAVAILABLE, a person is needed on the others."""
+
+    FAILED = 1
+    DATA = 65
+    UNAVAILABLE = 69
+    CONFIG = 78
+
+
+class OrdertapError(Exception):
+    """`message` says what happened and where (table, LSN, topic, partition, offset), never a row's values; `hint` is the next step."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
+
+
+class SettingsError(OrdertapError):
+    """A setting, or something that a person has set up, is wrong: restarting does not help."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class UnavailableError(OrdertapError):
+    """A database, broker or registry does not answer: worth another try."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class DataError(OrdertapError):
+    """Bytes that are not what they should be: a record, a log message, a document."""
+
+    exit_code = ExitCode.DATA

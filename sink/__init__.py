@@ -1,0 +1,1 @@
+"""Reads change records from Kafka and keeps an ERP's customers, orders, returns and prices in step."""

@@ -1,0 +1,169 @@
+"""The canonical documents: what a business person would print, whatever the shop and whatever the ERP.
+
+Pure data. Amounts are `Decimal` in the document's currency, never float. For each row with `net`, `tax` and `gross`,
+net + tax = gross. Quantities and amounts of a return or refund are positive. A `key` is the shop's primary key as text
+(several columns joined by `:`); it identifies the document for ever, a `number` is what people read.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+Key = Annotated[str, BeforeValidator(str), Field(min_length=1)]
+Amount = Annotated[Decimal, Field(allow_inf_nan=False)]
+Positive = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A part of a document. Unknown columns are refused: a misspelt column would lose data silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Address(Part):
+    key: Key | None = None
+    kind: Literal["billing", "shipping"]
+    name: str = ""
+    company: str = ""
+    street: str = ""
+    postcode: str = ""
+    city: str = ""
+    country: str = ""  # ISO 3166-1 alpha-2
+
+
+class Customer(Part):
+    key: Key
+    number: str | None = None
+    kind: Literal["registered", "guest", "company"]
+    name: str
+    email: str | None = None
+    company: str | None = None
+    tax_id: str | None = None
+    addresses: tuple[Address, ...] = ()
+
+
+class Line(Part):
+    """A sold line. net, tax and gross are for the whole quantity, after the line's own discount."""
+
+    key: Key
+    sku: str
+    name: str = ""
+    quantity: Positive
+    unit_price: Amount  # before discount; gross if the order's tax_included, else net
+    discount: Amount = Decimal(0)  # for the whole line, same tax basis as unit_price, positive
+    tax_rate: Amount  # percent: 19 is 19 %
+    net: Amount
+    tax: Amount
+    gross: Amount
+
+
+class Discount(Part):
+    """A discount on the whole order, in positive amounts, one row per tax rate that it lowers."""
+
+    key: Key
+    name: str = ""
+    code: str | None = None
+    tax_rate: Amount
+    net: Amount
+    tax: Amount
+    gross: Amount
+
+
+class Charge(Part):
+    """Shipping, payment fee, gift wrap: what is paid beside the goods."""
+
+    key: Key
+    kind: str
+    tax_rate: Amount
+    net: Amount
+    tax: Amount
+    gross: Amount
+
+
+class Payment(Part):
+    key: Key
+    means: str
+    amount: Amount
+    paid_at: AwareDatetime | None = None
+    reference: str | None = None  # the payment provider's transaction id
+
+
+class SalesOrder(Part):
+    """sum(lines) + sum(charges) - sum(discounts) = (net, tax, gross); `totals.py` checks it."""
+
+    key: Key
+    number: str
+    customer: Key | None  # key of the Customer document
+    placed_at: AwareDatetime
+    currency: str
+    status: Literal["open", "cancelled"]
+    tax_included: bool
+    net: Amount
+    tax: Amount
+    gross: Amount
+    lines: tuple[Line, ...]
+    discounts: tuple[Discount, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    addresses: tuple[Address, ...] = ()  # as copied on the order
+
+
+class ReturnLine(Part):
+    key: Key
+    order_line: Key
+    quantity: Positive
+    reason: str | None = None
+
+
+class ReturnOrder(Part):
+    """Goods that come back. The money is a Refund of its own."""
+
+    key: Key
+    number: str
+    order: Key
+    returned_at: AwareDatetime
+    lines: tuple[ReturnLine, ...]
+
+
+class RefundComponent(Part):
+    key: Key
+    kind: Literal["line", "charge", "goodwill"]
+    order_line: Key | None = None
+    tax_rate: Amount
+    net: Amount
+    tax: Amount
+    gross: Amount
+
+
+class Refund(Part):
+    """Money that goes back to the buyer."""
+
+    key: Key
+    number: str
+    order: Key
+    return_order: Key | None = None
+    currency: str
+    refunded_at: AwareDatetime
+    means: str = ""
+    gross: Amount
+    components: tuple[RefundComponent, ...]
+
+
+class Price(Part):
+    """One price of one SKU on one list, for a validity window and from a minimum quantity on."""
+
+    key: Key
+    sku: str
+    price_list: str
+    currency: str
+    amount: Amount
+    tax_included: bool
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    minimum_quantity: Amount = Decimal(1)
+
+
+Document = Customer | SalesOrder | ReturnOrder | Refund | Price
+MODELS: dict[str, type[Part]] = {model.__name__: model for model in (Customer, SalesOrder, ReturnOrder, Refund, Price)}

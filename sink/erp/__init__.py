@@ -1,0 +1,1 @@
+"""One file per ERP behind one small Protocol."""
