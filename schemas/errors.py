@@ -7,7 +7,10 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The subset of sysexits.h that the processes use; a supervisor restarts on UNAVAILABLE, a person is needed on the others."""
+    """The subset of sysexits.h that the processes use.
+
+    A supervisor restarts on UNAVAILABLE; the others need a person.
+    """
 
     FAILED = 1
     DATA = 65
@@ -16,7 +19,10 @@ class ExitCode(IntEnum):
 
 
 class OrdertapError(Exception):
-    """`message` says what happened and where (table, LSN, topic, partition, offset), never a row's values; `hint` is the next step."""
+    """`message` says what happened and where (table, LSN, topic, partition, offset), `hint` is the next step.
+
+    Neither ever shows a row's values.
+    """
 
     exit_code = ExitCode.FAILED
 

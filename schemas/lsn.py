@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from schemas.errors import DataError
+
+_LSN_TEXT = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
 class LSN(int):
@@ -14,13 +18,10 @@ class LSN(int):
     @classmethod
     def parse(cls, text: str) -> LSN:
         """Reads `16/B374D848`; raises DataError for anything else."""
-        high, slash, low = text.partition("/")
-        try:
-            if not slash:
-                raise ValueError
-            return cls(int(high, 16) << 32 | int(low, 16))
-        except ValueError:
-            raise DataError(f"not a log position: {text!r}", "write it as PostgreSQL does, for example 16/B374D848") from None
+        if not _LSN_TEXT.fullmatch(text):
+            raise DataError(f"not a log position: {text!r}", "write it as PostgreSQL does, for example 16/B374D848")
+        high, low = text.split("/")
+        return cls(int(high, 16) << 32 | int(low, 16))
 
     def __str__(self) -> str:
         return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"

@@ -1,0 +1,178 @@
+"""A change as it travels through Kafka: its order (Stamp), its headers, and what a reader gets back."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+STAMP_HEADER: Final = "ordertap.stamp"
+TRANSACTION_HEADER: Final = "ordertap.transaction"
+UNCHANGED_HEADER: Final = "ordertap.unchanged"
+NEW_KEY_HEADER: Final = "__debezium.newkey"
+OLD_KEY_HEADER: Final = "__debezium.oldkey"
+
+UNAVAILABLE: Final = "__debezium_unavailable_value"
+"""What stands in a record for a TOAST value that PostgreSQL did not send, where the type can hold it."""
+
+
+class Unchanged(enum.Enum):
+    """The type of UNCHANGED, so that a type checker tells it from NULL."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+"""A TOAST value that an update left alone and that the log does not carry; never the same as None (NULL)."""
+
+Cell: TypeAlias = bytes | None | Literal[Unchanged.UNCHANGED]
+Cells: TypeAlias = Sequence[Cell]
+"""A row as pgoutput sends it: PostgreSQL's text of each value, in the relation's order."""
+
+Op: TypeAlias = Literal["c", "u", "d", "r", "t"]
+"""Debezium's operations: create, update, delete, read (snapshot), truncate."""
+
+
+class Stamp(NamedTuple):
+    """The order of all changes. The generation counts restores of the shop, after which LSNs start anew.
+
+    The ordinal counts the changes of a source transaction from 1; a row of the first snapshot has the consistent point
+    and 0, so that it never wins over the stream.
+    """
+
+    generation: int
+    commit_lsn: LSN
+    ordinal: int
+
+
+class TransactionMark(NamedTuple):
+    """What `ordertap.transaction` says: the transaction and its changes per table, or the snapshot that a row is of.
+
+    `size` is None for a large transaction that streams through: its counts come with its TransactionEnd.
+    """
+
+    transaction_id: str | None
+    size: Mapping[str, int] | None
+    snapshot: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record of a table topic. Values are Python's, in full fidelity (schemas.reader says which for what).
+
+    `stamp` is None only for records of Debezium without a position. A column in `unchanged` is in neither `before` nor
+    `after`. `key_change` says which half of a key change this is: "old" a delete, "new" a create. `columns` gives the
+    PostgreSQL type of each column for a table that can hold it; the same object for all records of one schema.
+    `ts_us` is the commit time, µs since 1970.
+    """
+
+    table: str
+    op: Op
+    stamp: Stamp
+    transaction_id: str | None
+    size: Mapping[str, int] | None
+    snapshot: str | None
+    key: dict[str, Any] | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    unchanged: frozenset[str]
+    key_change: Literal["old", "new"] | None
+    ts_us: int
+    topic: str
+    partition: int
+    offset: int
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionEnd:
+    """The end of a source transaction with its changes per table, from the topic `<prefix>.transaction`."""
+
+    stamp: Stamp
+    transaction_id: str
+    size: Mapping[str, int]
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotNotice:
+    """One step of a snapshot, from the topic `<prefix>.notification`.
+
+    `table` and `rows_scanned` are of TABLE_SCAN_COMPLETED, `rows` (all tables of the snapshot) of COMPLETED.
+    """
+
+    step: str
+    connector: str
+    snapshot_id: str
+    generation: int
+    lsn: LSN
+    tables: tuple[str, ...]
+    table: str | None
+    rows_scanned: int | None
+    rows: Mapping[str, int] | None
+    topic: str
+    partition: int
+    offset: int
+
+
+def stamp_header(stamp: Stamp) -> bytes:
+    """The value of `ordertap.stamp`: `generation:commit LSN:ordinal`, decimal."""
+    return b"%d:%d:%d" % stamp
+
+
+def parse_stamp(value: bytes) -> Stamp:
+    """Reads `ordertap.stamp`; raises DataError for anything else."""
+    try:
+        generation, commit_lsn, ordinal = value.split(b":")
+        return Stamp(int(generation), LSN(int(commit_lsn)), int(ordinal))
+    except ValueError:
+        raise DataError(f"header {STAMP_HEADER} is not generation:lsn:ordinal ({len(value)} bytes)") from None
+
+
+def transaction_header(xid: int, commit_lsn: int, size: Mapping[str, int] | None) -> bytes:
+    """The value of `ordertap.transaction` of a streamed change; `size` None: the transaction streams through."""
+    return _compact({"id": f"{xid}:{int(commit_lsn)}", "size": None if size is None else dict(size)})
+
+
+def snapshot_header(snapshot_id: str) -> bytes:
+    """The value of `ordertap.transaction` of a snapshot row."""
+    return _compact({"snapshot": snapshot_id})
+
+
+def parse_transaction(value: bytes) -> TransactionMark:
+    """Reads `ordertap.transaction`; raises DataError when it is not what the builders write."""
+    content = _json_header(TRANSACTION_HEADER, value)
+    if not isinstance(content, dict) or not isinstance(content.get("size"), dict | None):
+        raise DataError(f"header {TRANSACTION_HEADER} is not the expected JSON object")
+    return TransactionMark(content.get("id"), content.get("size"), content.get("snapshot"))
+
+
+def unchanged_header(columns: Sequence[str]) -> bytes:
+    """The value of `ordertap.unchanged`: names (of the record's fields) whose values were not sent."""
+    return _compact(list(columns))
+
+
+def parse_unchanged(value: bytes) -> frozenset[str]:
+    """Reads `ordertap.unchanged`; raises DataError when it is no list of names."""
+    content = _json_header(UNCHANGED_HEADER, value)
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise DataError(f"header {UNCHANGED_HEADER} is not a JSON list of names")
+    return frozenset(content)
+
+
+def _compact(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _json_header(name: str, value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise DataError(f"header {name} is not JSON ({len(value)} bytes)") from None

@@ -1,0 +1,69 @@
+"""What is known about a table: what the log says of it (Relation) and what the catalogue adds (facts).
+
+The log is the truth at its own place; the catalogue is read live and so may be ahead of a lagging stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as pgoutput's Relation message describes it; `key` is its replica identity flag."""
+
+    name: str
+    type_oid: int
+    typmod: int = -1
+    key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One version of a table; `replica_identity` is `d`efault, `f`ull, `i`ndex or `n`othing.
+
+    Source: PostgreSQL manual, "Logical Replication Message Formats".
+    """
+
+    oid: int
+    schema: str
+    name: str
+    replica_identity: str
+    columns: tuple[Column, ...]
+
+    @property
+    def table(self) -> str:
+        """The name used in headers, settings and messages: `public.orders`."""
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    """What only the catalogue knows of a column and its type.
+
+    `default` is the expression of pg_get_expr. `type_name` is pg_type.typname. `type_kind` is pg_type.typtype (`b`ase,
+    `c`omposite, `d`omain, `e`num, `r`ange, `m`ultirange). `base_oid` and `base_typmod` describe what a domain comes down
+    to (through domains over domains), 0 and -1 when the type is no domain. `element_oid` is pg_type.typelem of an array
+    (typcategory `A`), else 0. `labels` are the labels of an enum, or of the enum that an array or a domain is made of,
+    in their order.
+    """
+
+    not_null: bool = False
+    default: str | None = None
+    comment: str | None = None
+    type_name: str = ""
+    type_kind: str = "b"
+    base_oid: int = 0
+    base_typmod: int = -1
+    element_oid: int = 0
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """What only the catalogue knows of a table; `primary_key` in the order of the constraint, empty when there is none."""
+
+    primary_key: tuple[str, ...] = ()
+    columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
+    comment: str | None = None
