@@ -30,7 +30,7 @@ class Unchanged(enum.Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 """A TOAST value that an update left alone and that the log does not carry; never the same as None (NULL)."""
 
-Cell: TypeAlias = bytes | None | Literal[Unchanged.UNCHANGED]
+Cell: TypeAlias = bytes | Literal[Unchanged.UNCHANGED] | None
 Cells: TypeAlias = Sequence[Cell]
 """A row as pgoutput sends it: PostgreSQL's text of each value, in the relation's order."""
 

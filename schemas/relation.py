@@ -42,11 +42,11 @@ class Relation:
 class ColumnFacts:
     """What only the catalogue knows of a column and its type.
 
-    `default` is the expression of pg_get_expr. `type_name` is pg_type.typname. `type_kind` is pg_type.typtype (`b`ase,
-    `c`omposite, `d`omain, `e`num, `r`ange, `m`ultirange). `base_oid` and `base_typmod` describe what a domain comes down
-    to (through domains over domains), 0 and -1 when the type is no domain. `element_oid` is pg_type.typelem of an array
-    (typcategory `A`), else 0. `labels` are the labels of an enum, or of the enum that an array or a domain is made of,
-    in their order.
+    `default` is the expression of pg_get_expr. The facts about the type are those of the type that the Relation names:
+    `type_name` is pg_type.typname, `type_kind` is pg_type.typtype (`b`ase, `c`omposite, `d`omain, `e`num, `r`ange,
+    `m`ultirange). `base_oid` and `base_typmod` describe what a domain comes down to (through domains over domains),
+    0 and -1 when the type is no domain. `element_oid` is pg_type.typelem of an array (typcategory `A`), else 0.
+    `labels` are the labels of an enum, or of the enum that an array or a domain is made of, in their order.
     """
 
     not_null: bool = False
@@ -62,7 +62,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What only the catalogue knows of a table; `primary_key` in the order of the constraint, empty when there is none."""
+    """What only the catalogue knows of a table; `primary_key` in the order of the constraint, empty without one."""
 
     primary_key: tuple[str, ...] = ()
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)

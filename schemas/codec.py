@@ -1,0 +1,275 @@
+"""The codec of one relation version: PostgreSQL's text in, Avro bytes out, by straight-line generated Python.
+
+The generated code knows neither NULL in a NOT NULL column nor an unsent value nor a bad text: it fails on all of them,
+and the row is then encoded again cell by cell (RowLayout.careful), which finds the column and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import fastavro
+
+from schemas import wire
+from schemas.change import UNCHANGED, Cells, unchanged_header
+from schemas.defaults import avro_default
+from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
+from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
+from schemas.errors import DataError
+from schemas.layout import ColumnCodec, RowEncoder, RowLayout, WidenError, generate
+from schemas.relation import ColumnFacts, Relation, TableFacts
+from schemas.type_table import TEXT, Kind, kind_of
+
+__all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "compile_codec", "fill_unchanged"]
+
+_NO_FACTS: Final = ColumnFacts()
+_NULL: Final = b"\x00"
+_SOME: Final = b"\x02"  # branch 1 of ["null", T]
+
+
+class SourcePrefix(NamedTuple):
+    """The parts of `source` and of the envelope that are the same for all rows of a transaction, as Avro bytes."""
+
+    head: bytes  # version … db and the branch of sequence
+    sequence: bytes  # the text of sequence up to the row's own LSN
+    times: bytes  # ts_us, ts_ns
+    xid: bytes
+    clock: bytes  # the envelope's ts_ms, ts_us, ts_ns
+
+
+class SourceOrigin(NamedTuple):
+    """Where records come from: the topic prefix, the database's name, and our version."""
+
+    prefix: str
+    database: str
+    version: str
+
+    def transaction(self, xid: int, commit_us: int, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
+        """What the rows of a streamed transaction share, in all tables.
+
+        `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the commit before it, `now_ns` our clock.
+        """
+        start = b'["%d","' % last_commit_lsn
+        return self._prefix("false", start, commit_us, _SOME + long_bytes(xid), now_ns)
+
+    def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
+        """What rows of a snapshot share; `marker` is one of Debezium's values of source.snapshot."""
+        return self._prefix(marker, b'[null,"', snapshot_us, _NULL, now_ns)
+
+    def _prefix(self, marker: str, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
+        texts = [sized(text.encode()) for text in (self.version, "postgresql", self.prefix)]
+        head = b"".join(
+            (*texts, long_bytes(us // 1000), b"\x00", sized(marker.encode()), sized(self.database.encode()))
+        )
+        times = _some_longs(us, us * 1000)
+        return SourcePrefix(head + _SOME, sequence, times, xid, _some_longs(now_ns // 10**6, now_ns // 1000, now_ns))
+
+
+def _some_longs(*numbers: int) -> bytes:
+    return b"".join(_SOME + long_bytes(number) for number in numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What one version of a table becomes: names, schemas, and the generated code (`source`).
+
+    `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
+    """
+
+    topic: str
+    table: str
+    key_schema: Schema | None
+    value_schema: Schema
+    key_columns: tuple[str, ...]
+    field_names: tuple[str, ...]
+    unknown_types: tuple[tuple[str, str], ...]
+    source: str
+    layout: RowLayout
+    row: RowEncoder
+    key: RowEncoder
+    table_bytes: bytes
+
+    def bind(self, key_schema_id: int | None, value_schema_id: int) -> Encoder:
+        """An encoder that writes records of these registered schemas."""
+        return Encoder(self, key_schema_id, value_schema_id)
+
+
+def compile_codec(
+    topic: str,
+    relation: Relation,
+    facts: TableFacts | None,
+    *,
+    nullable: frozenset[str] = frozenset(),
+    text: frozenset[str] = frozenset(),
+) -> Codec:
+    """Compiles the codec of a relation version.
+
+    `facts` may be ahead of the stream: what they say of columns that are not there is left out. `nullable` are columns
+    that had a NULL in spite of them (WidenError), `text` are columns to carry as PostgreSQL's text. DataError when two
+    columns get the same Avro name.
+    """
+    facts = facts or TableFacts()
+    names = field_names(relation.table, [column.name for column in relation.columns])
+    key = key_indexes(relation, facts)
+    columns = []
+    for index, (column, name) in enumerate(zip(relation.columns, names, strict=True)):
+        known = facts.columns.get(column.name, _NO_FACTS)
+        kind = TEXT if column.name in text else kind_of(column, known)
+        may_be_null = column.name in nullable or not (known.not_null or index in key)
+        columns.append(_column(column.name, name, kind, known, may_be_null))
+    layout = RowLayout(tuple(columns), key)
+    source, row, key_row = generate(layout)
+    return Codec(
+        topic=topic,
+        table=relation.table,
+        key_schema=key_schema(topic, [columns[index].field for index in key]) if key else None,
+        value_schema=value_schema(topic, [column.field for column in columns]),
+        key_columns=tuple(columns[index].name for index in key),
+        field_names=names,
+        unknown_types=tuple(
+            (column.name, facts.columns.get(column.name, _NO_FACTS).type_name or f"OID {column.type_oid}")
+            for column, compiled in zip(relation.columns, columns, strict=True)
+            if not compiled.kind.known
+        ),
+        source=source,
+        layout=layout,
+        row=row,
+        key=key_row,
+        table_bytes=sized(relation.schema.encode()) + sized(relation.name.encode()),
+    )
+
+
+def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
+    """Which columns make the record's key, in its order.
+
+    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and NOTHING, where none is,
+    the primary key of the catalogue, if the relation still has all of its columns.
+    """
+    position = {column.name: index for index, column in enumerate(relation.columns)}
+    primary = tuple(position[name] for name in facts.primary_key if name in position)
+    if len(primary) < len(facts.primary_key):
+        primary = ()
+    if relation.replica_identity in ("f", "n"):
+        return primary
+    flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
+    return primary if set(primary) == set(flagged) else flagged
+
+
+def _column(name: str, field_name: str, kind: Kind, facts: ColumnFacts, nullable: bool) -> ColumnCodec:
+    has_default, default = avro_default(kind, facts.default, nullable)
+    field = Field(field_name, kind.avro, nullable, has_default, default, facts.comment)
+    if not nullable:
+        return ColumnCodec(name, field, kind, b"", None)
+    # The branch of the default comes first: [T, "null"].
+    return ColumnCodec(name, field, kind, *((_NULL, _SOME) if has_default else (_SOME, _NULL)))
+
+
+def fill_unchanged(cells: Cells, old: Cells) -> Cells:
+    """The new row with the old one's values where the log did not repeat them (replica identity FULL)."""
+    return tuple(was if cell is UNCHANGED else cell for cell, was in zip(cells, old, strict=True))
+
+
+class Encoder:
+    """Writes whole Kafka keys and values (wire format) of one codec under its registered schema ids.
+
+    All take `prefix`, made once for each source transaction by SourceOrigin, and `lsn`, that of the row's log message.
+    WidenError and DataError as the module says.
+    """
+
+    __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "_tails", "key_only_unchanged")
+
+    def __init__(self, codec: Codec, key_schema_id: int | None, value_schema_id: int) -> None:
+        self._codec = codec
+        self._key_head = None if key_schema_id is None or codec.key_schema is None else wire.prefix(key_schema_id)
+        head = wire.prefix(value_schema_id)
+        self._after = head + _NULL + _SOME
+        self._before = head + _SOME
+        self._both = head + _NULL + _NULL
+        # xmin, origin, origin_lsn and the transaction block are null.
+        self._tails = {op: b"\x00\x00\x00\x00" + sized(op.encode()) for op in "crudt"}
+        unsent = [name for i, name in enumerate(codec.field_names) if i not in codec.layout.key]
+        self.key_only_unchanged = unchanged_header(unsent) if unsent else None
+        """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
+
+    def key(self, cells: Cells) -> bytes | None:
+        """The record's key; None for a table without one."""
+        if self._key_head is None:
+            return None
+        try:
+            return self._key_head + self._codec.key(cells)
+        except FAILURES:
+            return self._key_head + self._named(self._codec.layout.careful_key, cells)
+
+    def key_json(self, cells: Cells) -> bytes:
+        """The key as Connect's JSON, the value of `__debezium.newkey` and `__debezium.oldkey`."""
+        content = self._named(self._codec.layout.careful_key, cells)
+        key = fastavro.schemaless_reader(io.BytesIO(content), _without_logical_types(self._codec.key_schema), None)
+        return json.dumps(key, ensure_ascii=False, separators=(",", ":"), default=_base64).encode()
+
+    def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
+        """Op c."""
+        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "c")))
+
+    def read(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
+        """Op r, a row of a snapshot."""
+        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "r")))
+
+    def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
+        """Op u; `old` is the whole old row (replica identity FULL) when the log has it."""
+        if old is None:
+            return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "u")))
+        return b"".join((self._before, self._row(old), _SOME, self._row(cells), *self._source(prefix, lsn, "u")))
+
+    def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
+        """Op d; `key_only` says that only the key's columns of `old` were sent: send `key_only_unchanged` with it."""
+        row = self._named(self._codec.layout.key_only, old) if key_only else self._row(old)
+        return b"".join((self._before, row, _NULL, *self._source(prefix, lsn, "d")))
+
+    def truncate(self, prefix: SourcePrefix, lsn: int) -> bytes:
+        """Op t, without a row."""
+        return b"".join((self._both, *self._source(prefix, lsn, "t")))
+
+    def unchanged(self, cells: Cells) -> bytes | None:
+        """The value of the header `ordertap.unchanged`; None when every value was sent."""
+        if UNCHANGED not in cells:
+            return None
+        names = self._codec.field_names
+        return unchanged_header([name for name, cell in zip(names, cells, strict=True) if cell is UNCHANGED])
+
+    def _row(self, cells: Cells) -> bytes:
+        try:
+            return self._codec.row(cells)
+        except FAILURES:
+            return self._named(self._codec.layout.careful, cells)
+
+    def _source(self, prefix: SourcePrefix, lsn: int, op: str) -> tuple[bytes, ...]:
+        head, sequence, times, xid, clock = prefix
+        text = b'%s%d"]' % (sequence, lsn)
+        return (
+            head, LENGTHS[len(text)], text, times, self._codec.table_bytes, xid,
+            _SOME, long_bytes(lsn), self._tails[op], clock,
+        )  # fmt: skip
+
+    def _named(self, encode: Callable[[Cells], bytes], cells: Cells) -> bytes:
+        try:
+            return encode(cells)
+        except DataError as error:
+            raise DataError(f"table {self._codec.table}: {error.message}", error.hint) from None
+
+
+def _without_logical_types(schema: Any) -> Any:
+    """The schema whose values are read as they are written: bytes for decimals."""
+    if isinstance(schema, dict):
+        return {name: _without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
+    return [_without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def _base64(value: object) -> str:
+    if not isinstance(value, bytes):
+        raise TypeError(type(value).__name__)
+    return base64.b64encode(value).decode()

@@ -1,0 +1,69 @@
+"""Column defaults of the catalogue as Avro defaults: literals as they are, functions as the type's zero.
+
+They exist so that a new NOT NULL column passes a registry's BACKWARD check; no reader of ours fills one in.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import fastavro
+
+from schemas.encoders import FAILURES
+from schemas.type_table import AvroType, Kind
+
+_QUOTED = re.compile(r"'((?:[^']|'')*)'(?:::[\w .\"()\[\],]+)?", re.DOTALL)
+_NUMBER = re.compile(r"\(?'?(-?\d+(?:\.\d+)?)'?\)?(?:::[\w .\"(),]+)?")
+_BOOLEAN = {"true": b"t", "false": b"f"}
+
+
+def literal(expression: str) -> bytes | None:
+    """The text of the value when pg_get_expr shows a plain literal, with or without a cast; else None."""
+    if expression in _BOOLEAN:
+        return _BOOLEAN[expression]
+    number = _NUMBER.fullmatch(expression)
+    if number is not None:
+        return number[1].encode()
+    quoted = _QUOTED.fullmatch(expression)
+    return None if quoted is None else quoted[1].replace("''", "'").encode()
+
+
+def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bool, Any]:
+    """(has a default, its Avro JSON). A function's default is the type's zero where NULL is not allowed, else none."""
+    if expression is None or expression.startswith("NULL::"):
+        return False, None
+    text = literal(expression)
+    for candidate in (_scaled(kind.avro, text), kind.zero if not nullable else None):
+        if candidate is None:
+            continue
+        try:
+            return True, _json_of(kind.avro, kind.encode(candidate))
+        except FAILURES:
+            continue
+    return False, None
+
+
+def _scaled(avro: AvroType, text: bytes | None) -> bytes | None:
+    """`0` for a numeric(12,2) is `0.00` in a row: the literal gets the digits that the column's values have."""
+    if text is None or not isinstance(avro, dict) or not avro.get("scale"):
+        return text
+    whole, _, fraction = text.partition(b".")
+    return whole + b"." + fraction.ljust(avro["scale"], b"0")
+
+
+def _json_of(avro: AvroType, encoded: bytes) -> Any:
+    plain = {name: part for name, part in avro.items() if name != "logicalType"} if isinstance(avro, dict) else avro
+    return _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
+
+
+def _shown(value: Any) -> Any:
+    """Avro's JSON of a default: bytes as the characters of the same code points."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_shown(part) for part in value]
+    return value
