@@ -1,0 +1,53 @@
+"""Real Apache Kafka and a real schema registry, started once per session when a test first asks."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import Kafka, Registry
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def parts_folder() -> Iterator[Path]:
+    """Where the parts of this session live; everybody may enter, since PostgreSQL does not run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="ordertap-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(parts_folder: Path) -> Iterator[Kafka]:
+    """The broker; tests tell their topics apart by `prefix`."""
+    with Kafka(parts_folder / "kafka") as broker:
+        yield broker
+
+
+@pytest.fixture
+def bootstrap_servers(kafka: Kafka) -> str:
+    return kafka.bootstrap_servers
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A topic prefix of this test alone."""
+    return f"t{os.getpid()}x{next(_number)}"
+
+
+@pytest.fixture(scope="session")
+def registry_url(parts_folder: Path) -> Iterator[str]:
+    """Apicurio Registry's Confluent-compatible address."""
+    with Registry(parts_folder / "registry") as registry:
+        yield registry.url
+
+
+@pytest.fixture
+def file_registry_url(tmp_path: Path) -> str:
+    return (tmp_path / "registry").as_uri()

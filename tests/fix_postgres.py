@@ -1,0 +1,57 @@
+"""Real PostgreSQL servers, started once per session when a test first asks."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import DEBIAN_POSTGRES, Postgres
+
+VERSIONS = (15, 16, 18)
+_number = itertools.count(1)
+
+
+def _available(version: int) -> bool:
+    return version != 15 or (Path(DEBIAN_POSTGRES.format(version=15)) / "postgres").exists()
+
+
+@pytest.fixture(scope="session")
+def postgres_servers(parts_folder: Path) -> Iterator[Callable[[int], Postgres]]:
+    """The server of a version: `postgres_servers(16)`; tests share it and make their own databases."""
+    running: dict[int, Postgres] = {}
+
+    def server(version: int) -> Postgres:
+        if version not in running:
+            settings = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+            running[version] = Postgres(parts_folder / f"postgres-{version}", version, settings)
+            running[version].start()
+        return running[version]
+
+    yield server
+    for part in running.values():
+        part.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """The server that most tests use: 16, from the wheel."""
+    return postgres_servers(16)
+
+
+@pytest.fixture(params=[v for v in VERSIONS if _available(v)], ids=lambda v: f"pg{v}")
+def every_postgres(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """Runs the test once on each version that is here; Debian's 15 only where Debian's package is installed."""
+    return postgres_servers(request.param)
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The address of a fresh database."""
+    return postgres.create_database(f"test_{next(_number)}")
+
+
+@pytest.fixture
+def new_database() -> Callable[[Postgres, str], str]:
+    """Makes a fresh database on a given server."""
+    return lambda server, name: server.create_database(f"{name}_{next(_number)}")
