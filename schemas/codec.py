@@ -208,7 +208,7 @@ class Encoder:
     def key_json(self, cells: Cells) -> bytes:
         """The key as Connect's JSON, the value of `__debezium.newkey` and `__debezium.oldkey`."""
         content = self._named(self._codec.layout.careful_key, cells)
-        key = fastavro.schemaless_reader(io.BytesIO(content), _without_logical_types(self._codec.key_schema), None)
+        key = fastavro.schemaless_reader(io.BytesIO(content), without_logical_types(self._codec.key_schema), None)
         return json.dumps(key, ensure_ascii=False, separators=(",", ":"), default=_base64).encode()
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
@@ -262,11 +262,11 @@ class Encoder:
             raise DataError(f"table {self._codec.table}: {error.message}", error.hint) from None
 
 
-def _without_logical_types(schema: Any) -> Any:
+def without_logical_types(schema: Any) -> Any:
     """The schema whose values are read as they are written: bytes for decimals."""
     if isinstance(schema, dict):
-        return {name: _without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
-    return [_without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
+        return {name: without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
+    return [without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _base64(value: object) -> str:

@@ -1,0 +1,269 @@
+"""Kafka records back to changes: ours, and those that Debezium's own PostgreSQL connector wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
+
+import fastavro
+
+from schemas import change, records, wire
+from schemas.change import Change, SnapshotNotice, Stamp, TransactionEnd, TransactionMark
+from schemas.codec import without_logical_types
+from schemas.envelope import Schema
+from schemas.errors import DataError
+from schemas.lsn import LSN
+from schemas.registry import Registry
+from schemas.values import Convert, column_value
+
+Headers = Sequence[tuple[str, bytes]]
+
+_ENVELOPE: Final = ".Envelope"
+_TRANSACTION: Final = "io.debezium.connector.common.TransactionMetadataValue"
+_NOTIFICATION: Final = "io.debezium.connector.common.Notification"
+_NO_MARK: Final = TransactionMark(None, None, None)
+_STREAMED: Final = frozenset((None, "false"))
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+parse_transaction = lru_cache(1024)(change.parse_transaction)
+parse_unchanged = lru_cache(1024)(change.parse_unchanged)
+
+
+class RecordError(DataError):
+    """A record that cannot be read: where it is, and why, without its values."""
+
+    def __init__(self, topic: str, partition: int, offset: int, reason: str) -> None:
+        hint = "see what wrote it; `sink offsets reset` can go past it, which leaves a gap that the sink names"
+        super().__init__(f"{topic} [{partition}] offset {offset}: {reason}", hint)
+        self.topic, self.partition, self.offset = topic, partition, offset
+
+
+class Place(NamedTuple):
+    """Where a record is in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """How a record of one schema is read: its Avro schema, its name, its columns and what converts them."""
+
+    parsed: Any
+    name: str
+    columns: Mapping[str, str]
+    converters: tuple[tuple[str, Convert], ...]
+
+    def record(self, avro: bytes) -> dict[str, Any]:
+        """The record as fastavro gives it, without the logical types."""
+        return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(avro), self.parsed, None))
+
+    def row(self, fields: dict[str, Any] | None, unchanged: frozenset[str] = _NOTHING) -> dict[str, Any] | None:
+        """The row with its columns' Python values and without the columns that were not sent."""
+        if fields is None:
+            return None
+        for name in unchanged:
+            fields.pop(name, None)
+        for name, convert in self.converters:
+            value = fields.get(name)
+            if value is not None:
+                fields[name] = convert(value)
+        return fields
+
+
+class RecordReader:
+    """Reads records of all topics of a prefix; what it learnt of a schema is kept for good."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._readers: dict[int, RowReader] = {}
+        self._readable: dict[str, Callable[[Place, RowReader, bytes, bytes | None, dict[str, bytes]], Any]] = {
+            _TRANSACTION: self._transaction,
+            _NOTIFICATION: self._notification,
+        }
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+    ) -> Change | SnapshotNotice | TransactionEnd | None:
+        """What the record says; None for tombstones, heartbeats, BEGINs and anything that is not ours to read.
+
+        Raises RecordError when it should be readable and is not, UnavailableError when the registry does not answer.
+        """
+        if value is None:
+            return None
+        place = Place(topic, partition, offset)
+        try:
+            schema_id, avro = wire.parse(value)
+            reader = self._readers.get(schema_id) or self._learn(schema_id)
+            if reader.name.endswith(_ENVELOPE):
+                return self._change(place, reader, avro, key, dict(headers or ()))
+            read = self._readable.get(reader.name)
+            return None if read is None else read(place, reader, avro, key, dict(headers or ()))
+        except DataError as error:
+            raise RecordError(topic, partition, offset, error.message) from None
+        except (EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            # What fastavro and the converters raise for bytes that do not fit the schema; the text may hold values.
+            reason = f"not what its schema says ({type(error).__name__}, {len(value)} bytes)"
+            raise RecordError(topic, partition, offset, reason) from None
+
+    def _learn(self, schema_id: int) -> RowReader:
+        reader = row_reader(self._registry.schema(schema_id))
+        self._readers[schema_id] = reader
+        return reader
+
+    def _key(self, key: bytes | None) -> dict[str, Any] | None:
+        if key is None:
+            return None
+        schema_id, avro = wire.parse(key)
+        reader = self._readers.get(schema_id) or self._learn(schema_id)
+        return reader.row(reader.record(avro))
+
+    def _change(
+        self, place: Place, reader: RowReader, avro: bytes, key: bytes | None, headers: dict[str, bytes]
+    ) -> Change | None:
+        record = reader.record(avro)
+        op = record["op"]
+        if op == "m":
+            return None
+        source = record["source"]
+        ours = change.STAMP_HEADER in headers
+        stamp = change.parse_stamp(headers[change.STAMP_HEADER]) if ours else _debezium_stamp(record)
+        mark = (
+            parse_transaction(headers[change.TRANSACTION_HEADER]) if change.TRANSACTION_HEADER in headers else _NO_MARK
+        )
+        unchanged = (
+            parse_unchanged(headers[change.UNCHANGED_HEADER]) if change.UNCHANGED_HEADER in headers else _NOTHING
+        )
+        old, new = record["before"], record["after"]
+        if not ours:
+            unchanged = _unavailable(new)
+            mark = _debezium_mark(record)
+        before_unchanged = unchanged if new is None else _NOTHING
+        return Change(
+            table=f"{source['schema']}.{source['table']}",
+            op=op,
+            stamp=stamp,
+            transaction_id=mark.transaction_id,
+            size=mark.size,
+            snapshot=mark.snapshot,
+            key=self._key(key),
+            before=reader.row(old, before_unchanged),
+            after=reader.row(new, unchanged),
+            unchanged=unchanged,
+            key_change="old"
+            if change.NEW_KEY_HEADER in headers
+            else "new"
+            if change.OLD_KEY_HEADER in headers
+            else None,
+            ts_us=source["ts_us"] if source.get("ts_us") is not None else source["ts_ms"] * 1000,
+            topic=place.topic,
+            partition=place.partition,
+            offset=place.offset,
+            columns=reader.columns,
+        )
+
+    def _transaction(
+        self, place: Place, reader: RowReader, avro: bytes, _key: bytes | None, headers: dict[str, bytes]
+    ) -> TransactionEnd | None:
+        record = reader.record(avro)
+        if record["status"] != "END":
+            return None
+        size = {part["data_collection"]: part["event_count"] for part in record["data_collections"] or ()}
+        if change.STAMP_HEADER in headers:
+            stamp = change.parse_stamp(headers[change.STAMP_HEADER])
+        else:
+            # Debezium's id is `txid:LSN of the transaction's last change`.
+            stamp = Stamp(0, LSN(int(record["id"].rpartition(":")[2])), record["event_count"] or 0)
+        transaction_id = record["id"] if change.STAMP_HEADER in headers else _xid_of(record["id"])
+        return TransactionEnd(stamp, transaction_id, size, *place)
+
+    def _notification(
+        self, place: Place, reader: RowReader, avro: bytes, _key: bytes | None, _headers: dict[str, bytes]
+    ) -> SnapshotNotice | None:
+        record = reader.record(avro)
+        data = record["additional_data"] or {}
+        if record["aggregate_type"] != records.SNAPSHOT_NOTICE or "snapshot_id" not in data:
+            return None
+        return SnapshotNotice(
+            step=record["type"],
+            connector=data["connector_name"],
+            snapshot_id=data["snapshot_id"],
+            generation=int(data["generation"]),
+            lsn=LSN(int(data["lsn"])),
+            tables=tuple(filter(None, data["data_collections"].split(","))),
+            table=data.get("scanned_collection"),
+            rows_scanned=int(data["total_rows_scanned"]) if "total_rows_scanned" in data else None,
+            rows=json.loads(data["rows"]) if "rows" in data else None,
+            topic=place.topic,
+            partition=place.partition,
+            offset=place.offset,
+        )
+
+
+def row_reader(schema: Schema) -> RowReader:
+    """What is needed to read records of a schema: an envelope's row, else the record itself (a key)."""
+    name = f"{schema.get('namespace', '')}.{schema.get('name', '')}"
+    columns: dict[str, str] = {}
+    converters: list[tuple[str, Convert]] = []
+    named: dict[str, Any] = {}
+    for field in _row_fields(schema):
+        value = column_value(field["type"], named)
+        columns[field["name"]] = value.type
+        if value.convert is not None:
+            converters.append((field["name"], value.convert))
+    parsed = fastavro.parse_schema(without_logical_types(schema))
+    return RowReader(parsed, name, columns, tuple(converters))
+
+
+def _row_fields(schema: Schema) -> list[Schema]:
+    fields: list[Schema] = schema.get("fields", [])
+    if schema.get("name") != "Envelope":
+        return fields if schema.get("name") == "Key" else []
+    before = next(field for field in fields if field["name"] == "before")
+    row: Schema = next(branch for branch in before["type"] if branch != "null")
+    return list(row["fields"])
+
+
+def _debezium_stamp(record: dict[str, Any]) -> Stamp:
+    """The order of a record that Debezium wrote.
+
+    The second part of `sequence` is the row's own LSN, `lsn` the same; both grow along the log inside a transaction,
+    but transactions come in the order of their commits, which is the first part (the commit before). So changes are
+    ordered by (commit before, own LSN); a snapshot row has its consistent point and 0.
+    """
+    source = record["source"]
+    lsn = source["lsn"]
+    if lsn is None:
+        return Stamp(0, LSN(0), 0)
+    if source["snapshot"] not in _STREAMED:
+        return Stamp(0, LSN(lsn), 0)
+    last_commit, own = json.loads(source["sequence"])
+    return Stamp(0, LSN(int(last_commit or lsn)), int(own or lsn))
+
+
+def _debezium_mark(record: dict[str, Any]) -> TransactionMark:
+    source, block = record["source"], record["transaction"]
+    snapshot = None if source["snapshot"] in _STREAMED else "debezium"
+    return TransactionMark(_xid_of(block["id"]) if block else None, None, snapshot)
+
+
+def _xid_of(transaction_id: str) -> str:
+    """Debezium's BEGIN, rows and END name different LSNs for one transaction: what they share is its xid."""
+    return transaction_id.partition(":")[0]
+
+
+def _unavailable(row: dict[str, Any] | None) -> frozenset[str]:
+    """The columns that hold Debezium's placeholder; without a header it is all there is to know them by."""
+    text, content = change.UNAVAILABLE, change.UNAVAILABLE.encode()
+    return frozenset(name for name, value in (row or {}).items() if value in (text, content, [text], [content]))

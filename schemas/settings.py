@@ -1,0 +1,195 @@
+"""Settings of a process: one part of the YAML file, overridden by environment variables, secrets from files.
+
+All that is wrong is said at once, by key, with the nearest known name for an unknown one; values are never shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from schemas.errors import SettingsError
+
+Model = TypeVar("Model", bound=BaseModel)
+Section = Literal["capture", "sink"]
+
+SECTIONS: tuple[Section, ...] = get_args(Section)
+_FILE = "_file"
+
+
+def load(
+    section: Section, model: type[Model], path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Model:
+    """The settings of one process as its model.
+
+    From low to high: the model's defaults, the part `section` of the YAML file, `ORDERTAP_<SECTION>_<KEY>` (`__`
+    between the levels of nested keys; lists as `a, b`, mappings as YAML). A secret's key may be given as `<key>_file`,
+    the path of a file that holds it, in both places. Raises SettingsError that lists every wrong key.
+    """
+    problems: list[str] = []
+    values = _yaml_part(section, path)
+    _merge(values, _from_environment(section, model, os.environ if environ is None else environ, problems))
+    values = _read_secret_files(values, model, "", problems)
+    problems.extend(_unknown_keys(values, model, ""))
+    if not problems:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            problems.extend(_reasons(error))
+    raise _all_of(section, path, problems)
+
+
+def _all_of(section: str, path: Path | None, problems: list[str]) -> SettingsError:
+    where = f" in {path}" if path else ""
+    text = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
+    return SettingsError(f"settings of {section}{where}:\n{text}", "correct them and start again")
+
+
+def _yaml_part(section: str, path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}", "give its path with --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"settings file {path} is not YAML{line}", "correct that line") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"settings file {path} is not a mapping", "its parts are `capture:` and `sink:`")
+    unknown = [_unknown(str(name), SECTIONS) for name in content if name not in SECTIONS]
+    if unknown:
+        raise _all_of(section, path, unknown)
+    part = content.get(section) or {}
+    if not isinstance(part, dict):
+        raise SettingsError(f"settings file {path}: `{section}:` is not a mapping", "write its keys below it, indented")
+    return part
+
+
+def _from_environment(
+    section: str, model: type[BaseModel], environ: Mapping[str, str], problems: list[str]
+) -> dict[str, Any]:
+    prefix = f"ORDERTAP_{section.upper()}_"
+    others = tuple(f"ORDERTAP_{name.upper()}_" for name in SECTIONS)
+    values: dict[str, Any] = {}
+    for name in sorted(environ):
+        if name.startswith("ORDERTAP_") and not name.startswith(others):
+            problems.append(f"{name}: unknown; variables start with {' or '.join(others)}")
+        if not name.startswith(prefix):
+            continue
+        keys = name.removeprefix(prefix).lower().split("__")
+        field = _field_at(model, keys)
+        try:
+            value = _typed(environ[name], field)
+        except yaml.YAMLError:
+            problems.append(f"{name}: not a list or mapping in YAML")
+            continue
+        _merge(values, _nested(keys, value))
+    return values
+
+
+def _typed(text: str, field: FieldInfo | None) -> Any:
+    """The text itself, which pydantic converts, but lists and mappings are read as YAML."""
+    wanted = None if field is None else get_origin(field.annotation) or field.annotation
+    if wanted in (list, tuple, dict, set, frozenset, Mapping):
+        if wanted is not dict and not text.strip().startswith("["):
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return yaml.safe_load(text)
+    return text
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    result: dict[str, Any] = value
+    return result
+
+
+def _merge(into: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+            continue
+        # Whichever form of a secret comes later wins over the other one.
+        into.pop(key.removesuffix(_FILE) if key.endswith(_FILE) else key + _FILE, None)
+        into[key] = value
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The nested model of a field, also of `Model | None`."""
+    if field is None:
+        return None
+    candidates = (field.annotation, *get_args(field.annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _field_at(model: type[BaseModel], keys: list[str]) -> FieldInfo | None:
+    field = None
+    current: type[BaseModel] | None = model
+    for key in keys:
+        field = None if current is None else _fields(current).get(key)
+        current = _model_of(field)
+    return field
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _read_secret_files(
+    values: dict[str, Any], model: type[BaseModel], above: str, problems: list[str]
+) -> dict[str, Any]:
+    """The same settings with each `<secret>_file` replaced by what the file holds (without the newline at its end)."""
+    fields = _fields(model)
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.removesuffix(_FILE) if isinstance(key, str) else key
+        nested = _model_of(fields.get(key))
+        if nested is not None and isinstance(value, dict):
+            read[key] = _read_secret_files(value, nested, f"{above}{key}.", problems)
+        elif key not in fields and name in fields and _is_secret(fields[name]):
+            if name in values:
+                problems.append(f"{above}{name}: given twice, also as {key}")
+            try:
+                read[name] = Path(str(value)).read_text("utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                problems.append(f"{above}{key}: cannot read the file: {reason}")
+                read[name] = ""
+        else:
+            read[key] = value
+    return read
+
+
+def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) -> Iterator[str]:
+    fields = _fields(model)
+    for key, value in values.items():
+        nested = _model_of(fields.get(key))
+        if key not in fields:
+            yield _unknown(str(key), list(fields), above)
+        elif nested is not None and isinstance(value, dict):
+            yield from _unknown_keys(value, nested, f"{above}{key}.")
+
+
+def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"{above}{key}: unknown" + (f"; did you mean {above}{near[0]}?" if near else "")
+
+
+def _reasons(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "together"
+        reason = "missing" if problem["type"] == "missing" else problem["msg"]
+        yield f"{key}: {reason[:1].lower()}{reason[1:]}"
