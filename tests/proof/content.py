@@ -1,0 +1,143 @@
+"""The topics played back into tables, compared with the shop's own."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+
+from tests.proof.records import Record, changes
+from tests.proof.rules import Finding, Snapshot, snapshots
+
+_EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (timestamp without time zone)
+Row = dict[str, Any]
+
+
+def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
+    """Tables as a reader of the topics has them at the end: rows by their key (as JSON)."""
+    records = list(records)
+    completed = snapshots(records, prefix)
+    return {table: _replay_table(rows, completed) for table, rows in changes(records, prefix).items()}
+
+
+def _replay_table(records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    origin: dict[str, Record] = {}
+    for each in sorted(records, key=lambda record: (record.partition, record.offset)):
+        if each.op == "t":
+            gone = [key for key, source in origin.items() if source.partition == each.partition]
+        elif each.op in ("d", "tombstone"):
+            gone = [str(each.key)]
+        else:
+            gone = []
+            rows[str(each.key)] = _new_row(each, rows.get(str(each.key), {}))
+            origin[str(each.key)] = each
+        for key in gone:
+            rows.pop(key, None)
+            origin.pop(key, None)
+    return {key: row for key, row in rows.items() if not _left_over(origin[key], completed)}
+
+
+def _new_row(record: Record, before: Row) -> Row:
+    after = record.value["after"] if record.value else {}
+    return {
+        name: before[name] if name in record.unchanged else python_value(value, record.types.get(name, ""))
+        for name, value in after.items()
+    }
+
+
+def _left_over(record: Record, completed: list[Snapshot]) -> bool:
+    """Whether a row was only in a snapshot that was given up, or that a later one replaced without it."""
+    if record.stamp is None or not completed:
+        return False
+    last = completed[-1]
+    older = record.stamp < (last.generation, last.lsn, 0)
+    given_up = record.op == "r" and record.transaction.get("snapshot") not in {one.id for one in completed}
+    return given_up or (older and record.transaction.get("snapshot") != last.id)
+
+
+def python_value(value: Any, connect_type: str) -> Any:
+    """A record's value as psycopg2 shows the same column; ValueError for a type that the proof does not know."""
+    if value is None or not connect_type:
+        return value
+    if connect_type not in _PYTHON:
+        raise ValueError(f"the proof does not know {connect_type}")
+    return _PYTHON[connect_type](value)
+
+
+_PYTHON: Mapping[str, Callable[[Any], Any]] = {
+    "org.apache.kafka.connect.data.Decimal": Decimal,
+    "io.debezium.data.VariableScaleDecimal": lambda value: Decimal(
+        int.from_bytes(value["value"], "big", signed=True)
+    ).scaleb(-value["scale"]),
+    "io.debezium.time.ZonedTimestamp": dt.datetime.fromisoformat,
+    "io.debezium.time.MicroTimestamp": lambda micros: _EPOCH + dt.timedelta(microseconds=micros),
+    "io.debezium.time.Timestamp": lambda millis: _EPOCH + dt.timedelta(milliseconds=millis),
+    "io.debezium.time.Date": lambda days: dt.date(1970, 1, 1) + dt.timedelta(days=days),
+    "io.debezium.data.Json": json.loads,
+    "io.debezium.data.Uuid": str,
+    "io.debezium.data.Enum": str,
+}
+
+
+def shop_tables(dsn: str, tables: Iterable[str]) -> dict[str, list[Row]]:
+    """All rows of these tables, in one REPEATABLE READ."""
+    connection = psycopg2.connect(dsn)
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            found = {}
+            for table in tables:
+                cursor.execute("SELECT * FROM " + ".".join(f'"{part}"' for part in table.split(".")))
+                found[table] = [dict(row) for row in cursor.fetchall()]
+            return found
+    finally:
+        connection.close()
+
+
+def check_content(played: Mapping[str, Mapping[str, Row]], shop: Mapping[str, list[Row]]) -> list[Finding]:
+    """Every table's rows have the checksums of the shop's; findings name keys, never values."""
+    found = []
+    for table, rows in shop.items():
+        ours = {key: checksum(row) for key, row in played.get(table, {}).items()}
+        theirs = {_key(row, ours): checksum(row) for row in rows}
+        found += [Finding("lost", f"{table} {key} is not in the topics") for key in sorted(theirs.keys() - ours.keys())]
+        found += [Finding("wrong", f"{table} {key} is gone in the shop") for key in sorted(ours.keys() - theirs.keys())]
+        changed = [key for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]]
+        found += [Finding("wrong", f"{table} {key} differs from the shop's") for key in changed]
+    return found
+
+
+def _key(row: Row, examples: Mapping[str, str]) -> str:
+    """The row's key as Kafka's keys have it: the columns are those of any key that was seen."""
+    names = sorted(json.loads(next(iter(examples)))) if examples else sorted(row)
+    return json.dumps({name: row[name] for name in names}, sort_keys=True, default=str)
+
+
+def checksum(row: Row) -> str:
+    """A digest of a row's columns and values; equal numbers are equal whatever their scale."""
+    text = json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}" if value.is_finite() else str(value)
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value.astimezone(dt.UTC).isoformat()
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,196 @@
+"""Kafka's records as plain data: every record of a prefix that a `read_committed` reader sees, decoded."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import fastavro
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+READ_SECONDS = 60.0
+
+
+class Stamp(NamedTuple):
+    """Generation, commit LSN and ordinal: the order of all changes."""
+
+    generation: int
+    commit_lsn: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record. `value` is None for a tombstone; `types` names the Connect type of each column that has one."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    value: dict[str, Any] | None
+    stamp: Stamp | None = None
+    transaction: dict[str, Any] = field(default_factory=dict)
+    unchanged: frozenset[str] = frozenset()
+    key_change: str | None = None
+    types: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def op(self) -> str:
+        """Debezium's op, `tombstone` for a null value."""
+        return "tombstone" if self.value is None else str(self.value["op"])
+
+    @property
+    def where(self) -> str:
+        """Topic, partition and offset, for findings."""
+        return f"{self.topic}/{self.partition}@{self.offset}"
+
+
+class Schemas:
+    """Writer schemas by id, from `file://` or `http(s)://`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._parsed: dict[int, tuple[Any, dict[str, str]]] = {}
+
+    def decode(self, payload: bytes) -> tuple[Any, dict[str, str]]:
+        """The Python value of a record in the Confluent wire format, and the Connect types of the columns in it."""
+        if payload[0] != 0:
+            raise ValueError("not in the Confluent wire format")
+        schema_id = int.from_bytes(payload[1:5], "big")
+        if schema_id not in self._parsed:
+            schema = self._load(schema_id)
+            self._parsed[schema_id] = (fastavro.parse_schema(json.loads(json.dumps(schema))), _connect_types(schema))
+        parsed, types = self._parsed[schema_id]
+        return fastavro.schemaless_reader(io.BytesIO(payload[5:]), parsed, None), types
+
+    def _load(self, schema_id: int) -> Any:
+        if self._url.startswith("file:"):
+            return json.loads((Path(unquote(urlsplit(self._url).path)) / f"{schema_id}.json").read_text())
+        with urllib.request.urlopen(f"{self._url}/schemas/ids/{schema_id}", timeout=10) as answer:  # noqa: S310
+            return json.loads(json.load(answer)["schema"])
+
+
+def _connect_types(schema: Any) -> dict[str, str]:
+    """The Connect name of each column of an envelope (`before` holds the row's record)."""
+    fields = {part["name"]: part["type"] for part in schema.get("fields", [])} if isinstance(schema, dict) else {}
+    rows = [branch for branch in fields.get("before", []) if isinstance(branch, dict)]
+    return {column["name"]: _connect_name(column["type"]) for row in rows for column in row["fields"]}
+
+
+def _connect_name(avro: Any) -> str:
+    branches = avro if isinstance(avro, list) else [avro]
+    named = [branch for branch in branches if isinstance(branch, dict)]
+    return str(next((branch.get("connect.name", "") for branch in named), ""))
+
+
+def read_topics(bootstrap_servers: str, registry_url: str, prefix: str) -> list[Record]:
+    """All committed records of the prefix's topics from the beginning, per partition in their order.
+
+    Raises TimeoutError when a transaction stays open or a partition does not end within READ_SECONDS.
+    """
+    schemas = Schemas(registry_url)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    partitions = _partitions(admin, prefix)
+    _await_no_open_transaction(admin, partitions)
+    settings: dict[str, str | int | float | bool | None] = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": f"{prefix}-proof",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+    }
+    consumer = Consumer(settings)
+    try:
+        return [record(message, schemas) for message in _until_end(consumer, partitions)]
+    finally:
+        consumer.close()
+
+
+def _partitions(admin: AdminClient, prefix: str) -> list[TopicPartition]:
+    topics = admin.list_topics(timeout=10).topics
+    return [
+        TopicPartition(name, number, 0)
+        for name, topic in topics.items()
+        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"
+        for number in topic.partitions
+    ]
+
+
+def _await_no_open_transaction(admin: AdminClient, partitions: list[TopicPartition]) -> None:
+    deadline = time.monotonic() + READ_SECONDS
+    while True:
+        stable, high = (_latest(admin, partitions, level) for level in IsolationLevel)
+        if stable == high:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"a transaction stays open in {[key for key in high if high[key] != stable[key]]}")
+        time.sleep(0.2)
+
+
+def _latest(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[tuple[str, int], int]:
+    asked = {TopicPartition(part.topic, part.partition): OffsetSpec.latest() for part in partitions}
+    answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+    return {(part.topic, part.partition): future.result().offset for part, future in answers.items()}
+
+
+def _until_end(consumer: Consumer, partitions: list[TopicPartition]) -> Iterator[Any]:
+    open_ = {(part.topic, part.partition) for part in partitions}
+    consumer.assign(partitions)
+    deadline = time.monotonic() + READ_SECONDS
+    while open_:
+        for message in consumer.consume(1000, timeout=1.0):
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                open_.discard((message.topic(), message.partition()))
+            else:
+                raise KafkaException(error)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no end of {sorted(open_)} within {READ_SECONDS:.0f} s")
+
+
+def record(message: Any, schemas: Schemas) -> Record:
+    """A Kafka message as a Record; the key as JSON, so that equal keys are equal."""
+    headers = dict(message.headers() or ())
+    value, types = schemas.decode(message.value()) if message.value() is not None else (None, {})
+    key = schemas.decode(message.key())[0] if message.key() is not None else None
+    stamp = headers.get("ordertap.stamp")
+    halves = {"__debezium.newkey": "old", "__debezium.oldkey": "new"}
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        None if key is None else json.dumps(key, sort_keys=True, default=str),
+        value,
+        None if stamp is None else Stamp(*map(int, stamp.split(b":"))),
+        json.loads(headers.get("ordertap.transaction", b"{}")),
+        frozenset(json.loads(headers.get("ordertap.unchanged", b"[]"))),
+        next((half for name, half in halves.items() if name in headers), None),
+        types,
+    )
+
+
+def table_of(record: Record, prefix: str) -> str | None:
+    """`public.orders` for a record of a table topic, None for the prefix's other topics."""
+    rest = record.topic.removeprefix(f"{prefix}.")
+    return rest if "." in rest else None
+
+
+def changes(records: Iterable[Record], prefix: str) -> dict[str, list[Record]]:
+    """The records of the table topics, by table."""
+    found: dict[str, list[Record]] = {}
+    for each in records:
+        table = table_of(each, prefix)
+        if table is not None:
+            found.setdefault(table, []).append(each)
+    return found

@@ -1,0 +1,171 @@
+"""The promises about Kafka's records, as pure checks: each gives a list of what breaks it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from tests.proof.records import Record, Stamp, changes, table_of
+from tests.proof.wal import Logged
+
+Kind = Literal["lost", "double", "out of order", "wrong"]
+
+
+class Finding(NamedTuple):
+    """One broken promise: what kind, and where to look."""
+
+    kind: Kind
+    text: str
+
+
+class Snapshot(NamedTuple):
+    """A completed snapshot, as its COMPLETED notice says."""
+
+    id: str
+    generation: int
+    lsn: int
+    rows: Mapping[str, int]
+
+
+def snapshots(records: Iterable[Record], prefix: str) -> list[Snapshot]:
+    """The completed snapshots, in their order."""
+    found = []
+    for each in records:
+        if each.topic == f"{prefix}.notification" and each.value and each.value["type"] == "COMPLETED":
+            data = each.value["additional_data"]
+            rows = {table: int(count) for table, count in json.loads(data["rows"]).items()}
+            found.append(Snapshot(data["snapshot_id"], int(data["generation"]), int(data["lsn"]), rows))
+    return sorted(found, key=lambda snapshot: (snapshot.generation, snapshot.lsn))
+
+
+def check_order(records: Iterable[Record], prefix: str) -> list[Finding]:
+    """Within a partition no stamp is below the one before it; the records of one change keep their own order."""
+    steps = {("d", "old"): 0, ("tombstone", "old"): 1, ("c", "new"): 2, ("d", None): 0, ("tombstone", None): 1}
+    last: dict[tuple[str, int], tuple[Stamp, int]] = {}
+    found = []
+    for each in sorted(_of_tables(records, prefix), key=lambda record: (record.topic, record.partition, record.offset)):
+        if each.stamp is None:
+            found.append(Finding("wrong", f"{each.where} has no ordertap.stamp"))
+            continue
+        place = (each.stamp, steps.get((each.op, each.key_change), 0))
+        before = last.get((each.topic, each.partition))
+        if before is not None and place < before:
+            found.append(Finding("out of order", f"{each.where}: {place[0]} after {before[0]}"))
+        last[each.topic, each.partition] = max(place, before or place)
+    return found
+
+
+def check_once(records: Iterable[Record], prefix: str, log: Iterable[Logged]) -> list[Finding]:
+    """Streamed changes are those of the log since the consistent point: each has its records, each of them once."""
+    records = list(records)
+    started = snapshots(records, prefix)
+    start = started[0].lsn if started else 0
+    tables = changes(records, prefix)
+    seen = {table: _streamed(rows) for table, rows in tables.items()}
+    found: list[Finding] = []
+    expected: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
+    for change in log:
+        if change.commit_lsn >= start:
+            expected[change.table][change.commit_lsn, change.ordinal] = change.op
+    for table in sorted(expected.keys() | seen.keys()):
+        for at in sorted(expected[table].keys() | seen.get(table, {}).keys()):
+            parts = seen.get(table, {}).get(at, [])
+            found += _one_change(f"{table} {at[0]}:{at[1]}", expected[table].get(at), parts, _partitions(tables, table))
+    return found
+
+
+def _streamed(rows: Iterable[Record]) -> dict[tuple[int, int], list[Record]]:
+    seen: dict[tuple[int, int], list[Record]] = defaultdict(list)
+    for each in rows:
+        if each.op != "r" and each.stamp is not None:
+            seen[each.stamp.commit_lsn, each.stamp.ordinal].append(each)
+    return seen
+
+
+def _partitions(tables: Mapping[str, list[Record]], table: str) -> int:
+    return 1 + max((each.partition for each in tables.get(table, ())), default=0)
+
+
+def _one_change(what: str, op: str | None, records: list[Record], partitions: int) -> list[Finding]:
+    """Compares one change's records with what its op in the log asks for."""
+    if op is None:
+        return [Finding("double", f"{what} is in Kafka and not in the log ({records[0].where})")]
+    if op == "t":
+        places = Counter(each.partition for each in records if each.op == "t")
+        doubled = [f"partition {place}" for place, count in places.items() if count > 1]
+        missing = [] if len(places) >= partitions else [f"{partitions - len(places)} partitions"]
+    else:
+        parts = Counter((each.op, each.key_change) for each in records)
+        wanted = _wanted(op, records)
+        doubled = [f"{part} in {count} records" for part, count in parts.items() if count > wanted.get(part, 0)]
+        missing = [f"{part}" for part, count in wanted.items() if parts[part] < count]
+    return [Finding("double", f"{what}: {part}") for part in doubled] + [
+        Finding("lost", f"{what}: {part}") for part in missing
+    ]
+
+
+def _wanted(op: str, records: list[Record]) -> dict[tuple[str, str | None], int]:
+    keyed = any(each.key is not None for each in records)
+    if op == "u" and any(each.key_change for each in records):
+        return {("d", "old"): 1, ("tombstone", "old"): 1, ("c", "new"): 1}
+    if op == "d" and keyed:
+        return {("d", None): 1, ("tombstone", None): 1}
+    return {(op, None): 1}
+
+
+def check_sizes(records: Iterable[Record], prefix: str) -> list[Finding]:
+    """A transaction's counts per table, in its header or in its END, are the changes that are there."""
+    records = list(records)
+    ends = {
+        each.value["id"]: {part["data_collection"]: part["event_count"] for part in each.value["data_collections"]}
+        for each in records
+        if each.topic == f"{prefix}.transaction" and each.value and each.value["status"] == "END"
+    }
+    ordinals: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    sizes: dict[str, Mapping[str, int] | None] = {}
+    found = []
+    for each in _of_tables(records, prefix):
+        if each.op == "r" or each.stamp is None:
+            continue
+        name, size = each.transaction.get("id", ""), each.transaction.get("size")
+        if name.rpartition(":")[2] != str(each.stamp.commit_lsn) or sizes.setdefault(name, size) != size:
+            found.append(Finding("wrong", f"{each.where}: transaction {name!r} contradicts its stamp or other records"))
+        ordinals[name][str(table_of(each, prefix))].add(each.stamp.ordinal)
+    for name, tables in ordinals.items():
+        size = sizes[name] if sizes[name] is not None else ends.get(name)
+        there = {table: len(numbers) for table, numbers in tables.items()}
+        if size != there:
+            found.append(Finding("wrong", f"transaction {name}: announced {size}, in Kafka {there}"))
+    return found
+
+
+def check_snapshots(records: Iterable[Record], prefix: str) -> list[Finding]:
+    """Each completed snapshot has as many rows per table as it says, and each key once."""
+    records = list(records)
+    found = []
+    for snapshot in snapshots(records, prefix):
+        for table, rows in changes(records, prefix).items():
+            own = [each for each in rows if each.transaction.get("snapshot") == snapshot.id]
+            keys = Counter(each.key for each in own if each.key is not None)
+            found += [Finding("double", f"snapshot {snapshot.id}: {table} {key}") for key, n in keys.items() if n > 1]
+            found += _snapshot_rows(snapshot, table, own)
+        empty = [table for table, count in snapshot.rows.items() if count and table not in changes(records, prefix)]
+        found += [Finding("lost", f"snapshot {snapshot.id}: no row of {table}") for table in empty]
+    return found
+
+
+def _snapshot_rows(snapshot: Snapshot, table: str, own: list[Record]) -> list[Finding]:
+    announced = snapshot.rows.get(table, 0)
+    found = []
+    if len(own) != announced:
+        kind: Kind = "lost" if len(own) < announced else "double"
+        found.append(Finding(kind, f"snapshot {snapshot.id}: {table} has {len(own)} rows of {announced}"))
+    stamp = (snapshot.generation, snapshot.lsn, 0)
+    wrong = [each for each in own if each.op != "r" or each.stamp != stamp]
+    return found + [Finding("wrong", f"{each.where}: not a row of snapshot {stamp}") for each in wrong[:5]]
+
+
+def _of_tables(records: Iterable[Record], prefix: str) -> list[Record]:
+    return [each for each in records if table_of(each, prefix) is not None]
