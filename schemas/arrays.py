@@ -22,7 +22,8 @@ def array_elements(text: bytes) -> Iterator[bytes | None]:
 
     Raises UnrepresentableError for more dimensions, which one Avro array of values cannot hold.
     """
-    body = text[_BOUNDS.match(text).end() :] if text[:1] == b"[" and _BOUNDS.match(text) else text  # type: ignore[union-attr]
+    bounds = _BOUNDS.match(text)
+    body = text if bounds is None else text[bounds.end() :]
     if body[:1] != b"{" or body[-1:] != b"}":
         raise UnrepresentableError("not an array")
     if body[1:2] == b"{":

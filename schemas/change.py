@@ -65,8 +65,9 @@ class TransactionMark(NamedTuple):
 class Change:
     """One record of a table topic. Values are Python's, in full fidelity (schemas.reader says which for what).
 
-    For a record that Debezium wrote, `stamp` comes from `source` and `transaction_id` is the xid alone. A column in `unchanged` is in neither `before` nor
-    `after`. `key_change` says which half of a key change this is: "old" a delete, "new" a create. `columns` gives the
+    For a record that Debezium wrote, `stamp` comes from `source` and `transaction_id` is the xid alone. A column in
+    `unchanged` is in neither `before` nor `after`. `key_change` says which half of a key change this is: "old"
+    a delete, "new" a create. `columns` gives the
     PostgreSQL type of each column for a table that can hold it; the same object for all records of one schema.
     `ts_us` is the commit time, µs since 1970.
     """

@@ -1,7 +1,7 @@
 """From PostgreSQL's text of one value straight to its Avro bytes, one function per kind of value.
 
 Each takes the bytes that pgoutput or COPY shows under `type_table.SESSION_SETTINGS` and raises for anything else,
-UNCHANGED and None included (ValueError, TypeError, LookupError, OverflowError: see FAILURES); the codec turns that into
+UNCHANGED and None included (one of FAILURES); the codec turns that into
 a message with the column's name. Only UnrepresentableError's text is safe to show; the others' may hold the value.
 Source: Avro specification, "Binary Encoding"; PostgreSQL manual, "Date/Time Output".
 """
@@ -15,7 +15,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from typing import Final
 
-FAILURES: Final = (ValueError, TypeError, LookupError, OverflowError, struct.error)
+FAILURES: Final = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
 
 MICROSECONDS_PER_DAY: Final = 86_400_000_000
 EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  a timestamp without time zone has none
@@ -169,7 +169,7 @@ def bits_encoder(length: int) -> Callable[[bytes], bytes]:
 
 # The wide forms: any year of the common era or before it, as PostgreSQL shows it.
 _DATE_TIME = re.compile(
-    rb"(?P<year>\d{4,6})-(?P<month>\d\d)-(?P<day>\d\d)"
+    rb"(?P<year>\d{4,7})-(?P<month>\d\d)-(?P<day>\d\d)"
     rb"(?: (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?"
     rb"(?P<zone>[+-]\d\d(?::\d\d){0,2})?(?P<before> BC)?"
 )

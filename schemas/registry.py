@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -21,10 +23,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from schemas.envelope import Schema
 from schemas.errors import DataError, SettingsError, UnavailableError
 
-try:  # the same choice as confluent-kafka's client makes
-    import httpx2 as httpx
-except ImportError:
-    import httpx
+# The HTTP library that confluent-kafka's client chooses: httpx2 where it is there.
+_TransportError: type[Exception] = import_module("httpx2" if find_spec("httpx2") else "httpx").HTTPError
 
 _NEXT_STEP = "check schema_registry_url and that the registry answers there, then start again"
 # The caller tries again by its own rule, and must not be kept from PostgreSQL's keepalives for long.
@@ -172,7 +172,7 @@ class FolderRegistry:
 
 
 class HttpRegistry:
-    """A registry that speaks Confluent's API, through confluent-kafka's client (Confluent's own, Apicurio, Karapace)."""
+    """A registry that speaks Confluent's API, through confluent-kafka's client (Confluent, Apicurio, Karapace)."""
 
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
         self._url = url
@@ -215,7 +215,7 @@ class HttpRegistry:
             yield
         except SchemaRegistryError as error:
             raise self._refusal(error, subject, schema_id) from None
-        except (httpx.HTTPError, OSError) as error:
+        except (_TransportError, OSError) as error:
             reason = type(error).__name__
             raise UnavailableError(f"schema registry {self._url} does not answer: {reason}", _NEXT_STEP) from None
 

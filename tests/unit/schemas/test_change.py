@@ -1,0 +1,88 @@
+"""Headers, positions and the wire format: what is built is what is read, and anything else is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import change, wire
+from schemas.change import Stamp, TransactionMark
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+positions = st.integers(0, 2**64 - 1).map(LSN)
+
+
+@given(positions)
+def test_an_lsn_is_shown_as_postgresql_does_and_read_back(lsn: LSN) -> None:
+    assert LSN.parse(str(lsn)) == lsn
+
+
+def test_an_lsn_looks_like_this() -> None:
+    assert str(LSN(0x16B374D848)) == "16/B374D848"
+    assert repr(LSN(1)) == "LSN(0/1)"
+
+
+@pytest.mark.parametrize("text", ["", "16", "16/", "/1", "x/1", "1/2/3", "123456789/1", "-1/1", "1_0/1", " 1/1"])
+def test_what_is_no_lsn_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="not a log position"):
+        LSN.parse(text)
+
+
+@given(st.integers(0, 2**31), positions, st.integers(0, 2**40))
+def test_a_stamp_comes_back(generation: int, lsn: LSN, ordinal: int) -> None:
+    stamp = Stamp(generation, lsn, ordinal)
+    assert change.parse_stamp(change.stamp_header(stamp)) == stamp
+
+
+def test_stamps_are_ordered_by_generation_then_commit_then_ordinal() -> None:
+    stamps = [Stamp(0, LSN(900), 1), Stamp(0, LSN(900), 2), Stamp(0, LSN(1000), 0), Stamp(1, LSN(5), 1)]
+    assert sorted(reversed(stamps)) == stamps
+
+
+@pytest.mark.parametrize("value", [b"", b"1:2", b"1:2:3:4", b"a:2:3", b"1:0/2:3"])
+def test_what_is_no_stamp_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError, match="ordertap.stamp"):
+        change.parse_stamp(value)
+
+
+def test_the_transaction_header_is_the_agreed_json() -> None:
+    assert change.transaction_header(5, 99, {"public.orders": 1}) == b'{"id":"5:99","size":{"public.orders":1}}'
+    assert change.transaction_header(5, LSN(99), None) == b'{"id":"5:99","size":null}'
+    assert change.snapshot_header("s-1") == b'{"snapshot":"s-1"}'
+
+
+def test_the_transaction_header_comes_back() -> None:
+    parse = change.parse_transaction
+    assert parse(change.transaction_header(5, 99, {"a.b": 2})) == TransactionMark("5:99", {"a.b": 2}, None)
+    assert parse(change.transaction_header(5, 99, None)) == TransactionMark("5:99", None, None)
+    assert parse(change.snapshot_header("s-1")) == TransactionMark(None, None, "s-1")
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b'{"size":3}', b"\xff"])
+def test_what_is_no_transaction_header_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError, match="ordertap.transaction"):
+        change.parse_transaction(value)
+
+
+def test_unchanged_names_come_back() -> None:
+    assert change.unchanged_header(["größe", "b"]) == '["größe","b"]'.encode()
+    assert change.parse_unchanged(change.unchanged_header(["größe", "b"])) == {"größe", "b"}
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"[1]"])
+def test_what_is_no_list_of_names_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError, match="ordertap.unchanged"):
+        change.parse_unchanged(value)
+
+
+@given(st.integers(0, 2**32 - 1), st.binary())
+def test_the_wire_format_comes_back(schema_id: int, avro: bytes) -> None:
+    framed = wire.frame(schema_id, avro)
+    assert framed[:5] == wire.prefix(schema_id)
+    assert wire.parse(framed) == (schema_id, avro)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00\x00\x00\x01", b'{"id": 1}'])
+def test_what_is_not_in_the_wire_format_is_refused(payload: bytes) -> None:
+    with pytest.raises(DataError, match="not an Avro record"):
+        wire.parse(payload)
