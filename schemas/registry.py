@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -29,6 +30,7 @@ _TransportError: type[Exception] = import_module("httpx2" if find_spec("httpx2")
 _NEXT_STEP = "check schema_registry_url and that the registry answers there, then start again"
 # The caller tries again by its own rule, and must not be kept from PostgreSQL's keepalives for long.
 _PATIENCE = {"timeout": 10, "max.retries": 1}
+_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms")
 _NOT_FOUND = (40402, 40403)
 _INCOMPATIBLE = 409
 _REFUSED = (401, 403)
@@ -62,6 +64,10 @@ class Registry(Protocol):
 
     def check(self) -> None:
         """Raises as above unless the registry answers."""
+        ...
+
+    def close(self) -> None:
+        """Ends its connections; it is not asked any more."""
         ...
 
 
@@ -135,6 +141,9 @@ class FolderRegistry:
         if not os.access(self._folder / "subjects", os.W_OK):
             raise self._unusable(PermissionError("not writable"))
 
+    def close(self) -> None:
+        """As Registry says: nothing is open between calls."""
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with (self._folder / "lock").open("w") as lock:
@@ -179,9 +188,12 @@ class HttpRegistry:
         self._ids: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, Schema] = {}
         try:
-            self._client = SchemaRegistryClient({"url": url, **_PATIENCE, **options})
-        except ValueError as error:
+            numbers = {name: float(options[name]) for name in _NUMBERS if name in options}
+            self._client = SchemaRegistryClient({"url": url, **_PATIENCE, **options, **numbers})
+        except (TypeError, ValueError) as error:
             raise SettingsError(f"schema_registry: {error}", "see confluent-kafka's SchemaRegistryClient") from None
+        # Its pooled connections end with this object at the latest.
+        self._end = weakref.finalize(self, self._client.__exit__, None, None, None)
 
     def register(self, subject: str, schema: Schema) -> int:
         """As Registry says."""
@@ -208,6 +220,10 @@ class HttpRegistry:
         """As Registry says."""
         with self._answering(None):
             self._client.get_subjects()
+
+    def close(self) -> None:
+        """As Registry says."""
+        self._end()
 
     @contextmanager
     def _answering(self, subject: str | None, schema_id: int | None = None) -> Iterator[None]:

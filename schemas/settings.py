@@ -81,7 +81,7 @@ def _from_environment(
     others = tuple(f"ORDERTAP_{name.upper()}_" for name in SECTIONS)
     values: dict[str, Any] = {}
     for name in sorted(environ):
-        if name.startswith("ORDERTAP_") and not name.startswith(others):
+        if not name.startswith(others) and _meant_as_section(name):
             problems.append(f"{name}: unknown; variables start with {' or '.join(others)}")
         if not name.startswith(prefix):
             continue
@@ -94,6 +94,12 @@ def _from_environment(
             continue
         _merge(values, _nested(keys, value))
     return values
+
+
+def _meant_as_section(name: str) -> bool:
+    """A mistyped section (ORDERTAP_CAPTUR_X), and not a variable of something else (ORDERTAP_CACHE)."""
+    first, _, rest = name.partition("_")
+    return first == "ORDERTAP" and bool(difflib.get_close_matches(rest.partition("_")[0].lower(), SECTIONS, 1, 0.7))
 
 
 def _typed(text: str, field: FieldInfo | None) -> Any:

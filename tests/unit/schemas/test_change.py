@@ -35,13 +35,13 @@ def test_a_stamp_comes_back(generation: int, lsn: LSN, ordinal: int) -> None:
 
 
 def test_stamps_are_ordered_by_generation_then_commit_then_ordinal() -> None:
-    stamps = [Stamp(0, LSN(900), 1), Stamp(0, LSN(900), 2), Stamp(0, LSN(1000), 0), Stamp(1, LSN(5), 1)]
-    assert sorted(reversed(stamps)) == stamps
+    stamps = [Stamp(1, LSN(5), 1), Stamp(0, LSN(1000), 0), Stamp(0, LSN(900), 2), Stamp(0, LSN(900), 1)]
+    assert sorted(stamps) == [stamps[3], stamps[2], stamps[1], stamps[0]]
 
 
 @pytest.mark.parametrize("value", [b"", b"1:2", b"1:2:3:4", b"a:2:3", b"1:0/2:3"])
 def test_what_is_no_stamp_is_refused(value: bytes) -> None:
-    with pytest.raises(DataError, match="ordertap.stamp"):
+    with pytest.raises(DataError, match=r"ordertap\.stamp"):
         change.parse_stamp(value)
 
 
@@ -60,7 +60,7 @@ def test_the_transaction_header_comes_back() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"[]", b'{"size":3}', b"\xff"])
 def test_what_is_no_transaction_header_is_refused(value: bytes) -> None:
-    with pytest.raises(DataError, match="ordertap.transaction"):
+    with pytest.raises(DataError, match=r"ordertap\.transaction"):
         change.parse_transaction(value)
 
 
@@ -71,7 +71,7 @@ def test_unchanged_names_come_back() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]"])
 def test_what_is_no_list_of_names_is_refused(value: bytes) -> None:
-    with pytest.raises(DataError, match="ordertap.unchanged"):
+    with pytest.raises(DataError, match=r"ordertap\.unchanged"):
         change.parse_unchanged(value)
 
 

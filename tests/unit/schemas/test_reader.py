@@ -57,6 +57,9 @@ class Schemas:
     def check(self) -> None:
         return
 
+    def close(self) -> None:
+        return
+
 
 SCHEMAS = Schemas()
 CODEC = compile_codec(TOPIC, ORDERS, ORDERS_FACTS)

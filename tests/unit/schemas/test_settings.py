@@ -1,0 +1,148 @@
+"""Settings: where they come from, which one wins, and what is said when they are wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr
+
+from schemas.errors import ExitCode, SettingsError
+from schemas.settings import load
+
+
+class Erp(BaseModel):
+    kind: str = "sql"
+    url: SecretStr = SecretStr("")
+
+
+class Example(BaseModel):
+    name: str
+    database_port: int = Field(default=5432, gt=0)
+    database_password: SecretStr = SecretStr("")
+    table_include_list: list[str] = []
+    kafka: dict[str, str] = {}
+    linger_ms: float = 5
+    erp: Erp = Erp()
+    other: Erp | None = None
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text("capture:\n  name: shop\n  database_port: 5433\nsink:\n  anything: 1\n")
+    return path
+
+
+def failure(section: str, path: Path | None, environ: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load("sink" if section == "sink" else "capture", Example, path, environ)
+    assert caught.value.exit_code == ExitCode.CONFIG
+    return str(caught.value)
+
+
+def test_the_part_of_the_file_is_the_settings(file: Path) -> None:
+    settings = load("capture", Example, file, {})
+    assert (settings.name, settings.database_port, settings.linger_ms) == ("shop", 5433, 5)
+
+
+def test_the_environment_wins_over_the_file(file: Path) -> None:
+    settings = load("capture", Example, file, {"ORDERTAP_CAPTURE_NAME": "b", "ORDERTAP_CAPTURE_LINGER_MS": "1.5"})
+    assert (settings.name, settings.database_port, settings.linger_ms) == ("b", 5433, 1.5)
+
+
+def test_the_environment_alone_is_enough() -> None:
+    environ = {
+        "ORDERTAP_SINK_NAME": "s",
+        "ORDERTAP_SINK_ERP__KIND": "odoo",
+        "ORDERTAP_SINK_OTHER__KIND": "tryton",
+        "ORDERTAP_SINK_TABLE_INCLUDE_LIST": "public.a, public.b",
+        "ORDERTAP_SINK_KAFKA": "{security.protocol: SSL}",
+        "ORDERTAP_CAPTURE_ANYTHING": "of the other process",
+        "HOME": "/",
+        "ORDERTAP_CACHE": "/",
+    }
+    settings = load("sink", Example, None, environ)
+    assert settings.erp.kind == "odoo"
+    assert settings.other is not None
+    assert settings.other.kind == "tryton"
+    assert settings.table_include_list == ["public.a", "public.b"]
+    assert settings.kafka == {"security.protocol": "SSL"}
+
+
+def test_a_list_in_yaml_form_from_the_environment() -> None:
+    environ = {"ORDERTAP_SINK_NAME": "s", "ORDERTAP_SINK_TABLE_INCLUDE_LIST": "[public.a]"}
+    assert load("sink", Example, None, environ).table_include_list == ["public.a"]
+
+
+def test_a_text_that_looks_like_a_number_stays_text() -> None:
+    assert load("sink", Example, None, {"ORDERTAP_SINK_NAME": "007"}).name == "007"
+
+
+def test_a_secret_comes_from_a_file(tmp_path: Path, file: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("S3CRET\n")
+    from_environment = load("capture", Example, file, {"ORDERTAP_CAPTURE_DATABASE_PASSWORD_FILE": str(secret)})
+    assert from_environment.database_password.get_secret_value() == "S3CRET"
+    file.write_text(f"capture:\n  name: shop\n  erp:\n    url_file: {secret}\n")
+    assert load("capture", Example, file, {}).erp.url.get_secret_value() == "S3CRET"
+
+
+def test_a_secret_of_the_environment_wins_over_a_file_of_the_yaml(file: Path) -> None:
+    file.write_text("capture:\n  name: shop\n  database_password_file: /nowhere\n")
+    settings = load("capture", Example, file, {"ORDERTAP_CAPTURE_DATABASE_PASSWORD": "new"})
+    assert settings.database_password.get_secret_value() == "new"
+
+
+def test_an_unreadable_secret_is_named(file: Path) -> None:
+    text = failure("capture", file, {"ORDERTAP_CAPTURE_DATABASE_PASSWORD_FILE": "/nowhere/at/all"})
+    assert "database_password_file: cannot read the file: No such file or directory" in text
+
+
+def test_a_secret_given_twice_is_named(file: Path, tmp_path: Path) -> None:
+    file.write_text(f"capture:\n  name: s\n  database_password: a\n  database_password_file: {file}\n")
+    assert "database_password: given twice" in failure("capture", file, {})
+
+
+def test_only_secrets_have_a_file_form(file: Path) -> None:
+    assert "name_file: unknown" in failure("capture", file, {"ORDERTAP_CAPTURE_NAME_FILE": str(file)})
+
+
+def test_all_that_is_wrong_is_said_at_once_with_the_nearest_names(file: Path) -> None:
+    file.write_text("capture:\n  nam: shop\n  erp:\n    knd: x\n")
+    text = failure("capture", file, {"ORDERTAP_CAPTURE_DATABASE_PRT": "1", "ORDERTAP_CAPTUR_X": "1"})
+    assert "nam: unknown; did you mean name?" in text
+    assert "erp.knd: unknown; did you mean erp.kind?" in text
+    assert "database_prt: unknown; did you mean database_port?" in text
+    assert "ORDERTAP_CAPTUR_X: unknown" in text
+    assert str(file) in text
+
+
+def test_wrong_values_are_listed_by_key_and_not_shown(file: Path) -> None:
+    file.write_text("capture:\n  database_port: S3CRET\n  database_password: [S3CRET]\n")
+    text = failure("capture", file, {})
+    assert "name: missing" in text
+    assert "database_port: input should be a valid integer" in text
+    assert "database_password: input should be" in text
+    assert "S3CRET" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("capture: [", "is not YAML, line 1"),
+        ("- a\n", "is not a mapping"),
+        ("capture: 3\n", "`capture:` is not a mapping"),
+        ("captur: {}\n", "captur: unknown; did you mean capture?"),
+    ],
+)
+def test_a_file_that_is_none(file: Path, content: str, reason: str) -> None:
+    file.write_text(content)
+    assert reason in failure("capture", file, {})
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert "No such file or directory" in failure("capture", tmp_path / "none.yaml", {})
+
+
+def test_an_environment_list_that_is_not_yaml() -> None:
+    text = failure("sink", None, {"ORDERTAP_SINK_NAME": "s", "ORDERTAP_SINK_KAFKA": "{a"})
+    assert "ORDERTAP_SINK_KAFKA: not a list or mapping in YAML" in text
