@@ -1,0 +1,198 @@
+"""`capture`: the command line, and the only reader of settings."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from capture import pipeline, preflight
+from capture.metrics import Metrics
+from capture.pipeline import Capture, Plan
+from capture.position import parse_position
+from capture.producer import Cluster, Topics, TransactionalProducer
+from capture.replication import Leadership, Replication, Server, slot_state
+from capture.settings import Settings
+from capture.snapshot import Committed
+from capture.stream import Options
+from capture.writer import Limits
+from schemas.errors import ExitCode, OrdertapError, SettingsError
+from schemas.registry import open_registry
+from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.settings import load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Tails a shop's PostgreSQL log and writes Avro change records to Kafka.\n\n"
+    "A first time: `capture check` says what is missing, `capture init` makes publication and topics, `capture run` "
+    "takes the snapshot and streams until it is stopped.",
+)
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its part `capture` is read.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Takes the initial snapshot if there is none, then streams until SIGTERM or Ctrl-C.
+
+    A second copy stands by and takes over when the first is gone.
+    """
+    settings = load("capture", Settings, config)
+    configure_logs(settings.log_level, settings.log_json)
+    stop = stop_event()
+    metrics = Metrics(settings.heartbeat_interval_ms / 1000)
+    capture = Capture(_plan(settings), metrics, stop.is_set, stop.wait)
+    if not settings.health_port:
+        capture.run()
+        return
+    with HealthServer(settings.health_host, settings.health_port, metrics.live, metrics.ready):
+        capture.run()
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Looks at database, role, publication, tables, slot, broker and registry; prints what mends each finding.
+
+    Exit code 0 when all is well, 1 when something is not.
+    """
+    bad = 0
+    for finding in preflight.check(_plan(load("capture", Settings, config))):
+        typer.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}")
+        if not finding.ok:
+            bad += 1
+            typer.echo(f"     mend: {finding.remedy}")
+    typer.echo(f"{bad} to mend" if bad else "all is well")
+    raise typer.Exit(ExitCode.FAILED if bad else 0)
+
+
+@app.command()
+def init(
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL and the topics.")] = False,
+) -> None:
+    """Makes the publication and the topics where they are missing, and says what it does."""
+    for line in preflight.init(_plan(load("capture", Settings, config)), dry_run):
+        typer.echo(line)
+
+
+@app.command()
+def status(config: Config = None) -> None:
+    """Shows where capture is: position, lag in bytes, WAL held by the slot."""
+    plan = _plan(load("capture", Settings, config))
+    value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+    if value is None:
+        typer.echo("no position yet: capture has not run")
+    else:
+        position = parse_position(value)
+        snapshot = position.snapshot.state if position.snapshot else "none"
+        typer.echo(f"position   {position.end_lsn}, generation {position.generation}, snapshot {snapshot}")
+    connection = plan.server.connect()
+    slot = slot_state(connection, plan.options.slot)
+    connection.close()
+    if slot is None:
+        typer.echo(f"slot       {plan.options.slot} does not exist")
+        return
+    typer.echo(
+        f"slot       {plan.options.slot} at {slot.confirmed_flush_lsn}, {slot.wal_status}, pid {slot.active_pid}"
+    )
+    typer.echo(f"WAL held   {slot.held_bytes} bytes; until the limit {slot.safe_bytes or 'no limit'}")
+
+
+@app.command()
+def repair(config: Config = None, execute: Execute = False) -> None:
+    """After a lost slot, a restore or a move: a new generation, a new slot and a new snapshot at the next start.
+
+    The sink then marks what is no longer in the shop. Stop `capture run` first.
+    """
+    plan = _plan(load("capture", Settings, config))
+    leadership = Leadership(plan.server, plan.options.slot)
+    try:
+        if not leadership.acquire():
+            raise SettingsError("capture is running: it holds the leadership", "stop it, then repair")
+        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        replication = Replication(plan.server)
+        system = replication.identify()
+        replication.close()
+        old = None if value is None else parse_position(value)
+        new = pipeline.repaired(old, system, plan.options.slot, plan.settings_hash)
+        typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, all tables are read again")
+        if not execute:
+            typer.echo("nothing done; say --execute to do it")
+            return
+        producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+        Committed(producer, plan.topics.position, plan.name.encode(), 30.0).write((), new)
+        typer.echo("done: start `capture run`")
+    finally:
+        leadership.close()
+
+
+def _plan(settings: Settings) -> Plan:
+    cluster = Cluster(settings.bootstrap_servers, settings.kafka)
+    return Plan(
+        name=settings.name,
+        prefix=settings.topic_prefix,
+        server=Server(
+            settings.database_hostname,
+            settings.database_port,
+            settings.database_user,
+            settings.database_password.get_secret_value(),
+            settings.database_dbname,
+            settings.database_sslmode,
+        ),
+        publication=settings.publication_name,
+        included=frozenset(settings.table_include_list),
+        as_text=frozenset(settings.columns_as_text),
+        tombstones=settings.tombstones_on_delete,
+        snapshot_mode=settings.snapshot_mode,
+        lock_timeout_ms=settings.snapshot_lock_timeout_ms,
+        cluster=cluster,
+        topics=Topics(
+            cluster,
+            settings.topic_prefix,
+            settings.topic_creation_default_partitions,
+            settings.topic_creation_default_replication_factor,
+            settings.topic_creation_default_retention_ms,
+        ),
+        registry=open_registry(
+            settings.schema_registry_url,
+            {name: secret.get_secret_value() for name, secret in settings.schema_registry.items()},
+        ),
+        limits=Limits(
+            settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds
+        ),
+        options=Options(
+            settings.slot_name,
+            settings.heartbeat_interval_ms / 1000,
+            settings.transaction_buffer_rows,
+            settings.transaction_buffer_bytes,
+            1.0,
+            settings.provide_transaction_metadata,
+        ),
+        settings_hash=settings.record_hash(),
+        version=_version(),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("ordertap")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+def main() -> None:
+    """The console script: prints an error of ours once, without a stack trace, and exits with its code."""
+    try:
+        app()
+    except OrdertapError as error:
+        typer.echo(f"capture: {error}", err=True)
+        sys.exit(int(error.exit_code))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Decides what the server may forget: the invariant that keeps psycopg2 from acknowledging by itself. Pure.
+
+On a keepalive, psycopg2 reports the server's wal_end as flushed when the LSN that we passed last to `send_feedback` is
+at or above the data_start of the last message. That is right only while nothing whole waits to become durable. So,
+before every `read_message()`: nothing whole is pending, or what we confirmed last is below the last message's
+data_start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from schemas.lsn import LSN
+
+
+@dataclass(slots=True)
+class Acknowledger:
+    """What psycopg2 knows: the LSN confirmed last, and the data_start of the message read last (both 0 at first).
+
+    Relation, Type and Origin messages have data_start 0.
+    """
+
+    interval: float = 1.0
+    confirmed: LSN = field(default_factory=lambda: LSN(0))
+    last_start: int = 0
+    _told_at: float = 0.0
+
+    def may_read(self, pending: bool) -> bool:
+        """Whether the next `read_message()` cannot acknowledge what is not durable."""
+        return not pending or self.confirmed < self.last_start
+
+    def due(self, now: float, pending: bool, durable: LSN) -> bool:
+        """Whether to confirm `durable` now (seconds): only while nothing whole is pending, at most once an interval."""
+        return not pending and durable > self.confirmed and now - self._told_at >= self.interval
+
+    def told(self, now: float, durable: LSN) -> None:
+        """`durable` was passed to send_feedback."""
+        self.confirmed = durable
+        self._told_at = now

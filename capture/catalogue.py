@@ -1,0 +1,99 @@
+"""What the shop's catalogue says of tables: facts beside the log's own Relation messages. Read live, so maybe ahead."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from capture.replication import database_errors
+from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+
+_COLUMNS = """
+    WITH RECURSIVE base (oid, base_oid, base_typmod) AS (
+        SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_type t WHERE t.typtype = 'd'
+        UNION ALL
+        SELECT b.oid, t.typbasetype, CASE WHEN b.base_typmod = -1 THEN t.typtypmod ELSE b.base_typmod END
+        FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype = 'd'
+    ), bottom AS (
+        SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
+    )
+    SELECT a.attname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
+           t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1),
+           CASE WHEN coalesce(bt.typcategory, t.typcategory) = 'A' THEN coalesce(bt.typelem, t.typelem) ELSE 0 END,
+           ARRAY(SELECT e.enumlabel FROM pg_enum e
+                 WHERE e.enumtypid IN (t.oid, b.base_oid, t.typelem, bt.typelem) ORDER BY e.enumsortorder)
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN bottom b ON b.oid = a.atttypid
+    LEFT JOIN pg_type bt ON bt.oid = b.base_oid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
+    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum"""
+
+_PRIMARY_KEY = """
+    SELECT a.attname FROM pg_index i
+    CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place"""
+
+_PUBLISHED = """
+    SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter'
+    FROM pg_publication_tables p
+    JOIN pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    WHERE p.pubname = %s ORDER BY 2, 3"""
+
+_RELATION_COLUMNS = """
+    SELECT a.attname, a.atttypid, a.atttypmod,
+           %(identity)s = 'f' OR EXISTS (
+               SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)
+               AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+    FROM pg_attribute a
+    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    ORDER BY a.attnum"""
+
+
+class Published(NamedTuple):
+    """A table of the publication, as a snapshot reads it: the columns and rows that the stream would send."""
+
+    relation: Relation
+    row_filter: str | None
+
+
+def table_facts(connection: Any, relation: Relation) -> TableFacts:
+    """Facts of the table with the relation's OID; empty when it is no longer there."""
+    with database_errors(f"reading the catalogue for {relation.table}"), connection.cursor() as cursor:
+        cursor.execute(_COLUMNS, [relation.oid])
+        columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
+        cursor.execute(_PRIMARY_KEY, [relation.oid])
+        primary_key = tuple(name for (name,) in cursor.fetchall())
+        cursor.execute("SELECT obj_description(%s, 'pg_class')", [relation.oid])
+        return TableFacts(primary_key, columns, cursor.fetchone()[0])
+
+
+def _facts(
+    not_null: bool,
+    default: str | None,
+    comment: str | None,
+    type_name: str,
+    type_kind: str,
+    base_oid: int,
+    base_typmod: int,
+    element_oid: int,
+    labels: list[str],
+) -> ColumnFacts:
+    return ColumnFacts(
+        not_null, default, comment, type_name, type_kind, base_oid, base_typmod, element_oid, tuple(labels)
+    )
+
+
+def published_tables(connection: Any, publication: str) -> list[Published]:
+    """The tables of the publication, in order of their names; empty when it has none or does not exist."""
+    with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
+        cursor.execute(_PUBLISHED, [publication])
+        found = []
+        for oid, schema, name, identity, columns, row_filter in cursor.fetchall():
+            cursor.execute(_RELATION_COLUMNS, {"oid": oid, "identity": identity})
+            every = [Column(*row) for row in cursor.fetchall()]
+            kept = tuple(column for column in every if not columns or column.name in columns)
+            found.append(Published(Relation(oid, schema, name, identity, kept), row_filter))
+        return found

@@ -1,0 +1,61 @@
+"""What capture tells Prometheus, and what its health says."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import Counter, Gauge
+
+EVENTS = Counter("ordertap_capture_events_total", "Changes read from the log", ["table", "operation"])
+LAG_SECONDS = Gauge("ordertap_capture_lag_seconds", "Age of the last source commit that was read, when it was read")
+HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since a heartbeat came back through the log")
+SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
+
+
+class Metrics:
+    """Counts in plain numbers, given to Prometheus when it is asked; the hot loop stays cheap."""
+
+    def __init__(self, heartbeat_interval: float) -> None:
+        self._patience = max(15.0, 4 * heartbeat_interval)
+        self._beat = 0.0
+        self._turned = time.monotonic()
+        self._events: dict[tuple[str, str], int] = {}
+        self.state = "starting"
+        HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
+
+    def event(self, table: str, op: str) -> None:
+        """One change."""
+        key = (table, op)
+        self._events[key] = self._events.get(key, 0) + 1
+
+    def source_time(self, commit_us: int) -> None:
+        """A source transaction was read; about once a second this is passed on."""
+        now = time.monotonic()
+        if now - self._turned > 1.0:
+            self.turned()
+            LAG_SECONDS.set(max(0.0, time.time() - commit_us / 1e6))
+            for (table, op), count in self._events.items():
+                EVENTS.labels(table, op).inc(count)
+            self._events.clear()
+
+    def heartbeat_back(self, own: bool) -> None:
+        """A heartbeat came back; `own`: one of this process."""
+        if own:
+            self._beat = time.monotonic()
+            self.state = "streaming"
+
+    def turned(self) -> None:
+        """The main loop turned."""
+        self._turned = time.monotonic()
+
+    def live(self) -> tuple[bool, str]:
+        """Our own loop turns, whatever Kafka and PostgreSQL do; every blocking call has a time limit below this."""
+        age = time.monotonic() - self._turned
+        return age < 300, f"last turn {age:.0f} s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        """Data flows: a heartbeat came back lately, or a snapshot or standby says why not."""
+        if not self._beat:
+            return self.state in ("standby", "snapshot"), self.state
+        age = time.monotonic() - self._beat
+        return age < self._patience, f"{self.state}; last heartbeat {age:.0f} s ago"

@@ -1,0 +1,307 @@
+"""The start sequence and what follows it: leadership, producer, position, checks, snapshot, stream. Every error of the
+connection, every abort and every fence ends in this sequence again."""
+
+from __future__ import annotations
+
+import gc
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import structlog
+from tenacity import wait_exponential_jitter
+
+from capture import catalogue
+from capture.metrics import Metrics
+from capture.own_records import OwnRecords
+from capture.position import Position, SnapshotState, parse_position
+from capture.producer import Cluster, Topics, TransactionalProducer
+from capture.replication import Leadership, NewSlot, Replication, Server, Slot, SlotInUseError, System, slot_state
+from capture.snapshot import Committed, Source, StoppedError, take_snapshot
+from capture.stream import Options, Stream, first_position, keepalive_seconds
+from capture.tables import Tables
+from capture.writer import Limits, Writer
+from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError, UnavailableError
+from schemas.registry import Registry
+
+log = structlog.get_logger("capture")
+
+_STANDBY_PAUSE = 1.0
+_SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
+_REPAIR = (
+    "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
+)
+
+
+class Plan(NamedTuple):
+    """Everything that the settings say, in plain values."""
+
+    name: str
+    prefix: str
+    server: Server
+    publication: str
+    included: frozenset[str]
+    as_text: frozenset[str]
+    tombstones: bool
+    snapshot_mode: str
+    lock_timeout_ms: int
+    cluster: Cluster
+    topics: Topics
+    registry: Registry
+    limits: Limits
+    options: Options
+    settings_hash: str
+    version: str
+
+
+class Capture:
+    """One connector; `run` lasts until `stopping()`."""
+
+    def __init__(
+        self, plan: Plan, metrics: Metrics, stopping: Callable[[], bool], sleep: Callable[[float], object]
+    ) -> None:
+        self._plan = plan
+        self._metrics = metrics
+        self._stopping = stopping
+        self._sleep = sleep
+        self._run_id = uuid.uuid4().hex[:12]
+        self._started = False
+        self._clean = False  # whether the last stream ended cleanly
+
+    def run(self) -> None:
+        """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
+        backoff = wait_exponential_jitter(initial=0.5, max=30)
+        attempt = 0
+        first_try = time.monotonic()
+        while not self._stopping():
+            began = time.monotonic()
+            try:
+                self._once()
+            except SlotInUseError as error:
+                if not self._started and time.monotonic() - first_try > _SLOT_PATIENCE:
+                    raise
+                self._say_again(error)
+            except UnavailableError as error:
+                if not self._started:
+                    raise
+                self._say_again(error)
+            except StoppedError:
+                return
+            attempt = 1 if time.monotonic() - began > 60 else attempt + 1
+            if not self._stopping():
+                self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
+
+    def _say_again(self, error: UnavailableError) -> None:
+        self._metrics.state = "starting again: " + error.message
+        log.warning("starting again", reason=error.message, next=error.hint)
+
+    def _once(self) -> None:
+        """One start, up to a clean stop or an error."""
+        plan = self._plan
+        leadership = Leadership(plan.server, plan.options.slot)
+        try:
+            if not self._lead(leadership):
+                return
+            published = self._published(leadership)
+            plan.topics.create([f"{plan.prefix}.{table.relation.table}" for table in published])
+            plan.registry.check()
+            producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+            value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+            self._from_position(leadership, producer, published, None if value is None else parse_position(value))
+        finally:
+            leadership.close()
+
+    def _lead(self, leadership: Leadership) -> bool:
+        """Waits for the leadership; False when asked to stop meanwhile."""
+        while not leadership.acquire():
+            if self._metrics.state != "standby":
+                log.info("another copy leads: standing by", slot=self._plan.options.slot)
+            self._metrics.state = "standby"
+            self._metrics.turned()
+            self._started = True
+            self._sleep(_STANDBY_PAUSE)
+            if self._stopping():
+                return False
+        return True
+
+    def _published(self, leadership: Leadership) -> list[catalogue.Published]:
+        plan = self._plan
+        every = catalogue.published_tables(leadership.connection, plan.publication)
+        published = [table for table in every if not plan.included or table.relation.table in plan.included]
+        missing = sorted(plan.included - {table.relation.table for table in every})
+        if missing or not published:
+            raise SettingsError(
+                f"publication {plan.publication} of database {plan.server.database} "
+                + (f"does not have {', '.join(missing)}" if missing and every else "does not exist or has no tables"),
+                "capture init makes it, capture check prints the SQL for a DBA",
+            )
+        return published
+
+    def _from_position(
+        self,
+        leadership: Leadership,
+        producer: TransactionalProducer,
+        published: list[catalogue.Published],
+        position: Position | None,
+    ) -> None:
+        plan = self._plan
+        replication = Replication(plan.server)
+        try:
+            system = replication.identify()
+            slot = slot_state(leadership.connection, plan.options.slot)
+            committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
+            own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
+            origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
+            tables = self._tables(leadership)
+            if position is None or _unfinished(position):
+                position = position or self._beginning(system, slot)
+                position = replace(position, settings=plan.settings_hash)
+                position = self._first(replication, published, tables, own, origin, position, committed, system)
+            else:
+                check_position(position, system, slot, plan.options.slot, plan.settings_hash)
+                position = replace(position, settings=plan.settings_hash, timeline=system.timeline)
+            committed.write((), replace(position, stopped_lsn=None))
+            self._stream(leadership, replication, producer, tables, own, origin, replace(position, stopped_lsn=None))
+        finally:
+            replication.close()
+        self._note_stop(leadership, committed)
+
+    def _beginning(self, system: System, slot: Slot | None) -> Position:
+        """Neither position nor slot: the first start. A slot alone is somebody else's, or its position is lost."""
+        plan = self._plan
+        if slot is not None:
+            raise SettingsError(
+                f"slot {plan.options.slot} exists, but topic {plan.topics.position} has no position of {plan.name}: "
+                "it belongs to another reader, or the topic was lost and changes may be missing",
+                "set another slot_name; or, if the slot is ours: " + _REPAIR,
+            )
+        return first_position(1, system.identifier, system.timeline, plan.options.slot, system.lsn, plan.settings_hash)
+
+    def _first(
+        self,
+        replication: Replication,
+        published: list[catalogue.Published],
+        tables: Tables,
+        own: OwnRecords,
+        origin: SourceOrigin,
+        position: Position,
+        committed: Committed,
+        system: System,
+    ) -> Position:
+        """The snapshot, or with `no_data` the slot alone."""
+        plan = self._plan
+        self._metrics.state = "snapshot"
+        self._started = True
+        position = replace(position, system_identifier=system.identifier, timeline=system.timeline, stopped_lsn=None)
+        if plan.snapshot_mode == "no_data":
+            point = _slot_alone(replication, plan.options.slot)
+            return replace(
+                position, end_lsn=point.consistent_point, last_commit_lsn=point.consistent_point, snapshot=None
+            )
+        source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
+        return take_snapshot(source, published, tables, own, origin, position, committed, self._stopping)
+
+    def _tables(self, leadership: Leadership) -> Tables:
+        plan = self._plan
+        return Tables(
+            plan.prefix,
+            plan.included,
+            plan.as_text,
+            plan.tombstones,
+            lambda relation: catalogue.table_facts(leadership.connection, relation),
+            plan.registry.register,
+            plan.topics.partitions,
+        )
+
+    def _stream(
+        self,
+        leadership: Leadership,
+        replication: Replication,
+        producer: TransactionalProducer,
+        tables: Tables,
+        own: OwnRecords,
+        origin: SourceOrigin,
+        position: Position,
+    ) -> None:
+        plan = self._plan
+        options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
+        replication.start(options.slot, position.end_lsn, plan.publication)
+        self._started = True
+        self._metrics.state = "streaming"
+        log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
+        writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
+        stream = Stream(
+            replication, leadership, writer, tables, own, origin, position, options, self._metrics, self._run_id
+        )
+        gc.collect()
+        gc.freeze()  # what lives from here on is short-lived or here for good
+        try:
+            self._durable = stream.run(self._stopping)
+        finally:
+            writer.close()
+
+    def _note_stop(self, leadership: Leadership, committed: Committed) -> None:
+        """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
+        slot = slot_state(leadership.connection, self._plan.options.slot)
+        if slot is not None and slot.confirmed_flush_lsn is not None:
+            committed.write((), replace(self._durable, stopped_lsn=slot.confirmed_flush_lsn))
+        log.info("stopped cleanly", lsn=str(self._durable.end_lsn))
+
+
+class _Attempt(NamedTuple):
+    """What tenacity's wait functions look at."""
+
+    attempt_number: int
+
+
+def _unfinished(position: Position) -> bool:
+    return position.snapshot is not None and position.snapshot.state == "running"
+
+
+def _slot_alone(replication: Replication, slot: str) -> NewSlot:
+    log.info("making the slot without a snapshot", slot=slot)
+    return replication.create_slot(slot)
+
+
+def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
+    """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
+    if position.system_identifier != system.identifier:
+        raise SettingsError(
+            f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
+            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
+            "if the shop was moved or restored: " + _REPAIR,
+        )
+    if system.lsn < position.end_lsn:
+        raise SettingsError(
+            f"the log ends at {system.lsn}, before the position {position.end_lsn}: the shop was restored",
+            _REPAIR,
+        )
+    if slot is None or slot.confirmed_flush_lsn is None:
+        raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", _REPAIR)
+    if slot.wal_status == "lost":
+        raise SettingsError(
+            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
+            _REPAIR,
+        )
+    known = position.stopped_lsn
+    if known is not None and slot.confirmed_flush_lsn > max(known, position.end_lsn):
+        raise SettingsError(
+            f"slot {name} was moved from {known} to {slot.confirmed_flush_lsn} while capture was stopped: "
+            "what lies between may be missing",
+            _REPAIR,
+        )
+    if position.partial is not None and position.settings != settings:
+        raise SettingsError(
+            f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
+            "start once with the old settings of topic_prefix, table_include_list, columns_as_text and tombstones",
+        )
+
+
+def repaired(position: Position | None, system: System, slot: str, settings: str) -> Position:
+    """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
+    generation = 1 if position is None else position.generation + 1
+    fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
+    return replace(fresh, snapshot=SnapshotState("repair", "running"))

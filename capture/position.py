@@ -1,0 +1,86 @@
+"""Where we are in the source: the record that every Kafka transaction carries on `<prefix>.position`.
+
+Pure. JSON, so that an operator can read it with any console consumer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """How far a large transaction has been written: its commit LSN, the last change's ordinal, and its counts."""
+
+    commit_lsn: LSN
+    ordinal: int
+    size: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    """The initial snapshot: `running` (to be begun again after a crash) or `completed`."""
+
+    id: str
+    state: Literal["running", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The last heartbeat that came back through the log: the process that wrote it, and its number."""
+
+    run: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Everything before `end_lsn` is in Kafka.
+
+    `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
+    record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
+    clean stop, None while running: any later lead of the slot is somebody else's doing.
+    """
+
+    generation: int
+    system_identifier: str
+    timeline: int
+    slot: str
+    end_lsn: LSN
+    last_commit_lsn: LSN
+    settings: str
+    partial: Partial | None = None
+    snapshot: SnapshotState | None = None
+    heartbeat: Heartbeat | None = None
+    stopped_lsn: LSN | None = None
+
+    def dump(self) -> bytes:
+        """The value of the record."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+
+def parse_position(value: bytes) -> Position:
+    """Reads the value of the record; DataError when it is none of ours."""
+    try:
+        content = json.loads(value)
+        partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
+        stopped = content.pop("stopped_lsn")
+        for name in ("end_lsn", "last_commit_lsn"):
+            content[name] = LSN(content[name])
+        return Position(
+            **content,
+            partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
+            snapshot=SnapshotState(**snapshot) if snapshot else None,
+            heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
+            stopped_lsn=None if stopped is None else LSN(stopped),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"the position record ({len(value)} bytes) is not one of capture's",
+            "look at what else writes to the position topic",
+        ) from None

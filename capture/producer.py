@@ -1,0 +1,266 @@
+"""Kafka through confluent-kafka: the transactional producer, the position topic, topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
+
+Headers = list[tuple[str, str | bytes | None]]
+ANY_PARTITION: Final = -1
+
+_MISCONFIGURED: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+    KafkaError._INVALID_ARG,
+)
+_TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
+
+
+class Record(NamedTuple):
+    """One Kafka record to write; partition -1: by the key, as Java's producers do."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class FencedError(UnavailableError):
+    """Another producer with our transactional.id started, or our transaction timed out: start again."""
+
+
+def kafka_error(doing: str, error: Any, servers: str) -> OrdertapError:
+    """Our error for one of librdkafka's KafkaErrors."""
+    text = f"{doing}: {error.str()} (Kafka at {servers})"
+    if error.code() in _MISCONFIGURED:
+        return SettingsError(text, "check the `kafka` settings and what the broker allows this user")
+    if error.code() in _TOO_LARGE:
+        hint = (
+            "raise max.message.bytes of the topic and message.max.bytes in `kafka`, then start again; nothing is lost"
+        )
+        return DataError(text, hint)
+    if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+        return FencedError(text, "capture starts again from its position")
+    return UnavailableError(text, "check bootstrap_servers and that the broker runs; capture tries again")
+
+
+class Cluster:
+    """Topics and offsets: everything but producing."""
+
+    def __init__(self, bootstrap_servers: str, options: Mapping[str, str]) -> None:
+        self.servers = bootstrap_servers
+        self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 3, **options}
+        try:
+            self._admin = AdminClient(self.options | {"error_cb": _ignore})
+        except KafkaException as error:
+            raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
+
+    def partitions(self, timeout: float = 10.0) -> dict[str, int]:
+        """The number of partitions of each topic; UnavailableError when no broker answers."""
+        try:
+            topics = self._admin.list_topics(timeout=timeout).topics
+        except KafkaException as error:
+            raise kafka_error("listing topics", error.args[0], self.servers) from None
+        return {name: len(topic.partitions) for name, topic in topics.items()}
+
+    def create_topic(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
+        """Makes a topic; False when it was there already."""
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
+        try:
+            self._admin.create_topics([topic], operation_timeout=15, request_timeout=20)[name].result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise kafka_error(f"making topic {name}", error.args[0], self.servers) from None
+        return True
+
+    def last_value(self, topic: str, key: bytes, timeout: float = 30.0) -> bytes | None:
+        """The last committed value of a key in a one-partition topic, read to its end; None when there is none.
+
+        The last offset may be a commit marker, so the end is where `position()` reaches the high watermark; an open
+        transaction of somebody else keeps the last stable offset below it, and is named after `timeout` seconds.
+        """
+        end = self._end(topic, IsolationLevel.READ_UNCOMMITTED)
+        deadline = time.monotonic() + timeout
+        while self._end(topic, IsolationLevel.READ_COMMITTED) < end:
+            if time.monotonic() > deadline:
+                hint = f"find it with kafka-transactions.sh find-hanging --topic {topic}, and abort it"
+                raise UnavailableError(f"topic {topic}: an open transaction hides its end", hint)
+            time.sleep(0.1)
+        options = {**self.options, "group.id": f"{topic}-reader", "enable.auto.commit": False, "error_cb": _ignore}
+        consumer = Consumer(options | {"isolation.level": "read_committed", "enable.partition.eof": False})
+        try:
+            return self._read_to(consumer, topic, key, end, deadline)
+        except KafkaException as error:
+            raise kafka_error(f"reading topic {topic}", error.args[0], self.servers) from None
+        finally:
+            consumer.close()
+
+    def _read_to(self, consumer: Consumer, topic: str, key: bytes, end: int, deadline: float) -> bytes | None:
+        partition = TopicPartition(topic, 0, OFFSET_BEGINNING)
+        consumer.assign([partition])
+        found: bytes | None = None
+        while end > 0 and consumer.position([partition])[0].offset < end:
+            message = consumer.poll(0.5)
+            if message is not None and message.error():
+                raise kafka_error(f"reading topic {topic}", message.error(), self.servers)
+            if message is not None and message.key() == key:
+                found = message.value()
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
+        return found
+
+    def _end(self, topic: str, isolation: IsolationLevel) -> int:
+        partition = TopicPartition(topic, 0)
+        listed = self._admin.list_offsets(
+            {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+            isolation_level=isolation,
+            request_timeout=10,
+        )
+        try:
+            return int(listed[partition].result().offset)
+        except KafkaException as error:
+            raise kafka_error(f"reading the end of {topic}", error.args[0], self.servers) from None
+
+
+class TransactionalProducer:
+    """One Kafka transaction after the other. After any error but a DataError it is of no use: make a new one."""
+
+    def __init__(self, cluster: Cluster, transactional_id: str, timeout: float = 30.0) -> None:
+        """Initialises transactions, which fences every older producer of this id."""
+        self._servers = cluster.servers
+        self._failure: KafkaError | None = None
+        options = {
+            "linger.ms": "5",
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": "1000000",
+            "queue.buffering.max.kbytes": "262144",
+            "batch.size": "1000000",
+            "transaction.timeout.ms": "60000",
+            **cluster.options,
+            "partitioner": "murmur2_random",  # the keys lie where Java's producers put them
+            "enable.idempotence": True,
+            "transactional.id": transactional_id,
+            "delivery.report.only.error": True,
+            "on_delivery": self._failed,
+            "error_cb": _ignore,  # what matters comes back from the calls
+        }
+        try:
+            self._producer = Producer(options)
+            self._producer.init_transactions(timeout)
+        except KafkaException as error:
+            raise kafka_error("starting the transactional producer", error.args[0], self._servers) from None
+        self.begin_transaction = self._call("beginning a transaction", self._producer.begin_transaction)
+
+    def produce(self, record: Record) -> None:
+        """Queues a record in the open transaction; DataError when it is larger than the client may send."""
+        topic, partition, key, value, headers = record
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, headers=headers)
+            except BufferError:
+                self._producer.poll(0.1)
+                continue
+            except KafkaException as error:
+                raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
+            return
+
+    def commit(self, timeout: float) -> None:
+        """Ends the transaction; all of it is durable when this returns. Retries while the error is retriable."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self._producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+            except KafkaException as error:
+                cause = self._failure or error.args[0]
+                if error.args[0].retriable() and time.monotonic() < deadline:
+                    continue
+                raise kafka_error("committing to Kafka", cause, self._servers) from None
+            return
+
+    def abandon(self) -> None:
+        """Throws away what is queued; the transaction is aborted here, or by the next producer's start."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        try:
+            self._producer.abort_transaction(2.0)
+        except KafkaException:  # the next init_transactions aborts it on the broker
+            return
+
+    def _failed(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            self._failure = self._failure or error
+
+    def _call(self, doing: str, function: Any) -> Any:
+        def call() -> None:
+            try:
+                function()
+            except KafkaException as error:
+                raise kafka_error(doing, error.args[0], self._servers) from None
+
+        return call
+
+
+def _ignore(_error: KafkaError) -> None:
+    """librdkafka reports lost connections here and reconnects by itself."""
+
+
+class Topics:
+    """The topics of one prefix, made before their first use."""
+
+    def __init__(self, cluster: Cluster, prefix: str, partitions: int, replication: int, retention_ms: int) -> None:
+        self._cluster = cluster
+        self._table_partitions = partitions
+        self._replication = replication
+        self._retention_ms = retention_ms
+        self._known: dict[str, int] = {}
+        self.position = f"{prefix}.position"
+        self.transaction = f"{prefix}.transaction"
+        self.notification = f"{prefix}.notification"
+        self.heartbeat = f"__debezium-heartbeat.{prefix}"
+
+    def create(self, tables: Sequence[str]) -> list[str]:
+        """Makes what is missing of our own topics and of these tables' topics; returns what it made."""
+        self._known = self._cluster.partitions()
+        wanted = [
+            (self.position, 1, {"cleanup.policy": "compact", "retention.ms": "-1"}),
+            (self.transaction, 1, self._kept()),
+            (self.notification, 1, self._kept()),
+            (self.heartbeat, 1, {"cleanup.policy": "compact"}),
+            *((table, self._table_partitions, self._kept()) for table in tables),
+        ]
+        return [name for name, count, config in wanted if self._ensure(name, count, config)]
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a table's topic has; makes the topic when it is new."""
+        if topic not in self._known:
+            self._ensure(topic, self._table_partitions, self._kept())
+        return self._known[topic]
+
+    def _kept(self) -> dict[str, str]:
+        return {"cleanup.policy": "delete", "retention.ms": str(self._retention_ms)}
+
+    def _ensure(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
+        if name in self._known:
+            return False
+        made = self._cluster.create_topic(name, partitions, self._replication, config)
+        self._known[name] = partitions if made else self._cluster.partitions().get(name, partitions)
+        return made

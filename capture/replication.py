@@ -1,0 +1,217 @@
+"""The shop's PostgreSQL through psycopg2: ordinary connections, and the replication connection."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extras
+from psycopg2 import sql
+
+from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.lsn import LSN
+
+
+class Server(NamedTuple):
+    """How to reach a database; `password` is never shown."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    sslmode: str
+
+    def connect(self, **options: Any) -> Any:
+        """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step."""
+        try:
+            connection = psycopg2.connect(
+                host=self.host,
+                port=self.port,
+                user=self.user,
+                password=self.password,
+                dbname=self.database,
+                sslmode=self.sslmode,
+                connect_timeout=10,
+                application_name="ordertap capture",
+                keepalives_idle=30,
+                **options,
+            )
+        except psycopg2.OperationalError as error:
+            raise self._unreachable(error) from None
+        if not options.get("connection_factory"):
+            connection.autocommit = True
+        return connection
+
+    def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
+        reason = str(error).strip().splitlines()[-1]
+        where = f"PostgreSQL {self.host}:{self.port}, database {self.database}, user {self.user}"
+        if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba", "permission denied")):
+            hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
+            return SettingsError(f"{where}: {reason}", hint)
+        return UnavailableError(f"{where}: {reason}", "check that it runs and can be reached from here")
+
+
+@contextmanager
+def database_errors(doing: str) -> Iterator[None]:
+    """Turns psycopg2's errors into ours; `doing` says what was tried."""
+    try:
+        yield
+    except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
+        raise SettingsError(
+            f"{doing}: {_first_line(error)}", "run `capture check`: it prints the SQL that helps"
+        ) from None
+    except psycopg2.errors.ObjectInUse as error:
+        raise SlotInUseError(
+            f"{doing}: {_first_line(error)}",
+            "another reader uses this slot: stop it, or SELECT pg_terminate_backend(its PID), or set another slot_name",
+        ) from None
+    except psycopg2.Error as error:
+        raise UnavailableError(f"{doing}: {_first_line(error)}", "see the server's log; capture tries again") from None
+
+
+class SlotInUseError(UnavailableError):
+    """Another walsender has the slot: a reader of somebody else's, or the remains of a dead one."""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class System(NamedTuple):
+    """What IDENTIFY_SYSTEM says. Source: PostgreSQL manual, "Streaming Replication Protocol"."""
+
+    identifier: str
+    timeline: int
+    lsn: LSN
+
+
+class NewSlot(NamedTuple):
+    consistent_point: LSN
+    snapshot_name: str
+
+
+class Replication:
+    """The replication connection: one slot, one stream."""
+
+    def __init__(self, server: Server) -> None:
+        factory = psycopg2.extras.LogicalReplicationConnection
+        self._connection = server.connect(connection_factory=factory)
+        self._cursor = self._connection.cursor()
+        self.read = self._cursor.read_message
+
+    def identify(self) -> System:
+        """The cluster, its timeline and the end of its log."""
+        with database_errors("IDENTIFY_SYSTEM"):
+            self._cursor.execute("IDENTIFY_SYSTEM")
+            identifier, timeline, lsn, _ = self._cursor.fetchone()
+        return System(identifier, int(timeline), LSN.parse(lsn))
+
+    def create_slot(self, slot: str) -> NewSlot:
+        """Makes the slot and exports its snapshot, which lives until this connection's next command."""
+        with database_errors(f"creating replication slot {slot}"):
+            self._cursor.create_replication_slot(slot, output_plugin="pgoutput")
+            _, point, snapshot, _ = self._cursor.fetchone()
+        return NewSlot(LSN.parse(point), snapshot)
+
+    def start(self, slot: str, lsn: LSN, publication: str) -> None:
+        """START_REPLICATION from `lsn`; SlotInUseError while another walsender has the slot."""
+        quoted = '"' + publication.replace('"', '""') + '"'
+        options = {"proto_version": "1", "publication_names": quoted, "messages": "true"}
+        with database_errors(f"reading slot {slot} from {lsn}"):
+            self._cursor.start_replication(
+                slot_name=slot, start_lsn=int(lsn), decode=False, options=options, status_interval=5
+            )
+
+    def wait(self, seconds: float, other: int) -> None:
+        """Sleeps until the server sends something or the file descriptor `other` is readable, at most so long."""
+        select.select([self._connection, other], [], [], max(0.0, seconds))
+
+    def confirm(self, lsn: LSN, force: bool = False) -> None:
+        """Tells psycopg2, and soon (`force`: now) the server, that all before `lsn` may be forgotten."""
+        with database_errors("acknowledging"):
+            self._cursor.send_feedback(write_lsn=int(lsn), flush_lsn=int(lsn), force=force)
+
+    def alive(self) -> None:
+        """Tells the server that we are here, without acknowledging more."""
+        with database_errors("keeping the connection alive"):
+            self._cursor.send_feedback(force=True)
+
+    def close(self) -> None:
+        """Ends the stream; the slot is free at once."""
+        self._connection.close()
+
+
+def drop_slot(connection: Any, slot: str) -> None:
+    """Drops the slot if it is there."""
+    with database_errors(f"dropping replication slot {slot}"), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [slot]
+        )
+
+
+class Slot(NamedTuple):
+    """A row of pg_replication_slots. Source: PostgreSQL manual, "pg_replication_slots"."""
+
+    plugin: str
+    database: str
+    active_pid: int | None
+    confirmed_flush_lsn: LSN | None
+    wal_status: str | None
+    held_bytes: int | None
+    safe_bytes: int | None
+
+
+def slot_state(connection: Any, slot: str) -> Slot | None:
+    """The slot as the server sees it; None when there is none."""
+    statement = """
+        SELECT plugin, database, active_pid, confirmed_flush_lsn::text, wal_status,
+               pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
+        FROM pg_replication_slots WHERE slot_name = %s"""
+    with database_errors("looking at the slot"), connection.cursor() as cursor:
+        cursor.execute(statement, [slot])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    plugin, database, pid, confirmed, *rest = row
+    return Slot(plugin, database, pid, None if confirmed is None else LSN.parse(confirmed), *rest)
+
+
+class Leadership:
+    """A session advisory lock on the shop's database, named by the slot: who has it reads, and sends heartbeats."""
+
+    def __init__(self, server: Server, slot: str) -> None:
+        self._connection = server.connect(options="-c statement_timeout=10000")
+        self._slot = slot
+
+    def acquire(self) -> bool:
+        """Takes the lock if it is free."""
+        with database_errors("taking the leadership lock"), self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"ordertap:{self._slot}"])
+            return bool(cursor.fetchone()[0])
+
+    def heartbeat(self, prefix: str, content: str) -> None:
+        """Writes a logical message to the log, outside any transaction; UnavailableError when leadership is lost."""
+        with database_errors("writing a heartbeat"), self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)", [prefix, content])
+
+    def setting(self, name: str) -> str:
+        """A server setting as SHOW prints it."""
+        with database_errors(f"SHOW {name}"), self._connection.cursor() as cursor:
+            cursor.execute(sql.SQL("SHOW {}").format(sql.Identifier(name)))
+            value: str = cursor.fetchone()[0]
+            return value
+
+    @property
+    def connection(self) -> Any:
+        """The ordinary connection beside the stream, for catalogue look-ups."""
+        return self._connection
+
+    def close(self) -> None:
+        """Gives the leadership up."""
+        self._connection.close()

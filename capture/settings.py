@@ -1,0 +1,67 @@
+"""What can be set for capture: option names are Debezium's where the meaning is the same."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+
+class Settings(BaseModel):
+    """The part `capture` of the settings file. Times in ms unless the name says otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("ordertap", description="the connector's name: position key, transactional.id, leadership")
+    topic_prefix: str = Field(description="the first part of every topic's name", pattern=r"^[A-Za-z0-9._-]+$")
+
+    database_hostname: str = "localhost"
+    database_port: int = Field(5432, ge=1, le=65535)
+    database_user: str = "ordertap"
+    database_password: SecretStr = SecretStr("")
+    database_dbname: str
+    database_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    slot_name: str = Field("ordertap", pattern=r"^[a-z0-9_]{1,63}$")
+    publication_name: str = "ordertap"
+    table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
+
+    snapshot_mode: Literal["initial", "no_data"] = "initial"
+    snapshot_lock_timeout_ms: int = Field(10_000, ge=0)
+    heartbeat_interval_ms: int = Field(5_000, ge=100)
+    provide_transaction_metadata: bool = False
+    tombstones_on_delete: bool = True
+    columns_as_text: tuple[str, ...] = Field((), description="schema.table.column: carried as PostgreSQL's text")
+
+    bootstrap_servers: str
+    kafka: dict[str, str] = Field(default_factory=dict, description="any librdkafka property")
+    schema_registry_url: str
+    schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
+    topic_creation_default_partitions: int = Field(1, ge=1)
+    topic_creation_default_replication_factor: int = Field(1, ge=1)
+    topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")
+
+    linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
+    max_batch_size: int = Field(10_000, ge=1, description="changes in one Kafka transaction")
+    max_batch_bytes: int = Field(8_000_000, ge=1)
+    transaction_buffer_rows: int = Field(50_000, ge=1, description="a larger source transaction streams through")
+    transaction_buffer_bytes: int = Field(32_000_000, ge=1)
+    stall_seconds: float = Field(10.0, gt=0, description="nothing durable for so long: the shop's log is let go")
+
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(8083, ge=0, le=65535, description="0: none")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @field_validator("table_include_list")
+    @classmethod
+    def _qualified(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
+        for table in tables:
+            if "." not in table:
+                raise ValueError(f"{table}: write schema.table, for example public.{table}")
+        return tables
+
+    def record_hash(self) -> str:
+        """Changes when a setting that shapes records does; kept with the position."""
+        shaping = (self.topic_prefix, self.table_include_list, self.tombstones_on_delete, self.columns_as_text)
+        return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]

@@ -1,0 +1,160 @@
+"""Groups source transactions into Kafka transactions, each with the position that it reaches. One commit is in flight.
+
+While Kafka commits in a thread, the next source transactions wait here; what comes while none is in flight is produced
+at once, so that sending goes on while the reader encodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import NamedTuple
+
+from capture.position import Position
+from capture.producer import Record, TransactionalProducer
+from schemas.errors import UnavailableError
+
+
+class Limits(NamedTuple):
+    """When a Kafka transaction is closed (whichever is first), and when we stop waiting for Kafka. Seconds, bytes."""
+
+    linger: float
+    changes: int
+    size_bytes: int
+    stall: float
+
+
+class Writer:
+    """`pending` says whether anything that was added is not durable yet; `durable` is the position that is."""
+
+    def __init__(
+        self, producer: TransactionalProducer, topic: str, key: bytes, position: Position, limits: Limits
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._key = key
+        self._limits = limits
+        self.durable = position
+        self.pending = False
+        self.commits = 0
+        self._open: Position | None = None  # what the open Kafka transaction reaches
+        self._opened_at = 0.0
+        self._changes = 0
+        self._bytes = 0
+        self._waiting: list[tuple[Sequence[Record], Position]] = []
+        self._waiting_changes = 0
+        self._flight: Future[None] | None = None
+        self._flight_position = position
+        self._pending_since = 0.0
+        self._thread = ThreadPoolExecutor(1, "kafka-commit")
+        self.done_fd, self._done = os.pipe()
+
+    def add(self, records: Sequence[Record], position: Position) -> None:
+        """Takes the records of one source transaction (or part of a large one), and the position after it."""
+        if not self.pending:
+            self._pending_since = time.monotonic()
+        self.pending = True
+        if self._flight is not None:
+            self._waiting.append((records, position))
+            self._waiting_changes += len(records)
+        else:
+            self._produce(records, position)
+
+    def advance(self, position: Position) -> None:
+        """Nothing to write, but the source is further: kept with the next commit, durable at once if nothing waits."""
+        if self._flight is not None:
+            self._waiting.append(((), position))
+        elif self._open is not None:
+            self._open = position
+        else:
+            self.durable = position
+
+    @property
+    def full(self) -> bool:
+        """Whether the reader should pause: as much waits as fits into the next Kafka transaction."""
+        return self._waiting_changes >= self._limits.changes
+
+    def wait_seconds(self, now: float) -> float:
+        """How long the reader may sleep before `step` has something to do."""
+        if self._flight is not None or self._open is None:
+            return 1.0
+        return max(0.0, self._opened_at + self._limits.linger - now)
+
+    def step(self, now: float, force: bool = False) -> None:
+        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls."""
+        if self._flight is not None and self._flight.done():
+            self._landed()
+        if self._flight is None and self._open is not None and (force or self._due(now)):
+            self._take_off()
+        if self.pending and now - self._pending_since > self._limits.stall:
+            seconds = round(now - self._pending_since)
+            raise UnavailableError(
+                f"Kafka took nothing durable for {seconds} s: letting go of the shop's log so that it can be shut down",
+                "check the broker; capture starts again from its position",
+            )
+
+    def flush(self, meanwhile: Callable[[], None], every: float = 0.5) -> None:
+        """Makes all that was added durable before it returns; calls `meanwhile` about `every` so many seconds."""
+        while self.pending:
+            self.step(time.monotonic(), force=True)
+            if self._flight is None:
+                continue
+            try:
+                self._flight.result(every)
+            except FutureTimeout:
+                meanwhile()
+
+    def close(self) -> None:
+        """Gives up what is not durable: it is read from the source again."""
+        self._thread.shutdown(wait=False)
+        if self._flight is None and self._open is not None:
+            self._producer.abandon()
+        os.close(self.done_fd)
+        os.close(self._done)
+
+    def _due(self, now: float) -> bool:
+        full = self._changes >= self._limits.changes or self._bytes >= self._limits.size_bytes
+        return full or now - self._opened_at >= self._limits.linger
+
+    def _produce(self, records: Sequence[Record], position: Position) -> None:
+        if self._open is None:
+            self._producer.begin_transaction()
+            self._opened_at = time.monotonic()
+        self._open = position
+        produce = self._producer.produce
+        for record in records:
+            produce(record)
+            self._bytes += len(record.value or b"")
+        self._changes += len(records)
+
+    def _take_off(self) -> None:
+        assert self._open is not None  # noqa: S101  the callers' condition
+        self._producer.produce(Record(self._topic, 0, self._key, self._open.dump(), []))
+        self._flight_position, self._open = self._open, None
+        self._changes = self._bytes = 0
+        self._flight = self._thread.submit(self._producer.commit, self._limits.stall)
+        self._flight.add_done_callback(self._wake)
+
+    def _wake(self, _future: Future[None]) -> None:
+        with contextlib.suppress(OSError):  # nobody waits any more
+            os.write(self._done, b".")
+
+    def _landed(self) -> None:
+        flight, self._flight = self._flight, None
+        os.read(self.done_fd, 1)
+        assert flight is not None  # noqa: S101
+        flight.result()
+        self.durable = self._flight_position
+        self.commits += 1
+        waiting, self._waiting, self._waiting_changes = self._waiting, [], 0
+        self._pending_since = time.monotonic()
+        for records, position in waiting:
+            if records:
+                self._produce(records, position)
+            else:
+                self.advance(position)
+        self.pending = self._open is not None
