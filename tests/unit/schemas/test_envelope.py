@@ -1,7 +1,9 @@
 """Our schemas are those that Debezium registers."""
 
+import json
 from typing import Any
 
+import avro.schema
 import fastavro
 import pytest
 
@@ -86,6 +88,18 @@ def test_a_static_schema_is_avro_and_named_like_its_file(name: str) -> None:
     assert schema["name"] == name
     fastavro.parse_schema(schema)
     assert schema["connect.name"] == f"{schema['namespace']}.{name}"
+
+
+def test_apaches_own_library_takes_the_schemas() -> None:
+    """It checks defaults and names more strictly than fastavro does."""
+    facts = TableFacts(
+        ("id",), {"v": ColumnFacts(default="1.5"), "w": ColumnFacts(not_null=True, default="random()"), "f_enum": MOOD}
+    )
+    columns = {"id": (20, -1), "v": (1700, numeric(12, 2)), "w": (1700, -1), "f_enum": (16395, -1), "a": (1231, -1)}
+    relation = Relation(1, "public", "t", "d", tuple(Column(n, *kind, n == "id") for n, kind in columns.items()))
+    codec = compile_codec("shop.public.t", relation, facts)
+    for schema in (codec.key_schema, codec.value_schema, records.NOTIFICATION_VALUE, records.TRANSACTION_VALUE):
+        assert avro.schema.parse(json.dumps(schema)).name == schema["name"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,14 @@ def facts_of(cursor: Any, oid: int) -> ColumnFacts:
 
 
 def shown_values(cursor: Any, sql_type: str) -> tuple[Column, list[bytes]]:
-    """The column as the log would describe it, and PostgreSQL's own text of each value."""
+    """A table with the type's cases: the column as the log would describe it, and PostgreSQL's own text of each."""
     cursor.execute(f"CREATE TABLE t (i serial, v {sql_type})")
     cursor.executemany("INSERT INTO t (v) VALUES (%s)", [(value,) for value in CASES[sql_type]])
+    return column_and_texts(cursor)
+
+
+def column_and_texts(cursor: Any) -> tuple[Column, list[bytes]]:
+    """The column v of the table t, and the server's text of each of its values."""
     cursor.execute("SELECT atttypid, atttypmod FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'v'")
     oid, typmod = cursor.fetchone()
     cursor.execute("SELECT v FROM t LIMIT 0")
@@ -176,6 +181,50 @@ def test_a_value_comes_back_as_the_server_knows_it(connection: Any, sql_type: st
             same = SAME.get(sql_type, f"(%s::{staged})::text::{sql_type}::text = %s::{sql_type}::text")
             cursor.execute(f"SELECT {same}", (back(value), text.decode()))
             assert cursor.fetchone()[0], f"{text!r} came back as {value!r} ({staged})"
+
+
+RANDOM: dict[str, str] = {
+    "bigint": "(random() * 2 - 1) * power(2, 62 * random())",
+    "numeric(18,4)": "((random() * 2 - 1) * power(10, 13 * random()))::numeric",
+    "numeric": "round(((random() * 2 - 1) * power(10, 20 * random()))::numeric, (random() * 15)::int)",
+    "double precision": "(random() * 2 - 1) * power(10, 300 * (random() * 2 - 1))",
+    "real": "(random() * 2 - 1) * power(10, 30 * (random() * 2 - 1))",
+    "date": "date '4713-01-01 BC' + (random() * 5000000)::int",
+    "timestamp": "timestamp '4713-01-01 BC' + random() * interval '100000 years' * random()",
+    "timestamptz": "timestamptz '4713-01-01 BC' + random() * interval '100000 years' * random()",
+    "time": "time '00:00' + random() * interval '1 day'",
+    "interval": "make_interval(days => ((random() - 0.5) * 1e6)::int, secs => (random() - 0.5) * 1e6)",
+    "bytea": "decode(md5(random()::text), 'hex')",
+    "bit(64)": "((random() - 0.5) * power(2, 63))::bigint::bit(64)",
+    "text[]": "ARRAY[chr((random() * 50000)::int + 1), NULL, md5(random()::text), chr((random() * 126)::int + 1)]",
+}
+"""Expressions for random values of types whose texts have many forms."""
+
+
+@pytest.mark.parametrize("sql_type", RANDOM)
+def test_random_values_come_back_as_the_server_knows_them(connection: Any, sql_type: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setseed(0.25)")
+        cursor.execute(
+            f"CREATE TABLE t AS SELECT i, ({RANDOM[sql_type]})::{sql_type} AS v FROM generate_series(1, 500) i"
+        )
+        column, texts = column_and_texts(cursor)
+        codec = compile_codec("shop.public.t", Relation(1, "public", "t", "d", (column,)), None)
+        encoder, prefix, reader = codec.bind(None, 1), ORIGIN.transaction(1, 1, 1, 1), row_reader(codec.value_schema)
+        values = []
+        for text in texts:
+            row = reader.row(reader.record(encoder.create(prefix, 1, (text,))[5:])["after"])
+            assert row is not None
+            values.append(back(row["v"]))
+        cursor.execute(
+            "CREATE TABLE back (i int, v text)" if sql_type != "text[]" else "CREATE TABLE back (i int, v text[])"
+        )
+        cursor.executemany("INSERT INTO back VALUES (%s, %s)", enumerate(values, 1))
+        staged = reader.columns["v"]
+        cursor.execute(
+            f"SELECT t.v::text, back.v::text FROM t JOIN back USING (i) WHERE back.v::{staged} IS DISTINCT FROM t.v"
+        )
+        assert cursor.fetchall() == []
 
 
 def test_the_months_of_an_interval_are_of_average_length(connection: Any) -> None:
