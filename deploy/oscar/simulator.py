@@ -213,14 +213,14 @@ class Simulator:
             (line, self._random.randint(1, in_hand[line.id]))
             for line in self._random.sample(lines, self._random.randint(1, len(lines)))
         ]
-        self._staff.take_back(order, back, self._random.choice(REASONS))
+        returned = self._staff.take_back(order, back, self._random.choice(REASONS))
         for line, quantity in back:
             in_hand[line.id] -= quantity
         amount = self._staff.worth(order, back)
         if order.id not in self._shipping_refunded and self._random.random() < 0.3:
             self._shipping_refunded.add(order.id)
             amount += order.shipping_incl_tax
-        refunded = self._staff.refund(order, amount, back)
+        refunded = self._staff.refund(order, amount, back, returned)
         return f"{sum(q for _, q in back)} pieces of order {order.number} come back, {refunded} is refunded"
 
     def _refund_shipping(self) -> str | None:

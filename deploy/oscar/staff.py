@@ -61,8 +61,11 @@ def worth(order, returned):
 
 
 @transaction.atomic
-def refund(order, amount, returned=()):
-    """Money goes back, for lines [(line, quantity)] or for none; never more than was paid. Returns what went back."""
+def refund(order, amount, returned=(), shipping_event=None):
+    """Money goes back, for lines [(line, quantity)] or for none; never more than was paid. Returns what went back.
+
+    With the shipping event by which goods came back, the payment event is linked to it.
+    """
     source = order.sources.select_for_update().first()
     amount = min(Decimal(amount), source.amount_available_for_refund)
     if amount <= 0:
@@ -71,7 +74,12 @@ def refund(order, amount, returned=()):
     source.refund(amount, reference)
     lines, quantities = zip(*returned, strict=True) if returned else ((), ())
     event_type = PaymentEventType.objects.get(name=REFUNDED)
-    EventHandler().handle_payment_event(order, event_type, amount, list(lines), list(quantities), reference=reference)
+    event = EventHandler().handle_payment_event(
+        order, event_type, amount, list(lines), list(quantities), reference=reference
+    )
+    if shipping_event:
+        event.shipping_event = shipping_event
+        event.save()
     return amount
 
 
