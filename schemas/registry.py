@@ -174,6 +174,12 @@ class FolderRegistry:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        # Records that name this id outlive a power cut, so its name must, too.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _unusable(self, error: OSError) -> UnavailableError:
         reason = error.strerror or str(error)
