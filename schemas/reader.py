@@ -137,19 +137,7 @@ class RecordReader:
         if op == "m":
             return None
         source = record["source"]
-        ours = change.STAMP_HEADER in headers
-        stamp = change.parse_stamp(headers[change.STAMP_HEADER]) if ours else _debezium_stamp(record)
-        mark = (
-            parse_transaction(headers[change.TRANSACTION_HEADER]) if change.TRANSACTION_HEADER in headers else _NO_MARK
-        )
-        unchanged = (
-            parse_unchanged(headers[change.UNCHANGED_HEADER]) if change.UNCHANGED_HEADER in headers else _NOTHING
-        )
-        old, new = record["before"], record["after"]
-        if not ours:
-            unchanged = _unavailable(new)
-            mark = _debezium_mark(record)
-        before_unchanged = unchanged if new is None else _NOTHING
+        stamp, mark, unchanged = _told(record, headers)
         return Change(
             table=f"{source['schema']}.{source['table']}",
             op=op,
@@ -158,8 +146,8 @@ class RecordReader:
             size=mark.size,
             snapshot=mark.snapshot,
             key=self._key(key),
-            before=reader.row(old, before_unchanged),
-            after=reader.row(new, unchanged),
+            before=reader.row(record["before"], unchanged if op == "d" else _NOTHING),
+            after=reader.row(record["after"], unchanged),
             unchanged=unchanged,
             key_change="old"
             if change.NEW_KEY_HEADER in headers
@@ -209,6 +197,18 @@ class RecordReader:
             partition=place.partition,
             offset=place.offset,
         )
+
+
+def _told(record: dict[str, Any], headers: dict[str, bytes]) -> tuple[Stamp, TransactionMark, frozenset[str]]:
+    """What our headers say of a change; without them, what Debezium's record says itself."""
+    if change.STAMP_HEADER not in headers:
+        return _debezium_stamp(record), _debezium_mark(record), _unavailable(record["after"])
+    transaction, unchanged = headers.get(change.TRANSACTION_HEADER), headers.get(change.UNCHANGED_HEADER)
+    return (
+        change.parse_stamp(headers[change.STAMP_HEADER]),
+        _NO_MARK if transaction is None else parse_transaction(transaction),
+        _NOTHING if unchanged is None else parse_unchanged(unchanged),
+    )
 
 
 def row_reader(schema: Schema) -> RowReader:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from schemas import encoders
+from schemas import encoders, temporal
 from schemas.arrays import array_encoder, hstore
 from schemas.change import UNAVAILABLE
 from schemas.encoders import long_bytes, sized
@@ -119,14 +119,14 @@ def _numeric(typmod: int) -> Kind:
 def _timestamp(typmod: int) -> Kind:
     zero = b"1970-01-01 00:00:00"
     if 0 <= typmod <= 3:
-        return Kind(_named("long", "io.debezium.time.Timestamp"), encoders.milli_timestamp, zero)
-    return Kind(_named("long", "io.debezium.time.MicroTimestamp"), encoders.micro_timestamp, zero)
+        return Kind(_named("long", "io.debezium.time.Timestamp"), temporal.milli_timestamp, zero)
+    return Kind(_named("long", "io.debezium.time.MicroTimestamp"), temporal.micro_timestamp, zero)
 
 
 def _time(typmod: int) -> Kind:
     if 0 <= typmod <= 3:
-        return Kind(_named("int", "io.debezium.time.Time"), encoders.milli_time, b"00:00:00")
-    return Kind(_named("long", "io.debezium.time.MicroTime"), encoders.micro_time, b"00:00:00")
+        return Kind(_named("int", "io.debezium.time.Time"), temporal.milli_time, b"00:00:00")
+    return Kind(_named("long", "io.debezium.time.MicroTime"), temporal.micro_time, b"00:00:00")
 
 
 def _bit(typmod: int) -> Kind:
@@ -144,12 +144,12 @@ _FLOAT4: Final = Kind("float", encoders.single, b"0")
 _FLOAT8: Final = Kind("double", encoders.double, b"0")
 _BYTEA: Final = Kind("bytes", encoders.bytea, b"\\x", unavailable=_PLACEHOLDER)
 _MONEY: Final = Kind(decimal_type(64, 2, shown_precision=False), encoders.money, b"$0.00")
-_DATE: Final = Kind(_named("int", "io.debezium.time.Date"), encoders.days, b"1970-01-01")
+_DATE: Final = Kind(_named("int", "io.debezium.time.Date"), temporal.days, b"1970-01-01")
 _TIMESTAMPTZ: Final = Kind(
-    _named("string", "io.debezium.time.ZonedTimestamp"), encoders.zoned_timestamp, b"1970-01-01 00:00:00+00"
+    _named("string", "io.debezium.time.ZonedTimestamp"), temporal.zoned_timestamp, b"1970-01-01 00:00:00+00"
 )
-_TIMETZ: Final = Kind(_named("string", "io.debezium.time.ZonedTime"), encoders.zoned_time, b"00:00:00+00")
-_INTERVAL: Final = Kind(_named("long", "io.debezium.time.MicroDuration"), encoders.micro_duration, b"00:00:00")
+_TIMETZ: Final = Kind(_named("string", "io.debezium.time.ZonedTime"), temporal.zoned_time, b"00:00:00+00")
+_INTERVAL: Final = Kind(_named("long", "io.debezium.time.MicroDuration"), temporal.micro_duration, b"00:00:00")
 _JSON: Final = _string("io.debezium.data.Json", b"{}")
 _UUID: Final = _string("io.debezium.data.Uuid", b"00000000-0000-0000-0000-000000000000")
 _HSTORE: Final = Kind(_named("string", "io.debezium.data.Json"), hstore, b"", unavailable=_PLACEHOLDER)

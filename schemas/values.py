@@ -25,7 +25,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 
-from schemas.encoders import EPOCH, INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
+from schemas.temporal import EPOCH, INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
 
 Convert = Callable[[Any], Any]
 
