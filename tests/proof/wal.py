@@ -58,7 +58,7 @@ class Witness:
 
 
 def decode(messages: list[bytes]) -> list[Logged]:
-    """Counts as capture must: rows, truncates and transactional messages of a transaction, from 1.
+    """Counts as capture must: rows, truncated tables and transactional messages of a transaction, from 1.
 
     Source: PostgreSQL manual, "Logical Replication Message Formats".
     """
@@ -78,10 +78,10 @@ def decode(messages: list[bytes]) -> list[Logged]:
             table = tables[struct.unpack_from(">I", message, 1)[0]]
             found.append(Logged(commit_lsn, ordinal, xid, table, _OPS[kind]))
         elif kind == b"T":
-            ordinal += 1
             (count,) = struct.unpack_from(">I", message, 1)
-            oids = struct.unpack_from(f">{count}I", message, 6)
-            found += [Logged(commit_lsn, ordinal, xid, tables[oid], "t") for oid in oids]
+            for oid in struct.unpack_from(f">{count}I", message, 6):
+                ordinal += 1
+                found.append(Logged(commit_lsn, ordinal, xid, tables[oid], "t"))
         elif kind == b"M" and message[1] & 1:
             ordinal += 1
     return found

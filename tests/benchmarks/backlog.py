@@ -1,0 +1,93 @@
+"""A backlog in a shop's log: many small transactions of about 200 bytes a row, the same for every reader."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psycopg2
+
+from deploy.embedded import Postgres
+
+DATABASE = "bench"
+PUBLICATION = "bench"
+TABLE = "public.order_lines"
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "max_wal_size": "8GB",
+    "max_replication_slots": "40",
+    "max_wal_senders": "40",
+}
+
+_SCHEMA = """
+CREATE TABLE order_lines (
+    id bigserial PRIMARY KEY,
+    order_id bigint NOT NULL,
+    sku text NOT NULL,
+    name text NOT NULL,
+    quantity integer NOT NULL,
+    unit_price numeric(12,2) NOT NULL,
+    tax_rate numeric(5,2) NOT NULL,
+    gross numeric(12,2) NOT NULL,
+    note text,
+    changed_at timestamptz NOT NULL
+);
+CREATE PUBLICATION bench FOR TABLE order_lines;
+CREATE PROCEDURE load(transactions int, rows int) LANGUAGE plpgsql AS $$
+DECLARE line bigint;
+BEGIN
+    FOR t IN 1..transactions LOOP
+        FOR r IN 1..rows LOOP
+            IF r % 4 = 0 THEN  -- every fourth change is an update, as staff would make it
+                UPDATE order_lines SET quantity = 2, gross = 39.98 WHERE id = line;
+            ELSE
+                INSERT INTO order_lines (order_id, sku, name, quantity, unit_price, tax_rate, gross, note, changed_at)
+                VALUES (t, 'SKU-' || (t % 5000), 'A product with a name of usual length, ' || r, 1, 19.99, 19, 19.99,
+                        repeat('note ', 16), clock_timestamp()) RETURNING id INTO line;
+            END IF;
+        END LOOP;
+        COMMIT;
+    END LOOP;
+END $$;
+"""
+
+
+class Backlog(NamedTuple):
+    """What lies in the log; a reader that saw a commit at or after `end_lsn` has all of it."""
+
+    rows: int
+    transactions: int
+    end_lsn: int
+    wal_bytes: int
+
+
+def prepare(server: Postgres) -> str:
+    """Makes the database with table and publication; returns its address. Slots are made now, before `load`."""
+    dsn = server.create_database(DATABASE)
+    server.psql(_SCHEMA, DATABASE)
+    return dsn
+
+
+def load(dsn: str, rows: int, transactions: int) -> Backlog:
+    """Writes the backlog and, behind it, one row of which `end_lsn` is taken before its commit."""
+    connection = psycopg2.connect(dsn)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            before = _wal_position(cursor)
+            cursor.execute("CALL load(%s, %s)", (transactions, rows // transactions))
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO order_lines SELECT 0, 0, '', '', 0, 0, 0, 0, '', now()")
+            end = _wal_position(cursor)
+            cursor.execute("COMMIT")
+    finally:
+        connection.close()
+    return Backlog(transactions * (rows // transactions) + 1, transactions + 1, end, end - before)
+
+
+def _wal_position(cursor: psycopg2.extensions.cursor) -> int:
+    cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+    row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,240 @@
+"""`./tests/bench capture`: how fast and how frugal capture drains a backlog, beside PostgreSQL's own pg_recvlogical.
+
+Every reader has a slot of its own, made before the load, so that all read the same log; they take turns, and medians
+are compared. The clock runs from the moment the slot is in use until the last change is committed in Kafka (for
+pg_recvlogical: written to /dev/null), so Python's start is not in it; CPU is the capture process's in the same span.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg2
+from confluent_kafka import Consumer, TopicPartition
+
+from deploy.embedded import Kafka, Postgres
+from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, Backlog, load, prepare
+from tests.programs import Program, write_settings
+
+DRAIN_SECONDS = 600.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Drain(NamedTuple):
+    """One reader's run: rows per second, CPU in µs per row (while draining, and with its start), peak memory in MB."""
+
+    rows_per_second: float
+    cpu: float = 0.0
+    cpu_with_start: float = 0.0
+    megabytes: float = 0.0
+
+    def __str__(self) -> str:
+        cpu = f"{self.cpu:.1f} µs CPU per row ({self.cpu_with_start:.1f} with its start)"
+        return f"{self.rows_per_second:8.0f} rows/s, {cpu}, {self.megabytes:.0f} MB"
+
+
+def main() -> int:
+    """Runs the benchmark and prints its last line."""
+    options = _options()
+    if not sys.platform.startswith("linux"):
+        print("bench: reads /proc, so it runs on Linux only")
+        return 2
+    with tempfile.TemporaryDirectory(prefix="ordertap-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        kafka = Kafka(folder / "kafka")
+        with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
+            bench = Bench(folder, server, kafka.bootstrap_servers)
+            ours, theirs = bench.run(options)
+    _report(ours, theirs)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench capture", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--rows", type=int, default=240_000)
+    parser.add_argument("--transactions", type=int, default=60_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
+    parser.add_argument("--profile", type=Path, help="write cProfile's figures of capture there (slows it down)")
+    options = parser.parse_args(sys.argv[1:])
+    if not 0 < options.transactions <= options.rows or options.repeats < 1:
+        parser.error("--rows must be at least --transactions, and --repeats at least 1")
+    return options
+
+
+def _report(ours: list[Drain], theirs: list[Drain]) -> None:
+    ratio = statistics.median(a.rows_per_second / b.rows_per_second for a, b in zip(ours, theirs, strict=True))
+    cpu = statistics.median(drain.cpu for drain in ours)
+    memory = max(drain.megabytes for drain in ours)
+    print(f"capture: {ratio:.2f} of pg_recvlogical, {cpu:.1f} µs CPU per row, {memory:.0f} MB")
+
+
+class Bench:
+    """The readers and what they read."""
+
+    def __init__(self, folder: Path, server: Postgres, bootstrap_servers: str) -> None:
+        self._folder = folder
+        self._server = server
+        self._bootstrap_servers = bootstrap_servers
+        self._dsn = prepare(server)
+
+    def run(self, options: argparse.Namespace) -> tuple[list[Drain], list[Drain]]:
+        """Slots, load, then both readers in turn."""
+        repeats = range(options.repeats)
+        configs = [self._begin_capture(number) for number in repeats]
+        for number in repeats:
+            self._query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", f"recvlogical_{number}")
+        backlog = load(self._dsn, options.rows, options.transactions)
+        size = f"{backlog.wal_bytes / 1e6:.0f} MB of log"
+        print(f"backlog: {backlog.rows} row changes in {backlog.transactions} transactions, {size}", flush=True)
+        ours, theirs = [], []
+        for number, config in enumerate(configs):
+            theirs.append(self._recvlogical(number, backlog))
+            print(f"pg_recvlogical: {theirs[-1].rows_per_second:8.0f} rows/s", flush=True)
+            ours.append(self._capture(number, config, backlog, options.profile))
+            print(f"capture:        {ours[-1]}", flush=True)
+        return ours, theirs
+
+    def _begin_capture(self, number: int) -> Path:
+        """A first run of capture, only until it has its slot and its position in Kafka."""
+        settings = {
+            "name": f"bench{number}",
+            "topic_prefix": f"bench{number}",
+            "database_hostname": "127.0.0.1",
+            "database_port": self._server.port,
+            "database_user": "postgres",
+            "database_password": "",
+            "database_dbname": DATABASE,
+            "slot_name": f"capture_{number}",
+            "publication_name": PUBLICATION,
+            "table_include_list": [TABLE],
+            "snapshot_mode": "no_data",
+            "bootstrap_servers": self._bootstrap_servers,
+            "schema_registry_url": (self._folder / "registry").as_uri(),
+            "health_port": 0,
+        }
+        config = write_settings(self._folder / f"capture-{number}.yaml", capture=settings)
+        program = Program("capture", config, self._folder / f"capture-{number}.log")
+        program.start()
+        try:
+            self._in_use(f"capture_{number}", program)
+            with _position(self._bootstrap_servers, f"bench{number}") as consumer:
+                _await_position(consumer, 0, program)
+        finally:
+            program.stop()
+        return config
+
+    def _recvlogical(self, number: int, backlog: Backlog) -> Drain:
+        slot = f"recvlogical_{number}"
+        end = f"{backlog.end_lsn >> 32:X}/{backlog.end_lsn & 0xFFFFFFFF:X}"
+        options = ["-o", "proto_version=1", "-o", f"publication_names={PUBLICATION}", "--endpos", end, "--no-loop"]
+        command = [str(self._server.bin / "pg_recvlogical"), "-d", self._dsn, "-S", slot, "--start", "-f", "/dev/null"]
+        with subprocess.Popen([*command, *options]) as reader:
+            started = self._in_use(slot)
+            if reader.wait(DRAIN_SECONDS):
+                raise SystemExit(f"pg_recvlogical ended with {reader.returncode}")
+            seconds = time.perf_counter() - started
+        return Drain(backlog.rows / seconds)
+
+    def _capture(self, number: int, config: Path, backlog: Backlog, profile: Path | None) -> Drain:
+        options = ("-m", "cProfile", "-o", str(profile)) if profile else ()
+        program = Program("capture", config, self._folder / f"capture-{number}.log", options)
+        with _position(self._bootstrap_servers, f"bench{number}") as consumer:
+            program.start()
+            try:
+                started = self._in_use(f"capture_{number}", program)
+                cpu_before = _cpu(program.pid)
+                _await_position(consumer, backlog.end_lsn, program)
+                seconds = time.perf_counter() - started
+                cpu, memory = _cpu(program.pid), _peak_megabytes(program.pid)
+            finally:
+                program.stop()
+        self._check_count(f"bench{number}", backlog.rows)
+        per_row = 1e6 / backlog.rows
+        return Drain(backlog.rows / seconds, (cpu - cpu_before) * per_row, cpu * per_row, memory)
+
+    def _in_use(self, slot: str, program: Program | None = None) -> float:
+        """Waits until a walsender serves the slot; the clock's start."""
+        deadline = time.monotonic() + 60
+        while not self._query("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot):
+            if time.monotonic() > deadline or (program and program.ended() is not None):
+                raise SystemExit(f"nobody reads slot {slot}\n{program.tail() if program else ''}")
+            time.sleep(0.002)
+        return time.perf_counter()
+
+    def _check_count(self, prefix: str, rows: int) -> None:
+        """A fast reader that loses rows is no reader: counts what a consumer sees."""
+        consumer = Consumer(_reading(self._bootstrap_servers, prefix))
+        consumer.assign([TopicPartition(f"{prefix}.{TABLE}", 0, 0)])
+        count = 0
+        while count < rows and (messages := consumer.consume(10_000, timeout=10)):
+            count += len(messages)
+        consumer.close()
+        if count != rows:
+            raise SystemExit(f"{prefix}.{TABLE} has {count} records, not {rows}")
+
+    def _query(self, statement: str, *values: object) -> Any:
+        if not hasattr(self, "_connection"):
+            self._connection = psycopg2.connect(self._dsn)
+            self._connection.autocommit = True
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            row = cursor.fetchone()
+            return row[0] if row else None
+
+
+def _reading(bootstrap_servers: str, prefix: str) -> dict[str, str | int | float | bool | None]:
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": f"{prefix}-bench",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "fetch.wait.max.ms": 5,
+    }
+
+
+@contextmanager
+def _position(bootstrap_servers: str, prefix: str) -> Iterator[Consumer]:
+    consumer = Consumer(_reading(bootstrap_servers, prefix))
+    consumer.assign([TopicPartition(f"{prefix}.position", 0, 0)])
+    yield consumer
+    consumer.close()
+
+
+def _await_position(consumer: Consumer, end_lsn: int, program: Program) -> None:
+    """Waits until the position that is committed in Kafka has passed the backlog's last commit."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while True:
+        for message in consumer.consume(1000, timeout=0.02):
+            value = None if message.error() else message.value()
+            if value and json.loads(value)["last_commit_lsn"] >= end_lsn:
+                return
+        if program.ended() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"capture did not drain the backlog:\n{program.tail()}")
+
+
+def _cpu(pid: int) -> float:
+    """User and system seconds of a running process (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _peak_megabytes(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""capture and sink as real processes, as operations start and kill them: settings in a file, output in a log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.embedded import die_with_parent
+
+ROOT = Path(__file__).parent.parent
+
+
+def write_settings(path: Path, **parts: dict[str, Any]) -> Path:
+    """Writes the parts `capture` and `sink` as a settings file."""
+    path.write_text(yaml.safe_dump(parts, sort_keys=False))
+    return path
+
+
+def run(program: str, *arguments: str, config: Path, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """One command of a program to its end (`run("sink", "offsets", "show", config=…)`); output and errors as text."""
+    command = [sys.executable, "-m", program, *arguments, "--config", str(config)]
+    return subprocess.run(
+        command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+class Program:
+    """`capture run` or `sink run`, started, killed and started again; all its output goes to one log."""
+
+    def __init__(self, name: str, config: Path, log: Path, python_options: Sequence[str] = ()) -> None:
+        self.name = name
+        self.python_options = python_options
+        self.config = config
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; it ends with this process at the latest."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *self.python_options, "-m", self.name, "run", "--config", str(self.config)],
+                cwd=ROOT,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def ended(self) -> int | None:
+        """The exit code of a process that ended by itself, else None."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, seconds: float) -> int:
+        """The exit code; TimeoutExpired when it does not end."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL, 10)
+
+    def stop(self, seconds: float = 30) -> int | None:
+        """Asks it to end, as a container does; the exit code (-9: it had to be killed)."""
+        return self._end(signal.SIGTERM, seconds)
+
+    def _end(self, how: signal.Signals, seconds: float) -> int | None:
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        if process.poll() is None:
+            process.send_signal(how)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings of ordertap that the caller may have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ORDERTAP_")}
