@@ -3,7 +3,9 @@
 Import it after `connect`. An order is placed by oscar's own checkout, in one transaction, as `ATOMIC_REQUESTS` does it.
 """
 
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
@@ -84,41 +86,62 @@ class Fees(SurchargeApplicator):
         return (fee,) if self.context == "Cash on delivery" else ()
 
 
+@dataclass(frozen=True)
+class Purchase:
+    """What a buyer has decided. `user` None is a guest, whom the shop knows by `email` alone."""
+
+    user: Any
+    email: str
+    goods: list  # of (product, quantity)
+    means: str
+    prepaid: bool
+    shipping_address: Any
+    billing_address: Any = None
+    voucher: Any = None
+    express: bool = False
+
+
 class Checkout(OrderPlacementMixin):
     """One buyer at the till: `buy` is a request to the shop, and one transaction."""
 
     @transaction.atomic
-    def buy(self, user, goods, *, means, prepaid, shipping_address=None, voucher=None, express=False, email=""):
-        """Places an order for goods [(product, quantity)] and returns it; `user` None is a guest with this e-mail.
-
-        A voucher that this basket does not earn is left out, as the basket page does it.
-        """
-        basket = self._basket(user, goods, voucher)
-        buyer = user or AnonymousUser()
-        Applicator().apply(basket, buyer)
+    def buy(self, purchase):
+        """Places the order and returns it. A voucher that the basket does not earn is left out."""
+        basket = self._basket(purchase)
+        user = purchase.user or AnonymousUser()
+        Applicator().apply(basket, user)
         methods = Deliveries().get_shipping_methods(basket)
-        method = methods[-1] if express else methods[0]
+        method = methods[-1] if purchase.express else methods[0]
         charge = method.calculate(basket)
-        fees = Fees(context=means).get_applicable_surcharges(basket)
+        fees = Fees(context=purchase.means).get_applicable_surcharges(basket)
         total = OrderTotalCalculator().calculate(basket, charge, fees)
         number = self.generate_order_number(basket)
-        if prepaid:
-            self._take_payment(number, total, means)
+        if purchase.prepaid:
+            self._take_payment(number, total, purchase.means)
         order = self.place_order(
-            number, buyer, basket, shipping_address if basket.is_shipping_required() else None, method, charge, total,
-            surcharges=fees, **({"guest_email": email} if user is None else {}),
-        )  # fmt: skip
+            number,
+            user,
+            basket,
+            purchase.shipping_address if basket.is_shipping_required() else None,
+            method,
+            charge,
+            total,
+            billing_address=purchase.billing_address,
+            surcharges=fees,
+            **({} if purchase.user else {"guest_email": purchase.email}),
+        )
         basket.submit()
-        if prepaid:
+        if purchase.prepaid:
             EventHandler().handle_order_status_change(order, "Paid")
         return order
 
-    def _basket(self, user, goods, voucher):
-        basket = Basket.objects.create(owner=user)
+    def _basket(self, purchase):
+        basket = Basket.objects.create(owner=purchase.user)
         basket.strategy = TaxedPrices()
-        for product, quantity in goods:
+        for product, quantity in purchase.goods:
             basket.add_product(product, quantity)
-        if voucher and voucher.is_active() and self._earns(basket, user, voucher):
+        voucher = purchase.voucher
+        if voucher and voucher.is_active() and self._earns(basket, purchase.user, voucher):
             basket.vouchers.add(voucher)
         return basket
 

@@ -68,7 +68,8 @@ class Simulator:
 
         self._user_model = get_user_model()
         self._order_model = get_model("order", "Order")
-        self._address_model = get_model("order", "ShippingAddress")
+        self._shipping_address = get_model("order", "ShippingAddress")
+        self._billing_address = get_model("order", "BillingAddress")
         self._products = list(get_model("catalogue", "Product").objects.order_by("id"))
         self._vouchers = list(get_model("voucher", "Voucher").objects.order_by("id"))
         self._stock_records = get_model("partner", "StockRecord").objects.order_by("id")
@@ -115,16 +116,18 @@ class Simulator:
         means = choose.choice(MEANS)
         products = choose.sample(self._products, choose.randint(1, 4))
         goods = [(product, choose.choice((1, 1, 2, 3, 4))) for product in products]
-        order = self._checkout.Checkout().buy(
-            None if guest else self._registered(name, email),
-            goods,
+        purchase = self._checkout.Purchase(
+            user=None if guest else self._registered(name, email),
+            email=choose.choice((email, email.title(), email.upper())),  # as people type it
+            goods=goods,
             means=means,
             prepaid=means in PREPAID,
-            shipping_address=self._address(name),
+            shipping_address=self._shipping_address(**self._address(name)),
+            billing_address=self._billing_address(**self._address(name)) if choose.random() < 0.2 else None,
             voucher=choose.choice(self._vouchers) if choose.random() < 0.3 else None,
             express=choose.random() < 0.2,
-            email=choose.choice((email, email.title(), f"{email} ".strip().upper())),
         )
+        order = self._checkout.Checkout().buy(purchase)
         (self._paid if means in PREPAID else self._unpaid).append(order.id)
         self.orders += 1
         return order, f"{name} (guest)" if guest else name
@@ -134,13 +137,18 @@ class Simulator:
         found = self._user_model.objects.filter(username=email).first()
         return found or self._user_model.objects.create_user(email, email, "secret", first_name=first, last_name=last)
 
-    def _address(self, name: str) -> Any:
+    def _address(self, name: str) -> dict[str, str]:
         country, postcode, town = self._random.choice(TOWNS)
         street = f"{self._random.choice(STREETS)} {self._random.randint(1, 80)}"
         first, last = name.split(" ", 1)
-        return self._address_model(
-            first_name=first, last_name=last, line1=street, line4=town, postcode=postcode, country_id=country
-        )
+        return {
+            "first_name": first,
+            "last_name": last,
+            "line1": street,
+            "line4": town,
+            "postcode": postcode,
+            "country_id": country,
+        }
 
     def _buy_while_staff_work(self) -> str:
         """Two transactions at once: a price changes and is committed while the order's own is still open."""
