@@ -14,6 +14,7 @@ from psycopg2 import sql
 
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from schemas.lsn import LSN
+from schemas.type_table import SESSION_SETTINGS
 
 
 class Server(NamedTuple):
@@ -27,7 +28,12 @@ class Server(NamedTuple):
     sslmode: str
 
     def connect(self, **options: Any) -> Any:
-        """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step."""
+        """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step.
+
+        Its session shows values in the form that the codecs read, whatever the database or the role has set.
+        """
+        shown = [f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()]
+        options["options"] = " ".join([*shown, options.get("options", "")]).strip()
         try:
             connection = psycopg2.connect(
                 host=self.host,
