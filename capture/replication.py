@@ -45,6 +45,7 @@ class Server(NamedTuple):
                 connect_timeout=10,
                 application_name="ordertap capture",
                 keepalives_idle=30,
+                options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
                 **options,
             )
         except psycopg2.OperationalError as error:
@@ -192,8 +193,13 @@ class Leadership:
     """A session advisory lock on the shop's database, named by the slot: who has it reads, and sends heartbeats."""
 
     def __init__(self, server: Server, slot: str) -> None:
-        self._connection = server.connect(options="-c statement_timeout=10000")
+        self._connection = server.connect()
+        self._execute("SET statement_timeout = '10s'")
         self._slot = slot
+
+    def _execute(self, statement: str) -> None:
+        with database_errors(statement), self._connection.cursor() as cursor:
+            cursor.execute(statement)
 
     def acquire(self) -> bool:
         """Takes the lock if it is free."""
