@@ -32,8 +32,6 @@ class Server(NamedTuple):
 
         Its session shows values in the form that the codecs read, whatever the database or the role has set.
         """
-        shown = [f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()]
-        options["options"] = " ".join([*shown, options.get("options", "")]).strip()
         try:
             connection = psycopg2.connect(
                 host=self.host,
