@@ -1,9 +1,7 @@
 """A real shop: django-oscar's own code makes it and sells in it; the profile `oscar` reads its documents."""
 
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -12,10 +10,10 @@ import psycopg2
 import pytest
 from psycopg2.extras import RealDictCursor
 
-from deploy.embedded import Postgres
 from sink.build import Missing, all_keys, build
 from sink.documents import Customer, Price, Refund, ReturnOrder, SalesOrder
 from sink.profile import Profile, load_profile
+from tests.fix_oscar import run_oscar
 
 ORDERS = 60
 SEED = 7
@@ -23,13 +21,10 @@ CENT = Decimal("0.01")
 
 
 @pytest.fixture(scope="module")
-def shop(postgres: Postgres) -> Iterator[psycopg2.extensions.connection]:
-    """A connection to the shop after a day. oscar runs in a process of its own, where warnings are errors too."""
-    url = postgres.create_database("oscar_shop")
-    day = ["--database-url", url, "--prepare", "--orders", str(ORDERS), "--seed", str(SEED)]
-    command = [sys.executable, "-W", "error", "-m", "deploy.oscar.simulator", *day]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+def shop(oscar_shop: Callable[[], str]) -> Iterator[psycopg2.extensions.connection]:
+    """A connection to the shop after a day of business."""
+    url = oscar_shop()
+    run_oscar("--database-url", url, "--orders", str(ORDERS), "--seed", str(SEED))
     with closing(psycopg2.connect(url)) as connection:
         connection.set_session(readonly=True)
         yield connection
@@ -55,6 +50,15 @@ def rows(shop: psycopg2.extensions.connection, query: str) -> list[dict]:
 def test_the_profile_is_data() -> None:
     folder = Path(__file__).parents[2] / "sink" / "profiles" / "oscar"
     assert {path.suffix for path in folder.iterdir()} == {".yaml", ".sql"}
+
+
+def test_the_same_seed_is_the_same_day(oscar_shop: Callable[[], str]) -> None:
+    def day(seed: str) -> str:
+        return run_oscar("--database-url", oscar_shop(), "--orders", "8", "--seed", seed)
+
+    first = day("3")
+    assert day("3") == first
+    assert day("4") != first
 
 
 def test_the_day_had_what_makes_oscar_hard(shop: psycopg2.extensions.connection) -> None:
