@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SETTINGS = "deploy.oscar.settings"
@@ -42,6 +43,14 @@ def migrate(url: str, say: Callable[[str], None] = print) -> None:
 
     say("django-oscar makes its 93 tables, about half a minute")
     call_command("migrate", verbosity=0, skip_checks=True, interactive=False)
+
+
+def publish() -> None:
+    """Makes the publication `ordertap`: the profile's tables without what is nobody's business."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute((Path(__file__).parent / "publication.sql").read_text("utf-8"))
 
 
 def disconnect() -> None:

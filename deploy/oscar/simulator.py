@@ -11,7 +11,7 @@ from decimal import Decimal
 from threading import Thread
 from typing import Any
 
-from deploy.oscar.connection import connect, disconnect, migrate
+from deploy.oscar.connection import connect, disconnect, migrate, publish
 
 PEOPLE = ("Anna Weber", "Jonas Keller", "Mia Brandt", "Paul Krüger", "Lena O'Hara", "Émile Zoller", "Nora Lind")
 STREETS = ("Hauptstr.", "Lindenweg", "Am Markt", "Kirchgasse")
@@ -22,11 +22,12 @@ REASONS = ("does not fit", "damaged", "changed my mind")
 
 
 def prepare(url: str, say: Callable[[str], None] = print) -> None:
-    """Makes oscar's tables and the shop's catalogue in an empty database."""
+    """Makes oscar's tables, the shop's catalogue and the publication `ordertap` in an empty database."""
     migrate(url, say)
     from deploy.oscar.catalogue import stock_shop
 
     stock_shop()
+    publish()
     disconnect()
 
 

@@ -17,7 +17,6 @@ from tests.fix_oscar import run_oscar
 
 ORDERS = 60
 SEED = 7
-CENT = Decimal("0.01")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +49,14 @@ def rows(shop: psycopg2.extensions.connection, query: str) -> list[dict]:
 def test_the_profile_is_data() -> None:
     folder = Path(__file__).parents[2] / "sink" / "profiles" / "oscar"
     assert {path.suffix for path in folder.iterdir()} == {".yaml", ".sql"}
+
+
+def test_password_hashes_do_not_leave_the_shop(shop: psycopg2.extensions.connection, profile: Profile) -> None:
+    published = rows(shop, "SELECT schemaname || '.' || tablename AS name, attnames FROM pg_publication_tables")
+    columns = {row["name"]: row["attnames"] for row in published}
+    assert set(columns) == set(profile.tables)
+    assert "email" in columns["public.auth_user"]
+    assert "password" not in columns["public.auth_user"]
 
 
 def test_the_same_seed_is_the_same_day(oscar_shop: Callable[[], str]) -> None:
@@ -158,5 +165,27 @@ def test_refunds_add_up_and_never_pass_what_was_paid(shop: psycopg2.extensions.c
 def test_prices_are_the_stock_records(shop: psycopg2.extensions.connection, profile: Profile) -> None:
     prices = documents(shop, profile, "price")
     shown = rows(shop, "SELECT id::text, partner_sku, price, price_currency FROM partner_stockrecord")
-    expected = {row["id"]: (row["partner_sku"], row["price"], row["price_currency"]) for row in shown}
-    assert {k: (p.sku, p.amount, p.currency) for k, p in prices.items() if isinstance(p, Price)} == expected
+    expected = {row["id"]: (row["partner_sku"], row["price"], row["price_currency"], False) for row in shown}
+    found = {k: (p.sku, p.amount, p.currency, p.tax_included) for k, p in prices.items() if isinstance(p, Price)}
+    assert found == expected
+
+
+def test_addresses_are_those_on_the_order(shop: psycopg2.extensions.connection, profile: Profile) -> None:
+    shown = rows(
+        shop,
+        """SELECT o.id::text, s.line1 AS street, s.postcode, s.line4 AS city, s.country_id AS country,
+                  o.billing_address_id IS NOT NULL AS billed
+             FROM order_order o LEFT JOIN order_shippingaddress s ON s.id = o.shipping_address_id""",
+    )
+    orders = documents(shop, profile, "sales_order")
+    for row in shown:
+        order = orders[row["id"]]
+        assert isinstance(order, SalesOrder)
+        addresses = {address.kind: address for address in order.addresses}
+        assert ("billing" in addresses) == row["billed"]
+        assert ("shipping" in addresses) == (row["street"] is not None)
+        if row["street"] is not None:
+            shipping = addresses["shipping"]
+            assert [getattr(shipping, name) for name in ("street", "postcode", "city", "country")] == [
+                row[name] for name in ("street", "postcode", "city", "country")
+            ]
