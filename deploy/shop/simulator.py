@@ -293,7 +293,8 @@ class Simulator:
         product = line.product
         cursor.execute(
             "INSERT INTO order_lines"
-            " (order_id, product_id, sku, name, quantity, unit_price, discount, tax_rate, gross, tax) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            " (order_id, product_id, sku, name, quantity, unit_price, discount, tax_rate, gross, tax)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (order, product.id, product.sku, product.name, line.quantity, line.unit_price, line.discount,
              product.tax_rate, line.gross, tax_in(line.gross, product.tax_rate)),
         )  # fmt: skip
@@ -335,7 +336,8 @@ class Simulator:
             return None
         number, gross, means = self._one(
             "INSERT INTO payments (order_id, means, amount, reference)"
-            " SELECT id, %s, gross, %s FROM orders WHERE id = %s RETURNING (SELECT number FROM orders WHERE id = order_id), amount, means",
+            " SELECT id, %s, gross, %s FROM orders WHERE id = %s"
+            " RETURNING (SELECT number FROM orders WHERE id = order_id), amount, means",
             self._random.choice(MEANS), f"tx-{self._seed}-{order}", order,
         )  # fmt: skip
         self._status(order, "paid")
