@@ -70,9 +70,10 @@ def check_once(records: Iterable[Record], prefix: str, log: Iterable[Logged]) ->
         if change.commit_lsn >= start:
             expected[change.table][change.commit_lsn, change.ordinal] = change.op
     for table in sorted(expected.keys() | seen.keys()):
+        partitions = _partitions(tables, table)
         for at in sorted(expected[table].keys() | seen.get(table, {}).keys()):
             parts = seen.get(table, {}).get(at, [])
-            found += _one_change(f"{table} {at[0]}:{at[1]}", expected[table].get(at), parts, _partitions(tables, table))
+            found += _one_change(f"{table} {at[0]}:{at[1]}", expected[table].get(at), parts, partitions)
     return found
 
 
