@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from django.db import transaction
 from django.utils import timezone
-
 from oscar.core.loading import get_model
 
 Country = get_model("address", "Country")

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
-
 from oscar.core.loading import get_class, get_classes, get_model
 
 OrderPlacementMixin = get_class("checkout.mixins", "OrderPlacementMixin")

@@ -2,9 +2,10 @@
 
 import os
 
-from deploy.oscar.connection import address
 from oscar import INSTALLED_APPS as OSCAR_APPS
 from oscar.defaults import *  # noqa: F403  (oscar's own way to give its many defaults)
+
+from deploy.oscar.connection import address
 
 _url = os.environ.get("OSCAR_DATABASE_URL", "postgresql://localhost/oscar")
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", **address(_url)}}

@@ -64,7 +64,6 @@ class Simulator:
 
     def _models(self) -> None:
         from django.contrib.auth import get_user_model
-
         from oscar.core.loading import get_model
 
         self._user_model = get_user_model()

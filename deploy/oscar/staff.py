@@ -6,7 +6,6 @@ Import it after `connect`. Each function is a request to the dashboard, and one 
 from decimal import Decimal
 
 from django.db import transaction
-
 from oscar.core.loading import get_class, get_model
 
 EventHandler = get_class("order.processing", "EventHandler")

@@ -10,7 +10,8 @@ import psycopg2
 import pytest
 from psycopg2.extras import RealDictCursor
 
-from sink.build import Missing, all_keys, build
+from sink import totals
+from sink.build import Missing, NotReady, all_keys, build
 from sink.documents import Customer, Price, Refund, ReturnOrder, SalesOrder
 from sink.profile import Profile, load_profile
 from tests.fix_oscar import run_oscar
@@ -91,19 +92,25 @@ def test_the_day_had_what_makes_oscar_hard(shop: psycopg2.extensions.connection)
 
 def test_orders_are_oscars_own_to_the_cent(shop: psycopg2.extensions.connection, profile: Profile) -> None:
     orders = documents(shop, profile, "sales_order")
-    shown = rows(shop, "SELECT id::text, number, total_incl_tax, total_excl_tax, status FROM order_order")
+    shown = rows(
+        shop,
+        """SELECT o.id::text, number, total_incl_tax, total_excl_tax, status, EXISTS (
+                      SELECT FROM payment_source s WHERE s.order_id = o.id AND s.amount_debited > 0) AS paid
+             FROM order_order o""",
+    )
     assert len(orders) == len(shown) == ORDERS
     rounded = 0
     for row in shown:
         order = orders[row["id"]]
+        if not row["paid"]:
+            assert row["status"] == "Cancelled"
+            assert order == NotReady()
+            continue
         assert isinstance(order, SalesOrder)
+        assert totals.problem(order) is None
         assert (order.number, order.net, order.gross) == (row["number"], row["total_excl_tax"], row["total_incl_tax"])
         assert (order.status == "cancelled") == (row["status"] == "Cancelled")
         assert order.discounts == ()
-        parts = (*order.lines, *order.charges)
-        assert sum(part.net for part in parts) == order.net
-        assert sum(part.tax for part in parts) == order.tax
-        assert sum(part.gross for part in parts) == order.gross
         for line in order.lines:
             assert line.unit_price * line.quantity - line.discount == line.gross
             assert line.tax_rate in (Decimal(7), Decimal(19))
@@ -153,13 +160,13 @@ def test_refunds_add_up_and_never_pass_what_was_paid(shop: psycopg2.extensions.c
     for row in shown:
         document = refunds[row["id"]]
         assert isinstance(document, Refund)
-        assert document.gross == row["amount"] == sum(part.gross for part in document.components)
-        assert all(part.net + part.tax == part.gross for part in document.components)
+        assert document.gross == row["amount"]
+        assert totals.refund_problem(document) is None
         assert document.means
         back[document.order] += document.gross  # type: ignore[assignment]
     for key, order in documents(shop, profile, "sales_order").items():
-        assert isinstance(order, SalesOrder)
-        assert back[key] <= sum(payment.amount for payment in order.payments)
+        if isinstance(order, SalesOrder):
+            assert back[key] <= sum(payment.amount for payment in order.payments)
 
 
 def test_prices_are_the_stock_records(shop: psycopg2.extensions.connection, profile: Profile) -> None:
@@ -180,7 +187,8 @@ def test_addresses_are_those_on_the_order(shop: psycopg2.extensions.connection, 
     orders = documents(shop, profile, "sales_order")
     for row in shown:
         order = orders[row["id"]]
-        assert isinstance(order, SalesOrder)
+        if not isinstance(order, SalesOrder):
+            continue
         addresses = {address.kind: address for address in order.addresses}
         assert ("billing" in addresses) == row["billed"]
         assert ("shipping" in addresses) == (row["street"] is not None)

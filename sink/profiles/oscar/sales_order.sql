@@ -1,4 +1,4 @@
--- An order of oscar. It is ready when it is paid, or was cancelled: what oscar calls Pending still waits for its money.
+-- An order of oscar. What is Pending still waits for its money, and what was cancelled unpaid never was an order.
 -- oscar has one e-mail field for guests and writes it as typed, so a guest is known by the e-mail in lower case.
 SELECT o.id::text                                                                       AS key,
        o.number                                                                         AS number,
@@ -10,6 +10,10 @@ SELECT o.id::text                                                               
        o.total_excl_tax                                                                 AS net,
        o.total_incl_tax - o.total_excl_tax                                              AS tax,
        o.total_incl_tax                                                                 AS gross,
-       o.status <> 'Pending'                                                            AS ready
+       o.status <> 'Pending'
+           AND (o.status <> 'Cancelled' OR EXISTS (
+                    SELECT FROM order_paymentevent e
+                      JOIN order_paymenteventtype t ON t.id = e.event_type_id
+                     WHERE e.order_id = o.id AND t.code = 'settled'))                  AS ready
   FROM order_order o
  WHERE o.id = ANY (%(keys)s::integer[])
