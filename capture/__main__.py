@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from capture import pipeline, preflight
+from capture import preflight
+from capture.checks import repaired
 from capture.metrics import Metrics
 from capture.pipeline import Capture, Plan
 from capture.position import parse_position
@@ -119,7 +120,7 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         system = replication.identify()
         replication.close()
         old = None if value is None else parse_position(value)
-        new = pipeline.repaired(old, system, plan.options.slot, plan.settings_hash)
+        new = repaired(old, system, plan.options.slot, plan.settings_hash)
         typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, all tables are read again")
         if not execute:
             typer.echo("nothing done; say --execute to do it")

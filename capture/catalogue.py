@@ -36,7 +36,8 @@ _PRIMARY_KEY = """
     WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place"""
 
 _PUBLISHED = """
-    SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter'
+    SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter',
+           c.relkind = 'p'
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -46,9 +47,10 @@ _RELATION_COLUMNS = """
     SELECT a.attname, a.atttypid, a.atttypmod,
            %(identity)s = 'f' OR EXISTS (
                SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)
-               AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+               AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
+           a.attgenerated <> ''
     FROM pg_attribute a
-    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum"""
 
 
@@ -57,6 +59,7 @@ class Published(NamedTuple):
 
     relation: Relation
     row_filter: str | None
+    partitioned: bool = False
 
 
 def table_facts(connection: Any, relation: Relation) -> TableFacts:
@@ -91,9 +94,12 @@ def published_tables(connection: Any, publication: str) -> list[Published]:
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
         cursor.execute(_PUBLISHED, [publication])
         found = []
-        for oid, schema, name, identity, columns, row_filter in cursor.fetchall():
+        for oid, schema, name, identity, columns, row_filter, partitioned in cursor.fetchall():
             cursor.execute(_RELATION_COLUMNS, {"oid": oid, "identity": identity})
-            every = [Column(*row) for row in cursor.fetchall()]
-            kept = tuple(column for column in every if not columns or column.name in columns)
-            found.append(Published(Relation(oid, schema, name, identity, kept), row_filter))
+            kept = tuple(  # before 15 the server does not list columns: all but generated ones
+                Column(column, *rest)
+                for column, *rest, generated in cursor.fetchall()
+                if (column in columns if columns else not generated)
+            )
+            found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
         return found

@@ -9,6 +9,9 @@ from prometheus_client import Counter, Gauge
 EVENTS = Counter("ordertap_capture_events_total", "Changes read from the log", ["table", "operation"])
 LAG_SECONDS = Gauge("ordertap_capture_lag_seconds", "Age of the last source commit that was read, when it was read")
 HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since a heartbeat came back through the log")
+COMMITS = Counter("ordertap_capture_commits_total", "Kafka transactions that are durable")
+WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
+WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
 
@@ -18,7 +21,8 @@ class Metrics:
     def __init__(self, heartbeat_interval: float) -> None:
         self._patience = max(15.0, 4 * heartbeat_interval)
         self._beat = 0.0
-        self._turned = time.monotonic()
+        self._turned = self._passed_on = time.monotonic()
+        self._commit_us = 0
         self._events: dict[tuple[str, str], int] = {}
         self.state = "starting"
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
@@ -29,14 +33,8 @@ class Metrics:
         self._events[key] = self._events.get(key, 0) + 1
 
     def source_time(self, commit_us: int) -> None:
-        """A source transaction was read; about once a second this is passed on."""
-        now = time.monotonic()
-        if now - self._turned > 1.0:
-            self.turned()
-            LAG_SECONDS.set(max(0.0, time.time() - commit_us / 1e6))
-            for (table, op), count in self._events.items():
-                EVENTS.labels(table, op).inc(count)
-            self._events.clear()
+        """A source transaction was read."""
+        self._commit_us = commit_us
 
     def heartbeat_back(self, own: bool) -> None:
         """A heartbeat came back; `own`: one of this process."""
@@ -45,8 +43,25 @@ class Metrics:
             self.state = "streaming"
 
     def turned(self) -> None:
-        """The main loop turned."""
-        self._turned = time.monotonic()
+        """The main loop turned; about once a second what was counted is passed on."""
+        now = time.monotonic()
+        if now - self._passed_on > 1.0:
+            self._passed_on = now
+            self._pass_on()
+        self._turned = now
+
+    def _pass_on(self) -> None:
+        if self._commit_us:
+            LAG_SECONDS.set(max(0.0, time.time() - self._commit_us / 1e6))
+            self._commit_us = 0
+        for (table, op), count in self._events.items():
+            EVENTS.labels(table, op).inc(count)
+        self._events.clear()
+
+    def slot(self, held_bytes: int | None, safe_bytes: int | None) -> None:
+        """What the server says of the slot."""
+        WAL_HELD.set(held_bytes or 0)
+        WAL_SAFE.set(-1 if safe_bytes is None else safe_bytes)
 
     def live(self) -> tuple[bool, str]:
         """Our own loop turns, whatever Kafka and PostgreSQL do; every blocking call has a time limit below this."""

@@ -14,11 +14,21 @@ import structlog
 from tenacity import wait_exponential_jitter
 
 from capture import catalogue
+from capture.checks import REPAIR, check_position, check_timeline
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Position, SnapshotState, parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
-from capture.replication import Leadership, NewSlot, Replication, Server, Slot, SlotInUseError, System, slot_state
+from capture.replication import (
+    Leadership,
+    Replication,
+    Server,
+    Slot,
+    SlotInUseError,
+    System,
+    drop_slot,
+    slot_state,
+)
 from capture.snapshot import Committed, Source, StoppedError, take_snapshot
 from capture.stream import Options, Stream, first_position, keepalive_seconds
 from capture.tables import Tables
@@ -31,9 +41,6 @@ log = structlog.get_logger("capture")
 
 _STANDBY_PAUSE = 1.0
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
-_REPAIR = (
-    "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
-)
 
 
 class Plan(NamedTuple):
@@ -94,8 +101,14 @@ class Capture:
             if not self._stopping():
                 self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
 
+    def _stops(self) -> bool:
+        """Asked between the parts of what lasts long, so that it also says that we live."""
+        self._metrics.turned()
+        return self._stopping()
+
     def _say_again(self, error: UnavailableError) -> None:
         self._metrics.state = "starting again: " + error.message
+        self._metrics.turned()
         log.warning("starting again", reason=error.message, next=error.hint)
 
     def _once(self) -> None:
@@ -159,9 +172,13 @@ class Capture:
             if position is None or _unfinished(position):
                 position = position or self._beginning(system, slot)
                 position = replace(position, settings=plan.settings_hash)
-                position = self._first(replication, published, tables, own, origin, position, committed, system)
+                position = self._first(
+                    leadership, replication, published, tables, own, origin, position, committed, system
+                )
             else:
                 check_position(position, system, slot, plan.options.slot, plan.settings_hash)
+                if system.timeline != position.timeline:
+                    check_timeline(position, system, replication.history(system.timeline))
                 position = replace(position, settings=plan.settings_hash, timeline=system.timeline)
             committed.write((), replace(position, stopped_lsn=None))
             self._stream(leadership, replication, producer, tables, own, origin, replace(position, stopped_lsn=None))
@@ -176,12 +193,13 @@ class Capture:
             raise SettingsError(
                 f"slot {plan.options.slot} exists, but topic {plan.topics.position} has no position of {plan.name}: "
                 "it belongs to another reader, or the topic was lost and changes may be missing",
-                "set another slot_name; or, if the slot is ours: " + _REPAIR,
+                "set another slot_name; or, if the slot is ours: " + REPAIR,
             )
         return first_position(1, system.identifier, system.timeline, plan.options.slot, system.lsn, plan.settings_hash)
 
     def _first(
         self,
+        leadership: Leadership,
         replication: Replication,
         published: list[catalogue.Published],
         tables: Tables,
@@ -197,12 +215,15 @@ class Capture:
         self._started = True
         position = replace(position, system_identifier=system.identifier, timeline=system.timeline, stopped_lsn=None)
         if plan.snapshot_mode == "no_data":
-            point = _slot_alone(replication, plan.options.slot)
+            committed.write((), replace(position, snapshot=SnapshotState("no_data", "running")))
+            log.info("making the slot without a snapshot", slot=plan.options.slot)
+            drop_slot(leadership.connection, plan.options.slot)
+            point = replication.create_slot(plan.options.slot, self._stops)
             return replace(
                 position, end_lsn=point.consistent_point, last_commit_lsn=point.consistent_point, snapshot=None
             )
         source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
-        return take_snapshot(source, published, tables, own, origin, position, committed, self._stopping)
+        return take_snapshot(source, published, tables, own, origin, position, committed, self._stops)
 
     def _tables(self, leadership: Leadership) -> Tables:
         plan = self._plan
@@ -245,7 +266,7 @@ class Capture:
 
     def _note_stop(self, leadership: Leadership, committed: Committed) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
-        slot = slot_state(leadership.connection, self._plan.options.slot)
+        slot = _left(leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
             committed.write((), replace(self._durable, stopped_lsn=slot.confirmed_flush_lsn))
         log.info("stopped cleanly", lsn=str(self._durable.end_lsn))
@@ -261,47 +282,11 @@ def _unfinished(position: Position) -> bool:
     return position.snapshot is not None and position.snapshot.state == "running"
 
 
-def _slot_alone(replication: Replication, slot: str) -> NewSlot:
-    log.info("making the slot without a snapshot", slot=slot)
-    return replication.create_slot(slot)
-
-
-def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
-    """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
-    if position.system_identifier != system.identifier:
-        raise SettingsError(
-            f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
-            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
-            "if the shop was moved or restored: " + _REPAIR,
-        )
-    if system.lsn < position.end_lsn:
-        raise SettingsError(
-            f"the log ends at {system.lsn}, before the position {position.end_lsn}: the shop was restored",
-            _REPAIR,
-        )
-    if slot is None or slot.confirmed_flush_lsn is None:
-        raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", _REPAIR)
-    if slot.wal_status == "lost":
-        raise SettingsError(
-            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
-            _REPAIR,
-        )
-    known = position.stopped_lsn
-    if known is not None and slot.confirmed_flush_lsn > max(known, position.end_lsn):
-        raise SettingsError(
-            f"slot {name} was moved from {known} to {slot.confirmed_flush_lsn} while capture was stopped: "
-            "what lies between may be missing",
-            _REPAIR,
-        )
-    if position.partial is not None and position.settings != settings:
-        raise SettingsError(
-            f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
-            "start once with the old settings of topic_prefix, table_include_list, columns_as_text and tombstones",
-        )
-
-
-def repaired(position: Position | None, system: System, slot: str, settings: str) -> Position:
-    """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
-    generation = 1 if position is None else position.generation + 1
-    fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
-    return replace(fresh, snapshot=SnapshotState("repair", "running"))
+def _left(leadership: Leadership, name: str) -> Slot | None:
+    """The slot once our walsender is gone: until then it may still take in what we confirmed last."""
+    deadline = time.monotonic() + 2.0
+    slot = slot_state(leadership.connection, name)
+    while slot is not None and slot.active_pid is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        slot = slot_state(leadership.connection, name)
+    return None if slot is None or slot.active_pid is not None else slot

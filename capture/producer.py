@@ -21,6 +21,7 @@ from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableE
 
 Headers = list[tuple[str, str | bytes | None]]
 ANY_PARTITION: Final = -1
+_QUEUE_PATIENCE: Final = 50  # tenths of a second with a full queue
 
 _MISCONFIGURED: Final = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -174,7 +175,7 @@ class TransactionalProducer:
     def produce(self, record: Record) -> None:
         """Queues a record in the open transaction; DataError when it is larger than the client may send."""
         topic, partition, key, value, headers = record
-        while True:
+        for _ in range(_QUEUE_PATIENCE):
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)
             except BufferError:
@@ -183,6 +184,7 @@ class TransactionalProducer:
             except KafkaException as error:
                 raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
             return
+        raise UnavailableError(f"writing to topic {topic}: Kafka at {self._servers} takes nothing", "check the broker")
 
     def commit(self, timeout: float) -> None:
         """Ends the transaction; all of it is durable when this returns. Retries while the error is retriable."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -117,8 +119,28 @@ class Replication:
             identifier, timeline, lsn, _ = self._cursor.fetchone()
         return System(identifier, int(timeline), LSN.parse(lsn))
 
-    def create_slot(self, slot: str) -> NewSlot:
-        """Makes the slot and exports its snapshot, which lives until this connection's next command."""
+    def history(self, timeline: int) -> str:
+        """The history file of a timeline: where it left its ancestors."""
+        with database_errors("TIMELINE_HISTORY"):
+            self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
+            _, content = self._cursor.fetchone()
+        return content if isinstance(content, str) else bytes(content).decode()
+
+    def create_slot(self, slot: str, stopping: Callable[[], bool]) -> NewSlot:
+        """Makes the slot and exports its snapshot, which lives until this connection's next command.
+
+        The server waits for all transactions that are open; `stopping()` ends that with an UnavailableError.
+        """
+        with ThreadPoolExecutor(1, "slot") as aside:
+            made = aside.submit(self._create_slot, slot)
+            while True:
+                try:
+                    return made.result(0.5)
+                except FutureTimeout:
+                    if stopping():
+                        self._connection.cancel()
+
+    def _create_slot(self, slot: str) -> NewSlot:
         with database_errors(f"creating replication slot {slot}"):
             self._cursor.create_replication_slot(slot, output_plugin="pgoutput")
             _, point, snapshot, _ = self._cursor.fetchone()

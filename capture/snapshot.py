@@ -89,7 +89,8 @@ def take_snapshot(
         state = SnapshotState(str(uuid.uuid4()), "running")
         committed.write((), replace(position, snapshot=state))
         drop_slot(reader, source.slot)
-        point, exported = source.replication.create_slot(source.slot)
+        log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
+        point, exported = source.replication.create_slot(source.slot, stopping)
         position = replace(position, end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
         log.info("snapshot begins", snapshot=state.id, tables=len(names), consistent_point=str(point))
         stamp = Stamp(position.generation, point, 0)
@@ -122,7 +123,7 @@ def lock_tables(server: Server, published: Sequence[Published], timeout_ms: int)
         with database_errors("locking the tables for the snapshot"), connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(timeout_ms)])
             for table in published:
-                cursor.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(_identifier(table)))
+                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_source(table)))
     except OrdertapError as error:
         connection.close()
         if isinstance(error.__cause__ or error.__context__, psycopg2.errors.LockNotAvailable):
@@ -140,8 +141,10 @@ def _begin_at(reader: Any, exported: str) -> None:
         cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
 
 
-def _identifier(table: Published) -> sql.Identifier:
-    return sql.Identifier(table.relation.schema, table.relation.name)
+def _source(table: Published) -> sql.Composable:
+    """What to read: a table without those that inherit from it, a partitioned one with its partitions."""
+    only = sql.SQL("" if table.partitioned else "ONLY ")
+    return only + sql.Identifier(table.relation.schema, table.relation.name)
 
 
 def _now_ms() -> int:
@@ -174,7 +177,7 @@ class _Copy:
         self._prefix = origin.snapshot(time.time_ns() // 1000, time.time_ns())
         columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in published.relation.columns)
         where = sql.SQL(" WHERE " + published.row_filter if published.row_filter else "")
-        query = sql.SQL("COPY (SELECT {} FROM ONLY {}{}) TO STDOUT").format(columns, _identifier(published), where)
+        query = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT").format(columns, _source(published), where)
         with database_errors(f"copying {table.name}"), reader.cursor() as cursor:
             cursor.copy_expert(query, self)
         log.info("table copied", table=table.name, rows=self._rows)

@@ -18,7 +18,7 @@ from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Heartbeat, Partial, Position
 from capture.producer import Record
-from capture.replication import Leadership, Replication, database_errors
+from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
 from capture.writer import Writer
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, stamp_header, transaction_header
@@ -130,11 +130,10 @@ class Stream:
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
         self._writer.step(now)
+        self._metrics.turned()
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat
-            self._beats += 1
-            content = json.dumps({"run": self._run_id, "number": self._beats, "slot": self._options.slot})
-            self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
+            self._beat()
         durable = self._writer.durable.end_lsn
         if self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
@@ -142,6 +141,14 @@ class Stream:
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
             self._alive()
+
+    def _beat(self) -> None:
+        self._beats += 1
+        content = json.dumps({"run": self._run_id, "number": self._beats, "slot": self._options.slot})
+        self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
+        slot = slot_state(self._leadership.connection, self._options.slot)
+        if slot is not None:
+            self._metrics.slot(slot.held_bytes, slot.safe_bytes)
 
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
@@ -165,6 +172,7 @@ class Stream:
         return True
 
     def _alive(self) -> None:
+        self._metrics.turned()
         self._replication.alive()
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
@@ -243,10 +251,9 @@ class Stream:
 
     def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
         """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
-        content = json.loads(message.content)
-        if content.get("slot") != self._options.slot or message.lsn < self._position.end_lsn:
+        beat = parse_heartbeat(message.content, self._options.slot)
+        if beat is None or message.lsn < self._position.end_lsn:
             return
-        beat = Heartbeat(content["run"], content["number"])
         last = self._position.heartbeat
         if last is not None and last.run == beat.run and beat.number > last.number + 1:
             raise SettingsError(
@@ -315,6 +322,15 @@ class Stream:
             )
             for topic, partition, key, value, ordinal, headers in transaction.drafts
         ]
+
+
+def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
+    """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
+    try:
+        found = json.loads(content)
+        return Heartbeat(str(found["run"]), int(found["number"])) if found["slot"] == slot else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def keepalive_seconds(wal_sender_timeout: str) -> float:

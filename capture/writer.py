@@ -6,7 +6,6 @@ at once, so that sending goes on while the reader encodes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import NamedTuple
 
+from capture.metrics import COMMITS
 from capture.position import Position
 from capture.producer import Record, TransactionalProducer
 from schemas.errors import UnavailableError
@@ -40,7 +40,6 @@ class Writer:
         self._limits = limits
         self.durable = position
         self.pending = False
-        self.commits = 0
         self._open: Position | None = None  # what the open Kafka transaction reaches
         self._opened_at = 0.0
         self._changes = 0
@@ -111,10 +110,12 @@ class Writer:
     def close(self) -> None:
         """Gives up what is not durable: it is read from the source again."""
         self._thread.shutdown(wait=False)
-        if self._flight is None and self._open is not None:
+        if self._flight is not None:  # its end still writes to the pipe: a closed number may be another file by then
+            self._flight.add_done_callback(self._close_pipe)
+            return
+        if self._open is not None:
             self._producer.abandon()
-        os.close(self.done_fd)
-        os.close(self._done)
+        self._close_pipe()
 
     def _due(self, now: float) -> bool:
         full = self._changes >= self._limits.changes or self._bytes >= self._limits.size_bytes
@@ -140,8 +141,11 @@ class Writer:
         self._flight.add_done_callback(self._wake)
 
     def _wake(self, _future: Future[None]) -> None:
-        with contextlib.suppress(OSError):  # nobody waits any more
-            os.write(self._done, b".")
+        os.write(self._done, b".")
+
+    def _close_pipe(self, _future: Future[None] | None = None) -> None:
+        os.close(self.done_fd)
+        os.close(self._done)
 
     def _landed(self) -> None:
         flight, self._flight = self._flight, None
@@ -149,7 +153,7 @@ class Writer:
         assert flight is not None  # noqa: S101
         flight.result()
         self.durable = self._flight_position
-        self.commits += 1
+        COMMITS.inc()
         waiting, self._waiting, self._waiting_changes = self._waiting, [], 0
         self._pending_since = time.monotonic()
         for records, position in waiting:

@@ -1,0 +1,75 @@
+"""Whether streaming from a position would lose or double changes: what happened, what may be missing, what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from capture.position import Position, SnapshotState
+from capture.replication import Slot, System
+from capture.stream import first_position
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+
+REPAIR = (
+    "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
+)
+
+
+def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
+    """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
+    if position.system_identifier != system.identifier:
+        raise SettingsError(
+            f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
+            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
+            "if the shop was moved or restored: " + REPAIR,
+        )
+    if system.lsn < position.end_lsn:
+        raise SettingsError(
+            f"the log ends at {system.lsn}, before the position {position.end_lsn}: the shop was restored",
+            REPAIR,
+        )
+    if slot is None or slot.confirmed_flush_lsn is None:
+        raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
+    if slot.wal_status == "lost":
+        raise SettingsError(
+            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
+            REPAIR,
+        )
+    known = position.stopped_lsn
+    if known is not None and slot.confirmed_flush_lsn > max(known, position.end_lsn):
+        raise SettingsError(
+            f"slot {name} was moved from {known} to {slot.confirmed_flush_lsn} while capture was stopped: "
+            "what lies between may be missing",
+            REPAIR,
+        )
+    if position.partial is not None and position.settings != settings:
+        raise SettingsError(
+            f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
+            "start once with the old settings of topic_prefix, table_include_list, columns_as_text and tombstones",
+        )
+
+
+def repaired(position: Position | None, system: System, slot: str, settings: str) -> Position:
+    """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
+    generation = 1 if position is None else position.generation + 1
+    fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
+    return replace(fresh, snapshot=SnapshotState("repair", "running"))
+
+
+def check_timeline(position: Position, system: System, history: str) -> None:
+    """Raises SettingsError when the server's timeline left ours before the position: what came after is not in it.
+
+    `history` is the server's timeline history file. Source: PostgreSQL manual, "Timelines".
+    """
+    left = None
+    for line in history.splitlines():
+        fields = line.split("\t")
+        if len(fields) >= 2 and fields[0].strip() == str(position.timeline):
+            left = LSN.parse(fields[1].strip())
+    if left is None or left < position.end_lsn:
+        raise SettingsError(
+            f"the server is on timeline {system.timeline}, which "
+            + ("does not come from" if left is None else f"left at {left}")
+            + f" timeline {position.timeline} of the position {position.end_lsn}: Kafka has changes that the shop lost",
+            REPAIR,
+        )
