@@ -1,0 +1,135 @@
+"""Evidence: which offsets of each partition are staged. It tells a replay from a gap.
+
+Kafka's committed offsets say where to resume, and operators move them; the evidence is written in the transaction that
+stages, so it is always true. Pure functions over ranges [from, until), and their rows in the middle layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from psycopg2.extras import execute_values
+
+from sink.database import Cursor
+
+SKIPPED = "skipped"
+PARKED = "parked"
+
+
+class Partition(NamedTuple):
+    """A partition of a topic as it exists now: a topic that is made again has a new id and new offsets."""
+
+    topic: str
+    topic_id: str
+    number: int
+
+
+class Range(NamedTuple):
+    """Offsets from `start` up to, not with, `until`."""
+
+    start: int
+    until: int
+
+
+class Gap(NamedTuple):
+    """Offsets that are not staged although later ones are. cause: `skipped` by a reset, or `parked` as unreadable."""
+
+    partition: Partition
+    range: Range
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is staged of one partition: all before `next_offset` but the open gaps."""
+
+    next_offset: int
+    gaps: tuple[Gap, ...] = ()
+
+    def has(self, offset: int) -> bool:
+        """Whether the record at this offset is staged: reading it again is a replay."""
+        return offset < self.next_offset and not any(gap.range.start <= offset < gap.range.until for gap in self.gaps)
+
+
+def without(range_: Range, read: Range) -> list[Range]:
+    """What is left of a range after another was read."""
+    parts = (Range(range_.start, min(range_.until, read.start)), Range(max(range_.start, read.until), range_.until))
+    return [part for part in parts if part.until > part.start]
+
+
+def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
+    """The evidence after a range was read in one go: gaps that it covers are closed, a skip before it is a new one."""
+    if seen is None:
+        return Seen(read.until)
+    gaps = [Gap(gap.partition, part, gap.cause) for gap in seen.gaps for part in without(gap.range, read)]
+    if read.start > seen.next_offset:
+        gaps.append(Gap(partition, Range(seen.next_offset, read.start), SKIPPED))
+    return Seen(max(seen.next_offset, read.until), tuple(gaps))
+
+
+def load(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, Seen]:
+    """The evidence of these partitions; one that was never staged is left out."""
+    wanted = list(partitions)
+    if not wanted:
+        return {}
+    cursor.execute(
+        "SELECT topic, topic_id, partition, next_offset FROM ordertap.evidence"
+        " WHERE (topic, topic_id, partition) IN %s",
+        (tuple(tuple(partition) for partition in wanted),),
+    )
+    found = {Partition(*row[:3]): row[3] for row in cursor.fetchall()}
+    gaps = open_gaps(cursor)
+    return {
+        partition: Seen(next_offset, tuple(gap for gap in gaps if gap.partition == partition))
+        for partition, next_offset in found.items()
+    }
+
+
+def open_gaps(cursor: Cursor) -> list[Gap]:
+    """All open gaps, those of topics that no longer exist too."""
+    cursor.execute(
+        "SELECT topic, topic_id, partition, from_offset, until_offset, cause FROM ordertap.gap"
+        " ORDER BY topic, topic_id, partition, from_offset"
+    )
+    return [Gap(Partition(*row[:3]), Range(row[3], row[4]), row[5]) for row in cursor.fetchall()]
+
+
+def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partition, Seen]) -> list[Gap]:
+    """Writes the evidence of partitions that were read; the gaps that are new."""
+    rows = [(*partition, seen.next_offset) for partition, seen in sorted(now.items())]
+    if rows:
+        execute_values(
+            cursor,
+            "INSERT INTO ordertap.evidence (topic, topic_id, partition, next_offset) VALUES %s"
+            " ON CONFLICT (topic, topic_id, partition)"
+            " DO UPDATE SET next_offset = excluded.next_offset, staged_at = now()",
+            rows,
+        )
+    new: list[Gap] = []
+    for partition, seen in now.items():
+        old = before[partition].gaps if partition in before else ()
+        if old == seen.gaps:
+            continue
+        _replace(cursor, set(old) - set(seen.gaps), [gap for gap in seen.gaps if gap not in old])
+        new += [gap for gap in seen.gaps if not any(_within(gap.range, known.range) for known in old)]
+    return new
+
+
+def _replace(cursor: Cursor, closed: Iterable[Gap], opened: Iterable[Gap]) -> None:
+    for gap in closed:
+        cursor.execute(
+            "DELETE FROM ordertap.gap WHERE (topic, topic_id, partition) = (%s, %s, %s) AND from_offset = %s",
+            (*gap.partition, gap.range.start),
+        )
+    for gap in opened:
+        cursor.execute(
+            "INSERT INTO ordertap.gap (topic, topic_id, partition, from_offset, until_offset, cause)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            (*gap.partition, *gap.range, gap.cause),
+        )
+
+
+def _within(part: Range, whole: Range) -> bool:
+    return whole.start <= part.start and part.until <= whole.until

@@ -1,0 +1,92 @@
+-- What the sink has read and staged. The staged rows themselves are in schema `staged`, made table by table.
+-- One middle layer serves one shop.
+
+CREATE SCHEMA staged;
+
+CREATE TABLE ordertap.staged_table (
+    table_name text PRIMARY KEY,            -- as in the shop: public.orders
+    key_columns text[] NOT NULL,
+    truncate_generation bigint,             -- the stamp of the last TRUNCATE: older rows that arrive later are deleted
+    truncate_lsn numeric(20),
+    truncate_ordinal bigint
+);
+
+CREATE TABLE ordertap.evidence (
+    topic text NOT NULL,
+    topic_id text NOT NULL,                 -- a topic that is made again has a new id and new offsets
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,            -- everything before it is staged, but for open gaps
+    staged_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (topic, topic_id, partition)
+);
+COMMENT ON TABLE ordertap.evidence IS 'Written with the rows: tells a replay (offset below) from a gap (committed above)';
+
+CREATE TABLE ordertap.gap (
+    topic text NOT NULL,
+    topic_id text NOT NULL,
+    partition integer NOT NULL,
+    from_offset bigint NOT NULL,
+    until_offset bigint NOT NULL CHECK (until_offset > from_offset),
+    cause text NOT NULL CHECK (cause IN ('skipped', 'parked')),
+    found_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (topic, topic_id, partition, from_offset)
+);
+COMMENT ON TABLE ordertap.gap IS 'Offsets that are not staged although later ones are; a replay shrinks and closes them';
+
+CREATE TABLE ordertap.inbox (
+    transaction_id text NOT NULL,
+    table_name text NOT NULL,
+    ordinal bigint NOT NULL,
+    half smallint NOT NULL,                 -- 0: a whole change; 1, 2: old and new half of a key change
+    generation bigint NOT NULL,
+    commit_lsn numeric(20) NOT NULL,
+    op text NOT NULL,
+    row jsonb NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (transaction_id, table_name, ordinal, half)
+);
+COMMENT ON TABLE ordertap.inbox IS 'Changes of shop commits that are not here as a whole yet';
+
+CREATE TABLE ordertap.transaction_size (
+    transaction_id text PRIMARY KEY,
+    size jsonb NOT NULL,                    -- changes per table
+    received_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE ordertap.transaction_size IS 'Counts of the shop commits in the inbox, from a header or from their END';
+
+CREATE TABLE ordertap.parked (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    transaction_id text,                    -- NULL where its headers cannot be read either
+    reason text NOT NULL,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL,                 -- [name, hex] pairs
+    parked_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (topic, partition, "offset")
+);
+COMMENT ON TABLE ordertap.parked IS 'Records that could not be read; nothing is dropped silently';
+
+CREATE TABLE ordertap.blocked (
+    type text NOT NULL,
+    key text NOT NULL,
+    cause text NOT NULL,                    -- what ends with it: transaction:<id>, unseen:<table>:<key>, gap:<id>
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (type, key, cause)
+);
+CREATE INDEX blocked_cause ON ordertap.blocked (cause);
+COMMENT ON TABLE ordertap.blocked IS 'Documents that must be held, because not all that they are made of is known';
+
+CREATE TABLE ordertap.snapshot (
+    id text PRIMARY KEY,
+    generation bigint NOT NULL,
+    lsn numeric(20) NOT NULL,
+    tables text[] NOT NULL,
+    rows jsonb,
+    state text NOT NULL CHECK (state IN ('running', 'announced', 'complete')),
+    began_at timestamptz NOT NULL DEFAULT now(),
+    accepted_by text                        -- the person who declared it complete, where its rows cannot all come
+);
+COMMENT ON COLUMN ordertap.snapshot.state IS 'announced: capture said it is complete, but not all of its rows are here yet';
