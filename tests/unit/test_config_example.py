@@ -1,0 +1,39 @@
+"""The example file is one that both processes accept, and it shows no key that does not exist."""
+
+from pathlib import Path
+
+import pytest
+
+from capture.settings import Settings as CaptureSettings
+from schemas.errors import SettingsError
+from schemas.settings import load
+from sink.profile import load_profile
+from sink.settings import Settings as SinkSettings
+
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "config.example.yaml"
+
+
+def test_capture_accepts_the_example() -> None:
+    settings = load("capture", CaptureSettings, EXAMPLE, environ={})
+    assert settings.topic_prefix == "shop"
+    assert "public.order_lines" in settings.table_include_list
+
+
+def test_sink_accepts_the_example_and_sends_nothing_by_it() -> None:
+    settings = load("sink", SinkSettings, EXAMPLE, environ={})
+    assert settings.mode == "plan"
+    assert settings.group == "ordertap-shop"
+
+
+def test_capture_sends_what_the_profile_stages() -> None:
+    capture = load("capture", CaptureSettings, EXAMPLE, environ={})
+    sink = load("sink", SinkSettings, EXAMPLE, environ={})
+    assert set(capture.table_include_list) == set(load_profile(sink.profile).tables)
+    assert capture.topic_prefix == sink.topic_prefix
+
+
+def test_a_misspelt_key_of_the_example_is_refused(tmp_path: Path) -> None:
+    wrong = tmp_path / "config.yaml"
+    wrong.write_text(EXAMPLE.read_text("utf-8").replace("slot_name", "slot_nam"), "utf-8")
+    with pytest.raises(SettingsError, match="slot_name"):
+        load("capture", CaptureSettings, wrong, environ={})
