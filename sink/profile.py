@@ -11,6 +11,7 @@ documents:
       - return_lines.return_id
       - return_photos.line_id -> return_lines.return_id
       - orders: "'guest:' || lower(email)"    … or an SQL expression over the columns of one table
+      - order_addresses <- orders.address_id    … or a row that the root refers to
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from sink.documents import MODELS, Part
 
 
 class Step(NamedTuple):
-    """`column` of the table before refers to the primary key of `table`."""
+    """`column` of the table before refers to the primary key of `table`; `back`: `column` of `table` to that before."""
 
     column: str
     table: str
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ class _Loader:
             raise self._unknown(f"documents.{name}.model", rule["model"], MODELS)
         model = MODELS[rule["model"]]
         root, key = self._column(rule["key"], f"documents.{name}.key")
-        order = self._order(rule["order"], root, f"documents.{name}.order") if "order" in rule else None
-        touches = [self._touch(path, f"documents.{name}.touched_by") for path in rule["touched_by"]]
+        order = self._of_root(rule["order"], root, f"documents.{name}.order") if "order" in rule else None
+        touches = [self._touch(path, root, key, f"documents.{name}.touched_by") for path in rule["touched_by"]]
         # A row that a path leads through marks the document too: it may arrive after the row that refers to it.
         later = [
             Touch(step.table, touch.steps[index + 1 :], touch.expression)
@@ -142,18 +144,22 @@ class _Loader:
         every = tuple(dict.fromkeys([*touches, *later]))
         return DocumentRule(name, model, root, key, order, every, self._sql(f"{name}.sql"), self._children(name, model))
 
-    def _order(self, text: str, root: str, where: str) -> str:
+    def _of_root(self, text: str, root: str, where: str) -> str:
         table, column = self._column(text, where)
         if table != root:
             raise self._wrong(where, f"{text} is not a column of the root {root}")
         return column
 
-    def _touch(self, path: object, where: str) -> Touch:
+    def _touch(self, path: object, root: str, key: str, where: str) -> Touch:
         if isinstance(path, dict) and len(path) == 1:
             ((table, expression),) = path.items()
             return Touch(self._table(str(table), where), (), str(expression))
         if not isinstance(path, str):
             raise self._wrong(where, f"{path!r} is neither a path nor {{table: expression}}")
+        if "<-" in path:
+            table, _, referring = path.partition("<-")
+            column = self._of_root(referring.strip(), root, where)
+            return Touch(self._table(table.strip(), where), (Step(column, root, back=True),), f'"{key}"')
         first, *rest = [self._column(part.strip(), where) for part in path.split("->")]
         table, column = first
         steps = []
