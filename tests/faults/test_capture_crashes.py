@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from pathlib import Path
 
 import psycopg2
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
+from tests.faults.day import position
 from tests.faults.workload import SCHEMA, TABLES, Workload, prefill
 from tests.programs import Program, write_settings
 from tests.proof.verdict import Verdict, judge
@@ -125,33 +124,10 @@ def _await_drained(program: Program, database: str, bootstrap_servers: str, pref
     connection.close()
     assert row is not None
     deadline = time.monotonic() + DRAIN_SECONDS
-    while _position(bootstrap_servers, prefix) < row[0]:
+    while position(bootstrap_servers, prefix) < row[0]:
         assert program.ended() is None, program.tail()
         assert time.monotonic() < deadline, f"not drained in {DRAIN_SECONDS:.0f} s:\n{program.tail()}"
         time.sleep(0.3)
-
-
-def _position(bootstrap_servers: str, prefix: str) -> int:
-    """The end LSN of the newest committed position, 0 before the first or while the snapshot runs."""
-    settings: dict[str, str | int | float | bool | None] = {
-        "bootstrap.servers": bootstrap_servers,
-        "group.id": f"{prefix}-watch",
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "allow.auto.create.topics": False,
-    }
-    consumer = Consumer(settings)
-    consumer.assign([TopicPartition(f"{prefix}.position", 0, 0)])
-    position: dict[str, object] = {}
-    while message := consumer.poll(2.0):
-        if message.error():
-            break
-        position = json.loads(message.value() or b"{}")
-    consumer.close()
-    snapshot = position.get("snapshot")
-    running = isinstance(snapshot, dict) and snapshot["state"] == "running"
-    return 0 if running or not position else int(str(position["end_lsn"]))
 
 
 def _assert_sound(verdict: Verdict) -> None:

@@ -1,0 +1,254 @@
+"""A day of the sample shop with everything real, and processes that are killed: the crash test and `./tests/soak`."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg2
+from confluent_kafka import Consumer, TopicPartition
+
+from deploy.embedded import Kafka, Postgres
+from deploy.shop.simulator import Simulator, prepare, skus
+from tests.programs import ROOT, Program, run, write_settings
+from tests.proof.erp import check_erp
+from tests.proof.rules import Finding
+from tests.proof.verdict import Verdict, judge
+from tests.proof.wal import Witness
+
+PUBLICATION = "ordertap"
+SETTLE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a day came to."""
+
+    verdict: Verdict
+    kills: int
+    erp: tuple[Finding, ...]
+    difference: Decimal
+
+    def count(self, kind: str) -> int:
+        """Findings of a kind, in Kafka and in the ERP."""
+        return self.verdict.count(kind) + sum(finding.kind == kind for finding in self.erp)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.verdict.findings and not self.erp and self.difference == 0 and self.verdict.changes > 0
+
+    def __str__(self) -> str:
+        counts = f"{self.count('lost')} lost, {self.count('double')} double, {self.count('out of order')} out of order"
+        return f"soak: {self.verdict.changes} changes, {self.kills} kills, {counts}, difference {self.difference:.2f}"
+
+
+class Day:
+    """Databases, settings and processes of one shop; `prefix` tells its topics and databases from others'."""
+
+    def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
+        self.seed = seed
+        self.prefix = prefix
+        self.kills = 0
+        self._server = server
+        self._kafka = kafka
+        self.shop, self.middle, self.erp = (
+            server.create_database(f"{prefix}_{name}") for name in ("shop", "middle", "erp")
+        )
+        self._registry = (folder / "registry").as_uri()
+        self._make_shop_and_erp()
+        self.config = write_settings(folder / "settings.yaml", capture=self._capture(), sink=self._sink())
+        self.capture = Program("capture", self.config, folder / "capture.log")
+        self.sink = Program("sink", self.config, folder / "sink.log")
+        self._chance = random.Random(seed)
+        self._day_over = threading.Event()
+        self._troubles: list[Exception] = []
+
+    def _make_shop_and_erp(self) -> None:
+        prepare(self.shop, lambda _: None)
+        self._execute(self.shop, f"CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES")
+        self.witness = Witness(self.shop, PUBLICATION, f"proof_{self.prefix}")
+        self.witness.create()
+        self._execute(self.erp, (ROOT / "deploy/erp/schema.sql").read_text())
+        self._execute(self.erp, f"INSERT INTO company VALUES ('{self.prefix}', 'The factory')")
+        for sku in skus(self.shop):
+            self._execute(self.erp, f"INSERT INTO items VALUES ('{sku}', '{sku}')")
+
+    def _capture(self) -> dict[str, object]:
+        return {
+            "name": self.prefix,
+            "topic_prefix": self.prefix,
+            "database_hostname": "127.0.0.1",
+            "database_port": self._server.port,
+            "database_user": "postgres",
+            "database_dbname": self.shop.rpartition("/")[2],
+            "slot_name": self.prefix,
+            "publication_name": PUBLICATION,
+            "heartbeat_interval_ms": 500,
+            "bootstrap_servers": self._kafka.bootstrap_servers,
+            "schema_registry_url": self._registry,
+            "topic_creation_default_partitions": 3,
+            "health_port": 0,
+        }
+
+    def _sink(self) -> dict[str, object]:
+        mapping = str(ROOT / "deploy/erp/mapping.yaml")
+        return {
+            "shop": self.prefix,
+            "profile": "sample",
+            "topic_prefix": self.prefix,
+            "bootstrap_servers": self._kafka.bootstrap_servers,
+            "schema_registry_url": self._registry,
+            "database_url": self.middle,
+            "shop_url": self.shop,
+            "erp": {"kind": "sql", "url": self.erp, "mapping": mapping, "timeout_seconds": 3},
+            "mode": "apply",
+            "prices_owner": "shop",
+            "settle_seconds": 2,
+            "recheck_seconds": 2,
+            "lease_seconds": 5,
+            "health_port": 0,
+        }
+
+    def run(self, seconds: float, say: Callable[[str], None] = lambda _: None) -> Result:
+        """Buyers at work for so long, processes killed meanwhile, an offset reset in the middle; then the proof."""
+        buyers = [threading.Thread(target=self._buy, args=(number,), daemon=True) for number in range(2)]
+        try:
+            for buyer in buyers:
+                buyer.start()
+            self._kill_through(seconds, say)
+            self._day_over.set()
+            for buyer in buyers:
+                buyer.join()
+            if self._troubles:
+                raise self._troubles[0]
+            return self._settle(say)
+        finally:
+            self._day_over.set()
+            self.sink.stop(10)
+            self.capture.stop(10)
+
+    def _buy(self, number: int) -> None:
+        """One simulator with its own seed until the day is over."""
+        try:
+            simulator = Simulator(self.shop, self.seed * 100 + number)
+            while not self._day_over.is_set():
+                simulator.step()
+                time.sleep(0.05)
+            simulator.close_day()
+        except psycopg2.Error as error:
+            self._troubles.append(error)
+
+    def _kill_through(self, seconds: float, say: Callable[[str], None]) -> None:
+        """The first kills come within the initial snapshot; each program is started again at once."""
+        programs = (self.capture, self.sink)
+        for program in programs:
+            program.start()
+        end = time.monotonic() + seconds
+        half = time.monotonic() + seconds / 2
+        while time.monotonic() < end:
+            time.sleep(self._chance.uniform(0.7, 1.5) if self.kills < 3 else self._chance.uniform(1.5, 6.0))
+            victim = self.capture if self.kills < 2 else self._chance.choice(programs)
+            for program in programs:
+                if program.ended() is not None:
+                    raise RuntimeError(f"{program.name} ended by itself:\n{program.tail()}")
+            victim.kill()
+            self.kills += 1
+            victim.start()
+            say(f"{max(0, end - time.monotonic()):4.0f} s to go, {self.kills} kills, {self._orders()} orders")
+            if half is not None and time.monotonic() > half:
+                half = float("inf")
+                self.reset_to_earliest()
+                say("offsets reset to the earliest")
+
+    def reset_to_earliest(self) -> None:
+        """As operations do it: stop, reset, start."""
+        self.sink.stop()
+        done = run("sink", "offsets", "reset", "--to", "earliest", "--execute", config=self.config)
+        if done.returncode:
+            raise RuntimeError(f"sink offsets reset failed:\n{done.stdout}{done.stderr}")
+        self.sink.start()
+
+    def _settle(self, say: Callable[[str], None]) -> Result:
+        """Waits until capture has all, then until the ERP agrees or time is up; proves what is there then."""
+        target = self._scalar(self.shop, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while position(self._kafka.bootstrap_servers, self.prefix) < target and time.monotonic() < deadline:
+            time.sleep(0.5)
+        say("capture has all; waiting for the ERP")
+        found, difference = check_erp(self.shop, self.erp)
+        while found and time.monotonic() < deadline:
+            time.sleep(1)
+            found, difference = check_erp(self.shop, self.erp)
+        verdict = judge(self.witness, self._kafka.bootstrap_servers, self._registry, self.prefix, self._tables())
+        self.witness.drop()
+        return Result(verdict, self.kills, tuple(found), difference)
+
+    def erp_documents(self) -> dict[str, list[object]]:
+        """Every row of the ERP as text, to compare before and after."""
+        tables = ("customers", "orders", "order_lines", "returns", "return_lines", "refunds", "prices")
+        statement = "SELECT coalesce(json_agg(t::text ORDER BY t::text), '[]') FROM {} t"
+        return {table: self._value(self.erp, statement.format(table)) for table in tables}  # type: ignore[misc]
+
+    def _tables(self) -> list[str]:
+        published = f"FROM pg_publication_tables WHERE pubname = '{PUBLICATION}'"
+        found = self._value(self.shop, f"SELECT json_agg(schemaname || '.' || tablename) {published}")
+        assert isinstance(found, list)
+        return [str(table) for table in found]
+
+    def _orders(self) -> int:
+        return self._scalar(self.shop, "SELECT count(*) FROM orders")
+
+    def _scalar(self, dsn: str, statement: str) -> int:
+        value = self._value(dsn, statement)
+        assert isinstance(value, int)
+        return value
+
+    @staticmethod
+    def _value(dsn: str, statement: str) -> object:
+        connection = psycopg2.connect(dsn)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                row = cursor.fetchone()
+                return row[0] if row else None
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _execute(dsn: str, statement: str) -> None:
+        connection = psycopg2.connect(dsn)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
+
+def position(bootstrap_servers: str, prefix: str) -> int:
+    """The end LSN of the newest committed position, 0 before the first or while the snapshot runs."""
+    settings: dict[str, str | int | float | bool | None] = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": f"{prefix}-watch",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "allow.auto.create.topics": False,
+    }
+    consumer = Consumer(settings)
+    consumer.assign([TopicPartition(f"{prefix}.position", 0, 0)])
+    newest: dict[str, object] = {}
+    while message := consumer.poll(2.0):
+        if message.error():
+            break
+        newest = json.loads(message.value() or b"{}")
+    consumer.close()
+    snapshot = newest.get("snapshot")
+    running = isinstance(snapshot, dict) and snapshot["state"] == "running"
+    return 0 if running or not newest else int(str(newest["end_lsn"]))
