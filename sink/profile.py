@@ -1,6 +1,7 @@
 """A shop's mapping: a folder with `profile.yaml` and SQL. Data, no Python.
 
-tables: [public.orders, …]              what is staged
+tables:                                 what is staged, and the columns that the SQL reads: it runs before a row came
+  public.orders: {id: bigint, number: text}
 documents:
   return_order:                         also the name of its files: return_order.sql, return_order.lines.sql
     model: ReturnOrder                  one of sink/documents.py
@@ -72,6 +73,7 @@ class Profile:
     name: str
     tables: tuple[str, ...]
     documents: Mapping[str, DocumentRule]
+    columns: Mapping[str, Mapping[str, str]]  # table → column → PostgreSQL's type, where the profile says them
 
     def of_model(self, model: str) -> list[DocumentRule]:
         """The rules that make documents of a model."""
@@ -110,7 +112,8 @@ class _Loader:
             raise self._wrong("tables", "two tables of different schemas have the same name")
         rules = content.get("documents") or {}
         documents = {name: self._rule(name, rule or {}) for name, rule in rules.items()}
-        return Profile(self._folder.name, tuple(tables), documents)
+        columns = {table: dict(given or {}) for table, given in tables.items()} if isinstance(tables, dict) else {}
+        return Profile(self._folder.name, tuple(tables), documents, columns)
 
     def _content(self) -> dict[str, Any]:
         try:

@@ -76,7 +76,7 @@ class Staging:
         """Makes the shop's schema with the views. Call once before the first batch."""
         with transaction(connection) as cursor:
             cursor.execute(_LOCK)
-            self._tables.declare(cursor, {name: {} for name in self._profile.tables})
+            self._tables.declare(cursor, self._profile.columns)
 
     def stage(self, connection: Connection, items: Sequence[Item], batch: Batch) -> Staged:
         """Stages items, of which `batch` says the offsets read; all or nothing.

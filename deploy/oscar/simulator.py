@@ -31,8 +31,22 @@ def prepare(url: str, say: Callable[[str], None] = print) -> None:
     disconnect()
 
 
+def skus(url: str) -> list[str]:
+    """What the shop sells, for the ERP's item master."""
+    connect(url)
+    from oscar.core.loading import get_model
+
+    records = get_model("partner", "StockRecord").objects.order_by("partner_sku")
+    found = list(records.values_list("partner_sku", flat=True))
+    disconnect()
+    return found
+
+
 class Simulator:
-    """A shop at work. `step` lets one thing happen and says in plain words what it was."""
+    """A shop at work. `step` lets one thing happen and says in plain words what it was.
+
+    Several may run on one database with different seeds: each looks after the buyers and orders that it made itself.
+    """
 
     def __init__(self, url: str, seed: int = 1) -> None:
         connect(url)
@@ -40,6 +54,7 @@ class Simulator:
 
         self._checkout, self._staff = checkout, staff
         self._random = random.Random(seed)
+        self._seed = seed
         self._models()
         self.orders = 0
         self._unpaid: list[int] = []
@@ -112,7 +127,7 @@ class Simulator:
         choose = self._random
         name = choose.choice(PEOPLE)
         guest = choose.random() < 0.35
-        email = f"{_ascii(name)}{choose.randrange(1, 9)}@example.com"
+        email = f"{_ascii(name)}{choose.randrange(1, 9)}@{self._seed}.example.com"
         means = choose.choice(MEANS)
         products = choose.sample(self._products, choose.randint(1, 4))
         goods = [(product, choose.choice((1, 1, 2, 3, 4))) for product in products]

@@ -197,3 +197,14 @@ def test_addresses_are_those_on_the_order(shop: psycopg2.extensions.connection, 
             assert [getattr(shipping, name) for name in ("street", "postcode", "city", "country")] == [
                 row[name] for name in ("street", "postcode", "city", "country")
             ]
+
+
+def test_the_sql_runs_before_any_row_has_come(database: str, profile: Profile) -> None:
+    """The columns that the profile declares are all that its SQL reads."""
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        for table, columns in profile.columns.items():
+            shown = ", ".join(f"NULL::{kind} AS {column}" for column, kind in columns.items())
+            cursor.execute(f"CREATE VIEW {table} AS SELECT {shown} WHERE false")
+        for rule in profile.documents.values():
+            assert all_keys(cursor, rule) == []
+            assert build(cursor, rule, ["1"]) == {"1": Missing()}
