@@ -1,0 +1,84 @@
+"""What can be set for sink. Money rules have no silent default: who owns prices must be said."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+class ErpSettings(BaseModel):
+    """Which ERP, and how to reach it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["sql"] = "sql"
+    url: SecretStr = Field(description="SQLAlchemy URL: postgresql://…, mariadb+pymysql://…, sqlite:///…")
+    mapping: str = Field(description="the YAML file that maps our documents onto the ERP's tables")
+    timeout_seconds: float = Field(20.0, gt=0, description="how long one call may take")
+
+
+class Settings(BaseModel):
+    """The part `sink` of the settings file. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shop: str = Field(
+        "shop", description="name of the shop in the ledger and in the ERP's keys", pattern=r"^[a-z][a-z0-9_]*$"
+    )
+    profile: str = Field(description="a folder's name under sink/profiles, or a path")
+    topic_prefix: str
+
+    bootstrap_servers: str
+    group_id: str = Field("", description="default: ordertap-<shop>")
+    kafka: dict[str, str] = Field(default_factory=dict, description="any librdkafka property")
+    schema_registry_url: str
+    schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
+
+    database_url: SecretStr = Field(description="the middle layer, PostgreSQL")
+    shop_url: SecretStr | None = Field(None, description="the shop, read-only: `sink reconcile` reads it itself")
+    erp: ErpSettings
+
+    mode: Literal["plan", "apply"] = Field("plan", description="plan: say what would be done, send nothing")
+    prices_owner: Literal["shop", "erp"]
+    customers: Literal["account_per_buyer", "collective"] = "account_per_buyer"
+    collective_account: str = ""
+    unknown_sku: Literal["hold", "placeholder"] = "hold"
+    placeholder_sku: str = ""
+    order_deleted: Literal["hold", "keep"] = "hold"
+    require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
+    settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")
+    recheck_seconds: float = Field(60.0, gt=0, description="how often holds for the ERP's master data are looked at")
+    workers: int = Field(2, ge=1, le=64)
+    lease_seconds: float = Field(60.0, ge=5)
+
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(8084, ge=0, le=65535, description="0: none")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @property
+    def group(self) -> str:
+        """Kafka's consumer group."""
+        return self.group_id or f"ordertap-{self.shop}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _owner_is_said(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "prices_owner" not in values:
+            raise ValueError(
+                "prices_owner is missing. Say who owns prices: `shop` (the ERP is given the shop's prices, also over "
+                "prices typed in there) or `erp` (they are compared only). There is no default, since the wrong one "
+                "overwrites a price list"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        if self.customers == "collective" and not self.collective_account:
+            raise ValueError("customers is `collective`: set collective_account to the ERP account that all orders use")
+        if self.unknown_sku == "placeholder" and not self.placeholder_sku:
+            raise ValueError("unknown_sku is `placeholder`: set placeholder_sku to an item of the ERP")
+        if self.lease_seconds <= self.erp.timeout_seconds:
+            raise ValueError("lease_seconds must be longer than erp.timeout_seconds: a call must end within its lease")
+        return self
