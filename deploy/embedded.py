@@ -311,7 +311,7 @@ class Kafka(Part):
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        if not _port_open(self.port):
+        if not port_open(self.port):
             return False
         try:
             AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0}).list_topics(timeout=2)
@@ -404,7 +404,8 @@ def _fetching(what: str) -> Iterator[None]:
         raise PartError(f"{what} could not be fetched: {error}\n  next: {step}") from error
 
 
-def _port_open(port: int) -> bool:
+def port_open(port: int) -> bool:
+    """Whether something listens on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0

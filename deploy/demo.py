@@ -1,0 +1,173 @@
+"""The demo: a shop, PostgreSQL, Kafka, capture, sink and an ERP on this machine; at the end both sides agree in money."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from deploy.demo_stage import SHOPS, Stage
+from deploy.demo_view import View, Watcher
+from deploy.embedded import PartError
+
+LOOK_SECONDS = 0.4
+THROUGH_SECONDS = 120.0
+TRICKLE_SECONDS = 1.5
+STOPPED = 130
+
+
+class Demo:
+    """One run from the first order to the comparison."""
+
+    def __init__(self, stage: Stage, watcher: Watcher, view: View) -> None:
+        self._stage, self._watcher, self._view = stage, watcher, view
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def sell(self, orders: int, seed: int, pause: float) -> None:
+        """Lets the shop work until so many orders are placed, and shows it; PartError when the simulator fails."""
+        shop = self._stage.open_shop(orders, seed, pause)
+        reader = threading.Thread(target=self._read, args=(shop,), daemon=True)
+        reader.start()
+        try:
+            while shop.poll() is None:
+                self._look()
+        except KeyboardInterrupt:
+            shop.kill()
+            raise
+        finally:
+            shop.wait()
+            reader.join()
+        if shop.returncode:
+            raise PartError(
+                f"the shop's simulator ended with {shop.returncode}: see {self._stage.folder}/simulator.log"
+            )
+
+    def _read(self, shop: subprocess.Popen[str]) -> None:
+        for line in shop.stdout or ():
+            self._lines.put(line.rstrip())
+
+    def _look(self) -> int:
+        """Shows the figures; returns how many documents are on the way."""
+        said = [restart for program in self._stage.programs if (restart := program.look_after())]
+        shop = []
+        while not self._lines.empty():
+            shop.append(self._lines.get())
+        figures = self._watcher.figures()
+        self._view.show(figures, shop, [*self._watcher.events(), *said])
+        time.sleep(LOOK_SECONDS)
+        return figures.unfinished
+
+    def compare(self) -> tuple[int, str]:
+        """Waits until all is through, compares shop and ERP; the exit code and the picture of `sink reconcile`."""
+        self._view.phase("waiting until all is through")
+        end = self._watcher.log_end()
+        deadline = time.monotonic() + THROUGH_SECONDS
+        while True:
+            self._settle(end, deadline)
+            code, picture = self._stage.try_command("sink", "reconcile")
+            if code == 0 or time.monotonic() > deadline:
+                return code, picture
+
+    def _settle(self, end: str, deadline: float) -> None:
+        """Returns when the log up to `end` is in Kafka and nothing was on the way for a second and a half."""
+        quiet = 0
+        while quiet < 4 and time.monotonic() < deadline:
+            on_the_way = self._look()
+            quiet = quiet + 1 if on_the_way == 0 and self._watcher.captured(end) else 0
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    options = _options(sys.argv[1:])
+    for how in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(how, _stop)
+    console = Console()
+    folder = _folder(options.keep)
+    try:
+        with ExitStack() as stack:
+            if not options.keep:
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            return _run(options, folder, console, stack)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        return STOPPED
+    except (PartError, OSError) as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return 1
+
+
+def _run(options: argparse.Namespace, folder: Path, console: Console, stack: ExitStack) -> int:
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False)
+
+    stage = Stage(folder, SHOPS[options.shop], say)
+    stage.build(stack)
+    watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders)
+    stack.callback(watcher.close)
+    with View(console, options.orders, options.shop) as view:
+        demo = Demo(stage, watcher, view)
+        demo.sell(options.orders, options.seed, stage.shop.pause)
+        if not options.once:
+            _trickle(demo, view, options.seed + 1)
+        code, picture = demo.compare()
+    console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
+    return min(code, 1)
+
+
+def _trickle(demo: Demo, view: View, seed: int) -> None:
+    view.phase("orders go on slowly; Ctrl-C ends it and compares shop and ERP")
+    try:
+        demo.sell(10**9, seed, TRICKLE_SECONDS)
+    except KeyboardInterrupt:
+        view.phase("the shop closes")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./deploy/demo", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--once", action="store_true", help="end by itself; exit code 0 only if shop and ERP agree")
+    parser.add_argument("--orders", type=_count, default=200, help="how many orders the shop sells (default 200)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same day (default 1)")
+    parser.add_argument("--shop", choices=sorted(SHOPS), default="sample", help="sample, or a real django-oscar")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="a new folder for data, settings and logs, kept")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("a number of 1 or more")
+    return int(text)
+
+
+def _folder(kept: Path | None) -> Path:
+    """Everybody may enter it, since PostgreSQL does not run as root."""
+    if kept is None:
+        folder = Path(tempfile.mkdtemp(prefix="ordertap-demo-"))
+    else:
+        folder = kept.resolve()
+        if folder.exists() and any(folder.iterdir()):
+            raise SystemExit(f"demo: {kept} is not empty\n  next: name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    return folder
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The picture of a running demo: figures read from the databases, events in plain words, drawn live or line by line."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+UNFINISHED = ("due", "settling", "waits", "retry")
+NAMES = {
+    "sales_order": "order",
+    "return_order": "return",
+    "temporary_price": "temporary price",
+}
+VERBS = {"create": "is in the ERP", "amend": "is changed in the ERP", "cancel": "is cancelled in the ERP"}
+
+
+@dataclass
+class Figures:
+    """One look at the databases. `lag_bytes`: of the shop's log, not in Kafka yet; None before capture's slot is there."""
+
+    placed: int = 0
+    lag_bytes: int | None = None
+    documents: dict[str, dict[str, int]] = field(default_factory=dict)  # type → state → count
+
+    def of(self, state: str) -> int:
+        """Documents of all types in a state."""
+        return sum(states.get(state, 0) for states in self.documents.values())
+
+    @property
+    def unfinished(self) -> int:
+        return sum(self.of(state) for state in UNFINISHED)
+
+    def done(self, *types: str) -> int:
+        """Documents of these types that are in the ERP as the shop wants them."""
+        return sum(self.documents.get(type_, {}).get("done", 0) for type_ in types)
+
+
+class Watcher:
+    """Reads the figures and the ledger's history. Its connections only read."""
+
+    def __init__(self, shop_url: str, middle_url: str, orders_table: str) -> None:
+        self._shop, self._middle = _connect(shop_url), _connect(middle_url)
+        self._orders = orders_table
+        self._last_event = 0
+
+    def figures(self) -> Figures:
+        """What is where, now."""
+        placed = _rows(self._shop, f"SELECT count(*) FROM {self._orders}")[0][0]  # noqa: S608  (a name of ours)
+        slot = _rows(
+            self._shop,
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint"
+            " FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database() AND NOT temporary",
+        )
+        figures = Figures(placed, max(0, slot[0][0]) if slot and slot[0][0] is not None else None)
+        counted = "SELECT type, CASE WHEN marked > seen THEN 'due' ELSE state END, count(*) FROM ordertap.document"
+        for type_, state, count in _rows(self._middle, f"{counted} GROUP BY 1, 2"):
+            figures.documents.setdefault(type_, {})[state] = count
+        return figures
+
+    def events(self) -> list[str]:
+        """What happened in the ERP since the last call, in plain words, oldest first."""
+        rows = _rows(
+            self._middle,
+            "SELECT h.id, h.type, coalesce(d.number, h.key), h.event, h.detail FROM ordertap.history h"
+            " LEFT JOIN ordertap.document d USING (type, key) WHERE h.id > %s ORDER BY h.id",
+            self._last_event,
+        )
+        if rows:
+            self._last_event = rows[-1][0]
+        return [in_plain_words(*row[1:]) for row in rows]
+
+    def log_end(self) -> str:
+        """The end of the shop's log, as PostgreSQL writes it."""
+        return str(_rows(self._shop, "SELECT pg_current_wal_insert_lsn()")[0][0])
+
+    def captured(self, lsn: str) -> bool:
+        """Whether the shop's log up to here is in Kafka."""
+        rows = _rows(
+            self._shop,
+            "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_type = 'logical'"
+            " AND database = current_database() AND NOT temporary",
+            lsn,
+        )
+        return bool(rows and rows[0][0])
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._shop.close()
+        self._middle.close()
+
+
+def in_plain_words(type_: str, number: str, event: str, detail: str) -> str:
+    """One row of the ledger's history as a sentence."""
+    what = f"{NAMES.get(type_, type_)} {number}"
+    if event == "held":
+        return f"{what} is held: {detail}"
+    return f"{what} {VERBS.get(event, event)}"
+
+
+def _connect(url: str) -> psycopg2.extensions.connection:
+    connection = psycopg2.connect(url, application_name="ordertap demo")
+    connection.set_session(readonly=True, autocommit=True)
+    return connection
+
+
+def _rows(connection: psycopg2.extensions.connection, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """The rows; none while the sink has not made its tables."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(statement, parameters or None)
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+            return []
+        return cursor.fetchall()
+
+
+class View:
+    """A live picture on a terminal; elsewhere a line for each event and a line of figures every five seconds."""
+
+    def __init__(self, console: Console, orders: int, shop: str) -> None:
+        self._console, self._orders, self._shop = console, orders, shop
+        self._shop_events: deque[str] = deque(maxlen=9)
+        self._erp_events: deque[str] = deque(maxlen=9)
+        self._phase = "the shop is open"
+        self._figures = Figures()
+        self._said_at = 0.0
+        self._live = Live(console=console, refresh_per_second=5, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> View:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def phase(self, words: str) -> None:
+        """What goes on now."""
+        self._phase = words
+        if not self._live:
+            self._console.print(words, markup=False, highlight=False)
+
+    def show(self, figures: Figures, shop: list[str], erp: list[str]) -> None:
+        """New figures and what happened since."""
+        self._figures = figures
+        self._shop_events.extend(shop)
+        self._erp_events.extend(erp)
+        if self._live:
+            self._live.update(self._picture())
+            return
+        if time.monotonic() - self._said_at > 5:
+            self._said_at = time.monotonic()
+            self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        figures = self._figures
+        last = f"; shop: {self._shop_events[-1]}" if self._shop_events else ""
+        last += f"; ERP: {self._erp_events[-1]}" if self._erp_events else ""
+        return (
+            f"placed {figures.placed}, in the ERP {figures.done('sales_order')}, on the way {figures.unfinished}, "
+            f"held {figures.of('held')}, lag {_bytes(figures.lag_bytes)}{last}"
+        )
+
+    def _picture(self) -> RenderableType:
+        figures = self._figures
+        top = Table.grid(expand=True)
+        for _ in range(5):
+            top.add_column(justify="center")
+        held = figures.of("held")
+        top.add_row(
+            *(Text(words, style="dim") for words in ("orders placed", "in the ERP", "on the way", "held", "lag"))
+        )
+        top.add_row(
+            Text(str(figures.placed), style="bold cyan"),
+            Text(str(figures.done("sales_order")), style="bold green"),
+            Text(str(figures.unfinished), style="bold yellow"),
+            Text(str(held), style="bold red" if held else "bold"),
+            Text(_bytes(figures.lag_bytes), style="bold"),
+        )
+        events = Table.grid(expand=True, padding=(0, 1))
+        events.add_column(ratio=1)
+        events.add_column(ratio=1)
+        events.add_row(
+            _listed("in the shop", self._shop_events, "cyan"), _listed("in the ERP", self._erp_events, "green")
+        )
+        bar = ProgressBar(total=max(1, self._orders), completed=min(figures.placed, self._orders))
+        title = f"[bold]ordertap[/]  shop ({self._shop}) ▶ capture ▶ Kafka ▶ sink ▶ ERP"
+        return Panel(Group(top, bar, events), title=title, subtitle=self._phase, border_style="blue")
+
+
+def _listed(title: str, events: deque[str], colour: str) -> Panel:
+    lines = [*events, *[""] * (9 - len(events))]
+    return Panel(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), title=title, border_style=colour)
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "–"
+    return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
