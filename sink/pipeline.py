@@ -1,0 +1,192 @@
+"""The glue of `sink run`: one staging loop, and worker threads that apply."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from schemas.errors import UnavailableError
+from schemas.reader import RecordReader
+from sink import ledger
+from sink.consumer import ShopConsumer
+from sink.database import Connection, transaction
+from sink.erp import RetryError, SlowDownError, StopError
+from sink.staging import Staging, decode
+from sink.worker import Worker
+
+log = structlog.get_logger()
+
+STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged")
+REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
+APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
+_IDLE = 0.2
+_LONGEST_REST = 60.0
+
+
+@dataclass
+class Parts:
+    """What the composition root made."""
+
+    connect: Callable[[], Connection]
+    consumer: Callable[[Connection], ShopConsumer]
+    reader: RecordReader
+    staging: Staging
+    worker: Callable[[Connection, int], Worker]
+    topic_prefix: str
+    workers: int
+    require_snapshot: bool
+
+
+class Circuit:
+    """One per ERP: while it cannot be used nobody calls it, but one that tries. Counts nothing against documents."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._rest = 0.5
+        self.reason = ""
+        self.stopped = ""
+        APPLYING.set(1)
+
+    def may_call(self) -> bool:
+        """Whether to take work now; after a rest the first to ask tries, the others wait for what it finds."""
+        with self._lock:
+            if self.stopped or self._clock() < self._until:
+                return False
+            if self.reason:
+                self._until = self._clock() + self._rest
+            return True
+
+    def worked(self) -> None:
+        """The ERP answered."""
+        with self._lock:
+            self._rest, self._until, self.reason = 0.5, 0.0, ""
+        APPLYING.set(1)
+
+    def failed(self, error: RetryError) -> None:
+        """The ERP cannot be used for a while, doubling."""
+        with self._lock:
+            rest = error.seconds if isinstance(error, SlowDownError) else self._rest
+            self._until, self.reason = self._clock() + rest, str(error)
+            self._rest = min(_LONGEST_REST, self._rest * 2)
+        APPLYING.set(0)
+
+    def stop(self, error: StopError) -> None:
+        """Nothing more until a person has mended it."""
+        with self._lock:
+            self.stopped = f"{error.reason}; next: {error.next_step}"
+        APPLYING.set(0)
+
+
+class Sink:
+    """A running sink: `run` ends when `stop` is set, or with the first error that a restart does not mend."""
+
+    def __init__(self, parts: Parts, stop: threading.Event) -> None:
+        self._parts = parts
+        self._stop = stop
+        self._circuit = Circuit()
+        self._failure: BaseException | None = None
+        self._turned = time.monotonic()
+        self._blocked = ""
+
+    def live(self) -> tuple[bool, str]:
+        """Whether our own loop turns, whatever Kafka, database and ERP do."""
+        age = time.monotonic() - self._turned
+        return age < 120, f"the loop turned {age:.0f} s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether orders reach the ERP now, and if not, what blocks them."""
+        reason = self._blocked or self._circuit.stopped or self._circuit.reason
+        return not reason, reason or "staging and applying"
+
+    def run(self) -> None:
+        """Stages in this thread, applies in others."""
+        threads = [
+            threading.Thread(target=self._guard, args=(number,), name=f"apply-{number}")
+            for number in range(self._parts.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._stop.is_set():
+                self._turned = time.monotonic()
+                try:
+                    self._stage()
+                except UnavailableError as error:
+                    self._blocked = error.message
+                    log.warning("staging waits", reason=error.message)
+                    self._stop.wait(2.0)
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _stage(self) -> None:
+        connection = self._parts.connect()
+        try:
+            self._parts.staging.prepare(connection)
+            with self._parts.consumer(connection) as consumer:
+                while not self._stop.is_set():
+                    batch = consumer.poll()
+                    self._turned = time.monotonic()
+                    if batch.read:
+                        items = decode(self._parts.reader, batch.records, self._parts.topic_prefix)
+                        staged = self._parts.staging.stage(connection, items, batch)
+                        consumer.commit(batch)
+                        STAGED.inc(staged.rows)
+                        REPLAYED.inc(staged.replays)
+                    self._blocked = ""
+        finally:
+            connection.close()
+
+    def _guard(self, number: int) -> None:
+        """A thread's error ends the process, and is told by its main thread."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._work(number)
+                except UnavailableError as error:
+                    log.warning("applying waits", reason=error.message)
+                    self._stop.wait(2.0)
+        except BaseException as error:  # noqa: BLE001  raised again by run()
+            self._failure = error
+            self._stop.set()
+
+    def _work(self, number: int) -> None:
+        connection = self._parts.connect()
+        try:
+            worker = self._parts.worker(connection, number)
+            begun = not self._parts.require_snapshot
+            while not self._stop.is_set():
+                if not begun:
+                    with transaction(connection) as cursor:
+                        begun = ledger.ready(cursor)
+                if not begun or not self._circuit.may_call() or not self._step(worker):
+                    self._stop.wait(_IDLE)
+        finally:
+            connection.close()
+
+    def _step(self, worker: Worker) -> bool:
+        try:
+            found = worker.step()
+        except RetryError as error:
+            self._circuit.failed(error)
+            log.warning("the ERP cannot be used now", reason=str(error))
+            return False
+        except StopError as error:
+            self._circuit.stop(error)
+            log.error("applying stops, staging goes on", reason=error.reason, next=error.next_step)
+            return False
+        if found:
+            self._circuit.worked()
+        return found
+
+
