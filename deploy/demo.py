@@ -1,4 +1,4 @@
-"""The demo: a shop, PostgreSQL, Kafka, capture, sink and an ERP on this machine; at the end both sides agree in money."""
+"""A shop, Kafka and an ERP on this machine, with orders flowing between them; at the end both sides are compared."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ SHOPS = {
 def environment() -> dict[str, str]:
     """Ours without settings of ordertap that the caller may have; output of programs comes at once."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("ORDERTAP_")}
-    return ours | {"PYTHONUNBUFFERED": "1"}
+    return ours | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(DEPLOY.parent)}
 
 
 class Program(Part):

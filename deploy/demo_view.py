@@ -23,12 +23,13 @@ NAMES = {
     "return_order": "return",
     "temporary_price": "temporary price",
 }
+_SLOT = "FROM pg_replication_slots WHERE database = current_database() AND NOT temporary"
 VERBS = {"create": "is in the ERP", "amend": "is changed in the ERP", "cancel": "is cancelled in the ERP"}
 
 
 @dataclass
 class Figures:
-    """One look at the databases. `lag_bytes`: of the shop's log, not in Kafka yet; None before capture's slot is there."""
+    """One look at the databases. `lag_bytes`: of the shop's log, not in Kafka yet; None while there is no slot."""
 
     placed: int = 0
     lag_bytes: int | None = None
@@ -60,8 +61,7 @@ class Watcher:
         placed = _rows(self._shop, f"SELECT count(*) FROM {self._orders}")[0][0]  # noqa: S608  (a name of ours)
         slot = _rows(
             self._shop,
-            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint"
-            " FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database() AND NOT temporary",
+            f"SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint {_SLOT}",
         )
         figures = Figures(placed, max(0, slot[0][0]) if slot and slot[0][0] is not None else None)
         counted = "SELECT type, CASE WHEN marked > seen THEN 'due' ELSE state END, count(*) FROM ordertap.document"
@@ -89,8 +89,7 @@ class Watcher:
         """Whether the shop's log up to here is in Kafka."""
         rows = _rows(
             self._shop,
-            "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_type = 'logical'"
-            " AND database = current_database() AND NOT temporary",
+            f"SELECT confirmed_flush_lsn >= %s::pg_lsn {_SLOT}",  # noqa: S608  (a constant)
             lsn,
         )
         return bool(rows and rows[0][0])
@@ -207,5 +206,5 @@ def _listed(title: str, events: deque[str], colour: str) -> Panel:
 
 def _bytes(count: int | None) -> str:
     if count is None:
-        return "–"
+        return "-"
     return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
