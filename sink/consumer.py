@@ -174,8 +174,11 @@ class ShopConsumer:
             failure, self._failure = self._failure, None
             raise failure
         batch = Batch()
+        lost: list[TopicPartition] = []
         for message in messages:
-            self._take(batch, message)
+            self._take(batch, message, lost)
+        if lost:
+            self._restart(lost)
         batch.first = {partition: self._first[partition] for partition in batch.read if partition in self._first}
         return batch
 
@@ -196,14 +199,17 @@ class ShopConsumer:
 
     def again(self) -> None:
         """Reads everything again that was not staged: after a batch could not be staged."""
-        self._seek([TopicPartition(topic, number) for topic, number in self._position])
+        self._restart([TopicPartition(topic, number) for topic, number in self._position])
 
-    def _take(self, batch: Batch, message: Message) -> None:
+    def _take(self, batch: Batch, message: Message, lost: list[TopicPartition]) -> None:
         error = message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            self._report(error, message)
-            return
         place = (str(message.topic()), int(message.partition() or 0))
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                lost.append(TopicPartition(*place))
+            else:
+                self._report(error, place[0])
+            return
         if place not in self._position:  # revoked while it was on its way
             return
         offset = int(message.offset() or 0)
@@ -217,12 +223,10 @@ class ShopConsumer:
         if error is None:
             batch.records.append(Record(*place, offset, message.key(), message.value(), _headers(message)))
 
-    def _report(self, error: KafkaError, message: Message) -> None:
+    def _report(self, error: KafkaError, topic: str) -> None:
         code = error.code()
-        if code == KafkaError._AUTO_OFFSET_RESET:
-            self._seek([TopicPartition(str(message.topic()), int(message.partition() or 0))])
-        elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            log.info("a topic is not there yet", topic=message.topic())
+        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            log.info("a topic is not there yet", topic=topic)
         elif error.fatal() or code in _REFUSED:
             raise _failure(error)
         else:
@@ -241,9 +245,12 @@ class ShopConsumer:
         for partition in partitions:
             self._position.pop((partition.topic, partition.partition), None)
 
-    def _seek(self, partitions: list[TopicPartition]) -> None:
-        for partition in _kafka(self._starts, partitions):
-            _kafka(self._consumer.seek, partition)
+    def _restart(self, partitions: list[TopicPartition]) -> None:
+        """Starts these partitions as if newly assigned; the others go on. librdkafka cannot seek one that has failed."""
+        starts = _kafka(self._starts, partitions)
+        new = {(start.topic, start.partition) for start in starts}
+        others = [TopicPartition(*place, at) for place, at in self._position.items() if place not in new]
+        _kafka(self._consumer.assign, starts + others)
 
     def _starts(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         if not partitions:

@@ -133,3 +133,17 @@ def _replace(cursor: Cursor, closed: Iterable[Gap], opened: Iterable[Gap]) -> No
 
 def _within(part: Range, whole: Range) -> bool:
     return whole.start <= part.start and part.until <= whole.until
+
+
+def other_ids(cursor: Cursor, partitions: Iterable[Partition]) -> set[str]:
+    """The topics of these of which there is evidence under another id only: they were made again."""
+    wanted = {(partition.topic, partition.topic_id) for partition in partitions}
+    if not wanted:
+        return set()
+    cursor.execute(
+        "SELECT DISTINCT topic, topic_id FROM ordertap.evidence WHERE topic = ANY(%s)",
+        ([topic for topic, _ in wanted],),
+    )
+    known = set(cursor.fetchall())
+    same = {topic for topic, topic_id in known & wanted}
+    return {topic for topic, _ in known} - same

@@ -105,8 +105,8 @@ class GroupOffsets:
         """Committed, available and staged offsets of each partition that exists."""
         partitions = self.partitions()
         committed = self._committed(partitions)
-        low = self._at(partitions, OffsetSpec.earliest())
-        high = self._at(partitions, OffsetSpec.latest())
+        low = self._at(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        high = self._at(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         return [
             Offsets(p, committed.get(p), low[p], high[p], evidence[p].next_offset if p in evidence else None)
             for p in partitions
