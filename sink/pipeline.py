@@ -188,5 +188,3 @@ class Sink:
         if found:
             self._circuit.worked()
         return found
-
-

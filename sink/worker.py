@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import structlog
 
+from schemas.errors import SettingsError
 from sink import accounts, ledger, totals
 from sink.build import Invalid, Missing, NotReady, build
 from sink.database import Connection, transaction
 from sink.documents import Customer, Document, Refund, ReturnOrder, SalesOrder
-from sink.erp import Command, Erp, HoldError, Key, Kind, Observed, Probe, Record, RetryError, SlowDownError
+from sink.erp import Command, Erp, HoldError, Key, Kind, Observed, Probe, Record, RetryError, SlowDownError, StopError
 from sink.ledger import DocumentRef, Entry, Lease
 from sink.planner import Hold, Policy, plan
 from sink.profile import DocumentRule, Profile
@@ -55,12 +56,15 @@ class Worker:
         self._erp = erp
         self._rules = rules
         self._owner = owner
+        self._bound = False
 
     def step(self) -> bool:
         """Does what is to be done for one unit; False when none is due.
 
         RetryError and StopError of the ERP come through: they concern all units, not this one; the unit stays due.
         """
+        if not self._bound:
+            self._bind()
         with transaction(self._connection) as cursor:
             held = ledger.lease(cursor, self._owner, self._rules.lease_seconds)
         if held is None:
@@ -75,6 +79,16 @@ class Worker:
                 with transaction(self._connection) as cursor:
                     ledger.release(cursor, held)
         return True
+
+    def _bind(self) -> None:
+        """The first ERP that this middle layer wrote to is the only one."""
+        identity = self._erp.check()
+        try:
+            with transaction(self._connection) as cursor:
+                ledger.bind(cursor, "erp", identity, "the ERP")
+        except SettingsError as error:
+            raise StopError(error.message, error.hint) from None
+        self._bound = True
 
     def _unit(self, held: Lease) -> None:
         with transaction(self._connection) as cursor:
@@ -239,7 +253,13 @@ class Worker:
     def _send(self, held: Lease, one: Entry, command: Command) -> None:
         """Intent, call, outcome: each in a transaction that proves the lease."""
         revision = one.revision + 1
-        intent = {"verb": command.verb, "record": to_json(command.record), "revision": revision, "marked": one.marked, "fingerprint": one.identity}
+        intent = {
+            "verb": command.verb,
+            "record": to_json(command.record),
+            "revision": revision,
+            "marked": one.marked,
+            "fingerprint": one.identity,
+        }
         with transaction(self._connection) as cursor:
             ledger.renew(cursor, held, self._rules.lease_seconds)
             ledger.save(cursor, one.ref, intent=intent, revision=revision)
@@ -340,4 +360,3 @@ _CLEAR: Final[dict[str, Any]] = {
 def _number(made: Record) -> str | None:
     value = made.fields.get("number")
     return None if value is None else str(value)
-

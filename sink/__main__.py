@@ -1,0 +1,310 @@
+"""`sink`: the command line, and the only reader of settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from schemas.errors import ExitCode, OrdertapError, SettingsError, UnavailableError
+from schemas.reader import RecordReader
+from schemas.registry import open_registry
+from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.settings import load
+from sink import evidence, ledger
+from sink.consumer import ShopConsumer, topic_names
+from sink.database import Connection, connect, migrate, transaction
+from sink.erp import RetryError, StopError
+from sink.erp.sql import SqlErp, load_mapping
+from sink.evidence import Partition, Seen
+from sink.ledger import DocumentRef
+from sink.offsets import GroupOffsets
+from sink.pipeline import Parts, Sink
+from sink.planner import Policy
+from sink.profile import Profile, load_profile
+from sink.reconcile import Report
+from sink.reconcile import reconcile as compare
+from sink.settings import Settings
+from sink.staging import Staging
+from sink.worker import Rules, Worker
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reads a shop's change records from Kafka and keeps the ERP in step.\n\n"
+    "A first time: `sink check`, then `sink run` with `mode: plan` and `sink status`; `mode: apply` sends. Later: "
+    "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
+)
+offsets_app = typer.Typer(no_args_is_help=True, help="Where the sink resumes reading: Kafka's own committed offsets.")
+app.add_typer(offsets_app, name="offsets")
+Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Stages and applies until SIGTERM or Ctrl-C. Any number of copies may run."""
+    settings = _load(config)
+    configure_logs(settings.log_level, settings.log_json)
+    stop = stop_event()
+    _middle(settings).close()
+    sink = Sink(_parts(settings), stop)
+    if not settings.health_port:
+        sink.run()
+        return
+    with HealthServer(settings.health_host, settings.health_port, sink.live, sink.ready):
+        sink.run()
+
+
+@app.command()
+def status(config: Config = None) -> None:
+    """How many documents are where, the lag, and gaps."""
+    settings = _load(config)
+    connection = _middle(settings)
+    with transaction(connection) as cursor:
+        typer.echo("snapshot: " + ("complete" if ledger.ready(cursor) else "not complete, nothing is planned yet"))
+        for (type_, state), count in ledger.counts(cursor).items():
+            typer.echo(f"{type_:20} {state:10} {count:8}")
+        for gap in evidence.open_gaps(cursor):
+            where = f"{gap.partition.topic} [{gap.partition.number}]"
+            typer.echo(f"gap ({gap.cause}): {where} offsets {gap.range.start} to {gap.range.until - 1}")
+    lag = sum(part.lag for part in _group(settings).show(_evidence(connection, _group(settings).partitions())))
+    typer.echo(f"lag: {lag} offsets")
+
+
+@app.command()
+def held(config: Config = None) -> None:
+    """Each document that waits for someone: why, and what to do."""
+    with transaction(_middle(_load(config))) as cursor:
+        found = ledger.held(cursor)
+    for one in found:
+        since = f"{one.since:%Y-%m-%d %H:%M}" if one.since else ""
+        typer.echo(f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}  {one.state} since {since}")
+        typer.echo(f"    {one.reason}\n    next: {one.next_step}")
+    typer.echo(f"{len(found)} held or waiting")
+
+
+@app.command()
+def retry(
+    type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
+    key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
+    every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
+    config: Config = None,
+) -> None:
+    """Looks at a held document again, or at all of them. Sends only what the rules allow."""
+    if every == bool(type_) or bool(type_) != bool(key):
+        raise SettingsError("say which document, or --all", "sink retry sales_order 17, or sink retry --all")
+    connection = _middle(_load(config))
+    with transaction(connection) as cursor:
+        count = ledger.retry(cursor, None if every else DocumentRef(type_, key))
+    if not count and not every:
+        raise SettingsError(f"there is no {type_} {key}", "`sink held` shows type and key")
+    typer.echo(f"{count} to be looked at again")
+
+
+@app.command()
+def reconcile(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for agreement before saying so.")] = 0.0,
+) -> None:
+    """Compares counts and money of shop and ERP. Exit code 1 when a difference is not explained."""
+    settings = _load(config)
+    until = time.monotonic() + wait
+    report = _reconciled(settings)
+    while not report.agrees and time.monotonic() < until:
+        time.sleep(0.5)
+        report = _reconciled(settings)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        for finding in report.findings:
+            typer.echo(f"{finding.result}: {finding.type} {finding.key}: {finding.detail} ({finding.difference:.2f})")
+        typer.echo(report.summary())
+    raise typer.Exit(0 if report.explained else ExitCode.FAILED)
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Looks at profile, middle layer, ERP, registry, topics and shop; says what mends each finding."""
+    settings = _load(config)
+    bad = 0
+    looks = {
+        "profile": lambda: _profile(settings),
+        "middle layer": lambda: _middle(settings).close(),
+        "ERP": lambda: _erp(settings).check(),
+        "registry": lambda: _registry(settings).check(),
+        "broker and topics": lambda: _topics_exist(settings),
+    }
+    for name, look in looks.items():
+        try:
+            look()
+            typer.echo(f"ok   {name}")
+        except (OrdertapError, StopError, RetryError) as error:
+            bad += 1
+            typer.echo(f"BAD  {name}: {error}")
+            if isinstance(error, StopError):
+                typer.echo(f"     mend: {error.next_step}")
+    raise typer.Exit(ExitCode.FAILED if bad else 0)
+
+
+@offsets_app.command("show")
+def offsets_show(config: Config = None) -> None:
+    """Committed, available and staged offsets per partition."""
+    settings = _load(config)
+    group = _group(settings)
+    for part in group.show(_evidence(_middle(settings), group.partitions())):
+        where = f"{part.partition.topic} [{part.partition.number}]"
+        typer.echo(
+            f"{where:50} committed {part.committed} of {part.low}..{part.high}, staged {part.staged}, lag {part.lag}"
+        )
+
+
+@offsets_app.command("reset")
+def offsets_reset(
+    to: Annotated[str, typer.Option(help="earliest, latest, or a time with its zone: 2026-11-23T08:00:00+01:00")],
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Moves where the sink resumes. Going back changes nothing in the ERP; going forward leaves a gap that is named."""
+    settings = _load(config)
+    group = _group(settings)
+    moves = group.plan(_target(to), _evidence(_middle(settings), group.partitions()))
+    for move in moves:
+        typer.echo(
+            f"{move.partition.topic} [{move.partition.number}]: {move.committed} → {move.target}: {move.effect.value}"
+        )
+    if execute:
+        group.reset(moves)
+    typer.echo("done" if execute else "nothing was changed; --execute does it")
+
+
+def _target(text: str) -> Literal["earliest", "latest"] | datetime:
+    if text == "earliest" or text == "latest":
+        return text  # type: ignore[return-value]
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"--to {text} is neither earliest, latest nor a time", "2026-11-23T08:00:00+01:00"
+        ) from None
+
+
+def _load(config: Path | None) -> Settings:
+    return load("sink", Settings, config)
+
+
+def _middle(settings: Settings) -> Connection:
+    connection = connect(settings.database_url.get_secret_value())
+    migrate(connection)
+    with transaction(connection) as cursor:
+        ledger.bind(cursor, "shop", settings.shop, "shop")
+    return connection
+
+
+def _profile(settings: Settings) -> Profile:
+    return load_profile(settings.profile)
+
+
+def _erp(settings: Settings) -> SqlErp:
+    mapping = load_mapping(Path(settings.erp.mapping))
+    return SqlErp(settings.erp.url.get_secret_value(), mapping, settings.erp.timeout_seconds, settings.workers + 1)
+
+
+def _registry(settings: Settings):  # type: ignore[no-untyped-def]
+    options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
+    return open_registry(settings.schema_registry_url, options)
+
+
+def _kafka(settings: Settings) -> dict[str, str]:
+    return {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
+
+
+def _topics(settings: Settings) -> list[str]:
+    return topic_names(settings.topic_prefix, _profile(settings).tables)
+
+
+def _group(settings: Settings) -> GroupOffsets:
+    return GroupOffsets(_kafka(settings), settings.group, _topics(settings))
+
+
+def _topics_exist(settings: Settings) -> None:
+    found = {partition.topic for partition in _group(settings).partitions()}
+    missing = sorted(set(_topics(settings)) - found)
+    if missing:
+        raise UnavailableError(f"Kafka has no topic {', '.join(missing)}", "`capture init` makes them")
+
+
+def _evidence(connection: Connection, partitions: Sequence[Partition]) -> Mapping[Partition, Seen]:
+    with transaction(connection) as cursor:
+        return evidence.load(cursor, partitions)
+
+
+def _other_ids(connection: Connection, partitions: Sequence[Partition]) -> set[str]:
+    with transaction(connection) as cursor:
+        return evidence.other_ids(cursor, partitions)
+
+
+def _parts(settings: Settings) -> Parts:
+    profile, erp = _profile(settings), _erp(settings)
+    policy = Policy(settings.prices_owner, settings.order_deleted)
+    rules = Rules(
+        settings.shop, policy, settings.mode == "apply", settings.customers, settings.collective_account,
+        settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
+        settings.settle_seconds, settings.recheck_seconds, settings.lease_seconds,
+    )  # fmt: skip
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    properties = {**_kafka(settings), "group.id": settings.group}
+    return Parts(
+        connect=lambda: connect(settings.database_url.get_secret_value()),
+        consumer=lambda connection: ShopConsumer(
+            properties, _topics(settings), lambda p: _evidence(connection, p), lambda p: _other_ids(connection, p)
+        ),
+        reader=RecordReader(_registry(settings)),
+        staging=Staging(settings.shop, profile, ledger.mark),
+        worker=lambda connection, number: Worker(connection, profile, erp, rules, f"{owner}:{number}"),
+        topic_prefix=settings.topic_prefix,
+        workers=settings.workers,
+        require_snapshot=settings.require_snapshot,
+    )
+
+
+def _reconciled(settings: Settings) -> Report:
+    middle, erp = _middle(settings), _erp(settings)
+    shop = connect(settings.shop_url.get_secret_value(), "the shop") if settings.shop_url else None
+    try:
+        return compare(middle, shop, settings.shop, _profile(settings), erp, settings.customers == "collective")
+    finally:
+        middle.close()
+        erp.close()
+        if shop is not None:
+            shop.close()
+
+
+def main() -> None:
+    """The console script: errors that a user can mend are printed once, without a stack trace."""
+    try:
+        app()
+    except OrdertapError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except StopError as error:
+        print(f"{error.reason}\n  next: {error.next_step}", file=sys.stderr)
+        sys.exit(ExitCode.CONFIG)
+    except RetryError as error:
+        print(f"{error}\n  next: check that the ERP runs and can be reached", file=sys.stderr)
+        sys.exit(ExitCode.UNAVAILABLE)
+
+
+if __name__ == "__main__":
+    main()
