@@ -89,7 +89,7 @@ class Watcher:
         """Whether the shop's log up to here is in Kafka."""
         rows = _rows(
             self._shop,
-            f"SELECT confirmed_flush_lsn >= %s::pg_lsn {_SLOT}",  # noqa: S608  (a constant)
+            f"SELECT confirmed_flush_lsn >= %s::pg_lsn {_SLOT}",
             lsn,
         )
         return bool(rows and rows[0][0])

