@@ -55,12 +55,13 @@ class Server(NamedTuple):
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
-        reason = str(error).strip().splitlines()[-1]
+        reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]  # not libpq's question
+        reason = reasons[-1] if reasons else "no reason given"
         where = f"PostgreSQL {self.host}:{self.port}, database {self.database}, user {self.user}"
         if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba", "permission denied")):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)
-        return UnavailableError(f"{where}: {reason}", "check that it runs and can be reached from here")
+        return UnavailableError(f"{where}: {reason}", "check database_hostname and database_port, and that it runs")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from tests.proof.wal import Witness
 
 PUBLICATION = "ordertap"
 SETTLE_SECONDS = 120.0
+DRAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,21 @@ class Day:
                 cursor.execute(statement)
         finally:
             connection.close()
+
+
+def await_drained(program: Program, database: str, bootstrap_servers: str, prefix: str) -> None:
+    """Waits until the position in Kafka has passed the end of the log as it is now."""
+    connection = psycopg2.connect(database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+        row = cursor.fetchone()
+    connection.close()
+    assert row is not None
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while position(bootstrap_servers, prefix) < row[0]:
+        assert program.ended() is None, program.tail()
+        assert time.monotonic() < deadline, f"not drained in {DRAIN_SECONDS:.0f} s:\n{program.tail()}"
+        time.sleep(0.3)
 
 
 def position(bootstrap_servers: str, prefix: str) -> int:

@@ -10,13 +10,11 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.day import position
+from tests.faults.day import await_drained
 from tests.faults.workload import SCHEMA, TABLES, Workload, prefill
 from tests.programs import Program, write_settings
 from tests.proof.verdict import Verdict, judge
 from tests.proof.wal import Witness
-
-DRAIN_SECONDS = 60.0
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -33,7 +31,7 @@ def test_every_change_once_through_kills(
     finally:
         workload.finish()
     try:
-        _await_drained(program, database, kafka.bootstrap_servers, prefix)
+        await_drained(program, database, kafka.bootstrap_servers, prefix)
     finally:
         program.stop()
     _assert_sound(judge(witness, kafka.bootstrap_servers, _registry(tmp_path), prefix, TABLES))
@@ -50,7 +48,7 @@ def test_large_transactions_stream_through_kills(
     program = Program("capture", config, tmp_path / "capture.log")
     program.start()
     try:
-        _await_drained(program, database, kafka.bootstrap_servers, prefix)
+        await_drained(program, database, kafka.bootstrap_servers, prefix)
         connection = psycopg2.connect(database)
         with connection, connection.cursor() as cursor:
             cursor.execute("INSERT INTO items SELECT n, 'item', 1, now(), 'b' FROM generate_series(1, 30000) n")
@@ -63,7 +61,7 @@ def test_large_transactions_stream_through_kills(
             time.sleep(seconds)
             program.kill()
             program.start()
-        _await_drained(program, database, kafka.bootstrap_servers, prefix)
+        await_drained(program, database, kafka.bootstrap_servers, prefix)
     finally:
         program.stop()
     _assert_sound(judge(witness, kafka.bootstrap_servers, _registry(tmp_path), prefix, TABLES))
@@ -113,21 +111,6 @@ def _run_and_kill(program: Program, chance: random.Random, kills: int) -> None:
         assert program.ended() is None, program.tail()
         program.kill()
     program.start()
-
-
-def _await_drained(program: Program, database: str, bootstrap_servers: str, prefix: str) -> None:
-    """Waits until the position in Kafka has passed the end of the log as it is now."""
-    connection = psycopg2.connect(database)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        row = cursor.fetchone()
-    connection.close()
-    assert row is not None
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while position(bootstrap_servers, prefix) < row[0]:
-        assert program.ended() is None, program.tail()
-        assert time.monotonic() < deadline, f"not drained in {DRAIN_SECONDS:.0f} s:\n{program.tail()}"
-        time.sleep(0.3)
 
 
 def _assert_sound(verdict: Verdict) -> None:
