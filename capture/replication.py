@@ -55,7 +55,7 @@ class Server(NamedTuple):
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
-        reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]  # not libpq's question
+        reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
         where = f"PostgreSQL {self.host}:{self.port}, database {self.database}, user {self.user}"
         if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba", "permission denied")):

@@ -23,7 +23,7 @@ def connect(url: str, what: str = "the middle layer") -> Connection:
     try:
         connection = psycopg2.connect(url, connect_timeout=10, application_name="ordertap sink")
     except psycopg2.OperationalError as error:
-        reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]  # not libpq's question
+        reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
         if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba")):
             raise SettingsError(f"{what}: {reason}", "check its URL in the settings") from None
