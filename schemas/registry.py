@@ -62,6 +62,10 @@ class Registry(Protocol):
         """The schema of an id."""
         ...
 
+    def latest(self, subject: str) -> Schema | None:
+        """The newest schema of a subject, None when it has none yet; asked anew each time."""
+        ...
+
     def check(self) -> None:
         """Raises as above unless the registry answers."""
         ...
@@ -135,6 +139,16 @@ class FolderRegistry:
             except ValueError:
                 raise DataError(f"{path} is not JSON") from None
         return self._schemas[schema_id]
+
+    def latest(self, subject: str) -> Schema | None:
+        """As Registry says."""
+        try:
+            listed = (self._folder / "subjects" / subject.replace("/", "%2F")).read_text("utf-8").split()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from None
+        return self.schema(int(listed[-1])) if listed else None
 
     def check(self) -> None:
         """As Registry says: the folder can be written."""
@@ -221,6 +235,17 @@ class HttpRegistry:
             except (TypeError, ValueError):
                 raise DataError(f"schema {schema_id} of {self._url} is not Avro") from None
         return self._schemas[schema_id]
+
+    def latest(self, subject: str) -> Schema | None:
+        """As Registry says."""
+        with self._answering(subject):
+            try:
+                schema_id = self._client.get_latest_version(subject).schema_id
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404:
+                    return None
+                raise
+        return None if schema_id is None else self.schema(schema_id)
 
     def check(self) -> None:
         """As Registry says."""

@@ -246,7 +246,7 @@ class ShopConsumer:
             self._position.pop((partition.topic, partition.partition), None)
 
     def _restart(self, partitions: list[TopicPartition]) -> None:
-        """Starts these partitions as if newly assigned; the others go on. librdkafka cannot seek one that has failed."""
+        """Starts these partitions as if newly assigned; the others go on. librdkafka cannot seek a failed one."""
         starts = _kafka(self._starts, partitions)
         new = {(start.topic, start.partition) for start in starts}
         others = [TopicPartition(*place, at) for place, at in self._position.items() if place not in new]
@@ -277,7 +277,12 @@ class ShopConsumer:
 def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
     """The topics of these tables and of the transactions and notifications of a prefix."""
     parts = [*tables, "transaction", "notification"]
-    return [re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{part}") for part in parts]
+    return [topic_name(prefix, part) for part in parts]
+
+
+def topic_name(prefix: str, name: str) -> str:
+    """The topic of a table, with `_` for what Kafka does not take in a name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{name}")
 
 
 _DEFAULTS: Final = {

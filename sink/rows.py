@@ -171,7 +171,7 @@ class StagedRow:
         else:
             self.unseen -= set(change.values)
             # What is kept is as old as the row was: a change between the two, if it comes late, knows it better.
-            self.filled |= {name: self.stamp for name in missing - self.unseen - self.filled.keys()}
+            self.filled |= dict.fromkeys(missing - self.unseen - self.filled.keys(), self.stamp)
         self.values.update(change.values)
         self.filled = {name: stamp for name, stamp in self.filled.items() if name in missing}
         self.stamp, self.deleted = change.stamp, False

@@ -17,9 +17,10 @@ import structlog
 from schemas import change
 from schemas.change import Change, SnapshotNotice, Stamp, TransactionEnd
 from schemas.errors import DataError
-from schemas.reader import RecordError, RecordReader
+from schemas.reader import RecordError, RecordReader, row_reader
+from schemas.registry import Registry
 from sink import blocked, evidence, inbox, snapshots, touches
-from sink.consumer import Batch, Record
+from sink.consumer import Batch, Record, topic_name
 from sink.database import Connection, Cursor, transaction
 from sink.evidence import Gap, Partition, Range, Seen
 from sink.ledger import DocumentRef
@@ -63,9 +64,20 @@ class Staged:
 
 
 class Staging:
-    """Stages the records of a shop by its profile. `mark` is the ledger's; it is called inside the transaction."""
+    """Stages the records of a shop by its profile.
 
-    def __init__(self, shop: str, profile: Profile, mark: Callable[[Cursor, Mapping[DocumentRef, str]], None]) -> None:
+    `mark` is the ledger's; it is called inside the transaction. `columns` says what columns a table has of which no
+    record came yet (`registered_columns`), so that a profile's SQL runs on an empty table, too.
+    """
+
+    def __init__(
+        self,
+        shop: str,
+        profile: Profile,
+        mark: Callable[[Cursor, Mapping[DocumentRef, str]], None],
+        columns: Callable[[str], Mapping[str, str]] = lambda _table: {},
+    ) -> None:
+        self._columns = columns
         self._profile = profile
         self._names = frozenset(profile.tables)
         self._mark = mark
@@ -76,7 +88,12 @@ class Staging:
         """Makes the shop's schema with the views. Call once before the first batch."""
         with transaction(connection) as cursor:
             cursor.execute(_LOCK)
-            self._tables.declare(cursor, self._profile.columns)
+            self._declare(cursor)
+
+    def _declare(self, cursor: Cursor) -> None:
+        """Empty views for the tables without a record, by the profile's own columns, else by the registered ones."""
+        empty = [name for name in self._profile.tables if self._tables.get(cursor, name) is None]
+        self._tables.declare(cursor, {name: self._profile.columns.get(name) or self._columns(name) for name in empty})
 
     def stage(self, connection: Connection, items: Sequence[Item], batch: Batch) -> Staged:
         """Stages items, of which `batch` says the offsets read; all or nothing.
@@ -104,6 +121,8 @@ class Staging:
         refs |= self._rows.apply(cursor, ready)
         refs |= self._block_parked(cursor, ready)
         done = snapshots.complete(cursor, self._tables, self._names)
+        if done:
+            self._declare(cursor)
         refs |= touches.every_document(cursor, self._profile, self._tables, done)
         now = {p: evidence.after(before.get(p), p, read) for p, read in batch.read.items()}
         for partition, offset in parked:
@@ -220,6 +239,16 @@ class Staging:
             blocked.block(cursor, found, f"gap:{entry.transaction_id}", reason)
             refs |= found
         return refs
+
+
+def registered_columns(registry: Registry, prefix: str) -> Callable[[str], Mapping[str, str]]:
+    """The columns of a table from the newest schema that capture registered; none where there is none yet."""
+
+    def columns(table: str) -> Mapping[str, str]:
+        schema = registry.latest(f"{topic_name(prefix, table)}-value")
+        return {} if schema is None else row_reader(schema).columns
+
+    return columns
 
 
 def decode(reader: RecordReader, records: Iterable[Record], prefix: str) -> list[Item]:

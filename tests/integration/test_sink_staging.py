@@ -8,12 +8,12 @@ import pytest
 
 from schemas.change import Change, Stamp, TransactionEnd
 from schemas.lsn import LSN
-from sink import blocked, inbox, snapshots
+from sink import blocked, inbox, ledger, snapshots
 from sink.consumer import Batch, Record
 from sink.database import transaction
 from sink.evidence import Partition, Range
 from sink.ledger import DocumentRef
-from sink.staging import Unreadable
+from sink.staging import Staging, Unreadable
 from tests.integration.sink_feed import COLUMNS, LINES, ORDERS, Shop, batch_of, completed
 
 ORDER = {
@@ -266,4 +266,12 @@ def test_values_keep_their_full_fidelity(shop: Shop, through_inbox: bool) -> Non
 def test_a_table_without_key_is_parked_and_the_rest_flows_on(shop: Shop) -> None:
     keyless: Change = shop.change("c", line(1), (100, 1), {LINES: 1}, LINES, key=None)
     assert shop.stage(keyless, shop.change("c", ORDER, (200, 1), {ORDERS: 1})).parked == 1
+    assert shop.orders() == [(17, "paid")]
+
+
+def test_a_table_without_rows_is_there_for_the_profiles_sql(shop: Shop) -> None:
+    staging = Staging("shop", shop.profile, ledger.mark, lambda table: COLUMNS[table])
+    shop.stage(completed("s1", {ORDERS: 0, LINES: 0}, 100), staging=staging)
+    assert shop.rows("SELECT o.total, l.sku FROM shop.orders o LEFT JOIN shop.order_lines l ON l.order_id = o.id") == []
+    shop.stage(shop.change("c", ORDER, (200, 1), {ORDERS: 1}), staging=staging)
     assert shop.orders() == [(17, "paid")]

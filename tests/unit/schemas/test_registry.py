@@ -171,3 +171,11 @@ def test_nobody_answers(ask: Callable[[Registry], object]) -> None:
 def test_an_option_that_the_client_does_not_know() -> None:
     with pytest.raises(SettingsError, match="schema_registry"):
         HttpRegistry("http://127.0.0.1:9", {"no.such.option": "1"})
+
+
+def test_the_latest_schema_of_a_subject_in_a_folder(tmp_path: Path) -> None:
+    registry = open_registry((tmp_path / "registry").as_uri())
+    assert registry.latest("shop.public.orders-value") is None
+    registry.register("shop.public.orders-value", {"type": "string"})
+    registry.register("shop.public.orders-value", {"type": "long"})
+    assert registry.latest("shop.public.orders-value") == {"type": "long"}
