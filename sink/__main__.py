@@ -16,7 +16,7 @@ import typer
 
 from schemas.errors import ExitCode, OrdertapError, SettingsError, UnavailableError
 from schemas.reader import RecordReader
-from schemas.registry import open_registry
+from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import evidence, ledger
@@ -221,7 +221,7 @@ def _erp(settings: Settings) -> SqlErp:
     return SqlErp(settings.erp.url.get_secret_value(), mapping, settings.erp.timeout_seconds, settings.workers + 1)
 
 
-def _registry(settings: Settings):  # type: ignore[no-untyped-def]
+def _registry(settings: Settings) -> Registry:
     options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
     return open_registry(settings.schema_registry_url, options)
 

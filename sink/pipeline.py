@@ -183,7 +183,7 @@ class Sink:
             return False
         except StopError as error:
             self._circuit.stop(error)
-            log.error("applying stops, staging goes on", reason=error.reason, next=error.next_step)
+            log.warning("applying stops, staging goes on", reason=error.reason, next=error.next_step)
             return False
         if found:
             self._circuit.worked()

@@ -148,12 +148,7 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     if cancelled or observed.milestone is Milestone.CANCELLED:
         same = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", Decimal(0)) if same else ("cancelled on one side only", _amount(wanted))
-    names = [
-        name
-        for name in differing(
-            wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys()
-        )
-    ]
+    names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
     lines = [key for key in {*wanted.lines, *observed.record.lines} if not _same_line(wanted, observed.record, key)]
     if not names and not lines:
         return "", Decimal(0)

@@ -277,7 +277,8 @@ class Worker:
         made = from_json(intent["record"])
         columns: dict[str, Any] = {
             "intent": None, "reference": reference, "seen": intent["marked"], "state": "done", "number": _number(made),
-            "applied": intent["record"], "desired": intent["record"], "fingerprint": one.fingerprint or intent["fingerprint"],
+            "applied": intent["record"],
+            "desired": intent["record"], "fingerprint": one.fingerprint or intent["fingerprint"],
         }  # fmt: skip
         if intent["verb"] == "remove":
             # The key stays taken in the ERP: the same price, if it comes back, is a new one.
@@ -349,7 +350,7 @@ class Worker:
     def _backoff(self, one: Entry, error: RetryError) -> float:
         if isinstance(error, SlowDownError):
             return error.seconds
-        return min(_LONGEST_BACKOFF, 0.5 * 2 ** min(one.attempts, 12)) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+        return min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(one.attempts, 12)) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
 
 
 _CLEAR: Final[dict[str, Any]] = {

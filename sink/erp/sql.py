@@ -146,8 +146,11 @@ class SqlErp:
         self._mapping = mapping
         self._tables: dict[str, sa.Table] = {}
         try:
+            address = sa.make_url(url)
+            if address.drivername == "postgresql":  # which driver that means differs between releases of SQLAlchemy
+                address = address.set(drivername="postgresql+psycopg2")
             self._engine = sa.create_engine(
-                url, pool_pre_ping=True, pool_size=connections, connect_args=_limits(url, timeout)
+                address, pool_pre_ping=True, pool_size=connections, connect_args=_limits(url, timeout)
             )
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
             raise SettingsError("erp.url is not a database URL that is known here", "write postgresql://…") from None
@@ -160,7 +163,7 @@ class SqlErp:
         """Tables and columns of the mapping exist; gives the identity."""
         wrong = []
         for kind in ("customer", "order", "return", "refund", "price"):
-            document = self._mapping.of(kind)  # type: ignore[arg-type]
+            document = self._mapping.of(kind)
             wanted = {document.key, document.id, document.revision, document.reference, *document.fields.values()}
             wanted |= {document.status.column} if document.status else set()
             wrong += self._missing(document.table, wanted)
