@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -137,7 +137,7 @@ def check(config: Config = None) -> None:
     """Looks at profile, middle layer, ERP, registry, topics and shop; says what mends each finding."""
     settings = _load(config)
     bad = 0
-    looks = {
+    looks: dict[str, Callable[[], object]] = {
         "profile": lambda: _profile(settings),
         "middle layer": lambda: _middle(settings).close(),
         "ERP": lambda: _erp(settings).check(),

@@ -177,7 +177,8 @@ def _return_cap(desired: Record, order: Observed) -> Hold | None:
         back = sum((count for number, count in others.items() if number != desired.fields["number"]), Decimal(0))
         if quantity > sold - back:
             return Hold(
-                f"{name}: {quantity.normalize():f} come back, sold {sold.normalize():f}, back already {back.normalize():f}",
+                f"{name}: {quantity.normalize():f} come back, sold {sold.normalize():f}, "
+                f"back already {back.normalize():f}",
                 "compare the returns in shop and ERP, then `sink retry`",
             )
     return None

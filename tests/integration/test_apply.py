@@ -61,8 +61,10 @@ documents:
 """,
     "customer.sql": "SELECT DISTINCT customer AS key, 'registered' AS kind, 'Ann' AS name FROM orders"
     " WHERE customer = ANY (%(keys)s)",
-    "sales_order.sql": "SELECT id::text AS key, number, customer, placed_at, 'EUR' AS currency, status, true AS tax_included,"
-    " round(gross / 1.19, 2) AS net, gross - round(gross / 1.19, 2) AS tax, gross FROM orders WHERE id::text = ANY (%(keys)s)",
+    "sales_order.sql": "SELECT id::text AS key, number, customer, placed_at, 'EUR' AS currency,"
+    " status, true AS tax_included,"
+    " round(gross / 1.19, 2) AS net, gross - round(gross / 1.19, 2) AS tax, gross"
+    " FROM orders WHERE id::text = ANY (%(keys)s)",
     "sales_order.lines.sql": "SELECT id::text AS parent, 'l1' AS key, sku, quantity, gross / quantity AS unit_price,"
     " 19 AS tax_rate, round(gross / 1.19, 2) AS net, gross - round(gross / 1.19, 2) AS tax, gross"
     " FROM orders WHERE id::text = ANY (%(keys)s)",
