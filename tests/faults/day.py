@@ -35,6 +35,7 @@ class Result:
     kills: int
     erp: tuple[Finding, ...]
     difference: Decimal
+    held: str = ""
 
     def count(self, kind: str) -> int:
         """Findings of a kind, in Kafka and in the ERP."""
@@ -189,7 +190,8 @@ class Day:
             found, difference = check_erp(self.shop, self.erp)
         verdict = judge(self.witness, self._kafka.bootstrap_servers, self._registry, self.prefix, self._tables())
         self.witness.drop()
-        return Result(verdict, self.kills, tuple(found), difference)
+        held = run("sink", "held", config=self.config).stdout if found else ""
+        return Result(verdict, self.kills, tuple(found), difference, held)
 
     def erp_documents(self) -> dict[str, list[object]]:
         """Every row of the ERP as text, to compare before and after."""

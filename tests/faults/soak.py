@@ -38,6 +38,8 @@ def _soak(folder: Path, options: argparse.Namespace) -> int:
     print()
     for finding in (*result.verdict.findings[:40], *result.erp[:40]):
         print(f"{finding.kind}: {finding.text}")
+    if result.held:
+        print(result.held)
     print(result)
     return 0 if result.sound else 1
 

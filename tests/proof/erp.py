@@ -11,9 +11,8 @@ import psycopg2
 from tests.proof.rules import Finding
 
 _SHOP = {
-    "order": "SELECT number, net, tax, gross, CASE status::text WHEN 'cancelled' THEN 'cancelled' ELSE 'open' END "
-    "FROM orders o WHERE status <> 'pending' "
-    "AND (status <> 'cancelled' OR EXISTS (SELECT FROM payments p WHERE p.order_id = o.id))",
+    "order": "SELECT number, net, tax, gross FROM orders WHERE status NOT IN ('pending', 'cancelled')",
+    "cancelled order": "SELECT number FROM orders WHERE status = 'cancelled'",
     "return": "SELECT o.number || '/' || r.id, l.quantity FROM returns r JOIN orders o ON o.id = r.order_id "
     "JOIN LATERAL (SELECT sum(quantity) AS quantity FROM return_lines WHERE return_id = r.id) l ON true "
     "WHERE r.received_at IS NOT NULL",
@@ -27,8 +26,8 @@ _SHOP = {
 }
 _KEY = "split_part(shop_number, '-', 1) || '/' || regexp_replace(shop_number, '^.*[^0-9]', '')"
 _ERP = {
-    "order": "SELECT shop_number, net, tax, gross, CASE status WHEN 'cancelled' THEN 'cancelled' ELSE 'open' END "
-    "FROM orders",
+    "order": "SELECT shop_number, net, tax, gross FROM orders WHERE status <> 'cancelled'",
+    "cancelled order": "SELECT shop_number FROM orders WHERE status = 'cancelled'",
     "return": f"SELECT {_KEY}, l.quantity FROM returns r "
     "JOIN LATERAL (SELECT sum(quantity) AS quantity FROM return_lines WHERE return_id = r.id) l ON true",
     "refund": f"SELECT {_KEY}, gross FROM refunds",
@@ -43,7 +42,8 @@ def check_erp(shop_dsn: str, erp_dsn: str) -> tuple[list[Finding], Decimal]:
     difference = Decimal(0)
     for kind, statement in _SHOP.items():
         shop, erp = _rows(shop_dsn, statement), _rows(erp_dsn, _ERP[kind])
-        for row, missing in (shop - erp).items():
+        # Cancelled before the ERP has heard of it: it may stay away. A cancelled document keeps the figures it had.
+        for row, missing in (shop - erp).items() if kind != "cancelled order" else ():
             found.append(Finding("lost", f"{kind} {row[0]}: not in the ERP as the shop has it ({missing})"))
         for row, more in (erp - shop).items():
             found.append(Finding("double", f"{kind} {row[0]}: in the ERP beyond what the shop has ({more})"))

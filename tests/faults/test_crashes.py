@@ -1,0 +1,24 @@
+"""A simulated day with kill -9 of capture and sink at random moments: shop and ERP agree to the cent at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.day import Day
+from tests.programs import run
+
+SECONDS = 30.0
+SEED = 7
+
+
+def test_day_of_kills_ends_in_agreement(postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path) -> None:
+    day = Day(tmp_path, postgres, kafka, prefix, SEED)
+    result = day.run(SECONDS)
+    assert result.sound, f"{result}\n{result.verdict}\n{result.erp[:40]}\n{result.held}"
+    assert result.kills > 5
+    for program in (day.capture, day.sink):
+        assert "Traceback" not in program.log.read_text()
+    agreed = run("sink", "reconcile", config=day.config)
+    assert agreed.returncode == 0, agreed.stdout + agreed.stderr
+    assert "difference 0.00" in agreed.stdout
