@@ -6,4 +6,3 @@ SELECT r.id::text AS key, o.number || '-G' || r.id AS number, r.order_id::text A
   FROM returns r
   JOIN orders o ON o.id = r.order_id
  WHERE r.id = ANY (%(keys)s::bigint[])
-   AND r.refunded_at IS NOT NULL

@@ -4,4 +4,3 @@ SELECT r.id::text AS key, o.number || '-R' || r.id AS number, r.order_id::text A
   FROM returns r
   JOIN orders o ON o.id = r.order_id
  WHERE r.id = ANY (%(keys)s::bigint[])
-   AND r.received_at IS NOT NULL
