@@ -139,14 +139,32 @@ def renew(cursor: Cursor, held: Lease, seconds: float) -> None:
         raise LeaseLostError(held.unit)
 
 
-def release(cursor: Cursor, held: Lease) -> None:
-    """Gives the unit back, due when its next document is: at once where one was marked since it was read."""
+def prove(cursor: Cursor, held: Lease) -> None:
+    """The caller's transaction cannot commit without the lease, which is not extended; LeaseLostError."""
     cursor.execute(
-        "UPDATE ordertap.unit AS u SET owner = NULL, deadline = NULL, due_at ="
-        " (SELECT min(CASE WHEN d.seen < d.marked THEN clock_timestamp() ELSE d.next_try END)"
-        "  FROM ordertap.document AS d WHERE d.unit = u.unit)"
-        " WHERE unit = %s AND owner = %s AND epoch = %s",
+        "SELECT FROM ordertap.unit WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp()"
+        " FOR UPDATE",
         (held.unit, held.owner, held.epoch),
+    )
+    if cursor.rowcount != 1:
+        raise LeaseLostError(held.unit)
+
+
+def release(cursor: Cursor, held: Lease) -> None:
+    """Gives the unit back, due when its next document is: at once where one was marked since it was read.
+
+    Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
+    ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
+    """
+    cursor.execute(
+        "UPDATE ordertap.unit AS u SET owner = NULL, due_at = d.due_at,"
+        " deadline = CASE WHEN d.unsettled THEN u.deadline END"
+        " FROM (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
+        "  min(CASE WHEN seen < marked THEN clock_timestamp()"
+        "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
+        "  FROM ordertap.document WHERE unit = %s) AS d"
+        " WHERE u.unit = %s AND u.owner = %s AND u.epoch = %s",
+        (held.unit, held.unit, held.owner, held.epoch),
     )
 
 

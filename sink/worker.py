@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -13,7 +16,20 @@ from sink import accounts, ledger, totals
 from sink.build import Invalid, Missing, NotReady, build
 from sink.database import Connection, transaction
 from sink.documents import Customer, Document, Refund, ReturnOrder, SalesOrder
-from sink.erp import Command, Erp, HoldError, Key, Kind, Observed, Probe, Record, RetryError, SlowDownError, StopError
+from sink.erp import (
+    Command,
+    ConflictError,
+    Erp,
+    HoldError,
+    Key,
+    Kind,
+    Observed,
+    Probe,
+    Record,
+    RetryError,
+    SlowDownError,
+    StopError,
+)
 from sink.ledger import DocumentRef, Entry, Lease
 from sink.planner import Hold, Policy, plan
 from sink.profile import DocumentRule, Profile
@@ -57,18 +73,21 @@ class Worker:
         self._rules = rules
         self._owner = owner
         self._bound = False
+        self._held: Lease | None = None
 
     def step(self) -> bool:
         """Does what is to be done for one unit; False when none is due.
 
-        RetryError and StopError of the ERP come through: they concern all units, not this one; the unit stays due.
+        RetryError and StopError come through where the ERP as a whole cannot be used; the unit stays due. What
+        concerns one document alone is kept with it, and does not.
         """
         if not self._bound:
-            self._bind()
+            self.check()
         with transaction(self._connection) as cursor:
             held = ledger.lease(cursor, self._owner, self._rules.lease_seconds)
         if held is None:
             return False
+        self._held = held
         try:
             self._unit(held)
         except ledger.LeaseLostError:
@@ -80,8 +99,8 @@ class Worker:
                     ledger.release(cursor, held)
         return True
 
-    def _bind(self) -> None:
-        """The first ERP that this middle layer wrote to is the only one."""
+    def check(self) -> None:
+        """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
         identity = self._erp.check()
         try:
             with transaction(self._connection) as cursor:
@@ -94,15 +113,52 @@ class Worker:
         with transaction(self._connection) as cursor:
             found = ledger.entries(cursor, held.unit)
         found.sort(key=lambda one: (_ORDER[KIND_OF[self._rule(one).model]], len(one.ref.key), one.ref.key))
-        for one in found:
-            self._settle_intent(held, one)
+        if not all(self._tried(one, partial(self._settle_intent, held, one)) for one in found):
+            return
         built = self._build(found)
         for one in found:
-            try:
-                self._document(held, one, built[one.ref])
-            except RetryError as error:
-                self._keep(one, "retry", str(error), "the sink tries again by itself", None, self._backoff(one, error))
-                raise
+            if not self._tried(one, partial(self._document, held, one, built[one.ref])):
+                return
+
+    def _tried(self, one: Entry, act: Callable[[], None]) -> bool:
+        """False when nothing more may be sent for the unit, since nobody knows whether this document's call was done.
+
+        An error is written to the document, with a time to look again, so that the others get their turn.
+        """
+        try:
+            act()
+        except HoldError as error:
+            self._hold(one, Hold(error.reason, error.next_step, error.cause))
+        except StopError as error:
+            self._again(one, error.reason, error.next_step)
+            raise
+        except RetryError as error:
+            self._retry(one, error)
+        return one.intent is None
+
+    def _retry(self, one: Entry, error: RetryError) -> None:
+        """An outage is not the document's fault: it stays due and counts nothing."""
+        if self._reachable(error):
+            self._again(one, str(error))
+            return
+        with suppress(ledger.LeaseLostError):
+            self._keep(one, "retry", str(error), "the sink tries again by itself", None, 0.0)
+        raise error
+
+    def _again(self, one: Entry, reason: str, next_step: str = "the sink tries again by itself") -> None:
+        one.attempts += 1
+        again = min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(one.attempts, 12)) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+        self._keep(one, "retry", reason, next_step, None, again)
+
+    def _reachable(self, error: RetryError) -> bool:
+        """Whether a call failed for its document alone: then the ERP answers another question."""
+        if isinstance(error, ConflictError | SlowDownError):
+            return isinstance(error, ConflictError)
+        try:
+            self._erp.check()
+        except RetryError:
+            return False
+        return True
 
     def _rule(self, one: Entry) -> DocumentRule:
         return self._profile.documents[one.ref.type]
@@ -127,8 +183,6 @@ class Worker:
     def _document(self, held: Lease, one: Entry, built: Any) -> None:
         try:
             self._apply(held, one, built)
-        except HoldError as error:
-            self._hold(one, Hold(error.reason, error.next_step, error.cause))
         except _WaitsError as error:
             self._keep(one, "waits", f"waits for {error.ref}", f"see `sink held` for {error.ref}", error.ref, None)
 
@@ -266,10 +320,11 @@ class Worker:
         one.revision, one.intent = revision, intent
         try:
             done = self._erp.apply(command, Key(one.external(self._rules.shop), revision))
-        except HoldError:
+        except (HoldError, ConflictError):  # nothing was changed: there is no outcome to wait for
             with transaction(self._connection) as cursor:
                 ledger.renew(cursor, held, self._rules.lease_seconds)
                 ledger.save(cursor, one.ref, intent=None)
+            one.intent = None
             raise
         self._outcome(held, one, intent, done.reference)
 
@@ -302,7 +357,9 @@ class Worker:
         key = Key(one.external(self._rules.shop), one.intent["revision"])
         answer = self._erp.probe(made.kind, one.intent["verb"], key)
         if answer is Probe.UNCLEAR:
-            raise RetryError(f"the ERP cannot say whether {one.ref} was done")
+            raise HoldError(
+                f"the ERP cannot say whether a {one.intent['verb']} was done", "look it up there, then `sink retry`"
+            )
         if answer is Probe.DONE:
             observed = self._erp.observe(made.kind, key.external)
             self._outcome(held, one, one.intent, observed.reference if observed else one.reference or "")
@@ -328,8 +385,10 @@ class Worker:
         again: float | None, cause: str | None = None,
     ) -> None:  # fmt: skip
         """Writes where a document stands; what was marked since it was read stays due."""
-        attempts = one.attempts + 1 if state == "retry" else 0
+        attempts = one.attempts if state == "retry" else 0
+        assert self._held is not None  # noqa: S101  a document is looked at under a lease
         with transaction(self._connection) as cursor:
+            ledger.prove(cursor, self._held)
             ledger.save(
                 cursor, one.ref, state=state, reason=reason or None, next_step=next_step or None, waits_for=waits_for,
                 cause=cause or ("waits" if state == "waits" else None), attempts=attempts, seen=one.marked,
@@ -346,11 +405,6 @@ class Worker:
         type_, _, key = waits_for.partition(" ")
         other = ledger.entry(cursor, DocumentRef(type_, key))
         ledger.wait(cursor, one.ref, 0.0 if other and other.applied else self._rules.recheck_seconds)
-
-    def _backoff(self, one: Entry, error: RetryError) -> float:
-        if isinstance(error, SlowDownError):
-            return error.seconds
-        return min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(one.attempts, 12)) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
 
 
 _CLEAR: Final[dict[str, Any]] = {

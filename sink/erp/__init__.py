@@ -118,7 +118,8 @@ class Erp(Protocol):
         ...
 
     def apply(self, command: Command, key: Key) -> Done:
-        """Does the command, once. RetryError: nothing is known about the outcome; HoldError: the ERP refused it."""
+        """Does the command, once. RetryError: nothing is known about the outcome; ConflictError: nothing was changed,
+        since the document is not as it was when the command was planned; HoldError: the ERP refused it."""
         ...
 
     def figures(self, kind: Kind, prefix: str) -> Figures:
@@ -127,7 +128,11 @@ class Erp(Protocol):
 
 
 class RetryError(Exception):
-    """Outage or conflict: the same again later. The outcome of the call is not known."""
+    """The same again later. The outcome of the call is not known."""
+
+
+class ConflictError(RetryError):
+    """The document moved meanwhile: this call changed nothing, and is planned anew. The ERP itself can be used."""
 
 
 class SlowDownError(RetryError):

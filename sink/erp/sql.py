@@ -17,6 +17,7 @@ from sqlalchemy import exc
 from schemas.errors import SettingsError
 from sink.erp import (
     Command,
+    ConflictError,
     Done,
     Fields,
     Figures,
@@ -216,7 +217,7 @@ class SqlErp:
                 return self._change(connection, command, key)
         except (exc.IntegrityError, exc.DataError) as error:
             if self.observe(kind, key.external) is not None and command.verb == "create":
-                raise RetryError(f"the {kind} was made meanwhile") from None
+                raise ConflictError(f"the {kind} was made meanwhile") from None
             name = getattr(getattr(error.orig, "diag", None), "constraint_name", None) or type(error).__name__
             raise HoldError(
                 f"the ERP refused the {kind}: {name}",
@@ -263,9 +264,9 @@ class SqlErp:
         if int(row[2]) >= key.revision:
             if int(row[2]) == key.revision:
                 return Done(str(row[1]))
-            raise RetryError("a later command was done already")
+            raise ConflictError("a later command was done already")
         if command.expected and document.status and document.milestones.get(row[3]) is not command.expected:
-            raise RetryError("its state in the ERP changed meanwhile")
+            raise ConflictError("its state in the ERP changed meanwhile")
         values: dict[str, Any] = {document.revision: key.revision}
         if command.verb in ("cancel", "remove"):
             if document.status is None:

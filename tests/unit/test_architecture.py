@@ -22,7 +22,7 @@ KAFKA = {"capture": {"producer"}, "sink": {"consumer", "offsets"}, "schemas": {"
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {"metrics", "pipeline", "producer", "snapshot", "stream", "writer"},
-    "sink": {"consumer", "worker", "pipeline", "erp.sql"},
+    "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
 }
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
 READS_ENVIRONMENT = {"schemas": {"settings"}}

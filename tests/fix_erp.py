@@ -1,0 +1,156 @@
+"""A small shop as staged, its profile, and the reference ERP: what the tests of the applying half start from."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from deploy.embedded import Postgres
+from sink import ledger
+from sink.database import Connection, connect, migrate, transaction
+from sink.erp import Erp
+from sink.erp.sql import SqlErp, load_mapping
+from sink.ledger import DocumentRef
+from sink.planner import Policy
+from sink.profile import load_profile
+from sink.worker import Rules, Worker
+
+ROOT = Path(__file__).parents[1]
+ORDER, CUSTOMER = DocumentRef("sales_order", "1"), DocumentRef("customer", "7")
+RETURN, REFUND, PRICE = DocumentRef("return_order", "5"), DocumentRef("refund", "6"), DocumentRef("price", "A")
+UNITS = {
+    ORDER: "sales_order:1",
+    CUSTOMER: "customer:7",
+    RETURN: "sales_order:1",
+    REFUND: "sales_order:1",
+    PRICE: "price:A",
+}
+TABLES = """
+CREATE TABLE orders (id int, number text, customer text, placed_at timestamptz, status text, sku text, quantity numeric,
+                     gross numeric);
+CREATE TABLE returns (id int, order_id int, quantity numeric, refunded numeric);
+CREATE TABLE prices (sku text, amount numeric);
+INSERT INTO orders VALUES (1, 'S-1', '7', '2026-01-01T10:00Z', 'open', 'A', 2, 11.90)
+"""
+_NET = "round(gross / 1.19, 2) AS net, gross - round(gross / 1.19, 2) AS tax, gross"
+_REFUNDED = "round(refunded / 1.19, 2) AS net, refunded - round(refunded / 1.19, 2) AS tax, refunded AS gross"
+PROFILE = {
+    "profile.yaml": """
+tables: [public.orders, public.returns, public.prices]
+documents:
+  customer: {model: Customer, key: orders.customer, touched_by: [orders.customer]}
+  sales_order: {model: SalesOrder, key: orders.id, order: orders.id, touched_by: [orders.id]}
+  return_order: {model: ReturnOrder, key: returns.id, order: returns.order_id, touched_by: [returns.id]}
+  refund: {model: Refund, key: returns.id, order: returns.order_id, touched_by: [returns: id + 1]}
+  price: {model: Price, key: prices.sku, touched_by: [prices.sku]}
+""",
+    "customer.sql": "SELECT DISTINCT customer AS key, 'registered' AS kind, 'Ann' AS name FROM orders"
+    " WHERE customer = ANY (%(keys)s)",
+    "sales_order.sql": "SELECT id::text AS key, number, customer, placed_at, 'EUR' AS currency,"
+    f" status, true AS tax_included, {_NET} FROM orders WHERE id::text = ANY (%(keys)s)",
+    "sales_order.lines.sql": "SELECT id::text AS parent, 'l1' AS key, sku, quantity, gross / quantity AS unit_price,"
+    f" 19 AS tax_rate, {_NET} FROM orders WHERE id::text = ANY (%(keys)s)",
+    "sales_order.payments.sql": "SELECT id::text AS parent, 'p' AS key, 'card' AS means, gross AS amount FROM orders"
+    " WHERE id::text = ANY (%(keys)s)",
+    "return_order.sql": "SELECT id::text AS key, 'R-' || id AS number, order_id AS \"order\","
+    " '2026-01-05T10:00Z'::timestamptz AS returned_at FROM returns WHERE id::text = ANY (%(keys)s)",
+    "return_order.lines.sql": "SELECT id::text AS parent, 'r1' AS key, 'l1' AS order_line, quantity FROM returns"
+    " WHERE id::text = ANY (%(keys)s)",
+    "refund.sql": "SELECT (id + 1)::text AS key, 'F-' || id AS number, order_id AS \"order\", 'EUR' AS currency,"
+    " '2026-01-06T10:00Z'::timestamptz AS refunded_at, refunded AS gross FROM returns"
+    " WHERE (id + 1)::text = ANY (%(keys)s)",
+    "refund.components.sql": "SELECT (id + 1)::text AS parent, 'c1' AS key, 'line' AS kind, 'l1' AS order_line,"
+    f" 19 AS tax_rate, {_REFUNDED} FROM returns WHERE (id + 1)::text = ANY (%(keys)s)",
+    "price.sql": "SELECT sku AS key, sku, 'retail' AS price_list, 'EUR' AS currency, amount, true AS tax_included"
+    " FROM prices WHERE sku = ANY (%(keys)s)",
+}
+
+
+@pytest.fixture
+def erp_url(postgres: Postgres, new_database: Callable[[Postgres, str], str]) -> str:
+    """The reference ERP's database, with one item."""
+    url = new_database(postgres, "erp")
+    run(url, (ROOT / "deploy/erp/schema.sql").read_text())
+    run(url, "INSERT INTO company VALUES ('erp-1', 'Works'); INSERT INTO items VALUES ('A', 'a')")
+    return url
+
+
+@pytest.fixture
+def erp(erp_url: str) -> Iterator[SqlErp]:
+    """Its adapter."""
+    adapter = SqlErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def middle(database: str) -> Iterator[Connection]:
+    """The middle layer, with one order staged."""
+    connection = connect(database)
+    migrate(connection)
+    with transaction(connection) as cursor:
+        cursor.execute("CREATE SCHEMA shop; SET LOCAL search_path = shop")
+        cursor.execute(TABLES)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def profile_path(tmp_path: Path) -> str:
+    """The profile's folder."""
+    for name, text in PROFILE.items():
+        (tmp_path / name).write_text(text)
+    return f"{tmp_path}/"
+
+
+def run(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """One statement in a database."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def make_worker(middle: Connection, erp: Erp, profile_path: str, owner: str = "w1", settle: float = 0) -> Worker:
+    """A worker that sends."""
+    rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=settle)
+    return Worker(middle, load_profile(profile_path), erp, rules, owner)
+
+
+def mark(middle: Connection, *refs: DocumentRef) -> None:
+    """As staging does after a shop commit; without names: the order and its buyer."""
+    with transaction(middle) as cursor:
+        ledger.mark(cursor, {ref: UNITS[ref] for ref in refs or (ORDER, CUSTOMER)})
+
+
+def drain(worker: Worker) -> None:
+    """Until nothing is due."""
+    for _ in range(20):
+        if not worker.step():
+            return
+    raise AssertionError("it never comes to rest")
+
+
+def change(middle: Connection, statement: str) -> None:
+    """The shop's rows, as staged."""
+    with transaction(middle) as cursor:
+        cursor.execute(f"SET LOCAL search_path = shop; {statement}")
+
+
+def held(middle: Connection) -> list[str]:
+    """The reasons of what is held or waits."""
+    with transaction(middle) as cursor:
+        return [one.reason or "" for one in ledger.held(cursor)]
+
+
+def pass_deadlines(middle: Connection) -> None:
+    """As if the time of each unsettled call, and each rest, had passed."""
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE ordertap.unit SET deadline = clock_timestamp() WHERE deadline IS NOT NULL")
+        cursor.execute("UPDATE ordertap.document SET next_try = clock_timestamp() WHERE next_try IS NOT NULL")
+        cursor.execute("UPDATE ordertap.unit SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")

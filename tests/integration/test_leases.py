@@ -1,0 +1,196 @@
+"""What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sink import ledger
+from sink.database import Connection, connect, transaction
+from sink.erp import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
+from sink.erp.sql import SqlErp, load_mapping
+from sink.ledger import Lease
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    ROOT,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    run,
+)
+
+
+class Lossy(SqlErp):
+    """Does what it is told, or not, and then fails."""
+
+    failure: Exception | None = RetryError("the reply was lost")
+    done = True
+    away = False
+    calls = 0
+
+    def apply(self, command: Command, key: Key) -> Done:
+        self.calls += 1
+        done = super().apply(command, key) if self.done else Done("")
+        if self.failure is not None:
+            raise self.failure
+        return done
+
+    def check(self) -> str:
+        if self.away:
+            raise RetryError("away")
+        return super().check()
+
+
+@pytest.fixture
+def lossy(erp_url: str) -> Iterator[Lossy]:
+    adapter = Lossy(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def other(database: str, middle: Connection) -> Iterator[Connection]:
+    connection = connect(database)
+    yield connection
+    connection.close()
+
+
+def _lease(connection: Connection, owner: str, seconds: float = 60) -> Lease | None:
+    with transaction(connection) as cursor:
+        return ledger.lease(cursor, owner, seconds)
+
+
+def _value(connection: Connection, statement: str) -> object:
+    with transaction(connection) as cursor:
+        cursor.execute(statement)
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def _need_the_buyer(connection: Connection) -> None:
+    mark(connection, CUSTOMER)
+    with transaction(connection) as cursor:
+        ledger.need(cursor, CUSTOMER)
+
+
+def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
+    middle: Connection, other: Connection, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    _need_the_buyer(middle)
+    drain(make_worker(middle, lossy, profile_path))
+    assert _value(middle, "SELECT count(*) FROM ordertap.document WHERE intent IS NOT NULL") == 1
+    with transaction(middle) as cursor:
+        ledger.retry(cursor, None)
+    mark(middle, CUSTOMER)
+    assert _lease(other, "w2") is None, "neither a retry nor a new mark shortens it"
+    assert lossy.calls == 1
+    pass_deadlines(middle)
+    lossy.failure = None
+    mark(middle, ORDER)
+    drain(make_worker(other, lossy, profile_path, "w2"))
+    assert run(erp_url, "SELECT (SELECT count(*) FROM customers), (SELECT count(*) FROM orders)") == [(1, 1)]
+    assert _value(middle, "SELECT count(*) FROM ordertap.unit WHERE deadline IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize("failure", [HoldError("no", "mend"), ConflictError("moved")])
+def test_a_known_outcome_ends_the_lease_at_once(
+    middle: Connection, lossy: Lossy, profile_path: str, failure: Exception
+) -> None:
+    lossy.failure, lossy.done = failure, False
+    _need_the_buyer(middle)
+    drain(make_worker(middle, lossy, profile_path))
+    assert _value(middle, "SELECT count(*) FROM ordertap.unit WHERE deadline IS NOT NULL") == 0
+    assert _value(middle, "SELECT count(*) FROM ordertap.document WHERE intent IS NOT NULL") == 0
+
+
+def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) -> None:
+    mark(middle, ORDER)
+    lease = _lease(middle, "w1")
+    assert lease is not None
+    with transaction(middle) as cursor:
+        ledger.save(cursor, ORDER, intent={"verb": "create"}, seen=1, next_try=None)
+        ledger.release(cursor, lease)
+    assert _value(middle, "SELECT due_at <= clock_timestamp() FROM ordertap.unit") is True
+    assert _value(middle, "SELECT deadline > clock_timestamp() + interval '50 s' FROM ordertap.unit") is True
+    assert _value(middle, "SELECT owner FROM ordertap.unit") is None
+    assert _lease(middle, "w1") is None
+    pass_deadlines(middle)
+    assert _lease(middle, "w2") == Lease("sales_order:1", "w2", lease.epoch + 1)
+
+
+def test_release_of_settled_documents_ends_the_lease(middle: Connection) -> None:
+    mark(middle, ORDER)
+    lease = _lease(middle, "w1")
+    assert lease is not None
+    with transaction(middle) as cursor:
+        ledger.save(cursor, ORDER, seen=1)
+        ledger.release(cursor, lease)
+    assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap.unit") is True
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: Connection) -> None:
+    mark(middle, ORDER)
+    lease = _lease(middle, "w1", 0)
+    assert lease is not None
+    assert _lease(other, "w2") is not None
+    for proof in (ledger.prove, lambda cursor, held: ledger.renew(cursor, held, 60)):
+        with pytest.raises(ledger.LeaseLostError), transaction(middle) as cursor:
+            proof(cursor, lease)
+    with transaction(middle) as cursor:
+        ledger.release(cursor, lease)
+    assert _value(middle, "SELECT owner FROM ordertap.unit") == "w2"
+
+
+def test_one_documents_failure_is_its_own(middle: Connection, lossy: Lossy, profile_path: str) -> None:
+    """The ERP answers other questions: no outage is told, and the document rests longer each time."""
+    lossy.done = False
+    _need_the_buyer(middle)
+    worker = make_worker(middle, lossy, profile_path)
+    for _ in range(3):
+        drain(worker)
+        pass_deadlines(middle)
+    assert lossy.calls == 3
+    assert _value(middle, "SELECT attempts FROM ordertap.document WHERE type = 'customer'") == 3
+
+
+def test_an_outage_comes_through_and_counts_nothing(
+    middle: Connection, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    worker = make_worker(middle, lossy, profile_path)
+    worker.check()
+    mark(middle, CUSTOMER, ORDER)
+    lossy.away = True
+    with pytest.raises(RetryError):
+        drain(worker)
+    assert _value(middle, "SELECT max(attempts) FROM ordertap.document") == 0
+    lossy.away, lossy.failure = False, None
+    pass_deadlines(middle)
+    drain(worker)
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_a_stop_lets_the_next_unit_have_its_turn(middle: Connection, lossy: Lossy, profile_path: str) -> None:
+    lossy.failure, lossy.done = StopError("a state that the mapping does not know", "name it"), False
+    _need_the_buyer(middle)
+    worker = make_worker(middle, lossy, profile_path)
+    with pytest.raises(StopError):
+        worker.step()
+    assert _value(middle, "SELECT reason FROM ordertap.document") == "a state that the mapping does not know"
+    assert worker.step() is False, "it has a time to look again"
+
+
+def test_an_erp_that_cannot_say_holds_the_unit(middle: Connection, lossy: Lossy, profile_path: str) -> None:
+    class Unsure(Lossy):
+        def probe(self, kind: Kind, verb: str, key: Key) -> Probe:
+            return Probe.UNCLEAR
+
+    mark(middle, CUSTOMER, ORDER)
+    drain(make_worker(middle, lossy, profile_path))
+    pass_deadlines(middle)
+    lossy.__class__ = Unsure
+    calls = lossy.calls
+    drain(make_worker(middle, lossy, profile_path))
+    assert any("cannot say whether a create was done" in reason for reason in held(middle))
+    assert lossy.calls == calls
