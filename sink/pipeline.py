@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -25,6 +26,7 @@ STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged
 REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
 APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
 _IDLE = 0.2
+_SHORTEST_REST = 0.5
 _LONGEST_REST = 60.0
 
 
@@ -42,31 +44,44 @@ class Parts:
     require_snapshot: bool
 
 
+class Turn(Enum):
+    """What a thread may do now."""
+
+    WORK = "work"
+    TRY = "try"  # ask the ERP whether it can be used; nobody else does meanwhile
+    REST = "rest"
+
+
 class Circuit:
-    """One per ERP: while it cannot be used nobody calls it, but one that tries. Counts nothing against documents."""
+    """One per ERP: while it cannot be used nobody sends to it, and one thread at a time asks whether it can be again.
+
+    It asks also when no document is due, so that an outage ends when it ends and not with the next order. A stop ends
+    the same way, a minute apart: what a person has mended is found without a restart.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._until = 0.0
-        self._rest = 0.5
+        self._rest = _SHORTEST_REST
         self.reason = ""
         self.stopped = ""
         APPLYING.set(1)
 
-    def may_call(self) -> bool:
-        """Whether to take work now; after a rest the first to ask tries, the others wait for what it finds."""
+    def turn(self) -> Turn:
+        """After a rest the first to ask tries, the others wait for what it finds."""
         with self._lock:
-            if self.stopped or self._clock() < self._until:
-                return False
-            if self.reason:
-                self._until = self._clock() + self._rest
-            return True
+            if not self.reason and not self.stopped:
+                return Turn.WORK
+            if self._clock() < self._until:
+                return Turn.REST
+            self._until = self._clock() + _LONGEST_REST
+            return Turn.TRY
 
-    def worked(self) -> None:
-        """The ERP answered."""
+    def recovered(self) -> None:
+        """The ERP answered the one who tried."""
         with self._lock:
-            self._rest, self._until, self.reason = 0.5, 0.0, ""
+            self._rest, self._until, self.reason, self.stopped = _SHORTEST_REST, 0.0, "", ""
         APPLYING.set(1)
 
     def failed(self, error: RetryError) -> None:
@@ -80,17 +95,18 @@ class Circuit:
     def stop(self, error: StopError) -> None:
         """Nothing more until a person has mended it."""
         with self._lock:
-            self.stopped = f"{error.reason}; next: {error.next_step}"
+            self.stopped = f"{error.reason}; next: {error.next_step} (looked at again every minute)"
+            self._until = self._clock() + _LONGEST_REST
         APPLYING.set(0)
 
 
 class Sink:
     """A running sink: `run` ends when `stop` is set, or with the first error that a restart does not mend."""
 
-    def __init__(self, parts: Parts, stop: threading.Event) -> None:
+    def __init__(self, parts: Parts, stop: threading.Event, circuit: Circuit | None = None) -> None:
         self._parts = parts
         self._stop = stop
-        self._circuit = Circuit()
+        self._circuit = circuit or Circuit()
         self._failure: BaseException | None = None
         self._turned = time.monotonic()
         self._blocked = ""
@@ -169,14 +185,20 @@ class Sink:
                 if not begun:
                     with transaction(connection) as cursor:
                         begun = ledger.ready(cursor)
-                if not begun or not self._circuit.may_call() or not self._step(worker):
+                if not begun or not self._act(worker):
                     self._stop.wait(_IDLE)
         finally:
             connection.close()
 
-    def _step(self, worker: Worker) -> bool:
+    def _act(self, worker: Worker) -> bool:
+        """Whether something was done: then there may be more."""
+        turn = self._circuit.turn()
+        if turn is Turn.REST:
+            return False
         try:
-            found = worker.step()
+            if turn is Turn.WORK:
+                return worker.step()
+            worker.check()
         except RetryError as error:
             self._circuit.failed(error)
             log.warning("the ERP cannot be used now", reason=str(error))
@@ -185,6 +207,6 @@ class Sink:
             self._circuit.stop(error)
             log.warning("applying stops, staging goes on", reason=error.reason, next=error.next_step)
             return False
-        if found:
-            self._circuit.worked()
-        return found
+        self._circuit.recovered()
+        log.info("the ERP can be used again")
+        return True
