@@ -95,11 +95,13 @@ class Cluster:
         return True
 
     def last_value(self, topic: str, key: bytes, timeout: float = 30.0) -> bytes | None:
-        """The last committed value of a key in a one-partition topic, read to its end; None when there is none.
+        """The last committed value of a key in a one-partition topic, read to its end; None without topic or value.
 
         The last offset may be a commit marker, so the end is where `position()` reaches the high watermark; an open
         transaction of somebody else keeps the last stable offset below it, and is named after `timeout` seconds.
         """
+        if topic not in self.partitions():
+            return None
         end = self._end(topic, IsolationLevel.READ_UNCOMMITTED)
         deadline = time.monotonic() + timeout
         while self._end(topic, IsolationLevel.READ_COMMITTED) < end:

@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
+from capture.producer import Cluster
 from deploy.embedded import Kafka, Postgres
 from tests.programs import Program, run, write_settings
 from tests.proof.records import Record, changes, read_topics
@@ -64,14 +64,8 @@ class Shop:
 
     def position(self) -> dict[str, Any]:
         """The newest committed position, empty before the first."""
-        options = {"bootstrap.servers": self.bootstrap_servers, "group.id": "watch", "enable.partition.eof": True}
-        consumer = Consumer(options | {"isolation.level": "read_committed", "allow.auto.create.topics": False})
-        consumer.assign([TopicPartition(f"{self.prefix}.position", 0, 0)])
-        found: dict[str, Any] = {}
-        while (message := consumer.poll(2.0)) and not message.error():
-            found = json.loads(message.value() or b"{}")
-        consumer.close()
-        return found
+        value = Cluster(self.bootstrap_servers, {}).last_value(f"{self.prefix}.position", self.prefix.encode())
+        return json.loads(value) if value else {}
 
     def drain(self) -> None:
         """Waits until Kafka has all that the log has now."""
@@ -79,7 +73,7 @@ class Shop:
         self.until(lambda: self._reached(int(end)))
 
     def _reached(self, end: int) -> bool:
-        self.sql("SET LOCAL synchronous_commit = on", "SELECT txid_current()")  # an idle WAL writer flushes late
+        self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
         return bool(position) and snapshot.get("state") != "running" and position["end_lsn"] >= end
