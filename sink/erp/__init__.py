@@ -1,4 +1,4 @@
-"""What an ERP must be able to do. An adapter is one file here that passes tests/integration/erp_contract.py."""
+"""What an ERP must be able to do. An adapter is one file here that passes tests/integration/test_erp_contract.py."""
 
 from __future__ import annotations
 

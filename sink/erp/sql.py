@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -145,6 +146,7 @@ class SqlErp:
 
     def __init__(self, url: str, mapping: Mapped, timeout: float = 20.0, connections: int = 8) -> None:
         self._mapping = mapping
+        self._timeout = timeout
         self._tables: dict[str, sa.Table] = {}
         try:
             address = sa.make_url(url)
@@ -155,6 +157,9 @@ class SqlErp:
             )
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
             raise SettingsError("erp.url is not a database URL that is known here", "write postgresql://…") from None
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _own_transactions)
+            sa.event.listen(self._engine, "begin", _begin)
 
     def close(self) -> None:
         """Gives all connections back."""
@@ -211,10 +216,14 @@ class SqlErp:
         """One transaction; a constraint that refuses it leaves nothing behind."""
         kind = command.record.kind
         try:
-            with self._connection() as connection, connection.begin():
-                if command.verb == "create":
-                    return self._create(connection, command.record, key)
-                return self._change(connection, command, key)
+            with self._connection(write=True) as connection, connection.begin():
+                began = time.monotonic()
+                act = self._create if command.verb == "create" else self._change
+                done = act(connection, command, key)
+                # The database limits each statement; many together, or a process that was frozen, end here.
+                if time.monotonic() - began > self._timeout:
+                    raise RetryError(f"the {kind} took longer than {self._timeout:g} s")
+                return done
         except (exc.IntegrityError, exc.DataError) as error:
             if self.observe(kind, key.external) is not None and command.verb == "create":
                 raise ConflictError(f"the {kind} was made meanwhile") from None
@@ -235,7 +244,8 @@ class SqlErp:
             ).scalar_one()
             return Figures(self._observed(connection, kind, key.startswith(prefix, autoescape=True)), int(foreign))
 
-    def _create(self, connection: sa.Connection, record: Record, key: Key) -> Done:
+    def _create(self, connection: sa.Connection, command: Command, key: Key) -> Done:
+        record = command.record
         document, table = self._document(record.kind)
         values = _values(document.fields, record.fields, table)
         values |= {document.key: key.external, document.revision: key.revision}
@@ -400,34 +410,40 @@ class SqlErp:
         return document, self._table(document.table)
 
     def _missing(self, table: str, columns: set[str]) -> list[str]:
-        known = self._table(table).c.keys()
+        known = self._reflected(table).c.keys()
         return [f"{table}.{column}" for column in sorted(columns - set(known))]
 
     def _table(self, name: str) -> sa.Table:
         if name not in self._tables:
-            schema, _, plain = name.rpartition(".")
-            try:
-                with self._connection() as connection:
-                    table = sa.Table(
-                        plain, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False
-                    )
-            except exc.NoSuchTableError:
-                raise StopError(
-                    f"the ERP has no table {name}", "correct the mapping, or the rights of its user"
-                ) from None
-            if self._engine.dialect.name == "sqlite":
-                for column in table.columns:
-                    if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
-                        column.type = _ExactDecimal(column.type.scale or 0)
-            self._tables[name] = table
+            # Two threads may read it at once: all must use one object, else a query has the table in it twice.
+            self._tables.setdefault(name, self._reflected(name))
         return self._tables[name]
 
+    def _reflected(self, name: str) -> sa.Table:
+        """The table as it is in the ERP now."""
+        schema, _, plain = name.rpartition(".")
+        try:
+            with self._connection() as connection:
+                table = sa.Table(
+                    plain, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False
+                )
+        except exc.NoSuchTableError:
+            raise StopError(f"the ERP has no table {name}", "correct the mapping, or the rights of its user") from None
+        if self._engine.dialect.name == "sqlite":
+            for column in table.columns:
+                if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
+                    column.type = _ExactDecimal(column.type.scale or 0)
+        return table
+
     @contextmanager
-    def _connection(self) -> Iterator[sa.Connection]:
-        """A connection; the driver's errors become ours, never with values."""
+    def _connection(self, write: bool = False) -> Iterator[sa.Connection]:
+        """A connection; the driver's errors become ours, never with values. Reads see one moment (in SQLite always)."""
+        options: dict[str, Any] = {"ordertap_write": write}
+        if not write and self._engine.dialect.name in ("postgresql", "mysql", "mariadb"):
+            options["isolation_level"] = "REPEATABLE READ"
         try:
             with self._engine.connect() as connection:
-                yield connection
+                yield connection.execution_options(**options)
         except (exc.IntegrityError, exc.DataError, exc.NoSuchTableError):
             raise
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError) as error:
@@ -443,10 +459,24 @@ def _limits(url: str, timeout: float) -> dict[str, Any]:
     """How each driver is told to end a call by itself."""
     dialect = sa.make_url(url).get_backend_name()
     if dialect == "postgresql":
-        return {"connect_timeout": 10, "options": f"-c statement_timeout={int(timeout * 1000)}"}
+        limit = int(timeout * 1000)
+        settings = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
+        return {"connect_timeout": 10, "options": settings}
     if dialect in ("mysql", "mariadb"):
         return {"connect_timeout": 10, "read_timeout": int(timeout), "write_timeout": int(timeout)}
     return {"timeout": timeout}
+
+
+def _own_transactions(connection: Any, _: Any) -> None:
+    """SQLite: the driver begins a transaction too late, and foreign keys are not looked at unless asked."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    """SQLite: who is going to write waits for the other writer before reading, not after."""
+    write = connection.get_execution_options().get("ordertap_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _valid(document: Document, heads: sa.Table) -> sa.ColumnElement[bool]:
