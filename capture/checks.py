@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from capture.position import Position, SnapshotState
 from capture.replication import Slot, System
 from capture.stream import first_position
@@ -53,7 +51,7 @@ def repaired(position: Position | None, system: System, slot: str, settings: str
     """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
     generation = 1 if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
-    return replace(fresh, snapshot=SnapshotState("repair", "running"))
+    return fresh._replace(snapshot=SnapshotState("repair", "running"))
 
 
 def check_timeline(position: Position, system: System, history: str) -> None:

@@ -7,7 +7,6 @@ import gc
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -171,7 +170,7 @@ class Capture:
             tables = self._tables(leadership)
             if position is None or _unfinished(position):
                 position = position or self._beginning(system, slot)
-                position = replace(position, settings=plan.settings_hash)
+                position = position._replace(settings=plan.settings_hash)
                 position = self._first(
                     leadership, replication, published, tables, own, origin, position, committed, system
                 )
@@ -179,9 +178,9 @@ class Capture:
                 check_position(position, system, slot, plan.options.slot, plan.settings_hash)
                 if system.timeline != position.timeline:
                     check_timeline(position, system, replication.history(system.timeline))
-                position = replace(position, settings=plan.settings_hash, timeline=system.timeline)
-            committed.write((), replace(position, stopped_lsn=None))
-            self._stream(leadership, replication, producer, tables, own, origin, replace(position, stopped_lsn=None))
+                position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
+            committed.write((), position._replace(stopped_lsn=None))
+            self._stream(leadership, replication, producer, tables, own, origin, position._replace(stopped_lsn=None))
         finally:
             replication.close()
         self._note_stop(leadership, committed)
@@ -213,14 +212,14 @@ class Capture:
         plan = self._plan
         self._metrics.state = "snapshot"
         self._started = True
-        position = replace(position, system_identifier=system.identifier, timeline=system.timeline, stopped_lsn=None)
+        position = position._replace(system_identifier=system.identifier, timeline=system.timeline, stopped_lsn=None)
         if plan.snapshot_mode == "no_data":
-            committed.write((), replace(position, snapshot=SnapshotState("no_data", "running")))
+            committed.write((), position._replace(snapshot=SnapshotState("no_data", "running")))
             log.info("making the slot without a snapshot", slot=plan.options.slot)
             drop_slot(leadership.connection, plan.options.slot)
             point = replication.create_slot(plan.options.slot, self._stops)
-            return replace(
-                position, end_lsn=point.consistent_point, last_commit_lsn=point.consistent_point, snapshot=None
+            return position._replace(
+                end_lsn=point.consistent_point, last_commit_lsn=point.consistent_point, snapshot=None
             )
         source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
         return take_snapshot(source, published, tables, own, origin, position, committed, self._stops)
@@ -268,7 +267,7 @@ class Capture:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
         slot = _left(leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
-            committed.write((), replace(self._durable, stopped_lsn=slot.confirmed_flush_lsn))
+            committed.write((), self._durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
         log.info("stopped cleanly", lsn=str(self._durable.end_lsn))
 
 

@@ -6,15 +6,13 @@ Pure. JSON, so that an operator can read it with any console consumer.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(NamedTuple):
     """How far a large transaction has been written: its commit LSN, the last change's ordinal, and its counts."""
 
     commit_lsn: LSN
@@ -22,24 +20,21 @@ class Partial:
     size: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotState:
+class SnapshotState(NamedTuple):
     """The initial snapshot: `running` (to be begun again after a crash) or `completed`."""
 
     id: str
     state: Literal["running", "completed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(NamedTuple):
     """The last heartbeat that came back through the log: the process that wrote it, and its number."""
 
     run: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Everything before `end_lsn` is in Kafka.
 
     `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
@@ -61,7 +56,11 @@ class Position:
 
     def dump(self) -> bytes:
         """The value of the record."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        parts = {name: None if part is None else part._asdict() for name, part in self._parts()}
+        return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
+
+    def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | None], ...]:
+        return ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
 
 
 def parse_position(value: bytes) -> Position:
@@ -84,3 +83,12 @@ def parse_position(value: bytes) -> Position:
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
         ) from None
+
+
+def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
+    """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
+    try:
+        found = json.loads(content)
+        return Heartbeat(str(found["run"]), int(found["number"])) if found["slot"] == slot else None
+    except (ValueError, KeyError, TypeError):
+        return None

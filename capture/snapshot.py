@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import psycopg2.errors
@@ -87,11 +86,11 @@ def take_snapshot(
     reader = source.server.connect()
     try:
         state = SnapshotState(str(uuid.uuid4()), "running")
-        committed.write((), replace(position, snapshot=state))
+        committed.write((), position._replace(snapshot=state))
         drop_slot(reader, source.slot)
         log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
         point, exported = source.replication.create_slot(source.slot, stopping)
-        position = replace(position, end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
+        position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
         log.info("snapshot begins", snapshot=state.id, tables=len(names), consistent_point=str(point))
         stamp = Stamp(position.generation, point, 0)
         committed.write([own.snapshot(records.STARTED, stamp, state.id, names, _now_ms())], position)
@@ -105,7 +104,7 @@ def take_snapshot(
                 scanned = {"table": compiled.name, "rows_scanned": rows[compiled.name]}
                 notice = own.snapshot(records.TABLE_SCAN_COMPLETED, stamp, state.id, names, _now_ms(), **scanned)
                 copy.flush(notice)
-        position = replace(position, snapshot=SnapshotState(state.id, "completed"))
+        position = position._replace(snapshot=SnapshotState(state.id, "completed"))
         done = own.snapshot(records.COMPLETED, stamp, state.id, names, _now_ms(), rows=rows)
         committed.write([done], position)
         log.info("snapshot completed", snapshot=state.id, rows=sum(rows.values()))

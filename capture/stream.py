@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
@@ -16,7 +15,7 @@ from capture import pgoutput
 from capture.acknowledge import Acknowledger
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
-from capture.position import Heartbeat, Partial, Position
+from capture.position import Partial, Position, parse_heartbeat
 from capture.producer import Record
 from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
@@ -32,6 +31,7 @@ Result = TypeVar("Result")
 
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 _ROUND: Final = 256  # messages between two looks at the clock
+_GATHER: Final = 0.001  # seconds
 _DRAFT_OVERHEAD: Final = 200  # bytes of memory beside key and value, roughly
 
 
@@ -119,13 +119,21 @@ class Stream:
                 now = time.monotonic()
                 self._look_around(now)
                 if not self._read_round():
-                    pause = min(self._writer.wait_seconds(now), max(0.0, self._next_beat - now), 0.5)
-                    self._replication.wait(pause, self._writer.done_fd)
+                    self._pause(now)
             self._writer.flush(self._alive)
             self._replication.confirm(self._writer.durable.end_lsn, force=True)
             return self._writer.durable
         finally:
             self._aside.shutdown(wait=False)
+
+    def _pause(self, now: float) -> None:
+        """Nothing to read just now. While a Kafka transaction lingers, rows gather: they cost less by the dozen."""
+        lingering = self._writer.lingering(now)
+        if lingering > _GATHER:
+            time.sleep(_GATHER)
+        else:
+            pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
+            self._replication.wait(pause, self._writer.done_fd)
 
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
@@ -203,8 +211,8 @@ class Stream:
         self._metrics.source_time(transaction.commit_us)
         if transaction.skip == float("inf"):
             return
-        self._position = replace(
-            self._position, end_lsn=commit.end_lsn, last_commit_lsn=commit.commit_lsn, partial=None, stopped_lsn=None
+        self._position = self._position._replace(
+            end_lsn=commit.end_lsn, last_commit_lsn=commit.commit_lsn, partial=None, stopped_lsn=None
         )
         if transaction.size:
             self._writer.add(self._whole(transaction), self._position)
@@ -262,7 +270,7 @@ class Stream:
                 "capture repair --execute makes a new slot and reads the tables again",
             )
         self._metrics.heartbeat_back(beat.run == self._run_id)
-        self._position = replace(self._position, end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
+        self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], self._position)
 
     def _transaction(self) -> Transaction:
@@ -293,7 +301,7 @@ class Stream:
             log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
         transaction.streamed = True
         partial = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
-        self._writer.add(self._records(transaction, None), replace(self._position, partial=partial, stopped_lsn=None))
+        self._writer.add(self._records(transaction, None), self._position._replace(partial=partial, stopped_lsn=None))
         self._writer.flush(self._alive)
         transaction.drafts = []
         transaction.bytes = 0
@@ -310,27 +318,13 @@ class Stream:
         return records
 
     def _records(self, transaction: Transaction, size: dict[str, int] | None) -> list[Record]:
-        generation, commit_lsn = self._position.generation, transaction.commit_lsn
+        commit_lsn = transaction.commit_lsn
         whole = (TRANSACTION_HEADER, transaction_header(transaction.xid, commit_lsn, size))
+        stamp = stamp_header(Stamp(self._position.generation, commit_lsn, 0)).removesuffix(b"0") + b"%d"
         return [
-            Record(
-                topic,
-                partition,
-                key,
-                value,
-                [(STAMP_HEADER, stamp_header(Stamp(generation, commit_lsn, ordinal))), whole, *headers],
-            )
+            Record(topic, partition, key, value, [(STAMP_HEADER, stamp % ordinal), whole, *headers])
             for topic, partition, key, value, ordinal, headers in transaction.drafts
         ]
-
-
-def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
-    """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
-    try:
-        found = json.loads(content)
-        return Heartbeat(str(found["run"]), int(found["number"])) if found["slot"] == slot else None
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def keepalive_seconds(wal_sender_timeout: str) -> float:

@@ -77,10 +77,10 @@ class Writer:
         """Whether the reader should pause: as much waits as fits into the next Kafka transaction."""
         return self._waiting_changes >= self._limits.changes
 
-    def wait_seconds(self, now: float) -> float:
-        """How long the reader may sleep before `step` has something to do."""
+    def lingering(self, now: float) -> float:
+        """How long the open Kafka transaction still waits for more; 0 when none does."""
         if self._flight is not None or self._open is None:
-            return 1.0
+            return 0.0
         return max(0.0, self._opened_at + self._limits.linger - now)
 
     def step(self, now: float, force: bool = False) -> None:

@@ -6,6 +6,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from schemas.errors import DataError
@@ -139,7 +140,14 @@ def parse_stamp(value: bytes) -> Stamp:
 
 def transaction_header(xid: int, commit_lsn: int, size: Mapping[str, int] | None) -> bytes:
     """The value of `ordertap.transaction` of a streamed change; `size` None: the transaction streams through."""
-    return _compact({"id": f"{xid}:{int(commit_lsn)}", "size": None if size is None else dict(size)})
+    text = b"null" if size is None else _size_json(tuple(size.items()))
+    return b'{"id":"%d:%d","size":%s}' % (xid, commit_lsn, text)
+
+
+@lru_cache(1024)
+def _size_json(size: tuple[tuple[str, int], ...]) -> bytes:
+    """Most transactions of a shop have one of a few shapes."""
+    return _compact(dict(size))
 
 
 def snapshot_header(snapshot_id: str) -> bytes:

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import fastavro
@@ -62,12 +63,18 @@ class SourceOrigin(NamedTuple):
         return self._prefix(marker, b'[null,"', snapshot_us, _NULL, now_ns)
 
     def _prefix(self, marker: str, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
-        texts = [sized(text.encode()) for text in (self.version, "postgresql", self.prefix)]
-        head = b"".join(
-            (*texts, long_bytes(us // 1000), b"\x00", sized(marker.encode()), sized(self.database.encode()))
-        )
+        before, after = _constant_parts(self, marker)
+        head = b"".join((before, long_bytes(us // 1000), after))
         times = _some_longs(us, us * 1000)
         return SourcePrefix(head + _SOME, sequence, times, xid, _some_longs(now_ns // 10**6, now_ns // 1000, now_ns))
+
+
+@lru_cache(64)
+def _constant_parts(origin: SourceOrigin, marker: str) -> tuple[bytes, bytes]:
+    """What of `source` is the same for all transactions: before its ts_ms, and between that and `sequence`."""
+    names = (origin.version, "postgresql", origin.prefix)
+    before = b"".join(sized(name.encode()) for name in names)
+    return before, b"\x00" + sized(marker.encode()) + sized(origin.database.encode())
 
 
 def _some_longs(*numbers: int) -> bytes:

@@ -1,6 +1,5 @@
 """Every reason not to stream from a position, each with the repair; and the leads of the slot that are no loss."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def test_streams_when_all_is_as_we_left_it() -> None:
 
 
 def test_a_lead_of_the_slot_after_a_crash_is_no_loss() -> None:
-    check(position=replace(POSITION, stopped_lsn=None), slot=SLOT._replace(confirmed_flush_lsn=LSN(4000)))
+    check(position=POSITION._replace(stopped_lsn=None), slot=SLOT._replace(confirmed_flush_lsn=LSN(4000)))
 
 
 @pytest.mark.parametrize(
@@ -45,10 +44,10 @@ def test_stops_and_says_what_happened_and_how_to_repair(change: dict[str, Any], 
 
 
 def test_a_half_written_transaction_is_not_finished_with_other_settings() -> None:
-    half = replace(POSITION, settings="other", partial=Partial(LSN(2000), 5, {}))
+    half = POSITION._replace(settings="other", partial=Partial(LSN(2000), 5, {}))
     with pytest.raises(SettingsError, match="other settings"):
         check(position=half)
-    check(position=replace(half, partial=None))
+    check(position=half._replace(partial=None))
 
 
 HISTORY = "1\t0/7D0\tno recovery target specified\n\n2\t0/BB8\tbefore 2026\n"  # 2000, 3000
@@ -56,12 +55,12 @@ HISTORY = "1\t0/7D0\tno recovery target specified\n\n2\t0/BB8\tbefore 2026\n"  #
 
 @pytest.mark.parametrize(("timeline", "end"), [(1, 2000), (2, 3000)])
 def test_follows_a_promoted_standby_that_has_all_that_kafka_has(timeline: int, end: int) -> None:
-    check_timeline(replace(POSITION, timeline=timeline, end_lsn=LSN(end)), SYSTEM._replace(timeline=3), HISTORY)
+    check_timeline(POSITION._replace(timeline=timeline, end_lsn=LSN(end)), SYSTEM._replace(timeline=3), HISTORY)
 
 
 @pytest.mark.parametrize(("timeline", "end"), [(1, 2001), (2, 3001), (4, 1)])
 def test_stops_when_the_promoted_standby_lost_what_kafka_has(timeline: int, end: int) -> None:
-    position = replace(POSITION, timeline=timeline, end_lsn=LSN(end))
+    position = POSITION._replace(timeline=timeline, end_lsn=LSN(end))
     with pytest.raises(SettingsError, match="timeline") as caught:
         check_timeline(position, SYSTEM._replace(timeline=3), HISTORY)
     assert "capture repair --execute" in str(caught.value)

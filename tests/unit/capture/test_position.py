@@ -1,7 +1,6 @@
 """The position record: what it holds survives, what is not ours is refused."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -10,8 +9,7 @@ from schemas.errors import DataError
 from schemas.lsn import LSN
 
 PLAIN = Position(2, "7400000000000000001", 1, "ordertap", LSN(0x1_0000_0000), LSN(0xFFFF_FFF0), "abc")
-FULL = replace(
-    PLAIN,
+FULL = PLAIN._replace(
     partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}),
     snapshot=SnapshotState("a-b", "completed"),
     heartbeat=Heartbeat("run", 12),

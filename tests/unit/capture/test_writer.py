@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,7 @@ START = Position(1, "42", 1, "tap", LSN(100), LSN(90), "hash")
 
 
 def at(lsn: int) -> Position:
-    return replace(START, end_lsn=LSN(lsn))
+    return START._replace(end_lsn=LSN(lsn))
 
 
 def row(value: bytes) -> Record:
@@ -102,7 +101,7 @@ def test_lingers_and_then_commits(writer: Writer, producer: FakeProducer) -> Non
     producer.gate.set()
     writer.add([row(b"a")], at(200))
     now = time.monotonic()
-    assert 0.3 < writer.wait_seconds(now) <= 0.5
+    assert 0.3 < writer.lingering(now) <= 0.5
     writer.step(now + 0.6)
     assert positions(producer.transactions[0]) == [200]
 
