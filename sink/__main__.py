@@ -126,9 +126,7 @@ def reconcile(
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
-        for finding in report.findings:
-            typer.echo(f"{finding.result}: {finding.type} {finding.key}: {finding.detail} ({finding.difference:.2f})")
-        typer.echo(report.summary())
+        typer.echo("\n".join(report.lines()))
     raise typer.Exit(0 if report.explained else ExitCode.FAILED)
 
 
@@ -283,7 +281,8 @@ def _reconciled(settings: Settings) -> Report:
     middle, erp = _middle(settings), _erp(settings)
     shop = connect(settings.shop_url.get_secret_value(), "the shop") if settings.shop_url else None
     try:
-        return compare(middle, shop, settings.shop, _profile(settings), erp, settings.customers == "collective")
+        collective, prices = settings.customers == "collective", settings.prices_owner == "shop"
+        return compare(middle, shop, settings.shop, _profile(settings), erp, collective, prices)
     finally:
         middle.close()
         erp.close()

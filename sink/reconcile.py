@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from sink.build import Missing, NotReady, all_keys, build
+from sink import totals
+from sink.build import Invalid, Missing, NotReady, all_keys, build
 from sink.database import Connection, transaction
-from sink.documents import Document, SalesOrder
-from sink.erp import Erp, Kind, Milestone, Observed, Record
+from sink.documents import Document, Refund, ReturnOrder, SalesOrder
+from sink.erp import Erp, Fields, Kind, Milestone, Observed, Record
 from sink.planner import differing
 from sink.profile import Profile
 from sink.records import KIND_OF, record
 
-Class = Literal["agree", "in flight", "held", "ignored", "missing in the ERP", "in the ERP only", "differs"]
-EXPLAINED = ("agree", "in flight", "held", "ignored")
+Class = Literal[
+    "agree", "in flight", "held", "ignored", "planned", "missing in the ERP", "in the ERP only", "differs", "invalid"
+]
+EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "planned")
+_ZERO: Final = Decimal(0)
+Key = tuple[str, str]  # type and key of a document
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One document; `difference` is shop less ERP in money."""
+    """One document; `difference` is shop less ERP in money, or what moved between tax rates where the sum is right."""
 
     type: str
     key: str
     result: Class
     detail: str = ""
-    difference: Decimal = Decimal(0)
+    difference: Decimal = _ZERO
 
 
 @dataclass
 class Report:
-    """All of it. `agreed` counts documents per kind."""
+    """All of it. `agreed` counts documents per kind, `foreign` those of the ERP that no shop knows: typed in by hand.
+    Those belong to the ERP and are no difference; what they take back or refund of a shop's order is."""
 
     findings: list[Finding] = field(default_factory=list)
     agreed: Counter[str] = field(default_factory=Counter)
+    foreign: Counter[str] = field(default_factory=Counter)
 
     @property
     def difference(self) -> Decimal:
         """Money that differs, added without sign so that errors do not cancel out."""
-        return sum((abs(finding.difference) for finding in self.findings), Decimal(0))
+        return sum((abs(finding.difference) for finding in self.findings), _ZERO)
 
     @property
     def agrees(self) -> bool:
@@ -54,13 +61,22 @@ class Report:
         return all(finding.result in EXPLAINED for finding in self.findings)
 
     def summary(self) -> str:
-        """The one line for people."""
+        """The one line for people. `agree` is said only of all documents."""
         counted = f"{self.agreed['order']} orders, {self.agreed['return']} returns, {self.agreed['price']} prices"
         if self.agrees:
             return f"agree: {counted}, difference {self.difference:.2f}"
         classes = Counter(finding.result for finding in self.findings)
         parts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
-        return f"DISAGREE: {parts}; agreed {counted}, difference {self.difference:.2f}"
+        word = "not yet" if self.explained else "DISAGREE"
+        return f"{word}: {parts}; agreed {counted}, difference {self.difference:.2f}"
+
+    def lines(self) -> list[str]:
+        """For people; the summary is the last one."""
+        lines = [f"{one.result}: {one.type} {one.key}: {one.detail} ({one.difference:.2f})" for one in self.findings]
+        if self.foreign.total():
+            counted = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.foreign.items()) if count)
+            lines.append(f"typed in by hand in the ERP, and not compared: {counted}")
+        return [*lines, self.summary()]
 
     def to_json(self) -> dict[str, Any]:
         """For machines; amounts as text."""
@@ -68,75 +84,194 @@ class Report:
             "agrees": self.agrees,
             "explained": self.explained,
             "agreed": dict(self.agreed),
+            "foreign": dict(self.foreign),
             "difference": str(self.difference),
             "findings": [{**vars(finding), "difference": str(finding.difference)} for finding in self.findings],
         }
 
 
+class _Entry(NamedTuple):
+    """What the ledger says of a document."""
+
+    state: str
+    incarnation: int
+    needed: bool
+    dirty: bool
+    marked: int
+
+
 def reconcile(
-    middle: Connection, shop: Connection | None, name: str, profile: Profile, erp: Erp, collective: bool
+    middle: Connection,
+    shop: Connection | None,
+    name: str,
+    profile: Profile,
+    erp: Erp,
+    collective: bool,
+    compare_prices: bool = True,
 ) -> Report:
     """Compares. `shop`: the shop's own database, read-only; None: what is staged of it."""
+    before = _ledger(middle)
     desired = _desired(shop or middle, "public" if shop else name, profile)
-    with transaction(middle) as cursor:
-        cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked FROM ordertap.document")
-        entries = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
-    kinds: set[Kind] = {KIND_OF[rule.model] for rule in profile.documents.values()}
-    in_erp = {kind: dict(erp.figures(kind, f"{name}/").records) for kind in kinds}
-    report = Report()
+    figures = {kind: erp.figures(kind, f"{name}/") for kind in _kinds(profile, compare_prices)}
+    entries = {
+        ref: entry._replace(dirty=entry.dirty or ref not in before or before[ref].marked != entry.marked)
+        for ref, entry in _ledger(middle).items()
+    }
+    comparison = _Comparison(name, entries, {kind: dict(found.records) for kind, found in figures.items()}, collective)
+    comparison.report.foreign.update({kind: found.foreign for kind, found in figures.items()})
     for (type_, key), document in sorted(desired.items()):
-        kind = KIND_OF[type(document)]
-        state, incarnation, needed, dirty = entries.get((type_, key), ("due", 1, False, True))
-        observed = in_erp[kind].pop(f"{name}/{type_}/{key}/{incarnation}", None)
-        if kind == "customer" and observed is None and (collective or not needed):
-            continue
+        kind = KIND_OF[profile.documents[type_].model]
+        if kind in figures:
+            comparison.look((type_, key), kind, document)
+    comparison.orders(desired)
+    comparison.left_over()
+    return comparison.report
+
+
+class _Comparison:
+    """Fills a report; takes what it has seen out of `in_erp`."""
+
+    def __init__(
+        self, name: str, entries: Mapping[Key, _Entry], in_erp: dict[Kind, dict[str, Observed]], collective: bool
+    ) -> None:
+        self.report = Report()
+        self._name = name
+        self._entries = entries
+        self._in_erp = in_erp
+        self._collective = collective
+        self._kinds = frozenset(in_erp)
+        self._agreed_orders: dict[Key, Observed] = {}
+
+    def look(self, ref: Key, kind: Kind, document: Document | Invalid) -> None:
+        """Compares one document with the ERP's."""
+        entry = self._entries.get(ref)
+        external = f"{self._name}/{ref[0]}/{ref[1]}/{entry.incarnation if entry else 1}"
+        observed = self._in_erp[kind].pop(external, None)
+        if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
+            return
+        if isinstance(document, Invalid):
+            money = -_amount(observed.record) if observed else _ZERO
+            self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
+            return
         detail, money = _compare(document, observed)
-        if not detail:
-            report.agreed[kind] += 1
-        else:
-            result = _class(state, dirty, observed)
-            report.findings.append(Finding(type_, key, result, detail, money))
-    _left_over(report, in_erp, entries, name)
-    return report
+        if detail:
+            self._found(ref, "differs" if observed else "missing in the ERP", detail, money)
+            return
+        self.report.agreed[kind] += 1
+        if isinstance(document, SalesOrder) and document.status == "open" and observed is not None:
+            self._agreed_orders[ref] = observed
 
-
-def _left_over(
-    report: Report, in_erp: Mapping[Kind, Mapping[str, Observed]], entries: Mapping[Any, Any], name: str
-) -> None:
-    for kind, records in in_erp.items():
-        for external, observed in records.items():
-            if observed.milestone is Milestone.CANCELLED:
+    def orders(self, desired: Mapping[Key, Document | Invalid]) -> None:
+        """What remains of each order: goods sold less come back, and money given back, whoever booked it."""
+        goods, money, parts = _given_back(desired)
+        for ref, observed in sorted(self._agreed_orders.items()):
+            back = goods.get(ref[1], {}) if "return" in self._kinds else None
+            refunded = money.get(ref[1], _ZERO) if "refund" in self._kinds else None
+            detail, difference = _remains(observed, back, refunded)
+            if not detail:
                 continue
-            type_, key, _ = external.removeprefix(f"{name}/").split("/", 1)[0], external.split("/", 2)[2], None
-            key = key.rpartition("/")[0]
-            held = entries.get((type_, key), ("",))[0] == "held"
-            money = -_amount(observed.record)
-            result: Class = "held" if held else "in the ERP only"
-            report.findings.append(Finding(type_, key, result, f"{kind} {observed.reference}", money))
+            of_parts = [one for one in self.report.findings if (one.type, one.key) in parts.get(ref[1], ())]
+            reason = of_parts[0].result if of_parts else "differs"
+            self.report.agreed["order"] -= 1
+            self._found(ref, reason if reason in EXPLAINED else "differs", detail, difference)
+
+    def left_over(self) -> None:
+        """What the ERP has under our key and the shop has not."""
+        for kind, records in sorted(self._in_erp.items()):
+            for external, observed in records.items():
+                if observed.milestone is Milestone.CANCELLED:
+                    continue
+                type_, _, rest = external.removeprefix(f"{self._name}/").partition("/")
+                ref = (type_, rest.rpartition("/")[0])
+                entry = self._entries.get(ref)
+                gone = entry is not None and entry.state == "gone" and not entry.dirty
+                if gone and kind == "customer":
+                    continue  # the shop deletes buyers, the ERP's books keep them
+                detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
+                self._found(ref, "ignored" if gone else "in the ERP only", detail, -_amount(observed.record))
+
+    def _found(self, ref: Key, result: Class, detail: str, money: Decimal) -> None:
+        entry = self._entries.get(ref)
+        if entry is None:
+            detail += "; the sink has not heard of it"
+        self.report.findings.append(Finding(*ref, _explanation(entry) or result, detail, money))
 
 
-def _class(state: str, dirty: bool, observed: Observed | None) -> Class:
-    if state in ("held", "waits"):
+def _explanation(entry: _Entry | None) -> Class | None:
+    """Why a difference is no surprise. A document that the ledger does not know is one: it may be lost."""
+    if entry is None:
+        return None
+    if entry.state in ("held", "waits"):
         return "held"
-    if state == "ignored":
+    if entry.state == "ignored":
         return "ignored"
-    if dirty or state in ("due", "settling", "retry", "planned"):
+    if entry.dirty or entry.state in ("due", "settling", "retry"):
         return "in flight"
-    return "missing in the ERP" if observed is None else "differs"
+    return "planned" if entry.state == "planned" else None
 
 
-def _desired(connection: Connection, path: str, profile: Profile) -> dict[tuple[str, str], Document]:
-    found: dict[tuple[str, str], Document] = {}
+def _ledger(middle: Connection) -> dict[Key, _Entry]:
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM ordertap.document")
+        return {(row[0], row[1]): _Entry(*row[2:]) for row in cursor.fetchall()}
+
+
+def _kinds(profile: Profile, prices: bool) -> set[Kind]:
+    """Where the ERP owns the prices they carry no key of ours."""
+    kinds: set[Kind] = {KIND_OF[rule.model] for rule in profile.documents.values()}
+    return kinds if prices else kinds - {"price"}
+
+
+def _desired(connection: Connection, path: str, profile: Profile) -> dict[Key, Document | Invalid]:
+    found: dict[Key, Document | Invalid] = {}
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (path,))
         for name, rule in profile.documents.items():
             keys = all_keys(cursor, rule)
             for key, built in build(cursor, rule, keys).items():
-                if isinstance(built, (Missing, NotReady)):
-                    continue
-                if not isinstance(built, tuple):
+                if not isinstance(built, (Missing, NotReady)):
                     found[name, key] = built
     return found
+
+
+def _given_back(
+    desired: Mapping[Key, Document | Invalid],
+) -> tuple[dict[str, dict[str, Decimal]], dict[str, Decimal], dict[str, set[Key]]]:
+    """Per order: quantity that came back by line, money given back, and the documents that say so."""
+    goods: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    money: dict[str, Decimal] = defaultdict(Decimal)
+    parts: dict[str, set[Key]] = defaultdict(set)
+    for ref, document in desired.items():
+        if isinstance(document, ReturnOrder):
+            for line in document.lines:
+                goods[document.order][f"line:{line.order_line}"] += line.quantity
+        elif isinstance(document, Refund):
+            money[document.order] += document.gross
+        else:
+            continue
+        parts[document.order].add(ref)
+    return goods, money, parts
+
+
+def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Decimal | None) -> tuple[str, Decimal]:
+    """What differs of the order after returns and refunds; None: the shop does not know of them.
+
+    Its lines are known to be the same on both sides.
+    """
+    found = []
+    for line, sold in sorted(observed.record.lines.items()) if goods is not None else ():
+        quantity = _number(sold, "quantity")
+        ours = quantity - (goods or {}).get(line, _ZERO)
+        theirs = quantity - sum(observed.returned.get(line, {}).values())
+        if ours != theirs:
+            found.append(f"{line}: {ours.normalize():f} remain in the shop, {theirs.normalize():f} in the ERP")
+    difference = _ZERO
+    if money is not None:
+        refunded = sum(observed.refunded.values(), _ZERO)
+        difference = refunded - money
+        if difference:
+            found.append(f"{money} given back in the shop, {refunded} in the ERP")
+    return "; ".join(found), difference
 
 
 def _compare(document: Document, observed: Observed | None) -> tuple[str, Decimal]:
@@ -144,15 +279,35 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     wanted = record(document, {})
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
     if observed is None:
-        return ("", Decimal(0)) if cancelled else ("not in the ERP", _amount(wanted))
+        return ("", _ZERO) if cancelled else ("not in the ERP", _amount(wanted))
     if cancelled or observed.milestone is Milestone.CANCELLED:
         same = cancelled and observed.milestone is Milestone.CANCELLED
-        return ("", Decimal(0)) if same else ("cancelled on one side only", _amount(wanted))
+        return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
     names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
     lines = [key for key in {*wanted.lines, *observed.record.lines} if not _same_line(wanted, observed.record, key)]
+    rates, moved = _rates(document, observed.record) if isinstance(document, SalesOrder) else ([], _ZERO)
     if not names and not lines:
-        return "", Decimal(0)
-    return ", ".join([*names, *sorted(lines)]), _amount(wanted) - _amount(observed.record)
+        return "", _ZERO
+    return ", ".join([*names, *sorted(lines), *rates]), _amount(wanted) - _amount(observed.record) or moved
+
+
+def _rates(order: SalesOrder, in_erp: Record) -> tuple[list[str], Decimal]:
+    """Per tax rate whose net or tax differs: both sides; and how much gross is under a wrong rate."""
+    ours = totals.per_rate(order)
+    theirs: dict[Decimal, totals.Sums] = {}
+    for line in in_erp.lines.values():
+        rate = _number(line, "tax_rate")
+        added = totals.Sums(_number(line, "net"), _number(line, "tax"), _number(line, "gross"))
+        theirs[rate] = totals.total([theirs.get(rate, totals.Sums()), added])
+    found, moved = [], _ZERO
+    for rate in sorted({*ours, *theirs}):
+        one, other = ours.get(rate, totals.Sums()), theirs.get(rate, totals.Sums())
+        if one != other:
+            moved += abs(one.gross - other.gross)
+            found.append(
+                f"{rate.normalize():f} %: net {one.net} tax {one.tax}, the ERP net {other.net} tax {other.tax}"
+            )
+    return found, moved
 
 
 def _same_line(one: Record, other: Record, key: str) -> bool:
@@ -163,5 +318,9 @@ def _same_line(one: Record, other: Record, key: str) -> bool:
 
 
 def _amount(value: Record) -> Decimal:
-    found = value.fields.get("amount" if value.kind == "price" else "gross")
-    return found if isinstance(found, Decimal) else Decimal(0)
+    return _number(value.fields, "amount" if value.kind == "price" else "gross")
+
+
+def _number(fields: Fields, name: str) -> Decimal:
+    found = fields.get(name)
+    return found if isinstance(found, Decimal) else _ZERO

@@ -302,11 +302,14 @@ class Worker:
             self._keep(one, "planned", f"would {steps}", "set mode: apply", None, None, None)
             return
         for command in commands:
-            self._send(held, one, command)
+            self._send(held, one, command, observed.revision if observed else 0)
 
-    def _send(self, held: Lease, one: Entry, command: Command) -> None:
-        """Intent, call, outcome: each in a transaction that proves the lease."""
-        revision = one.revision + 1
+    def _send(self, held: Lease, one: Entry, command: Command, in_erp: int) -> None:
+        """Intent, call, outcome: each in a transaction that proves the lease.
+
+        A ledger from a backup counts from an older revision; the ERP would take the next ones for done already.
+        """
+        revision = max(one.revision, in_erp) + 1
         intent = {
             "verb": command.verb,
             "record": to_json(command.record),

@@ -1,0 +1,237 @@
+"""Differences made by hand, one of each class, on real databases: none is missed and none is called agreement."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from sink import ledger
+from sink.database import Connection, connect, transaction
+from sink.erp.sql import SqlErp
+from sink.profile import load_profile
+from sink.reconcile import Report, reconcile
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, REFUND, RETURN, TABLES, change, drain, make_worker, mark, run
+
+Compare = Callable[[], Report]
+AGREED = "agree: 1 orders, 1 returns, 1 prices, difference 0.00"
+
+
+@pytest.fixture
+def compare(middle: Connection, erp: SqlErp, profile_path: str) -> Compare:
+    """Shop and ERP agree in one order of 2 pieces, a return of 1 with its refund, a buyer and a price."""
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95); INSERT INTO prices VALUES ('A', 5.95)")
+    mark(middle, ORDER, CUSTOMER, RETURN, REFUND, PRICE)
+    drain(make_worker(middle, erp, profile_path))
+    return lambda: reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+
+
+def _found(report: Report) -> list[tuple[str, str, Decimal]]:
+    return [(one.type, one.result, one.difference) for one in report.findings]
+
+
+def _state(middle: Connection, type_: str, **columns: object) -> None:
+    sets = ", ".join(f"{name} = %s" for name in columns)
+    with transaction(middle) as cursor:
+        cursor.execute(f"UPDATE ordertap.document SET {sets} WHERE type = %s", (*columns.values(), type_))
+
+
+def test_agreement_is_said_in_one_line(compare: Compare) -> None:
+    report = compare()
+    assert report.lines() == [AGREED]
+    assert (report.agrees, report.explained) == (True, True)
+
+
+def test_missing_in_the_erp(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "DELETE FROM refunds")
+    run(erp_url, "DELETE FROM return_lines; DELETE FROM returns; DELETE FROM order_lines; DELETE FROM orders")
+    report = compare()
+    missing = "missing in the ERP"
+    assert _found(report) == [
+        ("refund", missing, Decimal("5.95")),
+        ("return_order", missing, Decimal(0)),
+        ("sales_order", missing, Decimal("11.90")),
+    ]
+    assert report.explained is False
+    assert report.summary() == (
+        "DISAGREE: 3 missing in the ERP; agreed 0 orders, 0 returns, 1 prices, difference 17.85"
+    )
+
+
+def test_in_the_erp_only(compare: Compare, middle: Connection) -> None:
+    """The shop's row is gone, and no delete of it ever came."""
+    change(middle, "DELETE FROM returns")
+    report = compare()
+    assert _found(report) == [
+        ("sales_order", "differs", Decimal("5.95")),
+        ("refund", "in the ERP only", Decimal("-5.95")),
+        ("return_order", "in the ERP only", Decimal(0)),
+    ]
+    assert report.explained is False
+
+
+def test_money_that_differs(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "UPDATE orders SET gross = gross - 0.01, net = net - 0.01")
+    run(erp_url, "UPDATE prices SET amount = 6")
+    report = compare()
+    assert _found(report) == [("price", "differs", Decimal("-0.05")), ("sales_order", "differs", Decimal("0.01"))]
+    assert report.findings[1].detail == "gross, net"
+    assert report.summary() == "DISAGREE: 2 differs; agreed 0 orders, 1 returns, 0 prices, difference 0.06"
+
+
+def test_a_line_under_another_tax_rate_differs_though_the_sums_are_right(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "UPDATE order_lines SET tax_rate = 7")
+    report = compare()
+    assert _found(report) == [("sales_order", "differs", Decimal("23.80"))]
+    assert "7 %: net 0 tax 0, the ERP net 10.00 tax 1.90" in report.findings[0].detail
+    assert "19 %: net 10.00 tax 1.90, the ERP net 0 tax 0" in report.findings[0].detail
+
+
+def test_goods_that_a_clerk_took_back_differ(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "INSERT INTO returns (order_id, shop_number, returned_at, status)"
+                 " SELECT id, 'by hand', now(), 'confirmed' FROM orders")  # fmt: skip
+    run(erp_url, "INSERT INTO return_lines (return_id, order_line_id, quantity)"
+                 " SELECT r.id, l.id, 1 FROM returns r, order_lines l WHERE r.external_key IS NULL")  # fmt: skip
+    report = compare()
+    assert [one.detail for one in report.findings] == ["line:l1: 1 remain in the shop, 0 in the ERP"]
+    assert report.lines()[-2:] == [
+        "typed in by hand in the ERP, and not compared: 1 returns",
+        "DISAGREE: 1 differs; agreed 0 orders, 1 returns, 1 prices, difference 0.00",
+    ]
+
+
+def test_money_that_a_clerk_gave_back_differs(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "INSERT INTO refunds (order_id, shop_number, currency, refunded_at, net, tax, gross, status)"
+                 " SELECT id, 'by hand', 'EUR', now(), 1, 0, 1, 'draft' FROM orders")  # fmt: skip
+    report = compare()
+    assert _found(report) == [("sales_order", "differs", Decimal("1.00"))]
+    assert report.findings[0].detail == "5.95 given back in the shop, 6.95 in the ERP"
+
+
+def test_documents_typed_in_by_hand_are_counted_and_no_difference(compare: Compare, erp_url: str) -> None:
+    run(erp_url, "INSERT INTO customers (account_number, name) VALUES ('7', 'Phone'), ('8', 'Desk')")
+    run(erp_url, "INSERT INTO prices (sku, price_list, currency, amount, tax_included, minimum_quantity, status)"
+                 " VALUES ('A', 'dealers', 'EUR', 1, false, 1, 'confirmed')")  # fmt: skip
+    report = compare()
+    assert report.lines() == ["typed in by hand in the ERP, and not compared: 2 customers, 1 prices", AGREED]
+    assert report.to_json()["foreign"]["customer"] == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "result"),
+    [("held", "held"), ("waits", "held"), ("ignored", "ignored"), ("settling", "in flight"), ("retry", "in flight"),
+     ("planned", "planned")],
+)  # fmt: skip
+def test_what_the_ledger_explains(compare: Compare, middle: Connection, erp_url: str, state: str, result: str) -> None:
+    run(erp_url, "UPDATE prices SET amount = 6")
+    _state(middle, "price", state=state)
+    report = compare()
+    assert [(one.result, one.difference) for one in report.findings] == [(result, Decimal("-0.05"))]
+    assert (report.explained, report.agrees) == (True, False)
+    assert report.summary() == f"not yet: 1 {result}; agreed 1 orders, 1 returns, 0 prices, difference 0.05"
+
+
+def test_in_flight_is_what_was_marked_and_not_looked_at(compare: Compare, middle: Connection) -> None:
+    change(middle, "UPDATE prices SET amount = 7")
+    assert compare().explained is False, "a change that nobody marked is lost"
+    mark(middle, PRICE)
+    report = compare()
+    assert _found(report) == [("price", "in flight", Decimal("1.05"))]
+    assert report.explained is True
+
+
+def test_a_mark_during_the_comparison_is_in_flight(
+    compare: Compare, middle: Connection, erp_url: str, monkeypatch: pytest.MonkeyPatch, erp: SqlErp
+) -> None:
+    """The shop was read before the commit, the ERP after it was carried over."""
+    figures = erp.figures
+
+    def meanwhile(kind: str, prefix: str) -> object:
+        if kind == "price":
+            with transaction(middle) as cursor:
+                cursor.execute(
+                    "UPDATE ordertap.document SET marked = marked + 1, seen = marked + 1 WHERE type = 'price'"
+                )
+            run(erp_url, "UPDATE prices SET amount = 7")
+        return figures(kind, prefix)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(erp, "figures", meanwhile)
+    assert [one.result for one in compare().findings] == ["in flight"]
+
+
+@pytest.mark.parametrize(("state", "result"), [("done", "invalid"), ("held", "held"), ("settling", "in flight")])
+def test_what_the_shop_cannot_say_is_never_skipped(
+    compare: Compare, middle: Connection, state: str, result: str
+) -> None:
+    change(middle, "UPDATE orders SET placed_at = NULL")
+    _state(middle, "sales_order", state=state)
+    report = compare()
+    order = next(one for one in report.findings if one.type == "sales_order")
+    assert (order.result, order.difference) == (result, Decimal("-11.90"))
+    assert "placed_at" in order.detail
+    assert report.explained is (result != "invalid")
+    assert report.agrees is False
+
+
+def test_an_order_that_never_reached_the_sink_is_missing(
+    compare: Compare, middle: Connection, erp: SqlErp, profile_path: str, database: str
+) -> None:
+    """Read from the shop itself, which has more than was staged."""
+    shop = connect(database)
+    with transaction(shop) as cursor:
+        cursor.execute(
+            TABLES.replace("CREATE TABLE ", "CREATE TABLE public.").replace("INTO orders", "INTO public.orders")
+        )
+        cursor.execute(
+            "INSERT INTO public.orders SELECT 2, 'S-2', '7', placed_at, status, sku, 1, 3.57 FROM public.orders"
+        )
+        cursor.execute("INSERT INTO public.returns SELECT * FROM shop.returns")
+        cursor.execute("INSERT INTO public.prices SELECT * FROM shop.prices")
+    report = reconcile(middle, shop, "shop", load_profile(profile_path), erp, collective=False)
+    shop.close()
+    assert _found(report) == [("sales_order", "missing in the ERP", Decimal("3.57"))]
+    assert report.findings[0].detail == "not in the ERP; the sink has not heard of it"
+
+
+def test_a_return_that_is_held_explains_its_order(
+    compare: Compare, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """More comes back than the ERP has left: the return is held, and the order's remainder is not a second riddle."""
+    change(middle, "UPDATE returns SET quantity = 2")
+    run(erp_url, "UPDATE returns SET status = 'invoiced'")
+    mark(middle, RETURN)
+    drain(make_worker(middle, erp, profile_path))
+    report = compare()
+    assert [(one.type, one.result) for one in report.findings] == [("return_order", "held"), ("sales_order", "held")]
+    assert report.explained is True
+
+
+def test_a_cancelled_order_agrees_with_a_cancelled_or_an_absent_one(
+    compare: Compare, middle: Connection, erp_url: str
+) -> None:
+    change(middle, "UPDATE orders SET status = 'cancelled'; DELETE FROM returns")
+    run(erp_url, "UPDATE returns SET status = 'cancelled'; UPDATE refunds SET status = 'cancelled'")
+    assert [one.detail for one in compare().findings] == ["cancelled on one side only"]
+    run(erp_url, "UPDATE orders SET status = 'cancelled'")
+    assert compare().summary() == "agree: 1 orders, 0 returns, 1 prices, difference 0.00"
+
+
+def test_prices_that_the_erp_owns_are_not_compared(
+    compare: Compare, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    run(erp_url, "DELETE FROM prices")
+    found = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False, compare_prices=False)
+    assert found.summary() == "agree: 1 orders, 1 returns, 0 prices, difference 0.00"
+
+
+def test_an_order_that_was_purged_and_kept_is_no_riddle(compare: Compare, middle: Connection) -> None:
+    change(middle, "DELETE FROM orders; DELETE FROM returns")
+    for type_ in ("sales_order", "return_order", "refund", "customer"):
+        _state(middle, type_, state="gone")
+    report = compare()
+    assert {(one.type, one.result) for one in report.findings} == {
+        ("sales_order", "ignored"), ("return_order", "ignored"), ("refund", "ignored")
+    }  # fmt: skip
+    assert report.explained is True
+    with transaction(middle) as cursor:
+        ledger.mark(cursor, {ORDER: "sales_order:1"})
+    assert ("sales_order", "in flight") in {(one.type, one.result) for one in compare().findings}
