@@ -420,15 +420,15 @@ class SqlErp:
         return self._tables[name]
 
     def _reflected(self, name: str) -> sa.Table:
-        """The table as it is in the ERP now."""
+        """The table as it is in the ERP now: its columns, and nothing of keys and indexes, which are the ERP's."""
         schema, _, plain = name.rpartition(".")
         try:
             with self._connection() as connection:
-                table = sa.Table(
-                    plain, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False
-                )
+                found = sa.inspect(connection).get_columns(plain, schema or None)
         except exc.NoSuchTableError:
             raise StopError(f"the ERP has no table {name}", "correct the mapping, or the rights of its user") from None
+        columns = [sa.Column(column["name"], column["type"]) for column in found]
+        table = sa.Table(plain, sa.MetaData(), *columns, schema=schema or None)
         if self._engine.dialect.name == "sqlite":
             for column in table.columns:
                 if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
@@ -450,9 +450,16 @@ class SqlErp:
             text = str(getattr(error, "orig", error))
             if any(word in text for word in ("authentication failed", "does not exist", "Access denied")):
                 raise StopError("the ERP's database refuses us", "check user, password and name in erp.url") from None
-            raise RetryError(f"the ERP's database: {type(error).__name__}") from None
+            raise RetryError(f"the ERP's database: {_reason(error)}") from None
         except exc.ProgrammingError as error:
             raise StopError(f"the ERP's database: {type(error.orig).__name__}", "check mapping and rights") from None
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """What the driver says of a connection that could not be made; a statement's error may show values."""
+    if isinstance(error, exc.DBAPIError) and error.statement is None and str(error.orig).strip():
+        return str(error.orig).strip().splitlines()[0]
+    return type(error).__name__
 
 
 def _limits(url: str, timeout: float) -> dict[str, Any]:
