@@ -41,7 +41,7 @@ _OTHER: Final = {
     "change return":      (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "change refund":      (SEND, POSTED,    POSTED,         POSTED,    POSTED,   POSTED, CLOSED, UNDONE),
     "change customer":    (SEND,) * 6 + (CLOSED, UNDONE),
-    "change price list":  (SEND,) * 6 + (CLOSED, SEND),
+    "change price list":  (SEND,) * 6 + (CLOSED, UNDONE),
     "remove price":       (SEND,) * 6 + (CLOSED, SEND),
 }  # fmt: skip
 
@@ -207,8 +207,8 @@ def _edited_in_erp(desired: Record, applied: Record, observed: Observed) -> Hold
                 found.append(f"{key} is {'missing' if now is None else 'new'}")
         else:
             found += _edits(f"{key} ", desired.lines.get(key, {}), was, now)
-    by_hand = observed.milestone is Milestone.CANCELLED and applied.kind != "price"
-    if by_hand and not applied.fields.get("cancelled") and not desired.fields.get("cancelled"):
+    cancelled = observed.milestone is Milestone.CANCELLED
+    if cancelled and not applied.fields.get("cancelled") and not desired.fields.get("cancelled"):
         found.append("it was cancelled")
     if not found:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -59,7 +59,8 @@ def record(document: Document, parents: dict[str, str], items: dict[str, str] | 
 def fingerprint(document: Document) -> str | None:
     """What must stay the same under one key: number, placed at, buyer. None for what has no such identity."""
     if isinstance(document, SalesOrder):
-        return f"{document.number}|{document.placed_at.isoformat()}|{document.customer or ''}"
+        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
+        return f"{document.number}|{placed_at.isoformat()}|{document.customer or ''}"
     return None
 
 

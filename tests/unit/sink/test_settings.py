@@ -1,0 +1,66 @@
+"""What must be said is asked for, with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.errors import SettingsError
+from schemas.settings import load
+from sink.settings import Settings
+
+GOOD: dict[str, Any] = {
+    "profile": "sample", "topic_prefix": "shop", "bootstrap_servers": "k:9092", "schema_registry_url": "http://r",
+    "database_url": "postgresql://u:hidden@db/m", "prices_owner": "shop",
+    "erp": {"url": "postgresql://u:hidden@erp/e", "mapping": "mapping.yaml"},
+}  # fmt: skip
+
+
+def _load(tmp_path: Path, **changes: Any) -> Settings:
+    content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"sink": content}))
+    return load("sink", Settings, tmp_path / "config.yaml", {})
+
+
+def test_nothing_is_sent_unless_it_is_asked_for(tmp_path: Path) -> None:
+    settings = _load(tmp_path)
+    assert (settings.mode, settings.unknown_sku, settings.order_deleted) == ("plan", "hold", "hold")
+    assert (settings.require_snapshot, settings.group) == (True, "ordertap-shop")
+
+
+def test_who_owns_prices_is_asked_for_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _load(tmp_path, prices_owner=None)
+    text = str(caught.value)
+    assert "prices_owner is missing. Say who owns prices: `shop`" in text
+    assert "There is no default, since the wrong one overwrites a price list" in text
+    assert "hidden" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"customers": "collective"}, "set collective_account"),
+        ({"unknown_sku": "placeholder"}, "set placeholder_sku"),
+        ({"lease_seconds": 20, "erp": {**GOOD["erp"], "timeout_seconds": 20}}, "lease_seconds must be longer"),
+        ({"prices_owner": "nobody"}, "prices_owner"),
+        ({"shop": "My Shop"}, "shop"),
+        ({"workers": 0}, "workers"),
+        ({"price_owner": "shop"}, "prices_owner"),
+        ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind"),
+    ],
+)
+def test_what_is_wrong_is_named_without_values(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _load(tmp_path, **changes)
+    assert reason in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_complete_choices_are_taken(tmp_path: Path) -> None:
+    settings = _load(
+        tmp_path, customers="collective", collective_account="10000", unknown_sku="placeholder", placeholder_sku="MISC"
+    )
+    assert (settings.collective_account, settings.placeholder_sku) == ("10000", "MISC")
+    assert "hidden" not in repr(settings)
