@@ -196,6 +196,6 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
 
 def _reasons(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in problem["loc"]) or "together"
-        reason = "missing" if problem["type"] == "missing" else problem["msg"]
-        yield f"{key}: {reason[:1].lower()}{reason[1:]}"
+        key = ".".join(str(part) for part in problem["loc"])
+        reason = "missing" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+        yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from schemas.reader import RecordReader
 from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
-from sink import evidence, ledger
+from sink import blocked, evidence, ledger, views
 from sink.consumer import ShopConsumer, topic_names
 from sink.database import Connection, connect, migrate, transaction
 from sink.erp import RetryError, StopError
@@ -27,13 +27,13 @@ from sink.erp.sql import SqlErp, load_mapping
 from sink.evidence import Partition, Seen
 from sink.ledger import DocumentRef
 from sink.offsets import GroupOffsets
-from sink.pipeline import Parts, Sink
+from sink.pipeline import NEXT_FOR_ERP, Parts, Sink
 from sink.planner import Policy
 from sink.profile import Profile, load_profile
-from sink.reconcile import Report
+from sink.reconcile import Report, readable
 from sink.reconcile import reconcile as compare
 from sink.settings import Settings
-from sink.staging import Staging
+from sink.staging import Staging, registered_columns
 from sink.worker import Rules, Worker
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def run(config: Config = None) -> None:
     settings = _load(config)
     configure_logs(settings.log_level, settings.log_json)
     stop = stop_event()
-    _middle(settings).close()
+    _start_checks(settings)
     sink = Sink(_parts(settings), stop)
     if not settings.health_port:
         sink.run()
@@ -70,12 +70,9 @@ def status(config: Config = None) -> None:
     settings = _load(config)
     connection = _middle(settings)
     with transaction(connection) as cursor:
-        typer.echo("snapshot: " + ("complete" if ledger.ready(cursor) else "not complete, nothing is planned yet"))
-        for (type_, state), count in ledger.counts(cursor).items():
-            typer.echo(f"{type_:20} {state:10} {count:8}")
-        for gap in evidence.open_gaps(cursor):
-            where = f"{gap.partition.topic} [{gap.partition.number}]"
-            typer.echo(f"gap ({gap.cause}): {where} offsets {gap.range.start} to {gap.range.until - 1}")
+        parked = [views.Parked(*row) for row in blocked.parked(cursor)]
+        shown = views.status(ledger.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked)
+    _print(shown)
     lag = sum(part.lag for part in _group(settings).show(_evidence(connection, _group(settings).partitions())))
     typer.echo(f"lag: {lag} offsets")
 
@@ -85,11 +82,7 @@ def held(config: Config = None) -> None:
     """Each document that waits for someone: why, and what to do."""
     with transaction(_middle(_load(config))) as cursor:
         found = ledger.held(cursor)
-    for one in found:
-        since = f"{one.since:%Y-%m-%d %H:%M}" if one.since else ""
-        typer.echo(f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}  {one.state} since {since}")
-        typer.echo(f"    {one.reason}\n    next: {one.next_step}")
-    typer.echo(f"{len(found)} held or waiting")
+    _print(views.held(found))
 
 
 @app.command()
@@ -135,22 +128,15 @@ def check(config: Config = None) -> None:
     """Looks at profile, middle layer, ERP, registry, topics and shop; says what mends each finding."""
     settings = _load(config)
     bad = 0
-    looks: dict[str, Callable[[], object]] = {
-        "profile": lambda: _profile(settings),
-        "middle layer": lambda: _middle(settings).close(),
-        "ERP": lambda: _erp(settings).check(),
-        "registry": lambda: _registry(settings).check(),
-        "broker and topics": lambda: _topics_exist(settings),
-    }
-    for name, look in looks.items():
+    for name, look in _looks(settings).items():
         try:
             look()
             typer.echo(f"ok   {name}")
         except (OrdertapError, StopError, RetryError) as error:
             bad += 1
-            typer.echo(f"BAD  {name}: {error}")
-            if isinstance(error, StopError):
-                typer.echo(f"     mend: {error.next_step}")
+            reason, mend = _told(error)
+            typer.echo(f"BAD  {name}: {reason}\n     mend: {mend}")
+    typer.echo(f"{bad} to mend" if bad else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 
@@ -159,11 +145,7 @@ def offsets_show(config: Config = None) -> None:
     """Committed, available and staged offsets per partition."""
     settings = _load(config)
     group = _group(settings)
-    for part in group.show(_evidence(_middle(settings), group.partitions())):
-        where = f"{part.partition.topic} [{part.partition.number}]"
-        typer.echo(
-            f"{where:50} committed {part.committed} of {part.low}..{part.high}, staged {part.staged}, lag {part.lag}"
-        )
+    _print(views.offsets(group.show(_evidence(_middle(settings), group.partitions()))))
 
 
 @offsets_app.command("reset")
@@ -178,13 +160,10 @@ def offsets_reset(
     settings = _load(config)
     group = _group(settings)
     moves = group.plan(_target(to), _evidence(_middle(settings), group.partitions()))
-    for move in moves:
-        typer.echo(
-            f"{move.partition.topic} [{move.partition.number}]: {move.committed} → {move.target}: {move.effect.value}"
-        )
+    _print(views.moves(moves))
     if execute:
         group.reset(moves)
-    typer.echo("done" if execute else "nothing was changed; --execute does it")
+    typer.echo("done; next: start `sink run`" if execute else "nothing was changed; --execute does it")
 
 
 def _target(text: str) -> Literal["earliest", "latest"] | datetime:
@@ -194,8 +173,12 @@ def _target(text: str) -> Literal["earliest", "latest"] | datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(
-            f"--to {text} is neither earliest, latest nor a time", "2026-11-23T08:00:00+01:00"
+            f"--to {text} is neither earliest, latest nor a time", "write a time like 2026-11-23T08:00:00+01:00"
         ) from None
+
+
+def _print(lines: Iterable[str]) -> None:
+    typer.echo("\n".join(lines))
 
 
 def _load(config: Path | None) -> Settings:
@@ -236,6 +219,49 @@ def _group(settings: Settings) -> GroupOffsets:
     return GroupOffsets(_kafka(settings), settings.group, _topics(settings))
 
 
+def _start_checks(settings: Settings) -> None:
+    """What is wrong at a start is said at once. The ERP may be away: orders are staged meanwhile."""
+    _middle(settings).close()
+    _registry(settings).check()
+    _group(settings).partitions()
+
+
+def _looks(settings: Settings) -> dict[str, Callable[[], object]]:
+    looks: dict[str, Callable[[], object]] = {
+        "profile": lambda: _profile(settings),
+        "middle layer": lambda: _middle(settings).close(),
+        "ERP": lambda: _check_erp(settings),
+        "registry": lambda: _registry(settings).check(),
+        "broker and topics": lambda: _topics_exist(settings),
+    }
+    return looks | ({"shop": lambda: _check_shop(settings)} if settings.shop_url else {})
+
+
+def _check_erp(settings: Settings) -> None:
+    erp = _erp(settings)
+    try:
+        erp.check()
+    finally:
+        erp.close()
+
+
+def _check_shop(settings: Settings) -> None:
+    """As `sink reconcile` reads it: the profile's SQL runs there."""
+    profile, connection = _profile(settings), _shop(settings)
+    if connection is None:
+        return
+    try:
+        readable(connection, profile)
+    except SettingsError as error:
+        raise SettingsError(error.message, "let shop_url lead to the shop, as a user who may read its tables") from None
+    finally:
+        connection.close()
+
+
+def _shop(settings: Settings) -> Connection | None:
+    return connect(settings.shop_url.get_secret_value(), "the shop (shop_url)") if settings.shop_url else None
+
+
 def _topics_exist(settings: Settings) -> None:
     found = {partition.topic for partition in _group(settings).partitions()}
     missing = sorted(set(_topics(settings)) - found)
@@ -262,14 +288,16 @@ def _parts(settings: Settings) -> Parts:
         settings.settle_seconds, settings.recheck_seconds, settings.lease_seconds,
     )  # fmt: skip
     owner = f"{socket.gethostname()}:{os.getpid()}"
+    registry = _registry(settings)
+    columns = registered_columns(registry, settings.topic_prefix)
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
         connect=lambda: connect(settings.database_url.get_secret_value()),
         consumer=lambda connection: ShopConsumer(
             properties, _topics(settings), lambda p: _evidence(connection, p), lambda p: _other_ids(connection, p)
         ),
-        reader=RecordReader(_registry(settings)),
-        staging=Staging(settings.shop, profile, ledger.mark),
+        reader=RecordReader(registry),
+        staging=Staging(settings.shop, profile, ledger.mark, columns),
         worker=lambda connection, number: Worker(connection, profile, erp, rules, f"{owner}:{number}"),
         topic_prefix=settings.topic_prefix,
         workers=settings.workers,
@@ -279,7 +307,7 @@ def _parts(settings: Settings) -> Parts:
 
 def _reconciled(settings: Settings) -> Report:
     middle, erp = _middle(settings), _erp(settings)
-    shop = connect(settings.shop_url.get_secret_value(), "the shop") if settings.shop_url else None
+    shop = _shop(settings)
     try:
         collective, prices = settings.customers == "collective", settings.prices_owner == "shop"
         return compare(middle, shop, settings.shop, _profile(settings), erp, collective, prices)
@@ -294,15 +322,23 @@ def main() -> None:
     """The console script: errors that a user can mend are printed once, without a stack trace."""
     try:
         app()
-    except OrdertapError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except StopError as error:
-        print(f"{error.reason}\n  next: {error.next_step}", file=sys.stderr)
-        sys.exit(ExitCode.CONFIG)
-    except RetryError as error:
-        print(f"{error}\n  next: check that the ERP runs and can be reached", file=sys.stderr)
-        sys.exit(ExitCode.UNAVAILABLE)
+    except (OrdertapError, StopError, RetryError) as error:
+        reason, step = _told(error)
+        typer.echo(f"sink: {reason}" + (f"\n  next: {step}" if step else ""), err=True)
+        sys.exit(_exit_code(error))
+
+
+def _told(error: OrdertapError | StopError | RetryError) -> tuple[str, str]:
+    """What happened, and the next step."""
+    if isinstance(error, OrdertapError):
+        return error.message, error.hint
+    return (error.reason, error.next_step) if isinstance(error, StopError) else (str(error), NEXT_FOR_ERP)
+
+
+def _exit_code(error: OrdertapError | StopError | RetryError) -> int:
+    if isinstance(error, OrdertapError):
+        return int(error.exit_code)
+    return int(ExitCode.CONFIG if isinstance(error, StopError) else ExitCode.UNAVAILABLE)
 
 
 if __name__ == "__main__":

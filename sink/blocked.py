@@ -56,6 +56,12 @@ def park(cursor: Cursor, record: Record, transaction_id: str | None, reason: str
     )
 
 
+def parked(cursor: Cursor) -> list[tuple[str, int, int, str]]:
+    """(topic, partition, offset, reason) of each record that could not be read."""
+    cursor.execute('SELECT topic, partition, "offset", reason FROM ordertap.parked ORDER BY 1, 2, 3')
+    return [(row[0], row[1], row[2], row[3]) for row in cursor.fetchall()]
+
+
 def unpark(cursor: Cursor, places: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], str | None]:
     """Takes parked records out that can be read now; their transactions."""
     wanted = tuple(places)

@@ -40,10 +40,10 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     """
     if not keys:
         return {}
-    heads = _select(cursor, rule, "", rule.head, keys)
+    heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
     parts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for field, statement in rule.children.items():
-        for row in _select(cursor, rule, f".{field}", statement, keys):
+        for row in _select(cursor, f"{rule.name}.{field}.sql", statement, keys):
             parts[str(row.pop("parent"))][field].append(row)
     built: dict[str, Built] = {key: Missing() for key in keys}
     for head in heads:
@@ -60,8 +60,9 @@ def all_keys(cursor: Cursor, rule: DocumentRule) -> list[str]:
         if touch.steps:
             continue
         table = touch.table.rpartition(".")[2]
-        cursor.execute(f'SELECT DISTINCT ({touch.expression})::text FROM "{table}"')  # noqa: S608  the profile's own SQL
-        keys.update(key for (key,) in cursor.fetchall() if key is not None)
+        statement = f'SELECT DISTINCT ({touch.expression})::text AS key FROM "{table}"'  # noqa: S608  the profile's SQL
+        rows = _select(cursor, f"{rule.name}: touched_by {table}", statement.replace("%", "%%"), ())
+        keys.update(row["key"] for row in rows if row["key"] is not None)
     return sorted(keys)
 
 
@@ -75,13 +76,13 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
     return document
 
 
-def _select(cursor: Cursor, rule: DocumentRule, part: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
     try:
         cursor.execute(statement, {"keys": list(keys)})
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise UnavailableError(f"selecting {rule.name}: {type(error).__name__}", "check the database") from None
+        raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except psycopg2.Error as error:
         reason = str(error).strip().splitlines()[0]
-        raise SettingsError(f"profile: {rule.name}{part}.sql: {reason}", "correct the SQL of the profile") from None
+        raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None

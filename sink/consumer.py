@@ -148,7 +148,7 @@ class ShopConsumer:
         self._position: dict[tuple[str, int], int] = {}
         self._first: dict[Partition, int] = {}
         self._failure: OrdertapError | None = None
-        self._admin = AdminClient({k: v for k, v in properties.items() if k in _shared(properties)})
+        self._admin = AdminClient({**QUIET, **{k: properties[k] for k in _shared(properties)}})
         self._consumer = Consumer({**_DEFAULTS, **properties, **_FIXED})
         self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked)
 
@@ -285,7 +285,10 @@ def topic_name(prefix: str, name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{name}")
 
 
+QUIET: Final = {"log_level": "2"}
+"""librdkafka writes each refused connection to stderr, many a second; what goes wrong is raised or logged by us."""
 _DEFAULTS: Final = {
+    **QUIET,
     "topic.metadata.refresh.interval.ms": "10000",  # a new table's topic is seen soon
     "session.timeout.ms": "10000",
     "queued.max.messages.kbytes": "32768",

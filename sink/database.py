@@ -18,7 +18,7 @@ Cursor = psycopg2.extensions.cursor
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ordertap.migrations', 0))"
 
 
-def connect(url: str, what: str = "the middle layer") -> Connection:
+def connect(url: str, what: str = "the middle layer (database_url)") -> Connection:
     """A connection in autocommit; UnavailableError or SettingsError with the next step, never with the password."""
     try:
         connection = psycopg2.connect(url, connect_timeout=10, application_name="ordertap sink")

@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from schemas.errors import SettingsError, UnavailableError
+from sink.consumer import QUIET
 from sink.evidence import Partition, Seen
 
 _SECONDS: Final = 10.0
@@ -83,7 +84,7 @@ class GroupOffsets:
     """The committed offsets of a group on some topics. UnavailableError when Kafka does not answer."""
 
     def __init__(self, properties: Mapping[str, str], group: str, topics: Iterable[str]) -> None:
-        self._admin = AdminClient(dict(properties))
+        self._admin = AdminClient({**QUIET, **properties})
         self._group = group
         self._topics = sorted(set(topics))
 

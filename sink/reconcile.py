@@ -222,6 +222,14 @@ def _kinds(profile: Profile, prices: bool) -> set[Kind]:
     return kinds if prices else kinds - {"price"}
 
 
+def readable(shop: Connection, profile: Profile) -> None:
+    """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
+    with transaction(shop, "REPEATABLE READ READ ONLY") as cursor:
+        cursor.execute("SET LOCAL search_path = public")
+        for rule in profile.documents.values():
+            build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
+
+
 def _desired(connection: Connection, path: str, profile: Profile) -> dict[Key, Document | Invalid]:
     found: dict[Key, Document | Invalid] = {}
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
