@@ -257,7 +257,8 @@ class Capture:
             replication, leadership, writer, tables, own, origin, position, options, self._metrics, self._run_id
         )
         gc.collect()
-        gc.freeze()  # what lives from here on is short-lived or here for good
+        gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
+        gc.set_threshold(100_000, 50, 100)
         try:
             self._durable = stream.run(self._stopping)
         finally:

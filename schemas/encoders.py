@@ -123,7 +123,8 @@ def decimal_encoder(precision: int, scale: int) -> Callable[[bytes], bytes]:
         return LENGTHS[len(content)] + content
 
     point = scale + 1
-    return fraction if scale > 0 else whole
+    # Prices, rates and quantities of a shop are few values many times.
+    return lru_cache(4096)(fraction) if scale > 0 else whole
 
 
 _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-Infinity": b"\x01\x00"}
