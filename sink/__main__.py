@@ -20,7 +20,7 @@ from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import blocked, evidence, ledger, views
-from sink.consumer import ShopConsumer, topic_names
+from sink.consumer import SESSION_SECONDS, ShopConsumer, topic_names
 from sink.database import Connection, connect, migrate, transaction
 from sink.erp import RetryError, StopError
 from sink.erp.sql import SqlErp, load_mapping
@@ -162,7 +162,9 @@ def offsets_reset(
     moves = group.plan(_target(to), _evidence(_middle(settings), group.partitions()))
     _print(views.moves(moves))
     if execute:
-        group.reset(moves)
+        if group.members():
+            typer.echo(f"a sink is still in the group; one that was killed leaves in {SESSION_SECONDS} s: waiting")
+        group.reset(moves, patience=1.5 * SESSION_SECONDS)
     typer.echo("done; next: start `sink run`" if execute else "nothing was changed; --execute does it")
 
 

@@ -24,6 +24,8 @@ COMMIT_MARK: Final = "ordertap: staged"
 """Metadata of the offsets that the sink commits. Tools that reset offsets write other metadata or none, and that tells
 an operator's skip (a gap) from a middle layer that was restored from an older backup (go back to its evidence)."""
 
+SESSION_SECONDS: Final = 10
+"""A sink that was killed leaves the group after so long."""
 _SECONDS: Final = 10.0
 _PASSING: Final = (
     KafkaError.ILLEGAL_GENERATION,
@@ -290,7 +292,7 @@ QUIET: Final = {"log_level": "2"}
 _DEFAULTS: Final = {
     **QUIET,
     "topic.metadata.refresh.interval.ms": "10000",  # a new table's topic is seen soon
-    "session.timeout.ms": "10000",
+    "session.timeout.ms": str(SESSION_SECONDS * 1000),
     "queued.max.messages.kbytes": "32768",
 }
 _FIXED: Final = {

@@ -22,6 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from schemas.errors import SettingsError, UnavailableError
 from sink.consumer import QUIET
@@ -137,9 +138,18 @@ class GroupOffsets:
             return []
         return [f"{member.client_id} at {member.host}" for member in group.members]
 
-    def reset(self, moves: Sequence[Move]) -> None:
-        """Sets the offsets of a plan. SettingsError, and nothing changed, while the group has live members."""
-        members = self.members()
+    def reset(self, moves: Sequence[Move], patience: float = 0.0) -> None:
+        """Sets the offsets of a plan. SettingsError, and nothing changed, when the group has live members.
+
+        A sink that was killed stays a member until its session times out: `patience` (seconds) waits for that.
+        """
+        gone = Retrying(
+            retry=retry_if_result(bool),
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(0.5),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else [],
+        )
+        members: list[str] = gone(self.members)
         if members:
             raise SettingsError(
                 f"group {self._group} has live members ({', '.join(members)}): they would overwrite the reset",
