@@ -29,11 +29,14 @@ from capture.replication import (
     slot_state,
 )
 from capture.snapshot import Committed, Source, StoppedError, take_snapshot
-from capture.stream import Options, Stream, first_position, keepalive_seconds
+from capture.stream import Beats, Options, Stream, first_position, keepalive_seconds
 from capture.tables import Tables
 from capture.writer import Limits, Writer
+from schemas.change import Stamp
 from schemas.codec import SourceOrigin
+from schemas.envelope import topic_name
 from schemas.errors import SettingsError, UnavailableError
+from schemas.records import COMPLETED
 from schemas.registry import Registry
 
 log = structlog.get_logger("capture")
@@ -73,9 +76,8 @@ class Capture:
         self._metrics = metrics
         self._stopping = stopping
         self._sleep = sleep
-        self._run_id = uuid.uuid4().hex[:12]
+        self._beats = Beats(uuid.uuid4().hex[:12])
         self._started = False
-        self._clean = False  # whether the last stream ended cleanly
 
     def run(self) -> None:
         """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
@@ -118,7 +120,7 @@ class Capture:
             if not self._lead(leadership):
                 return
             published = self._published(leadership)
-            plan.topics.create([f"{plan.prefix}.{table.relation.table}" for table in published])
+            plan.topics.create([topic_name(plan.prefix, table.relation.table) for table in published])
             plan.registry.check()
             producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
@@ -218,9 +220,13 @@ class Capture:
             log.info("making the slot without a snapshot", slot=plan.options.slot)
             drop_slot(leadership.connection, plan.options.slot)
             point = replication.create_slot(plan.options.slot, self._stops)
-            return position._replace(
-                end_lsn=point.consistent_point, last_commit_lsn=point.consistent_point, snapshot=None
-            )
+            lsn = point.consistent_point
+            position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
+            # Readers wait for a first copy: they are told that this one is complete, of no table.
+            stamp = Stamp(position.generation, lsn, 0)
+            done = own.snapshot(COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
+            committed.write([done], position)
+            return position
         source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
         return take_snapshot(source, published, tables, own, origin, position, committed, self._stops)
 
@@ -254,7 +260,7 @@ class Capture:
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
         stream = Stream(
-            replication, leadership, writer, tables, own, origin, position, options, self._metrics, self._run_id
+            replication, leadership, writer, tables, own, origin, position, options, self._metrics, self._beats
         )
         gc.collect()
         gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles

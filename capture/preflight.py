@@ -10,6 +10,7 @@ from psycopg2 import sql
 from capture import catalogue
 from capture.pipeline import Plan
 from capture.replication import Replication, database_errors, slot_state
+from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 
 MINIMUM_VERSION = 140_000
@@ -162,7 +163,7 @@ def init(plan: Plan, dry_run: bool) -> Iterator[str]:
     finally:
         connection.close()
     names = [table.relation.table for table in published] or sorted(plan.included)
-    topics = [f"{plan.prefix}.{name}" for name in names if not plan.included or name in plan.included]
+    topics = [topic_name(plan.prefix, name) for name in names if not plan.included or name in plan.included]
     if dry_run:
         existing = plan.cluster.partitions()
         own = (plan.topics.position, plan.topics.transaction, plan.topics.notification, plan.topics.heartbeat)

@@ -123,11 +123,11 @@ class Cluster:
         consumer.assign([partition])
         found: bytes | None = None
         while end > 0 and consumer.position([partition])[0].offset < end:
-            message = consumer.poll(0.5)
-            if message is not None and message.error():
-                raise kafka_error(f"reading topic {topic}", message.error(), self.servers)
-            if message is not None and message.key() == key:
-                found = message.value()
+            for message in consumer.consume(1_000, 0.2):
+                if message.error():
+                    raise kafka_error(f"reading topic {topic}", message.error(), self.servers)
+                if message.key() == key:
+                    found = message.value()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
         return found
@@ -227,6 +227,16 @@ def _ignore(_error: KafkaError) -> None:
     """librdkafka reports lost connections here and reconnects by itself."""
 
 
+_POSITION_TOPIC: Final = {
+    "cleanup.policy": "compact",
+    "retention.ms": "-1",
+    # The last segment is never compacted, and every start reads it: a small one keeps starts short.
+    "segment.bytes": "8388608",
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
+
 class Topics:
     """The topics of one prefix, made before their first use."""
 
@@ -245,7 +255,7 @@ class Topics:
         """Makes what is missing of our own topics and of these tables' topics; returns what it made."""
         self._known = self._cluster.partitions()
         wanted = [
-            (self.position, 1, {"cleanup.policy": "compact", "retention.ms": "-1"}),
+            (self.position, 1, _POSITION_TOPIC),
             (self.transaction, 1, self._kept()),
             (self.notification, 1, self._kept()),
             (self.heartbeat, 1, {"cleanup.policy": "compact"}),

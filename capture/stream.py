@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
@@ -46,6 +47,14 @@ class Options(NamedTuple):
     metadata: bool
 
 
+@dataclass(slots=True)
+class Beats:
+    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved."""
+
+    run: str
+    number: int = 0
+
+
 class Transaction:
     """The source transaction that is being read."""
 
@@ -81,7 +90,7 @@ class Stream:
         position: Position,
         options: Options,
         metrics: Metrics,
-        run_id: str,
+        beats: Beats,
     ) -> None:
         self._replication = replication
         self._leadership = leadership
@@ -92,8 +101,7 @@ class Stream:
         self._position = position  # after the last whole transaction that was read
         self._options = options
         self._metrics = metrics
-        self._run_id = run_id
-        self._beats = 0
+        self._beats = beats
         self._next_beat = 0.0
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
@@ -151,8 +159,8 @@ class Stream:
             self._alive()
 
     def _beat(self) -> None:
-        self._beats += 1
-        content = json.dumps({"run": self._run_id, "number": self._beats, "slot": self._options.slot})
+        self._beats.number += 1
+        content = json.dumps({"run": self._beats.run, "number": self._beats.number, "slot": self._options.slot})
         self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
         slot = slot_state(self._leadership.connection, self._options.slot)
         if slot is not None:
@@ -269,7 +277,7 @@ class Stream:
                 f"{beat.number - 1} before {message.lsn} are missing, and changes beside them may be",
                 "capture repair --execute makes a new slot and reads the tables again",
             )
-        self._metrics.heartbeat_back(beat.run == self._run_id)
+        self._metrics.heartbeat_back(beat.run == self._beats.run)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], self._position)
 

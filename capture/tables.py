@@ -11,7 +11,7 @@ import structlog
 from capture.producer import ANY_PARTITION, Headers
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Cells
 from schemas.codec import Encoder, SourcePrefix, WidenError, compile_codec, fill_unchanged
-from schemas.envelope import Schema
+from schemas.envelope import Schema, topic_name
 from schemas.relation import Relation, TableFacts
 
 log = structlog.get_logger("capture")
@@ -151,7 +151,7 @@ class Tables:
         return table
 
     def _compile(self, relation: Relation) -> Table:
-        topic = f"{self._prefix}.{relation.table}"
+        topic = topic_name(self._prefix, relation.table)
         encoder = self._encoder(topic, relation)
         partitions = self._partitions(topic)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,6 +43,11 @@ def adjust_name(name: str) -> str:
 def adjust_namespace(topic: str) -> str:
     """The same for each part of a dotted name."""
     return ".".join(adjust_name(part) for part in topic.split("."))
+
+
+def topic_name(prefix: str, table: str) -> str:
+    """The topic of a table, `prefix.schema.table`, with `_` for what Kafka does not take in a name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{table}")
 
 
 def field_names(table: str, columns: Sequence[str]) -> tuple[str, ...]:

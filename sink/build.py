@@ -40,6 +40,24 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     """
     if not keys:
         return {}
+    cursor.execute("SAVEPOINT build")
+    try:
+        built = _built(cursor, rule, keys)
+    except _UnfitError as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT build")
+        if len(keys) == 1:
+            return {keys[0]: Invalid(str(error))}
+        # One document's data must not hold up the others: find it.
+        return {key: one for alone in keys for key, one in build(cursor, rule, [alone]).items()}
+    cursor.execute("RELEASE SAVEPOINT build")
+    return built
+
+
+class _UnfitError(Exception):
+    """The shop's data makes the profile's SQL fail, for example by a division by zero; names no value."""
+
+
+def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
     heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
     parts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for field, statement in rule.children.items():
@@ -83,6 +101,8 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
+    except psycopg2.DataError as error:
+        raise _UnfitError(f"{where}: {type(error).__name__}") from None
     except psycopg2.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None

@@ -6,7 +6,6 @@ the group's committed offset and the evidence of what is staged, and said in one
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self, cast
@@ -15,6 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from sink.evidence import Partition, Range, Seen
 
@@ -91,7 +91,7 @@ def start_of(
     if seen is not None and seen.next_offset > high:
         raise SettingsError(
             f"{where} ends at offset {high}, but records up to {seen.next_offset} are staged: Kafka has lost records",
-            "find out why; to go on, let capture write a new topic and repair it by `capture signal snapshot`",
+            "find out why; to go on, `capture repair --execute` reads the shop's tables again",
         )
     start = _wanted(where, committed, seen, low, recreated)
     if start.offset < low:
@@ -280,11 +280,6 @@ def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
     """The topics of these tables and of the transactions and notifications of a prefix."""
     parts = [*tables, "transaction", "notification"]
     return [topic_name(prefix, part) for part in parts]
-
-
-def topic_name(prefix: str, name: str) -> str:
-    """The topic of a table, with `_` for what Kafka does not take in a name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{name}")
 
 
 QUIET: Final = {"log_level": "2"}

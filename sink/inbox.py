@@ -138,7 +138,9 @@ def _keep(cursor: Cursor, rest: Mapping[str, Sequence[RowChange]], sizes: Mappin
         execute_values(
             cursor,
             "INSERT INTO ordertap.inbox (transaction_id, table_name, ordinal, half, generation, commit_lsn, op, row)"
-            " VALUES %s ON CONFLICT DO NOTHING",
+            " VALUES %s ON CONFLICT (transaction_id, table_name, ordinal, half)"
+            # A record that could be read at last takes the place of its stand-in.
+            " DO UPDATE SET op = excluded.op, row = excluded.row WHERE inbox.op = 'parked'",
             values,
             page_size=1_000,
         )

@@ -16,11 +16,12 @@ import structlog
 
 from schemas import change
 from schemas.change import Change, SnapshotNotice, Stamp, TransactionEnd
+from schemas.envelope import topic_name
 from schemas.errors import DataError
 from schemas.reader import RecordError, RecordReader, row_reader
 from schemas.registry import Registry
 from sink import blocked, evidence, inbox, snapshots, touches
-from sink.consumer import Batch, Record, topic_name
+from sink.consumer import Batch, Record
 from sink.database import Connection, Cursor, transaction
 from sink.evidence import Gap, Partition, Range, Seen
 from sink.ledger import DocumentRef
@@ -104,6 +105,7 @@ class Staging:
         try:
             with transaction(connection) as cursor:
                 cursor.execute(_LOCK)
+                self._tables.forget()  # another replica may have changed them since we had the lock
                 result = self._stage(cursor, items, batch)
             done = True
         finally:
@@ -165,6 +167,8 @@ class Staging:
         result.parked = len(parked)
         snapshots.note(cursor, (item for item in items if isinstance(item, SnapshotNotice)))
         ends = [item for item in items if isinstance(item, TransactionEnd)]
+        if ends:
+            inbox.forget_old_sizes(cursor)
         parked_places = {(p.topic, p.number, offset) for p, offset in parked}
         repaired = blocked.unpark(cursor, [place for place, _ in changes if place not in parked_places])
         applied, freed = self._repaired(cursor, repaired)

@@ -100,7 +100,7 @@ class Tables:
         elif set(table.key) != set(change.key):
             raise DataError(
                 f"{change.table}: the key is now ({', '.join(change.key)}), staged by ({', '.join(table.key)})",
-                "stage the table anew: drop its staged table, then `capture signal snapshot`",
+                "drop its staged table, then `capture repair --execute` reads the shop's tables again",
             )
         else:
             table = self._alter(cursor, table, change.columns)

@@ -205,6 +205,40 @@ def test_a_parked_record_counts_as_seen_and_holds_what_its_commit_touches(shop: 
     assert shop.rows("SELECT count(*) FROM ordertap.gap") == [(0,)]
 
 
+def test_two_parked_records_of_one_commit_that_are_mended_in_two_batches(shop: Shop) -> None:
+    size = {ORDERS: 1, LINES: 3}
+    broken = [shop.change("c", line(n), (100, 1 + n), size, LINES) for n in (1, 2)]
+    unreadable = [
+        Unreadable(
+            Record(c.topic, c.partition, c.offset, b"k", b"\x07", [("h", b"v")]), "x", LINES, c.stamp, "7:100", size
+        )
+        for c in broken
+    ]
+    shop.stage(shop.change("c", ORDER, (100, 1), size), *unreadable)
+    for mended in broken:
+        shop.stage(mended, read=batch_of([mended]))
+    assert shop.orders() == []  # the third line has not come yet
+    shop.stage(shop.change("c", line(3), (100, 4), size, LINES))
+    assert shop.orders() == [(17, "paid")]
+    assert shop.rows("SELECT id FROM shop.order_lines ORDER BY id") == [(1,), (2,), (3,)]
+    assert shop.rows("SELECT count(*) FROM ordertap.inbox") == [(0,)]
+
+
+def test_a_replica_sees_the_truncate_and_the_columns_of_another(shop: Shop) -> None:
+    other = shop.another()
+    size = {ORDERS: 1}
+    shop.stage(shop.change("c", ORDER, (100, 1), size))
+    shop.stage(shop.change("u", ORDER | {"status": "sent"}, (110, 1), size), staging=other)
+    shop.stage(shop.change("t", {}, (300, 1), size))
+    shop.stage(shop.change("c", ORDER | {"id": 18}, (200, 1), size), staging=other)  # older, and late
+    assert shop.orders() == []
+    columns = COLUMNS[ORDERS] | {"channel": "text"}
+    row = ORDER | {"channel": "web"}
+    shop.stage(shop.change("c", row | {"id": 19}, (400, 1), size, columns=columns))
+    shop.stage(shop.change("c", row | {"id": 20}, (410, 1), size, columns=columns), staging=other)
+    assert shop.orders("id, channel") == [(19, "web"), (20, "web")]
+
+
 def test_a_skip_is_a_gap_that_a_replay_fills(shop: Shop) -> None:
     size = {ORDERS: 1, LINES: 1}
     changes = [shop.change("c", ORDER | {"id": n}, (n, 1), {ORDERS: 1}) for n in range(1, 6)]
