@@ -27,25 +27,25 @@ def mark(cursor: Cursor, touched: Mapping[DocumentRef, str]) -> None:
     """Says that documents want another look; `touched`: document → unit, such as `sales_order:17`, leased together.
 
     Called inside the staging transaction. Each mark is a version, so that a look that began before it does not clear
-    it. Upserts are in sorted order: two staging transactions never wait for each other in a circle.
+    it. Upserts are in sorted order, and units come before documents here and everywhere: nobody waits in a circle.
     """
     if not touched:
         return
     units = [(unit,) for unit in sorted(set(touched.values()))]
     execute_values(
         cursor,
-        "INSERT INTO ordertap.document AS d (type, key, unit) VALUES %s"
-        " ON CONFLICT (type, key) DO UPDATE"
-        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit",
-        sorted((ref.type, ref.key, unit) for ref, unit in touched.items()),
-        page_size=1_000,
-    )
-    execute_values(
-        cursor,
         "INSERT INTO ordertap.unit AS u (unit, due_at) VALUES %s"
         " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)",
         units,
         template="(%s, clock_timestamp())",
+        page_size=1_000,
+    )
+    execute_values(
+        cursor,
+        "INSERT INTO ordertap.document AS d (type, key, unit) VALUES %s"
+        " ON CONFLICT (type, key) DO UPDATE"
+        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit",
+        sorted((ref.type, ref.key, unit) for ref, unit in touched.items()),
         page_size=1_000,
     )
 
@@ -156,6 +156,9 @@ def release(cursor: Cursor, held: Lease) -> None:
     Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
     ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
     """
+    # A mark may be about to commit. Its unit is locked before we look at the documents: either we see it, or it comes
+    # after us and makes the unit due again.
+    cursor.execute("SELECT FROM ordertap.unit WHERE unit = %s FOR UPDATE", (held.unit,))
     cursor.execute(
         "UPDATE ordertap.unit AS u SET owner = NULL, due_at = d.due_at,"
         " deadline = CASE WHEN d.unsettled THEN u.deadline END"
@@ -203,8 +206,9 @@ def wait(cursor: Cursor, ref: DocumentRef, seconds: float | None) -> None:
 
 def need(cursor: Cursor, ref: DocumentRef) -> None:
     """A document that others wait for is wanted now."""
+    _lock(cursor, "type = %s AND key = %s AND NOT needed", tuple(ref))
     cursor.execute(
-        "UPDATE ordertap.document SET needed = true, seen = least(seen, marked - 1)"
+        "UPDATE ordertap.document SET needed = true, marked = marked + 1"
         " WHERE type = %s AND key = %s AND NOT needed RETURNING unit",
         tuple(ref),
     )
@@ -213,6 +217,7 @@ def need(cursor: Cursor, ref: DocumentRef) -> None:
 
 def wake(cursor: Cursor, waits_for: str) -> None:
     """What waited for this looks again at once."""
+    _lock(cursor, "waits_for = %s", (waits_for,))
     cursor.execute(
         "UPDATE ordertap.document SET next_try = clock_timestamp() WHERE waits_for = %s RETURNING unit", (waits_for,)
     )
@@ -222,14 +227,21 @@ def wake(cursor: Cursor, waits_for: str) -> None:
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     """Looks again at one held document, or at all of them; how many."""
     which = "type = %s AND key = %s" if ref else "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
+    _lock(cursor, which, tuple(ref or ()))
     cursor.execute(
-        f"UPDATE ordertap.document SET next_try = clock_timestamp(), seen = least(seen, marked - 1), attempts = 0"  # noqa: S608
+        f"UPDATE ordertap.document SET next_try = clock_timestamp(), marked = marked + 1, attempts = 0"  # noqa: S608
         f" WHERE {which} RETURNING unit",
         tuple(ref or ()),
     )
     found = cursor.fetchall()
     _due(cursor, sorted({row[0] for row in found}))
     return len(found)
+
+
+def _lock(cursor: Cursor, which: str, values: tuple[str, ...]) -> None:
+    """Units before their documents. A worker has its unit locked when it writes a document."""
+    units = f"SELECT unit FROM ordertap.document WHERE {which}"  # noqa: S608  our own conditions
+    cursor.execute(f"SELECT FROM ordertap.unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
 
 
 def _due(cursor: Cursor, units: Sequence[str]) -> None:

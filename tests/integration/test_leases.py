@@ -1,17 +1,20 @@
 """What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sink import ledger
-from sink.database import Connection, connect, transaction
+from sink.database import Connection, Cursor, connect, transaction
 from sink.erp import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
 from sink.erp.sql import SqlErp, load_mapping
 from sink.ledger import Lease
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,
+    PRICE,
     ROOT,
     drain,
     held,
@@ -194,3 +197,60 @@ def test_an_erp_that_cannot_say_holds_the_unit(middle: Connection, lossy: Lossy,
     drain(make_worker(middle, lossy, profile_path))
     assert any("cannot say whether a create was done" in reason for reason in held(middle))
     assert lossy.calls == calls
+
+
+def _while_open(other: Connection, begun: Callable[[Cursor], object], meanwhile: Callable[[], object]) -> None:
+    """`meanwhile` runs, and waits if it must, while what `begun` did is not committed yet."""
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(other) as cursor:
+            begun(cursor)
+            waiting = pool.submit(meanwhile)
+            time.sleep(0.2)
+        waiting.result(10)
+
+
+def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, other: Connection) -> None:
+    mark(middle, PRICE)
+    lease = _lease(middle, "w1")
+    assert lease is not None
+    with transaction(middle) as cursor:
+        ledger.save(cursor, PRICE, seen=1)
+
+    def release() -> None:
+        with transaction(middle) as cursor:
+            ledger.release(cursor, lease)
+
+    _while_open(other, lambda cursor: ledger.mark(cursor, {PRICE: "price:A"}), release)
+    assert _lease(middle, "w1") is not None
+
+
+def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, other: Connection) -> None:
+    """Both take the unit first, then the document."""
+    mark(middle, PRICE)
+    lease = _lease(middle, "w1")
+    assert lease is not None
+
+    def keep(cursor: Cursor) -> None:
+        ledger.prove(cursor, lease)
+        time.sleep(0.2)
+        ledger.save(cursor, PRICE, state="done")
+
+    def both() -> None:
+        mark(other, PRICE)
+
+    _while_open(middle, keep, both)
+    assert _value(middle, "SELECT marked - seen FROM ordertap.document") == 2
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda cursor: ledger.need(cursor, CUSTOMER), lambda cursor: ledger.retry(cursor, CUSTOMER)]
+)
+def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable[[Cursor], object]) -> None:
+    """The look began before, and writes what it saw after: its mark is older."""
+    mark(middle, CUSTOMER)
+    with transaction(middle) as cursor:
+        before = ledger.entry(cursor, CUSTOMER)
+        assert before is not None
+        ask(cursor)
+        ledger.save(cursor, CUSTOMER, seen=before.marked)
+    assert _value(middle, "SELECT seen < marked FROM ordertap.document") is True
