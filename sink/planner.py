@@ -106,7 +106,7 @@ def plan(
         refused = _refused(change, observed.milestone)
         if refused is not None:
             return refused
-    return capped or [_command(desired, applied, changes, observed.milestone)]
+    return capped or _commands(desired, applied, changes, observed.milestone)
 
 
 def same(one: Value, other: Value) -> bool:
@@ -238,9 +238,7 @@ def _changes(desired: Record, applied: Record) -> list[str]:
             differing(fields, applied.lines[key]) for key, fields in desired.lines.items()
         )
         return [] if same_lines and not differing(desired.fields, applied.fields) else [_CHANGE_OF[desired.kind]]
-    if bool(desired.fields.get("cancelled")) != bool(applied.fields.get("cancelled")):
-        return ["cancel" if desired.fields.get("cancelled") else "reopen"]
-    found = {_head_change(name) for name in differing(desired.fields, applied.fields)}
+    found = {_head_change(name, desired) for name in differing(desired.fields, applied.fields)}
     for key in {*desired.lines, *applied.lines}:
         one, other = desired.lines.get(key), applied.lines.get(key)
         if one is None or other is None:
@@ -252,7 +250,9 @@ def _changes(desired: Record, applied: Record) -> list[str]:
     return [change for change in TABLE if change in found]
 
 
-def _head_change(name: str) -> str:
+def _head_change(name: str, desired: Record) -> str:
+    if name == "cancelled":
+        return "cancel" if desired.fields.get(name) else "reopen"
     if name in ("net", "tax", "gross"):
         return "change prices"
     if name.startswith(("billing_", "shipping_")):
@@ -265,9 +265,18 @@ def _refused(change: str, milestone: Milestone, whose: str = "") -> Hold | None:
     return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", "settle it in the ERP, then `sink retry`")
 
 
-def _command(desired: Record, applied: Record, changes: list[str], milestone: Milestone) -> Command:
+def _commands(desired: Record, applied: Record, changes: list[str], milestone: Milestone) -> list[Command]:
+    """What else changed comes before a cancellation: the ERP's cancelled order shows the shop's last figures."""
+    if "cancel" not in changes:
+        return [_amend(desired, applied, milestone)]
+    cancel = Command("cancel", desired, expected=milestone)
     if changes == ["cancel"]:
-        return Command("cancel", desired, expected=milestone)
+        return [cancel]
+    open_still = Record(desired.kind, {**desired.fields, "cancelled": False}, desired.lines)
+    return [_amend(open_still, applied, milestone), cancel]
+
+
+def _amend(desired: Record, applied: Record, milestone: Milestone) -> Command:
     fields = {name: desired.fields.get(name) for name in differing(desired.fields, applied.fields)}
     lines: dict[str, Fields] = {}
     for key, line in desired.lines.items():

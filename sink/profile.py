@@ -6,7 +6,7 @@ documents:
   return_order:                         also the name of its files: return_order.sql, return_order.lines.sql
     model: ReturnOrder                  one of sink/documents.py
     key: returns.id                     its root row
-    unit: sales_order:returns.order_id  what is applied together: the shop order that the root row names
+    order: returns.order_id             the shop order it belongs to: both are applied together
     touched_by:                         which changed rows make it worth another look: a path to its key …
       - returns.id
       - return_lines.return_id

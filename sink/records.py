@@ -57,11 +57,20 @@ def record(document: Document, parents: dict[str, str], items: dict[str, str] | 
 
 
 def fingerprint(document: Document) -> str | None:
-    """What must stay the same under one key: number, placed at, buyer. None for what has no such identity."""
+    """What must stay the same under one key: number, placed at, buyer. None for what has no such identity.
+
+    The buyer comes last, and is empty where the shop has forgotten him: see `same_identity`.
+    """
     if isinstance(document, SalesOrder):
         placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
         return f"{document.number}|{placed_at.isoformat()}|{document.customer or ''}"
     return None
+
+
+def same_identity(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one document; a buyer who was erased in the shop is the same one."""
+    (what, _, buyer), (was, _, sold_to) = one.rpartition("|"), other.rpartition("|")
+    return what == was and (buyer == sold_to or not buyer or not sold_to)
 
 
 def _customer(customer: Customer) -> dict[str, Value]:

@@ -201,3 +201,13 @@ def test_only_fields_that_the_erp_has_are_compared() -> None:
     """A mapping may leave fields out: those were never written, and are no edit."""
     few = replace(ORDER, fields={"gross": Decimal("12.00")}, lines={"line:1": {"quantity": Decimal(3)}})
     assert plan(ORDER, ORDER, _seen(Milestone.CONFIRMED, few), POLICY) == []
+
+
+def test_what_was_paid_before_a_cancellation_is_written_before_it() -> None:
+    desired = replace(ORDER, fields={**HEAD, "paid": Decimal(24), "cancelled": True})
+    result = plan(desired, ORDER, _seen(Milestone.CONFIRMED), POLICY)
+    assert not isinstance(result, Hold)
+    amend, cancel = result
+    assert (amend.verb, dict(amend.fields)) == ("amend", {"paid": Decimal(24)})
+    assert amend.record.fields["cancelled"] is False  # a crash in between leaves the cancellation to be done
+    assert (cancel.verb, cancel.record) == ("cancel", desired)

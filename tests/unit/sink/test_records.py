@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sink.documents import Customer, Price, Refund, ReturnOrder, SalesOrder
 from sink.erp import Record
 from sink.planner import differing
-from sink.records import fingerprint, from_json, record, to_json
+from sink.records import fingerprint, from_json, record, same_identity, to_json
 
 D = Decimal
 NOW = datetime(2026, 1, 1, 10, tzinfo=UTC)
@@ -147,3 +147,17 @@ def test_the_ledger_gives_back_exactly_what_it_was_given(kind: Any, fields: Any,
 def test_what_counts_as_a_difference(one: Any, other: Any, equal: bool) -> None:
     assert differing({"x": one}, {"x": other}) == ([] if equal else ["x"])
     assert differing({"x": one}, {}) == ([] if one is None else ["x"])
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "same"),
+    [
+        ("1001|2026-01-01T00:00:00+00:00|7", "1001|2026-01-01T00:00:00+00:00|7", True),
+        ("1001|2026-01-01T00:00:00+00:00|", "1001|2026-01-01T00:00:00+00:00|7", True),
+        ("1001|2026-01-01T00:00:00+00:00|8", "1001|2026-01-01T00:00:00+00:00|7", False),
+        ("1001|2026-01-02T00:00:00+00:00|7", "1001|2026-01-01T00:00:00+00:00|7", False),
+    ],
+    ids=["same", "buyer erased", "another buyer", "another date"],
+)
+def test_an_identity_is_the_same_unless_it_is_used_again(now: str, then: str, same: bool) -> None:
+    assert same_identity(now, then) is same
