@@ -94,6 +94,7 @@ class Entry:
     attempts: int
     age: float  # seconds since the last mark
     identity: str | None = None  # the fingerprint of what the shop has now
+    shown: str | None = None  # its number in the shop, for people
 
     def external(self, shop: str) -> str:
         """The key that the ERP keeps."""

@@ -197,6 +197,7 @@ class Worker:
             self._hold(one, built, settle=True)
             return
         one.identity = None if isinstance(built, Missing) else fingerprint(built)
+        one.shown = getattr(built, "number", None)
         applied = from_json(one.applied) if one.applied else None
         if isinstance(built, Missing):
             observed = self._observed(applied.kind, one) if applied else None
@@ -396,6 +397,8 @@ class Worker:
                 cursor, one.ref, state=state, reason=reason or None, next_step=next_step or None, waits_for=waits_for,
                 cause=cause or ("waits" if state == "waits" else None), attempts=attempts, seen=one.marked,
             )  # fmt: skip
+            if one.shown:
+                ledger.save(cursor, one.ref, number=one.shown)
             ledger.wait(cursor, one.ref, again)
             since = "coalesce(held_since, clock_timestamp())" if state in ("held", "waits") else "NULL"
             which = "WHERE type = %s AND key = %s"
