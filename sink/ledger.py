@@ -239,6 +239,14 @@ def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     return len(found)
 
 
+def resume(cursor: Cursor) -> None:
+    """What was only planned, because `mode` was `plan`, is due now."""
+    planned = "state = 'planned'"
+    _lock(cursor, planned, ())
+    cursor.execute(f"UPDATE ordertap.document SET marked = marked + 1 WHERE {planned} RETURNING unit")  # noqa: S608
+    _due(cursor, sorted({row[0] for row in cursor.fetchall()}))
+
+
 def _lock(cursor: Cursor, which: str, values: tuple[str, ...]) -> None:
     """Units before their documents. A worker has its unit locked when it writes a document."""
     units = f"SELECT unit FROM ordertap.document WHERE {which}"  # noqa: S608  our own conditions

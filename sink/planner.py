@@ -3,6 +3,9 @@
 The table is for an accountant to read: a row per change that the shop can make, a column per state that the ERP's
 document can be in. `send` makes the change in the ERP; a sentence holds the document and says why. Every change of a
 document needs its cell to be `send`; the first cell that is not holds it as a whole.
+
+What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures. An order
+that was cancelled before the ERP was told of it gets no document.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -118,14 +118,22 @@ def reconcile(
         for ref, entry in _ledger(middle).items()
     }
     comparison = _Comparison(name, entries, {kind: dict(found.records) for kind, found in figures.items()}, collective)
+    void = _void(desired, figures["order"].records if "order" in figures else {})
     comparison.report.foreign.update({kind: found.foreign for kind, found in figures.items()})
     for (type_, key), document in sorted(desired.items()):
         kind = KIND_OF[profile.documents[type_].model]
-        if kind in figures:
+        if kind in figures and not (isinstance(document, ReturnOrder | Refund) and document.order in void):
             comparison.look((type_, key), kind, document)
     comparison.orders(desired)
     comparison.left_over()
     return comparison.report
+
+
+def _void(desired: Mapping[Key, Document | Invalid], in_erp: Iterable[str]) -> set[str]:
+    """Keys of orders that were cancelled before the ERP heard of them: it needs neither them nor what came of them."""
+    known = {external.rpartition("/")[0].rpartition("/")[2] for external in in_erp}
+    orders = (document for document in desired.values() if isinstance(document, SalesOrder))
+    return {order.key for order in orders if order.status == "cancelled" and order.key not in known}
 
 
 class _Comparison:

@@ -33,7 +33,7 @@ from sink.erp import (
 from sink.ledger import DocumentRef, Entry, Lease
 from sink.planner import Hold, Policy, plan
 from sink.profile import DocumentRule, Profile
-from sink.records import KIND_OF, fingerprint, from_json, record, to_json
+from sink.records import KIND_OF, fingerprint, from_json, record, same_identity, to_json
 
 log = structlog.get_logger()
 _ORDER: Final = {"customer": 0, "order": 1, "return": 2, "refund": 3, "price": 4}
@@ -57,6 +57,14 @@ class Rules:
 
 class _WaitsError(Exception):
     """A document depends on another that is not in the ERP yet."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(ref)
+        self.ref = ref
+
+
+class _NothingError(Exception):
+    """A return or refund of an order that was cancelled before the ERP heard of it: it needs none of them."""
 
     def __init__(self, ref: str) -> None:
         super().__init__(ref)
@@ -105,6 +113,8 @@ class Worker:
         try:
             with transaction(self._connection) as cursor:
                 ledger.bind(cursor, "erp", identity, "the ERP")
+                if self._rules.apply:
+                    ledger.resume(cursor)
         except SettingsError as error:
             raise StopError(error.message, error.hint) from None
         self._bound = True
@@ -176,8 +186,9 @@ class Worker:
                 "SELECT type, key, reason FROM ordertap.blocked WHERE (type, key) IN %s",
                 (tuple(tuple(one.ref) for one in found) or (("", ""),),),
             )
+            next_step = "read it again: `sink offsets reset` to before it, or `capture repair`"
             for type_, key, reason in cursor.fetchall():
-                built[DocumentRef(type_, key)] = Hold(reason, "fill the gap: `capture signal snapshot`", "data")
+                built[DocumentRef(type_, key)] = Hold(reason, next_step, "data")
         return built
 
     def _document(self, held: Lease, one: Entry, built: Any) -> None:
@@ -185,9 +196,15 @@ class Worker:
             self._apply(held, one, built)
         except _WaitsError as error:
             self._keep(one, "waits", f"waits for {error.ref}", f"see `sink held` for {error.ref}", error.ref, None)
+        except _NothingError as error:
+            self._keep(one, "done", None, None, None, None)
+            with transaction(self._connection) as cursor:  # should the shop open the order again, this one follows
+                ledger.save(cursor, one.ref, waits_for=error.ref)
 
     def _apply(self, held: Lease, one: Entry, built: Any) -> None:
         if isinstance(built, NotReady):
+            built = self._not_ready(one)
+        if built is None:
             self._keep(one, "not ready", "the shop has not finished it", "", None, None, None)
             return
         if isinstance(built, Invalid):
@@ -214,10 +231,19 @@ class Worker:
         observed = self._observed(desired.kind, one) if applied else None
         self._carry_out(held, one, desired, applied, observed, order)
 
+    def _not_ready(self, one: Entry) -> Missing | Hold | None:
+        """What a document that is not ready means: nothing before it was sent; a price is over then."""
+        if not one.applied:
+            return None
+        if KIND_OF[self._rule(one).model] == "price":
+            return Missing()
+        reason = "the shop has taken it back to a state that is not ready; the ERP has it still"
+        return Hold(reason, "settle it in the ERP, or make it ready in the shop, then `sink retry`")
+
     def _wrong(self, one: Entry, document: Document) -> Hold | None:
         """What keeps a document from the ERP whatever the ERP says."""
         seen = fingerprint(document)
-        if one.fingerprint and seen and seen != one.fingerprint:
+        if one.fingerprint and seen and not same_identity(seen, one.fingerprint):
             return Hold(
                 "number, date or buyer differ from what was sent under this key before: the shop uses the key again",
                 "was the shop restored from a backup? Compare both orders in shop and ERP",
@@ -236,7 +262,7 @@ class Worker:
                     account = accounts.account_key(self._rules.shop, document)
                     return record(document, {"number": accounts.account_number(cursor, account)}), None
             case SalesOrder():
-                made = record(document, {"account": self._account(document)}, self._items(one, document))
+                made = record(document, {"account": self._account(one, document)}, self._items(one, document))
                 cancelled = {"cancelled": document.status == "cancelled"}
                 return Record(made.kind, {**made.fields, **cancelled}, made.lines), None
             case ReturnOrder() | Refund():
@@ -247,9 +273,11 @@ class Worker:
                 self._check_items(one, {document.sku})
                 return record(document, {}), None
 
-    def _account(self, order: SalesOrder) -> str:
+    def _account(self, one: Entry, order: SalesOrder) -> str:
         if self._rules.customers == "collective":
             return self._rules.collective_account
+        if order.customer is None and one.applied:  # erased in the shop; the ERP keeps what it has
+            return str(from_json(one.applied).fields["account"])
         if order.customer is None:
             raise HoldError("the order has no buyer", "use `customers: collective`, or mend it in the shop", "data")
         rule = self._profile.of_model("Customer")[0]
@@ -265,6 +293,8 @@ class Worker:
         ref = DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)
         with transaction(self._connection) as cursor:
             sold = ledger.entry(cursor, ref)
+        if sold is not None and sold.applied is None and sold.state == "done":
+            raise _NothingError(str(ref))
         if sold is None or sold.applied is None:
             raise _WaitsError(str(ref))
         return sold

@@ -63,8 +63,8 @@ documents:
     " WHERE (id + 1)::text = ANY (%(keys)s)",
     "refund.components.sql": "SELECT (id + 1)::text AS parent, 'c1' AS key, 'line' AS kind, 'l1' AS order_line,"
     f" 19 AS tax_rate, {_REFUNDED} FROM returns WHERE (id + 1)::text = ANY (%(keys)s)",
-    "price.sql": "SELECT sku AS key, sku, 'retail' AS price_list, 'EUR' AS currency, amount, true AS tax_included"
-    " FROM prices WHERE sku = ANY (%(keys)s)",
+    "price.sql": "SELECT sku AS key, sku, 'retail' AS price_list, 'EUR' AS currency, amount, true AS tax_included,"
+    " amount > 0 AS ready FROM prices WHERE sku = ANY (%(keys)s)",
 }
 
 
@@ -116,9 +116,11 @@ def run(url: str, statement: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def make_worker(middle: Connection, erp: Erp, profile_path: str, owner: str = "w1", settle: float = 0) -> Worker:
-    """A worker that sends."""
-    rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=settle)
+def make_worker(
+    middle: Connection, erp: Erp, profile_path: str, owner: str = "w1", settle: float = 0, apply: bool = True
+) -> Worker:
+    """A worker that sends, or with `apply` False only plans."""
+    rules = Rules("shop", Policy("shop"), apply=apply, settle_seconds=settle)
     return Worker(middle, load_profile(profile_path), erp, rules, owner)
 
 

@@ -6,7 +6,7 @@ from sink.erp import Command, Done, Key, RetryError
 from sink.erp.sql import SqlErp, load_mapping
 from sink.profile import load_profile
 from sink.reconcile import reconcile
-from tests.fix_erp import ROOT, change, drain, held, make_worker, mark, pass_deadlines, run
+from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
 
 
 def test_order_and_customer_arrive_once_and_agree(
@@ -104,3 +104,54 @@ def test_a_ledger_from_a_backup_loses_no_change(
     mark(middle)
     drain(worker)
     assert run(erp_url, "SELECT gross::text, revision FROM orders") == [("7.90", 4)]
+
+
+def test_a_refund_of_an_order_that_the_erp_never_heard_of_is_done_with_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = make_worker(middle, erp, profile_path)
+    change(middle, "UPDATE orders SET status = 'cancelled'; INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, *UNITS)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM refunds)") == [(0, 0)]
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+    change(middle, "UPDATE orders SET status = 'open'")
+    mark(middle)
+    drain(worker)
+    assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM refunds)") == [(1, 1)]
+
+
+def test_a_price_that_is_not_ready_any_more_is_taken_out(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = make_worker(middle, erp, profile_path)
+    change(middle, "INSERT INTO prices VALUES ('A', 5)")
+    for statement, count in (("amount = 5", 1), ("amount = 0", 0), ("amount = 6", 1)):
+        change(middle, f"UPDATE prices SET {statement}")
+        mark(middle, PRICE)
+        drain(worker)
+        assert run(erp_url, "SELECT count(*) FROM prices WHERE status <> 'cancelled'") == [(count,)]
+
+
+def test_an_order_of_an_erased_buyer_stays_as_it_is(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    drain(worker)
+    change(middle, "UPDATE orders SET customer = NULL, gross = 9.90")
+    mark(middle, ORDER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, account_number FROM orders") == [("9.90", "100001")]
+
+
+def test_what_was_only_planned_is_sent_when_the_mode_changes(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path, apply=False))
+    assert run(erp_url, "SELECT count(*) FROM customers") == [(0,)]
+    drain(make_worker(middle, erp, profile_path))
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]
