@@ -19,10 +19,10 @@ from schemas.reader import RecordReader
 from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
-from sink import blocked, evidence, ledger, views
+from sink import blocked, evidence, inbox, ledger, views
 from sink.consumer import SESSION_SECONDS, ShopConsumer, topic_names
 from sink.database import Connection, connect, migrate, transaction
-from sink.erp import RetryError, StopError
+from sink.erp import HoldError, RetryError, StopError
 from sink.erp.sql import SqlErp, load_mapping
 from sink.evidence import Partition, Seen
 from sink.ledger import DocumentRef
@@ -71,7 +71,8 @@ def status(config: Config = None) -> None:
     connection = _middle(settings)
     with transaction(connection) as cursor:
         parked = [views.Parked(*row) for row in blocked.parked(cursor)]
-        shown = views.status(ledger.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked)
+        waiting = [(one.transaction_id, one.since) for one in inbox.waiting(cursor)]
+        shown = views.status(ledger.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked, waiting)
     _print(shown)
     lag = sum(part.lag for part in _group(settings).show(_evidence(connection, _group(settings).partitions())))
     typer.echo(f"lag: {lag} offsets")
@@ -109,7 +110,10 @@ def reconcile(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for agreement before saying so.")] = 0.0,
 ) -> None:
-    """Compares counts and money of shop and ERP. Exit code 1 when a difference is not explained."""
+    """Compares counts and money of shop and ERP. Exit code 0 only when both agree, held documents included.
+
+    Each difference has a class; `in flight`, `held`, `planned` and `ignored` are explained, see `--json`.
+    """
     settings = _load(config)
     until = time.monotonic() + wait
     report = _reconciled(settings)
@@ -120,7 +124,7 @@ def reconcile(
         typer.echo(json.dumps(report.to_json()))
     else:
         typer.echo("\n".join(report.lines()))
-    raise typer.Exit(0 if report.explained else ExitCode.FAILED)
+    raise typer.Exit(0 if report.agrees else ExitCode.FAILED)
 
 
 @app.command()
@@ -324,23 +328,23 @@ def main() -> None:
     """The console script: errors that a user can mend are printed once, without a stack trace."""
     try:
         app()
-    except (OrdertapError, StopError, RetryError) as error:
+    except (OrdertapError, StopError, RetryError, HoldError) as error:
         reason, step = _told(error)
         typer.echo(f"sink: {reason}" + (f"\n  next: {step}" if step else ""), err=True)
         sys.exit(_exit_code(error))
 
 
-def _told(error: OrdertapError | StopError | RetryError) -> tuple[str, str]:
+def _told(error: OrdertapError | StopError | RetryError | HoldError) -> tuple[str, str]:
     """What happened, and the next step."""
     if isinstance(error, OrdertapError):
         return error.message, error.hint
-    return (error.reason, error.next_step) if isinstance(error, StopError) else (str(error), NEXT_FOR_ERP)
+    return (error.reason, error.next_step) if isinstance(error, StopError | HoldError) else (str(error), NEXT_FOR_ERP)
 
 
-def _exit_code(error: OrdertapError | StopError | RetryError) -> int:
+def _exit_code(error: OrdertapError | StopError | RetryError | HoldError) -> int:
     if isinstance(error, OrdertapError):
         return int(error.exit_code)
-    return int(ExitCode.CONFIG if isinstance(error, StopError) else ExitCode.UNAVAILABLE)
+    return int(ExitCode.CONFIG if isinstance(error, StopError | HoldError) else ExitCode.UNAVAILABLE)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,7 @@ class Report:
             return f"agree: {counted}, difference {self.difference:.2f}"
         classes = Counter(finding.result for finding in self.findings)
         parts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
-        word = "not yet" if self.explained else "DISAGREE"
-        return f"{word}: {parts}; agreed {counted}, difference {self.difference:.2f}"
+        return f"DISAGREE: {parts}; agreed {counted}, difference {self.difference:.2f}"
 
     def lines(self) -> list[str]:
         """For people; the summary is the last one."""

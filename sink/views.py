@@ -31,12 +31,20 @@ class Parked(NamedTuple):
 
 
 def status(
-    complete: bool, counts: Mapping[tuple[str, str], int], gaps: Sequence[Gap], parked: Sequence[Parked]
+    complete: bool,
+    counts: Mapping[tuple[str, str], int],
+    gaps: Sequence[Gap],
+    parked: Sequence[Parked],
+    waiting_commits: Sequence[tuple[str, str]] = (),
 ) -> Iterator[str]:
-    """Documents by type and state, then what a person should look at."""
+    """Documents by type and state, then what a person should look at; `waiting_commits`: transaction id, since when."""
     yield "snapshot: " + ("complete" if complete else "not complete, nothing is planned yet")
     yield from _documents(counts)
     yield from _gaps(gaps, parked)
+    if waiting_commits:
+        oldest, since = waiting_commits[0]
+        yield f"{len(waiting_commits)} shop commits are not here as a whole, the oldest ({oldest}) since {since}"
+        yield "    next: that is normal for seconds; if it stays, read the topics again: `sink offsets reset`"
     waiting = sum(count for (_, state), count in counts.items() if state in ("held", "waits"))
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"

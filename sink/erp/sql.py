@@ -340,9 +340,8 @@ class SqlErp:
             status = head[document.status.column] if document.status else None
             milestone = Milestone.CONFIRMED if status is None else document.milestones.get(str(status))
             if milestone is None:
-                raise StopError(
-                    f"{document.table} has a state that the mapping does not know", "name it in `milestones`"
-                )
+                reason = f"it is in a state of {document.table} that the mapping does not know"
+                raise HoldError(reason, "name the state in `milestones` of the mapping, then `sink retry`")
             row_id, external = head[document.id], str(head[document.key])
             own = {key.removeprefix(f"{external}/"): fields for key, fields in lines.get(row_id, {}).items()}
             back = {key.removeprefix(f"{external}/"): counts for key, counts in returned.get(row_id, {}).items()}

@@ -127,7 +127,7 @@ def test_what_the_ledger_explains(compare: Compare, middle: Connection, erp_url:
     report = compare()
     assert [(one.result, one.difference) for one in report.findings] == [(result, Decimal("-0.05"))]
     assert (report.explained, report.agrees) == (True, False)
-    assert report.summary() == f"not yet: 1 {result}; agreed 1 orders, 1 returns, 0 prices, difference 0.05"
+    assert report.summary() == f"DISAGREE: 1 {result}; agreed 1 orders, 1 returns, 0 prices, difference 0.05"
 
 
 def test_in_flight_is_what_was_marked_and_not_looked_at(compare: Compare, middle: Connection) -> None:
