@@ -491,7 +491,7 @@ def test_deleted_by_hand_is_not_made_again(target: Target, erp: SqlErp) -> None:
 def test_a_state_that_nobody_named_holds_its_document_alone(target: Target, erp: SqlErp) -> None:
     _seed(erp, "customer", "order")
     target.run("UPDATE orders SET status = 'limbo'")
-    with pytest.raises(HoldError, match="a state that the mapping does not know"):
+    with pytest.raises(HoldError, match="a state of orders that the mapping does not know"):
         erp.observe("order", EXTERNAL["order"])
 
 
