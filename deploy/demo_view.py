@@ -29,10 +29,10 @@ VERBS = {"create": "is in the ERP", "amend": "is changed in the ERP", "cancel": 
 
 @dataclass
 class Figures:
-    """One look at the databases. `lag_bytes`: of the shop's log, not in Kafka yet; None while there is no slot."""
+    """One look at the databases. `lag`: seconds that the oldest change is on its way to the ERP, 0 when none is."""
 
     placed: int = 0
-    lag_bytes: int | None = None
+    lag: float = 0.0
     documents: dict[str, dict[str, int]] = field(default_factory=dict)  # type → state → count
 
     def of(self, state: str) -> int:
@@ -59,11 +59,10 @@ class Watcher:
     def figures(self) -> Figures:
         """What is where, now."""
         placed = _rows(self._shop, f"SELECT count(*) FROM {self._orders}")[0][0]  # noqa: S608  (a name of ours)
-        slot = _rows(
-            self._shop,
-            f"SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn)::bigint {_SLOT}",
-        )
-        figures = Figures(placed, max(0, slot[0][0]) if slot and slot[0][0] is not None else None)
+        waiting = "marked > seen OR state IN ('due', 'settling', 'retry')"
+        oldest = "coalesce(max(extract(epoch FROM clock_timestamp() - marked_at)), 0)::float"
+        lag = _rows(self._middle, f"SELECT {oldest} FROM ordertap.document WHERE {waiting}")  # noqa: S608
+        figures = Figures(placed, lag[0][0] if lag else 0.0)
         counted = "SELECT type, CASE WHEN marked > seen THEN 'due' ELSE state END, count(*) FROM ordertap.document"
         for type_, state, count in _rows(self._middle, f"{counted} GROUP BY 1, 2"):
             figures.documents.setdefault(type_, {})[state] = count
@@ -169,7 +168,7 @@ class View:
         last += f"; ERP: {self._erp_events[-1]}" if self._erp_events else ""
         return (
             f"placed {figures.placed}, in the ERP {figures.done('sales_order')}, on the way {figures.unfinished}, "
-            f"held {figures.of('held')}, lag {_bytes(figures.lag_bytes)}{last}"
+            f"held {figures.of('held')}, lag {figures.lag:.1f} s{last}"
         )
 
     def _picture(self) -> RenderableType:
@@ -186,7 +185,7 @@ class View:
             Text(str(figures.done("sales_order")), style="bold green"),
             Text(str(figures.unfinished), style="bold yellow"),
             Text(str(held), style="bold red" if held else "bold"),
-            Text(_bytes(figures.lag_bytes), style="bold"),
+            Text(f"{figures.lag:.1f} s", style="bold"),
         )
         events = Table.grid(expand=True, padding=(0, 1))
         events.add_column(ratio=1)
@@ -202,9 +201,3 @@ class View:
 def _listed(title: str, events: deque[str], colour: str) -> Panel:
     lines = [*events, *[""] * (9 - len(events))]
     return Panel(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), title=title, border_style=colour)
-
-
-def _bytes(count: int | None) -> str:
-    if count is None:
-        return "-"
-    return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

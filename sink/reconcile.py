@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -12,7 +12,7 @@ from sink import totals
 from sink.build import Invalid, Missing, NotReady, all_keys, build
 from sink.database import Connection, transaction
 from sink.documents import Document, Refund, ReturnOrder, SalesOrder
-from sink.erp import Erp, Fields, Kind, Milestone, Observed, Record
+from sink.erp import KINDS, Erp, Fields, Kind, Milestone, Observed, Record
 from sink.planner import differing
 from sink.profile import Profile
 from sink.records import KIND_OF, record
@@ -22,6 +22,7 @@ Class = Literal[
 ]
 EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "planned")
 _ZERO: Final = Decimal(0)
+_WITH_MONEY: Final = ("order", "refund")
 Key = tuple[str, str]  # type and key of a document
 
 
@@ -37,6 +38,16 @@ class Finding:
 
 
 @dataclass
+class Sums:
+    """Of one kind of document: how many there are and what they come to, cancelled ones without their money."""
+
+    shop: int = 0
+    erp: int = 0
+    shop_money: Decimal = _ZERO
+    erp_money: Decimal = _ZERO
+
+
+@dataclass
 class Report:
     """All of it. `agreed` counts documents per kind, `foreign` those of the ERP that no shop knows: typed in by hand.
     Those belong to the ERP and are no difference; what they take back or refund of a shop's order is."""
@@ -44,6 +55,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     agreed: Counter[str] = field(default_factory=Counter)
     foreign: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
 
     @property
     def difference(self) -> Decimal:
@@ -75,7 +87,16 @@ class Report:
         if self.foreign.total():
             counted = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.foreign.items()) if count)
             lines.append(f"typed in by hand in the ERP, and not compared: {counted}")
-        return [*lines, self.summary()]
+        return [*lines, *self._table(), self.summary()]
+
+    def _table(self) -> Iterator[str]:
+        """Counts and money of both sides, side by side; prices and customers have no sum."""
+        yield f"{'':10} {'shop':>8} {'ERP':>8} {'shop, money':>16} {'ERP, money':>16} {'difference':>12}"
+        for kind in KINDS:
+            one = self.sums.get(kind)
+            if one is not None:
+                money = f"{one.shop_money:16,.2f} {one.erp_money:16,.2f} {one.shop_money - one.erp_money:12,.2f}"
+                yield f"{kind + 's':10} {one.shop:8} {one.erp:8} {money if kind in _WITH_MONEY else ''}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """For machines; amounts as text."""
@@ -156,6 +177,7 @@ class _Comparison:
         observed = self._in_erp[kind].pop(external, None)
         if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
             return
+        self._add(kind, document, observed)
         if isinstance(document, Invalid):
             money = -_amount(observed.record) if observed else _ZERO
             self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
@@ -167,6 +189,17 @@ class _Comparison:
         self.report.agreed[kind] += 1
         if isinstance(document, SalesOrder) and document.status == "open" and observed is not None:
             self._agreed_orders[ref] = observed
+
+    def _add(self, kind: Kind, document: Document | Invalid, observed: Observed | None) -> None:
+        sums = self.report.sums[kind]
+        sums.shop += 1
+        if not isinstance(document, Invalid) and not (
+            isinstance(document, SalesOrder) and document.status == "cancelled"
+        ):
+            sums.shop_money += _amount(record(document, {}))
+        if observed is not None:
+            sums.erp += 1
+            sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
 
     def orders(self, desired: Mapping[Key, Document | Invalid]) -> None:
         """What remains of each order: goods sold less come back, and money given back, whoever booked it."""

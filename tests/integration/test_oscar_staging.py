@@ -111,8 +111,8 @@ def _stage_all(staging: Staging, consumer: ShopConsumer, middle: Connection, rea
 
 def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, Built]]:
     found: dict[str, dict[str, Built]] = {}
-    with closing(connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SET search_path TO {schema}")
+    with closing(connect(url)) as connection, transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
+        cursor.execute(f"SET LOCAL search_path TO {schema}")
         for name, rule in profile.documents.items():
             built = build(cursor, rule, all_keys(cursor, rule))
             found[name] = {key: document for key, document in built.items() if not isinstance(document, Missing)}

@@ -37,7 +37,15 @@ def _state(middle: Connection, type_: str, **columns: object) -> None:
 
 def test_agreement_is_said_in_one_line(compare: Compare) -> None:
     report = compare()
-    assert report.lines() == [AGREED]
+    *table, last = report.lines()
+    assert last == AGREED
+    assert [line.split() for line in table[1:]] == [
+        ["customers", "1", "1"],
+        ["orders", "1", "1", "11.90", "11.90", "0.00"],
+        ["returns", "1", "1"],
+        ["refunds", "1", "1", "5.95", "5.95", "0.00"],
+        ["prices", "1", "1"],
+    ]
     assert (report.agrees, report.explained) == (True, True)
 
 
@@ -93,10 +101,8 @@ def test_goods_that_a_clerk_took_back_differ(compare: Compare, erp_url: str) -> 
                  " SELECT r.id, l.id, 1 FROM returns r, order_lines l WHERE r.external_key IS NULL")  # fmt: skip
     report = compare()
     assert [one.detail for one in report.findings] == ["line:l1: 1 remain in the shop, 0 in the ERP"]
-    assert report.lines()[-2:] == [
-        "typed in by hand in the ERP, and not compared: 1 returns",
-        "DISAGREE: 1 differs; agreed 0 orders, 1 returns, 1 prices, difference 0.00",
-    ]
+    assert "typed in by hand in the ERP, and not compared: 1 returns" in report.lines()
+    assert report.lines()[-1] == "DISAGREE: 1 differs; agreed 0 orders, 1 returns, 1 prices, difference 0.00"
 
 
 def test_money_that_a_clerk_gave_back_differs(compare: Compare, erp_url: str) -> None:
@@ -112,7 +118,8 @@ def test_documents_typed_in_by_hand_are_counted_and_no_difference(compare: Compa
     run(erp_url, "INSERT INTO prices (sku, price_list, currency, amount, tax_included, minimum_quantity, status)"
                  " VALUES ('A', 'dealers', 'EUR', 1, false, 1, 'confirmed')")  # fmt: skip
     report = compare()
-    assert report.lines() == ["typed in by hand in the ERP, and not compared: 2 customers, 1 prices", AGREED]
+    assert report.lines()[0] == "typed in by hand in the ERP, and not compared: 2 customers, 1 prices"
+    assert report.lines()[-1] == AGREED
     assert report.to_json()["foreign"]["customer"] == 2
 
 

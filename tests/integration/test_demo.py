@@ -1,0 +1,22 @@
+"""The demo as a person starts it, with each shop: the whole way, real processes, ending in agreement to the cent."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("shop", "orders"), [("sample", 40), ("oscar", 15)])
+def test_the_demo_ends_in_agreement(shop: str, orders: int) -> None:
+    command = [sys.executable, "-m", "deploy.demo", "--once", "--shop", shop, "--orders", str(orders), "--seed", "7"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    last = ended.stdout.strip().splitlines()[-1]
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    agreed = re.fullmatch(r"agree: (\d+) orders, (\d+) returns, (\d+) prices, difference 0\.00", last)
+    assert agreed, last
+    assert int(agreed[1]) > orders // 2
+    assert "Traceback" not in ended.stdout + ended.stderr
