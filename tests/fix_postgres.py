@@ -16,6 +16,10 @@ def _available(version: int) -> bool:
     return version != 15 or (Path(DEBIAN_POSTGRES.format(version=15)) / "postgres").exists()
 
 
+AVAILABLE = tuple(version for version in VERSIONS if _available(version))
+"""Debian's 15 only where Debian's package is installed; `tests/run` says so where it is not."""
+
+
 @pytest.fixture(scope="session")
 def postgres_servers(parts_folder: Path) -> Iterator[Callable[[int], Postgres]]:
     """The server of a version: `postgres_servers(16)`; tests share it and make their own databases."""
@@ -39,10 +43,10 @@ def postgres(postgres_servers: Callable[[int], Postgres]) -> Postgres:
     return postgres_servers(16)
 
 
-@pytest.fixture(params=[v for v in VERSIONS if _available(v)], ids=lambda v: f"pg{v}")
-def every_postgres(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
-    """Runs the test once on each version that is here; Debian's 15 only where Debian's package is installed."""
-    return postgres_servers(request.param)
+@pytest.fixture
+def server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """The server of the version that a test is parametrised with (`AVAILABLE`, indirect), else 16."""
+    return postgres_servers(getattr(request, "param", 16))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from capture.producer import Cluster
 from deploy.embedded import Kafka, Postgres
+from tests.fix_postgres import AVAILABLE
 from tests.programs import Program, run, write_settings
 from tests.proof.records import Record, changes, read_topics
 from tests.proof.verdict import judge
@@ -97,13 +98,16 @@ class Shop:
 
 
 @pytest.fixture
-def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path) -> Iterator[Shop]:
+def shop(
+    server: Postgres, new_database: Callable[[Postgres, str], str], kafka: Kafka, prefix: str, tmp_path: Path
+) -> Iterator[Shop]:
+    database = new_database(server, "shop")
     registry = (tmp_path / "registry").as_uri()
     settings = {
         "name": prefix,
         "topic_prefix": prefix,
         "database_hostname": "127.0.0.1",
-        "database_port": postgres.port,
+        "database_port": server.port,
         "database_user": "postgres",
         "database_dbname": database.rpartition("/")[2],
         "slot_name": prefix,
@@ -131,6 +135,7 @@ def one_table(shop: Shop, table: str) -> list[Record]:
     return changes(shop.records(), shop.prefix)[table]
 
 
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 def test_snapshot_then_every_kind_of_change_and_a_clean_stop(shop: Shop) -> None:
     shop.sql(f"UPDATE orders SET note = repeat('{'x' * 100}', 50) WHERE id = 1")
     shop.capture.start()
