@@ -98,6 +98,7 @@ class Capture:
                 self._say_again(error)
             except StoppedError:
                 return
+            gc.collect()  # ends the threads of a producer that is of no use any more
             attempt = 1 if time.monotonic() - began > 60 else attempt + 1
             if not self._stopping():
                 self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
@@ -269,6 +270,7 @@ class Capture:
             self._durable = stream.run(self._stopping)
         finally:
             writer.close()
+            gc.unfreeze()
 
     def _note_stop(self, leadership: Leadership, committed: Committed) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""

@@ -69,7 +69,7 @@ class Cluster:
 
     def __init__(self, bootstrap_servers: str, options: Mapping[str, str]) -> None:
         self.servers = bootstrap_servers
-        self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 3, **options}
+        self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 2, **options}
         try:
             self._admin = AdminClient(self.options | {"error_cb": _ignore})
         except KafkaException as error:
