@@ -177,6 +177,8 @@ class _Comparison:
         observed = self._in_erp[kind].pop(external, None)
         if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
             return
+        if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
+            return  # cancelled before the ERP heard of it: neither side counts it
         self._add(kind, document, observed)
         if isinstance(document, Invalid):
             money = -_amount(observed.record) if observed else _ZERO
@@ -327,7 +329,7 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     wanted = record(document, {})
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
     if observed is None:
-        return ("", _ZERO) if cancelled else ("not in the ERP", _amount(wanted))
+        return "not in the ERP", _amount(wanted)
     if cancelled or observed.milestone is Milestone.CANCELLED:
         same = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
