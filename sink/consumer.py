@@ -199,10 +199,6 @@ class ShopConsumer:
                 raise _failure(error.args[0]) from None
             log.info("offsets not committed, the partitions went to another sink", partitions=len(offsets))
 
-    def again(self) -> None:
-        """Reads everything again that was not staged: after a batch could not be staged."""
-        self._restart([TopicPartition(topic, number) for topic, number in self._position])
-
     def _take(self, batch: Batch, message: Message, lost: list[TopicPartition]) -> None:
         error = message.error()
         place = (str(message.topic()), int(message.partition() or 0))
