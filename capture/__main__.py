@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from capture import preflight
+from capture import preflight, setup
 from capture.checks import repaired
 from capture.metrics import Metrics
 from capture.pipeline import Capture, Plan
@@ -34,6 +35,7 @@ app = typer.Typer(
     "takes the snapshot and streams until it is stopped.",
 )
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its part `capture` is read.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
 
 
@@ -56,29 +58,65 @@ def run(config: Config = None) -> None:
 
 
 @app.command()
-def check(config: Config = None) -> None:
+def check(config: Config = None, as_json: Json = False) -> None:
     """Looks at database, role, publication, tables, slot, broker and registry; prints what mends each finding.
 
-    Exit code 0 when all is well, 1 when something is not.
+    Exit code 0 when all is well or only warned of, 1 when something is BAD.
     """
-    bad = 0
+    found = []
     for finding in preflight.check(_plan(load("capture", Settings, config))):
-        typer.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}")
-        if not finding.ok:
-            bad += 1
-            typer.echo(f"     mend: {finding.remedy}")
-    typer.echo(f"{bad} to mend" if bad else "all is well")
+        found.append(finding)
+        if not as_json:
+            typer.echo(f"{finding.level:4} {finding.what}")
+            typer.echo(f"     mend: {finding.remedy}") if finding.remedy else None
+    bad = sum(finding.level == "BAD" for finding in found)
+    warned = sum(finding.level == "warn" for finding in found)
+    if as_json:
+        typer.echo(json.dumps({"ok": not bad, "findings": [finding._asdict() for finding in found]}, indent=1))
+    else:
+        typer.echo(f"{bad} to mend, {warned} warnings" if bad or warned else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 
 @app.command()
 def init(
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL and the topics.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL for a DBA, and the topics.")] = False,
 ) -> None:
-    """Makes the publication and the topics where they are missing, and says what it does."""
-    for line in preflight.init(_plan(load("capture", Settings, config)), dry_run):
+    """Makes the publication and the topics where they are missing, and says what it does. Can be said again.
+
+    With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
+    """
+    plan = _plan(load("capture", Settings, config))
+    for line in setup.script(plan) if dry_run else setup.init(plan):
         typer.echo(line)
+
+
+@app.command()
+def drop(
+    config: Config = None,
+    topics: Annotated[bool, typer.Option("--topics", help="Delete the topics, too, with all their records.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Takes away the slot, the publication if `capture init` made it, and the position. Asks before.
+
+    Refuses while capture runs. The registry's subjects stay: records that others keep may need them.
+    """
+    plan = _plan(load("capture", Settings, config))
+    removal = setup.Removal(plan, topics)
+    try:
+        if removal.empty:
+            typer.echo("nothing of ours is there")
+            return
+        for line in removal.lines():
+            typer.echo(line)
+        slot = plan.options.slot
+        if not yes and typer.prompt(f"These will be gone. Type the slot's name ({slot}) to go on", default="") != slot:
+            raise SettingsError("nothing was dropped", "type the slot's name, or say --yes")
+        for line in removal.execute():
+            typer.echo(line)
+    finally:
+        removal.close()
 
 
 @app.command()

@@ -34,10 +34,11 @@ from capture.tables import Tables
 from capture.writer import Limits, Writer
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin
-from schemas.envelope import topic_name
+from schemas.envelope import Schema, topic_name
 from schemas.errors import SettingsError, UnavailableError
 from schemas.records import COMPLETED
 from schemas.registry import Registry
+from schemas.relation import Relation, TableFacts
 
 log = structlog.get_logger("capture")
 
@@ -233,11 +234,8 @@ class Capture:
 
     def _tables(self, leadership: Leadership) -> Tables:
         plan = self._plan
-        return Tables(
-            plan.prefix,
-            plan.included,
-            plan.as_text,
-            plan.tombstones,
+        return plan_tables(
+            plan,
             lambda relation: catalogue.table_facts(leadership.connection, relation),
             plan.registry.register,
             plan.topics.partitions,
@@ -278,6 +276,16 @@ class Capture:
         if slot is not None and slot.confirmed_flush_lsn is not None:
             committed.write((), self._durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
         log.info("stopped cleanly", lsn=str(self._durable.end_lsn))
+
+
+def plan_tables(
+    plan: Plan,
+    facts: Callable[[Relation], TableFacts],
+    register: Callable[[str, Schema], int],
+    partitions: Callable[[str], int],
+) -> Tables:
+    """The tables as the settings want them; see Tables for the three functions."""
+    return Tables(plan.prefix, plan.included, plan.as_text, plan.tombstones, facts, register, partitions)
 
 
 class _Attempt(NamedTuple):

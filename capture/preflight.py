@@ -1,55 +1,56 @@
-"""`capture check` and `capture init`: what must be so before reading starts, each finding with what mends it."""
+"""`capture check`: what must be so before reading starts, each finding with what mends it. Here: server, role, slot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import time
+from collections.abc import Iterator
+from typing import Any
 
-from psycopg2 import sql
-
-from capture import catalogue
+from capture.check_kafka import kafka_findings, registry_findings
+from capture.check_tables import publication_findings
+from capture.findings import Finding, found, literal, quoted
 from capture.pipeline import Plan
 from capture.replication import Replication, database_errors, slot_state
-from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 
 MINIMUM_VERSION = 140_000
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at; `remedy` is SQL or a command, empty when it is well."""
-
-    ok: bool
-    what: str
-    remedy: str = ""
+_CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 
 def check(plan: Plan) -> Iterator[Finding]:
-    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong."""
-    yield from _database(plan)
-    yield _tried(f"Kafka answers at {plan.cluster.servers}", plan.cluster.partitions)
-    yield _tried("the schema registry answers", plan.registry.check)
+    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there."""
+    schemas: list[tuple[str, dict[str, Any]]] = []
+    yield from _database(plan, schemas)
+    yield from kafka_findings(plan, [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)])
+    yield from registry_findings(plan, schemas)
 
 
-def _database(plan: Plan) -> Iterator[Finding]:
+def _is_value(subject: str) -> bool:
+    return subject.endswith("-value")
+
+
+def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
     try:
         connection = plan.server.connect()
     except OrdertapError as error:
-        yield Finding(False, error.message, error.hint)
+        yield Finding("BAD", error.message, error.hint)
         return
     try:
-        yield from _server(connection)
-        yield from _role(connection, plan.server.user)
-        yield from _publication(connection, plan)
-        yield from _slots(connection, plan)
+        for part in (_server, _clock, _role, _slots, _senders):
+            yield from _guarded(part(connection, plan))
+        yield from _guarded(publication_findings(connection, plan, schemas))
+        if _may_replicate(connection):
+            yield from _guarded(_replicates(plan))
     finally:
         connection.close()
-    yield _tried(
-        "a replication connection is allowed", lambda: _replicates(plan), _PG_HBA.format(user=plan.server.user)
-    )
 
 
-_PG_HBA = "in pg_hba.conf: host replication {user} <address of capture> scram-sha-256 -- then SELECT pg_reload_conf();"
+def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """An error of the look itself is a finding, too."""
+    try:
+        yield from findings
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
 
 
 def _one(connection: Any, statement: str, *parameters: object) -> Any:
@@ -58,53 +59,70 @@ def _one(connection: Any, statement: str, *parameters: object) -> Any:
         return cursor.fetchone()
 
 
-def _server(connection: Any) -> Iterator[Finding]:
+def _setting(connection: Any, name: str) -> str:
+    """As SHOW prints it; empty for one that this version does not have."""
+    (value,) = _one(connection, "SELECT coalesce(current_setting(%s, true), '')", name)
+    return str(value)
+
+
+def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
     version = connection.server_version
     upgrade = "upgrade the server: logical messages in pgoutput came with PostgreSQL 14"
-    yield Finding(version >= MINIMUM_VERSION, f"PostgreSQL {version // 10_000}", upgrade)
-    (level,) = _one(connection, "SHOW wal_level")
+    yield found(version >= MINIMUM_VERSION, f"PostgreSQL {version // 10_000}", upgrade)
+    level = _setting(connection, "wal_level")
     remedy = "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
-    yield Finding(level == "logical", f"wal_level is {level}", remedy)
+    yield found(level == "logical", f"wal_level is {level}", remedy)
     (standby,) = _one(connection, "SELECT pg_is_in_recovery()")
-    yield Finding(
-        not standby, "the server is a primary" if not standby else "the server is a standby", "use the primary"
+    use = "set database_hostname to the primary: heartbeats and the leadership lock are written there"
+    yield found(not standby, f"the server is a {'standby' if standby else 'primary'}", use)
+    keep = _setting(connection, "max_slot_wal_keep_size")
+    said = f"max_slot_wal_keep_size is {keep}"
+    if keep == "-1":
+        said += ": a reader that is stopped for long fills the shop's disk"
+    bound = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- less than the free disk"
+    yield found(keep != "-1", said, bound, "warn")
+    idle = _setting(connection, "idle_replication_slot_timeout")
+    if idle:
+        said = f"idle_replication_slot_timeout is {idle}"
+        if idle != "0":
+            said += ": the server gives the slot up when capture is stopped for so long"
+        off = "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();"
+        yield found(idle == "0", said, off, "warn")
+
+
+def _clock(connection: Any, _plan: Plan) -> Iterator[Finding]:
+    before = time.time()
+    (theirs,) = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = time.time()
+    ahead = theirs - (before + after) / 2
+    close = abs(ahead) <= _CLOCK_TOLERANCE + (after - before)
+    said = "the clocks of the shop's server and of this machine agree"
+    if not close:
+        said = f"the shop's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    yield found(close, said, "set both by NTP; until then the lag in seconds is wrong by that", "warn")
+
+
+def _may_replicate(connection: Any) -> bool:
+    statement = "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user"
+    return bool(_one(connection, statement)[0])
+
+
+def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
+    user = plan.server.user
+    role = quoted(user)
+    may = _may_replicate(connection)
+    (superuser,) = _one(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    yield found(may, f"role {user} may {'' if may else 'not '}replicate", f"ALTER ROLE {role} REPLICATION;")
+    less = "use a role of its own: `capture init --dry-run` prints the SQL that makes one"
+    if superuser:
+        yield Finding("warn", f"role {user} is a superuser: REPLICATION, CONNECT and SELECT are enough", less)
+    beats, emit = _one(  # its arguments differ between versions
+        connection,
+        "SELECT has_function_privilege(oid, 'EXECUTE'), oid::regprocedure::text FROM pg_proc"
+        " WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype",
     )
-    (keep,) = _one(connection, "SHOW max_slot_wal_keep_size")
-    bounded = keep != "-1"
-    said = f"max_slot_wal_keep_size is {keep}" + ("" if bounded else ": a stopped reader can fill the shop's disk")
-    yield Finding(True, said)
-
-
-def _role(connection: Any, user: str) -> Iterator[Finding]:
-    (may,) = _one(connection, "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
-    remedy = f"ALTER ROLE {sql.Identifier(user).as_string(connection)} REPLICATION;"
-    yield Finding(may, f"role {user} may replicate" if may else f"role {user} may not replicate", remedy)
-
-
-def _publication(connection: Any, plan: Plan) -> Iterator[Finding]:
-    published = catalogue.published_tables(connection, plan.publication)
-    statement = create_publication(connection, plan)
-    if not published:
-        yield Finding(False, f"publication {plan.publication} does not exist or has no tables", statement)
-    names = {table.relation.table for table in published}
-    for table in sorted(plan.included - names) if published else ():
-        add = f"ALTER PUBLICATION {sql.Identifier(plan.publication).as_string(connection)} ADD TABLE {table};"
-        yield Finding(False, f"table {table} is not in publication {plan.publication}", add)
-    for one in published:
-        yield from _table(connection, one)
-
-
-def _table(connection: Any, published: catalogue.Published) -> Iterator[Finding]:
-    relation = published.relation
-    quoted = sql.Identifier(relation.schema, relation.name)
-    has_key = any(column.key for column in relation.columns)
-    remedy = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (...); -- or REPLICA IDENTITY FULL").format(quoted)
-    what = f"table {relation.table} is published" + ("" if has_key else " but has no key: its updates would be refused")
-    yield Finding(has_key, what, remedy.as_string(connection))
-    (may,) = _one(connection, "SELECT has_table_privilege(%s::oid, 'SELECT')", relation.oid)
-    if not may:
-        grant = sql.SQL("GRANT SELECT ON {} TO CURRENT_USER;").format(quoted).as_string(connection)
-        yield Finding(False, f"table {relation.table} may not be read", grant)
+    if not beats:
+        yield Finding("BAD", f"role {user} may not write heartbeats", f"GRANT EXECUTE ON FUNCTION {emit} TO {role};")
 
 
 def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
@@ -113,61 +131,42 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
     if slot is not None:
         ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"
         said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}, holds {slot.held_bytes} bytes"
-        yield Finding(ok, said, f"set another slot_name, or SELECT pg_drop_replication_slot('{name}');")
+        gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
+        other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
+        yield found(ok, said, gone if slot.wal_status == "lost" else other)
         return
-    (used,) = _one(connection, "SELECT count(*) FROM pg_replication_slots")
-    (most,) = _one(connection, "SELECT current_setting('max_replication_slots')::int")
+    used, most = _one(
+        connection, "SELECT count(*), current_setting('max_replication_slots')::int FROM pg_replication_slots"
+    )
     remedy = f"ALTER SYSTEM SET max_replication_slots = {most + 5}; -- then restart the server"
-    yield Finding(used < most, f"slot {name} will be made; {most - used} of {most} slots are free", remedy)
+    yield found(used < most, f"slot {name} will be made; {most - used} of {most} slots are free", remedy)
 
 
-def _replicates(plan: Plan) -> None:
-    replication = Replication(plan.server)
+def _senders(connection: Any, plan: Plan) -> Iterator[Finding]:
+    used, ours, most = _one(
+        connection,
+        "SELECT (SELECT count(*) FROM pg_stat_replication), (SELECT count(active_pid) FROM pg_replication_slots"
+        " WHERE slot_name = %s), current_setting('max_wal_senders')::int",
+        plan.options.slot,
+    )
+    remedy = f"ALTER SYSTEM SET max_wal_senders = {most + 5}; -- then restart the server"
+    yield found(used < most or ours > 0, f"{most - used} of {most} max_wal_senders are free", remedy)
+
+
+def _replicates(plan: Plan) -> Iterator[Finding]:
+    """A logical replication connection is matched by pg_hba.conf like an ordinary one, not by its word `replication`.
+
+    Source: PostgreSQL manual, "The pg_hba.conf File".
+    """
+    server = plan.server
+    try:
+        replication = Replication(server)
+    except OrdertapError as error:
+        line = f"host {server.database} {server.user} <address of capture> scram-sha-256"
+        yield Finding("BAD", error.message, f"in pg_hba.conf: {line} -- then SELECT pg_reload_conf();")
+        return
     try:
         replication.identify()
+        yield Finding("ok", "a replication connection is allowed")
     finally:
         replication.close()
-
-
-def _tried(what: str, call: Callable[[], object], remedy: str = "") -> Finding:
-    try:
-        call()
-    except OrdertapError as error:
-        return Finding(False, error.message, remedy or error.hint)
-    return Finding(True, what)
-
-
-def create_publication(connection: Any, plan: Plan) -> str:
-    """The SQL that makes the publication, quoted for this connection."""
-    name = sql.Identifier(plan.publication)
-    if not plan.included:
-        return sql.SQL("CREATE PUBLICATION {} FOR ALL TABLES;").format(name).as_string(connection)
-    tables = sql.SQL(", ").join(sql.Identifier(*table.split(".", 1)) for table in sorted(plan.included))
-    return sql.SQL("CREATE PUBLICATION {} FOR TABLE {};").format(name, tables).as_string(connection)
-
-
-def init(plan: Plan, dry_run: bool) -> Iterator[str]:
-    """Makes the publication and the topics where they are missing; says each thing that it does (or would do)."""
-    connection = plan.server.connect()
-    try:
-        (there,) = _one(connection, "SELECT count(*) FROM pg_publication WHERE pubname = %s", plan.publication)
-        if there:
-            yield f"publication {plan.publication} is there"
-        else:
-            statement = create_publication(connection, plan)
-            yield statement
-            if not dry_run:
-                with database_errors("making the publication"), connection.cursor() as cursor:
-                    cursor.execute(statement)
-        published = catalogue.published_tables(connection, plan.publication)
-    finally:
-        connection.close()
-    names = [table.relation.table for table in published] or sorted(plan.included)
-    topics = [topic_name(plan.prefix, name) for name in names if not plan.included or name in plan.included]
-    if dry_run:
-        existing = plan.cluster.partitions()
-        own = (plan.topics.position, plan.topics.transaction, plan.topics.notification, plan.topics.heartbeat)
-        yield from (f"topic {topic} would be made" for topic in (*own, *topics) if topic not in existing)
-        return
-    yield from (f"topic {topic} made" for topic in plan.topics.create(topics))
-    yield f"slot {plan.options.slot} is made by the first `capture run`, together with the snapshot"

@@ -75,6 +75,11 @@ class Cluster:
         except KafkaException as error:
             raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
 
+    @property
+    def admin(self) -> AdminClient:
+        """librdkafka's admin client, for what is asked once."""
+        return self._admin
+
     def partitions(self, timeout: float = 10.0) -> dict[str, int]:
         """The number of partitions of each topic; UnavailableError when no broker answers."""
         try:
@@ -243,25 +248,33 @@ class Topics:
     def __init__(self, cluster: Cluster, prefix: str, partitions: int, replication: int, retention_ms: int) -> None:
         self._cluster = cluster
         self._table_partitions = partitions
-        self._replication = replication
+        self.replication = replication
         self._retention_ms = retention_ms
         self._known: dict[str, int] = {}
         self.position = f"{prefix}.position"
         self.transaction = f"{prefix}.transaction"
         self.notification = f"{prefix}.notification"
         self.heartbeat = f"__debezium-heartbeat.{prefix}"
+        self.own = (self.position, self.transaction, self.notification, self.heartbeat)
 
     def create(self, tables: Sequence[str]) -> list[str]:
         """Makes what is missing of our own topics and of these tables' topics; returns what it made."""
         self._known = self._cluster.partitions()
-        wanted = [
+        return [name for name, count, config in self._wanted(tables) if self._ensure(name, count, config)]
+
+    def missing(self, tables: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
+        """What `create` would make: name, partitions, settings."""
+        self._known = self._cluster.partitions()
+        return [one for one in self._wanted(tables) if one[0] not in self._known]
+
+    def _wanted(self, tables: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
+        return [
             (self.position, 1, _POSITION_TOPIC),
             (self.transaction, 1, self._kept()),
             (self.notification, 1, self._kept()),
             (self.heartbeat, 1, {"cleanup.policy": "compact"}),
             *((table, self._table_partitions, self._kept()) for table in tables),
         ]
-        return [name for name, count, config in wanted if self._ensure(name, count, config)]
 
     def partitions(self, topic: str) -> int:
         """How many partitions a table's topic has; makes the topic when it is new."""
@@ -275,6 +288,6 @@ class Topics:
     def _ensure(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
         if name in self._known:
             return False
-        made = self._cluster.create_topic(name, partitions, self._replication, config)
+        made = self._cluster.create_topic(name, partitions, self.replication, config)
         self._known[name] = partitions if made else self._cluster.partitions().get(name, partitions)
         return made

@@ -70,6 +70,10 @@ class Registry(Protocol):
         """Raises as above unless the registry answers."""
         ...
 
+    def try_out(self, subject: str, schema: Schema) -> None:
+        """Raises IncompatibleError if registering the schema would; registers nothing."""
+        ...
+
     def close(self) -> None:
         """Ends its connections; it is not asked any more."""
         ...
@@ -154,6 +158,9 @@ class FolderRegistry:
         """As Registry says: the folder can be written."""
         if not os.access(self._folder / "subjects", os.W_OK):
             raise self._unusable(PermissionError("not writable"))
+
+    def try_out(self, subject: str, schema: Schema) -> None:
+        """As Registry says: every schema is compatible here."""
 
     def close(self) -> None:
         """As Registry says: nothing is open between calls."""
@@ -251,6 +258,18 @@ class HttpRegistry:
         """As Registry says."""
         with self._answering(None):
             self._client.get_subjects()
+
+    def try_out(self, subject: str, schema: Schema) -> None:
+        """As Registry says; the registry is asked under the subject's own compatibility rule."""
+        with self._answering(subject):
+            try:
+                compatible = self._client.test_compatibility(subject, RegisteredSchema(canonical(schema), "AVRO"))
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404:  # the subject is new
+                    return
+                raise
+        if not compatible:
+            raise IncompatibleError(subject, "not compatible with the newest version")
 
     def close(self) -> None:
         """As Registry says."""

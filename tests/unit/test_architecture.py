@@ -12,16 +12,16 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 
 # A dependency that touches the world, and the files that may import it. Every other file is pure.
 POSTGRES = {
-    "capture": {"preflight", "replication", "snapshot"},
+    "capture": {"replication", "snapshot"},
     "sink": {
         "database", "evidence", "inbox", "tables", "touches", "build", "snapshots", "blocked", "row_writer",
         "ledger", "worker", "accounts", "reconcile", "held",
     },
 }  # fmt: skip
-KAFKA = {"capture": {"producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry"}}
+KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry"}}
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
-    "capture": {"metrics", "pipeline", "producer", "snapshot", "stream", "writer"},
+    "capture": {"metrics", "pipeline", "preflight", "producer", "snapshot", "stream", "writer"},
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
 }
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}

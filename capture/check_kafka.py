@@ -1,0 +1,131 @@
+"""What `capture check` says of the broker, its topics, our rights there, and the schema registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from capture import broker
+from capture.broker import Brokers, Topic
+from capture.findings import Finding, found
+from capture.pipeline import Plan
+from schemas.errors import OrdertapError, UnavailableError
+from schemas.registry import IncompatibleError
+
+_CLIENT_LIMIT: Final = 1_000_000  # librdkafka's default of message.max.bytes
+_TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
+
+
+def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
+    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics)."""
+    cluster = plan.cluster
+    try:
+        found_brokers = broker.brokers(cluster)
+        yield Finding("ok", f"Kafka answers at {cluster.servers}: {found_brokers.number} brokers")
+        existing = broker.topics(cluster, [*plan.topics.own, *tables])
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return
+    missing = [name for name in (*plan.topics.own, *tables) if name not in existing]
+    yield from _creation(plan, found_brokers, missing)
+    for name, topic in existing.items():
+        yield from _topic(plan, name, topic)
+    yield _transactions(plan)
+
+
+def _kafka_acls(plan: Plan, rest: str) -> str:
+    user = plan.cluster.options.get("sasl.username", "<our user>")
+    return f"kafka-acls.sh --bootstrap-server {plan.cluster.servers} --add --allow-principal User:{user} {rest}"
+
+
+def _creation(plan: Plan, found_brokers: Brokers, missing: list[str]) -> Iterator[Finding]:
+    if not missing:
+        return
+    wanted = plan.topics.replication
+    said = f"new topics get {wanted} replicas, and there are {found_brokers.number} brokers"
+    yield found(wanted <= found_brokers.number, said, "lower topic_creation_default_replication_factor, or add brokers")
+    may = (
+        found_brokers.allowed.isdisjoint({"CREATE"}) and plan.cluster.options.get("security.protocol", "").upper() != ""
+    )
+    said = f"{len(missing)} topics are to be made: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+    if may:  # a right on the prefix alone cannot be seen before the topic is there
+        rest = f"--operation Create --operation Describe --topic {plan.prefix}. --resource-pattern-type prefixed"
+        yield Finding("warn", f"{said}; the user has no right to make any topic", _kafka_acls(plan, rest))
+    else:
+        yield Finding("ok", f"{said}: by `capture init` or the first run")
+
+
+def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    lacking = [right for right in _TOPIC_RIGHTS if right not in topic.allowed]
+    if lacking:
+        rights = " ".join(f"--operation {right.capitalize()}" for right in lacking)
+        said = f"topic {name}: our user may not {', '.join(right.lower() for right in lacking)}"
+        yield Finding("BAD", said, _kafka_acls(plan, f"{rights} --topic {name}"))
+    if name in plan.topics.own and topic.partitions != 1:
+        said = f"topic {name} has {topic.partitions} partitions: its order needs one"
+        yield Finding("BAD", said, f"delete the topic and let `capture init` make it ({_delete(plan, name)})")
+    problems = list(_settings(plan, name, topic))
+    yield from problems
+    if not lacking and not any(problem.level == "BAD" for problem in problems):
+        yield Finding("ok", f"topic {name}: {topic.partitions} partitions, {topic.replicas} replicas")
+
+
+def _delete(plan: Plan, name: str) -> str:
+    return f"kafka-topics.sh --bootstrap-server {plan.cluster.servers} --delete --topic {name}"
+
+
+def _alter(plan: Plan, name: str, config: str) -> str:
+    start = f"kafka-configs.sh --bootstrap-server {plan.cluster.servers} --alter --entity-type topics"
+    return f"{start} --entity-name {name} --add-config {config}"
+
+
+def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    policy = topic.config.get("cleanup.policy", "")
+    if name == plan.topics.position and policy not in ("", "compact"):
+        said = f"topic {name} has cleanup.policy {policy}: the position would be deleted with age"
+        yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=compact,retention.ms=-1"))
+    if name not in plan.topics.own and "compact" in policy:
+        said = (
+            f"topic {name} has cleanup.policy {policy}: older changes of a row go, and a sink set back never sees them"
+        )
+        yield Finding("warn", said, _alter(plan, name, "cleanup.policy=delete"))
+    least = int(topic.config.get("min.insync.replicas", 1))
+    if topic.replicas < least:
+        said = f"topic {name} has {topic.replicas} replicas, and min.insync.replicas is {least}: nothing can be written"
+        yield Finding("BAD", said, _alter(plan, name, f"min.insync.replicas={topic.replicas}"))
+    limit = int(topic.config.get("max.message.bytes", _CLIENT_LIMIT))
+    ours = int(plan.cluster.options.get("message.max.bytes", _CLIENT_LIMIT))
+    if limit < ours:
+        said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
+        yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
+
+
+def _transactions(plan: Plan) -> Finding:
+    """Tried under an id of its own, so that a capture that runs is not fenced; a right on the prefix covers both."""
+    try:
+        broker.try_transactions(plan.cluster, f"ordertap-{plan.name}-check")
+    except UnavailableError as error:
+        return Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        rest = f"--operation Write --operation Describe --transactional-id ordertap-{plan.name}"
+        return Finding("BAD", error.message, _kafka_acls(plan, f"{rest} --resource-pattern-type prefixed"))
+    return Finding("ok", f"transactions may be written as ordertap-{plan.name}…")
+
+
+def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """The registry, and what it says of the schemas that a start would register. Registers nothing."""
+    try:
+        plan.registry.check()
+        yield Finding("ok", "the schema registry answers")
+        refused = 0
+        for subject, schema in schemas:
+            try:
+                plan.registry.try_out(subject, schema)
+            except IncompatibleError as error:
+                refused += 1
+                yield Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return
+    if schemas and not refused:
+        yield Finding("ok", f"the registry takes all {len(schemas)} schemas of these tables")

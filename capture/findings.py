@@ -1,0 +1,38 @@
+"""What `capture check` says: a finding, and the quoting of the SQL that mends it. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Level = Literal["ok", "warn", "BAD"]
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; `remedy` is SQL or a command, empty when it is well.
+
+    `BAD` keeps capture from working or from being right; `warn` is a risk that somebody may have chosen.
+    """
+
+    level: Level
+    what: str
+    remedy: str = ""
+
+
+def found(ok: bool, what: str, remedy: str, otherwise: Level = "BAD") -> Finding:
+    """A finding with its remedy unless all is well."""
+    return Finding("ok", what) if ok else Finding(otherwise, what, remedy)
+
+
+def quoted(*parts: str) -> str:
+    """A name as an SQL identifier; of several parts: with dots between them."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def quoted_table(table: str) -> str:
+    """`schema.table` as SQL."""
+    return quoted(*table.split(".", 1))
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
