@@ -27,10 +27,10 @@ class Metrics:
         self.state = "starting"
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
 
-    def event(self, table: str, op: str) -> None:
-        """One change."""
+    def event(self, table: str, op: str, count: int) -> None:
+        """So many changes were read."""
         key = (table, op)
-        self._events[key] = self._events.get(key, 0) + 1
+        self._events[key] = self._events.get(key, 0) + count
 
     def source_time(self, commit_us: int) -> None:
         """A source transaction was read."""

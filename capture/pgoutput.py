@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from schemas.change import UNCHANGED, Cell
 from schemas.errors import DataError
@@ -100,6 +100,9 @@ class LogicalMessage(NamedTuple):
 Message: TypeAlias = Begin | Commit | Origin | Type | Relation | Insert | Update | Delete | Truncate | LogicalMessage
 
 
+Kind = TypeVar("Kind", bound=Message)
+
+
 def decode(payload: bytes) -> Message:
     """One message; `payload` as psycopg2 gives it with decode=False. Raises ProtocolError."""
     decoder = _DECODERS.get(payload[:1])
@@ -112,6 +115,30 @@ def decode(payload: bytes) -> Message:
     if end != len(payload):
         raise _broken(payload, f"it should end at byte {end}")
     return message
+
+
+def decode_as(kind: type[Kind], payload: bytes) -> Kind:
+    """One message that must be of this kind; as decode."""
+    message = decode(payload)
+    if not isinstance(message, kind):
+        raise ProtocolError(f"pgoutput message of kind {payload[:1]!r}, not {kind.__name__}", _HINT)
+    return message
+
+
+def decode_begin(payload: bytes) -> Begin:
+    """A message that is known to be a Begin; as decode."""
+    if len(payload) != 1 + _BEGIN.size:
+        raise _broken(payload, "its length")
+    commit_lsn, commit_us, xid = _BEGIN.unpack_from(payload, 1)
+    return Begin(LSN(commit_lsn), commit_us + POSTGRES_EPOCH_US, xid)
+
+
+def decode_commit(payload: bytes) -> Commit:
+    """A message that is known to be a Commit; as decode."""
+    if len(payload) != 1 + _COMMIT.size:
+        raise _broken(payload, "its length")
+    commit_lsn, end_lsn, commit_us = _COMMIT.unpack_from(payload, 1)
+    return Commit(LSN(commit_lsn), LSN(end_lsn), commit_us + POSTGRES_EPOCH_US)
 
 
 _HINT = "check that the slot's plugin is pgoutput; if it is, report this with the server's version"
@@ -154,13 +181,11 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _begin(data: bytes) -> tuple[Message, int]:
-    commit_lsn, commit_us, xid = _BEGIN.unpack_from(data, 1)
-    return Begin(LSN(commit_lsn), commit_us + POSTGRES_EPOCH_US, xid), 1 + _BEGIN.size
+    return decode_begin(data), len(data)
 
 
 def _commit(data: bytes) -> tuple[Message, int]:
-    commit_lsn, end_lsn, commit_us = _COMMIT.unpack_from(data, 1)
-    return Commit(LSN(commit_lsn), LSN(end_lsn), commit_us + POSTGRES_EPOCH_US), 1 + _COMMIT.size
+    return decode_commit(data), len(data)
 
 
 def _origin(data: bytes) -> tuple[Message, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -43,6 +43,10 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+
+Fields = tuple[str, int, bytes | None, bytes | None, Headers]
+"""What a Record is; the stream makes plain tuples of it."""
 
 
 class FencedError(UnavailableError):
@@ -179,17 +183,28 @@ class TransactionalProducer:
             raise kafka_error("starting the transactional producer", error.args[0], self._servers) from None
         self.begin_transaction = self._call("beginning a transaction", self._producer.begin_transaction)
 
-    def produce(self, record: Record) -> None:
-        """Queues a record in the open transaction; DataError when it is larger than the client may send."""
-        topic, partition, key, value, headers = record
+    def produce(self, records: Iterable[Fields]) -> None:
+        """Queues records in the open transaction; DataError when one is larger than the client may send."""
+        produce = self._producer.produce
+        topic = ""
+        try:
+            for topic, partition, key, value, headers in records:
+                try:
+                    produce(topic, value, key, partition, None, None, 0, headers)
+                except BufferError:
+                    self._produce_patiently(topic, value, key, partition, headers)
+        except KafkaException as error:
+            raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
+
+    def _produce_patiently(
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers
+    ) -> None:
         for _ in range(_QUEUE_PATIENCE):
+            self._producer.poll(0.1)
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)
             except BufferError:
-                self._producer.poll(0.1)
                 continue
-            except KafkaException as error:
-                raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
             return
         raise UnavailableError(f"writing to topic {topic}: Kafka at {self._servers} takes nothing", "check the broker")
 

@@ -196,7 +196,7 @@ class Removal:
         if self._position is not None:
             producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
             producer.begin_transaction()
-            producer.produce(Record(plan.topics.position, 0, plan.name.encode(), None, []))
+            producer.produce([Record(plan.topics.position, 0, plan.name.encode(), None, [])])
             producer.commit(30.0)
             yield f"position of {plan.name} deleted"
         if self._drops_publication:

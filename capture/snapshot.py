@@ -51,9 +51,8 @@ class Committed(NamedTuple):
     def write(self, batch: Sequence[Record], position: Position) -> None:
         """One Kafka transaction."""
         self.producer.begin_transaction()
-        for record in batch:
-            self.producer.produce(record)
-        self.producer.produce(Record(self.topic, 0, self.key, position.dump(), []))
+        self.producer.produce(batch)
+        self.producer.produce([Record(self.topic, 0, self.key, position.dump(), [])])
         self.producer.commit(self.timeout)
 
 
@@ -187,9 +186,9 @@ class _Copy:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
-            topic, partition, key, value, _, _ = self._table.read(self._prefix, self._lsn, parse_copy_line(line))
-            self._batch.append(Record(topic, partition, key, value, self._headers))
-            self._bytes += len(value or b"")
+            key, value = self._table.read(self._prefix, self._lsn, parse_copy_line(line))
+            self._batch.append(Record(self._table.topic, self._table.partition, key, value, self._headers))
+            self._bytes += len(value)
             self._rows += 1
             SNAPSHOT_ROWS.labels(self._table.name).inc()
         if len(self._batch) >= _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
@@ -17,11 +18,10 @@ from capture.acknowledge import Acknowledger
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Partial, Position, parse_heartbeat
-from capture.producer import Record
 from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
 from capture.writer import Writer
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, stamp_header, transaction_header
+from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 _ROUND: Final = 256  # messages between two looks at the clock
 _GATHER: Final = 0.001  # seconds
-_DRAFT_OVERHEAD: Final = 200  # bytes of memory beside key and value, roughly
+_DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
 
 
 class Options(NamedTuple):
@@ -56,19 +56,24 @@ class Beats:
 
 
 class Transaction:
-    """The source transaction that is being read."""
+    """The source transaction that is being read. `skip`: changes up to this ordinal are in Kafka already."""
 
-    __slots__ = ("bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "streamed", "xid")
+    __slots__ = (
+        "bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "stamp", "streamed", "xid",
+    )  # fmt: skip
 
-    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, skip: float, size: dict[str, int]) -> None:
+    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
         self.commit_lsn, self.commit_us, self.xid = begin
         self.prefix = prefix
-        self.skip = skip  # changes up to this ordinal are in Kafka already
-        self.size = size
+        self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
+        self.skip: float = 0
+        self.size: dict[str, int] = {}
+        self.streamed = written is not None
+        if written is not None:
+            self.skip, self.size = written.ordinal, dict(written.size)
         self.ordinal = 0
         self.drafts: list[Draft] = []
         self.bytes = 0
-        self.streamed = bool(size)
 
     @property
     def id(self) -> str:
@@ -107,12 +112,16 @@ class Stream:
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
         self._aside = ThreadPoolExecutor(1, "aside")
-        self._handlers: dict[type, Callable[[Any, int], None]] = {
-            pgoutput.Begin: self._begin,
-            pgoutput.Commit: self._commit,
-            pgoutput.Insert: self._insert,
-            pgoutput.Update: self._update,
-            pgoutput.Delete: self._delete,
+        self._counted = 0.0
+        self._now_ns = time.time_ns()
+        self._handlers: dict[int, Callable[[bytes, int], None]] = {
+            ord("B"): self._begin,
+            ord("C"): self._commit,
+            ord("I"): partial(self._row, "c", Table.insert),
+            ord("U"): partial(self._row, "u", Table.update),
+            ord("D"): partial(self._row, "d", Table.delete),
+        }
+        self._rare: dict[type, Callable[[Any, int], None]] = {
             pgoutput.Truncate: self._truncate,
             Relation: self._relation,
             pgoutput.LogicalMessage: self._message,
@@ -123,10 +132,12 @@ class Stream:
     def run(self, stopping: Callable[[], bool]) -> Position:
         """Reads until `stopping()`; returns the durable position. Everything whole that was read is then in Kafka."""
         try:
+            busy = False
             while not stopping():
                 now = time.monotonic()
-                self._look_around(now)
-                if not self._read_round():
+                self._look_around(now, busy)
+                busy = self._read_round()
+                if not busy:
                     self._pause(now)
             self._writer.flush(self._alive)
             self._replication.confirm(self._writer.durable.end_lsn, force=True)
@@ -143,9 +154,9 @@ class Stream:
             pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
             self._replication.wait(pause, self._writer.done_fd)
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: float, busy: bool) -> None:
         """What has its time: commits, heartbeats, feedback."""
-        self._writer.step(now)
+        self._writer.step(now, busy=busy)
         self._metrics.turned()
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat
@@ -154,6 +165,10 @@ class Stream:
         if self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
+        if now - self._counted >= 1.0:
+            self._counted = now
+            for table, op, count in self._tables.take_events():
+                self._metrics.event(table, op, count)
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
             self._alive()
@@ -168,13 +183,14 @@ class Stream:
 
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
-        read, handlers = self._replication.read, self._handlers
-        acknowledger, writer, decode = self._acknowledger, self._writer, pgoutput.decode
+        read, handlers, other = self._replication.read, self._handlers, self._other
+        acknowledger, writer = self._acknowledger, self._writer
+        self._now_ns = time.time_ns()
+        if writer.full:
+            return False
         for _ in range(_ROUND):
             if not acknowledger.may_read(writer.pending):
                 writer.flush(self._alive)
-            if writer.full:
-                return False
             try:
                 message = read()
             except Exception:
@@ -182,10 +198,14 @@ class Stream:
                     raise
             if message is None:
                 return False
-            acknowledger.last_start = message.data_start
-            decoded = decode(message.payload)
-            handlers[type(decoded)](decoded, message.data_start)
+            start = acknowledger.last_start = message.data_start
+            payload = message.payload
+            handlers.get(payload[0], other)(payload, start)
         return True
+
+    def _other(self, payload: bytes, lsn: int) -> None:
+        message = pgoutput.decode(payload)
+        self._rare[type(message)](message, lsn)
 
     def _alive(self) -> None:
         self._metrics.turned()
@@ -200,57 +220,52 @@ class Stream:
             except FutureTimeout:
                 self._alive()
 
-    # One method for each kind of message: (message, LSN of the message or 0).
+    # One method for each kind of message. The frequent ones take its bytes.
 
-    def _begin(self, begin: pgoutput.Begin, _lsn: int) -> None:
+    def _begin(self, payload: bytes, _lsn: int) -> None:
+        begin = pgoutput.decode_begin(payload)
         position = self._position
-        skip: float = 0
-        size: dict[str, int] = {}
+        written = position.partial
+        if written is not None and written.commit_lsn != begin.commit_lsn:
+            written = None
+        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
+        self._open = Transaction(begin, prefix, position.generation, written)
         if begin.commit_lsn < position.end_lsn:
-            skip = float("inf")
-        elif position.partial is not None and position.partial.commit_lsn == begin.commit_lsn:
-            skip, size = position.partial.ordinal, dict(position.partial.size)
-        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, time.time_ns())
-        self._open = Transaction(begin, prefix, skip, size)
+            self._open.skip = float("inf")
 
-    def _commit(self, commit: pgoutput.Commit, _lsn: int) -> None:
+    def _commit(self, payload: bytes, _lsn: int) -> None:
+        commit = pgoutput.decode_commit(payload)
         transaction = self._transaction()
         self._open = None
         self._metrics.source_time(transaction.commit_us)
         if transaction.skip == float("inf"):
             return
-        self._position = self._position._replace(
-            end_lsn=commit.end_lsn, last_commit_lsn=commit.commit_lsn, partial=None, stopped_lsn=None
-        )
+        self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
         if transaction.size:
-            self._writer.add(self._whole(transaction), self._position)
+            self._writer.add(self._whole(transaction), transaction.bytes, self._position)
         else:
             self._writer.advance(self._position)
 
-    def _insert(self, insert: pgoutput.Insert, lsn: int) -> None:
-        transaction, table = self._counted(insert.relation_oid)
-        if table is not None:
-            self._take(transaction, table, "c", table.insert(transaction.prefix, lsn, transaction.ordinal, insert.new))
-
-    def _update(self, update: pgoutput.Update, lsn: int) -> None:
-        transaction, table = self._counted(update.relation_oid)
-        if table is not None:
-            drafts = table.update(transaction.prefix, lsn, transaction.ordinal, update.old_kind, update.old, update.new)
-            self._take(transaction, table, "u", drafts)
-
-    def _delete(self, delete: pgoutput.Delete, lsn: int) -> None:
-        transaction, table = self._counted(delete.relation_oid)
-        if table is not None:
-            key_only = delete.old_kind == b"K"
-            drafts = table.delete(transaction.prefix, lsn, transaction.ordinal, delete.old, key_only)
-            self._take(transaction, table, "d", drafts)
+    def _row(
+        self, op: str, change: Callable[[Table, bytes, SourcePrefix, int, bytes], list[Draft]], payload: bytes, lsn: int
+    ) -> None:
+        """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
+        transaction = self._open or self._transaction()
+        transaction.ordinal += 1
+        table = self._tables.get(payload[1:5])
+        if table is not None and transaction.ordinal > transaction.skip:
+            stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            drafts = change(table, payload, transaction.prefix, lsn, stamp)
+            self._take(transaction, table, op, drafts, len(payload))
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
+        transaction = self._transaction()
         for oid in truncate.relation_oids:
-            transaction, table = self._counted(oid)
-            if table is not None:
-                drafts = table.truncate(transaction.prefix, lsn, transaction.ordinal)
-                self._take(transaction, table, "t", drafts)
+            transaction.ordinal += 1
+            table = self._tables.get(oid.to_bytes(4, "big"))
+            if table is not None and transaction.ordinal > transaction.skip:
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
         self._patiently(lambda: self._tables.relation(relation))
@@ -279,28 +294,20 @@ class Stream:
             )
         self._metrics.heartbeat_back(beat.run == self._beats.run)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
-        self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], self._position)
+        self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
 
     def _transaction(self) -> Transaction:
         if self._open is None:
             raise pgoutput.ProtocolError("a change outside any transaction", "report this with the server's version")
         return self._open
 
-    def _counted(self, relation_oid: int) -> tuple[Transaction, Table | None]:
-        """Counts a change before any filter; the table is None when the change is not captured or in Kafka already."""
-        transaction = self._transaction()
-        transaction.ordinal += 1
-        if transaction.ordinal <= transaction.skip:
-            return transaction, None
-        return transaction, self._tables.get(relation_oid)
-
-    def _take(self, transaction: Transaction, table: Table, op: str, drafts: list[Draft]) -> None:
-        transaction.size[table.name] = transaction.size.get(table.name, 0) + 1
+    def _take(self, transaction: Transaction, table: Table, op: str, drafts: list[Draft], size: int) -> None:
+        counts = transaction.size
+        counts[table.name] = counts.get(table.name, 0) + 1
+        table.events[op] += 1
         transaction.drafts += drafts
-        self._metrics.event(table.name, op)
-        for draft in drafts:
-            transaction.bytes += len(draft[3] or b"") + _DRAFT_OVERHEAD
-        if len(transaction.drafts) >= self._options.buffer_rows or transaction.bytes >= self._options.buffer_bytes:
+        transaction.bytes += size + _DRAFT_OVERHEAD
+        if transaction.bytes >= self._options.buffer_bytes or len(transaction.drafts) >= self._options.buffer_rows:
             self._pass_through(transaction)
 
     def _pass_through(self, transaction: Transaction) -> None:
@@ -308,13 +315,14 @@ class Stream:
         if not transaction.streamed:
             log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
         transaction.streamed = True
-        partial = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
-        self._writer.add(self._records(transaction, None), self._position._replace(partial=partial, stopped_lsn=None))
+        written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
+        position = self._position._replace(partial=written, stopped_lsn=None)
+        self._writer.add(self._records(transaction, None), transaction.bytes, position)
         self._writer.flush(self._alive)
         transaction.drafts = []
         transaction.bytes = 0
 
-    def _whole(self, transaction: Transaction) -> list[Record]:
+    def _whole(self, transaction: Transaction) -> list[Draft]:
         """All records of a transaction that ends, with END (and BEGIN) where the transaction topic has them."""
         records = self._records(transaction, None if transaction.streamed else transaction.size)
         now_ms = transaction.commit_us // 1000
@@ -325,14 +333,12 @@ class Stream:
             records.append(self._own.transaction_end(transaction.id, stamp, transaction.size, now_ms))
         return records
 
-    def _records(self, transaction: Transaction, size: dict[str, int] | None) -> list[Record]:
-        commit_lsn = transaction.commit_lsn
-        whole = (TRANSACTION_HEADER, transaction_header(transaction.xid, commit_lsn, size))
-        stamp = stamp_header(Stamp(self._position.generation, commit_lsn, 0)).removesuffix(b"0") + b"%d"
-        return [
-            Record(topic, partition, key, value, [(STAMP_HEADER, stamp % ordinal), whole, *headers])
-            for topic, partition, key, value, ordinal, headers in transaction.drafts
-        ]
+    def _records(self, transaction: Transaction, size: dict[str, int] | None) -> list[Draft]:
+        """The drafts, each with the header that they share."""
+        header = (TRANSACTION_HEADER, transaction_header(transaction.xid, transaction.commit_lsn, size))
+        for draft in transaction.drafts:
+            draft[4].append(header)
+        return transaction.drafts
 
 
 def keepalive_seconds(wal_sender_timeout: str) -> float:

@@ -2,71 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 import structlog
 
-from capture.producer import ANY_PARTITION, Headers
-from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Cells
-from schemas.codec import Encoder, SourcePrefix, WidenError, compile_codec, fill_unchanged
+from capture import pgoutput
+from capture.producer import ANY_PARTITION, Fields, Headers
+from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
+from schemas.codec import TAILS, Encoder, SourcePrefix, WidenError, compile_codec, fill_unchanged
+from schemas.encoders import FAILURES
 from schemas.envelope import Schema, topic_name
 from schemas.relation import Relation, TableFacts
 
 log = structlog.get_logger("capture")
 
-Draft = tuple[str, int, bytes | None, bytes | None, int, Headers]
-"""A record before its transaction's size is known: topic, partition, key, value, ordinal, headers of its own."""
+Draft = Fields
+"""A record of a change, to whose headers its transaction's is added at commit."""
 
+Made = TypeVar("Made")
+
+_CREATE: Final = TAILS["c"]
+_UPDATE: Final = TAILS["u"]
+_NEW_ROW: Final = ord("N")  # follows at once in an update that brings nothing of the old row
 KEYLESS_PARTITION: Final = 0
 """Rows without key keep their order by lying in one partition."""
 
 
-@dataclass(slots=True)
 class Table:
-    """One table at one relation version. `add_*` methods return the drafts of one change."""
+    """One table at one relation version. Methods return the drafts of one change; `stamp` is its header's value."""
 
-    name: str
-    topic: str
-    partitions: int
-    encoder: Encoder
-    tombstones: bool
-    widen: Callable[[str], Encoder]
+    __slots__ = ("_tombstones", "_widen", "encoder", "events", "name", "partition", "partitions", "record", "topic")
 
-    def insert(self, prefix: SourcePrefix, lsn: int, ordinal: int, new: Cells) -> list[Draft]:
-        """Op c."""
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        partitions: int,
+        encoder: Encoder,
+        tombstones: bool,
+        widen: Callable[[str], Encoder],
+        events: dict[str, int],
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.partitions = partitions
+        self.events = events  # changes by operation, for the metrics
+        self._tombstones = tombstones
+        self._widen = widen
+        self._use(encoder)
+
+    def _use(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.record = encoder.record
+        self.partition = ANY_PARTITION if encoder.has_key else KEYLESS_PARTITION
+
+    def _widened(self, change: Callable[[], Made]) -> Made:
+        """The change, if need be again with an encoder that takes a NULL where the catalogue rules it out."""
         while True:
             try:
-                encoder = self.encoder
-                key, value = encoder.key(new), encoder.create(prefix, lsn, new)
+                return change()
             except WidenError as error:
-                self.encoder = self.widen(error.column)
-                continue
-            return [(self.topic, _partition(key), key, value, ordinal, [])]
+                self._use(self._widen(error.column))
 
-    def read(self, prefix: SourcePrefix, lsn: int, row: Cells) -> Draft:
-        """Op r, a row of a snapshot."""
-        while True:
-            try:
-                key, value = self.encoder.key(row), self.encoder.read(prefix, lsn, row)
-            except WidenError as error:
-                self.encoder = self.widen(error.column)
-                continue
-            return (self.topic, _partition(key), key, value, 0, [])
+    def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op c, of an Insert message."""
+        try:
+            key, value = self.record(message, prefix, lsn, _CREATE)
+        except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
+            new = pgoutput.decode_as(pgoutput.Insert, message).new
+            encode = lambda: (self.encoder.key(new), self.encoder.create(prefix, lsn, new))  # noqa: E731
+            key, value = self._widened(encode)
+        return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
 
-    def update(
-        self, prefix: SourcePrefix, lsn: int, ordinal: int, old_kind: bytes | None, old: Cells | None, new: Cells
-    ) -> list[Draft]:
-        """Op u; a change of the key becomes a delete, its tombstone and a create."""
-        while True:
+    def read(self, prefix: SourcePrefix, lsn: int, row: Cells) -> tuple[bytes | None, bytes]:
+        """Key and value of op r, a row of a snapshot."""
+        return self._widened(lambda: (self.encoder.key(row), self.encoder.read(prefix, lsn, row)))
+
+    def update(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op u, of an Update message; a change of the key becomes a delete, its tombstone and a create."""
+        if message[5] == _NEW_ROW:
             try:
-                return self._update(prefix, lsn, ordinal, old_kind, old, new)
-            except WidenError as error:
-                self.encoder = self.widen(error.column)
+                key, value = self.record(message, prefix, lsn, _UPDATE)
+            except FAILURES:
+                pass  # as above
+            else:
+                return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
+        _, old_kind, old, new = pgoutput.decode_as(pgoutput.Update, message)
+        return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
 
     def _update(
-        self, prefix: SourcePrefix, lsn: int, ordinal: int, old_kind: bytes | None, old: Cells | None, new: Cells
+        self, prefix: SourcePrefix, lsn: int, stamp: bytes, old_kind: bytes | None, old: Cells | None, new: Cells
     ) -> list[Draft]:
         encoder = self.encoder
         key = encoder.key(new)
@@ -74,49 +100,47 @@ class Table:
         if whole is not None:
             new = fill_unchanged(new, whole)
         if old is not None and key is not None and encoder.key(old) != key:
-            return self._key_change(prefix, lsn, ordinal, old, old_kind == b"K", new)
-        return [
-            (self.topic, _partition(key), key, encoder.update(prefix, lsn, new, whole), ordinal, self._unchanged(new))
-        ]
+            return self._key_change(prefix, lsn, stamp, old, old_kind == b"K", new)
+        return [self._draft(key, encoder.update(prefix, lsn, new, whole), stamp, self._unchanged(new))]
 
     def _key_change(
-        self, prefix: SourcePrefix, lsn: int, ordinal: int, old: Cells, key_only: bool, new: Cells
+        self, prefix: SourcePrefix, lsn: int, stamp: bytes, old: Cells, key_only: bool, new: Cells
     ) -> list[Draft]:
         encoder = self.encoder
-        gone = self.delete(prefix, lsn, ordinal, old, key_only)
         new_key = (NEW_KEY_HEADER, encoder.key_json(new))
+        gone = self._delete(prefix, lsn, stamp, old, key_only)
         for draft in gone:
-            draft[5].append(new_key)
+            draft[4].append(new_key)
         headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
-        key, value = encoder.key(new), encoder.create(prefix, lsn, new)
-        return [*gone, (self.topic, _partition(key), key, value, ordinal, headers)]
+        return [*gone, self._draft(encoder.key(new), encoder.create(prefix, lsn, new), stamp, headers)]
 
-    def delete(self, prefix: SourcePrefix, lsn: int, ordinal: int, old: Cells, key_only: bool) -> list[Draft]:
-        """Op d, with a tombstone behind it for a table with a key."""
+    def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op d, of a Delete message, with a tombstone behind it for a table with a key."""
+        _, old_kind, old = pgoutput.decode_as(pgoutput.Delete, message)
+        return self._widened(lambda: self._delete(prefix, lsn, stamp, old, old_kind == b"K"))
+
+    def _delete(self, prefix: SourcePrefix, lsn: int, stamp: bytes, old: Cells, key_only: bool) -> list[Draft]:
         encoder = self.encoder
         key = encoder.key(old)
         headers: Headers = []
         if key_only and encoder.key_only_unchanged:
             headers.append((UNCHANGED_HEADER, encoder.key_only_unchanged))
-        drafts: list[Draft] = [
-            (self.topic, _partition(key), key, encoder.delete(prefix, lsn, old, key_only), ordinal, headers)
-        ]
-        if self.tombstones and key is not None:
-            drafts.append((self.topic, _partition(key), key, None, ordinal, []))
+        drafts = [self._draft(key, encoder.delete(prefix, lsn, old, key_only), stamp, headers)]
+        if self._tombstones and key is not None:
+            drafts.append(self._draft(key, None, stamp, []))
         return drafts
 
-    def truncate(self, prefix: SourcePrefix, lsn: int, ordinal: int) -> list[Draft]:
+    def truncate(self, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op t, to every partition, so that no row overtakes it."""
         value = self.encoder.truncate(prefix, lsn)
-        return [(self.topic, partition, None, value, ordinal, []) for partition in range(self.partitions)]
+        return [(self.topic, number, None, value, [(STAMP_HEADER, stamp)]) for number in range(self.partitions)]
+
+    def _draft(self, key: bytes | None, value: bytes | None, stamp: bytes, headers: Headers) -> Draft:
+        return (self.topic, self.partition, key, value, [(STAMP_HEADER, stamp), *headers])
 
     def _unchanged(self, new: Cells) -> Headers:
         header = self.encoder.unchanged(new)
         return [] if header is None else [(UNCHANGED_HEADER, header)]
-
-
-def _partition(key: bytes | None) -> int:
-    return KEYLESS_PARTITION if key is None else ANY_PARTITION
 
 
 class Tables:
@@ -140,14 +164,16 @@ class Tables:
         self._facts = facts
         self._register = register
         self._partitions = partitions
-        self._tables: dict[int, Table | None] = {}
+        self._tables: dict[bytes, Table | None] = {}
         self._nullable: dict[str, frozenset[str]] = {}
+        self._events: dict[str, dict[str, int]] = {}
         self.get = self._tables.get
+        """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured."""
 
     def relation(self, relation: Relation) -> Table | None:
         """Takes note of a relation version; None for a table that is not captured."""
         table = self._compile(relation) if not self._included or relation.table in self._included else None
-        self._tables[relation.oid] = table
+        self._tables[relation.oid.to_bytes(4, "big")] = table
         return table
 
     def _compile(self, relation: Relation) -> Table:
@@ -161,7 +187,16 @@ class Tables:
             log.info("column is nullable in the stream", table=relation.table, column=column)
             return self._encoder(topic, relation)
 
-        return Table(relation.table, topic, partitions, encoder, self._tombstones, widen)
+        events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
+        return Table(relation.table, topic, partitions, encoder, self._tombstones, widen, events)
+
+    def take_events(self) -> Iterator[tuple[str, str, int]]:
+        """(table, operation, changes) since the last call."""
+        for table, events in self._events.items():
+            for op, count in events.items():
+                if count:
+                    events[op] = 0
+                    yield table, op, count
 
     def _encoder(self, topic: str, relation: Relation) -> Encoder:
         columns = frozenset(

@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 from capture.metrics import COMMITS
 from capture.position import Position
-from capture.producer import Record, TransactionalProducer
+from capture.producer import Fields, Record, TransactionalProducer
 from schemas.errors import UnavailableError
+
+_BUSY_LINGER = 20  # times the linger
 
 
 class Limits(NamedTuple):
@@ -44,29 +46,30 @@ class Writer:
         self._opened_at = 0.0
         self._changes = 0
         self._bytes = 0
-        self._waiting: list[tuple[Sequence[Record], Position]] = []
-        self._waiting_changes = 0
+        self._waiting: list[tuple[Sequence[Fields], int, Position]] = []
+        self._waiting_changes = self._waiting_bytes = 0
         self._flight: Future[None] | None = None
         self._flight_position = position
         self._pending_since = 0.0
         self._thread = ThreadPoolExecutor(1, "kafka-commit")
         self.done_fd, self._done = os.pipe()
 
-    def add(self, records: Sequence[Record], position: Position) -> None:
-        """Takes the records of one source transaction (or part of a large one), and the position after it."""
+    def add(self, records: Sequence[Fields], size: int, position: Position) -> None:
+        """Takes the records of one source transaction (or part of a large one), their bytes, the position after it."""
         if not self.pending:
             self._pending_since = time.monotonic()
         self.pending = True
         if self._flight is not None:
-            self._waiting.append((records, position))
+            self._waiting.append((records, size, position))
             self._waiting_changes += len(records)
+            self._waiting_bytes += size
         else:
-            self._produce(records, position)
+            self._produce(records, size, position)
 
     def advance(self, position: Position) -> None:
         """Nothing to write, but the source is further: kept with the next commit, durable at once if nothing waits."""
         if self._flight is not None:
-            self._waiting.append(((), position))
+            self._waiting.append(((), 0, position))
         elif self._open is not None:
             self._open = position
         else:
@@ -75,7 +78,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether the reader should pause: as much waits as fits into the next Kafka transaction."""
-        return self._waiting_changes >= self._limits.changes
+        return self._waiting_changes >= self._limits.changes or self._waiting_bytes >= self._limits.size_bytes
 
     def lingering(self, now: float) -> float:
         """How long the open Kafka transaction still waits for more; 0 when none does."""
@@ -83,11 +86,14 @@ class Writer:
             return 0.0
         return max(0.0, self._opened_at + self._limits.linger - now)
 
-    def step(self, now: float, force: bool = False) -> None:
-        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls."""
+    def step(self, now: float, force: bool = False, busy: bool = False) -> None:
+        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls.
+
+        `busy`: there is more to read, so nobody waits for just this, and a larger Kafka transaction costs less.
+        """
         if self._flight is not None and self._flight.done():
             self._landed()
-        if self._flight is None and self._open is not None and (force or self._due(now)):
+        if self._flight is None and self._open is not None and (force or self._due(now, busy)):
             self._take_off()
         if self.pending and now - self._pending_since > self._limits.stall:
             seconds = round(now - self._pending_since)
@@ -117,24 +123,22 @@ class Writer:
             self._producer.abandon()
         self._close_pipe()
 
-    def _due(self, now: float) -> bool:
+    def _due(self, now: float, busy: bool) -> bool:
         full = self._changes >= self._limits.changes or self._bytes >= self._limits.size_bytes
-        return full or now - self._opened_at >= self._limits.linger
+        return full or now - self._opened_at >= self._limits.linger * (_BUSY_LINGER if busy else 1)
 
-    def _produce(self, records: Sequence[Record], position: Position) -> None:
+    def _produce(self, records: Sequence[Fields], size: int, position: Position) -> None:
         if self._open is None:
             self._producer.begin_transaction()
             self._opened_at = time.monotonic()
         self._open = position
-        produce = self._producer.produce
-        for record in records:
-            produce(record)
-            self._bytes += len(record.value or b"")
+        self._producer.produce(records)
+        self._bytes += size
         self._changes += len(records)
 
     def _take_off(self) -> None:
         assert self._open is not None  # noqa: S101  the callers' condition
-        self._producer.produce(Record(self._topic, 0, self._key, self._open.dump(), []))
+        self._producer.produce([Record(self._topic, 0, self._key, self._open.dump(), [])])
         self._flight_position, self._open = self._open, None
         self._changes = self._bytes = 0
         self._flight = self._thread.submit(self._producer.commit, self._limits.stall)
@@ -154,11 +158,12 @@ class Writer:
         flight.result()
         self.durable = self._flight_position
         COMMITS.inc()
-        waiting, self._waiting, self._waiting_changes = self._waiting, [], 0
+        waiting, self._waiting = self._waiting, []
+        self._waiting_changes = self._waiting_bytes = 0
         self._pending_since = time.monotonic()
-        for records, position in waiting:
+        for records, size, position in waiting:
             if records:
-                self._produce(records, position)
+                self._produce(records, size, position)
             else:
                 self.advance(position)
         self.pending = self._open is not None

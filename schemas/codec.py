@@ -1,7 +1,7 @@
 """The codec of one relation version: PostgreSQL's text in, Avro bytes out, by straight-line generated Python.
 
-The generated code knows neither NULL in a NOT NULL column nor an unsent value nor a bad text: it fails on all of them,
-and the row is then encoded again cell by cell (RowLayout.careful), which finds the column and says what is wrong.
+What the generated code (schemas.rowcode) fails on is encoded again cell by cell (RowLayout.careful), which finds the
+column and says what is wrong.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from schemas.defaults import avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
 from schemas.errors import DataError
-from schemas.layout import ColumnCodec, RowEncoder, RowLayout, WidenError, generate
+from schemas.layout import ColumnCodec, RowLayout, WidenError
 from schemas.relation import ColumnFacts, Relation, TableFacts
+from schemas.rowcode import RowCode, generate
 from schemas.type_table import TEXT, Kind, kind_of
 
 __all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "compile_codec", "fill_unchanged"]
@@ -31,6 +32,8 @@ __all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "co
 _NO_FACTS: Final = ColumnFacts()
 _NULL: Final = b"\x00"
 _SOME: Final = b"\x02"  # branch 1 of ["null", T]
+TAILS: Final = {op: b"\x00\x00\x00\x00" + sized(op.encode()) for op in "crudt"}
+"""What follows the LSN: xmin, origin, origin_lsn and the transaction block (all null), and the operation."""
 
 
 class SourcePrefix(NamedTuple):
@@ -39,7 +42,7 @@ class SourcePrefix(NamedTuple):
     head: bytes  # version … db and the branch of sequence
     sequence: bytes  # the text of sequence up to the row's own LSN
     times: bytes  # ts_us, ts_ns
-    xid: bytes
+    xid: bytes  # and the branch of lsn
     clock: bytes  # the envelope's ts_ms, ts_us, ts_ns
 
 
@@ -56,17 +59,23 @@ class SourceOrigin(NamedTuple):
         `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the commit before it, `now_ns` our clock.
         """
         start = b'["%d","' % last_commit_lsn
-        return self._prefix("false", start, commit_us, _SOME + long_bytes(xid), now_ns)
+        return self._prefix("false", start, commit_us, _SOME + long_bytes(xid) + _SOME, now_ns)
 
     def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
         """What rows of a snapshot share; `marker` is one of Debezium's values of source.snapshot."""
-        return self._prefix(marker, b'[null,"', snapshot_us, _NULL, now_ns)
+        return self._prefix(marker, b'[null,"', snapshot_us, _NULL + _SOME, now_ns)
 
     def _prefix(self, marker: str, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
         before, after = _constant_parts(self, marker)
         head = b"".join((before, long_bytes(us // 1000), after))
-        times = _some_longs(us, us * 1000)
-        return SourcePrefix(head + _SOME, sequence, times, xid, _some_longs(now_ns // 10**6, now_ns // 1000, now_ns))
+        times = _SOME + long_bytes(us) + _SOME + long_bytes(us * 1000)
+        return SourcePrefix(head, sequence, times, xid, _clock(now_ns))
+
+
+@lru_cache(4)
+def _clock(now_ns: int) -> bytes:
+    """The envelope's own times, ts_ms, ts_us and ts_ns: a stream looks at its clock once for many transactions."""
+    return b"".join(_SOME + long_bytes(number) for number in (now_ns // 10**6, now_ns // 1000, now_ns))
 
 
 @lru_cache(64)
@@ -74,16 +83,12 @@ def _constant_parts(origin: SourceOrigin, marker: str) -> tuple[bytes, bytes]:
     """What of `source` is the same for all transactions: before its ts_ms, and between that and `sequence`."""
     names = (origin.version, "postgresql", origin.prefix)
     before = b"".join(sized(name.encode()) for name in names)
-    return before, b"\x00" + sized(marker.encode()) + sized(origin.database.encode())
-
-
-def _some_longs(*numbers: int) -> bytes:
-    return b"".join(_SOME + long_bytes(number) for number in numbers)
+    return before, b"\x00" + sized(marker.encode()) + sized(origin.database.encode()) + _SOME
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """What one version of a table becomes: names, schemas, and the generated code (`source`).
+    """What one version of a table becomes: names, schemas, and the generated code.
 
     `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
     """
@@ -95,10 +100,8 @@ class Codec:
     key_columns: tuple[str, ...]
     field_names: tuple[str, ...]
     unknown_types: tuple[tuple[str, str], ...]
-    source: str
     layout: RowLayout
-    row: RowEncoder
-    key: RowEncoder
+    code: RowCode
     table_bytes: bytes
 
     def bind(self, key_schema_id: int | None, value_schema_id: int) -> Encoder:
@@ -130,7 +133,6 @@ def compile_codec(
         may_be_null = column.name in nullable or not (known.not_null or index in key)
         columns.append(_column(column.name, name, kind, known, may_be_null))
     layout = RowLayout(tuple(columns), key)
-    source, row, key_row = generate(layout)
     return Codec(
         topic=topic,
         table=relation.table,
@@ -143,10 +145,8 @@ def compile_codec(
             for column, compiled in zip(relation.columns, columns, strict=True)
             if not compiled.kind.known
         ),
-        source=source,
         layout=layout,
-        row=row,
-        key=key_row,
+        code=generate(layout),
         table_bytes=sized(relation.schema.encode()) + sized(relation.name.encode()),
     )
 
@@ -188,7 +188,7 @@ class Encoder:
     WidenError and DataError as the module says.
     """
 
-    __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "_tails", "key_only_unchanged")
+    __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "key_only_unchanged", "record")
 
     def __init__(self, codec: Codec, key_schema_id: int | None, value_schema_id: int) -> None:
         self._codec = codec
@@ -197,18 +197,23 @@ class Encoder:
         self._after = head + _NULL + _SOME
         self._before = head + _SOME
         self._both = head + _NULL + _NULL
-        # xmin, origin, origin_lsn and the transaction block are null.
-        self._tails = {op: b"\x00\x00\x00\x00" + sized(op.encode()) for op in "crudt"}
+        self.record = codec.code.record(self._key_head, self._after, codec.table_bytes)
+        """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; `tail` from TAILS."""
         unsent = [name for i, name in enumerate(codec.field_names) if i not in codec.layout.key]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
+
+    @property
+    def has_key(self) -> bool:
+        """Whether records have a key."""
+        return self._key_head is not None
 
     def key(self, cells: Cells) -> bytes | None:
         """The record's key; None for a table without one."""
         if self._key_head is None:
             return None
         try:
-            return self._key_head + self._codec.key(cells)
+            return self._key_head + self._codec.code.key(cells)
         except FAILURES:
             return self._key_head + self._named(self._codec.layout.careful_key, cells)
 
@@ -250,7 +255,7 @@ class Encoder:
 
     def _row(self, cells: Cells) -> bytes:
         try:
-            return self._codec.row(cells)
+            return self._codec.code.row(cells)
         except FAILURES:
             return self._named(self._codec.layout.careful, cells)
 
@@ -258,8 +263,7 @@ class Encoder:
         head, sequence, times, xid, clock = prefix
         text = b'%s%d"]' % (sequence, lsn)
         return (
-            head, LENGTHS[len(text)], text, times, self._codec.table_bytes, xid,
-            _SOME, long_bytes(lsn), self._tails[op], clock,
+            head, LENGTHS[len(text)], text, times, self._codec.table_bytes, xid, long_bytes(lsn), TAILS[op], clock,
         )  # fmt: skip
 
     def _named(self, encode: Callable[[Cells], bytes], cells: Cells) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+_REMEMBERED: Final = 4096
 FAILURES: Final = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
 
 
@@ -58,6 +59,9 @@ class _Lengths(dict[int, bytes]):
 
 LENGTHS: Final = _Lengths((n, long_bytes(n)) for n in range(2048))
 BOOLEANS: Final = {b"t": b"\x01", b"f": b"\x00"}
+SMALL_INTEGERS: Final = {str(n).encode(): long_bytes(n) for n in range(-99, 1000)}
+"""All integers that have at most three characters."""
+INTEGER_CODE: Final = "(SMALL_INTEGERS[{0}] if len({0}) < 4 else long_bytes(int({0})))"
 
 
 def sized(content: bytes) -> bytes:
@@ -73,6 +77,20 @@ def integer(text: bytes) -> bytes:
 def boolean(text: bytes) -> bytes:
     """`t` or `f`."""
     return BOOLEANS[text]
+
+
+class Remembered(dict[bytes, bytes]):
+    """What an encoder made of a text, for columns of few values many times; forgets all when it has too many."""
+
+    def __init__(self, encode: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, text: bytes) -> bytes:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        made = self[text] = self._encode(text)
+        return made
 
 
 def bit_boolean(text: bytes) -> bytes:
@@ -124,7 +142,7 @@ def decimal_encoder(precision: int, scale: int) -> Callable[[bytes], bytes]:
 
     point = scale + 1
     # Prices, rates and quantities of a shop are few values many times.
-    return lru_cache(4096)(fraction) if scale > 0 else whole
+    return Remembered(fraction).__getitem__ if scale > 0 else whole
 
 
 _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-Infinity": b"\x01\x00"}

@@ -1,12 +1,10 @@
-"""A row's layout in Avro: how each column is written, by generated code for speed and cell by cell for certainty."""
+"""A row's layout in Avro, and the certain way to write it: cell by cell, naming the column that fails."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from schemas import encoders
 from schemas.change import UNCHANGED, Cell, Cells
 from schemas.encoders import FAILURES, UnrepresentableError
 from schemas.envelope import Field
@@ -58,9 +56,6 @@ class ColumnCodec:
         return self.present + self.kind.encode(self.kind.zero)
 
 
-RowEncoder = Callable[[Cells], bytes]
-
-
 class RowLayout(NamedTuple):
     """The columns of a table in order, and which of them are the key (indexes, in the key's order)."""
 
@@ -89,30 +84,3 @@ class RowLayout(NamedTuple):
     def _check(self, cells: Cells) -> None:
         if len(cells) != len(self.columns):
             raise DataError(f"a row of {len(cells)} values in a relation of {len(self.columns)} columns")
-
-
-def generate(layout: RowLayout) -> tuple[str, RowEncoder, RowEncoder]:
-    """Source and functions of the fast way for a row and for its key."""
-    space: dict[str, Any] = {name: getattr(encoders, name) for name in ("LENGTHS", "BOOLEANS", "long_bytes")}
-    expressions = []
-    for index, column in enumerate(layout.columns):
-        space[f"encode{index}"] = column.kind.encode
-        code = column.kind.code.replace("{encode}", f"encode{index}").replace("{0}", f"c{index}")
-        if column.null is not None:
-            code = f"{column.null!r} if c{index} is None else {column.present!r} + {code}"
-        expressions.append(code)
-    cells = "".join(f"c{index}, " for index in range(len(layout.columns)))
-    unpack = f"    ({cells}) = cells\n" if cells else "    () = cells\n"
-    key_unpack = "".join(f"    c{index} = cells[{index}]\n" for index in layout.key)
-    source = (
-        f"def row(cells):\n{unpack}    return {_joined(expressions)}\n\n\n"
-        f"def key(cells):\n{key_unpack}    return {_joined([expressions[index] for index in layout.key])}\n"
-    )
-    exec(compile(source, "<codec>", "exec"), space)  # noqa: S102  made of our own templates and numbers, no names
-    return source, space["row"], space["key"]
-
-
-def _joined(expressions: list[str]) -> str:
-    if len(expressions) == 1:
-        return expressions[0]
-    return "b''.join((\n" + "".join(f"        {code},\n" for code in expressions) + "    ))"

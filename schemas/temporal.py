@@ -97,7 +97,7 @@ def milli_timestamp(text: bytes) -> bytes:
 def zoned_timestamp(text: bytes) -> bytes:
     """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java."""
     if text[-3:] == b"+00" and text[4] == 45:
-        return LENGTHS[len(text) - 2] + text[:10] + b"T" + text[11:-3] + b"Z"
+        return LENGTHS[len(text) - 2] + text[:-3].replace(b" ", b"T") + b"Z"
     if text in (b"infinity", b"-infinity"):
         return sized(text)
     found = _match_date_time(text)

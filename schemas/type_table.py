@@ -137,9 +137,9 @@ def _bit(typmod: int) -> Kind:
 
 
 _BOOL: Final = Kind("boolean", encoders.boolean, b"f", "BOOLEANS[{0}]")
-_INT2: Final = Kind({"type": "int", "connect.type": "int16"}, encoders.integer, b"0", "long_bytes(int({0}))")
-_INT4: Final = Kind("int", encoders.integer, b"0", "long_bytes(int({0}))")
-_INT8: Final = Kind("long", encoders.integer, b"0", "long_bytes(int({0}))")
+_INT2: Final = Kind({"type": "int", "connect.type": "int16"}, encoders.integer, b"0", encoders.INTEGER_CODE)
+_INT4: Final = Kind("int", encoders.integer, b"0", encoders.INTEGER_CODE)
+_INT8: Final = Kind("long", encoders.integer, b"0", encoders.INTEGER_CODE)
 _FLOAT4: Final = Kind("float", encoders.single, b"0")
 _FLOAT8: Final = Kind("double", encoders.double, b"0")
 _BYTEA: Final = Kind("bytes", encoders.bytea, b"\\x", unavailable=_PLACEHOLDER)

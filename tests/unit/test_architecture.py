@@ -18,7 +18,7 @@ POSTGRES = {
         "ledger", "worker", "accounts", "reconcile", "held",
     },
 }  # fmt: skip
-KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry"}}
+KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry_http"}}
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {"metrics", "pipeline", "preflight", "producer", "snapshot", "stream", "writer"},

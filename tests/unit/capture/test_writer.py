@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -37,8 +37,8 @@ class FakeProducer:
     def begin_transaction(self) -> None:
         self.transactions.append([])
 
-    def produce(self, record: Record) -> None:
-        self.transactions[-1].append(record)
+    def produce(self, records: Iterable[Record]) -> None:
+        self.transactions[-1] += records
 
     def commit(self, timeout: float) -> None:
         assert self.gate.wait(timeout)
@@ -75,8 +75,8 @@ def land(writer: Writer, producer: FakeProducer) -> None:
 def test_source_transactions_share_a_kafka_transaction_with_one_position(
     writer: Writer, producer: FakeProducer
 ) -> None:
-    writer.add([row(b"a")], at(200))
-    writer.add([row(b"b")], at(300))
+    writer.add([row(b"a")], 1, at(200))
+    writer.add([row(b"b")], 1, at(300))
     assert writer.pending
     land(writer, producer)
     assert len(producer.transactions) == 1
@@ -89,17 +89,17 @@ def test_source_transactions_share_a_kafka_transaction_with_one_position(
 @pytest.mark.parametrize("values", [[b"a"] * 3, [b"x" * 1000]], ids=["count", "bytes"])
 def test_a_full_batch_does_not_linger(writer: Writer, producer: FakeProducer, values: list[bytes]) -> None:
     producer.gate.set()
-    writer.add([row(b"")], at(150))
+    writer.add([row(b"")], 1, at(150))
     writer.step(time.monotonic())
     assert not positions(producer.transactions[0])
-    writer.add([row(value) for value in values], at(200))
+    writer.add([row(value) for value in values], sum(map(len, values)), at(200))
     writer.step(time.monotonic())
     assert positions(producer.transactions[0]) == [200]
 
 
 def test_lingers_and_then_commits(writer: Writer, producer: FakeProducer) -> None:
     producer.gate.set()
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     now = time.monotonic()
     assert 0.3 < writer.lingering(now) <= 0.5
     writer.step(now + 0.6)
@@ -107,13 +107,13 @@ def test_lingers_and_then_commits(writer: Writer, producer: FakeProducer) -> Non
 
 
 def test_what_comes_while_a_commit_is_in_flight_goes_into_the_next_one(writer: Writer, producer: FakeProducer) -> None:
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     writer.step(time.monotonic(), force=True)
-    writer.add([row(b"b")], at(300))
+    writer.add([row(b"b")], 1, at(300))
     writer.advance(at(350))
     assert writer.durable.end_lsn == 100, "nothing is durable before Kafka says so"
     assert not writer.full
-    writer.add([row(b"c")] * 2, at(400))
+    writer.add([row(b"c")] * 2, 1, at(400))
     assert writer.full
     land(writer, producer)
     assert [positions(records) for records in producer.transactions] == [[200], [400]]
@@ -125,7 +125,7 @@ def test_a_position_without_records_is_durable_only_when_nothing_before_it_waits
     writer.advance(at(150))
     assert writer.durable.end_lsn == 150
     assert not producer.transactions
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     writer.advance(at(250))
     assert writer.durable.end_lsn == 150
     land(writer, producer)
@@ -133,7 +133,7 @@ def test_a_position_without_records_is_durable_only_when_nothing_before_it_waits
 
 
 def test_lets_go_when_kafka_takes_nothing(writer: Writer) -> None:
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     writer.step(time.monotonic(), force=True)
     with pytest.raises(UnavailableError, match="nothing durable"):
         writer.step(time.monotonic() + 5.1)
@@ -142,7 +142,7 @@ def test_lets_go_when_kafka_takes_nothing(writer: Writer) -> None:
 def test_a_failed_commit_is_raised_and_nothing_becomes_durable(writer: Writer, producer: FakeProducer) -> None:
     producer.failure = FencedError("fenced", "again")
     producer.gate.set()
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     with pytest.raises(FencedError):
         writer.flush(lambda: None)
     assert writer.durable.end_lsn == 100
@@ -150,7 +150,7 @@ def test_a_failed_commit_is_raised_and_nothing_becomes_durable(writer: Writer, p
 
 def test_closing_abandons_what_is_open(producer: FakeProducer) -> None:
     writer = Writer(cast("TransactionalProducer", producer), "t", b"k", START, Limits(5, 3, 1000, 5.0))
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     writer.close()
     assert producer.abandoned
 
@@ -163,7 +163,7 @@ def test_feedback_goes_on_while_a_commit_lasts(writer: Writer, producer: FakePro
         if len(calls) == 3:
             producer.gate.set()
 
-    writer.add([row(b"a")], at(200))
+    writer.add([row(b"a")], 1, at(200))
     writer.flush(meanwhile, every=0.01)
     assert len(calls) >= 3
     assert producer.committed == 1

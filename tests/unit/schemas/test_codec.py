@@ -131,7 +131,7 @@ def test_the_old_row_fills_in_what_was_not_sent() -> None:
 def test_no_type_takes_an_unsent_value_or_a_null_for_a_value(oid: int) -> None:
     """The generated code fails on both, which is what sends them to the careful way."""
     relation = Relation(1, "public", "t", "d", (Column("v", oid),))
-    row = compile_codec("t", relation, TableFacts((), {"v": ColumnFacts(not_null=True)})).row
+    row = compile_codec("t", relation, TableFacts((), {"v": ColumnFacts(not_null=True)})).code.row
     for cell in (UNCHANGED, None):
         with pytest.raises(FAILURES):
             row((cell,))
@@ -199,7 +199,7 @@ def test_the_key_is_what_deletes_carry(
 
 
 def test_the_generated_code_has_no_branch_for_a_column_that_is_never_null() -> None:
-    lines = CODEC.source.splitlines()
+    lines = CODEC.code.source.splitlines()
     assert "        LENGTHS[len(c2)] + c2," in lines
     assert "        b'\\x00' if c5 is None else b'\\x02' + LENGTHS[len(c5)] + c5," in lines
 
@@ -237,4 +237,4 @@ def test_any_row_is_read_by_fastavro_as_it_was(row: tuple[Any, ...]) -> None:
     if rate is not None:
         number = int.from_bytes(rate["value"], "big", signed=True)
         assert Decimal((int(number < 0), tuple(map(int, str(abs(number)))), -rate["scale"])) == Decimal(row[8].decode())
-    assert CODEC.layout.careful(row) == CODEC.row(row)
+    assert CODEC.layout.careful(row) == CODEC.code.row(row)

@@ -13,7 +13,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from schemas.errors import DataError, SettingsError, UnavailableError
-from schemas.registry import FolderRegistry, HttpRegistry, IncompatibleError, Registry, open_registry
+from schemas.registry import FolderRegistry, IncompatibleError, Registry, open_registry
+from schemas.registry_http import HttpRegistry
 
 A = {"type": "record", "name": "A", "fields": [{"name": "ä", "type": "int"}]}
 B = {"type": "record", "name": "B", "fields": []}
