@@ -42,10 +42,10 @@ class Settings(BaseModel):
     topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")
 
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
-    max_batch_size: int = Field(10_000, ge=1, description="changes in one Kafka transaction")
+    max_batch_size: int = Field(5_000, ge=1, description="changes in one Kafka transaction")
     max_batch_bytes: int = Field(8_000_000, ge=1)
-    transaction_buffer_rows: int = Field(50_000, ge=1, description="a larger source transaction streams through")
-    transaction_buffer_bytes: int = Field(32_000_000, ge=1)
+    transaction_buffer_rows: int = Field(20_000, ge=1, description="a larger source transaction streams through")
+    transaction_buffer_bytes: int = Field(16_000_000, ge=1)
     stall_seconds: float = Field(10.0, gt=0, description="nothing durable for so long: the shop's log is let go")
 
     health_host: str = "127.0.0.1"

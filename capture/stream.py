@@ -186,9 +186,9 @@ class Stream:
         read, handlers, other = self._replication.read, self._handlers, self._other
         acknowledger, writer = self._acknowledger, self._writer
         self._now_ns = time.time_ns()
-        if writer.full:
-            return False
         for _ in range(_ROUND):
+            if writer.full:
+                return False
             if not acknowledger.may_read(writer.pending):
                 writer.flush(self._alive)
             try:
@@ -318,7 +318,6 @@ class Stream:
         written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
         position = self._position._replace(partial=written, stopped_lsn=None)
         self._writer.add(self._records(transaction, None), transaction.bytes, position)
-        self._writer.flush(self._alive)
         transaction.drafts = []
         transaction.bytes = 0
 

@@ -42,6 +42,7 @@ class Writer:
         self._limits = limits
         self.durable = position
         self.pending = False
+        self.full = False  # the reader should pause: as much waits as fits into the next Kafka transaction
         self._open: Position | None = None  # what the open Kafka transaction reaches
         self._opened_at = 0.0
         self._changes = 0
@@ -63,6 +64,8 @@ class Writer:
             self._waiting.append((records, size, position))
             self._waiting_changes += len(records)
             self._waiting_bytes += size
+            limits = self._limits
+            self.full = self._waiting_changes >= limits.changes or self._waiting_bytes >= limits.size_bytes
         else:
             self._produce(records, size, position)
 
@@ -74,11 +77,6 @@ class Writer:
             self._open = position
         else:
             self.durable = position
-
-    @property
-    def full(self) -> bool:
-        """Whether the reader should pause: as much waits as fits into the next Kafka transaction."""
-        return self._waiting_changes >= self._limits.changes or self._waiting_bytes >= self._limits.size_bytes
 
     def lingering(self, now: float) -> float:
         """How long the open Kafka transaction still waits for more; 0 when none does."""
@@ -159,6 +157,7 @@ class Writer:
         self.durable = self._flight_position
         COMMITS.inc()
         waiting, self._waiting = self._waiting, []
+        self.full = False
         self._waiting_changes = self._waiting_bytes = 0
         self._pending_since = time.monotonic()
         for records, size, position in waiting:

@@ -46,12 +46,13 @@ class SourcePrefix(NamedTuple):
     clock: bytes  # the envelope's ts_ms, ts_us, ts_ns
 
 
-class SourceOrigin(NamedTuple):
+class SourceOrigin:
     """Where records come from: the topic prefix, the database's name, and our version."""
 
-    prefix: str
-    database: str
-    version: str
+    def __init__(self, prefix: str, database: str, version: str) -> None:
+        self._before = b"".join(sized(name.encode()) for name in (version, "postgresql", prefix))
+        self._database = sized(database.encode()) + _SOME
+        self._streamed = b"\x00" + sized(b"false") + self._database
 
     def transaction(self, xid: int, commit_us: int, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
         """What the rows of a streamed transaction share, in all tables.
@@ -59,15 +60,15 @@ class SourceOrigin(NamedTuple):
         `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the commit before it, `now_ns` our clock.
         """
         start = b'["%d","' % last_commit_lsn
-        return self._prefix("false", start, commit_us, _SOME + long_bytes(xid) + _SOME, now_ns)
+        return self._prefix(self._streamed, start, commit_us, _SOME + long_bytes(xid) + _SOME, now_ns)
 
     def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
         """What rows of a snapshot share; `marker` is one of Debezium's values of source.snapshot."""
-        return self._prefix(marker, b'[null,"', snapshot_us, _NULL + _SOME, now_ns)
+        shown = b"\x00" + sized(marker.encode()) + self._database
+        return self._prefix(shown, b'[null,"', snapshot_us, _NULL + _SOME, now_ns)
 
-    def _prefix(self, marker: str, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
-        before, after = _constant_parts(self, marker)
-        head = b"".join((before, long_bytes(us // 1000), after))
+    def _prefix(self, marker: bytes, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
+        head = self._before + long_bytes(us // 1000) + marker
         times = _SOME + long_bytes(us) + _SOME + long_bytes(us * 1000)
         return SourcePrefix(head, sequence, times, xid, _clock(now_ns))
 
@@ -76,14 +77,6 @@ class SourceOrigin(NamedTuple):
 def _clock(now_ns: int) -> bytes:
     """The envelope's own times, ts_ms, ts_us and ts_ns: a stream looks at its clock once for many transactions."""
     return b"".join(_SOME + long_bytes(number) for number in (now_ns // 10**6, now_ns // 1000, now_ns))
-
-
-@lru_cache(64)
-def _constant_parts(origin: SourceOrigin, marker: str) -> tuple[bytes, bytes]:
-    """What of `source` is the same for all transactions: before its ts_ms, and between that and `sequence`."""
-    names = (origin.version, "postgresql", origin.prefix)
-    before = b"".join(sized(name.encode()) for name in names)
-    return before, b"\x00" + sized(marker.encode()) + sized(origin.database.encode()) + _SOME
 
 
 @dataclass(frozen=True, slots=True)
