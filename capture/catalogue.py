@@ -8,23 +8,27 @@ from capture.replication import database_errors
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
 _COLUMNS = """
-    WITH RECURSIVE base (oid, base_oid, base_typmod) AS (
-        SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_type t WHERE t.typtype = 'd'
+    WITH RECURSIVE base (oid, base_oid, base_typmod, dimensions) AS (
+        SELECT t.oid, t.typbasetype, t.typtypmod, t.typndims FROM pg_type t WHERE t.typtype = 'd'
         UNION ALL
-        SELECT b.oid, t.typbasetype, CASE WHEN b.base_typmod = -1 THEN t.typtypmod ELSE b.base_typmod END
+        SELECT b.oid, t.typbasetype, CASE WHEN b.base_typmod = -1 THEN t.typtypmod ELSE b.base_typmod END,
+               greatest(b.dimensions, t.typndims)
         FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype = 'd'
     ), bottom AS (
         SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
     )
     SELECT a.attname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
-           t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1),
-           CASE WHEN coalesce(bt.typcategory, t.typcategory) = 'A' THEN coalesce(bt.typelem, t.typelem) ELSE 0 END,
+           t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1), coalesce(et.oid, 0),
            ARRAY(SELECT e.enumlabel FROM pg_enum e
-                 WHERE e.enumtypid IN (t.oid, b.base_oid, t.typelem, bt.typelem) ORDER BY e.enumsortorder)
+                 WHERE e.enumtypid IN (t.oid, b.base_oid, et.oid, eb.base_oid) ORDER BY e.enumsortorder),
+           greatest(a.attndims, b.dimensions),
+           et.typname, et.typtype, coalesce(eb.base_oid, 0), coalesce(eb.base_typmod, -1)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN bottom b ON b.oid = a.atttypid
     LEFT JOIN pg_type bt ON bt.oid = b.base_oid
+    LEFT JOIN pg_type et ON coalesce(bt.typcategory, t.typcategory) = 'A' AND et.oid = coalesce(bt.typelem, t.typelem)
+    LEFT JOIN bottom eb ON eb.oid = et.oid
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
     WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum"""
@@ -83,10 +87,25 @@ def _facts(
     base_typmod: int,
     element_oid: int,
     labels: list[str],
+    dimensions: int,
+    element_name: str | None,
+    element_kind: str,
+    element_base_oid: int,
+    element_base_typmod: int,
 ) -> ColumnFacts:
+    element = None
+    if element_name is not None:
+        element = ColumnFacts(
+            type_name=element_name,
+            type_kind=element_kind,
+            base_oid=element_base_oid,
+            base_typmod=element_base_typmod,
+            labels=tuple(labels),
+        )
     return ColumnFacts(
-        not_null, default, comment, type_name, type_kind, base_oid, base_typmod, element_oid, tuple(labels)
-    )
+        not_null, default, comment, type_name, type_kind, base_oid, base_typmod, element_oid, tuple(labels), element,
+        dimensions,
+    )  # fmt: skip
 
 
 def published_tables(connection: Any, publication: str) -> list[Published]:

@@ -25,7 +25,7 @@ from schemas.errors import DataError
 from schemas.layout import ColumnCodec, RowLayout, WidenError
 from schemas.relation import ColumnFacts, Relation, TableFacts
 from schemas.rowcode import RowCode, generate
-from schemas.type_table import TEXT, Kind, kind_of
+from schemas.type_table import DEFAULT_MODES, Kind, Modes, kind_of, text_kind
 
 __all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "compile_codec", "fill_unchanged"]
 
@@ -109,12 +109,13 @@ def compile_codec(
     *,
     nullable: frozenset[str] = frozenset(),
     text: frozenset[str] = frozenset(),
+    modes: Modes = DEFAULT_MODES,
 ) -> Codec:
     """Compiles the codec of a relation version.
 
     `facts` may be ahead of the stream: what they say of columns that are not there is left out. `nullable` are columns
-    that had a NULL in spite of them (WidenError), `text` are columns to carry as PostgreSQL's text. DataError when two
-    columns get the same Avro name.
+    that had a NULL in spite of them (WidenError), `text` are columns to carry as PostgreSQL's text, `modes` how
+    values travel where there is a choice. DataError when two columns get the same Avro name.
     """
     facts = facts or TableFacts()
     names = field_names(relation.table, [column.name for column in relation.columns])
@@ -122,7 +123,7 @@ def compile_codec(
     columns = []
     for index, (column, name) in enumerate(zip(relation.columns, names, strict=True)):
         known = facts.columns.get(column.name, _NO_FACTS)
-        kind = TEXT if column.name in text else kind_of(column, known)
+        kind = text_kind(modes) if column.name in text else kind_of(column, known, modes)
         may_be_null = column.name in nullable or not (known.not_null or index in key)
         columns.append(_column(column.name, name, kind, known, may_be_null))
     layout = RowLayout(tuple(columns), key)

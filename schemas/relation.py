@@ -47,6 +47,8 @@ class ColumnFacts:
     `m`ultirange). `base_oid` and `base_typmod` describe what a domain comes down to (through domains over domains),
     0 and -1 when the type is no domain. `element_oid` is pg_type.typelem of an array (typcategory `A`), else 0.
     `labels` are the labels of an enum, or of the enum that an array or a domain is made of, in their order.
+    `element` are the same facts of the array's element type, None for elements of a built-in type. `dimensions` are
+    those that an array was declared with, which PostgreSQL keeps and does not enforce.
     """
 
     not_null: bool = False
@@ -58,6 +60,8 @@ class ColumnFacts:
     base_typmod: int = -1
     element_oid: int = 0
     labels: tuple[str, ...] = ()
+    element: ColumnFacts | None = None
+    dimensions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ _EPOCH_ORDINAL: Final = EPOCH.toordinal()
 INFINITE_DATE: Final = 2_146_033_979  # what Debezium writes for date 'infinity'; beyond PostgreSQL's last date
 INFINITE_TIMESTAMP: Final = 2**63 - 1
 MINUS_INFINITE_TIMESTAMP: Final = -(2**63)
+AROUND: Final = 2**64 - 2
+"""PostgreSQL's last 30 years, from 294247-01-10, are more µs than a long holds: they go around to the far negative
+numbers, as in Debezium, two further so that none is an infinity. No timestamp of PostgreSQL is before -AROUND / 4."""
 
 # The wide forms: any year of the common era or before it, as PostgreSQL shows it.
 _DATE_TIME = re.compile(
@@ -72,10 +75,7 @@ def _timestamp(text: bytes) -> int | None:
         return None
     found = _match_date_time(text)
     passed_days = days_since_epoch(_astronomical_year(found), int(found["month"]), int(found["day"]))
-    moment = passed_days * MICROSECONDS_PER_DAY + _microseconds(*found.group("hour", "minute", "second", "fraction"))
-    if moment >= INFINITE_TIMESTAMP:
-        raise UnrepresentableError("a timestamp after the year 294246 is more microseconds than a long holds")
-    return moment
+    return passed_days * MICROSECONDS_PER_DAY + _microseconds(*found.group("hour", "minute", "second", "fraction"))
 
 
 def _infinite(text: bytes) -> bytes:
@@ -85,7 +85,9 @@ def _infinite(text: bytes) -> bytes:
 def micro_timestamp(text: bytes) -> bytes:
     """timestamp, timestamp(4-6) as µs since 1970; infinity and -infinity are the ends of long, as in Debezium."""
     moment = _timestamp(text)
-    return _infinite(text) if moment is None else long_bytes(moment)
+    if moment is None:
+        return _infinite(text)
+    return long_bytes(moment if moment < INFINITE_TIMESTAMP else moment - AROUND)
 
 
 def milli_timestamp(text: bytes) -> bytes:
@@ -94,18 +96,48 @@ def milli_timestamp(text: bytes) -> bytes:
     return _infinite(text) if moment is None else long_bytes(moment // 1000)
 
 
+def nano_timestamp(text: bytes) -> bytes:
+    """timestamp as ns since 1970; what is outside of 1677-09-21 to 2262-04-11 is an infinity, the ends of long."""
+    moment = _timestamp(text)
+    if moment is None:
+        return _infinite(text)
+    return long_bytes(max(MINUS_INFINITE_TIMESTAMP, min(moment * 1000, INFINITE_TIMESTAMP)))
+
+
+def _iso_date(found: re.Match[bytes]) -> bytes:
+    year = _astronomical_year(found)
+    shown = b"%04d" % year if 0 <= year <= 9999 else b"%+05d" % year
+    return b"%b-%b-%b" % (shown, found["month"], found["day"])
+
+
+def _iso(text: bytes, zone: bytes | None) -> bytes:
+    found = _match_date_time(text)
+    if found["zone"] != zone or found["hour"] is None:
+        raise UnrepresentableError("not in the form of TimeZone = UTC")
+    clock = text[text.index(b" ") + 1 :].removesuffix(b" BC").removesuffix(b"+00")
+    return sized(b"%bT%bZ" % (_iso_date(found), clock))
+
+
 def zoned_timestamp(text: bytes) -> bytes:
     """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java."""
     if text[-3:] == b"+00" and text[4] == 45:
         return LENGTHS[len(text) - 2] + text[:-3].replace(b" ", b"T") + b"Z"
+    return sized(text) if text in (b"infinity", b"-infinity") else _iso(text, b"+00")
+
+
+def iso_timestamp(text: bytes) -> bytes:
+    """timestamp in the form of zoned_timestamp, Debezium's IsoTimestamp."""
+    return sized(text) if text in (b"infinity", b"-infinity") else _iso(text, None)
+
+
+def iso_date(text: bytes) -> bytes:
+    """date as Debezium's IsoDate: `2024-02-29Z`; wide years as in zoned_timestamp."""
     if text in (b"infinity", b"-infinity"):
         return sized(text)
     found = _match_date_time(text)
-    if found["zone"] != b"+00" or found["hour"] is None:
-        raise UnrepresentableError("not in the form of TimeZone = UTC")
-    year = _astronomical_year(found)
-    shown = b"%04d" % year if 0 <= year <= 9999 else b"%+05d" % year
-    return sized(shown + text[text.index(b"-") :].removesuffix(b" BC").removesuffix(b"+00").replace(b" ", b"T") + b"Z")
+    if found["zone"] is not None or found["hour"] is not None:
+        raise UnrepresentableError("not in the form of DateStyle = ISO")
+    return sized(_iso_date(found) + b"Z")
 
 
 def _time_of_day(text: bytes) -> int:
@@ -125,9 +157,24 @@ def milli_time(text: bytes) -> bytes:
     return long_bytes(_time_of_day(text) // 1000)
 
 
+def nano_time(text: bytes) -> bytes:
+    """time as ns since midnight."""
+    return long_bytes(_time_of_day(text) * 1000)
+
+
+def iso_time(text: bytes) -> bytes:
+    """time as Debezium's IsoTime: `12:30:00.5Z`; 24:00:00 is kept."""
+    if _TIME.fullmatch(text) is None:
+        raise UnrepresentableError("not a time of day")
+    return sized(text + b"Z")
+
+
+_ZONED_TIME = re.compile(rb"(\d\d:\d\d:\d\d(?:\.\d+)?)([+-]\d\d(?::\d\d){0,2})")
+
+
 def zoned_time(text: bytes) -> bytes:
     """timetz as ISO 8601 with its own offset (Debezium moves it to UTC and so loses the zone that PostgreSQL keeps)."""
-    found = re.fullmatch(rb"(\d\d:\d\d:\d\d(?:\.\d+)?)([+-]\d\d(?::\d\d){0,2})", text)
+    found = _ZONED_TIME.fullmatch(text)
     if found is None:
         raise UnrepresentableError("not a time with time zone")
     zone = found[2]
@@ -141,21 +188,39 @@ _INTERVAL = re.compile(
 _MICROSECONDS_PER_MONTH = MICROSECONDS_PER_DAY * 1461 // 48  # 365.25 / 12 days
 
 
-def micro_duration(text: bytes) -> bytes:
-    """interval under IntervalStyle postgres as µs; a month has 365.25/12 days, as in Debezium.
-
-    The infinite intervals of PostgreSQL 17 are the ends of long.
-    """
-    if text in (b"infinity", b"-infinity"):
-        return _infinite(text)
+def _interval_parts(text: bytes) -> tuple[int, int, int, int]:
+    """(years, months, days, µs) as PostgreSQL keeps them: each with a sign of its own."""
     found = _INTERVAL.fullmatch(text.replace(b"+", b""))
     if found is None or not text:
         raise UnrepresentableError("not in the form of IntervalStyle = postgres")
     years, months, whole_days, sign, hour, minute, second, fraction = found.groups()
     clock = 0 if hour is None else _microseconds(hour, minute, second, fraction)
-    all_months = int(years or 0) * 12 + int(months or 0)
-    length = all_months * _MICROSECONDS_PER_MONTH + int(whole_days or 0) * MICROSECONDS_PER_DAY
-    length += -clock if sign == b"-" else clock
-    if abs(length) >= INFINITE_TIMESTAMP:
-        raise UnrepresentableError("an interval of more microseconds than a long holds")
-    return long_bytes(length)
+    return int(years or 0), int(months or 0), int(whole_days or 0), -clock if sign == b"-" else clock
+
+
+def micro_duration(text: bytes) -> bytes:
+    """interval under IntervalStyle postgres as µs; a month has 365.25/12 days, as in Debezium.
+
+    The infinite intervals of PostgreSQL 17 are the ends of long; what is longer than a long counts, 292,271 years, is
+    the longest.
+    """
+    if text in (b"infinity", b"-infinity"):
+        return _infinite(text)
+    years, months, whole_days, clock = _interval_parts(text)
+    length = (years * 12 + months) * _MICROSECONDS_PER_MONTH + whole_days * MICROSECONDS_PER_DAY + clock
+    return long_bytes(max(MINUS_INFINITE_TIMESTAMP + 1, min(length, INFINITE_TIMESTAMP - 1)))
+
+
+def interval_text(text: bytes) -> bytes:
+    """interval as Debezium's Interval, ISO 8601: `P1Y2M-3DT-4H-5M-6.7S`, which PostgreSQL reads again."""
+    if text in (b"infinity", b"-infinity"):
+        return sized(text)
+    years, months, whole_days, clock = _interval_parts(text)
+    sign = b"-" if clock < 0 else b""
+    minutes, microseconds = divmod(abs(clock), 60_000_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = b"%d" % (microseconds // 1_000_000)
+    if microseconds % 1_000_000:
+        seconds += (b".%06d" % (microseconds % 1_000_000)).rstrip(b"0")
+    signed = [sign + part if part != b"0" else part for part in (b"%d" % hours, b"%d" % minutes, seconds)]
+    return sized(b"P%dY%dM%dDT%bH%bM%bS" % (years, months, whole_days, signed[0], signed[1], signed[2]))

@@ -11,6 +11,12 @@
 | ZonedTimestamp | datetime in UTC | timestamptz |
 | MicroDuration | timedelta | interval |
 | Json, Uuid, Xml, Enum, other strings | str | jsonb, uuid, text |
+| IsoDate, IsoTime, IsoTimestamp | as date, time, timestamp | date, time, timestamp |
+| NanoTime, NanoTimestamp | as time, timestamp | time, timestamp |
+| Interval | its ISO text | interval |
+| Point | `(x,y)` | point |
+| a string with `ordertap.type` (modes) | as its type | its type |
+| map (hstore) | dict | jsonb |
 | Bits | the text of its bits | bit(n) |
 
 A date or time that Python's type cannot hold (infinity, BC, year 10000, 24:00:00) is a str that PostgreSQL reads as its
@@ -25,7 +31,16 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 
-from schemas.temporal import EPOCH, INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
+from schemas.binary import ENCODINGS
+from schemas.kind import OUR_ENCODING, OUR_TYPE
+from schemas.temporal import (
+    AROUND,
+    EPOCH,
+    INFINITE_DATE,
+    INFINITE_TIMESTAMP,
+    MICROSECONDS_PER_DAY,
+    MINUS_INFINITE_TIMESTAMP,
+)
 
 Convert = Callable[[Any], Any]
 
@@ -33,7 +48,7 @@ _ANY_PRECISION: Final = Context(prec=200_000)  # more than PostgreSQL's longest 
 _FIRST_DAY: Final = date.min.toordinal() - EPOCH.toordinal()
 _LAST_DAY: Final = date.max.toordinal() - EPOCH.toordinal()
 _SPECIAL_DECIMALS: Final = {0: "NaN", 1: "Infinity", -1: "-Infinity"}
-_ISO_WIDE: Final = re.compile(r"([+-]\d{4,6})(-\d\d-\d\d)T(.*)Z")
+_ISO_WIDE: Final = re.compile(r"([+-]\d{4,7}|0000)(-\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d+)?))?Z")
 
 
 class ColumnValue(NamedTuple):
@@ -76,17 +91,25 @@ def _date(days: int) -> date | str:
     return "".join(_date_text(days))
 
 
-def _timestamp(unit: int) -> Convert:
+def _moment(microseconds: int) -> datetime | str:
+    days, rest = divmod(microseconds, MICROSECONDS_PER_DAY)
+    if _FIRST_DAY <= days <= _LAST_DAY:
+        return EPOCH + timedelta(days, 0, rest)
+    text, era = _date_text(days)
+    return f"{text} {_clock(rest)}{era}"
+
+
+def _timestamp(to_microseconds: Callable[[int], int]) -> Convert:
     def convert(count: int) -> datetime | str:
         if count in (INFINITE_TIMESTAMP, MINUS_INFINITE_TIMESTAMP):
             return "infinity" if count > 0 else "-infinity"
-        days, rest = divmod(count * unit, MICROSECONDS_PER_DAY)
-        if _FIRST_DAY <= days <= _LAST_DAY:
-            return EPOCH + timedelta(days, 0, rest)
-        text, era = _date_text(days)
-        return f"{text} {_clock(rest)}{era}"
+        return _moment(to_microseconds(count))
 
     return convert
+
+
+def _unwound(microseconds: int) -> int:
+    return microseconds if microseconds > -AROUND // 4 else microseconds + AROUND
 
 
 def _clock(microseconds: int) -> str:
@@ -95,9 +118,9 @@ def _clock(microseconds: int) -> str:
     return f"{shown}.{fraction:06d}".rstrip("0") if fraction else shown
 
 
-def _time(unit: int) -> Convert:
+def _time(to_microseconds: Callable[[int], int]) -> Convert:
     def convert(count: int) -> time | str:
-        microseconds = count * unit
+        microseconds = to_microseconds(count)
         if microseconds >= MICROSECONDS_PER_DAY:
             return _clock(microseconds)
         return (datetime.min + timedelta(microseconds=microseconds)).time()  # noqa: DTZ901  only its time is used
@@ -105,20 +128,46 @@ def _time(unit: int) -> Convert:
     return convert
 
 
+def _iso_time(text: str) -> time | str:
+    return "24:00:00" if text == "24:00:00Z" else time.fromisoformat(text.removesuffix("Z"))
+
+
+def _wide(text: str) -> tuple[str, str, str]:
+    """(date, clock, era) as PostgreSQL shows them, of an ISO date or timestamp beyond Python's years."""
+    found = _ISO_WIDE.fullmatch(text)
+    if found is None:
+        raise ValueError("not an ISO date")
+    year = int(found[1])
+    return f"{year if year > 0 else 1 - year:04d}{found[2]}", found[3] or "", "" if year > 0 else " BC"
+
+
 def _zoned_timestamp(text: str) -> datetime | str:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        found = _ISO_WIDE.fullmatch(text)
-        if found is None:
-            if text in ("infinity", "-infinity"):
-                return text
-            if re.fullmatch(r"0000-\d\d-\d\dT.*Z", text):
-                return f"0001{text[4:10]} {text[11:-1]}+00 BC"
-            raise
-        year = int(found[1])
-        era = "" if year > 0 else " BC"
-        return f"{year if year > 0 else 1 - year:04d}{found[2]} {found[3]}+00{era}"
+        if text in ("infinity", "-infinity"):
+            return text
+        day, clock, era = _wide(text)
+        return f"{day} {clock}+00{era}"
+
+
+def _iso_timestamp(text: str) -> datetime | str:
+    moment = _zoned_timestamp(text)
+    return moment.replace(tzinfo=None) if isinstance(moment, datetime) else moment.replace("+00", "")
+
+
+def _iso_date(text: str) -> date | str:
+    try:
+        return date.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        if text in ("infinity", "-infinity"):
+            return text
+        day, _, era = _wide(text)
+        return day + era
+
+
+def _point(record: dict[str, float]) -> str:
+    return f"({record['x']!r},{record['y']!r})"
 
 
 def _duration(microseconds: int) -> timedelta | str:
@@ -141,13 +190,27 @@ _PLAIN: Final = {
     "bytes": "bytea",
 }
 
+
+def _thousand(count: int) -> int:
+    return count * 1000
+
+
+def _thousandth(count: int) -> int:
+    return count // 1000
+
+
 _NAMED: Final = {
     "io.debezium.time.Date": ColumnValue(_date, "date"),
-    "io.debezium.time.Time": ColumnValue(_time(1000), "time(3)"),
-    "io.debezium.time.MicroTime": ColumnValue(_time(1), "time"),
+    "io.debezium.time.IsoDate": ColumnValue(_iso_date, "date"),
+    "io.debezium.time.Time": ColumnValue(_time(_thousand), "time(3)"),
+    "io.debezium.time.MicroTime": ColumnValue(_time(int), "time"),
+    "io.debezium.time.NanoTime": ColumnValue(_time(_thousandth), "time"),
+    "io.debezium.time.IsoTime": ColumnValue(_iso_time, "time"),
     "io.debezium.time.ZonedTime": ColumnValue(None, "timetz"),
-    "io.debezium.time.Timestamp": ColumnValue(_timestamp(1000), "timestamp(3)"),
-    "io.debezium.time.MicroTimestamp": ColumnValue(_timestamp(1), "timestamp"),
+    "io.debezium.time.Timestamp": ColumnValue(_timestamp(_thousand), "timestamp(3)"),
+    "io.debezium.time.MicroTimestamp": ColumnValue(_timestamp(_unwound), "timestamp"),
+    "io.debezium.time.NanoTimestamp": ColumnValue(_timestamp(_thousandth), "timestamp"),
+    "io.debezium.time.IsoTimestamp": ColumnValue(_iso_timestamp, "timestamp"),
     "io.debezium.time.ZonedTimestamp": ColumnValue(_zoned_timestamp, "timestamptz"),
     "io.debezium.time.MicroDuration": ColumnValue(_duration, "interval"),
     "io.debezium.time.Interval": ColumnValue(None, "interval"),
@@ -155,6 +218,10 @@ _NAMED: Final = {
     "io.debezium.data.Uuid": ColumnValue(None, "uuid"),
     "io.debezium.data.Xml": ColumnValue(None, "text"),  # a server may be built without xml
     "io.debezium.data.VariableScaleDecimal": ColumnValue(_variable_scale, "numeric"),
+    "io.debezium.data.geometry.Point": ColumnValue(_point, "point"),
+    "org.apache.kafka.connect.data.Date": ColumnValue(_date, "date"),
+    "org.apache.kafka.connect.data.Time": ColumnValue(_time(_thousand), "time(3)"),
+    "org.apache.kafka.connect.data.Timestamp": ColumnValue(_timestamp(_thousand), "timestamp(3)"),
 }
 
 
@@ -174,7 +241,15 @@ def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
     if name == "io.debezium.data.Bits":
         length = int(avro["connect.parameters"]["length"])
         return ColumnValue(_bits(length), f"bit({length})")
+    if OUR_TYPE in avro.get("connect.parameters", {}):
+        return _our_string(avro["connect.parameters"])
     return _composite(avro, named)
+
+
+def _our_string(parameters: dict[str, str]) -> ColumnValue:
+    """What a mode wrote as a string: a number, or bytes in an encoding."""
+    encoding = ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
+    return ColumnValue(Decimal if encoding is None else encoding[1], parameters[OUR_TYPE])
 
 
 def _decimal_value(avro: dict[str, Any]) -> ColumnValue:

@@ -237,16 +237,13 @@ def test_the_months_of_an_interval_are_of_average_length(connection: Any) -> Non
     assert row["after"]["v"] == 37091106789000  # Debezium's own figure for this interval
 
 
-@pytest.mark.parametrize(
-    ("sql_type", "value"), [("timestamp", "294276-12-31 23:59:59"), ("integer[]", "{{1,2},{3,4}}"), ("text[]", "{{a}}")]
-)
-def test_what_avro_cannot_hold_is_refused_by_column_and_can_travel_as_text(sql_type: str, value: str) -> None:
-    oid = {"timestamp": 1114, "integer[]": 1007, "text[]": 1009}[sql_type]
-    relation = Relation(1, "public", "t", "d", (Column("v", oid),))
+def test_a_broken_text_is_refused_by_column_and_any_text_can_travel_as_text() -> None:
+    relation = Relation(1, "public", "t", "d", (Column("v", 1007),))
     prefix = ORIGIN.transaction(1, 1, 1, 1)
     with pytest.raises(DataError, match=r'table public.t: column "v"') as failure:
-        compile_codec("t", relation, None).bind(None, 1).create(prefix, 1, (value.encode(),))
-    assert value not in str(failure.value)
+        compile_codec("t", relation, None).bind(None, 1).create(prefix, 1, (b"{77,,8}",))
+    assert "77" not in str(failure.value)
+    assert "columns_as_text" in str(failure.value)
     codec = compile_codec("t", relation, None, text=frozenset({"v"}))
-    avro = codec.bind(None, 1).create(prefix, 1, (value.encode(),))[5:]
-    assert row_reader(codec.value_schema).record(avro)["after"] == {"v": value}
+    avro = codec.bind(None, 1).create(prefix, 1, (b"{77,,8}",))[5:]
+    assert row_reader(codec.value_schema).record(avro)["after"] == {"v": "{77,,8}"}
