@@ -188,6 +188,7 @@ def _plan(settings: Settings) -> Plan:
         as_text=frozenset(settings.columns_as_text),
         tombstones=settings.tombstones_on_delete,
         snapshot_mode=settings.snapshot_mode,
+        snapshot_threads=settings.snapshot_max_threads,
         lock_timeout_ms=settings.snapshot_lock_timeout_ms,
         cluster=cluster,
         topics=Topics(

@@ -14,6 +14,9 @@ WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps f
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
+SNAPSHOT_ROWS_LEFT = Gauge("ordertap_capture_snapshot_remaining_rows", "About; -1: the planner has no figures yet")
+SNAPSHOT_TABLES_LEFT = Gauge("ordertap_capture_snapshot_remaining_tables", "Tables that are not wholly in Kafka yet")
+
 
 class Metrics:
     """Counts in plain numbers, given to Prometheus when it is asked; the hot loop stays cheap."""

@@ -28,7 +28,7 @@ from capture.replication import (
     drop_slot,
     slot_state,
 )
-from capture.snapshot import Committed, Source, StoppedError, take_snapshot
+from capture.snapshot import Committed, Extent, Source, StoppedError, take_snapshot
 from capture.stream import Beats, Options, Stream, first_position, keepalive_seconds
 from capture.tables import Tables
 from capture.writer import Limits, Writer
@@ -57,6 +57,7 @@ class Plan(NamedTuple):
     as_text: frozenset[str]
     tombstones: bool
     snapshot_mode: str
+    snapshot_threads: int
     lock_timeout_ms: int
     cluster: Cluster
     topics: Topics
@@ -230,7 +231,8 @@ class Capture:
             committed.write([done], position)
             return position
         source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
-        return take_snapshot(source, published, tables, own, origin, position, committed, self._stops)
+        extent = Extent(plan.name, plan.cluster, plan.snapshot_threads, {})
+        return take_snapshot(source, extent, published, tables, own, origin, position, committed, self._stops)
 
     def _tables(self, leadership: Leadership) -> Tables:
         plan = self._plan

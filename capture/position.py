@@ -6,6 +6,7 @@ Pure. JSON, so that an operator can read it with any console consumer.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from schemas.errors import DataError
@@ -21,10 +22,16 @@ class Partial(NamedTuple):
 
 
 class SnapshotState(NamedTuple):
-    """The initial snapshot: `running` (to be begun again after a crash) or `completed`."""
+    """The initial snapshot: `running` or `completed`.
+
+    `tables_done` are wholly in Kafka as they were at its consistent point, which is the position's end_lsn. `workers`
+    had transactional ids of their own, which a successor fences.
+    """
 
     id: str
     state: Literal["running", "completed"]
+    tables_done: tuple[str, ...] = ()
+    workers: int = 0
 
 
 class Heartbeat(NamedTuple):
@@ -89,7 +96,7 @@ def parse_position(value: bytes) -> Position:
         return Position(
             **content,
             partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
-            snapshot=SnapshotState(**snapshot) if snapshot else None,
+            snapshot=_snapshot(**snapshot) if snapshot else None,
             heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
         )
@@ -98,6 +105,15 @@ def parse_position(value: bytes) -> Position:
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
         ) from None
+
+
+def _snapshot(
+    id: str,  # noqa: A002  the field's name
+    state: Literal["running", "completed"],
+    tables_done: Sequence[str] = (),
+    workers: int = 0,
+) -> SnapshotState:
+    return SnapshotState(id, state, tuple(tables_done), workers)
 
 
 def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:

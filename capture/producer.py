@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -182,6 +183,8 @@ class TransactionalProducer:
         except KafkaException as error:
             raise kafka_error("starting the transactional producer", error.args[0], self._servers) from None
         self.begin_transaction = self._call("beginning a transaction", self._producer.begin_transaction)
+        self.produce_one = self._producer.produce
+        """librdkafka's own, for the snapshot's rows: raises BufferError when the queue is full; wants `errors`."""
 
     def produce(self, records: Iterable[Fields]) -> None:
         """Queues records in the open transaction; DataError when one is larger than the client may send."""
@@ -192,13 +195,14 @@ class TransactionalProducer:
                 try:
                     produce(topic, value, key, partition, None, None, 0, headers)
                 except BufferError:
-                    self._produce_patiently(topic, value, key, partition, headers)
+                    self.produce_patiently(topic, value, key, partition, headers)
         except KafkaException as error:
             raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
 
-    def _produce_patiently(
+    def produce_patiently(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers
     ) -> None:
+        """Queues a record once there is room; UnavailableError when there is none for a while."""
         for _ in range(_QUEUE_PATIENCE):
             self._producer.poll(0.1)
             try:
@@ -207,6 +211,14 @@ class TransactionalProducer:
                 continue
             return
         raise UnavailableError(f"writing to topic {topic}: Kafka at {self._servers} takes nothing", "check the broker")
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Turns confluent-kafka's errors into ours; `doing` says what was tried."""
+        try:
+            yield
+        except KafkaException as error:
+            raise kafka_error(doing, error.args[0], self._servers) from None
 
     def commit(self, timeout: float) -> None:
         """Ends the transaction; all of it is durable when this returns. Retries while the error is retriable."""

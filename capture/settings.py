@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from os import cpu_count
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -27,6 +28,9 @@ class Settings(BaseModel):
     table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
 
     snapshot_mode: Literal["initial", "no_data"] = "initial"
+    snapshot_max_threads: int = Field(
+        default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
+    )
     snapshot_lock_timeout_ms: int = Field(10_000, ge=0)
     heartbeat_interval_ms: int = Field(5_000, ge=100)
     provide_transaction_metadata: bool = False

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg2.errors
@@ -15,25 +16,21 @@ import structlog
 from psycopg2 import sql
 
 from capture.catalogue import Published
-from capture.metrics import SNAPSHOT_ROWS
+from capture.chunks import TablePlan, plan_table
+from capture.copying import NO_TIME_LIMITS, Blueprint, Copied
 from capture.own_records import OwnRecords
 from capture.position import Position, SnapshotState
-from capture.producer import Headers, Record, TransactionalProducer
+from capture.producer import Cluster, Record, TransactionalProducer
+from capture.progress import Progress
 from capture.replication import Replication, Server, database_errors, drop_slot
-from capture.tables import Table, Tables
+from capture.tables import Tables
+from capture.workers import OwnProcess, Setup, Workers, fence, worker_ids
 from schemas import records
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, snapshot_header, stamp_header
-from schemas.codec import SourceOrigin, SourcePrefix
+from schemas.change import Stamp
+from schemas.codec import SourceOrigin
 from schemas.errors import OrdertapError, UnavailableError
 
 log = structlog.get_logger("capture")
-
-_CHUNK_ROWS = 20_000
-_CHUNK_BYTES = 8_000_000
-_SAY_EVERY = 5.0
-_ESCAPES = {
-    ord("b"): b"\b", ord("f"): b"\f", ord("n"): b"\n", ord("r"): b"\r", ord("t"): b"\t", ord("v"): b"\v",
-}  # fmt: skip
 
 
 class StoppedError(Exception):
@@ -65,8 +62,26 @@ class Source(NamedTuple):
     lock_timeout_ms: int
 
 
+class Extent(NamedTuple):
+    """How the snapshot reads: processes, and by table (schema.table) a SELECT in place of the whole table."""
+
+    connector: str
+    cluster: Cluster
+    threads: int
+    overrides: Mapping[str, str]
+
+
+class _Part(NamedTuple):
+    """A table of the snapshot."""
+
+    name: str
+    blueprint: Blueprint
+    plan: TablePlan
+
+
 def take_snapshot(
     source: Source,
+    extent: Extent,
     published: Sequence[Published],
     tables: Tables,
     own: OwnRecords,
@@ -80,37 +95,123 @@ def take_snapshot(
     `position` is committed as "running" before the slot is made, so that the next start knows a half-made slot as ours.
     Raises StoppedError when `stopping()`.
     """
-    names = [table.relation.table for table in published]
+
+    def stop() -> None:
+        if stopping():
+            raise StoppedError
+
+    if position.snapshot is not None:
+        fence(extent.cluster, extent.connector, position.snapshot.workers)
     lock = lock_tables(source.server, published, source.lock_timeout_ms)
     reader = source.server.connect()
     try:
-        state = SnapshotState(str(uuid.uuid4()), "running")
+        parts = _parts(reader, published, tables, extent)
+        setups = _setups(source.server, extent, committed.timeout, sum(len(part.plan.chunks) for part in parts))
+        state = SnapshotState(str(uuid.uuid4()), "running", (), len(setups))
         committed.write((), position._replace(snapshot=state))
-        drop_slot(reader, source.slot)
-        log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
-        point, exported = source.replication.create_slot(source.slot, stopping)
-        position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
-        log.info("snapshot begins", snapshot=state.id, tables=len(names), consistent_point=str(point))
-        stamp = Stamp(position.generation, point, 0)
-        committed.write([own.snapshot(records.STARTED, stamp, state.id, names, _now_ms())], position)
-        _begin_at(reader, exported)
-        copy = _Copy(position, committed, stamp, state.id, stopping)
-        rows: dict[str, int] = {}
-        for table in published:
-            compiled = tables.relation(table.relation)
-            if compiled is not None:
-                rows[compiled.name] = copy.table(reader, table, compiled, origin)
-                scanned = {"table": compiled.name, "rows_scanned": rows[compiled.name]}
-                notice = own.snapshot(records.TABLE_SCAN_COMPLETED, stamp, state.id, names, _now_ms(), **scanned)
-                copy.flush(notice)
-        position = position._replace(snapshot=SnapshotState(state.id, "completed"))
-        done = own.snapshot(records.COMPLETED, stamp, state.id, names, _now_ms(), rows=rows)
-        committed.write([done], position)
-        log.info("snapshot completed", snapshot=state.id, rows=sum(rows.values()))
-        return position
+        try:
+            with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
+                workers.await_ready(stop)
+                drop_slot(reader, source.slot)
+                log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
+                point, exported = source.replication.create_slot(source.slot, stopping)
+                position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
+                run = _Run(parts, own, committed, position, lock)
+                run.begin()
+                copied = Copied(state.id, run.stamp, time.time_ns() // 1000, origin)
+                chunks = [chunk for part in parts for chunk in part.plan.chunks]
+                blueprints = [part.blueprint for part in parts]
+                run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
+        except BaseException:  # readers would wait for what the workers left open
+            fence(extent.cluster, extent.connector, len(setups))
+            raise
+        return run.complete()
     finally:
         reader.close()
         lock.close()
+
+
+def _parts(reader: Any, published: Sequence[Published], tables: Tables, extent: Extent) -> list[_Part]:
+    parts: list[_Part] = []
+    for one in published:
+        table = tables.relation(one.relation)
+        if table is not None:
+            encoder = table.encoder
+            blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids)
+            plan = plan_table(reader, len(parts), one, extent.overrides.get(table.name))
+            parts.append(_Part(table.name, blueprint, plan))
+    return parts
+
+
+def _setups(server: Server, extent: Extent, timeout: float, chunks: int) -> list[Setup]:
+    """One for each process that copies: no more than there are chunks."""
+    count = max(1, min(extent.threads, chunks))
+    cluster = extent.cluster
+    return [
+        Setup(server, cluster.servers, cluster.options, name, timeout) for name in worker_ids(extent.connector, count)
+    ]
+
+
+class _Run:
+    """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
+
+    def __init__(
+        self, parts: Sequence[_Part], own: OwnRecords, committed: Committed, position: Position, lock: Any
+    ) -> None:
+        assert position.snapshot is not None  # noqa: S101  the caller's condition
+        self._parts = parts
+        self._names = [part.name for part in parts]
+        self._own = own
+        self._committed = committed
+        self._position = position
+        self._state = position.snapshot
+        self._lock = lock
+        self._progress = Progress({part.name: part.plan.rows for part in parts})
+        self.stamp = Stamp(position.generation, position.end_lsn, 0)
+
+    def begin(self) -> None:
+        """Announces it."""
+        point = str(self._position.end_lsn)
+        log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
+        self._write(records.STARTED)
+
+    def copy(self, chunks: Any) -> None:
+        """Takes note of the chunks as they become durable, and of each table with its last one."""
+        left = Counter({number: len(part.plan.chunks) for number, part in enumerate(self._parts)})
+        with self._progress:
+            for number in [number for number, count in left.items() if not count]:
+                self._table_done(number)
+            for chunk, rows in chunks:
+                self._progress.copied(self._names[chunk.table], rows)
+                left[chunk.table] -= 1
+                if not left[chunk.table]:
+                    self._table_done(chunk.table)
+
+    def complete(self) -> Position:
+        """Announces the end; the position to stream from."""
+        self._check_lock()
+        rows = self._progress.rows
+        self._state = self._state._replace(state="completed", tables_done=(), workers=0)
+        self._write(records.COMPLETED, rows=rows)
+        log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
+        return self._position
+
+    def _table_done(self, number: int) -> None:
+        name = self._names[number]
+        self._check_lock()
+        self._progress.table_done(name)
+        self._state = self._state._replace(tables_done=(*self._state.tables_done, name))
+        self._write(records.TABLE_SCAN_COMPLETED, table=name, rows_scanned=self._progress.rows[name])
+
+    def _check_lock(self) -> None:
+        """Without the lock a table may have been rewritten, and read as empty."""
+        with database_errors("the lock on the tables was lost during the snapshot"), self._lock.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    def _write(self, step: str, **more: Any) -> None:
+        self._position = self._position._replace(snapshot=self._state)
+        notice = self._own.snapshot(step, self.stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
+        self._committed.write([notice], self._position)
 
 
 def lock_tables(server: Server, published: Sequence[Published], timeout_ms: int) -> Any:
@@ -119,9 +220,10 @@ def lock_tables(server: Server, published: Sequence[Published], timeout_ms: int)
     connection.autocommit = False
     try:
         with database_errors("locking the tables for the snapshot"), connection.cursor() as cursor:
+            cursor.execute(NO_TIME_LIMITS)
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(timeout_ms)])
             for table in published:
-                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_source(table)))
+                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_locked(table)))
     except OrdertapError as error:
         connection.close()
         if isinstance(error.__cause__ or error.__context__, psycopg2.errors.LockNotAvailable):
@@ -133,96 +235,7 @@ def lock_tables(server: Server, published: Sequence[Published], timeout_ms: int)
     return connection
 
 
-def _begin_at(reader: Any, exported: str) -> None:
-    with database_errors("reading the exported snapshot"), reader.cursor() as cursor:
-        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
-
-
-def _source(table: Published) -> sql.Composable:
-    """What to read: a table without those that inherit from it, a partitioned one with its partitions."""
+def _locked(table: Published) -> sql.Composable:
+    """A table without those that inherit from it, a partitioned one with its partitions."""
     only = sql.SQL("" if table.partitioned else "ONLY ")
     return only + sql.Identifier(table.relation.schema, table.relation.name)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 10**6
-
-
-class _Copy:
-    """Writes rows as they come from COPY, a Kafka transaction for each chunk."""
-
-    def __init__(
-        self, position: Position, committed: Committed, stamp: Stamp, snapshot: str, stopping: Callable[[], bool]
-    ) -> None:
-        self._position = position
-        self._committed = committed
-        self._headers: Headers = [(STAMP_HEADER, stamp_header(stamp)), (TRANSACTION_HEADER, snapshot_header(snapshot))]
-        self._lsn = int(stamp.commit_lsn)
-        self._stopping = stopping
-        self._batch: list[Record] = []
-        self._bytes = 0
-        self._rest = b""
-        self._rows = 0
-        self._said = time.monotonic()
-        self._table: Table
-        self._prefix: SourcePrefix
-
-    def table(self, reader: Any, published: Published, table: Table, origin: SourceOrigin) -> int:
-        """Reads one table; returns its number of rows."""
-        self._table = table
-        self._rows = 0
-        self._prefix = origin.snapshot(time.time_ns() // 1000, time.time_ns())
-        columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in published.relation.columns)
-        where = sql.SQL(" WHERE " + published.row_filter if published.row_filter else "")
-        query = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT").format(columns, _source(published), where)
-        with database_errors(f"copying {table.name}"), reader.cursor() as cursor:
-            cursor.copy_expert(query, self)
-        log.info("table copied", table=table.name, rows=self._rows)
-        return self._rows
-
-    def write(self, data: bytes) -> None:
-        """Called by COPY with its text format, whole lines or parts of them."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            key, value = self._table.read(self._prefix, self._lsn, parse_copy_line(line))
-            self._batch.append(Record(self._table.topic, self._table.partition, key, value, self._headers))
-            self._bytes += len(value)
-            self._rows += 1
-            SNAPSHOT_ROWS.labels(self._table.name).inc()
-        if len(self._batch) >= _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:
-            self.flush()
-
-    def flush(self, *more: Record) -> None:
-        """Commits what has come."""
-        if self._stopping():
-            raise StoppedError
-        self._committed.write([*self._batch, *more], self._position)
-        self._batch = []
-        self._bytes = 0
-        if time.monotonic() - self._said > _SAY_EVERY:
-            self._said = time.monotonic()
-            log.info("snapshot goes on", table=self._table.name, rows=self._rows)
-
-
-def parse_copy_line(line: bytes) -> tuple[bytes | None, ...]:
-    """The cells of one line of COPY's text format. Source: PostgreSQL manual, COPY, "Text Format"."""
-    cells = line.split(b"\t")
-    if b"\\" not in line:
-        return tuple(cells)
-    return tuple(None if cell == b"\\N" else _unescape(cell) for cell in cells)
-
-
-def _unescape(cell: bytes) -> bytes:
-    if b"\\" not in cell:
-        return cell
-    first, *rest = cell.split(b"\\")
-    parts = [first]
-    pieces = iter(rest)
-    for piece in pieces:
-        if piece:
-            parts += [_ESCAPES.get(piece[0], piece[:1]), piece[1:]]
-        else:  # an escaped backslash: what follows stands for itself
-            parts += [b"\\", next(pieces, b"")]
-    return b"".join(parts)

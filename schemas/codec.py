@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 import fastavro
@@ -83,7 +83,8 @@ def _clock(now_ns: int) -> bytes:
 class Codec:
     """What one version of a table becomes: names, schemas, and the generated code.
 
-    `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
+    `unknown_types` are (column, type name) that travel as text because the type table has no row for them. `again`
+    compiles the same codec in another process: it can be pickled, the codec cannot.
     """
 
     topic: str
@@ -96,6 +97,7 @@ class Codec:
     layout: RowLayout
     code: RowCode
     table_bytes: bytes
+    again: Callable[[], Codec]
 
     def bind(self, key_schema_id: int | None, value_schema_id: int) -> Encoder:
         """An encoder that writes records of these registered schemas."""
@@ -142,6 +144,7 @@ def compile_codec(
         layout=layout,
         code=generate(layout),
         table_bytes=sized(relation.schema.encode()) + sized(relation.name.encode()),
+        again=partial(compile_codec, topic, relation, facts, nullable=nullable, text=text, modes=modes),
     )
 
 
@@ -182,10 +185,11 @@ class Encoder:
     WidenError and DataError as the module says.
     """
 
-    __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "key_only_unchanged", "record")
+    __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "key_only_unchanged", "record", "schema_ids")
 
     def __init__(self, codec: Codec, key_schema_id: int | None, value_schema_id: int) -> None:
         self._codec = codec
+        self.schema_ids = key_schema_id, value_schema_id
         self._key_head = None if key_schema_id is None or codec.key_schema is None else wire.prefix(key_schema_id)
         head = wire.prefix(value_schema_id)
         self._after = head + _NULL + _SOME
@@ -216,6 +220,15 @@ class Encoder:
         content = self._named(self._codec.layout.careful_key, cells)
         key = fastavro.schemaless_reader(io.BytesIO(content), without_logical_types(self._codec.key_schema), None)
         return json.dumps(key, ensure_ascii=False, separators=(",", ":"), default=_base64).encode()
+
+    @property
+    def codec(self) -> Codec:
+        """What it writes."""
+        return self._codec
+
+    def read_frame(self, prefix: SourcePrefix, lsn: int) -> tuple[bytes | None, bytes, bytes]:
+        """What stands before the key (None without one), before the row and after it in each record of op r."""
+        return self._key_head, self._after, b"".join(self._source(prefix, lsn, "r"))
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """Op c."""

@@ -15,7 +15,7 @@ from psycopg2.extras import execute_values
 
 from capture import pgoutput
 from capture.catalogue import published_tables, table_facts
-from capture.snapshot import parse_copy_line
+from capture.copytext import parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
 from schemas.codec import TAILS, Codec, SourceOrigin, compile_codec

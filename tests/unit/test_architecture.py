@@ -12,7 +12,7 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 
 # A dependency that touches the world, and the files that may import it. Every other file is pure.
 POSTGRES = {
-    "capture": {"replication", "snapshot"},
+    "capture": {"replication", "snapshot", "chunks"},
     "sink": {
         "database", "evidence", "inbox", "tables", "touches", "build", "snapshots", "blocked", "row_writer",
         "ledger", "worker", "accounts", "reconcile", "held",
@@ -21,9 +21,12 @@ POSTGRES = {
 KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry_http"}}
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
-    "capture": {"metrics", "pipeline", "preflight", "producer", "snapshot", "stream", "writer"},
+    "capture": {
+        "copying", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "stream", "workers",
+        "writer",
+    },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
-}
+}  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
 READS_ENVIRONMENT = {"schemas": {"settings"}}
 READS_SETTINGS = "__main__"

@@ -1,0 +1,103 @@
+"""What a snapshot reads: each table in parts by ctid, which hold inside one exported snapshot (and only there)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from psycopg2 import sql
+
+from capture.catalogue import Published
+from capture.copying import Chunk
+from capture.replication import database_errors
+
+CHUNK_BYTES: Final = 16_000_000
+_LEAVES: Final = """
+    SELECT c.oid, n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,
+           coalesce(am.amname = 'heap', false), c.reltuples::bigint, current_setting('block_size')::int,
+           has_table_privilege(c.oid, 'SELECT')
+    FROM {} JOIN pg_class c ON c.oid = tree.relid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am am ON am.oid = c.relam
+    WHERE c.relkind <> 'p' ORDER BY 2, 3"""
+_TREE: Final = "(SELECT relid FROM pg_partition_tree(%s)) tree"
+_ITSELF: Final = "(SELECT %s::oid AS relid) tree"
+
+
+class Leaf(NamedTuple):
+    """A relation that holds rows: a table, or a partition of one. `rows` is the planner's guess, -1 when unknown."""
+
+    schema: str
+    name: str
+    pages: int
+    heap: bool
+    rows: int
+    page_bytes: int
+    readable: bool
+
+
+class TablePlan(NamedTuple):
+    """How a table is read: its chunks, and about how many rows it has (None: nobody knows)."""
+
+    chunks: tuple[Chunk, ...]
+    rows: int | None
+
+
+def plan_table(
+    reader: Any, number: int, published: Published, statement: str | None = None, chunk_bytes: int = CHUNK_BYTES
+) -> TablePlan:
+    """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table."""
+    if statement is not None:
+        return TablePlan((Chunk(number, _copy(reader, sql.SQL("SELECT {} FROM ({}) chosen").format(
+            _columns(published), sql.SQL(statement)))),), None)  # fmt: skip
+    leaves = _leaves(reader, published)
+    guesses = [leaf.rows for leaf in leaves]
+    rows = None if not guesses or min(guesses) < 0 else sum(guesses)
+    if published.partitioned and not all(leaf.readable for leaf in leaves):
+        # Rights on the root alone: only a query of the root reads them all.
+        whole = sql.Identifier(published.relation.schema, published.relation.name)
+        return TablePlan((Chunk(number, _copy(reader, _select(published, whole, None))),), rows)
+    chunks = [
+        Chunk(number, _copy(reader, _select(published, sql.SQL("ONLY {}").format(sql.Identifier(*leaf[:2])), part)))
+        for leaf in leaves
+        for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
+    ]
+    return TablePlan(tuple(chunks), rows)
+
+
+def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
+    """From (inclusive) and to (exclusive, None: the end) of each part of a relation; one part at the least.
+
+    The last one is open: a relation grows while it is read, and what is visible lies somewhere in it.
+    """
+    starts = list(range(0, max(1, pages), size))
+    return [*pairwise(starts), (starts[-1], None)]
+
+
+def _leaves(reader: Any, published: Published) -> list[Leaf]:
+    tree = _TREE if published.partitioned else _ITSELF
+    with database_errors(f"measuring {published.relation.table}"), reader.cursor() as cursor:
+        cursor.execute(_LEAVES.format(tree), [published.relation.oid])
+        return [Leaf(*row[1:]) for row in cursor.fetchall()]
+
+
+def _select(published: Published, source: sql.Composable, part: tuple[int, int | None] | None) -> sql.Composable:
+    conditions: list[sql.Composable] = []
+    if published.row_filter:
+        conditions.append(sql.SQL("({})").format(sql.SQL(published.row_filter)))
+    if part is not None and part != (0, None):
+        first, end = part
+        conditions.append(sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)")))
+        if end is not None:
+            conditions.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({end},0)")))
+    where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+    return sql.SQL("SELECT {} FROM {}{}").format(_columns(published), source, where)
+
+
+def _columns(published: Published) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in published.relation.columns)
+
+
+def _copy(reader: Any, select: sql.Composable) -> str:
+    text: str = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(reader)
+    return text

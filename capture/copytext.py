@@ -1,0 +1,154 @@
+"""From a line of COPY's text format straight to a record: generated code for each table. Pure.
+
+Source: PostgreSQL manual, COPY, "Text Format"; "Message Formats": each CopyData of the server is one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from schemas import encoders
+from schemas.change import Cells
+from schemas.kind import STRING_CODE
+from schemas.layout import RowLayout
+
+_ESCAPES: Final = {
+    ord("b"): b"\b", ord("f"): b"\f", ord("n"): b"\n", ord("r"): b"\r", ord("t"): b"\t", ord("v"): b"\v",
+}  # fmt: skip
+_NULL: Final = b"\\N"
+
+
+class Frame(NamedTuple):
+    """What is the same for all records of a table in a snapshot, as bytes; `key` is None for a table without one."""
+
+    key: bytes | None
+    before_row: bytes
+    after_row: bytes
+
+
+class Outlet(NamedTuple):
+    """Where records go. `produce` takes topic, value, key, partition, two Nones, a 0 and headers (confluent-kafka's
+    order) and raises BufferError when its queue is full: `patiently` then takes the first four and the headers.
+
+    `pause` is called after each `pause_bytes` of values.
+    """
+
+    produce: Callable[..., object]
+    patiently: Callable[..., object]
+    topic: str
+    partition: int
+    headers: Any
+    pause: Callable[[], object]
+    pause_bytes: int = 1_000_000
+
+
+Careful = Callable[[Cells], tuple[bytes | None, bytes]]
+"""Key and value of a row, the certain way: escapes, NULLs, and errors that name the column."""
+
+
+class LineWriter(NamedTuple):
+    """`write` takes one line of COPY; `rows` says how many it took."""
+
+    write: Callable[[bytes], None]
+    rows: Callable[[], int]
+
+
+def line_writer(layout: RowLayout, frame: Frame, careful: Careful, outlet: Outlet) -> LineWriter:
+    """Compiles the way of a table's lines into Kafka: what a line costs decides how long a snapshot takes.
+
+    Lines without a backslash (no NULL, no escape) go the fast way; what fails there goes the careful way.
+    """
+    space: dict[str, Any] = {name: value for name, value in vars(encoders).items() if not name.startswith("_")}
+    space |= {f"encode{index}": column.kind.encode for index, column in enumerate(layout.columns)}
+    space |= frame._asdict() | outlet._asdict()
+
+    def careful_line(line: bytes) -> tuple[bytes | None, bytes]:
+        return careful(parse_copy_line(line[:-1]) if layout.columns else ())
+
+    space |= {"join": b"".join, "careful_line": careful_line}
+    exec(compile(_source(layout, frame.key is not None), "<copy>", "exec"), space)  # noqa: S102  our own templates
+    return LineWriter(space["write"], space["written"])
+
+
+def _source(layout: RowLayout, keyed: bool) -> str:
+    cells = "".join(f"c{index}, " for index in range(len(layout.columns)))
+    last = f"c{len(layout.columns) - 1}"
+    shorten = f"{last} = {last}[:-1]" if layout.columns else "pass"
+    row = [item for index in range(len(layout.columns)) for item in _items(layout, index, keyed)]
+    parts = "".join(f"                {part},\n" for part in ("before_row", *row, "after_row"))
+    keys = "".join(f"            k{index} = {_column(layout, index)}\n" for index in layout.key) if keyed else ""
+    key = " + ".join(["key", *(f"k{index}" for index in layout.key)]) if keyed else "None"
+    return f"""
+rows = size = 0
+def write(line):
+    global rows, size
+    if b"\\\\" in line{"" if layout.columns else " or True"}:
+        record_key, value = careful_line(line)
+    else:
+        try:
+            {cells or "()"} = line.split(b"\\t")
+            {shorten}
+{keys}            record_key = {key}
+            value = join((
+{parts}            ))
+        except FAILURES:
+            record_key, value = careful_line(line)
+    try:
+        produce(topic, value, record_key, partition, None, None, 0, headers)
+    except BufferError:
+        patiently(topic, value, record_key, partition, headers)
+    rows += 1
+    size += len(value)
+    if size >= pause_bytes:
+        size = 0
+        pause()
+def written():
+    return rows
+"""
+
+
+def _items(layout: RowLayout, index: int, keyed: bool) -> list[str]:
+    """The parts of the row that a column is, as expressions."""
+    if keyed and index in layout.key:
+        return [f"k{index}"]
+    column = layout.columns[index]
+    present = [repr(column.present)] if column.present else []
+    if column.kind.code == STRING_CODE:
+        return [*present, f"LENGTHS[len(c{index})]", f"c{index}"]
+    return [*present, _code(layout, index)]
+
+
+def _column(layout: RowLayout, index: int) -> str:
+    present = layout.columns[index].present
+    return f"{present!r} + {_code(layout, index)}" if present else _code(layout, index)
+
+
+def _code(layout: RowLayout, index: int) -> str:
+    code = layout.columns[index].kind.code
+    return code.replace("{encode}", f"encode{index}").replace("{0}", f"c{index}")
+
+
+def parse_copy_line(line: bytes) -> tuple[bytes | None, ...]:
+    """The cells of one line of COPY's text format, without its newline."""
+    cells = line.split(b"\t")
+    escapes = line.count(b"\\")
+    if not escapes:
+        return tuple(cells)
+    if escapes == line.count(_NULL):  # NULLs alone: the backslash of a text is written as two
+        return tuple([None if cell == _NULL else cell for cell in cells])
+    return tuple([None if cell == _NULL else _unescape(cell) for cell in cells])
+
+
+def _unescape(cell: bytes) -> bytes:
+    if b"\\" not in cell:
+        return cell
+    first, *rest = cell.split(b"\\")
+    parts = [first]
+    pieces = iter(rest)
+    for piece in pieces:
+        if piece:
+            parts += [_ESCAPES.get(piece[0], piece[:1]), piece[1:]]
+        else:  # an escaped backslash: what follows stands for itself
+            parts += [b"\\", next(pieces, b"")]
+    return b"".join(parts)

@@ -1,0 +1,118 @@
+"""How far a snapshot is: metrics, a bar for a person at a terminal, lines in the log for everybody else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from capture.metrics import SNAPSHOT_ROWS, SNAPSHOT_ROWS_LEFT, SNAPSHOT_TABLES_LEFT
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+log = structlog.get_logger("capture")
+
+_SAY_EVERY: Final = 5.0
+
+
+class Progress:
+    """A context for one snapshot. Rows are guesses until a table is done; None where the planner has no figures."""
+
+    def __init__(self, expected: dict[str, int | None]) -> None:
+        """`expected` has all tables."""
+        self._expected = expected
+        self._rows = dict.fromkeys(expected, 0)
+        self._done: set[str] = set()
+        self._began = self._said = time.monotonic()
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        self._publish()
+        if sys.stderr.isatty():
+            self._bar = _bar()
+            self._task = self._bar.add_task("snapshot", total=self._total(), rate=0)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        SNAPSHOT_ROWS_LEFT.set(0)
+        SNAPSHOT_TABLES_LEFT.set(0)
+
+    def copied(self, table: str, rows: int) -> None:
+        """Rows of a table are durable."""
+        self._rows[table] += rows
+        SNAPSHOT_ROWS.labels(table).inc(rows)
+        self._publish()
+        if self._bar is not None and self._task is not None:
+            figures = self.figures()
+            done, rate = figures["rows"], figures["rows_per_second"]
+            self._bar.update(self._task, completed=done, total=self._total(), rate=rate)  # type: ignore[arg-type]
+        elif time.monotonic() - self._said > _SAY_EVERY:
+            self._said = time.monotonic()
+            log.info("snapshot goes on", **self.figures())
+
+    def table_done(self, table: str) -> None:
+        """All of a table is durable."""
+        self._done.add(table)
+        self._publish()
+        log.info("table copied", table=table, rows=self._rows[table])
+
+    def figures(self) -> dict[str, int | str]:
+        """Rows so far, rows per second, and what remains."""
+        rows = sum(self._rows.values())
+        left = self.rows_left()
+        return {
+            "rows": rows,
+            "rows_per_second": round(rows / max(0.001, time.monotonic() - self._began)),
+            "rows_left": "unknown" if left is None else left,
+            "tables_left": len(self._expected) - len(self._done),
+        }
+
+    def rows_left(self) -> int | None:
+        """About how many rows are still to come; None when a table that is not done has no figures."""
+        left = 0
+        for table in self._expected.keys() - self._done:
+            expected = self._expected[table]
+            if expected is None:
+                return None
+            left += max(0, expected - self._rows[table])
+        return left
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by table."""
+        return dict(self._rows)
+
+    def _total(self) -> int | None:
+        left = self.rows_left()
+        return None if left is None else sum(self._rows.values()) + left
+
+    def _publish(self) -> None:
+        left = self.rows_left()
+        SNAPSHOT_ROWS_LEFT.set(-1 if left is None else left)
+        SNAPSHOT_TABLES_LEFT.set(len(self._expected) - len(self._done))
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows, {task.fields[rate]} rows/s,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
