@@ -186,6 +186,7 @@ def _plan(settings: Settings) -> Plan:
         publication=settings.publication_name,
         included=frozenset(settings.table_include_list),
         as_text=frozenset(settings.columns_as_text),
+        modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
         snapshot_mode=settings.snapshot_mode,
         snapshot_threads=settings.snapshot_max_threads,

@@ -39,6 +39,7 @@ from schemas.errors import SettingsError, UnavailableError
 from schemas.records import COMPLETED
 from schemas.registry import Registry
 from schemas.relation import Relation, TableFacts
+from schemas.type_modes import Modes
 
 log = structlog.get_logger("capture")
 
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     publication: str
     included: frozenset[str]
     as_text: frozenset[str]
+    modes: Modes
     tombstones: bool
     snapshot_mode: str
     snapshot_threads: int
@@ -287,7 +289,7 @@ def plan_tables(
     partitions: Callable[[str], int],
 ) -> Tables:
     """The tables as the settings want them; see Tables for the three functions."""
-    return Tables(plan.prefix, plan.included, plan.as_text, plan.tombstones, facts, register, partitions)
+    return Tables(plan.prefix, plan.included, plan.as_text, plan.tombstones, facts, register, partitions, plan.modes)
 
 
 class _Attempt(NamedTuple):

@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from schemas.change import UNAVAILABLE
+from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
+
 
 class Settings(BaseModel):
     """The part `capture` of the settings file. Times in ms unless the name says otherwise."""
@@ -37,6 +40,14 @@ class Settings(BaseModel):
     tombstones_on_delete: bool = True
     columns_as_text: tuple[str, ...] = Field((), description="schema.table.column: carried as PostgreSQL's text")
 
+    decimal_handling_mode: DecimalMode = Field("precise", description="numeric and money: decimal, text or double")
+    time_precision_mode: TimeMode = Field("adaptive", description="date, time, timestamp: unit or ISO text")
+    binary_handling_mode: BinaryMode = Field("bytes", description="bytea")
+    interval_handling_mode: Literal["numeric", "string"] = Field("numeric", description="µs, or exact ISO text")
+    hstore_handling_mode: Literal["json", "map"] = "json"
+    money_fraction_digits: int = Field(2, ge=0, le=18, description="of money as decimal")
+    unavailable_value_placeholder: str = Field(UNAVAILABLE, description="for a TOAST value not sent; hex:… for octets")
+
     bootstrap_servers: str
     kafka: dict[str, str] = Field(default_factory=dict, description="any librdkafka property")
     schema_registry_url: str
@@ -65,7 +76,25 @@ class Settings(BaseModel):
                 raise ValueError(f"{table}: write schema.table, for example public.{table}")
         return tables
 
+    @field_validator("unavailable_value_placeholder")
+    @classmethod
+    def _readable(cls, placeholder: str) -> str:
+        Modes(unavailable_value_placeholder=placeholder).placeholder.decode()
+        return placeholder
+
+    @property
+    def modes(self) -> Modes:
+        """How values travel where there is a choice."""
+        return Modes(**{name: getattr(self, name) for name in Modes._fields})
+
     def record_hash(self) -> str:
         """Changes when a setting that shapes records does; kept with the position."""
-        shaping = (self.topic_prefix, self.table_include_list, self.tombstones_on_delete, self.columns_as_text)
+        shaping: tuple[object, ...] = (
+            self.topic_prefix,
+            self.table_include_list,
+            self.tombstones_on_delete,
+            self.columns_as_text,
+        )
+        if self.modes != Modes():
+            shaping = (*shaping, self.modes)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]

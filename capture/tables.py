@@ -14,6 +14,7 @@ from schemas.codec import TAILS, Encoder, SourcePrefix, WidenError, compile_code
 from schemas.encoders import FAILURES
 from schemas.envelope import Schema, topic_name
 from schemas.relation import Relation, TableFacts
+from schemas.type_table import DEFAULT_MODES, Modes
 
 log = structlog.get_logger("capture")
 
@@ -155,6 +156,7 @@ class Tables:
         facts: Callable[[Relation], TableFacts],
         register: Callable[[str, Schema], int],
         partitions: Callable[[str], int],
+        modes: Modes = DEFAULT_MODES,
     ) -> None:
         """`facts` asks the catalogue, `register` the registry (subject, schema), `partitions` makes a new topic."""
         self._prefix = prefix
@@ -164,6 +166,8 @@ class Tables:
         self._facts = facts
         self._register = register
         self._partitions = partitions
+        self._modes = modes
+        self._told: set[tuple[str, str, str]] = set()
         self._tables: dict[bytes, Table | None] = {}
         self._nullable: dict[str, frozenset[str]] = {}
         self._events: dict[str, dict[str, int]] = {}
@@ -203,8 +207,12 @@ class Tables:
             name.rpartition(".")[2] for name in self._as_text if name.rpartition(".")[0] == relation.table
         )
         nullable = self._nullable.get(relation.table, frozenset())
-        codec = compile_codec(topic, relation, self._facts(relation), nullable=nullable, text=columns)
+        codec = compile_codec(
+            topic, relation, self._facts(relation), nullable=nullable, text=columns, modes=self._modes
+        )
         for column, type_name in codec.unknown_types:
-            log.warning("type travels as text", table=relation.table, column=column, type=type_name)
+            if (relation.table, column, type_name) not in self._told:
+                self._told.add((relation.table, column, type_name))
+                log.warning("type travels as text", table=relation.table, column=column, type=type_name)
         key_id = None if codec.key_schema is None else self._register(f"{topic}-key", codec.key_schema)
         return codec.bind(key_id, self._register(f"{topic}-value", codec.value_schema))

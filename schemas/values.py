@@ -16,7 +16,7 @@
 | Interval | its ISO text | interval |
 | Point | `(x,y)` | point |
 | a string with `ordertap.type` (modes) | as its type | its type |
-| map (hstore) | dict | jsonb |
+| map (hstore) | its JSON text | jsonb |
 | Bits | the text of its bits | bit(n) |
 
 A date or time that Python's type cannot hold (infinity, BC, year 10000, 24:00:00) is a str that PostgreSQL reads as its
@@ -25,6 +25,7 @@ input: `infinity`, `0044-03-15 BC`, `10000-01-01 00:00:00+00`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
@@ -266,7 +267,11 @@ def _composite(avro: dict[str, Any], named: dict[str, Any]) -> ColumnValue:
         return ColumnValue(_each(element.convert) if element.convert else None, f"{element.type}[]")
     if avro["type"] in _PLAIN:
         return ColumnValue(None, "smallint" if avro.get("connect.type") == "int16" else _PLAIN[avro["type"]])
-    return ColumnValue(None, "jsonb")
+    return ColumnValue(_json_text if avro["type"] == "map" else None, "jsonb")
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _each(convert: Convert) -> Convert:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 Make = Callable[[random.Random], str]
+Values = tuple[tuple[str, ...], Make]
+"""Edge cases of a type, and a maker of more values."""
 
 SETUP: Final = """
     CREATE TYPE mood AS ENUM ('sad', 'so, so', 'happy "ß"', '');
@@ -189,8 +191,7 @@ _MOODS: Final = ("sad", "so, so", 'happy "ß"', "")
 _TIME: Final = ("00:00:00", "24:00:00", "23:59:59.999999")
 _ENDS: Final = ("infinity", "-infinity")
 
-# type → (edge cases, maker of more)
-TYPES: Final[dict[str, tuple[tuple[str, ...], Make]]] = {
+TYPES: Final[dict[str, Values]] = {
     "boolean": (("t", "f"), _one_of("t", "f")),
     "smallint": (("-32768", "32767", "0"), _integer(15)),
     "integer": (("-2147483648", "2147483647", "63", "64", "-64", "-65", "8191", "8192"), _integer(31)),
@@ -290,10 +291,14 @@ TYPES: Final[dict[str, tuple[tuple[str, ...], Make]]] = {
     "cube": (("(1, 2),(3, 4)",), _one_of("(0.1)")),
 }  # fmt: skip
 
+INTERVALS_WITH_MONTHS: Final[Values] = (
+    ("178000000 years -11 mons", "-178000000 years", "1 mon", "-1 mon +1 day -00:00:00.000001", "infinity"),
+    _interval(10_000_000),
+)
 NO_ARRAY: Final = ("int2vector", "oidvector")
 
 
-def array_types() -> dict[str, tuple[tuple[str, ...], Make]]:
+def array_types() -> dict[str, Values]:
     """Arrays of all of these, and domains over arrays and arrays of domains."""
     found = {}
     for name, (edges, make) in TYPES.items():
@@ -308,9 +313,9 @@ def array_types() -> dict[str, tuple[tuple[str, ...], Make]]:
     return found
 
 
-def texts_of(name: str, count: int, rng: random.Random) -> list[str | None]:
-    """`count` values of a type, the edge cases and NULL first."""
-    edges, make = (TYPES | array_types())[name]
+def texts_of(values: Values, count: int, rng: random.Random) -> list[str | None]:
+    """`count` values, NULL and the edge cases first."""
+    edges, make = values
     made: list[str | None] = [None, *edges]
     made += [make(rng) for _ in range(count - len(made))]
     return made[:count]
