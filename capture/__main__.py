@@ -16,9 +16,11 @@ from capture.metrics import Metrics
 from capture.pipeline import Capture, Plan
 from capture.position import parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
-from capture.replication import Leadership, Replication, Server, slot_state
+from capture.replication import Leadership, Replication, Server
 from capture.settings import Settings
 from capture.snapshot import Committed
+from capture.status import lines
+from capture.status import status as status_of
 from capture.stream import Options
 from capture.writer import Limits
 from schemas.errors import ExitCode, OrdertapError, SettingsError
@@ -120,26 +122,22 @@ def drop(
 
 
 @app.command()
-def status(config: Config = None) -> None:
-    """Shows where capture is: position, lag in bytes, WAL held by the slot."""
-    plan = _plan(load("capture", Settings, config))
-    value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
-    if value is None:
-        typer.echo("no position yet: capture has not run")
+def status(
+    config: Config = None,
+    as_json: Json = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Between the two looks that give the rate.")] = 1.0,
+) -> None:
+    """Shows where capture is: position, lag, WAL held and the budget, rate, topics, snapshot, and who runs.
+
+    Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer.
+    """
+    told = status_of(_plan(load("capture", Settings, config)), seconds)
+    if as_json:
+        typer.echo(json.dumps(told, indent=1))
     else:
-        position = parse_position(value)
-        snapshot = position.snapshot.state if position.snapshot else "none"
-        typer.echo(f"position   {position.end_lsn}, generation {position.generation}, snapshot {snapshot}")
-    connection = plan.server.connect()
-    slot = slot_state(connection, plan.options.slot)
-    connection.close()
-    if slot is None:
-        typer.echo(f"slot       {plan.options.slot} does not exist")
-        return
-    typer.echo(
-        f"slot       {plan.options.slot} at {slot.confirmed_flush_lsn}, {slot.wal_status}, pid {slot.active_pid}"
-    )
-    typer.echo(f"WAL held   {slot.held_bytes} bytes; until the limit {slot.safe_bytes or 'no limit'}")
+        for line in lines(told):
+            typer.echo(line)
+    raise typer.Exit(ExitCode.FAILED if told["problems"] else 0)
 
 
 @app.command()

@@ -2,33 +2,81 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 EVENTS = Counter("ordertap_capture_events_total", "Changes read from the log", ["table", "operation"])
-LAG_SECONDS = Gauge("ordertap_capture_lag_seconds", "Age of the last source commit that was read, when it was read")
-HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since a heartbeat came back through the log")
+LAG_SECONDS = Gauge("ordertap_capture_lag_seconds", "Age of the oldest commit or heartbeat that is not in Kafka yet")
+LAG_BYTES = Gauge("ordertap_capture_lag_bytes", "Log behind what is in Kafka, at the last heartbeat")
+HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since a heartbeat came back and was durable; -1: none")
 COMMITS = Counter("ordertap_capture_commits_total", "Kafka transactions that are durable")
+COMMIT_SECONDS = Histogram(
+    "ordertap_capture_commit_seconds",
+    "How long Kafka took to make a transaction durable",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+BATCH_RECORDS = Histogram(
+    "ordertap_capture_batch_records",
+    "Records in a Kafka transaction",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000),
+)
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
+WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
+SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
 SNAPSHOT_ROWS_LEFT = Gauge("ordertap_capture_snapshot_remaining_rows", "About; -1: the planner has no figures yet")
 SNAPSHOT_TABLES_LEFT = Gauge("ordertap_capture_snapshot_remaining_tables", "Tables that are not wholly in Kafka yet")
 
 
+_WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
+_LIVE_PATIENCE: Final = 60.0
+
+_waits: dict[int, tuple[str, float]] = {}
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Marks that this thread waits for something outside of this process, so that it does not pass for stuck."""
+    thread = threading.get_ident()
+    before = _waits.get(thread)
+    _waits[thread] = (what, time.monotonic())
+    try:
+        yield
+    finally:
+        if before is None:
+            _waits.pop(thread, None)
+        else:
+            _waits[thread] = before
+
+
 class Metrics:
-    """Counts in plain numbers, given to Prometheus when it is asked; the hot loop stays cheap."""
+    """Counts in plain numbers, given to Prometheus when it is asked; the hot loop stays cheap.
+
+    Made by the thread whose loop is to turn. `state` is in words.
+    """
 
     def __init__(self, heartbeat_interval: float) -> None:
-        self._patience = max(15.0, 4 * heartbeat_interval)
-        self._beat = 0.0
+        self.heartbeat_interval = heartbeat_interval
+        self._thread = threading.get_ident()
+        self._beat = self._moved = 0.0
         self._turned = self._passed_on = time.monotonic()
         self._commit_us = 0
+        self._commit_age = 0.0
+        self._sent: deque[tuple[int, float]] = deque()  # heartbeats that are not durable yet: number, when written
+        self._read = 0
+        self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
         self.state = "starting"
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
+        LAG_SECONDS.set_function(self.lag_seconds)
 
     def event(self, table: str, op: str, count: int) -> None:
         """So many changes were read."""
@@ -39,41 +87,83 @@ class Metrics:
         """A source transaction was read."""
         self._commit_us = commit_us
 
-    def heartbeat_back(self, own: bool) -> None:
-        """A heartbeat came back; `own`: one of this process."""
-        if own:
-            self._beat = time.monotonic()
+    def heartbeat_sent(self, number: int) -> None:
+        """A heartbeat was written to the log."""
+        self._sent.append((number, time.monotonic()))
+
+    def heartbeat_back(self, number: int | None) -> None:
+        """A heartbeat was read from the log; `number`: of this process, else None."""
+        if number is not None:
+            self._read = number
             self.state = "streaming"
+
+    def restarted(self) -> None:
+        """A stream begins: heartbeats of the one before may never come back."""
+        self._sent.clear()
+        self._commit_age = 0.0
+        self._moved = time.monotonic()
 
     def turned(self) -> None:
         """The main loop turned; about once a second what was counted is passed on."""
         now = time.monotonic()
+        if self._commit_us:
+            self._commit_age = max(0.0, time.time() - self._commit_us / 1e6)
+            self._commit_us = 0
         if now - self._passed_on > 1.0:
             self._passed_on = now
-            self._pass_on()
+            for (table, op), count in self._events.items():
+                EVENTS.labels(table, op).inc(count)
+            self._events.clear()
         self._turned = now
 
-    def _pass_on(self) -> None:
-        if self._commit_us:
-            LAG_SECONDS.set(max(0.0, time.time() - self._commit_us / 1e6))
-            self._commit_us = 0
-        for (table, op), count in self._events.items():
-            EVENTS.labels(table, op).inc(count)
-        self._events.clear()
+    def durable(self, position: object, number: int | None) -> None:
+        """The position that is in Kafka, and the number of this process's heartbeat that it has passed."""
+        if position is self._durable:
+            return
+        self._durable = position
+        now = self._moved = time.monotonic()
+        while number is not None and self._sent and self._sent[0][0] <= number:
+            self._sent.popleft()
+            self._beat = now
+            self._commit_age = 0.0  # all that was committed before the heartbeat is in Kafka
 
-    def slot(self, held_bytes: int | None, safe_bytes: int | None) -> None:
-        """What the server says of the slot."""
+    def slot(self, held_bytes: int | None, safe_bytes: int | None, wal_status: str | None, lag_bytes: int) -> None:
+        """What the server says of the slot, and how much log lies behind what is in Kafka."""
         WAL_HELD.set(held_bytes or 0)
         WAL_SAFE.set(-1 if safe_bytes is None else safe_bytes)
+        LAG_BYTES.set(max(0, lag_bytes))
+        for status in _WAL_STATUSES:
+            WAL_STATUS.labels(status).set(status == wal_status)
+
+    def lag_seconds(self) -> float:
+        """How old the oldest thing is that is not in Kafka: the last commit read, or a heartbeat under way."""
+        sent = self._sent
+        under_way = time.monotonic() - sent[0][1] if sent else 0.0
+        return max(under_way, self._commit_age)
 
     def live(self) -> tuple[bool, str]:
-        """Our own loop turns, whatever Kafka and PostgreSQL do; every blocking call has a time limit below this."""
-        age = time.monotonic() - self._turned
-        return age < 300, f"last turn {age:.0f} s ago"
+        """Our own loop turns, or waits for somebody outside: Kafka and PostgreSQL away do not make us dead."""
+        wait = _waits.get(self._thread)
+        now = time.monotonic()
+        if wait is not None and now - wait[1] > 1.0:
+            return True, f"waiting for {wait[0]} for {now - wait[1]:.0f} s"
+        age = now - self._turned
+        return age < _LIVE_PATIENCE, f"last turn {age:.0f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """Data flows: a heartbeat came back lately, or a snapshot or standby says why not."""
-        if not self._beat:
-            return self.state in ("standby", "snapshot"), self.state
-        age = time.monotonic() - self._beat
-        return age < self._patience, f"{self.state}; last heartbeat {age:.0f} s ago"
+        """Data flows: what is in Kafka has moved lately, be it by a heartbeat; else which side it waits for."""
+        if self.state in ("standby", "snapshot"):
+            return True, self.state
+        if not self._moved or self.state != "streaming":
+            return False, self._also_waiting(self.state)
+        age = time.monotonic() - self._moved
+        if age < max(15.0, 4 * self.heartbeat_interval):
+            return True, f"streaming, {self.lag_seconds():.1f} s behind"
+        stuck = self._sent[0] if self._sent else None
+        if stuck is not None and stuck[0] <= self._read:
+            return False, f"Kafka has taken nothing for {age:.0f} s"
+        return False, self._also_waiting(f"PostgreSQL's log has brought no heartbeat for {age:.0f} s")
+
+    def _also_waiting(self, reason: str) -> str:
+        wait = _waits.get(self._thread)
+        return reason if wait is None else f"{reason}; waiting for {wait[0]}"

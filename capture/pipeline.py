@@ -260,6 +260,7 @@ class Capture:
         replication.start(options.slot, position.end_lsn, plan.publication)
         self._started = True
         self._metrics.state = "streaming"
+        self._metrics.restarted()
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
         stream = Stream(

@@ -35,10 +35,11 @@ class SnapshotState(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """The last heartbeat that came back through the log: the process that wrote it, and its number."""
+    """The last heartbeat that came back through the log: who wrote it, its number, and when (0: unsaid)."""
 
     run: str
     number: int
+    at_ms: int = 0
 
 
 class Position(NamedTuple):
@@ -120,6 +121,7 @@ def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
     """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
     try:
         found = json.loads(content)
-        return Heartbeat(str(found["run"]), int(found["number"])) if found["slot"] == slot else None
+        beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)))
+        return beat if found["slot"] == slot else None
     except (ValueError, KeyError, TypeError):
         return None

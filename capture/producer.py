@@ -18,6 +18,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
+from capture.metrics import waiting
 from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -88,7 +89,8 @@ class Cluster:
     def partitions(self, timeout: float = 10.0) -> dict[str, int]:
         """The number of partitions of each topic; UnavailableError when no broker answers."""
         try:
-            topics = self._admin.list_topics(timeout=timeout).topics
+            with waiting("Kafka (listing topics)"):
+                topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise kafka_error("listing topics", error.args[0], self.servers) from None
         return {name: len(topic.partitions) for name, topic in topics.items()}
@@ -97,7 +99,8 @@ class Cluster:
         """Makes a topic; False when it was there already."""
         topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
         try:
-            self._admin.create_topics([topic], operation_timeout=15, request_timeout=20)[name].result()
+            with waiting(f"Kafka (making topic {name})"):
+                self._admin.create_topics([topic], operation_timeout=15, request_timeout=20)[name].result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
@@ -179,7 +182,8 @@ class TransactionalProducer:
         }
         try:
             self._producer = Producer(options)
-            self._producer.init_transactions(timeout)
+            with waiting("Kafka (starting the transactional producer)"):
+                self._producer.init_transactions(timeout)
         except KafkaException as error:
             raise kafka_error("starting the transactional producer", error.args[0], self._servers) from None
         self.begin_transaction = self._call("beginning a transaction", self._producer.begin_transaction)

@@ -14,9 +14,13 @@ import psycopg2.errors
 import psycopg2.extras
 from psycopg2 import sql
 
+from capture.metrics import waiting
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from schemas.lsn import LSN
 from schemas.type_table import SESSION_SETTINGS
+
+APPLICATION = "ordertap capture"
+"""The name of our sessions in pg_stat_activity."""
 
 
 class Server(NamedTuple):
@@ -35,19 +39,20 @@ class Server(NamedTuple):
         Its session shows values in the form that the codecs read, whatever the database or the role has set.
         """
         try:
-            connection = psycopg2.connect(
-                host=self.host,
-                port=self.port,
-                user=self.user,
-                password=self.password,
-                dbname=self.database,
-                sslmode=self.sslmode,
-                connect_timeout=10,
-                application_name="ordertap capture",
-                keepalives_idle=30,
-                options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
-                **options,
-            )
+            with waiting("PostgreSQL (connecting)"):
+                connection = psycopg2.connect(
+                    host=self.host,
+                    port=self.port,
+                    user=self.user,
+                    password=self.password,
+                    dbname=self.database,
+                    sslmode=self.sslmode,
+                    connect_timeout=10,
+                    application_name=APPLICATION,
+                    keepalives_idle=30,
+                    options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
+                    **options,
+                )
         except psycopg2.OperationalError as error:
             raise self._unreachable(error) from None
         if not options.get("connection_factory"):
@@ -66,9 +71,10 @@ class Server(NamedTuple):
 
 @contextmanager
 def database_errors(doing: str) -> Iterator[None]:
-    """Turns psycopg2's errors into ours; `doing` says what was tried."""
+    """Turns psycopg2's errors into ours; `doing` says what was tried, also to the health while it lasts."""
     try:
-        yield
+        with waiting(f"PostgreSQL ({doing})"):
+            yield
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         raise SettingsError(
             f"{doing}: {_first_line(error)}", "run `capture check`: it prints the SQL that helps"
@@ -160,6 +166,11 @@ class Replication:
         """Sleeps until the server sends something or the file descriptor `other` is readable, at most so long."""
         select.select([self._connection, other], [], [], max(0.0, seconds))
 
+    @property
+    def sent(self) -> LSN:
+        """How far in the log the server is with sending: of the last message or keepalive that was read."""
+        return LSN(self._cursor.wal_end or 0)
+
     def confirm(self, lsn: LSN, force: bool = False) -> None:
         """Tells psycopg2, and soon (`force`: now) the server, that all before `lsn` may be forgotten."""
         with database_errors("acknowledging"):
@@ -193,21 +204,24 @@ class Slot(NamedTuple):
     wal_status: str | None
     held_bytes: int | None
     safe_bytes: int | None
+    current_lsn: LSN = LSN(0)
 
 
 def slot_state(connection: Any, slot: str) -> Slot | None:
     """The slot as the server sees it; None when there is none."""
     statement = """
         SELECT plugin, database, active_pid, confirmed_flush_lsn::text, wal_status,
-               pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
+               pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size,
+               pg_current_wal_lsn()::text
         FROM pg_replication_slots WHERE slot_name = %s"""
     with database_errors("looking at the slot"), connection.cursor() as cursor:
         cursor.execute(statement, [slot])
         row = cursor.fetchone()
     if row is None:
         return None
-    plugin, database, pid, confirmed, *rest = row
-    return Slot(plugin, database, pid, None if confirmed is None else LSN.parse(confirmed), *rest)
+    plugin, database, pid, confirmed, wal_status, held, safe, current = row
+    flushed = None if confirmed is None else LSN.parse(confirmed)
+    return Slot(plugin, database, pid, flushed, wal_status, held, safe, LSN.parse(current))
 
 
 class Leadership:

@@ -158,10 +158,13 @@ class Stream:
         """What has its time: commits, heartbeats, feedback."""
         self._writer.step(now, busy=busy)
         self._metrics.turned()
+        reached = self._writer.durable
+        last = reached.heartbeat
+        self._metrics.durable(reached, last.number if last is not None and last.run == self._beats.run else None)
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat
             self._beat()
-        durable = self._writer.durable.end_lsn
+        durable = reached.end_lsn
         if self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
@@ -175,11 +178,15 @@ class Stream:
 
     def _beat(self) -> None:
         self._beats.number += 1
-        content = json.dumps({"run": self._beats.run, "number": self._beats.number, "slot": self._options.slot})
-        self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
         slot = slot_state(self._leadership.connection, self._options.slot)
         if slot is not None:
-            self._metrics.slot(slot.held_bytes, slot.safe_bytes)
+            reached = self._writer.durable.end_lsn
+            if not self._writer.pending and self._open is None:
+                reached = max(reached, self._replication.sent)  # all that was sent is durable, or not for us
+            self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, slot.current_lsn - reached)
+        beat = {"run": self._beats.run, "number": self._beats.number, "slot": self._options.slot}
+        self._metrics.heartbeat_sent(self._beats.number)
+        self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat | {"at_ms": time.time_ns() // 10**6}))
 
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
@@ -292,7 +299,7 @@ class Stream:
                 f"{beat.number - 1} before {message.lsn} are missing, and changes beside them may be",
                 "capture repair --execute makes a new slot and reads the tables again",
             )
-        self._metrics.heartbeat_back(beat.run == self._beats.run)
+        self._metrics.heartbeat_back(beat.number if beat.run == self._beats.run else None)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
 

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import structlog
 
 from capture import pgoutput
+from capture.metrics import SCHEMA_CHANGES
 from capture.producer import ANY_PARTITION, Fields, Headers
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
 from schemas.codec import TAILS, Encoder, SourcePrefix, WidenError, compile_codec, fill_unchanged
@@ -169,6 +170,7 @@ class Tables:
         self._modes = modes
         self._told: set[tuple[str, str, str]] = set()
         self._tables: dict[bytes, Table | None] = {}
+        self._versions: dict[str, Relation] = {}
         self._nullable: dict[str, frozenset[str]] = {}
         self._events: dict[str, dict[str, int]] = {}
         self.get = self._tables.get
@@ -177,6 +179,9 @@ class Tables:
     def relation(self, relation: Relation) -> Table | None:
         """Takes note of a relation version; None for a table that is not captured."""
         table = self._compile(relation) if not self._included or relation.table in self._included else None
+        if table is not None and self._versions.setdefault(relation.table, relation) != relation:
+            self._versions[relation.table] = relation
+            SCHEMA_CHANGES.labels(relation.table).inc()
         self._tables[relation.oid.to_bytes(4, "big")] = table
         return table
 

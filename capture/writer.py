@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import NamedTuple
 
-from capture.metrics import COMMITS
+from capture.metrics import BATCH_RECORDS, COMMIT_SECONDS, COMMITS
 from capture.position import Position
 from capture.producer import Fields, Record, TransactionalProducer
 from schemas.errors import UnavailableError
@@ -51,7 +51,7 @@ class Writer:
         self._waiting_changes = self._waiting_bytes = 0
         self._flight: Future[None] | None = None
         self._flight_position = position
-        self._pending_since = 0.0
+        self._pending_since = self._took_off = 0.0
         self._thread = ThreadPoolExecutor(1, "kafka-commit")
         self.done_fd, self._done = os.pipe()
 
@@ -138,6 +138,8 @@ class Writer:
         assert self._open is not None  # noqa: S101  the callers' condition
         self._producer.produce([Record(self._topic, 0, self._key, self._open.dump(), [])])
         self._flight_position, self._open = self._open, None
+        self._took_off = time.monotonic()
+        BATCH_RECORDS.observe(self._changes)
         self._changes = self._bytes = 0
         self._flight = self._thread.submit(self._producer.commit, self._limits.stall)
         self._flight.add_done_callback(self._wake)
@@ -156,6 +158,7 @@ class Writer:
         flight.result()
         self.durable = self._flight_position
         COMMITS.inc()
+        COMMIT_SECONDS.observe(time.monotonic() - self._took_off)
         waiting, self._waiting = self._waiting, []
         self.full = False
         self._waiting_changes = self._waiting_bytes = 0

@@ -271,4 +271,4 @@ def test_check_says_what_is_missing_and_init_makes_it(shop: Shop) -> None:
     assert run("capture", "check", config=shop.config).returncode == 0
     status = run("capture", "status", config=shop.config)
     assert status.returncode == 0, status.stderr
-    assert "no position yet" in status.stdout
+    assert "none yet: capture has not run" in status.stdout

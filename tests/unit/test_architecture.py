@@ -22,8 +22,8 @@ KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "sc
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
-        "copying", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "stream", "workers",
-        "writer",
+        "copying", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "status", "stream",
+        "workers", "writer",
     },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
 }  # fmt: skip

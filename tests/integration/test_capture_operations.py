@@ -1,0 +1,163 @@
+"""capture as operations see it: status, metrics and health while its servers come and go, and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.embedded import Kafka, Part, Postgres, free_port
+from tests.integration.ops_shop import OpsShop
+from tests.programs import Program, run
+
+PATIENCE = 40.0
+
+
+class Running:
+    """A capture that streams, and its health port."""
+
+    def __init__(self, shop: OpsShop) -> None:
+        self.shop = shop
+        self.port = free_port()
+        shop.write({"health_port": self.port, "database_user": "postgres", "heartbeat_interval_ms": 300})
+        shop.sql("CREATE PUBLICATION tap FOR TABLE orders, lines")
+        self.capture = Program("capture", shop.config, shop.config.with_name("capture.log"))
+        self.capture.start()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Of its HTTP server; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """The sum over its labels; nan when there is none."""
+        found = re.findall(rf"^ordertap_capture_{name}(?:{{[^}}]*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
+        return sum(map(float, found)) if found else float("nan")
+
+    def until(self, met: Callable[[], bool], seconds: float = PATIENCE) -> None:
+        """Waits for a condition while capture runs."""
+        deadline = time.monotonic() + seconds
+        while not met():
+            assert self.capture.ended() is None, self.capture.tail()
+            assert time.monotonic() < deadline, (self.get("/health/ready"), self.capture.tail())
+            time.sleep(0.1)
+
+    def streams(self) -> bool:
+        """Whether it is ready, by a heartbeat that came back."""
+        return self.get("/health/ready")[0] == 200 and self.metric("heartbeat_age_seconds") >= 0
+
+    def status(self) -> dict[str, Any]:
+        """What `capture status --json` says."""
+        done = run("capture", "status", "--json", config=self.shop.config)
+        assert done.returncode == 0, done.stderr
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content
+
+
+def end(part: Part) -> None:
+    """Lets a stopped part go on."""
+    if part.process is not None:
+        os.killpg(part.process.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def running(ops_shop: OpsShop) -> Iterator[Running]:
+    """On the servers of the session."""
+    made = Running(ops_shop)
+    made.until(made.streams)
+    yield made
+    made.capture.stop()
+
+
+@pytest.fixture
+def apart(ops_shop: OpsShop, parts_folder: Path) -> Iterator[tuple[Running, Postgres, Kafka]]:
+    """On servers of its own, which a test may stop."""
+    folder = parts_folder / ops_shop.settings["name"]
+    with Postgres(folder.with_suffix(".postgres"), 16, {"fsync": "off"}) as server, Kafka(folder) as broker:
+        server.create_database("apart")
+        settings = {"database_port": server.port, "database_dbname": "apart"}
+        shop = OpsShop(server, "apart", ops_shop.config, ops_shop.settings | settings)
+        shop.write({"bootstrap_servers": broker.bootstrap_servers})
+        shop.sql("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE TABLE lines (id int PRIMARY KEY)")
+        made = Running(shop)
+        made.until(made.streams)
+        yield made, server, broker
+        end(server)
+        end(broker)
+        made.capture.stop()
+
+
+def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
+    shop = running.shop
+    shop.sql("INSERT INTO lines SELECT n, 1, 'sku' FROM generate_series(1, 500) n", "DELETE FROM orders WHERE id = 1")
+    running.until(lambda: running.metric("events_total") == 501)
+    running.until(lambda: running.metric("lag_bytes") == 0)  # idle: nothing of ours lies behind
+    assert 0 <= running.metric("lag_seconds") < 5
+    assert running.metric("commit_seconds_count") == running.metric("commits_total") > 0
+    assert running.metric("batch_records_sum") >= 501
+    assert running.metric("wal_safe_bytes") == -1
+    assert running.metric("wal_status") == 1
+    shop.sql("ALTER TABLE lines ADD COLUMN price numeric(12,2)", "INSERT INTO lines VALUES (0, 0, 'x', 1)")
+    running.until(lambda: running.metric("schema_changes_total") == 1)
+    told = running.status()
+    assert told["running"] is True
+    assert {session["role"] for session in told["sessions"]} == {"leader", "reader"}
+    assert told["lag_bytes"] < 10_000
+    assert told["lag_seconds"] < 10
+    assert told["slot"]["wal_status"] == "reserved"
+    assert sum(table["end_offset"] for table in told["tables"].values()) >= 553
+    assert told["problems"] == []
+    assert running.capture.stop() == 0
+    shop.sql("INSERT INTO lines SELECT n, 2, repeat('x', 100) FROM generate_series(1, 2000) n")
+    time.sleep(1)
+    stopped = running.status()
+    assert stopped["running"] is False
+    assert stopped["sessions"] == []
+    assert stopped["lag_bytes"] > 200_000
+    assert stopped["lag_seconds"] >= 1
+    shown = run("capture", "status", "--seconds", "0", config=shop.config)
+    assert "running    no" in shown.stdout
+    assert "no limit is set" in shown.stdout
+
+
+def test_a_frozen_broker_is_not_our_death(apart: tuple[Running, Postgres, Kafka]) -> None:
+    running, _, broker = apart
+    assert broker.process is not None
+    os.killpg(broker.process.pid, signal.SIGSTOP)
+    running.until(lambda: running.get("/health/ready")[0] == 503)
+    assert "Kafka" in running.get("/health/ready")[1]
+    assert running.get("/health/live")[0] == 200
+    assert running.metric("lag_seconds") > 5
+    end(broker)
+    running.until(running.streams, 90)
+
+
+def test_a_frozen_server_is_not_our_death(apart: tuple[Running, Postgres, Kafka]) -> None:
+    running, server, _ = apart
+    assert server.process is not None
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    for child in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGSTOP)
+    running.until(lambda: running.get("/health/ready")[0] == 503)
+    live = running.get("/health/live")
+    assert live[0] == 200
+    assert "PostgreSQL" in running.get("/health/ready")[1]
+    for child in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGCONT)
+    end(server)
+    running.until(running.streams, 90)

@@ -1,0 +1,86 @@
+"""Health and lag, with a clock that the test sets."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from capture import metrics as module
+from capture.metrics import Metrics, waiting
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Its `now` is both clocks, in seconds."""
+    fake = SimpleNamespace(now=1000.0)
+    fake.monotonic = fake.time = lambda: fake.now
+    monkeypatch.setattr(module, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def streaming(clock: SimpleNamespace) -> Metrics:
+    """One heartbeat is through."""
+    made = Metrics(5.0)
+    made.state = "streaming"
+    made.restarted()
+    beat(made, 1)
+    made.durable(object(), 1)
+    return made
+
+
+def beat(metrics: Metrics, number: int) -> None:
+    metrics.heartbeat_sent(number)
+    metrics.heartbeat_back(number)
+
+
+def test_a_loop_that_stands_still_is_dead_unless_it_waits_for_somebody(
+    streaming: Metrics, clock: SimpleNamespace
+) -> None:
+    streaming.turned()
+    clock.now += 59
+    assert streaming.live()[0]
+    clock.now += 2
+    assert not streaming.live()[0]
+    with waiting("PostgreSQL (connecting)"):
+        clock.now += 500
+        assert streaming.live() == (True, "waiting for PostgreSQL (connecting) for 500 s")
+    assert not streaming.live()[0]
+
+
+def test_ready_says_which_side_stands(streaming: Metrics, clock: SimpleNamespace) -> None:
+    assert streaming.ready() == (True, "streaming, 0.0 s behind")
+    streaming.heartbeat_sent(2)
+    clock.now += 30
+    assert streaming.ready() == (False, "PostgreSQL's log has brought no heartbeat for 30 s")
+    streaming.heartbeat_back(2)
+    assert streaming.ready() == (False, "Kafka has taken nothing for 30 s")
+    streaming.durable(object(), 2)
+    assert streaming.ready()[0]
+
+
+def test_catching_up_is_ready_and_says_how_far_behind(streaming: Metrics, clock: SimpleNamespace) -> None:
+    streaming.heartbeat_sent(2)
+    streaming.source_time(int((clock.now - 3600) * 1e6))
+    streaming.turned()
+    clock.now += 60
+    streaming.durable(object(), 1)  # changes are written, but the heartbeat lies behind them
+    assert streaming.ready() == (True, "streaming, 3600.0 s behind")
+    beat(streaming, 3)
+    streaming.durable(object(), 3)
+    assert streaming.lag_seconds() == 0.0
+
+
+def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace) -> None:
+    streaming.heartbeat_sent(2)
+    clock.now += 7
+    assert streaming.lag_seconds() == 7.0
+    streaming.restarted()
+    assert streaming.lag_seconds() == 0.0
+
+
+@pytest.mark.parametrize(("state", "ready"), [("standby", True), ("snapshot", True), ("starting again: no", False)])
+def test_states_without_a_stream(streaming: Metrics, state: str, ready: bool) -> None:
+    streaming.state = state
+    assert streaming.ready() == (ready, state)
