@@ -112,13 +112,15 @@ def published_tables(connection: Any, publication: str) -> list[Published]:
     """The tables of the publication, in order of their names; empty when it has none or does not exist."""
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
         cursor.execute(_PUBLISHED, [publication])
+        sends_generated = connection.server_version >= 180_000
         found = []
         for oid, schema, name, identity, columns, row_filter, partitioned in cursor.fetchall():
             cursor.execute(_RELATION_COLUMNS, {"oid": oid, "identity": identity})
-            kept = tuple(  # before 15 the server does not list columns: all but generated ones
+            # Before 15 the server does not list columns; before 18 it may list generated ones, but sends none.
+            kept = tuple(
                 Column(column, *rest)
                 for column, *rest, generated in cursor.fetchall()
-                if (column in columns if columns else not generated)
+                if (columns is None or column in columns) and (not generated or sends_generated)
             )
             found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
         return found

@@ -32,10 +32,10 @@ def literal(expression: str) -> bytes | None:
 
 def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bool, Any]:
     """(has a default, its Avro JSON). A function's default is the type's zero where NULL is not allowed, else none."""
-    if expression is None or expression.startswith("NULL::"):
+    if expression is None or expression.startswith("NULL::") or _has_unions(kind.avro):
         return False, None
     text = literal(expression)
-    for candidate in (_scaled(kind.avro, text), kind.zero if not nullable else None):
+    for candidate in (None if text is None else kind.fit(text), kind.zero if not nullable else None):
         if candidate is None:
             continue
         try:
@@ -45,12 +45,9 @@ def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bo
     return False, None
 
 
-def _scaled(avro: AvroType, text: bytes | None) -> bytes | None:
-    """`0` for a numeric(12,2) is `0.00` in a row: the literal gets the digits that the column's values have."""
-    if text is None or not isinstance(avro, dict) or not avro.get("scale"):
-        return text
-    whole, _, fraction = text.partition(b".")
-    return whole + b"." + fraction.ljust(avro["scale"], b"0")
+def _has_unions(avro: AvroType) -> bool:
+    """A record of optional fields (Point): Avro's defaults cannot give a value where a union begins with null."""
+    return isinstance(avro, dict) and any(isinstance(field["type"], list) for field in avro.get("fields", ()))
 
 
 def _json_of(avro: AvroType, encoded: bytes) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from schemas import binary, encoders, temporal
 from schemas.arrays import hstore, hstore_map
 from schemas.change import UNAVAILABLE
 from schemas.encoders import long_bytes, sized
-from schemas.kind import PLACEHOLDER, VARIABLE_SCALE, Kind, decimal_type, named, our_string, string
+from schemas.kind import PLACEHOLDER, STRING_CODE, VARIABLE_SCALE, Kind, decimal_type, named, our_string
 
 DecimalMode: TypeAlias = Literal["precise", "string", "double"]
 TimeMode: TypeAlias = Literal[
@@ -56,22 +57,29 @@ def numeric_scale(typmod: int) -> tuple[int, int]:
     return (typmod - 4) >> 16 & 0xFFFF, (((typmod - 4) & 0x7FF) ^ 1024) - 1024  # 11 bits with sign
 
 
+def _scaled(scale: int, text: bytes) -> bytes:
+    """`0` for a numeric(12,2) is `0.00` in a row."""
+    whole, _, fraction = text.partition(b".")
+    return whole + b"." + fraction.ljust(scale, b"0") if scale else text
+
+
 def numeric(typmod: int, modes: Modes) -> Kind:
     """numeric: Connect's Decimal when it has a scale, else VariableScaleDecimal; a string or a double by mode."""
     scaled = typmod >= 4
     precision, scale = numeric_scale(typmod) if scaled else (0, 0)
     zero = b"0." + b"0" * scale if scale > 0 else b"0"
+    fit = partial(_scaled, max(scale, 0))
     if modes.decimal_handling_mode == "double":
         return Kind("double", encoders.double, zero)
     if modes.decimal_handling_mode == "string":
         name = f"numeric({precision},{scale})" if scaled else "numeric"
-        return our_string(name, sized, zero, code=string().code, unavailable=PLACEHOLDER)
+        return our_string(name, sized, zero, code=STRING_CODE, unavailable=PLACEHOLDER, fit=fit)
     if not scaled:
         return Kind(VARIABLE_SCALE, encoders.variable_scale_decimal, b"0")
     if scale < 0:  # Avro has no negative scale: the digits left of the point are all there
         precision, scale = precision - scale, 0
     precision = max(precision, scale)
-    return Kind(decimal_type(precision, scale), encoders.decimal_encoder(precision, scale), zero)
+    return Kind(decimal_type(precision, scale), encoders.decimal_encoder(precision, scale), zero, fit=fit)
 
 
 def money(_typmod: int, modes: Modes) -> Kind:

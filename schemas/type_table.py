@@ -6,6 +6,7 @@ Source: PostgreSQL's pg_type.dat for the OIDs; Debezium's PostgreSQL connector f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from schemas import encoders, temporal, type_modes
@@ -42,6 +43,11 @@ def _bit(typmod: int, _modes: Modes) -> Kind:
     return Kind(avro, encoders.bits_encoder(typmod), b"0")
 
 
+def _blank_padded(typmod: int, _modes: Modes) -> Kind:
+    """char(n), with its blanks."""
+    return replace(TEXT, fit=lambda text: text.decode().ljust(typmod - 4).encode())
+
+
 _BOOL: Final = Kind("boolean", encoders.boolean, b"f", "BOOLEANS[{0}]")
 _INT2: Final = Kind({"type": "int", "connect.type": "int16"}, encoders.integer, b"0", encoders.INTEGER_CODE)
 _INT4: Final = Kind("int", encoders.integer, b"0", encoders.INTEGER_CODE)
@@ -75,7 +81,7 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     790: type_modes.money,
     829: _always(TEXT),  # macaddr
     869: _always(TEXT),  # inet
-    1042: _always(TEXT),  # char(n), with its blanks
+    1042: _blank_padded,
     1043: _always(TEXT),  # varchar
     1082: type_modes.date,
     1083: type_modes.time,

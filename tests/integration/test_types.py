@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ from psycopg2.extras import execute_values
 
 from capture import pgoutput
 from capture.catalogue import published_tables, table_facts
-from capture.copytext import parse_copy_line
+from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
-from schemas.codec import TAILS, Codec, SourceOrigin, compile_codec
+from schemas.codec import TAILS, Codec, Encoder, SourceOrigin, compile_codec
 from schemas.reader import RowReader, row_reader
 from schemas.relation import Column, ColumnFacts, Relation
 from schemas.type_table import SESSION_SETTINGS, kind_of
@@ -89,17 +90,14 @@ class _Lines:
     def write(self, data: bytes) -> None:
         self.content += data
 
-    def rows(self) -> list[tuple[bytes | None, ...]]:
-        return [parse_copy_line(line) for line in self.content.split(b"\n")[:-1]]
 
-
-def copied(cursor: Any, relation: Relation) -> list[tuple[bytes | None, ...]]:
-    """The table's rows as the snapshot reads them."""
+def copied(cursor: Any, relation: Relation) -> list[bytes]:
+    """The lines in which the snapshot reads the table's rows."""
     lines = _Lines()
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in relation.columns)
     query = sql.SQL("COPY (SELECT {} FROM {} ORDER BY id) TO STDOUT").format(columns, sql.Identifier(relation.name))
     cursor.copy_expert(query, lines)
-    return lines.rows()
+    return [line + b"\n" for line in lines.content.split(b"\n")[:-1]]
 
 
 def records(codec: Codec, rows: Sequence[Row]) -> tuple[RowReader, list[tuple[str, dict[str, Any]]]]:
@@ -215,7 +213,7 @@ def test_every_value_of_every_type_comes_back(
         relation, rows = stream(cursor)
         (published,) = published_tables(connection, "types")
         assert published.relation == relation
-        rows += [Row("snapshot", cells) for cells in copied(cursor, relation)]
+        rows += [Row("snapshot", parse_copy_line(line[:-1])) for line in copied(cursor, relation)]
         assert len(rows) == 2 * ROWS
         codec = compile_codec("shop.public.t", relation, table_facts(connection, relation))
         reader, read = records(codec, rows)
@@ -224,6 +222,46 @@ def test_every_value_of_every_type_comes_back(
             if found := differing(cursor, name, field, reader.columns[field], read):
                 changed[name] = (reader.columns[field], found[:3])
         assert changed == {}
+
+
+@pytest.mark.parametrize("types", [TYPES, array_types()], ids=["scalars", "arrays"])
+def test_the_generated_code_for_lines_makes_the_same_records(
+    open_database: Callable[[Postgres], Any], postgres: Postgres, types: dict[str, Values]
+) -> None:
+    """Column by column, since a line with an escape in any of them goes the careful way."""
+    connection = open_database(postgres)
+    prefix = ORIGIN.snapshot(0, 0)
+    with connection.cursor() as cursor:
+        fill(cursor, types)
+        relation, _ = stream(cursor)
+        facts = table_facts(connection, relation)
+        for column in relation.columns[1:]:
+            part = replace(relation, columns=(relation.columns[0], column))
+            encoder = compile_codec("t", part, facts).bind(1, 2)
+            lines = copied(cursor, part)
+            expected = [
+                (encoder.key(cells), encoder.read(prefix, 1, cells))
+                for cells in (parse_copy_line(line[:-1]) for line in lines)
+            ]
+            assert written(encoder, lines) == expected, column.name
+
+
+def written(encoder: Encoder, lines: list[bytes]) -> list[tuple[bytes | None, bytes]]:
+    """Keys and values that the snapshot's generated code makes of lines."""
+    produced: list[tuple[bytes | None, bytes]] = []
+    prefix = ORIGIN.snapshot(0, 0)
+
+    def careful(cells: Cells) -> tuple[bytes | None, bytes]:
+        return encoder.key(cells), encoder.read(prefix, 1, cells)
+
+    def produce(_topic: str, value: bytes, key: bytes | None, *_: object) -> None:
+        produced.append((key, value))
+
+    outlet = Outlet(produce, produce, "t", 0, [], lambda: None)
+    write = line_writer(encoder.codec.layout, Frame(*encoder.read_frame(prefix, 1)), careful, outlet).write
+    for line in lines:
+        write(line)
+    return produced
 
 
 def one_column(connection: Any, declared: str, *values: str) -> tuple[RowReader, list[Any]]:
