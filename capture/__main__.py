@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
+from pydantic import SecretStr
 
 from capture import preflight, setup
 from capture.checks import repaired
@@ -17,7 +20,7 @@ from capture.pipeline import Capture, Plan
 from capture.position import parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
 from capture.replication import Leadership, Replication, Server
-from capture.settings import Settings
+from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.snapshot import Committed
 from capture.status import lines
 from capture.status import status as status_of
@@ -25,9 +28,10 @@ from capture.stream import Options
 from capture.writer import Limits
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.registry import open_registry
-from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.settings import load
 
+log = structlog.get_logger("capture")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -49,9 +53,20 @@ def run(config: Config = None) -> None:
     """
     settings = load("capture", Settings, config)
     configure_logs(settings.log_level, settings.log_json)
-    stop = stop_event()
+    stop, hangup = stop_event(), reread_event()
     metrics = Metrics(settings.heartbeat_interval_ms / 1000)
-    capture = Capture(_plan(settings), metrics, stop.is_set, stop.wait)
+    plan = _plan(settings)
+
+    def stopping() -> bool:
+        """Asked at every turn of the loop, so SIGHUP is seen here, too."""
+        nonlocal settings, plan
+        if hangup.is_set():
+            hangup.clear()
+            settings, plan = _reread(config, settings, plan)
+            capture.reread(plan)
+        return stop.is_set()
+
+    capture = Capture(plan, metrics, stopping, stop.wait)
     if not settings.health_port:
         capture.run()
         return
@@ -169,7 +184,7 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
 
 def _plan(settings: Settings) -> Plan:
-    cluster = Cluster(settings.bootstrap_servers, settings.kafka)
+    cluster = Cluster(settings.bootstrap_servers, _shown(settings.kafka))
     return Plan(
         name=settings.name,
         prefix=settings.topic_prefix,
@@ -180,6 +195,10 @@ def _plan(settings: Settings) -> Plan:
             settings.database_password.get_secret_value(),
             settings.database_dbname,
             settings.database_sslmode,
+            settings.database_sslrootcert,
+            settings.database_sslcert,
+            settings.database_sslkey,
+            settings.database_sslpassword.get_secret_value(),
         ),
         publication=settings.publication_name,
         included=frozenset(settings.table_include_list),
@@ -197,23 +216,52 @@ def _plan(settings: Settings) -> Plan:
             settings.topic_creation_default_replication_factor,
             settings.topic_creation_default_retention_ms,
         ),
-        registry=open_registry(
-            settings.schema_registry_url,
-            {name: secret.get_secret_value() for name, secret in settings.schema_registry.items()},
-        ),
-        limits=Limits(
-            settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds
-        ),
-        options=Options(
-            settings.slot_name,
-            settings.heartbeat_interval_ms / 1000,
-            settings.transaction_buffer_rows,
-            settings.transaction_buffer_bytes,
-            1.0,
-            settings.provide_transaction_metadata,
-        ),
+        registry=open_registry(settings.schema_registry_url, _shown(settings.schema_registry)),
+        limits=_limits(settings),
+        options=_options(settings),
         settings_hash=settings.record_hash(),
         version=_version(),
+    )
+
+
+def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:
+    """The settings anew as far as they can change now; a file that is wrong changes nothing. Logs names, no values."""
+    try:
+        new = load("capture", Settings, config)
+        changed = {name for name in Settings.model_fields if getattr(old, name) != getattr(new, name)}
+        later = changed - REREAD_AT_ONCE - REREAD_TO_CONNECT
+        kept = new.model_copy(update={name: getattr(old, name) for name in later})
+        if changed & REREAD_TO_CONNECT:
+            plan = _plan(kept)
+    except OrdertapError as error:
+        log.warning("settings are not reread: the old ones stay", reason=error.message, next=error.hint)
+        return old, plan
+    configure_logs(kept.log_level, kept.log_json)
+    log.warning(
+        "settings are reread",
+        changed=sorted(changed & REREAD_AT_ONCE),
+        at_the_next_connection=sorted(changed & REREAD_TO_CONNECT),
+        after_a_restart=sorted(later),
+    )
+    return kept, plan._replace(limits=_limits(kept), options=_options(kept))
+
+
+def _shown(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
+    return {name: secret.get_secret_value() for name, secret in secrets.items()}
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds)
+
+
+def _options(settings: Settings) -> Options:
+    return Options(
+        settings.slot_name,
+        settings.heartbeat_interval_ms / 1000,
+        settings.transaction_buffer_rows,
+        settings.transaction_buffer_bytes,
+        1.0,
+        settings.provide_transaction_metadata,
     )
 
 

@@ -82,6 +82,17 @@ class Capture:
         self._sleep = sleep
         self._beats = Beats(uuid.uuid4().hex[:12])
         self._started = False
+        self._stream_now: Stream | None = None
+
+    def reread(self, plan: Plan) -> None:
+        """Other settings: limits and times from now on, connections from the next one. For `stopping`, in its thread.
+
+        What shapes records, and names, must be the same.
+        """
+        self._plan = plan
+        self._metrics.heartbeat_interval = plan.options.heartbeat
+        if self._stream_now is not None:
+            self._stream_now.reread(plan.options, plan.limits)
 
     def run(self) -> None:
         """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
@@ -270,8 +281,10 @@ class Capture:
         gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
         gc.set_threshold(100_000, 50, 100)
         try:
+            self._stream_now = stream
             self._durable = stream.run(self._stopping)
         finally:
+            self._stream_now = None
             writer.close()
             gc.unfreeze()
 

@@ -23,8 +23,11 @@ APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""
 
 
+_CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
+
+
 class Server(NamedTuple):
-    """How to reach a database; `password` is never shown."""
+    """How to reach a database; passwords are never shown. Empty: libpq's default."""
 
     host: str
     port: int
@@ -32,12 +35,25 @@ class Server(NamedTuple):
     password: str
     database: str
     sslmode: str
+    sslrootcert: str = ""
+    sslcert: str = ""
+    sslkey: str = ""
+    sslpassword: str = ""
+
+    def __repr__(self) -> str:
+        """Without passwords."""
+        return f"Server({self.host}:{self.port}, database {self.database}, user {self.user})"
 
     def connect(self, **options: Any) -> Any:
         """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step.
 
         Its session shows values in the form that the codecs read, whatever the database or the role has set.
         """
+        more: dict[str, Any] = {
+            name: value
+            for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword")
+            if (value := getattr(self, name))
+        } | options
         try:
             with waiting("PostgreSQL (connecting)"):
                 connection = psycopg2.connect(
@@ -51,7 +67,7 @@ class Server(NamedTuple):
                     application_name=APPLICATION,
                     keepalives_idle=30,
                     options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
-                    **options,
+                    **more,
                 )
         except psycopg2.OperationalError as error:
             raise self._unreachable(error) from None
@@ -63,6 +79,12 @@ class Server(NamedTuple):
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
         where = f"PostgreSQL {self.host}:{self.port}, database {self.database}, user {self.user}"
+        if any(word in reason for word in _CERTIFICATE):
+            return SettingsError(
+                f"{where}: {reason}",
+                "check database_sslmode, database_sslrootcert, database_sslcert and database_sslkey; verify-full also "
+                "compares database_hostname with the server's certificate",
+            )
         if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba", "permission denied")):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from os import cpu_count
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from schemas.change import UNAVAILABLE
 from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
+
+REREAD_AT_ONCE: Final = frozenset(
+    {"log_level", "log_json", "linger_ms", "max_batch_size", "max_batch_bytes", "stall_seconds"}
+    | {"heartbeat_interval_ms", "transaction_buffer_rows", "transaction_buffer_bytes"}
+)
+"""What SIGHUP changes in a running process."""
+REREAD_TO_CONNECT: Final = frozenset(
+    {"database_hostname", "database_port", "database_user", "database_password", "bootstrap_servers", "kafka"}
+    | {"database_sslmode", "database_sslrootcert", "database_sslcert", "database_sslkey", "database_sslpassword"}
+    | {"schema_registry_url", "schema_registry"}
+)
+"""What SIGHUP changes for the connections that are made after it."""
 
 
 class Settings(BaseModel):
@@ -26,6 +38,10 @@ class Settings(BaseModel):
     database_password: SecretStr = SecretStr("")
     database_dbname: str
     database_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    database_sslrootcert: str = Field("", description="file with the authorities that verify-ca and verify-full trust")
+    database_sslcert: str = Field("", description="file with our certificate")
+    database_sslkey: str = Field("", description="file with its key, which only we may read")
+    database_sslpassword: SecretStr = Field(SecretStr(""), description="of the key")
     slot_name: str = Field("ordertap", pattern=r"^[a-z0-9_]{1,63}$")
     publication_name: str = "ordertap"
     table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
@@ -49,7 +65,7 @@ class Settings(BaseModel):
     unavailable_value_placeholder: str = Field(UNAVAILABLE, description="for a TOAST value not sent; hex:… for octets")
 
     bootstrap_servers: str
-    kafka: dict[str, str] = Field(default_factory=dict, description="any librdkafka property")
+    kafka: dict[str, SecretStr] = Field(default_factory=dict, description="any librdkafka property")
     schema_registry_url: str
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     topic_creation_default_partitions: int = Field(1, ge=1)
@@ -67,6 +83,14 @@ class Settings(BaseModel):
     health_port: int = Field(8083, ge=0, le=65535, description="0: none")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+
+    @field_validator("kafka", "schema_registry", mode="before")
+    @classmethod
+    def _as_text(cls, options: Any) -> Any:
+        """YAML's numbers and booleans as the libraries want them."""
+        if not isinstance(options, dict):
+            return options
+        return {name: _text(value) for name, value in options.items()}
 
     @field_validator("table_include_list")
     @classmethod
@@ -98,3 +122,9 @@ class Settings(BaseModel):
         if self.modes != Modes():
             shaping = (*shaping, self.modes)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value

@@ -20,7 +20,7 @@ from capture.own_records import OwnRecords
 from capture.position import Partial, Position, parse_heartbeat
 from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
-from capture.writer import Writer
+from capture.writer import Limits, Writer
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
 from schemas.errors import SettingsError
@@ -144,6 +144,12 @@ class Stream:
             return self._writer.durable
         finally:
             self._aside.shutdown(wait=False)
+
+    def reread(self, options: Options, limits: Limits) -> None:
+        """Other sizes and times from now on."""
+        self._options = options._replace(keepalive=self._options.keepalive)
+        self._next_beat = min(self._next_beat, time.monotonic() + options.heartbeat)
+        self._writer.limits = limits
 
     def _pause(self, now: float) -> None:
         """Nothing to read just now. While a Kafka transaction lingers, rows gather: they cost less by the dozen."""

@@ -39,7 +39,7 @@ class Writer:
         self._producer = producer
         self._topic = topic
         self._key = key
-        self._limits = limits
+        self.limits = limits
         self.durable = position
         self.pending = False
         self.full = False  # the reader should pause: as much waits as fits into the next Kafka transaction
@@ -64,7 +64,7 @@ class Writer:
             self._waiting.append((records, size, position))
             self._waiting_changes += len(records)
             self._waiting_bytes += size
-            limits = self._limits
+            limits = self.limits
             self.full = self._waiting_changes >= limits.changes or self._waiting_bytes >= limits.size_bytes
         else:
             self._produce(records, size, position)
@@ -82,7 +82,7 @@ class Writer:
         """How long the open Kafka transaction still waits for more; 0 when none does."""
         if self._flight is not None or self._open is None:
             return 0.0
-        return max(0.0, self._opened_at + self._limits.linger - now)
+        return max(0.0, self._opened_at + self.limits.linger - now)
 
     def step(self, now: float, force: bool = False, busy: bool = False) -> None:
         """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls.
@@ -93,7 +93,7 @@ class Writer:
             self._landed()
         if self._flight is None and self._open is not None and (force or self._due(now, busy)):
             self._take_off()
-        if self.pending and now - self._pending_since > self._limits.stall:
+        if self.pending and now - self._pending_since > self.limits.stall:
             seconds = round(now - self._pending_since)
             raise UnavailableError(
                 f"Kafka took nothing durable for {seconds} s: letting go of the shop's log so that it can be shut down",
@@ -122,8 +122,8 @@ class Writer:
         self._close_pipe()
 
     def _due(self, now: float, busy: bool) -> bool:
-        full = self._changes >= self._limits.changes or self._bytes >= self._limits.size_bytes
-        return full or now - self._opened_at >= self._limits.linger * (_BUSY_LINGER if busy else 1)
+        full = self._changes >= self.limits.changes or self._bytes >= self.limits.size_bytes
+        return full or now - self._opened_at >= self.limits.linger * (_BUSY_LINGER if busy else 1)
 
     def _produce(self, records: Sequence[Fields], size: int, position: Position) -> None:
         if self._open is None:
@@ -141,7 +141,7 @@ class Writer:
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
         self._changes = self._bytes = 0
-        self._flight = self._thread.submit(self._producer.commit, self._limits.stall)
+        self._flight = self._thread.submit(self._producer.commit, self.limits.stall)
         self._flight.add_done_callback(self._wake)
 
     def _wake(self, _future: Future[None]) -> None:

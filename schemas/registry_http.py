@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from confluent_kafka.schema_registry import Schema as RegisteredSchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -30,11 +31,17 @@ _REFUSED = (401, 403)
 _INVALID = 422
 
 
+def _without_user(url: str) -> str:
+    """The address as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 class HttpRegistry:
     """A registry that speaks Confluent's API, through confluent-kafka's client (Confluent, Apicurio, Karapace)."""
 
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
-        self._url = url
+        self._url = _without_user(url)
         self._ids: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, Schema] = {}
         try:

@@ -70,6 +70,14 @@ def stop_event() -> threading.Event:
     return event
 
 
+def reread_event() -> threading.Event:
+    """An event that SIGHUP sets, where the platform has it. For the main thread only."""
+    event = threading.Event()
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda _number, _frame: event.set())
+    return event
+
+
 class _QuietRequests(WSGIRequestHandler):
     timeout = 5  # a client that says nothing does not hold the server
 

@@ -31,7 +31,8 @@ def load(
 
     From low to high: the model's defaults, the part `section` of the YAML file, `ORDERTAP_<SECTION>_<KEY>` (`__`
     between the levels of nested keys; lists as `a, b`, mappings as YAML). A secret's key may be given as `<key>_file`,
-    the path of a file that holds it, in both places. Raises SettingsError that lists every wrong key.
+    the path of a file that holds it, in both places; so may each option of a mapping of secrets. Raises SettingsError
+    that lists every wrong key.
     """
     problems: list[str] = []
     values = _yaml_part(section, path)
@@ -165,18 +166,39 @@ def _read_secret_files(
         nested = _model_of(fields.get(key))
         if nested is not None and isinstance(value, dict):
             read[key] = _read_secret_files(value, nested, f"{above}{key}.", problems)
+        elif _is_mapping_of_secrets(fields.get(key)) and isinstance(value, dict):
+            read[key] = _read_mapped_files(value, f"{above}{key}.", problems)
         elif key not in fields and name in fields and _is_secret(fields[name]):
             if name in values:
                 problems.append(f"{above}{name}: given twice, also as {key}")
-            try:
-                read[name] = Path(str(value)).read_text("utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-                problems.append(f"{above}{key}: cannot read the file: {reason}")
-                read[name] = ""
+            read[name] = _secret_of(value, f"{above}{key}", problems)
         else:
             read[key] = value
     return read
+
+
+def _is_mapping_of_secrets(field: FieldInfo | None) -> bool:
+    return field is not None and get_origin(field.annotation) is dict and SecretStr in get_args(field.annotation)
+
+
+def _read_mapped_files(values: dict[str, Any], above: str, problems: list[str]) -> dict[str, Any]:
+    """`sasl.password_file: /run/secrets/kafka` is `sasl.password`; no option of the libraries ends so."""
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).removesuffix(_FILE)
+        if name != key and name in values:
+            problems.append(f"{above}{name}: given twice, also as {key}")
+        read[name] = value if name == key else _secret_of(value, f"{above}{key}", problems)
+    return read
+
+
+def _secret_of(path: object, key: str, problems: list[str]) -> str:
+    try:
+        return Path(str(path)).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        problems.append(f"{key}: cannot read the file: {reason}")
+        return ""
 
 
 def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) -> Iterator[str]:

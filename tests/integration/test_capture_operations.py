@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Part, Postgres, free_port
@@ -161,3 +163,67 @@ def test_a_frozen_server_is_not_our_death(apart: tuple[Running, Postgres, Kafka]
         os.kill(int(child), signal.SIGCONT)
     end(server)
     running.until(running.streams, 90)
+
+
+def test_sigterm_under_load_leaves_cleanly_in_about_a_second(running: Running) -> None:
+    shop, done = running.shop, threading.Event()
+
+    def load() -> None:
+        connection = psycopg2.connect(shop.server.dsn(shop.database))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            number = 1000
+            while not done.is_set():
+                cursor.execute("INSERT INTO orders VALUES (%s, repeat('x', 200))", [number])
+                number += 1
+        connection.close()
+
+    writers = [threading.Thread(target=load)]
+    writers[0].start()
+    try:
+        running.until(lambda: running.metric("events_total") > 300)
+        took = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = time.monotonic()
+            os.kill(running.capture.pid, number)
+            assert running.capture.wait(10) == 0, running.capture.tail()
+            took.append(time.monotonic() - before)
+            assert "stopped cleanly" in running.capture.tail()
+            if number == signal.SIGTERM:
+                running.capture.start()
+                running.until(running.streams)
+    finally:
+        done.set()
+        writers[0].join()
+    assert max(took) < 3, took  # about a second on a quiet machine
+
+
+def test_sighup_rereads_what_can_change_and_refuses_what_is_broken(running: Running) -> None:
+    shop = running.shop
+
+    def hang_up(said: str) -> str:
+        os.kill(running.capture.pid, signal.SIGHUP)
+        running.until(lambda: said in running.capture.tail())
+        return re.sub(r"\x1b\[[0-9;]*m", "", running.capture.tail())
+
+    shop.write({"linger_ms": 50, "log_json": True, "database_password": "s3cr3t", "slot_name": "another"})
+    log = hang_up("settings are reread")
+    line = json.loads(log.splitlines()[-1])
+    assert line["changed"] == ["linger_ms", "log_json"]
+    assert line["at_the_next_connection"] == ["database_password"]
+    assert line["after_a_restart"] == ["slot_name"]
+    assert "s3cr3t" not in log
+    good = shop.config.read_text()
+    shop.config.write_text(good.replace("linger_ms: 50", "linger_ms: soon"))
+    assert "linger_ms" in hang_up("the old ones stay")
+    shop.config.write_text("capture: [")
+    hang_up("is not YAML")
+    shop.sql("INSERT INTO orders VALUES (5000, 'after')")
+    running.until(lambda: running.metric("events_total") == 1)
+    shop.config.write_text(good.replace("slot_name: another", f"slot_name: {shop.settings['topic_prefix']}"))
+    shop.sql(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL"
+        f" AND slot_name = '{shop.settings['topic_prefix']}'"
+    )
+    running.until(lambda: running.capture.tail(50).count('"event": "streaming"') >= 1)
+    assert running.capture.stop() == 0
