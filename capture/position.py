@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from schemas.errors import DataError
 from schemas.lsn import LSN
+
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What JSON of somebody else raises."""
 
 
 class Partial(NamedTuple):
@@ -101,7 +104,7 @@ def parse_position(value: bytes) -> Position:
             heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         raise DataError(
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
@@ -123,5 +126,5 @@ def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
         found = json.loads(content)
         beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)))
         return beat if found["slot"] == slot else None
-    except (ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         return None

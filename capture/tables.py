@@ -26,7 +26,7 @@ Made = TypeVar("Made")
 
 _CREATE: Final = TAILS["c"]
 _UPDATE: Final = TAILS["u"]
-_NEW_ROW: Final = ord("N")  # follows at once in an update that brings nothing of the old row
+_NEW_ROW: Final = b"N"  # follows at once in an update that brings nothing of the old row
 KEYLESS_PARTITION: Final = 0
 """Rows without key keep their order by lying in one partition."""
 
@@ -83,7 +83,7 @@ class Table:
 
     def update(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op u, of an Update message; a change of the key becomes a delete, its tombstone and a create."""
-        if message[5] == _NEW_ROW:
+        if message[5:6] == _NEW_ROW:
             try:
                 key, value = self.record(message, prefix, lsn, _UPDATE)
             except FAILURES:

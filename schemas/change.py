@@ -132,10 +132,12 @@ def stamp_header(stamp: Stamp) -> bytes:
 def parse_stamp(value: bytes) -> Stamp:
     """Reads `ordertap.stamp`; raises DataError for anything else."""
     try:
-        generation, commit_lsn, ordinal = value.split(b":")
-        return Stamp(int(generation), LSN(int(commit_lsn)), int(ordinal))
+        generation, commit_lsn, ordinal = map(int, value.split(b":"))
     except ValueError:
-        raise DataError(f"header {STAMP_HEADER} is not generation:lsn:ordinal ({len(value)} bytes)") from None
+        generation = commit_lsn = ordinal = -1
+    if not (0 <= generation < 1 << 63 and 0 <= commit_lsn < 1 << 64 and 0 <= ordinal < 1 << 63):
+        raise DataError(f"header {STAMP_HEADER} is not generation:lsn:ordinal ({len(value)} bytes)")
+    return Stamp(generation, LSN(commit_lsn), ordinal)
 
 
 def transaction_header(xid: int, commit_lsn: int, size: Mapping[str, int] | None) -> bytes:
@@ -183,5 +185,5 @@ def _compact(content: object) -> bytes:
 def _json_header(name: str, value: bytes) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"header {name} is not JSON ({len(value)} bytes)") from None

@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Final
 
 _REMEMBERED: Final = 4096
+_INT_DIGITS: Final = 4000
+_NUMERIC_DIGITS: Final = 131_072 + 16_383
 FAILURES: Final = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
 
 
@@ -148,6 +150,24 @@ def decimal_encoder(precision: int, scale: int) -> Callable[[bytes], bytes]:
 _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-Infinity": b"\x01\x00"}
 
 
+def _integer(text: bytes) -> int:
+    """int() of all lengths that PostgreSQL has: up to 147,455 digits, of which Python's takes 4300."""
+    if len(text) <= _INT_DIGITS:
+        return int(text)
+    digits = text.removeprefix(b"-")
+    if len(digits) > _NUMERIC_DIGITS or not digits.isdigit():
+        raise UnrepresentableError("not a numeric")
+    return -_of_digits(digits) if len(digits) < len(text) else _of_digits(digits)
+
+
+def _of_digits(digits: bytes) -> int:
+    if len(digits) <= _INT_DIGITS:
+        return int(digits)
+    half = len(digits) // 2
+    shift: int = 10**half
+    return _of_digits(digits[:-half]) * shift + _of_digits(digits[-half:])
+
+
 def variable_scale_decimal(text: bytes) -> bytes:
     """numeric without scale: {scale, value}. NaN, Infinity and -Infinity have an empty value and scale 0, 1 and -1.
 
@@ -156,7 +176,7 @@ def variable_scale_decimal(text: bytes) -> bytes:
     whole, _, fraction = text.partition(b".")
     if text in _SPECIAL_DECIMALS:
         return _SPECIAL_DECIMALS[text]
-    return long_bytes(len(fraction)) + sized(unscaled_bytes(int(whole + fraction)))
+    return long_bytes(len(fraction)) + sized(unscaled_bytes(_integer(whole + fraction)))
 
 
 def money(text: bytes) -> bytes:

@@ -86,3 +86,9 @@ def test_the_wire_format_comes_back(schema_id: int, avro: bytes) -> None:
 def test_what_is_not_in_the_wire_format_is_refused(payload: bytes) -> None:
     with pytest.raises(DataError, match="not an Avro record"):
         wire.parse(payload)
+
+
+@pytest.mark.parametrize("text", [b"1:2:-3", b"1:18446744073709551616:1", b"1:2:9223372036854775808"])
+def test_a_stamp_beyond_the_log_is_refused(text: bytes) -> None:
+    with pytest.raises(DataError, match="generation:lsn:ordinal"):
+        change.parse_stamp(text)
