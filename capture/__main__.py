@@ -13,8 +13,9 @@ import structlog
 import typer
 from pydantic import SecretStr
 
-from capture import preflight, setup
+from capture import preflight, setup, signals
 from capture.checks import repaired
+from capture.demand import SignalType
 from capture.metrics import Metrics
 from capture.pipeline import Capture, Plan
 from capture.position import parse_position
@@ -183,6 +184,51 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         leadership.close()
 
 
+signal_app = typer.Typer(
+    no_args_is_help=True,
+    help="Asks the running capture for something, by a message in the shop's log: it is taken in its order, also when "
+    "capture runs only later.",
+)
+app.add_typer(signal_app, name="signal")
+
+
+@signal_app.command("snapshot")
+def signal_snapshot(
+    tables: Annotated[list[str], typer.Argument(help="schema.table, one or more")],
+    config: Config = None,
+    where: Annotated[str | None, typer.Option("--where", help="Only rows of which this SQL condition is true.")] = None,
+) -> None:
+    """Reads tables again while streaming goes on: new ones, or after something was lost.
+
+    The rows come as op `r` and win over older ones. `sink` then marks rows that are gone (not with --where).
+    """
+    signal = signals.send(_plan(load("capture", Settings, config)), "execute-snapshot", tables, where)
+    typer.echo(f"snapshot {signal.id} of {', '.join(tables)} asked for; `capture status` shows how far it is")
+
+
+@signal_app.command("pause")
+def signal_pause(config: Config = None) -> None:
+    """Stops reading between two chunks; streaming goes on."""
+    _signal(config, "pause-snapshot")
+
+
+@signal_app.command("resume")
+def signal_resume(config: Config = None) -> None:
+    """Goes on where it paused."""
+    _signal(config, "resume-snapshot")
+
+
+@signal_app.command("stop")
+def signal_stop(config: Config = None) -> None:
+    """Gives up the snapshots that were asked for; what was written stays."""
+    _signal(config, "stop-snapshot")
+
+
+def _signal(config: Path | None, kind: SignalType) -> None:
+    signals.send(_plan(load("capture", Settings, config)), kind)
+    typer.echo(f"{kind} asked for")
+
+
 def _plan(settings: Settings) -> Plan:
     cluster = Cluster(settings.bootstrap_servers, _shown(settings.kafka))
     return Plan(
@@ -208,6 +254,7 @@ def _plan(settings: Settings) -> Plan:
         snapshot_mode=settings.snapshot_mode,
         snapshot_threads=settings.snapshot_max_threads,
         lock_timeout_ms=settings.snapshot_lock_timeout_ms,
+        chunk_rows=settings.incremental_snapshot_chunk_size,
         cluster=cluster,
         topics=Topics(
             cluster,

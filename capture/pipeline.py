@@ -14,6 +14,7 @@ from tenacity import wait_exponential_jitter
 
 from capture import catalogue
 from capture.checks import REPAIR, check_position, check_timeline
+from capture.incremental import Incremental
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Position, SnapshotState, parse_position
@@ -31,6 +32,7 @@ from capture.replication import (
 from capture.snapshot import Committed, Extent, Source, StoppedError, take_snapshot
 from capture.stream import Beats, Options, Stream, first_position, keepalive_seconds
 from capture.tables import Tables
+from capture.watermark import ChunkReader
 from capture.writer import Limits, Writer
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin
@@ -61,6 +63,7 @@ class Plan(NamedTuple):
     snapshot_mode: str
     snapshot_threads: int
     lock_timeout_ms: int
+    chunk_rows: int
     cluster: Cluster
     topics: Topics
     registry: Registry
@@ -274,8 +277,21 @@ class Capture:
         self._metrics.restarted()
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
+        name = uuid.uuid4().hex[:12]
+        chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows)
+        incremental = Incremental(position.demand, chunks.read, name, own, position.generation)
         stream = Stream(
-            replication, leadership, writer, tables, own, origin, position, options, self._metrics, self._beats
+            replication,
+            leadership,
+            writer,
+            tables,
+            own,
+            origin,
+            position,
+            incremental,
+            options,
+            self._metrics,
+            self._beats,
         )
         gc.collect()
         gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
@@ -286,6 +302,7 @@ class Capture:
         finally:
             self._stream_now = None
             writer.close()
+            chunks.close()
             gc.unfreeze()
 
     def _note_stop(self, leadership: Leadership, committed: Committed) -> None:

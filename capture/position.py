@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+from capture.demand import Demand, parse_demand
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
@@ -64,6 +65,7 @@ class Position(NamedTuple):
     snapshot: SnapshotState | None = None
     heartbeat: Heartbeat | None = None
     stopped_lsn: LSN | None = None
+    demand: Demand = Demand()
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
         """The position after a whole source transaction; made for each one, so without the slow _replace."""
@@ -78,11 +80,14 @@ class Position(NamedTuple):
             None,
             self.snapshot,
             self.heartbeat,
+            None,
+            self.demand,
         )
 
     def dump(self) -> bytes:
         """The value of the record."""
         parts = {name: None if part is None else part._asdict() for name, part in self._parts()}
+        parts["demand"] = self.demand.shown()
         return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
 
     def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | None], ...]:
@@ -95,6 +100,7 @@ def parse_position(value: bytes) -> Position:
         content = json.loads(value)
         partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
         stopped = content.pop("stopped_lsn")
+        demand = parse_demand(content.pop("demand", None))
         for name in ("end_lsn", "last_commit_lsn"):
             content[name] = LSN(content[name])
         return Position(
@@ -103,6 +109,7 @@ def parse_position(value: bytes) -> Position:
             snapshot=_snapshot(**snapshot) if snapshot else None,
             heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
+            demand=demand,
         )
     except _UNREADABLE:
         raise DataError(

@@ -147,15 +147,20 @@ class Cluster:
 
     def _end(self, topic: str, isolation: IsolationLevel) -> int:
         partition = TopicPartition(topic, 0)
-        listed = self._admin.list_offsets(
-            {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-            isolation_level=isolation,
-            request_timeout=10,
-        )
-        try:
-            return int(listed[partition].result().offset)
-        except KafkaException as error:
-            raise kafka_error(f"reading the end of {topic}", error.args[0], self.servers) from None
+        deadline = time.monotonic() + 10.0
+        while True:
+            listed = self._admin.list_offsets(
+                {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+                isolation_level=isolation,
+                request_timeout=10,
+            )
+            try:
+                return int(listed[partition].result().offset)
+            except KafkaException as error:
+                # A topic that was just made, or a broker that was just started, has no leader yet.
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise kafka_error(f"reading the end of {topic}", error.args[0], self.servers) from None
+            time.sleep(0.1)
 
 
 class TransactionalProducer:

@@ -51,6 +51,7 @@ class Settings(BaseModel):
         default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
     )
     snapshot_lock_timeout_ms: int = Field(10_000, ge=0)
+    incremental_snapshot_chunk_size: int = Field(2048, ge=1, description="rows between two marks in the log")
     heartbeat_interval_ms: int = Field(5_000, ge=100)
     provide_transaction_metadata: bool = False
     tombstones_on_delete: bool = True

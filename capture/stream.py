@@ -15,11 +15,14 @@ import structlog
 
 from capture import pgoutput
 from capture.acknowledge import Acknowledger
+from capture.demand import SIGNAL_PREFIX, parse_signal
+from capture.incremental import Incremental
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Partial, Position, parse_heartbeat
 from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
+from capture.watermark import WATERMARK_PREFIX, parse_mark
 from capture.writer import Limits, Writer
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
@@ -93,6 +96,7 @@ class Stream:
         own: OwnRecords,
         origin: SourceOrigin,
         position: Position,
+        incremental: Incremental,
         options: Options,
         metrics: Metrics,
         beats: Beats,
@@ -104,6 +108,7 @@ class Stream:
         self._own = own
         self._origin = origin
         self._position = position  # after the last whole transaction that was read
+        self._incremental = incremental
         self._options = options
         self._metrics = metrics
         self._beats = beats
@@ -120,6 +125,11 @@ class Stream:
             ord("I"): partial(self._row, "c", Table.insert),
             ord("U"): partial(self._row, "u", Table.update),
             ord("D"): partial(self._row, "d", Table.delete),
+        }
+        self._own_messages: dict[str, Callable[[pgoutput.LogicalMessage], None]] = {
+            HEARTBEAT_PREFIX: self._heartbeat,
+            SIGNAL_PREFIX: self._signal,
+            WATERMARK_PREFIX: self._watermark,
         }
         self._rare: dict[type, Callable[[Any, int], None]] = {
             pgoutput.Truncate: self._truncate,
@@ -144,6 +154,7 @@ class Stream:
             return self._writer.durable
         finally:
             self._aside.shutdown(wait=False)
+            self._incremental.close()
 
     def reread(self, options: Options, limits: Limits) -> None:
         """Other sizes and times from now on."""
@@ -174,6 +185,7 @@ class Stream:
         if self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
+        self._write(self._incremental.step(now))
         if now - self._counted >= 1.0:
             self._counted = now
             for table, op, count in self._tables.take_events():
@@ -251,6 +263,7 @@ class Stream:
         transaction = self._transaction()
         self._open = None
         self._metrics.source_time(transaction.commit_us)
+        self._incremental.committed(transaction.xid)
         if transaction.skip == float("inf"):
             return
         self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
@@ -287,8 +300,8 @@ class Stream:
         if message.transactional:
             if self._open is not None:
                 self._open.ordinal += 1
-        elif message.prefix == HEARTBEAT_PREFIX:
-            self._heartbeat(message)
+        elif message.lsn >= self._position.end_lsn and message.prefix in self._own_messages:
+            self._own_messages[message.prefix](message)
 
     def _ignore(self, _message: object, _lsn: int) -> None:
         """Origins and user-defined types: the catalogue says more of them."""
@@ -296,7 +309,7 @@ class Stream:
     def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
         """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
         beat = parse_heartbeat(message.content, self._options.slot)
-        if beat is None or message.lsn < self._position.end_lsn:
+        if beat is None:
             return
         last = self._position.heartbeat
         if last is not None and last.run == beat.run and beat.number > last.number + 1:
@@ -308,6 +321,24 @@ class Stream:
         self._metrics.heartbeat_back(beat.number if beat.run == self._beats.run else None)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
+
+    def _signal(self, message: pgoutput.LogicalMessage) -> None:
+        signal = parse_signal(message.content, self._options.slot)
+        if signal is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._write(self._incremental.signal(signal, message.lsn))
+
+    def _watermark(self, message: pgoutput.LogicalMessage) -> None:
+        mark = parse_mark(message.content)
+        if mark is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._write(self._incremental.mark(mark, message.lsn))
+
+    def _write(self, records: list[Draft] | None) -> None:
+        """Writes what a snapshot on demand leads to, with how far it has come."""
+        if records is not None:
+            self._position = self._position._replace(demand=self._incremental.demand)
+            self._writer.add(records, sum(len(value or b"") for _, _, _, value, _ in records), self._position)
 
     def _transaction(self) -> Transaction:
         if self._open is None:
@@ -350,6 +381,8 @@ class Stream:
         header = (TRANSACTION_HEADER, transaction_header(transaction.xid, transaction.commit_lsn, size))
         for draft in transaction.drafts:
             draft[4].append(header)
+        if self._incremental.window is not None:
+            self._incremental.saw(transaction.drafts)
         return transaction.drafts
 
 

@@ -178,14 +178,15 @@ class Tables:
 
     def relation(self, relation: Relation) -> Table | None:
         """Takes note of a relation version; None for a table that is not captured."""
-        table = self._compile(relation) if not self._included or relation.table in self._included else None
+        table = self.compile(relation) if not self._included or relation.table in self._included else None
         if table is not None and self._versions.setdefault(relation.table, relation) != relation:
             self._versions[relation.table] = relation
             SCHEMA_CHANGES.labels(relation.table).inc()
         self._tables[relation.oid.to_bytes(4, "big")] = table
         return table
 
-    def _compile(self, relation: Relation) -> Table:
+    def compile(self, relation: Relation) -> Table:
+        """A relation version by itself, for rows that are not the stream's."""
         topic = topic_name(self._prefix, relation.table)
         encoder = self._encoder(topic, relation)
         partitions = self._partitions(topic)

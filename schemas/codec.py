@@ -202,6 +202,11 @@ class Encoder:
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
 
     @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The names of the key's columns, in its order."""
+        return self._codec.key_columns
+
+    @property
     def has_key(self) -> bool:
         """Whether records have a key."""
         return self._key_head is not None

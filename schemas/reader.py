@@ -181,7 +181,10 @@ class RecordReader:
     ) -> SnapshotNotice | None:
         record = reader.record(avro)
         data = record["additional_data"] or {}
-        if record["aggregate_type"] != records.SNAPSHOT_NOTICE or "snapshot_id" not in data:
+        if (
+            record["aggregate_type"] not in (records.SNAPSHOT_NOTICE, records.INCREMENTAL_NOTICE)
+            or "snapshot_id" not in data
+        ):
             return None
         return SnapshotNotice(
             step=record["type"],

@@ -20,9 +20,11 @@ HEARTBEAT_KEY: Final = static_schema("ServerNameKey")
 HEARTBEAT_VALUE: Final = static_schema("Heartbeat")
 
 SNAPSHOT_NOTICE: Final = "Initial Snapshot"
+INCREMENTAL_NOTICE: Final = "Incremental Snapshot"
 STARTED: Final = "STARTED"
 TABLE_SCAN_COMPLETED: Final = "TABLE_SCAN_COMPLETED"
 COMPLETED: Final = "COMPLETED"
+ABORTED: Final = "ABORTED"
 
 
 def encode(schema: Schema, record: Mapping[str, Any]) -> bytes:
@@ -67,6 +69,7 @@ def snapshot_notice(
     table: str | None = None,
     rows_scanned: int | None = None,
     rows: Mapping[str, int] | None = None,
+    incremental: bool = False,
 ) -> dict[str, Any]:
     """The value of a notification about a snapshot.
 
@@ -88,7 +91,7 @@ def snapshot_notice(
     return {
         "id": notification_id,
         "type": step,
-        "aggregate_type": SNAPSHOT_NOTICE,
+        "aggregate_type": INCREMENTAL_NOTICE if incremental else SNAPSHOT_NOTICE,
         "additional_data": data,
         "timestamp": timestamp_ms,
     }

@@ -24,10 +24,10 @@ def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
     """Tables as a reader of the topics has them at the end: rows by their key (as JSON)."""
     records = list(records)
     completed = snapshots(records, prefix)
-    return {table: _replay_table(rows, completed) for table, rows in changes(records, prefix).items()}
+    return {table: _replay_table(table, rows, completed) for table, rows in changes(records, prefix).items()}
 
 
-def _replay_table(records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
+def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     origin: dict[str, Record] = {}
     for each in sorted(records, key=lambda record: (record.partition, record.offset)):
@@ -42,7 +42,7 @@ def _replay_table(records: list[Record], completed: list[Snapshot]) -> dict[str,
         for key in gone:
             rows.pop(key, None)
             origin.pop(key, None)
-    return {key: row for key, row in rows.items() if not _left_over(origin[key], completed)}
+    return {key: row for key, row in rows.items() if not _left_over(table, origin[key], completed)}
 
 
 def _new_row(record: Record, before: Row) -> Row:
@@ -53,13 +53,15 @@ def _new_row(record: Record, before: Row) -> Row:
     }
 
 
-def _left_over(record: Record, completed: list[Snapshot]) -> bool:
-    """Whether a row was only in a snapshot that was given up, or that a later one replaced without it."""
-    if record.stamp is None or not completed:
+def _left_over(table: str, record: Record, completed: list[Snapshot]) -> bool:
+    """Whether a row was only in a first snapshot that was given up, or that a later one replaced without it."""
+    whole = [one for one in completed if table in one.tables]
+    if record.stamp is None or not whole:
         return False
-    last = completed[-1]
+    last = whole[-1]
     older = record.stamp < (last.generation, last.lsn, 0)
-    given_up = record.op == "r" and record.transaction.get("snapshot") not in {one.id for one in completed}
+    first = record.op == "r" and record.value is not None and record.value["source"]["snapshot"] != "incremental"
+    given_up = first and record.transaction.get("snapshot") not in {one.id for one in completed}
     return given_up or (older and record.transaction.get("snapshot") != last.id)
 
 

@@ -21,12 +21,17 @@ class Finding(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A completed snapshot, as its COMPLETED notice says."""
+    """A completed snapshot, as its COMPLETED notice says: `tables` were read as a whole.
+
+    The rows of one on demand (`incremental`) have stamps of their own, after `lsn`, where it was asked for.
+    """
 
     id: str
     generation: int
     lsn: int
     rows: Mapping[str, int]
+    tables: frozenset[str] = frozenset()
+    incremental: bool = False
 
 
 def snapshots(records: Iterable[Record], prefix: str) -> list[Snapshot]:
@@ -36,7 +41,9 @@ def snapshots(records: Iterable[Record], prefix: str) -> list[Snapshot]:
         if each.topic == f"{prefix}.notification" and each.value and each.value["type"] == "COMPLETED":
             data = each.value["additional_data"]
             rows = {table: int(count) for table, count in json.loads(data["rows"]).items()}
-            found.append(Snapshot(data["snapshot_id"], int(data["generation"]), int(data["lsn"]), rows))
+            tables = frozenset(data["data_collections"].split(","))
+            kind = each.value["aggregate_type"] == "Incremental Snapshot"
+            found.append(Snapshot(data["snapshot_id"], int(data["generation"]), int(data["lsn"]), rows, tables, kind))
     return sorted(found, key=lambda snapshot: (snapshot.generation, snapshot.lsn))
 
 
@@ -164,8 +171,14 @@ def _snapshot_rows(snapshot: Snapshot, table: str, own: list[Record]) -> list[Fi
         kind: Kind = "lost" if len(own) < announced else "double"
         found.append(Finding(kind, f"snapshot {snapshot.id}: {table} has {len(own)} rows of {announced}"))
     stamp = (snapshot.generation, snapshot.lsn, 0)
-    wrong = [each for each in own if each.op != "r" or each.stamp != stamp]
+    wrong = [each for each in own if each.op != "r" or not _is_row_of(each, snapshot, stamp)]
     return found + [Finding("wrong", f"{each.where}: not a row of snapshot {stamp}") for each in wrong[:5]]
+
+
+def _is_row_of(record: Record, snapshot: Snapshot, stamp: Stamp) -> bool:
+    if snapshot.incremental:
+        return record.stamp is not None and record.stamp > stamp and record.stamp[2] == 0
+    return record.stamp == stamp
 
 
 def _of_tables(records: Iterable[Record], prefix: str) -> list[Record]:

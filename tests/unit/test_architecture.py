@@ -12,7 +12,7 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 
 # A dependency that touches the world, and the files that may import it. Every other file is pure.
 POSTGRES = {
-    "capture": {"replication", "snapshot", "chunks"},
+    "capture": {"replication", "snapshot", "chunks", "signals", "watermark"},
     "sink": {
         "database", "evidence", "inbox", "tables", "touches", "build", "snapshots", "blocked", "row_writer",
         "ledger", "worker", "accounts", "reconcile", "held",
@@ -22,8 +22,8 @@ KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "sc
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
-        "copying", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "status", "stream",
-        "workers", "writer",
+        "copying", "incremental", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "status",
+        "stream", "watermark", "workers", "writer",
     },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
 }  # fmt: skip

@@ -33,13 +33,15 @@ def _tombstone(of: Record) -> Record:
 
 
 def _snapshot_row(offset: int, key: int, snapshot: str) -> Record:
-    value = {"op": "r", "before": None, "after": {"id": key, "total": 100}}
+    value = {"op": "r", "before": None, "after": {"id": key, "total": 100}, "source": {"snapshot": "true"}}
     return Record(ORDERS, 0, offset, f'{{"id": {key}}}', value, Stamp(1, 100, 0), {"snapshot": snapshot})
 
 
 def _completed(snapshot: str, rows: str) -> Record:
     data = {"snapshot_id": snapshot, "generation": "1", "lsn": "100", "rows": rows}
-    return Record("shop.notification", 0, 0, '{"id": "1"}', {"type": "COMPLETED", "additional_data": data})
+    data["data_collections"] = "public.orders,public.order_lines"
+    value = {"type": "COMPLETED", "aggregate_type": "Initial Snapshot", "additional_data": data}
+    return Record("shop.notification", 0, 0, '{"id": "1"}', value)
 
 
 def _history() -> list[Record]:

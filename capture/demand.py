@@ -1,0 +1,88 @@
+"""Snapshots on demand: what a signal asks for, and how far it has come (a part of the position). Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from schemas.lsn import LSN
+
+SIGNAL_PREFIX: Final = "ordertap.signal"
+"""The prefix of the logical messages that `capture signal` writes."""
+
+SignalType = Literal["execute-snapshot", "pause-snapshot", "resume-snapshot", "stop-snapshot"]
+Tables = tuple[tuple[str, str | None], ...]
+"""(schema.table, SQL condition or None)."""
+
+
+class Signal(NamedTuple):
+    """What an operator asks of the reader of a slot; the types are Debezium's."""
+
+    slot: str
+    id: str
+    type: SignalType
+    tables: tuple[str, ...] = ()
+    condition: str | None = None
+
+    def dump(self) -> str:
+        """The content of the logical message."""
+        return json.dumps(self._asdict())
+
+
+def parse_signal(content: bytes, slot: str) -> Signal | None:
+    """A signal for this slot; None for another slot's, or what somebody else wrote under the prefix."""
+    try:
+        found = json.loads(content)
+        signal = Signal(**{**found, "tables": tuple(found["tables"])})
+    except (ValueError, KeyError, TypeError):
+        return None
+    return signal if signal.slot == slot else None
+
+
+class Request(NamedTuple):
+    """A snapshot on demand: since the signal at `lsn`, of the tables in `scope`.
+
+    `tables` are left to be read, the first of them behind `key`; `rows` were written of each table.
+    """
+
+    id: str
+    lsn: LSN
+    scope: Tables
+    tables: Tables
+    key: tuple[str, ...] | None = None
+    rows: Mapping[str, int] = {}
+
+
+class Demand(NamedTuple):
+    """The snapshots that wait, the first of them being carried out, and the id of the signal that was taken last."""
+
+    requests: tuple[Request, ...] = ()
+    paused: bool = False
+    signal: str | None = None
+
+    def shown(self) -> dict[str, Any] | None:
+        """As JSON shows it in the position; None when there never was a demand."""
+        return None if self == Demand() else self._asdict() | {"requests": [r._asdict() for r in self.requests]}
+
+
+def parse_demand(content: Any) -> Demand:
+    """The reverse of shown(); one of json's and Python's errors for anything else."""
+    if content is None:
+        return Demand()
+    requests = tuple(
+        Request(
+            request["id"],
+            LSN(request["lsn"]),
+            _tables(request["scope"]),
+            _tables(request["tables"]),
+            None if request["key"] is None else tuple(request["key"]),
+            dict(request["rows"]),
+        )
+        for request in content["requests"]
+    )
+    return Demand(requests, bool(content["paused"]), content["signal"])
+
+
+def _tables(content: list[list[Any]]) -> Tables:
+    return tuple((str(name), None if condition is None else str(condition)) for name, condition in content)

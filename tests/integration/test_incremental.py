@@ -1,0 +1,218 @@
+"""Snapshots on demand while capture streams: signals, chunks between marks, and what may come between them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import pytest
+import yaml
+
+from tests.fix_capture import Shop
+from tests.programs import run
+from tests.proof.records import changes
+
+ROWS = 1500
+
+
+@pytest.fixture
+def small_chunks(shop: Shop) -> Shop:
+    """Chunks of 20 rows, so that a table has many."""
+    settings = yaml.safe_load(shop.config.read_text())
+    settings["capture"]["incremental_snapshot_chunk_size"] = 20
+    shop.config.write_text(yaml.safe_dump(settings))
+    return shop
+
+
+def signal(shop: Shop, *words: str) -> str:
+    """`capture signal …`; its output."""
+    done = run("capture", "signal", *words, config=shop.config)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def steps(shop: Shop) -> list[str]:
+    """The notices of snapshots on demand, by the step that they tell."""
+    records = [r for r in shop.records() if r.topic == f"{shop.prefix}.notification" and r.value is not None]
+    told = [(r.value["type"], r.value["additional_data"]) for r in records if r.value is not None]
+    first = told[0][1]["snapshot_id"]
+    return [step for step, data in told if data["snapshot_id"] != first]
+
+
+def finished(shop: Shop) -> bool:
+    """Whether nothing is left of what was asked for."""
+    demand = shop.position()["demand"]
+    return demand is not None and not demand["requests"]
+
+
+def read_again(shop: Shop, table: str) -> list[str]:
+    """The keys of the rows of snapshots on demand."""
+    rows = changes(shop.records(), shop.prefix)[table]
+    return sorted(str(row.key) for row in rows if row.value and row.value["source"]["snapshot"] == "incremental")
+
+
+@contextmanager
+def busy(shop: Shop) -> Iterator[None]:
+    """Inserts, updates, deletes and key changes all the time."""
+    over = threading.Event()
+
+    def work() -> None:
+        connection = psycopg2.connect(shop.dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            number = 0
+            while not over.wait(0.005):
+                number += 1
+                cursor.execute("UPDATE orders SET note = %s WHERE id %% 97 = %s", (f"busy {number}", number % 97))
+                cursor.execute("DELETE FROM orders WHERE id = %s", (number % ROWS,))
+                cursor.execute("UPDATE orders SET id = id + 100000 WHERE id = %s", (number * 7 % ROWS,))
+                cursor.execute("INSERT INTO orders VALUES (%s, 'new', 1)", (200000 + number,))
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: Shop) -> None:
+    shop = small_chunks
+    shop.sql(
+        "ALTER PUBLICATION tap DROP TABLE orders",
+        f"INSERT INTO orders SELECT n, '', n FROM generate_series(301, {ROWS}) n",
+    )
+    shop.capture.start()
+    shop.drain()
+    shop.sql("ALTER PUBLICATION tap ADD TABLE orders")
+    with busy(shop):
+        signal(shop, "snapshot", "public.orders")
+        shop.until(lambda: finished(shop))
+    shop.drain()
+    assert steps(shop) == ["STARTED", "TABLE_SCAN_COMPLETED", "COMPLETED"]
+    shop.prove()
+
+
+def rows_written(shop: Shop) -> int:
+    """Of the snapshot that is being carried out."""
+    requests = (shop.position()["demand"] or {}).get("requests", [])
+    return sum(requests[0]["rows"].values()) if requests else 0
+
+
+def test_kill_9_between_chunks_goes_on_where_it_was(small_chunks: Shop) -> None:
+    shop = small_chunks
+    shop.sql(f"INSERT INTO orders SELECT n, '', n FROM generate_series(301, {ROWS}) n")
+    shop.capture.start()
+    shop.drain()
+    signal(shop, "snapshot", "public.orders", "public.lines")
+    with busy(shop):
+        for number in range(1, 4):
+            shop.until(lambda number=number: rows_written(shop) > 200 * number)  # type: ignore[misc]
+            shop.capture.kill()
+            shop.capture.start()
+        shop.until(lambda: finished(shop))
+    shop.drain()
+    keys = read_again(shop, "public.orders")
+    assert len(keys) == len(set(keys)), "a row of one snapshot came twice"
+    assert steps(shop)[-1] == "COMPLETED"
+    shop.prove()
+
+
+def test_pause_resume_and_stop(small_chunks: Shop) -> None:
+    shop = small_chunks
+    shop.capture.start()
+    shop.drain()
+    signal(shop, "pause")
+    signal(shop, "snapshot", "public.lines")
+    shop.drain()
+    assert shop.position()["demand"]["paused"]
+    assert steps(shop) == ["STARTED"]
+    signal(shop, "resume")
+    shop.until(lambda: finished(shop))
+    signal(shop, "pause")
+    signal(shop, "snapshot", "public.orders")
+    signal(shop, "stop")
+    shop.until(lambda: finished(shop) and not shop.position()["demand"]["paused"])
+    assert steps(shop)[-1] == "ABORTED"
+    assert shop.position()["demand"]["requests"] == []
+    assert not shop.position()["demand"]["paused"]
+    shop.prove()
+
+
+def test_a_condition_reads_a_part_and_names_no_table_as_whole(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    signal(shop, "snapshot", "public.orders", "--where", "id <= 7")
+    shop.until(lambda: finished(shop))
+    assert read_again(shop, "public.orders") == [f'{{"id": {n}}}' for n in range(1, 8)]
+    done = [r.value for r in shop.records() if r.topic.endswith(".notification") and r.value is not None][-1]
+    assert done["additional_data"]["data_collections"] == ""
+    shop.prove()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("public.nothing",), "is not captured"),
+        (("public.orders", "--where", "no_such = 1"), "no_such"),
+        (("public.log",), None),
+    ],
+)
+def test_a_signal_that_cannot_be_carried_out_is_refused_at_once(
+    shop: Shop, words: tuple[str, ...], said: str | None
+) -> None:
+    if said is None:
+        shop.sql("ALTER TABLE log DROP CONSTRAINT log_pkey")
+        said = "has no key"
+    refused = run("capture", "signal", "snapshot", *words, config=shop.config)
+    assert refused.returncode != 0
+    assert said in refused.stderr
+    assert shop.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = current_database()") == 0
+
+
+def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(shop: Shop) -> None:
+    """It waits for a synchronous standby that does not come: the stream has it, a chunk cannot see it."""
+    shop.capture.start()
+    shop.drain()
+    admin = psycopg2.connect(shop.dsn)
+    admin.autocommit = True
+    waiting = psycopg2.connect(shop.dsn)
+    with admin.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = local")
+        try:
+            cursor.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
+            cursor.execute("SELECT pg_reload_conf()")
+            shop.until(lambda: shop.value("SHOW synchronous_standby_names") == "ghost")
+            thread = threading.Thread(target=_commit_and_wait, args=(waiting,))
+            thread.start()
+            shop.until(
+                lambda: any(
+                    r.value and (r.value["after"] or {}).get("note") == "seen early"
+                    for r in changes(shop.records(), shop.prefix)["public.orders"]
+                )
+            )
+            cursor.execute("SELECT note FROM orders WHERE id = 5")
+            assert cursor.fetchone() != ("seen early",), "the test's premise: it is not visible yet"
+            signal(shop, "snapshot", "public.orders")
+            shop.until(lambda: "chunk is read again" in shop.capture.tail())
+        finally:
+            cursor.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            cursor.execute("SELECT pg_reload_conf()")
+        thread.join(20)
+    shop.until(lambda: finished(shop))
+    admin.close()
+    waiting.close()
+    shop.drain()
+    shop.prove()
+
+
+def _commit_and_wait(connection: psycopg2.extensions.connection) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+        cursor.execute("UPDATE orders SET note = 'seen early' WHERE id = 5")
+    time.sleep(0)
