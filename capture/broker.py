@@ -10,11 +10,12 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     ConfigResource,
+    NewTopic,
     OffsetSpec,
     ResourceType,
 )
 
-from capture.producer import Cluster, TransactionalProducer, kafka_error
+from capture.producer import Cluster, TransactionalProducer
 
 _TIMEOUT = 10.0
 
@@ -40,7 +41,7 @@ def _answering(doing: str, cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise kafka_error(doing, error.args[0], cluster.servers) from None
+        raise cluster.failure(doing, error.args[0]) from None
 
 
 def _names(operations: Sequence[AclOperation] | None) -> frozenset[str]:
@@ -74,6 +75,15 @@ def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
     except KafkaException:  # DESCRIBE_CONFIGS is a right of its own, which capture does not need
         config = {}
     return Topic(len(found.partitions), len(found.partitions[0].replicas), config, _names(found.authorized_operations))
+
+
+def try_creating(cluster: Cluster, wanted: Sequence[tuple[str, int, dict[str, str]]], replicas: int) -> None:
+    """Asks whether these topics (name, partitions, settings) could be made, and makes none; raises when not."""
+    asked = [NewTopic(name, count, replication_factor=replicas, config=config) for name, count, config in wanted]
+    with _answering("asking whether topics can be made", cluster):
+        answers = cluster.admin.create_topics(asked, validate_only=True, request_timeout=_TIMEOUT)
+        for future in answers.values():
+            future.result()
 
 
 def try_transactions(cluster: Cluster, transactional_id: str) -> None:

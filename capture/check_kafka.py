@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from capture import broker
 from capture.broker import Brokers, Topic
-from capture.findings import Finding, found
+from capture.findings import Finding
 from capture.pipeline import Plan
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import IncompatibleError
@@ -26,8 +26,7 @@ def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
         return
-    missing = [name for name in (*plan.topics.own, *tables) if name not in existing]
-    yield from _creation(plan, found_brokers, missing)
+    yield from _creation(plan, found_brokers, tables)
     for name, topic in existing.items():
         yield from _topic(plan, name, topic)
     yield _transactions(plan)
@@ -38,21 +37,29 @@ def _kafka_acls(plan: Plan, rest: str) -> str:
     return f"kafka-acls.sh --bootstrap-server {plan.cluster.servers} --add --allow-principal User:{user} {rest}"
 
 
-def _creation(plan: Plan, found_brokers: Brokers, missing: list[str]) -> Iterator[Finding]:
+def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iterator[Finding]:
+    """A user without rights on a topic does not see it, so what seems to be missing is tried, and nothing made."""
+    missing = plan.topics.missing(tables)
     if not missing:
         return
     wanted = plan.topics.replication
     said = f"new topics get {wanted} replicas, and there are {found_brokers.number} brokers"
-    yield found(wanted <= found_brokers.number, said, "lower topic_creation_default_replication_factor, or add brokers")
-    may = (
-        found_brokers.allowed.isdisjoint({"CREATE"}) and plan.cluster.options.get("security.protocol", "").upper() != ""
-    )
-    said = f"{len(missing)} topics are to be made: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
-    if may:  # a right on the prefix alone cannot be seen before the topic is there
-        rest = f"--operation Create --operation Describe --topic {plan.prefix}. --resource-pattern-type prefixed"
-        yield Finding("warn", f"{said}; the user has no right to make any topic", _kafka_acls(plan, rest))
+    if wanted > found_brokers.number:
+        yield Finding("BAD", said, "lower topic_creation_default_replication_factor, or add brokers")
+        return
+    names = [name for name, _, _ in missing]
+    try:
+        broker.try_creating(plan.cluster, missing, wanted)
+    except UnavailableError as error:
+        yield Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        rest = "--operation Create --operation Describe --operation Read --operation Write"
+        by_prefix = " --resource-pattern-type prefixed"
+        acls = [_kafka_acls(plan, f"{rest} --topic {name}") for name in (f"{plan.prefix}.", plan.topics.heartbeat)]
+        yield Finding("BAD", error.message, f"{acls[0]}{by_prefix} && {acls[1]}")
     else:
-        yield Finding("ok", f"{said}: by `capture init` or the first run")
+        first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
 
 
 def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:

@@ -75,11 +75,25 @@ class Cluster:
 
     def __init__(self, bootstrap_servers: str, options: Mapping[str, str]) -> None:
         self.servers = bootstrap_servers
+        self._refused = ""
         self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 2, **options}
         try:
-            self._admin = AdminClient(self.options | {"error_cb": _ignore})
+            self._admin = AdminClient(self.options | {"error_cb": self._note})
         except KafkaException as error:
             raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
+
+    def _note(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._refused = error.str()
+
+    def failure(self, doing: str, error: KafkaError) -> OrdertapError:
+        """Our error for a failed call; where no broker was reached it says why, if one refused us."""
+        if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
+            self._admin.poll(0)  # lets the client say what it knows
+            if self._refused:
+                text = f"{doing}: {self._refused} (Kafka at {self.servers})"
+                return UnavailableError(text, "check sasl.* and ssl.* in the `kafka` settings; capture tries again")
+        return kafka_error(doing, error, self.servers)
 
     @property
     def admin(self) -> AdminClient:
@@ -92,7 +106,7 @@ class Cluster:
             with waiting("Kafka (listing topics)"):
                 topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
-            raise kafka_error("listing topics", error.args[0], self.servers) from None
+            raise self.failure("listing topics", error.args[0]) from None
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def create_topic(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:

@@ -214,7 +214,8 @@ def _registry(settings: Settings) -> Registry:
 
 
 def _kafka(settings: Settings) -> dict[str, str]:
-    return {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
+    options = {name: secret.get_secret_value() for name, secret in settings.kafka.items()}
+    return {"bootstrap.servers": settings.bootstrap_servers, **options}
 
 
 def _topics(settings: Settings) -> list[str]:

@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
     bootstrap_servers: str
     group_id: str = Field("", description="default: ordertap-<shop>")
-    kafka: dict[str, str] = Field(default_factory=dict, description="any librdkafka property")
+    kafka: dict[str, SecretStr] = Field(default_factory=dict, description="any librdkafka property")
     schema_registry_url: str
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
 

@@ -146,3 +146,31 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_an_environment_list_that_is_not_yaml() -> None:
     text = failure("sink", None, {"ORDERTAP_SINK_NAME": "s", "ORDERTAP_SINK_KAFKA": "{a"})
     assert "ORDERTAP_SINK_KAFKA: not a list or mapping in YAML" in text
+
+
+class WithOptions(BaseModel):
+    kafka: dict[str, SecretStr] = {}
+
+
+def test_each_option_of_a_mapping_of_secrets_may_come_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "kafka"
+    secret.write_text("s3cret\n")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"capture: {{kafka: {{sasl.username: tap, sasl.password_file: {secret}}}}}\n")
+    settings = load("capture", WithOptions, config, {})
+    assert {name: value.get_secret_value() for name, value in settings.kafka.items()} == {
+        "sasl.username": "tap",
+        "sasl.password": "s3cret",
+    }
+    assert "s3cret" not in repr(settings)
+    environ = {"ORDERTAP_CAPTURE_KAFKA": f"{{sasl.password_file: {secret}}}"}
+    assert load("capture", WithOptions, None, environ).kafka["sasl.password"].get_secret_value() == "s3cret"
+
+
+def test_a_secret_of_a_mapping_given_twice_or_in_no_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("capture: {kafka: {a: x, a_file: /nowhere/a, b_file: /nowhere/b}}\n")
+    with pytest.raises(SettingsError) as caught:
+        load("capture", WithOptions, config, {})
+    assert "kafka.a: given twice" in str(caught.value)
+    assert "kafka.b_file: cannot read the file: No such file" in str(caught.value)
