@@ -6,6 +6,7 @@ They exist so that a new NOT NULL column passes a registry's BACKWARD check; no 
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -52,7 +53,9 @@ def _has_unions(avro: AvroType) -> bool:
 
 def _json_of(avro: AvroType, encoded: bytes) -> Any:
     plain = {name: part for name, part in avro.items() if name != "logicalType"} if isinstance(avro, dict) else avro
-    return _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
+    shown = _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
+    json.dumps(shown, allow_nan=False)  # ValueError: JSON has no NaN, and a registry refuses a schema with one
+    return shown
 
 
 def _shown(value: Any) -> Any:

@@ -112,7 +112,7 @@ class RecordReader:
             return None if read is None else read(place, reader, avro, key, dict(headers or ()))
         except DataError as error:
             raise RecordError(topic, partition, offset, error.message) from None
-        except (EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             # What fastavro and the converters raise for bytes that do not fit the schema; the text may hold values.
             reason = f"not what its schema says ({type(error).__name__}, {len(value)} bytes)"
             raise RecordError(topic, partition, offset, reason) from None

@@ -29,7 +29,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 
 from schemas.binary import ENCODINGS
@@ -67,13 +67,6 @@ def _decimal(scale: int, precision: int) -> Convert:
         return Decimal("NaN") if unscaled == beyond else Decimal(unscaled).scaleb(-scale, _ANY_PRECISION)
 
     return convert
-
-
-def _number(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ValueError("not a number") from None
 
 
 def _variable_scale(record: dict[str, Any]) -> Decimal:
@@ -257,7 +250,7 @@ def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
 def _our_string(parameters: dict[str, str]) -> ColumnValue:
     """What a mode wrote as a string: a number, or bytes in an encoding."""
     encoding = ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
-    return ColumnValue(_number if encoding is None else encoding[1], parameters[OUR_TYPE])
+    return ColumnValue(Decimal if encoding is None else encoding[1], parameters[OUR_TYPE])
 
 
 def _decimal_value(avro: dict[str, Any]) -> ColumnValue:

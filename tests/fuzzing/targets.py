@@ -36,7 +36,7 @@ from tests.fuzzing.mutate import mutate
 
 ORIGIN = SourceOrigin("shop", "test", "0")
 PREFIX = ORIGIN.transaction(7, 1, 1, 1)
-READABLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError)
+READABLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 """What schemas.reader.RecordReader turns into a RecordError."""
 
 MODES = (

@@ -26,7 +26,7 @@ LITERALS = {
     "integer": "5",
     "bigint": "9223372036854775807",
     "real": "1.5",
-    "double precision": "'-Infinity'",
+    "double precision": "-2.5e-300",
     "numeric": "-1.50",
     "numeric(12,2)": "3",
     "numeric(5,-2)": "1200",

@@ -147,6 +147,7 @@ def test_comments_and_defaults_are_in_the_schema() -> None:
         (23, -1, True, "(-5)", -5),
         (23, -1, True, "nextval('s'::regclass)", 0),
         (20, -1, False, "7", 7),
+        (701, -1, True, "'NaN'::double precision", 0.0),
         (16, -1, False, "true", True),
         (25, -1, False, "'it''s'::text", "it's"),
         (1043, -1, False, "'x'::character varying", "x"),

@@ -23,6 +23,19 @@ def test_our_schemas_are_taken_and_come_back(registry_url: str) -> None:
         assert reader.schema(schema_id) == schema
 
 
+def test_defaults_of_every_form_are_taken(registry_url: str) -> None:
+    """Avro allows a default only of a union's first branch, and a registry checks it."""
+    defaults = {
+        1009: "'{a,NULL}'::text[]", 1700: "1.5", 17: "'\\x00ff'::bytea", 600: "point(1, 2)", 1114: "'infinity'",
+        701: "'NaN'::double precision", 1186: "'1 day'::interval",
+    }  # fmt: skip
+    columns = tuple(Column(f"c{oid}", oid) for oid in defaults)
+    for not_null in (True, False):
+        facts = {f"c{oid}": ColumnFacts(not_null, default) for oid, default in defaults.items()}
+        codec = compile_codec("real.d", Relation(1, "public", "d", "d", columns), TableFacts((), facts))
+        assert open_registry(registry_url).register(f"real.d{not_null}-value", codec.value_schema)
+
+
 def test_a_new_column_is_compatible_and_a_changed_type_is_not(registry_url: str) -> None:
     subject = "real.compatibility-value"
 
