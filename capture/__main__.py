@@ -17,6 +17,7 @@ from capture import preflight, setup, signals
 from capture.checks import repaired
 from capture.demand import SignalType
 from capture.metrics import Metrics
+from capture.modes import SnapshotOptions
 from capture.pipeline import Capture, Plan
 from capture.position import parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
@@ -251,9 +252,13 @@ def _plan(settings: Settings) -> Plan:
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
-        snapshot_mode=settings.snapshot_mode,
-        snapshot_threads=settings.snapshot_max_threads,
-        lock_timeout_ms=settings.snapshot_lock_timeout_ms,
+        snapshot=SnapshotOptions(
+            settings.snapshot_mode,
+            settings.snapshot_max_threads,
+            settings.snapshot_lock_timeout_ms,
+            frozenset(settings.snapshot_include_collection_list),
+            settings.snapshot_select_statement_overrides,
+        ),
         chunk_rows=settings.incremental_snapshot_chunk_size,
         cluster=cluster,
         topics=Topics(

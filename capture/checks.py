@@ -52,7 +52,8 @@ def repaired(position: Position | None, system: System, slot: str, settings: str
     """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
     generation = 1 if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
-    return fresh._replace(snapshot=SnapshotState("repair", "running"))
+    workers = 0 if position is None or position.snapshot is None else position.snapshot.workers
+    return fresh._replace(snapshot=SnapshotState("repair", "running", (), workers))
 
 
 def check_timeline(position: Position, system: System, history: str) -> None:

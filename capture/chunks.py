@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+import psycopg2
 from psycopg2 import sql
 
 from capture.catalogue import Published
 from capture.copying import Chunk
 from capture.replication import database_errors
+from schemas.errors import SettingsError
 
 CHUNK_BYTES: Final = 16_000_000
 _LEAVES: Final = """
@@ -48,8 +50,10 @@ def plan_table(
 ) -> TablePlan:
     """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table."""
     if statement is not None:
-        return TablePlan((Chunk(number, _copy(reader, sql.SQL("SELECT {} FROM ({}) chosen").format(
-            _columns(published), sql.SQL(statement)))),), None)  # fmt: skip
+        chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
+        _check_columns(reader, published, chosen)
+        query = sql.SQL("SELECT {} FROM {}").format(_columns(published), chosen)
+        return TablePlan((Chunk(number, _copy(reader, query)),), None)
     leaves = _leaves(reader, published)
     guesses = [leaf.rows for leaf in leaves]
     rows = None if not guesses or min(guesses) < 0 else sum(guesses)
@@ -63,6 +67,24 @@ def plan_table(
         for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
     ]
     return TablePlan(tuple(chunks), rows)
+
+
+def _check_columns(reader: Any, published: Published, chosen: sql.Composable) -> None:
+    """SettingsError when a SELECT of the settings does not yield the table's columns."""
+    table = published.relation.table
+    where = f"snapshot_select_statement_overrides of {table}"
+    with reader.cursor() as cursor:
+        try:
+            cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(chosen))
+        except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
+            raise SettingsError(
+                f"{where}: {str(error).splitlines()[0]}", "write one SELECT that runs in psql"
+            ) from None
+        found = {column.name: column.type_code for column in cursor.description}
+    wrong = [column.name for column in published.relation.columns if found.get(column.name) != column.type_oid]
+    if wrong:
+        hint = f"select them by these names and with the types of {table}, most simply by SELECT *"
+        raise SettingsError(f"{where} does not yield {', '.join(wrong)} as the table has them", hint)
 
 
 def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:

@@ -13,11 +13,12 @@ import structlog
 from tenacity import wait_exponential_jitter
 
 from capture import catalogue
-from capture.checks import REPAIR, check_position, check_timeline
+from capture.checks import REPAIR, check_position, check_timeline, repaired
 from capture.incremental import Incremental
 from capture.metrics import Metrics
+from capture.modes import SnapshotOptions, next_step, unfinished
 from capture.own_records import OwnRecords
-from capture.position import Position, SnapshotState, parse_position
+from capture.position import Position, parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
 from capture.replication import (
     Leadership,
@@ -29,16 +30,14 @@ from capture.replication import (
     drop_slot,
     slot_state,
 )
-from capture.snapshot import Committed, Extent, Source, StoppedError, take_snapshot
-from capture.stream import Beats, Options, Stream, first_position, keepalive_seconds
+from capture.snapshot import Committed, Source, StoppedError, begin_without_data, take_snapshot
+from capture.stream import Beats, Options, Stream, keepalive_seconds
 from capture.tables import Tables
 from capture.watermark import ChunkReader
 from capture.writer import Limits, Writer
-from schemas.change import Stamp
 from schemas.codec import SourceOrigin
 from schemas.envelope import Schema, topic_name
 from schemas.errors import SettingsError, UnavailableError
-from schemas.records import COMPLETED
 from schemas.registry import Registry
 from schemas.relation import Relation, TableFacts
 from schemas.type_modes import Modes
@@ -46,6 +45,7 @@ from schemas.type_modes import Modes
 log = structlog.get_logger("capture")
 
 _STANDBY_PAUSE = 1.0
+_AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
 
 
@@ -60,9 +60,7 @@ class Plan(NamedTuple):
     as_text: frozenset[str]
     modes: Modes
     tombstones: bool
-    snapshot_mode: str
-    snapshot_threads: int
-    lock_timeout_ms: int
+    snapshot: SnapshotOptions
     chunk_rows: int
     cluster: Cluster
     topics: Topics
@@ -85,6 +83,8 @@ class Capture:
         self._sleep = sleep
         self._beats = Beats(uuid.uuid4().hex[:12])
         self._started = False
+        self._taken = False  # whether this process has taken a snapshot
+        self._ended = False
         self._stream_now: Stream | None = None
 
     def reread(self, plan: Plan) -> None:
@@ -102,7 +102,7 @@ class Capture:
         backoff = wait_exponential_jitter(initial=0.5, max=30)
         attempt = 0
         first_try = time.monotonic()
-        while not self._stopping():
+        while not self._stopping() and not self._ended:
             began = time.monotonic()
             try:
                 self._once()
@@ -118,7 +118,7 @@ class Capture:
                 return
             gc.collect()  # ends the threads of a producer that is of no use any more
             attempt = 1 if time.monotonic() - began > 60 else attempt + 1
-            if not self._stopping():
+            if not self._stopping() and not self._ended:
                 self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
 
     def _stops(self) -> bool:
@@ -189,33 +189,54 @@ class Capture:
             own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership)
-            if position is None or _unfinished(position):
-                position = position or self._beginning(system, slot)
-                position = position._replace(settings=plan.settings_hash)
-                position = self._first(
-                    leadership, replication, published, tables, own, origin, position, committed, system
-                )
-            else:
-                check_position(position, system, slot, plan.options.slot, plan.settings_hash)
-                if system.timeline != position.timeline:
-                    check_timeline(position, system, replication.history(system.timeline))
-                position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
+            problem = self._problem(position, system, slot, replication)
+            step = next_step(plan.snapshot.mode, position, problem, self._taken)
+            if step == "snapshot":
+                beginning = self._beginning(position, system, problem)
+                position = self._first(leadership, replication, published, tables, own, origin, beginning, committed)
+                self._taken = True
+            self._ended = step == "end" or plan.snapshot.mode == "initial_only"
+            if self._ended or position is None:
+                log.info("the snapshot is complete: ending", slot=plan.options.slot, next=_AFTER_INITIAL_ONLY)
+                return
+            position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
             committed.write((), position._replace(stopped_lsn=None))
             self._stream(leadership, replication, producer, tables, own, origin, position._replace(stopped_lsn=None))
         finally:
             replication.close()
         self._note_stop(leadership, committed)
 
-    def _beginning(self, system: System, slot: Slot | None) -> Position:
-        """Neither position nor slot: the first start. A slot alone is somebody else's, or its position is lost."""
+    def _problem(
+        self, position: Position | None, system: System, slot: Slot | None, replication: Replication
+    ) -> SettingsError | None:
+        """Why the position cannot be streamed from; raised when there is a slot without one."""
         plan = self._plan
-        if slot is not None:
+        if position is None:
+            if slot is None:
+                return None
             raise SettingsError(
                 f"slot {plan.options.slot} exists, but topic {plan.topics.position} has no position of {plan.name}: "
                 "it belongs to another reader, or the topic was lost and changes may be missing",
                 "set another slot_name; or, if the slot is ours: " + REPAIR,
             )
-        return first_position(1, system.identifier, system.timeline, plan.options.slot, system.lsn, plan.settings_hash)
+        history = "" if system.timeline == position.timeline else replication.history(system.timeline)
+        try:
+            check_position(position, system, slot, plan.options.slot, plan.settings_hash)
+            if history:
+                check_timeline(position, system, history)
+        except SettingsError as error:
+            return error
+        return None
+
+    def _beginning(self, position: Position | None, system: System, problem: SettingsError | None) -> Position:
+        """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""
+        name, settings = self._plan.options.slot, self._plan.settings_hash
+        if position is not None and unfinished(position):
+            fresh = position._replace(settings=settings, system_identifier=system.identifier, stopped_lsn=None)
+            return fresh._replace(timeline=system.timeline)
+        if problem is not None:
+            log.warning("a new snapshot is needed", reason=problem.message, mode=self._plan.snapshot.mode)
+        return repaired(position, system, name, settings)
 
     def _first(
         self,
@@ -227,28 +248,16 @@ class Capture:
         origin: SourceOrigin,
         position: Position,
         committed: Committed,
-        system: System,
     ) -> Position:
         """The snapshot, or with `no_data` the slot alone."""
         plan = self._plan
         self._metrics.state = "snapshot"
         self._started = True
-        position = position._replace(system_identifier=system.identifier, timeline=system.timeline, stopped_lsn=None)
-        if plan.snapshot_mode == "no_data":
-            committed.write((), position._replace(snapshot=SnapshotState("no_data", "running")))
-            log.info("making the slot without a snapshot", slot=plan.options.slot)
+        if plan.snapshot.mode == "no_data":
             drop_slot(leadership.connection, plan.options.slot)
-            point = replication.create_slot(plan.options.slot, self._stops)
-            lsn = point.consistent_point
-            position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
-            # Readers wait for a first copy: they are told that this one is complete, of no table.
-            stamp = Stamp(position.generation, lsn, 0)
-            done = own.snapshot(COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
-            committed.write([done], position)
-            return position
-        source = Source(plan.server, replication, plan.options.slot, plan.lock_timeout_ms)
-        extent = Extent(plan.name, plan.cluster, plan.snapshot_threads, {})
-        return take_snapshot(source, extent, published, tables, own, origin, position, committed, self._stops)
+            return begin_without_data(replication, plan.options.slot, own, position, committed, self._stops)
+        source = Source(plan.server, replication, plan.options.slot, plan.cluster, plan.name)
+        return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, self._stops)
 
     def _tables(self, leadership: Leadership) -> Tables:
         plan = self._plan
@@ -327,10 +336,6 @@ class _Attempt(NamedTuple):
     """What tenacity's wait functions look at."""
 
     attempt_number: int
-
-
-def _unfinished(position: Position) -> bool:
-    return position.snapshot is not None and position.snapshot.state == "running"
 
 
 def _left(leadership: Leadership, name: str) -> Slot | None:

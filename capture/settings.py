@@ -46,7 +46,13 @@ class Settings(BaseModel):
     publication_name: str = "ordertap"
     table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
 
-    snapshot_mode: Literal["initial", "no_data"] = "initial"
+    snapshot_mode: Literal["initial", "initial_only", "no_data", "when_needed", "always"] = Field(
+        "initial", description="when a start copies the tables, and what it does then"
+    )
+    snapshot_include_collection_list: tuple[str, ...] = Field((), description="schema.table; empty: all captured ones")
+    snapshot_select_statement_overrides: dict[str, str] = Field(
+        default_factory=dict, description="schema.table: a SELECT that the snapshot reads in place of the whole table"
+    )
     snapshot_max_threads: int = Field(
         default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
     )
@@ -93,7 +99,7 @@ class Settings(BaseModel):
             return options
         return {name: _text(value) for name, value in options.items()}
 
-    @field_validator("table_include_list")
+    @field_validator("table_include_list", "snapshot_include_collection_list")
     @classmethod
     def _qualified(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
         for table in tables:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import psycopg2.errors
@@ -18,6 +18,7 @@ from psycopg2 import sql
 from capture.catalogue import Published
 from capture.chunks import TablePlan, plan_table
 from capture.copying import NO_TIME_LIMITS, Blueprint, Copied
+from capture.modes import SnapshotOptions
 from capture.own_records import OwnRecords
 from capture.position import Position, SnapshotState
 from capture.producer import Cluster, Record, TransactionalProducer
@@ -28,7 +29,7 @@ from capture.workers import OwnProcess, Setup, Workers, fence, worker_ids
 from schemas import records
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin
-from schemas.errors import OrdertapError, UnavailableError
+from schemas.errors import OrdertapError, SettingsError, UnavailableError
 
 log = structlog.get_logger("capture")
 
@@ -54,21 +55,13 @@ class Committed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the snapshot reads."""
+    """Where the snapshot reads, and where its processes write: `connector` names their transactional ids."""
 
     server: Server
     replication: Replication
     slot: str
-    lock_timeout_ms: int
-
-
-class Extent(NamedTuple):
-    """How the snapshot reads: processes, and by table (schema.table) a SELECT in place of the whole table."""
-
-    connector: str
     cluster: Cluster
-    threads: int
-    overrides: Mapping[str, str]
+    connector: str
 
 
 class _Part(NamedTuple):
@@ -81,7 +74,7 @@ class _Part(NamedTuple):
 
 def take_snapshot(
     source: Source,
-    extent: Extent,
+    options: SnapshotOptions,
     published: Sequence[Published],
     tables: Tables,
     own: OwnRecords,
@@ -100,13 +93,14 @@ def take_snapshot(
         if stopping():
             raise StoppedError
 
+    published = _chosen(published, options)
     if position.snapshot is not None:
-        fence(extent.cluster, extent.connector, position.snapshot.workers)
-    lock = lock_tables(source.server, published, source.lock_timeout_ms)
+        fence(source.cluster, source.connector, position.snapshot.workers)
+    lock = lock_tables(source.server, published, options.lock_timeout_ms)
     reader = source.server.connect()
     try:
-        parts = _parts(reader, published, tables, extent)
-        setups = _setups(source.server, extent, committed.timeout, sum(len(part.plan.chunks) for part in parts))
+        parts = _parts(reader, published, tables, options)
+        setups = _setups(source, options.threads, committed.timeout, sum(len(part.plan.chunks) for part in parts))
         state = SnapshotState(str(uuid.uuid4()), "running", (), len(setups))
         committed.write((), position._replace(snapshot=state))
         try:
@@ -123,7 +117,7 @@ def take_snapshot(
                 blueprints = [part.blueprint for part in parts]
                 run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
         except BaseException:  # readers would wait for what the workers left open
-            fence(extent.cluster, extent.connector, len(setups))
+            fence(source.cluster, source.connector, len(setups))
             raise
         return run.complete()
     finally:
@@ -131,25 +125,55 @@ def take_snapshot(
         lock.close()
 
 
-def _parts(reader: Any, published: Sequence[Published], tables: Tables, extent: Extent) -> list[_Part]:
+def begin_without_data(
+    replication: Replication,
+    slot: str,
+    own: OwnRecords,
+    position: Position,
+    committed: Committed,
+    stopping: Callable[[], bool],
+) -> Position:
+    """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
+    committed.write((), position._replace(snapshot=SnapshotState("no_data", "running")))
+    log.info("making the slot without a snapshot", slot=slot)
+    lsn = replication.create_slot(slot, stopping).consistent_point
+    position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
+    # Readers wait for a first copy: they are told that this one is complete, of no table.
+    stamp = Stamp(position.generation, lsn, 0)
+    done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
+    committed.write([done], position)
+    return position
+
+
+def _parts(reader: Any, published: Sequence[Published], tables: Tables, options: SnapshotOptions) -> list[_Part]:
     parts: list[_Part] = []
     for one in published:
         table = tables.relation(one.relation)
         if table is not None:
             encoder = table.encoder
             blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids)
-            plan = plan_table(reader, len(parts), one, extent.overrides.get(table.name))
+            plan = plan_table(reader, len(parts), one, options.overrides.get(table.name))
             parts.append(_Part(table.name, blueprint, plan))
     return parts
 
 
-def _setups(server: Server, extent: Extent, timeout: float, chunks: int) -> list[Setup]:
+def _chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
+    """The tables that are read; SettingsError when one that the settings name is not captured."""
+    missing = sorted((options.included | options.overrides.keys()) - {table.relation.table for table in published})
+    if missing:
+        raise SettingsError(
+            f"{', '.join(missing)} is in snapshot_include_collection_list or snapshot_select_statement_overrides, "
+            "but is not captured",
+            "take it out there, or add it to the publication and to table_include_list",
+        )
+    return [table for table in published if not options.included or table.relation.table in options.included]
+
+
+def _setups(source: Source, threads: int, timeout: float, chunks: int) -> list[Setup]:
     """One for each process that copies: no more than there are chunks."""
-    count = max(1, min(extent.threads, chunks))
-    cluster = extent.cluster
-    return [
-        Setup(server, cluster.servers, cluster.options, name, timeout) for name in worker_ids(extent.connector, count)
-    ]
+    cluster = source.cluster
+    names = worker_ids(source.connector, max(1, min(threads, chunks)))
+    return [Setup(source.server, cluster.servers, cluster.options, name, timeout) for name in names]
 
 
 class _Run:

@@ -97,7 +97,10 @@ def shop_tables(dsn: str, tables: Iterable[str]) -> dict[str, list[Row]]:
         with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             found = {}
             for table in tables:
-                cursor.execute("SELECT * FROM " + ".".join(f'"{part}"' for part in table.split(".")))
+                name = ".".join(f'"{part}"' for part in table.split("."))
+                cursor.execute("SELECT relkind = 'p' AS parted FROM pg_class WHERE oid = %s::regclass", [name])
+                only = "" if (row := cursor.fetchone()) and row["parted"] else "ONLY "  # heirs are tables of their own
+                cursor.execute(f"SELECT * FROM {only}{name}")
                 found[table] = [dict(row) for row in cursor.fetchall()]
             return found
     finally:
