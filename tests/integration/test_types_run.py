@@ -1,0 +1,80 @@
+"""Every type through `capture run`: from the shop into Kafka, by snapshot and by stream, read as the sink does."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+import yaml
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from schemas.change import Change
+from schemas.envelope import field_names
+from schemas.reader import RecordReader
+from schemas.registry import open_registry
+from schemas.type_table import SESSION_SETTINGS
+from tests.fix_capture import Shop
+from tests.integration.test_types import ROWS, differing, fill
+from tests.integration.type_values import TYPES, array_types
+
+
+def changes(shop: Shop, table: str) -> list[Change]:
+    """The committed changes of a table, up to the ends of its partitions."""
+    consumer = Consumer(
+        {"bootstrap.servers": shop.bootstrap_servers, "group.id": shop.prefix, "enable.partition.eof": True}
+    )
+    topic = f"{shop.prefix}.{table}"
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+    reader, found, ended = RecordReader(open_registry(shop.registry)), [], 0
+    while ended < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None
+        if message.error():
+            ended += 1
+            continue
+        place = (str(message.topic()), message.partition() or 0, message.offset() or 0)
+        change = reader.read(*place, message.key(), message.value(), message.headers())  # type: ignore[arg-type]
+        assert isinstance(change, Change)
+        found.append(change)
+    consumer.close()
+    return found
+
+
+STRINGS = {
+    "decimal_handling_mode": "string",
+    "time_precision_mode": "isostring",
+    "binary_handling_mode": "base64",
+    "interval_handling_mode": "string",
+}
+TEXT_TYPES = {"pair", "nested", "pair[]", "nested[]", "tags[]", "vector(3)", "vector(3)[]"}
+
+
+@pytest.mark.parametrize(("server", "modes"), [(16, {}), (18, STRINGS)], indirect=["server"])
+def test_capture_run_carries_every_value_of_every_type(shop: Shop, modes: dict[str, str]) -> None:
+    types = TYPES | array_types()
+    settings = yaml.safe_load(shop.config.read_text("utf-8"))
+    settings["capture"] |= modes
+    shop.config.write_text(yaml.safe_dump(settings), "utf-8")
+    options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+    connection = psycopg2.connect(shop.dsn, options=options)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        here = fill(cursor, types)
+        cursor.execute("SELECT pg_drop_replication_slot('types')")
+        cursor.execute("ALTER PUBLICATION tap ADD TABLE t")
+        shop.capture.start()
+        shop.drain()
+        cursor.execute("CREATE TEMP TABLE again AS SELECT * FROM t; UPDATE again SET id = id + 1000")
+        cursor.execute("INSERT INTO t SELECT * FROM again")
+        shop.drain()
+        assert shop.capture.stop() == 0
+        read = changes(shop, "public.t")
+        assert sorted(change.op for change in read) == ["c"] * ROWS + ["r"] * ROWS
+        fields = dict(zip(here, field_names("t", here), strict=True))
+        rows = [(change.op, dict(change.after or {})) for change in read]
+        found = {name: differing(cursor, name, field, read[0].columns[field], rows) for name, field in fields.items()}
+    connection.close()
+    assert {name: changed[:3] for name, changed in found.items() if changed} == {}
+    assert read[0].columns["bytea"] == "bytea"
+    assert read[0].columns[fields["timestamp(3)"]] == ("timestamp" if modes else "timestamp(3)")
+    assert shop.capture.tail(200).count("type travels as text") == len(TEXT_TYPES & set(here))
