@@ -134,6 +134,9 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
         gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
         other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
         yield found(ok, said, gone if slot.wal_status == "lost" else other)
+        if slot.wal_status == "unreserved":
+            soon = "start capture now, or ALTER SYSTEM SET max_slot_wal_keep_size higher; SELECT pg_reload_conf();"
+            yield Finding("warn", f"slot {name} is about to be given up by the server", soon)
         return
     used, most = _one(
         connection, "SELECT count(*), current_setting('max_replication_slots')::int FROM pg_replication_slots"

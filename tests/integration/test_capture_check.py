@@ -6,10 +6,12 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
+from capture import preflight
 from deploy.embedded import Postgres
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import OpsShop
@@ -227,3 +229,28 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
     assert not [name for name in ready.plan().cluster.partitions() if name.startswith(prefix)]
     again = run("capture", "drop", "--yes", config=ready.config)
     assert "nothing of ours is there" in again.stdout
+
+
+def test_clocks_that_differ(ready: OpsShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "time", SimpleNamespace(time=lambda: time.time() + 100))
+    (found,) = serious(ready)
+    assert found == "the shop's clock is 100 s behind this machine's"
+
+
+def test_a_role_that_may_not_make_the_publication_is_sent_to_the_dba(ready: OpsShop) -> None:
+    ready.sql("DROP PUBLICATION tap")
+    refused = run("capture", "init", config=ready.config)
+    assert refused.returncode == 78
+    assert "let a DBA run what `capture init --dry-run` prints" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_publication_that_init_made_goes_with_drop(ops_shop: OpsShop) -> None:
+    ops_shop.write({"database_user": "postgres"})
+    assert "CREATE PUBLICATION" in run("capture", "init", config=ops_shop.config).stdout
+    ops_shop.sql("ALTER PUBLICATION tap DROP TABLE lines")
+    assert 'ADD TABLE "public"."lines"' in run("capture", "init", config=ops_shop.config).stdout
+    assert serious(ops_shop).keys() == {"role postgres is a superuser: REPLICATION, CONNECT and SELECT are enough"}
+    done = run("capture", "drop", "--yes", config=ops_shop.config)
+    assert "publication tap dropped" in done.stdout, done.stderr
+    assert ops_shop.value("SELECT count(*) FROM pg_publication") == 0
