@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from capture import broker, catalogue
+from capture.demand import Demand
 from capture.pipeline import Plan
-from capture.position import Position, parse_position
+from capture.position import Position, SnapshotState, parse_position
 from capture.replication import APPLICATION, Slot, database_errors, slot_state
 from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
@@ -97,7 +98,8 @@ def _told(plan: Plan, first: Look, second: Look, sessions: list[dict[str, Any]],
         "lag_seconds": 0.0 if lag == 0 and running else _lag_seconds(position),
         "slot": None if slot is None else _slot(plan, slot),
         "rate": None if elapsed <= 0 else _rate(first, second, elapsed),
-        "snapshot": None if snapshot is None else snapshot._asdict(),
+        "snapshot": None if snapshot is None else _snapshot(snapshot, len(second.records)),
+        "on_demand": None if position is None else _on_demand(position.demand),
         "tables": {topic: {"end_offset": end} for topic, end in second.records.items()},
         "problems": problems,
     }
@@ -127,6 +129,22 @@ def _slot(plan: Plan, slot: Slot) -> dict[str, Any]:
     }
 
 
+def _snapshot(snapshot: SnapshotState, tables: int) -> dict[str, Any]:
+    done = tables if snapshot.state == "completed" else len(snapshot.tables_done)
+    return {"id": snapshot.id, "state": snapshot.state, "tables": tables, "tables_done": done}
+
+
+def _on_demand(demand: Demand) -> dict[str, Any] | None:
+    """Without the key that it has come to: that is a row's value."""
+    if not demand.requests:
+        return None
+    waiting = [
+        {"id": one.id, "tables_left": [table[0] for table in one.tables], "rows": dict(one.rows)}
+        for one in demand.requests
+    ]
+    return {"paused": demand.paused, "snapshots": waiting}
+
+
 def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
     records = sum(second.records.values()) - sum(first.records.values())
     log = 0 if first.position is None or second.position is None else second.position.end_lsn - first.position.end_lsn
@@ -154,15 +172,20 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         rate = told["rate"]
         yield f"rate       {rate['records_per_second']} records/s, {size(rate['log_bytes_per_second'])}/s of log"
     if told["snapshot"]:
-        yield "snapshot   " + ", ".join(f"{key} {_plain(value)}" for key, value in told["snapshot"].items())
+        snapshot = told["snapshot"]
+        yield f"snapshot   {snapshot['state']}, {snapshot['tables_done']} of {snapshot['tables']} tables"
+    if told["on_demand"]:
+        for one in told["on_demand"]["snapshots"]:
+            state = "paused" if told["on_demand"]["paused"] else "goes on"
+            yield f"on demand  {one['id']} {state}: {sum(one['rows'].values())} rows, {_list(one['tables_left'])} left"
     for topic, table in told["tables"].items():
         yield f"topic      {topic}: end offset {table['end_offset']}"
     for problem in told["problems"]:
         yield f"problem    {problem}"
 
 
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def size(count: float) -> str:

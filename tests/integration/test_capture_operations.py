@@ -124,6 +124,8 @@ def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
     assert told["slot"]["wal_status"] == "reserved"
     assert sum(table["end_offset"] for table in told["tables"].values()) >= 553
     assert told["problems"] == []
+    assert told["snapshot"]["state"] == "completed"
+    assert told["snapshot"]["tables_done"] == told["snapshot"]["tables"] == 2
     assert running.capture.stop() == 0
     shop.sql("INSERT INTO lines SELECT n, 2, repeat('x', 100) FROM generate_series(1, 2000) n")
     time.sleep(1)
