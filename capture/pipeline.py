@@ -256,7 +256,7 @@ class Capture:
         if plan.snapshot.mode == "no_data":
             drop_slot(leadership.connection, plan.options.slot)
             return begin_without_data(replication, plan.options.slot, own, position, committed, self._stops)
-        source = Source(plan.server, replication, plan.options.slot, plan.cluster, plan.name)
+        source = Source(plan.server, replication, plan.options.slot, plan.publication, plan.cluster, plan.name)
         return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, self._stops)
 
     def _tables(self, leadership: Leadership) -> Tables:

@@ -9,13 +9,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psycopg2.errors
 import structlog
 from psycopg2 import sql
 
-from capture.catalogue import Published
+from capture.catalogue import Published, published_tables
 from capture.chunks import TablePlan, plan_table
 from capture.copying import NO_TIME_LIMITS, Blueprint, Copied
 from capture.modes import SnapshotOptions
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     server: Server
     replication: Replication
     slot: str
+    publication: str
     cluster: Cluster
     connector: str
 
@@ -99,6 +101,7 @@ def take_snapshot(
     lock = lock_tables(source.server, published, options.lock_timeout_ms)
     reader = source.server.connect()
     try:
+        _check_unchanged(reader, source.publication, published)
         parts = _parts(reader, published, tables, options)
         setups = _setups(source, options.threads, committed.timeout, sum(len(part.plan.chunks) for part in parts))
         state = SnapshotState(str(uuid.uuid4()), "running", (), len(setups))
@@ -116,8 +119,9 @@ def take_snapshot(
                 chunks = [chunk for part in parts for chunk in part.plan.chunks]
                 blueprints = [part.blueprint for part in parts]
                 run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
-        except BaseException:  # readers would wait for what the workers left open
-            fence(source.cluster, source.connector, len(setups))
+        except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
+            with suppress(OrdertapError):
+                fence(source.cluster, source.connector, len(setups), timeout=3.0)
             raise
         return run.complete()
     finally:
@@ -167,6 +171,14 @@ def _chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pu
             "take it out there, or add it to the publication and to table_include_list",
         )
     return [table for table in published if not options.included or table.relation.table in options.included]
+
+
+def _check_unchanged(reader: Any, publication: str, published: Sequence[Published]) -> None:
+    """UnavailableError when a table was altered between the look at the catalogue and the lock."""
+    now = {table.relation.table: table for table in published_tables(reader, publication)}
+    for table in published:
+        if now.get(table.relation.table) != table:
+            raise UnavailableError(f"{table.relation.table} was altered just now", "capture begins the snapshot again")
 
 
 def _setups(source: Source, threads: int, timeout: float, chunks: int) -> list[Setup]:

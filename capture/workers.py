@@ -70,10 +70,10 @@ def worker_ids(connector: str, count: int) -> list[str]:
     return [f"ordertap-{connector}-snapshot-{number}" for number in range(1, count + 1)]
 
 
-def fence(cluster: Cluster, connector: str, count: int) -> None:
+def fence(cluster: Cluster, connector: str, count: int, timeout: float = 30.0) -> None:
     """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere."""
     for transactional_id in worker_ids(connector, count):
-        TransactionalProducer(cluster, transactional_id)
+        TransactionalProducer(cluster, transactional_id, timeout)
 
 
 class _Worker:
