@@ -99,7 +99,17 @@ class HttpRegistry:
                     return
                 raise
         if not compatible:
-            raise IncompatibleError(subject, "not compatible with the newest version")
+            raise IncompatibleError(subject, f"not compatible with the newest version under {self._rule(subject)}")
+
+    def _rule(self, subject: str) -> str:
+        """The compatibility rule of a subject, else the registry's."""
+        with self._answering(subject):
+            try:
+                return str(self._client.get_compatibility(subject))
+            except SchemaRegistryError as error:
+                if error.http_status_code != 404:
+                    raise
+            return str(self._client.get_compatibility())
 
     def close(self) -> None:
         """As Registry says."""

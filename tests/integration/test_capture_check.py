@@ -202,6 +202,7 @@ def test_a_schema_that_the_registry_would_refuse(ready: OpsShop, registry_url: s
         client.set_compatibility(subject, "FULL")
     (found,) = serious(ready)
     assert subject in found
+    assert "under FULL" in found
     plan.registry.close()
 
 
