@@ -72,7 +72,8 @@ def numeric(typmod: int, modes: Modes) -> Kind:
     if modes.decimal_handling_mode == "double":
         return Kind("double", encoders.double, zero)
     if modes.decimal_handling_mode == "string":
-        name = f"numeric({precision},{scale})" if scaled else "numeric"
+        ordinary = scaled and 0 <= scale <= precision  # other scales are known to PostgreSQL from 15 on
+        name = f"numeric({precision},{scale})" if ordinary else "numeric"
         return our_string(name, sized, zero, code=STRING_CODE, unavailable=PLACEHOLDER, fit=fit)
     if not scaled:
         return Kind(VARIABLE_SCALE, encoders.variable_scale_decimal, b"0")

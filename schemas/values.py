@@ -52,6 +52,9 @@ _SPECIAL_DECIMALS: Final = {0: "NaN", 1: "Infinity", -1: "-Infinity"}
 _ISO_WIDE: Final = re.compile(r"([+-]\d{4,7}|0000)(-\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d+)?))?Z")
 
 
+_NUMERIC: Final = re.compile(r"numeric(\([0-9]{1,4},[0-9]{1,4}\))?")
+
+
 class ColumnValue(NamedTuple):
     """How a field is read: `convert` from what fastavro gives (None: as it is), `type` for PostgreSQL."""
 
@@ -248,9 +251,12 @@ def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
 
 
 def _our_string(parameters: dict[str, str]) -> ColumnValue:
-    """What a mode wrote as a string: a number, or bytes in an encoding."""
-    encoding = ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
-    return ColumnValue(Decimal if encoding is None else encoding[1], parameters[OUR_TYPE])
+    """What a mode wrote as a string: a number, or bytes in an encoding. Any other type's name, which becomes SQL, is
+    not taken from a schema: text."""
+    name, encoding = parameters[OUR_TYPE], ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
+    if name == "bytea" and encoding is not None:
+        return ColumnValue(encoding[1], name)
+    return ColumnValue(Decimal, name) if _NUMERIC.fullmatch(name) else ColumnValue(None, "text")
 
 
 def _decimal_value(avro: dict[str, Any]) -> ColumnValue:

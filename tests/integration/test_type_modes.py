@@ -22,8 +22,8 @@ EXACT: dict[str, tuple[Modes, dict[str, str]]] = {
     # mode → (modes, type → the type that it is staged as)
     "decimals as strings": (
         Modes(decimal_handling_mode="string"),
-        {"numeric": "numeric", "numeric(12,2)": "numeric(12,2)", "numeric(5,-2)": "numeric(5,-2)",
-         "numeric(3,5)": "numeric(3,5)", "amounts": "numeric(10,2)", "money": "numeric", "numeric[]": "numeric[]"},
+        {"numeric": "numeric", "numeric(12,2)": "numeric(12,2)", "numeric(5,-2)": "numeric",
+         "numeric(3,5)": "numeric", "amounts": "numeric(10,2)", "money": "numeric", "numeric[]": "numeric[]"},
     ),
     "money with four digits": (Modes(money_fraction_digits=4), {"money": "numeric"}),
     "ISO strings": (

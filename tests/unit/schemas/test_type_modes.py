@@ -12,6 +12,7 @@ from schemas.encoders import long_bytes
 from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.type_table import Modes, kind_of
+from schemas.values import column_value
 
 NUMERIC_12_2 = (12 << 16 | 2) + 4
 HSTORE = ColumnFacts(type_name="hstore")
@@ -55,6 +56,23 @@ def test_zoned_types_have_no_other_form() -> None:
         assert kind_of(Column("v", 1184), HSTORE, Modes(time_precision_mode=mode)).avro == named(
             "string", f"{TIME}.ZonedTimestamp"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "staged"),
+    [
+        ("numeric", "", "numeric"),
+        ("numeric(12,2)", "", "numeric(12,2)"),
+        ("bytea", "hex", "bytea"),
+        ("bytea", "rot13", "text"),
+        ("numeric); DROP TABLE x; --", "", "text"),
+        ("numeric(1,2)\n", "", "text"),
+        ("inet", "", "text"),
+    ],
+)
+def test_a_schema_names_only_types_that_we_write(name: str, encoding: str, staged: str) -> None:
+    parameters = {"ordertap.type": name, "ordertap.encoding": encoding}
+    assert column_value({"type": "string", "connect.parameters": parameters}, {}).type == staged
 
 
 PLACEHOLDERS: list[tuple[int, Modes, Any]] = [
