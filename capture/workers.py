@@ -16,7 +16,7 @@ from capture.replication import Server
 from schemas.errors import OrdertapError, UnavailableError
 
 _START_SECONDS: Final = 60.0
-_QUEUE_KILOBYTES: Final = "32768"
+_QUEUE_KILOBYTES: Final = 32_768
 """Of records in a worker that Kafka has not taken yet; librdkafka's default is no bound for memory."""
 
 
@@ -31,7 +31,9 @@ class Setup(NamedTuple):
 
     def cluster(self) -> Cluster:
         """Kafka, with a queue that keeps memory small."""
-        return Cluster(self.bootstrap_servers, {"queue.buffering.max.kbytes": _QUEUE_KILOBYTES, **self.kafka})
+        largest = int(self.kafka.get("message.max.bytes", 0)) // 1024
+        queue = str(max(_QUEUE_KILOBYTES, 2 * largest))  # a record larger than the queue would never fit
+        return Cluster(self.bootstrap_servers, {"queue.buffering.max.kbytes": queue, **self.kafka})
 
     def producer(self) -> TransactionalProducer:
         """The worker's own; making it fences older ones."""
