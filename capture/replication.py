@@ -66,6 +66,8 @@ class Server(NamedTuple):
                     connect_timeout=10,
                     application_name=APPLICATION,
                     keepalives_idle=30,
+                    keepalives_interval=10,
+                    keepalives_count=3,  # a peer that is gone without a word is noticed within a minute
                     options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
                     **more,
                 )
