@@ -252,6 +252,7 @@ def _plan(settings: Settings) -> Plan:
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
+        incompatible_schema=settings.incompatible_schema,
         snapshot=SnapshotOptions(
             settings.snapshot_mode,
             settings.snapshot_max_threads,

@@ -75,6 +75,7 @@ class Metrics:
         self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
         self.state = "starting"
+        self.parked: tuple[str, ...] = ()
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
         LAG_SECONDS.set_function(self.lag_seconds)
 
@@ -154,6 +155,8 @@ class Metrics:
         """Data flows: what is in Kafka has moved lately, be it by a heartbeat; else which side it waits for."""
         if self.state in ("standby", "snapshot"):
             return True, self.state
+        if self.parked:
+            return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
         if not self._moved or self.state != "streaming":
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import structlog
@@ -33,6 +33,7 @@ from capture.replication import (
 from capture.snapshot import Committed, Source, StoppedError, begin_without_data, take_snapshot
 from capture.stream import Beats, Options, Stream, keepalive_seconds
 from capture.tables import Tables
+from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
 from capture.writer import Limits, Writer
 from schemas.codec import SourceOrigin
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
     as_text: frozenset[str]
     modes: Modes
     tombstones: bool
+    incompatible_schema: Policy
     snapshot: SnapshotOptions
     chunk_rows: int
     cluster: Cluster
@@ -188,7 +190,7 @@ class Capture:
             committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
             own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
-            tables = self._tables(leadership)
+            tables = self._tables(leadership, () if position is None else position.parked)
             problem = self._problem(position, system, slot, replication)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
             if step == "snapshot":
@@ -259,13 +261,14 @@ class Capture:
         source = Source(plan.server, replication, plan.options.slot, plan.publication, plan.cluster, plan.name)
         return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, self._stops)
 
-    def _tables(self, leadership: Leadership) -> Tables:
+    def _tables(self, leadership: Leadership, parked: Iterable[str]) -> Tables:
         plan = self._plan
         return plan_tables(
             plan,
             lambda relation: catalogue.table_facts(leadership.connection, relation),
             plan.registry.register,
             plan.topics.partitions,
+            parked,
         )
 
     def _stream(
@@ -327,9 +330,12 @@ def plan_tables(
     facts: Callable[[Relation], TableFacts],
     register: Callable[[str, Schema], int],
     partitions: Callable[[str], int],
+    parked: Iterable[str] = (),
 ) -> Tables:
-    """The tables as the settings want them; see Tables for the three functions."""
-    return Tables(plan.prefix, plan.included, plan.as_text, plan.tombstones, facts, register, partitions, plan.modes)
+    """The tables as the settings want them; see Versions for the three functions."""
+    latest, policy = plan.registry.latest, plan.incompatible_schema
+    versions = Versions(plan.prefix, plan.as_text, facts, register, latest, partitions, policy, plan.modes)
+    return Tables(plan.included, plan.tombstones, versions, parked)
 
 
 class _Attempt(NamedTuple):

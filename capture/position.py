@@ -66,6 +66,7 @@ class Position(NamedTuple):
     heartbeat: Heartbeat | None = None
     stopped_lsn: LSN | None = None
     demand: Demand = Demand()
+    parked: tuple[str, ...] = ()
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
         """The position after a whole source transaction; made for each one, so without the slow _replace."""
@@ -82,6 +83,7 @@ class Position(NamedTuple):
             self.heartbeat,
             None,
             self.demand,
+            self.parked,
         )
 
     def dump(self) -> bytes:
@@ -101,6 +103,7 @@ def parse_position(value: bytes) -> Position:
         partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
         stopped = content.pop("stopped_lsn")
         demand = parse_demand(content.pop("demand", None))
+        parked = tuple(content.pop("parked", ()))
         for name in ("end_lsn", "last_commit_lsn"):
             content[name] = LSN(content[name])
         return Position(
@@ -110,6 +113,7 @@ def parse_position(value: bytes) -> Position:
             heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
             demand=demand,
+            parked=parked,
         )
     except _UNREADABLE:
         raise DataError(

@@ -75,6 +75,9 @@ class Settings(BaseModel):
     kafka: dict[str, SecretStr] = Field(default_factory=dict, description="any librdkafka property")
     schema_registry_url: str
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
+    incompatible_schema: Literal["stop", "version", "park"] = Field(
+        "stop", description="the registry refuses a table's new schema: stop all, go on in topic ….v2, or leave it out"
+    )
     topic_creation_default_partitions: int = Field(1, ge=1)
     topic_creation_default_replication_factor: int = Field(1, ge=1)
     topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")

@@ -22,6 +22,7 @@ from capture.own_records import OwnRecords
 from capture.position import Partial, Position, parse_heartbeat
 from capture.replication import Leadership, Replication, database_errors, slot_state
 from capture.tables import Draft, Table, Tables
+from capture.versions import ParkedError
 from capture.watermark import WATERMARK_PREFIX, parse_mark
 from capture.writer import Limits, Writer
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
@@ -281,8 +282,13 @@ class Stream:
         table = self._tables.get(payload[1:5])
         if table is not None and transaction.ordinal > transaction.skip:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
-            drafts = change(table, payload, transaction.prefix, lsn, stamp)
-            self._take(transaction, table, op, drafts, len(payload))
+            try:
+                drafts = change(table, payload, transaction.prefix, lsn, stamp)
+            except ParkedError as error:
+                self._tables.park(error)
+                self._note_parked()
+            else:
+                self._take(transaction, table, op, drafts, len(payload))
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
         transaction = self._transaction()
@@ -295,6 +301,14 @@ class Stream:
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
         self._patiently(lambda: self._tables.relation(relation))
+        self._note_parked()
+
+    def _note_parked(self) -> None:
+        """With the position goes which tables are not written, so that a start does not write them again."""
+        parked = tuple(sorted(self._tables.parked))
+        if parked != self._position.parked:
+            self._position = self._position._replace(parked=parked)
+        self._metrics.parked = parked
 
     def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
         if message.transactional:
@@ -326,6 +340,9 @@ class Stream:
         signal = parse_signal(message.content, self._options.slot)
         if signal is not None:
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            if signal.type == "execute-snapshot":
+                self._patiently(lambda: self._tables.unpark(signal.tables))
+                self._note_parked()
             self._write(self._incremental.signal(signal, message.lsn))
 
     def _watermark(self, message: pgoutput.LogicalMessage) -> None:

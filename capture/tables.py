@@ -1,8 +1,8 @@
-"""The captured tables: for each relation version a codec with its registered schemas, and the records of a change."""
+"""The captured tables, and the records of a change in one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 import structlog
@@ -10,12 +10,11 @@ import structlog
 from capture import pgoutput
 from capture.metrics import SCHEMA_CHANGES
 from capture.producer import ANY_PARTITION, Fields, Headers
+from capture.versions import Bound, ParkedError, Versions
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
-from schemas.codec import TAILS, Encoder, SourcePrefix, WidenError, compile_codec, fill_unchanged
+from schemas.codec import TAILS, SourcePrefix, WidenError, fill_unchanged
 from schemas.encoders import FAILURES
-from schemas.envelope import Schema, topic_name
-from schemas.relation import Relation, TableFacts
-from schemas.type_table import DEFAULT_MODES, Modes
+from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
 
@@ -39,25 +38,21 @@ class Table:
     def __init__(
         self,
         name: str,
-        topic: str,
-        partitions: int,
-        encoder: Encoder,
+        bound: Bound,
         tombstones: bool,
-        widen: Callable[[str], Encoder],
+        widen: Callable[[str], Bound],
         events: dict[str, int],
     ) -> None:
         self.name = name
-        self.topic = topic
-        self.partitions = partitions
         self.events = events  # changes by operation, for the metrics
         self._tombstones = tombstones
         self._widen = widen
-        self._use(encoder)
+        self._use(bound)
 
-    def _use(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.record = encoder.record
-        self.partition = ANY_PARTITION if encoder.has_key else KEYLESS_PARTITION
+    def _use(self, bound: Bound) -> None:
+        self.topic, self.partitions, self.encoder = bound
+        self.record = self.encoder.record
+        self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
 
     def _widened(self, change: Callable[[], Made]) -> Made:
         """The change, if need be again with an encoder that takes a NULL where the catalogue rules it out."""
@@ -149,56 +144,61 @@ class Tables:
     """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
 
     def __init__(
-        self,
-        prefix: str,
-        included: frozenset[str],
-        as_text: frozenset[str],
-        tombstones: bool,
-        facts: Callable[[Relation], TableFacts],
-        register: Callable[[str, Schema], int],
-        partitions: Callable[[str], int],
-        modes: Modes = DEFAULT_MODES,
+        self, included: frozenset[str], tombstones: bool, versions: Versions, parked: Iterable[str] = ()
     ) -> None:
-        """`facts` asks the catalogue, `register` the registry (subject, schema), `partitions` makes a new topic."""
-        self._prefix = prefix
+        """`parked` are the tables whose changes are not written."""
         self._included = included
-        self._as_text = as_text
         self._tombstones = tombstones
-        self._facts = facts
-        self._register = register
-        self._partitions = partitions
-        self._modes = modes
-        self._told: set[tuple[str, str, str]] = set()
+        self._versions = versions
+        self.parked = frozenset(parked)
         self._tables: dict[bytes, Table | None] = {}
-        self._versions: dict[str, Relation] = {}
-        self._nullable: dict[str, frozenset[str]] = {}
+        self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
         self.get = self._tables.get
-        """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured."""
+        """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
 
     def relation(self, relation: Relation) -> Table | None:
-        """Takes note of a relation version; None for a table that is not captured."""
-        table = self.compile(relation) if not self._included or relation.table in self._included else None
-        if table is not None and self._versions.setdefault(relation.table, relation) != relation:
-            self._versions[relation.table] = relation
-            SCHEMA_CHANGES.labels(relation.table).inc()
+        """Takes note of a relation version; None for a table that is not captured, or is parked."""
+        table = None
+        if not self._included or relation.table in self._included:
+            if self._relations.get(relation.table, relation) != relation:
+                SCHEMA_CHANGES.labels(relation.table).inc()
+            self._relations[relation.table] = relation
+            table = None if relation.table in self.parked else self._tried(relation)
         self._tables[relation.oid.to_bytes(4, "big")] = table
         return table
 
-    def compile(self, relation: Relation) -> Table:
-        """A relation version by itself, for rows that are not the stream's."""
-        topic = topic_name(self._prefix, relation.table)
-        encoder = self._encoder(topic, relation)
-        partitions = self._partitions(topic)
+    def _tried(self, relation: Relation) -> Table | None:
+        try:
+            return self.compile(relation)
+        except ParkedError as error:
+            self.park(error)
+            return None
 
-        def widen(column: str) -> Encoder:
-            """The catalogue is ahead of the stream: this row has a NULL where it says NOT NULL."""
-            self._nullable[relation.table] = self._nullable.get(relation.table, frozenset()) | {column}
-            log.info("column is nullable in the stream", table=relation.table, column=column)
-            return self._encoder(topic, relation)
+    def compile(self, relation: Relation) -> Table:
+        """A relation version by itself, for rows that are not the stream's; ParkedError."""
+
+        def widen(column: str) -> Bound:
+            return self._versions.widen(relation, column)
 
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
-        return Table(relation.table, topic, partitions, encoder, self._tombstones, widen, events)
+        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events)
+
+    def park(self, error: ParkedError) -> None:
+        """From here on the table's changes are not written."""
+        log.error("table is parked", table=error.table, reason=error.message, next=error.hint)
+        self.parked |= {error.table}
+        relation = self._relations.get(error.table)
+        if relation is not None:
+            self._tables[relation.oid.to_bytes(4, "big")] = None
+
+    def unpark(self, names: Iterable[str]) -> None:
+        """From here on the tables' changes are written again, if the registry takes their schemas now."""
+        for name in self.parked.intersection(names):
+            log.info("table is written again", table=name)
+            self.parked -= {name}
+            if name in self._relations:
+                self.relation(self._relations[name])
 
     def take_events(self) -> Iterator[tuple[str, str, int]]:
         """(table, operation, changes) since the last call."""
@@ -207,18 +207,3 @@ class Tables:
                 if count:
                     events[op] = 0
                     yield table, op, count
-
-    def _encoder(self, topic: str, relation: Relation) -> Encoder:
-        columns = frozenset(
-            name.rpartition(".")[2] for name in self._as_text if name.rpartition(".")[0] == relation.table
-        )
-        nullable = self._nullable.get(relation.table, frozenset())
-        codec = compile_codec(
-            topic, relation, self._facts(relation), nullable=nullable, text=columns, modes=self._modes
-        )
-        for column, type_name in codec.unknown_types:
-            if (relation.table, column, type_name) not in self._told:
-                self._told.add((relation.table, column, type_name))
-                log.warning("type travels as text", table=relation.table, column=column, type=type_name)
-        key_id = None if codec.key_schema is None else self._register(f"{topic}-key", codec.key_schema)
-        return codec.bind(key_id, self._register(f"{topic}-value", codec.value_schema))

@@ -14,8 +14,9 @@ import pytest
 
 from capture.producer import Cluster
 from deploy.embedded import Kafka, Postgres
-from tests.programs import Program, write_settings
+from tests.programs import Program, run, write_settings
 from tests.proof.records import Record, read_topics
+from tests.proof.rules import Finding
 from tests.proof.verdict import judge
 from tests.proof.wal import Witness
 
@@ -89,6 +90,16 @@ class Shop:
     def records(self) -> list[Record]:
         """All committed records."""
         return read_topics(self.bootstrap_servers, self.registry, self.prefix)
+
+    def signal(self, *words: str) -> str:
+        """`capture signal …`; its output."""
+        done = run("capture", "signal", *words, config=self.config)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def findings(self) -> list[Finding]:
+        """What the proof has to say of the topics."""
+        return list(judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, TABLES).findings)
 
     def prove(self) -> None:
         """Everything exactly once and in order, and Kafka's content is the shop's."""

@@ -12,6 +12,7 @@ from capture import pgoutput
 from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from capture.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
 from capture.tables import Table, Tables
+from capture.versions import Versions
 from schemas import wire
 from schemas.change import (
     STAMP_HEADER,
@@ -100,7 +101,8 @@ def _streamed(corpus: Corpus) -> Iterator[Target]:
 
 
 def _table(corpus: Corpus) -> Table:
-    tables = Tables("shop", frozenset(), frozenset(), True, lambda _: corpus.facts, lambda *_: 1, lambda _: 3)
+    versions = Versions("shop", frozenset(), lambda _: corpus.facts, lambda *_: 1, lambda _: None, lambda _: 3)
+    tables = Tables(frozenset(), True, versions)
     table = tables.relation(corpus.relation)
     assert table is not None
     return table

@@ -27,13 +27,6 @@ def small_chunks(shop: Shop) -> Shop:
     return shop
 
 
-def signal(shop: Shop, *words: str) -> str:
-    """`capture signal …`; its output."""
-    done = run("capture", "signal", *words, config=shop.config)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def steps(shop: Shop) -> list[str]:
     """The notices of snapshots on demand, by the step that they tell."""
     records = [r for r in shop.records() if r.topic == f"{shop.prefix}.notification" and r.value is not None]
@@ -91,7 +84,7 @@ def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: 
     shop.drain()
     shop.sql("ALTER PUBLICATION tap ADD TABLE orders")
     with busy(shop):
-        signal(shop, "snapshot", "public.orders")
+        shop.signal("snapshot", "public.orders")
         shop.until(lambda: finished(shop))
     shop.drain()
     assert steps(shop) == ["STARTED", "TABLE_SCAN_COMPLETED", "COMPLETED"]
@@ -109,7 +102,7 @@ def test_kill_9_between_chunks_goes_on_where_it_was(small_chunks: Shop) -> None:
     shop.sql(f"INSERT INTO orders SELECT n, '', n FROM generate_series(301, {ROWS}) n")
     shop.capture.start()
     shop.drain()
-    signal(shop, "snapshot", "public.orders", "public.lines")
+    shop.signal("snapshot", "public.orders", "public.lines")
     with busy(shop):
         for number in range(1, 4):
             shop.until(lambda number=number: rows_written(shop) > 200 * number)  # type: ignore[misc]
@@ -127,16 +120,16 @@ def test_pause_resume_and_stop(small_chunks: Shop) -> None:
     shop = small_chunks
     shop.capture.start()
     shop.drain()
-    signal(shop, "pause")
-    signal(shop, "snapshot", "public.lines")
+    shop.signal("pause")
+    shop.signal("snapshot", "public.lines")
     shop.drain()
     assert shop.position()["demand"]["paused"]
     assert steps(shop) == ["STARTED"]
-    signal(shop, "resume")
+    shop.signal("resume")
     shop.until(lambda: finished(shop))
-    signal(shop, "pause")
-    signal(shop, "snapshot", "public.orders")
-    signal(shop, "stop")
+    shop.signal("pause")
+    shop.signal("snapshot", "public.orders")
+    shop.signal("stop")
     shop.until(lambda: finished(shop) and not shop.position()["demand"]["paused"])
     assert steps(shop)[-1] == "ABORTED"
     assert shop.position()["demand"]["requests"] == []
@@ -147,7 +140,7 @@ def test_pause_resume_and_stop(small_chunks: Shop) -> None:
 def test_a_condition_reads_a_part_and_names_no_table_as_whole(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
-    signal(shop, "snapshot", "public.orders", "--where", "id <= 7")
+    shop.signal("snapshot", "public.orders", "--where", "id <= 7")
     shop.until(lambda: finished(shop))
     assert read_again(shop, "public.orders") == [f'{{"id": {n}}}' for n in range(1, 8)]
     done = [r.value for r in shop.records() if r.topic.endswith(".notification") and r.value is not None][-1]
@@ -198,7 +191,7 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             )
             cursor.execute("SELECT note FROM orders WHERE id = 5")
             assert cursor.fetchone() != ("seen early",), "the test's premise: it is not visible yet"
-            signal(shop, "snapshot", "public.orders")
+            shop.signal("snapshot", "public.orders")
             shop.until(lambda: "chunk is read again" in shop.capture.tail())
         finally:
             cursor.execute("ALTER SYSTEM RESET synchronous_standby_names")

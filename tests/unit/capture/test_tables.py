@@ -2,12 +2,16 @@
 
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from capture.tables import Draft, Table, Tables
+from capture.versions import ParkedError, Policy, Versions, clash
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError
+from schemas.registry import IncompatibleError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
 KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))
@@ -34,7 +38,8 @@ def tables(registered: Registered) -> Tables:
     def facts(relation: Relation) -> TableFacts:
         return FACTS if relation.oid == KEYED.oid else TableFacts((), {})
 
-    return Tables("shop", frozenset(), frozenset(), True, facts, registered.register, lambda _topic: 3)
+    versions = Versions("shop", frozenset(), facts, registered.register, lambda _subject: None, lambda _topic: 3)
+    return Tables(frozenset(), True, versions)
 
 
 def table(tables: Tables, relation: Relation) -> Table:
@@ -87,9 +92,69 @@ def test_a_null_that_the_catalogue_rules_out_widens_and_registers_again(tables: 
 
 
 def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
-    some = Tables(
-        "shop", frozenset({"public.log"}), frozenset(), True, lambda _: FACTS, registered.register, lambda _: 1
-    )
+    versions = Versions("shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    some = Tables(frozenset({"public.log"}), True, versions)
     assert some.relation(KEYED) is None
     assert some.relation(replace(KEYED, oid=9)) is None
     assert not registered
+
+
+RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
+
+
+def evolving(policy: Policy, refused: set[str]) -> Tables:
+    """Tables whose registry refuses the second schema of these subjects."""
+    schemas: dict[str, Any] = {}
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        if subject in refused and schemas.get(subject, schema) != schema:
+            raise IncompatibleError(subject, "INCOMPATIBLE")
+        schemas[subject] = schema
+        return len(schemas)
+
+    versions = Versions("shop", frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
+    made = Tables(frozenset(), True, versions)
+    made.relation(KEYED)
+    return made
+
+
+def test_stop_names_the_column_that_clashes() -> None:
+    with pytest.raises(SettingsError, match=r"public\.orders.*column note was string, is int") as refused:
+        evolving("stop", {"shop.public.orders-value"}).relation(RETYPED)
+    assert "incompatible_schema" in refused.value.hint
+
+
+def test_version_goes_on_in_the_first_topic_that_takes_the_schema() -> None:
+    goes_on = evolving("version", {"shop.public.orders-value"})
+    assert table(goes_on, RETYPED).topic == "shop.public.orders.v2"
+    assert table(goes_on, KEYED).topic == "shop.public.orders", "an older version of the log goes where it went"
+
+
+def test_park_leaves_the_table_out_until_it_is_brought_back() -> None:
+    refused = {"shop.public.orders-value"}
+    parked = evolving("park", refused)
+    assert parked.relation(RETYPED) is None
+    assert parked.parked == {"public.orders"}
+    assert parked.relation(KEYED) is None, "it stays parked whatever comes"
+    parked.unpark(["public.orders"])
+    assert not parked.parked
+    parked.relation(RETYPED)
+    refused.clear()
+    parked.unpark(["public.other", "public.orders"])
+    assert parked.get(RETYPED.oid.to_bytes(4, "big")) is not None
+
+
+def test_a_row_that_cannot_be_widened_parks_its_table() -> None:
+    parked = evolving("park", {"shop.public.orders-value"})
+    orders = parked.get(KEYED.oid.to_bytes(4, "big"))
+    assert orders is not None
+    with pytest.raises(ParkedError):
+        insert(orders, b"1", None)
+
+
+def test_differences_are_told_for_people() -> None:
+    old = {"fields": [{"name": "a", "type": "int"}, {"name": "b", "type": ["null", "string"], "default": None}]}
+    new = {"fields": [{"name": "a", "type": ["null", "long"]}, {"name": "c", "type": "int"}]}
+    assert clash(old, new) == [
+        "column b is gone", "column c is new and has no default", "column a was int, is long or null",
+    ]  # fmt: skip

@@ -1,0 +1,149 @@
+"""From a relation version to an encoder with registered schemas; what to do when the registry refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+import structlog
+
+from schemas.codec import Codec, Encoder, compile_codec
+from schemas.envelope import Schema, topic_name
+from schemas.errors import SettingsError
+from schemas.registry import IncompatibleError
+from schemas.relation import Relation, TableFacts
+from schemas.type_table import DEFAULT_MODES, Modes
+
+log = structlog.get_logger("capture")
+
+Policy = Literal["stop", "version", "park"]
+_MOST_VERSIONS: Final = 100
+
+
+class Bound(NamedTuple):
+    """Where a table's records go, and how they are written."""
+
+    topic: str
+    partitions: int
+    encoder: Encoder
+
+
+class ParkedError(SettingsError):
+    """The table's changes are not written until `capture signal snapshot` brings it back."""
+
+    def __init__(self, table: str, message: str) -> None:
+        super().__init__(message, f"make the registry take the schema, then: capture signal snapshot {table}")
+        self.table = table
+
+
+class Versions:
+    """Compiles relation versions. What it learnt of a table (NULLs where the catalogue has NOT NULL) stays."""
+
+    def __init__(
+        self,
+        prefix: str,
+        as_text: frozenset[str],
+        facts: Callable[[Relation], TableFacts],
+        register: Callable[[str, Schema], int],
+        latest: Callable[[str], Schema | None],
+        partitions: Callable[[str], int],
+        policy: Policy = "stop",
+        modes: Modes = DEFAULT_MODES,
+    ) -> None:
+        """`facts` asks the catalogue; `register` (subject, schema) and `latest` (subject) the registry; `partitions`
+        makes a topic when it is new, and counts its partitions."""
+        self._prefix = prefix
+        self._as_text = as_text
+        self._facts = facts
+        self._register = register
+        self._latest = latest
+        self._partitions = partitions
+        self._policy = policy
+        self._modes = modes
+        self._nullable: dict[str, frozenset[str]] = {}
+        self._told: set[tuple[str, str, str]] = set()
+
+    def bind(self, relation: Relation) -> Bound:
+        """An encoder whose schemas are registered.
+
+        When the registry refuses them: SettingsError with the columns that clash (`stop`), the next topic and subject
+        that takes them, `….v2` and so on (`version`), or ParkedError (`park`).
+        """
+        facts = self._facts(relation)
+        first: SettingsError | None = None
+        for topic in self._topics(relation.table):
+            codec = self._compile(topic, relation, facts)
+            try:
+                key_id = None if codec.key_schema is None else self._register(f"{topic}-key", codec.key_schema)
+                value_id = self._register(f"{topic}-value", codec.value_schema)
+            except IncompatibleError as error:
+                first = first or self._clash(relation.table, error, codec)
+                continue
+            if first is not None:
+                log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
+            return Bound(topic, self._partitions(topic), codec.bind(key_id, value_id))
+        assert first is not None  # noqa: S101  there is always a first topic
+        raise ParkedError(relation.table, first.message) if self._policy == "park" else first
+
+    def widen(self, relation: Relation, column: str) -> Bound:
+        """The same with a column that had a NULL, for the catalogue is ahead of the stream."""
+        self._nullable[relation.table] = self._nullable.get(relation.table, frozenset()) | {column}
+        log.info("column is nullable in the stream", table=relation.table, column=column)
+        return self.bind(relation)
+
+    def _topics(self, table: str) -> Iterator[str]:
+        topic = topic_name(self._prefix, table)
+        yield topic
+        if self._policy == "version":
+            yield from (f"{topic}.v{number}" for number in range(2, _MOST_VERSIONS))
+
+    def _compile(self, topic: str, relation: Relation, facts: TableFacts) -> Codec:
+        text = frozenset(name.rpartition(".")[2] for name in self._as_text if name.rpartition(".")[0] == relation.table)
+        nullable = self._nullable.get(relation.table, frozenset())
+        codec = compile_codec(topic, relation, facts, nullable=nullable, text=text, modes=self._modes)
+        for column, type_name in codec.unknown_types:
+            if (relation.table, column, type_name) not in self._told:
+                self._told.add((relation.table, column, type_name))
+                log.warning("type travels as text", table=relation.table, column=column, type=type_name)
+        return codec
+
+    def _clash(self, table: str, error: IncompatibleError, codec: Codec) -> SettingsError:
+        new = codec.value_schema if error.subject.endswith("-value") else codec.key_schema
+        differences = clash(self._latest(error.subject) or {}, new or {})
+        hint = f"{error.hint}; or set incompatible_schema: version (topic ….v2) or park (this table waits)"
+        return SettingsError(f"table {table}: {error.message}; {', '.join(differences) or 'no column differs'}", hint)
+
+
+def clash(old: Schema, new: Schema) -> list[str]:
+    """How the columns of two schemas (of keys, or envelopes) differ, for people."""
+    before, after = _columns(old), _columns(new)
+    said = [f"column {name} is gone" for name in before if name not in after]
+    said += [
+        f"column {name} is new" + ("" if "default" in field else " and has no default")
+        for name, field in after.items()
+        if name not in before
+    ]
+    said += [
+        f"column {name} was {_type(before[name])}, is {_type(field)}"
+        for name, field in after.items()
+        if name in before and _type(before[name]) != _type(field)
+    ]
+    return said
+
+
+def _columns(schema: Schema) -> dict[str, Any]:
+    fields = {field["name"]: field for field in schema.get("fields", ())}
+    if "before" in fields and "source" in fields:  # an envelope: the row is in it
+        return _columns(fields["before"]["type"][1])
+    return fields
+
+
+def _type(field: Any) -> str:
+    """A type as people say it: `int`, `string or null`, `io.debezium.time.Date`."""
+    shown = field["type"] if isinstance(field, dict) and "name" in field else field
+    if isinstance(shown, list):
+        kinds = [_type(part) for part in shown if part != "null"]
+        return " or ".join([*kinds, "null"]) if "null" in shown else " or ".join(kinds)
+    if isinstance(shown, dict):
+        return str(shown.get("connect.name") or shown.get("name") or _type(shown["type"]))
+    return str(shown)

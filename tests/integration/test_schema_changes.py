@@ -1,0 +1,205 @@
+"""Tables change while capture runs, or long before it reads of it; and a registry that does not take every change."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+import yaml
+
+from schemas.codec import compile_codec
+from schemas.registry import IncompatibleError, Registry, open_registry
+from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from tests.fix_capture import PATIENCE, TABLES, Shop
+from tests.proof.content import check_content, replay, shop_tables
+from tests.proof.records import changes
+
+CHANGES = (
+    "ALTER TABLE orders ADD COLUMN plain text",
+    "ALTER TABLE orders ADD COLUMN filled int NOT NULL DEFAULT 7",
+    "ALTER TABLE orders ADD COLUMN state mood DEFAULT 'new'",
+    "ALTER TYPE mood ADD VALUE 'old' BEFORE 'new'",
+    "UPDATE orders SET state = 'old' WHERE id % 2 = 0",
+    "ALTER TABLE orders RENAME COLUMN plain TO renamed",
+    "UPDATE orders SET renamed = NULL, total = NULL WHERE id = 3",
+    "UPDATE orders SET total = 0 WHERE total IS NULL",
+    "ALTER TABLE orders ALTER COLUMN total SET NOT NULL",
+    "ALTER TABLE orders ALTER COLUMN filled TYPE bigint",
+    "ALTER TABLE orders DROP COLUMN note",
+    "ALTER TABLE orders ADD COLUMN note varchar(9)",
+    "ALTER TABLE orders ALTER COLUMN filled TYPE text USING filled::text",
+    "ALTER TABLE lines ADD COLUMN amount numeric(8,2) DEFAULT 1.5",
+    "ALTER TABLE log DROP CONSTRAINT log_pkey, ADD COLUMN key uuid PRIMARY KEY DEFAULT gen_random_uuid()",
+)
+"""Each is followed by changes of rows; some make what the catalogue says now untrue for what is still unread."""
+
+
+def change_schema(shop: Shop) -> None:
+    """All of CHANGES, with rows between them; at the end each row is written once more, in its last form."""
+    for number, statement in enumerate(CHANGES):
+        shop.sql(statement)
+        shop.sql(
+            f"INSERT INTO orders (id, total) VALUES ({1000 + number}, {number})",
+            f"UPDATE orders SET at = now() WHERE id % {len(CHANGES)} = {number}",
+            f"INSERT INTO lines (order_id, number) VALUES ({number}, 99)",
+            f"INSERT INTO log (id, what) VALUES ({number}, 'a')",
+            f"UPDATE log SET what = 'b' WHERE id = {number - 1}",
+        )
+        shop.sql(f"DELETE FROM orders WHERE id = {20 + number}", f"DELETE FROM log WHERE id = {number - 3}")
+    shop.sql("UPDATE orders SET at = now()", "UPDATE lines SET sku = 'last'")
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["live", "behind the catalogue"])
+def test_every_change_of_a_table_keeps_every_row(shop: Shop, behind: bool) -> None:
+    shop.sql("CREATE TYPE mood AS ENUM ('new')", "ALTER TABLE orders ALTER COLUMN total DROP NOT NULL")
+    shop.capture.start()
+    shop.drain()
+    if behind:
+        assert shop.capture.stop() == 0
+    change_schema(shop)
+    if behind:
+        shop.capture.start()
+    shop.drain()
+    # Rows of `log` from before its key changed lie under keys that no longer are.
+    findings = [finding for finding in shop.findings() if not finding.text.startswith("public.log ")]
+    assert not findings
+
+
+@pytest.fixture
+def apicurio(shop: Shop, registry_url: str) -> Shop:
+    """A shop whose schemas go to a real registry, each subject under BACKWARD once it is there."""
+    set_(shop, schema_registry_url=registry_url)
+    shop.registry = registry_url
+    return shop
+
+
+def set_(shop: Shop, **settings: object) -> None:
+    content = yaml.safe_load(shop.config.read_text())
+    content["capture"].update(settings)
+    shop.config.write_text(yaml.safe_dump(content))
+
+
+def rule(registry_url: str, subject: str, compatibility: str) -> None:
+    """Sets a subject's compatibility. Source: Confluent's Schema Registry API, "Config"."""
+    request = urllib.request.Request(  # noqa: S310  a registry of ours
+        f"{registry_url}/config/{subject}",
+        data=json.dumps({"compatibility": compatibility}).encode(),
+        headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+        pass
+
+
+def retype(shop: Shop) -> str:
+    """A change that BACKWARD forbids, with rows before and after it; the subject."""
+    subject = f"{shop.prefix}.public.orders-value"
+    rule(shop.registry, subject, "BACKWARD")
+    shop.sql("UPDATE orders SET note = '12' WHERE id = 7", "INSERT INTO lines VALUES (7, 7, 'before')")
+    shop.sql("ALTER TABLE orders ALTER COLUMN note TYPE int USING length(note)")
+    shop.sql("UPDATE orders SET note = 5 WHERE id = 8", "INSERT INTO lines VALUES (8, 8, 'after')")
+    return subject
+
+
+def test_stop_says_which_column_clashes_and_goes_on_when_the_registry_takes_it(apicurio: Shop) -> None:
+    shop = apicurio
+    shop.capture.start()
+    shop.drain()
+    subject = retype(shop)
+    assert shop.capture.wait(PATIENCE) != 0
+    said = shop.capture.tail()
+    assert "table public.orders" in said
+    assert "column note was string or null, is int or null" in said
+    assert "incompatible_schema" in said
+    rule(shop.registry, subject, "NONE")
+    shop.capture.start()
+    shop.sql("UPDATE orders SET note = 1")
+    shop.drain()
+    shop.prove()
+
+
+def test_version_goes_on_in_a_topic_of_its_own_also_after_a_restart(apicurio: Shop) -> None:
+    shop = apicurio
+    set_(shop, incompatible_schema="version")
+    shop.capture.start()
+    shop.drain()
+    retype(shop)
+    shop.drain()
+    shop.capture.kill()
+    shop.capture.start()
+    shop.sql("UPDATE orders SET note = 6 WHERE id IN (8, 9)", "INSERT INTO log VALUES (1, 'x')")
+    shop.drain()
+    tables = changes(shop.records(), shop.prefix)
+    assert sorted(str(row.key) for row in tables["public.orders.v2"]) == ['{"id": 8}', '{"id": 8}', '{"id": 9}']
+    assert {row.value["after"]["note"] for row in tables["public.orders.v2"] if row.value} == {5, 6}
+    assert not check_content(replay(shop.records(), shop.prefix), shop_tables(shop.dsn, ["public.lines", "public.log"]))
+
+
+def test_park_leaves_one_table_out_until_a_snapshot_brings_it_back(apicurio: Shop) -> None:
+    shop = apicurio
+    set_(shop, incompatible_schema="park")
+    shop.capture.start()
+    shop.drain()
+    subject = retype(shop)
+    shop.drain()
+    assert shop.position()["parked"] == ["public.orders"]
+    shop.capture.kill()
+    shop.capture.start()
+    shop.sql("DELETE FROM orders WHERE id < 5", "INSERT INTO lines VALUES (9, 9, 'flows on')")
+    shop.drain()
+    others = ["public.lines", "public.log"]
+    assert not check_content(replay(shop.records(), shop.prefix), shop_tables(shop.dsn, others))
+    rule(shop.registry, subject, "NONE")
+    shop.signal("snapshot", "public.orders")
+    shop.drain()
+    shop.until(lambda: not shop.position()["parked"] and not shop.position()["demand"]["requests"])
+    shop.sql("UPDATE orders SET note = 77 WHERE id = 10")
+    shop.drain()
+    assert not check_content(replay(shop.records(), shop.prefix), shop_tables(shop.dsn, TABLES))
+
+
+TEXT, INTEGER, LARGE = 25, 23, 20
+MATRIX = {  # change of column v -> the rules that take it
+    "a new nullable column": ({"w": ColumnFacts()}, (), "NONE BACKWARD FORWARD FULL"),
+    "a new column with a default": ({"w": ColumnFacts(True, "0")}, (), "NONE BACKWARD FORWARD FULL"),
+    "a new column that must be filled": ({"w": ColumnFacts(True)}, (), "NONE FORWARD"),
+    "a nullable column is gone": ({}, ("v",), "NONE BACKWARD FORWARD FULL"),
+    "a column with NOT NULL is gone": ({}, ("n",), "NONE BACKWARD"),
+    "int becomes bigint": ({"n": ColumnFacts(True, type_name="int8")}, (), "NONE BACKWARD"),
+    "int becomes text": ({"n": ColumnFacts(True, type_name="text")}, (), "NONE"),
+    "NOT NULL is dropped": ({"n": ColumnFacts()}, (), "NONE BACKWARD"),
+}
+TYPES = {"text": TEXT, "int8": LARGE}
+
+
+def codec_of(changed: dict[str, ColumnFacts], gone: tuple[str, ...]) -> dict[str, object]:
+    facts = {"id": ColumnFacts(True), "v": ColumnFacts(), "n": ColumnFacts(True)} | changed
+    columns = tuple(
+        Column(name, TYPES.get(known.type_name, INTEGER), -1, name == "id")
+        for name, known in facts.items()
+        if name not in gone
+    )
+    return compile_codec("matrix.t", Relation(1, "public", "t", "d", columns), TableFacts(("id",), facts)).value_schema
+
+
+def taken(registry: Registry, subject: str, schema: dict[str, object]) -> bool:
+    try:
+        registry.register(subject, schema)
+    except IncompatibleError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("change", MATRIX)
+def test_what_each_rule_of_a_registry_takes(registry_url: str, change: str) -> None:
+    registry = open_registry(registry_url)
+    changed, gone, takers = MATRIX[change]
+    found = []
+    for compatibility in ("NONE", "BACKWARD", "FORWARD", "FULL"):
+        subject = f"matrix.{change.replace(' ', '-')}.{compatibility}-value"
+        registry.register(subject, codec_of({}, ()))
+        rule(registry_url, subject, compatibility)
+        if taken(registry, subject, codec_of(changed, gone)):
+            found.append(compatibility)
+    assert " ".join(found) == takers
