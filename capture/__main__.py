@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -173,11 +174,12 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         system = replication.identify()
         replication.close()
         old = None if value is None else parse_position(value)
-        new = repaired(old, system, plan.options.slot, plan.settings_hash)
+        new = repaired(old, system, plan.options.slot, plan.settings_hash, first=int(time.time()))
         typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, all tables are read again")
         if not execute:
             typer.echo("nothing done; say --execute to do it")
             return
+        plan.topics.create([])  # the position's may be what was lost
         producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
         Committed(producer, plan.topics.position, plan.name.encode(), 30.0).write((), new)
         typer.echo("done: start `capture run`")
@@ -260,6 +262,7 @@ def _plan(settings: Settings) -> Plan:
             frozenset(settings.snapshot_include_collection_list),
             settings.snapshot_select_statement_overrides,
         ),
+        failover=settings.slot_failover,
         chunk_rows=settings.incremental_snapshot_chunk_size,
         cluster=cluster,
         topics=Topics(

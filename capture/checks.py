@@ -48,9 +48,13 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
         )
 
 
-def repaired(position: Position | None, system: System, slot: str, settings: str) -> Position:
-    """The position that makes the next start take a snapshot in a new generation, after a loss or a restore."""
-    generation = 1 if position is None else position.generation + 1
+def repaired(position: Position | None, system: System, slot: str, settings: str, first: int) -> Position:
+    """The position that makes the next start take a snapshot in a new generation, after a loss or a restore.
+
+    `first` is the generation without an old position: 1, or after a loss the seconds since 1970, which are above every
+    generation that was counted or made so.
+    """
+    generation = first if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
     workers = 0 if position is None or position.snapshot is None else position.snapshot.workers
     return fresh._replace(snapshot=SnapshotState("repair", "running", (), workers))

@@ -19,7 +19,7 @@ from capture.metrics import Metrics
 from capture.modes import SnapshotOptions, next_step, unfinished
 from capture.own_records import OwnRecords
 from capture.position import Position, parse_position
-from capture.producer import Cluster, Topics, TransactionalProducer
+from capture.producer import Cluster, FencedError, Topics, TransactionalProducer
 from capture.replication import (
     Leadership,
     Replication,
@@ -63,6 +63,7 @@ class Plan(NamedTuple):
     tombstones: bool
     incompatible_schema: Policy
     snapshot: SnapshotOptions
+    failover: bool
     chunk_rows: int
     cluster: Cluster
     topics: Topics
@@ -88,6 +89,7 @@ class Capture:
         self._taken = False  # whether this process has taken a snapshot
         self._ended = False
         self._stream_now: Stream | None = None
+        self._led = False
 
     def reread(self, plan: Plan) -> None:
         """Other settings: limits and times from now on, connections from the next one. For `stopping`, in its thread.
@@ -145,13 +147,19 @@ class Capture:
             plan.registry.check()
             producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+            self._led = True
             self._from_position(leadership, producer, published, None if value is None else parse_position(value))
+        except FencedError as error:
+            raise _fenced(error, leadership) from None
         finally:
             leadership.close()
 
     def _lead(self, leadership: Leadership) -> bool:
         """Waits for the leadership; False when asked to stop meanwhile."""
         while not leadership.acquire():
+            if self._led:
+                self._led = False
+                log.warning("fenced: another copy took the lead while this one was away; nothing more was written")
             if self._metrics.state != "standby":
                 log.info("another copy leads: standing by", slot=self._plan.options.slot)
             self._metrics.state = "standby"
@@ -183,7 +191,7 @@ class Capture:
         position: Position | None,
     ) -> None:
         plan = self._plan
-        replication = Replication(plan.server)
+        replication = Replication(plan.server, plan.failover)
         try:
             system = replication.identify()
             slot = slot_state(leadership.connection, plan.options.slot)
@@ -238,7 +246,8 @@ class Capture:
             return fresh._replace(timeline=system.timeline)
         if problem is not None:
             log.warning("a new snapshot is needed", reason=problem.message, mode=self._plan.snapshot.mode)
-        return repaired(position, system, name, settings)
+        lost = problem is not None
+        return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
 
     def _first(
         self,
@@ -342,6 +351,16 @@ class _Attempt(NamedTuple):
     """What tenacity's wait functions look at."""
 
     attempt_number: int
+
+
+def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:
+    """Kafka says the same of a replaced producer and of a transaction that lasted too long: who leads knows."""
+    if not leadership.held():
+        return error
+    return UnavailableError(
+        f"the broker gave up our transaction, which lasted too long ({error.message})",
+        "nothing of it can be read; capture is still the leader and starts again from its position",
+    )
 
 
 def _left(leadership: Leadership, name: str) -> Slot | None:

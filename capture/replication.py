@@ -137,7 +137,9 @@ class NewSlot(NamedTuple):
 class Replication:
     """The replication connection: one slot, one stream."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, failover: bool = False) -> None:
+        """`failover`: a slot that it makes is copied to standbys that ask for it (PostgreSQL 17 and later)."""
+        self._failover = failover
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
         self._cursor = self._connection.cursor()
@@ -172,8 +174,15 @@ class Replication:
                         self._connection.cancel()
 
     def _create_slot(self, slot: str) -> NewSlot:
+        if self._failover and self._connection.server_version < 170000:
+            raise SettingsError("slot_failover needs PostgreSQL 17", "set slot_failover: false")
         with database_errors(f"creating replication slot {slot}"):
-            self._cursor.create_replication_slot(slot, output_plugin="pgoutput")
+            if self._failover:  # psycopg2's method has no such parameter; the settings allow only plain slot names
+                self._cursor.execute(
+                    f"CREATE_REPLICATION_SLOT \"{slot}\" LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"
+                )
+            else:
+                self._cursor.create_replication_slot(slot, output_plugin="pgoutput")
             _, point, snapshot, _ = self._cursor.fetchone()
         return NewSlot(LSN.parse(point), snapshot)
 
@@ -266,10 +275,28 @@ class Leadership:
             cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"ordertap:{self._slot}"])
             return bool(cursor.fetchone()[0])
 
-    def heartbeat(self, prefix: str, content: str) -> None:
-        """Writes a logical message to the log, outside any transaction; UnavailableError when leadership is lost."""
+    def held(self) -> bool:
+        """Whether the connection, and with it the lock, still stands."""
+        try:
+            self._execute("SELECT 1")
+        except UnavailableError:
+            return False
+        return True
+
+    def heartbeat(self, prefix: str, content: str) -> LSN:
+        """Writes a logical message to the log, outside any transaction; UnavailableError when leadership is lost.
+
+        Returns its LSN. It is not flushed: a crash of the server may lose it.
+        """
         with database_errors("writing a heartbeat"), self._connection.cursor() as cursor:
-            cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)", [prefix, content])
+            cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)::text", [prefix, content])
+            return LSN.parse(cursor.fetchone()[0])
+
+    def flushed(self) -> LSN:
+        """Up to where no crash of the server loses its log."""
+        with database_errors("asking for the end of the log"), self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
+            return LSN.parse(cursor.fetchone()[0])
 
     def setting(self, name: str) -> str:
         """A server setting as SHOW prints it."""

@@ -43,6 +43,7 @@ class Settings(BaseModel):
     database_sslkey: str = Field("", description="file with its key, which only we may read")
     database_sslpassword: SecretStr = Field(SecretStr(""), description="of the key")
     slot_name: str = Field("ordertap", pattern=r"^[a-z0-9_]{1,63}$")
+    slot_failover: bool = Field(False, description="PostgreSQL 17+: a new slot is copied to standbys that sync slots")
     publication_name: str = "ordertap"
     table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
 

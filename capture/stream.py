@@ -53,10 +53,22 @@ class Options(NamedTuple):
 
 @dataclass(slots=True)
 class Beats:
-    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved."""
+    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
+
+    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
+    have lost, leaves no gap: the next heartbeat has its number again.
+    """
 
     run: str
     number: int = 0
+    written: LSN | None = None
+
+    def next(self, flushed: LSN) -> int:
+        """The next one's number, when the server has flushed its log so far."""
+        if self.written is not None and self.written <= flushed:
+            self.number += 1
+        self.written = None
+        return self.number + 1
 
 
 class Transaction:
@@ -113,11 +125,13 @@ class Stream:
         self._options = options
         self._metrics = metrics
         self._beats = beats
+        beats.written = None  # the server may have crashed since
         self._next_beat = 0.0
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
         self._aside = ThreadPoolExecutor(1, "aside")
+        tables.patiently = self._patiently
         self._counted = 0.0
         self._now_ns = time.time_ns()
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
@@ -196,16 +210,17 @@ class Stream:
             self._alive()
 
     def _beat(self) -> None:
-        self._beats.number += 1
         slot = slot_state(self._leadership.connection, self._options.slot)
         if slot is not None:
             reached = self._writer.durable.end_lsn
             if not self._writer.pending and self._open is None:
                 reached = max(reached, self._replication.sent)  # all that was sent is durable, or not for us
             self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, slot.current_lsn - reached)
-        beat = {"run": self._beats.run, "number": self._beats.number, "slot": self._options.slot}
-        self._metrics.heartbeat_sent(self._beats.number)
-        self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat | {"at_ms": time.time_ns() // 10**6}))
+        number = self._beats.next(self._leadership.flushed())
+        beat = {"run": self._beats.run, "number": number, "slot": self._options.slot}
+        self._metrics.heartbeat_sent(number)
+        content = json.dumps(beat | {"at_ms": time.time_ns() // 10**6})
+        self._beats.written = self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
 
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
@@ -244,6 +259,7 @@ class Stream:
             try:
                 return future.result(self._options.keepalive)
             except FutureTimeout:
+                self._writer.step(time.monotonic())  # what was read before must not seem to stall
                 self._alive()
 
     # One method for each kind of message. The frequent ones take its bytes.

@@ -140,6 +140,13 @@ class Table:
         return [] if header is None else [(UNCHANGED_HEADER, header)]
 
 
+Patiently = Callable[[Callable[[], Bound]], Bound]
+
+
+def _at_once(call: Callable[[], Bound]) -> Bound:
+    return call()
+
+
 class Tables:
     """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
 
@@ -147,6 +154,7 @@ class Tables:
         self, included: frozenset[str], tombstones: bool, versions: Versions, parked: Iterable[str] = ()
     ) -> None:
         """`parked` are the tables whose changes are not written."""
+        self.patiently: Patiently = _at_once  # for the stream's own tables and thread
         self._included = included
         self._tombstones = tombstones
         self._versions = versions
@@ -170,16 +178,16 @@ class Tables:
 
     def _tried(self, relation: Relation) -> Table | None:
         try:
-            return self.compile(relation)
+            return self.compile(relation, self.patiently)
         except ParkedError as error:
             self.park(error)
             return None
 
-    def compile(self, relation: Relation) -> Table:
+    def compile(self, relation: Relation, patiently: Patiently = _at_once) -> Table:
         """A relation version by itself, for rows that are not the stream's; ParkedError."""
 
         def widen(column: str) -> Bound:
-            return self._versions.widen(relation, column)
+            return patiently(lambda: self._versions.widen(relation, column))
 
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
         return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events)

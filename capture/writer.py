@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from capture.metrics import BATCH_RECORDS, COMMIT_SECONDS, COMMITS
@@ -106,20 +105,16 @@ class Writer:
             self.step(time.monotonic(), force=True)
             if self._flight is None:
                 continue
-            try:
-                self._flight.result(every)
-            except FutureTimeout:
+            if not wait([self._flight], every).done:  # its error comes with the next step
                 meanwhile()
 
     def close(self) -> None:
         """Gives up what is not durable: it is read from the source again."""
-        self._thread.shutdown(wait=False)
-        if self._flight is not None:  # its end still writes to the pipe: a closed number may be another file by then
-            self._flight.add_done_callback(self._close_pipe)
-            return
-        if self._open is not None:
+        if self._flight is None and self._open is not None:
             self._producer.abandon()
-        self._close_pipe()
+        # In the commits' thread: the end of one still writes to the pipe, and a closed number may be another file.
+        self._thread.submit(self._close_pipe)
+        self._thread.shutdown(wait=False)
 
     def _due(self, now: float, busy: bool) -> bool:
         full = self._changes >= self.limits.changes or self._bytes >= self.limits.size_bytes
@@ -138,6 +133,7 @@ class Writer:
         assert self._open is not None  # noqa: S101  the callers' condition
         self._producer.produce([Record(self._topic, 0, self._key, self._open.dump(), [])])
         self._flight_position, self._open = self._open, None
+        self._pending_since = time.monotonic()  # Kafka is not to blame when it was we who stood still
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
         self._changes = self._bytes = 0
@@ -147,7 +143,7 @@ class Writer:
     def _wake(self, _future: Future[None]) -> None:
         os.write(self._done, b".")
 
-    def _close_pipe(self, _future: Future[None] | None = None) -> None:
+    def _close_pipe(self) -> None:
         os.close(self.done_fd)
         os.close(self._done)
 

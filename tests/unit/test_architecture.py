@@ -22,8 +22,8 @@ KAFKA = {"capture": {"broker", "producer"}, "sink": {"consumer", "offsets"}, "sc
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
-        "copying", "incremental", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot", "status",
-        "stream", "watermark", "workers", "writer",
+        "__main__", "copying", "incremental", "metrics", "pipeline", "preflight", "producer", "progress", "snapshot",
+        "status", "stream", "watermark", "workers", "writer",
     },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},
 }  # fmt: skip

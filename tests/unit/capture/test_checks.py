@@ -67,7 +67,13 @@ def test_stops_when_the_promoted_standby_lost_what_kafka_has(timeline: int, end:
 
 
 def test_a_repair_raises_the_generation_and_asks_for_a_snapshot() -> None:
-    new = repaired(POSITION, SYSTEM, "tap", "hash")
+    new = repaired(POSITION, SYSTEM, "tap", "hash", first=1_000_000)
     assert new.generation == 2
     assert new.snapshot is not None
     assert new.snapshot.state == "running"
+
+
+def test_a_repair_without_the_old_position_is_above_every_generation() -> None:
+    first = repaired(None, SYSTEM, "tap", "hash", first=1_000_000)
+    assert first.generation == 1_000_000
+    assert repaired(first, SYSTEM, "tap", "hash", first=1_000_000).generation == 1_000_001

@@ -1,13 +1,14 @@
 """The records of a change: where they lie, which belong together."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from capture.tables import Draft, Table, Tables
-from capture.versions import ParkedError, Policy, Versions, clash
+from capture.versions import Bound, ParkedError, Policy, Versions, clash
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
 from schemas.errors import SettingsError
@@ -89,6 +90,22 @@ def test_a_null_that_the_catalogue_rules_out_widens_and_registers_again(tables: 
     (draft,) = insert(orders, b"1", None)
     assert draft[3] is not None
     assert registered[before:] == ["shop.public.orders-key", "shop.public.orders-value"]
+
+
+def test_widening_asks_catalogue_and_registry_only_through_what_keeps_the_server_patient(
+    tables: Tables, registered: Registered
+) -> None:
+    seen: list[int] = []
+
+    def patiently(call: Callable[[], Bound]) -> Bound:
+        seen.append(len(registered))
+        return call()
+
+    tables.patiently = patiently
+    orders = table(tables, KEYED)
+    asked_before = len(registered)
+    insert(orders, b"1", None)
+    assert seen == [asked_before], "the registry was asked before, or without it"
 
 
 def test_tables_that_are_not_included_are_none(registered: Registered) -> None:

@@ -1,0 +1,79 @@
+"""`capture` with a fault at a named point: `python -X fault=POINT:N -m tests.faults.broken run …`.
+
+Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams.
+`clock`: from the n-th second of streaming on, the clock of the process is a day off, to and fro.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from capture.__main__ import main
+from capture.producer import TransactionalProducer
+from capture.replication import Replication
+
+_CALLS: dict[str, tuple[type, str]] = {
+    "produce": (TransactionalProducer, "produce"),
+    "commit": (TransactionalProducer, "commit"),
+    "feedback": (Replication, "confirm"),
+}
+_DAY_NS = 86_400 * 10**9
+_streaming = False
+
+
+def _note_start() -> None:
+    """Calls before the stream begins do not count: the snapshot has its own."""
+    start = Replication.start
+
+    def noted(*arguments: Any, **named: Any) -> None:
+        global _streaming
+        start(*arguments, **named)
+        _streaming = True
+
+    Replication.start = noted  # type: ignore[method-assign]
+
+
+def _kill_at(point: str, number: int) -> None:
+    when, _, name = point.partition("-")
+    owner, attribute = _CALLS[name]
+    function: Callable[..., Any] = getattr(owner, attribute)
+    calls = itertools.count(1)
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        last = _streaming and next(calls) == number
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **named)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, attribute, deadly)
+
+
+def _jump_clock(seconds: int) -> None:
+    """time.time and time.time_ns leap a day ahead and back every second; monotonic clocks do not, as in a kernel."""
+    real, began = time.time_ns, time.monotonic()
+
+    def jumping() -> int:
+        lived = int(time.monotonic() - began)
+        return real() + (0 if lived < seconds else _DAY_NS if lived % 2 else -_DAY_NS)
+
+    time.time_ns = jumping
+    time.time = lambda: jumping() / 1e9
+
+
+if __name__ == "__main__":
+    point, _, number = str(sys._xoptions["fault"]).partition(":")
+    _note_start()
+    if point == "clock":
+        _jump_clock(int(number))
+    else:
+        _kill_at(point, int(number))
+    main()

@@ -1,0 +1,224 @@
+"""A small shop with a witness of its log, copies of capture beside it, and the proof: what the fault tests share."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from capture.producer import Cluster
+from deploy.embedded import Kafka, Postgres
+from tests.programs import Program, run, write_settings
+from tests.proof.content import check_content, replay, shop_tables
+from tests.proof.records import changes, read_topics
+from tests.proof.rules import check_order, check_snapshots
+from tests.proof.verdict import judge
+from tests.proof.wal import Witness
+
+TABLES = ("public.orders", "public.lines")
+SCHEMA = """
+    CREATE TABLE orders (id bigint PRIMARY KEY, note text, total numeric(12,2) NOT NULL);
+    CREATE TABLE lines (id bigint PRIMARY KEY, sku text);
+    CREATE PUBLICATION tap FOR TABLE orders, lines;
+    INSERT INTO orders SELECT -n, 'old', n FROM generate_series(1, 50) n;
+"""
+PATIENCE = 60.0
+
+
+@dataclass
+class Shop:
+    """One database, its topics, and `capture` (more copies by `copy`). LSNs are integers."""
+
+    server: Postgres
+    kafka: Kafka
+    dsn: str
+    prefix: str
+    folder: Path
+    config: Path
+    capture: Program
+    witness: Witness
+    programs: list[Program] = field(default_factory=list)
+
+    @property
+    def registry(self) -> str:
+        """A folder of schemas."""
+        return (self.folder / "registry").as_uri()
+
+    def copy(self, name: str, module: str = "capture", python_options: tuple[str, ...] = ()) -> Program:
+        """Another copy of capture with the same settings, not started."""
+        made = Program(module, self.config, self.folder / f"{name}.log", python_options)
+        self.programs.append(made)
+        return made
+
+    def sql(self, *statements: str) -> None:
+        """One transaction."""
+        connection = psycopg2.connect(self.dsn)
+        try:
+            with connection, connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def value(self, query: str) -> Any:
+        """The first column of the first row."""
+        return self.value_of(self.dsn, query)
+
+    @staticmethod
+    def value_of(dsn: str, query: str) -> Any:
+        """The same in another database."""
+        connection = psycopg2.connect(dsn)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                row = cursor.fetchone()
+            return row[0] if row else None
+        finally:
+            connection.close()
+
+    def order(self, first: int, last: int) -> None:
+        """One order with its line for each number, each in a transaction of its own."""
+        connection = psycopg2.connect(self.dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for number in range(first, last + 1):
+                cursor.execute(
+                    f"WITH new AS (INSERT INTO orders VALUES ({number}, 'new', 1)) "
+                    f"INSERT INTO lines VALUES ({number}, 'a')"
+                )
+        connection.close()
+
+    def drop_slots(self) -> None:
+        """Frees the server of our slots, once their readers are gone."""
+        for program in self.programs:
+            program.stop(10)
+        for slot in (self.prefix, self.witness.slot):
+            self.sql(
+                f"SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = '{slot}'",
+                f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}'",
+            )
+
+    def end_backends(self, kind: str) -> int:
+        """Ends capture's connections, `walsender` or `client backend`; how many."""
+        return int(
+            self.value(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = "
+                f"'ordertap capture' AND backend_type = '{kind}' AND datname = current_database()"
+            )
+        )
+
+    def position(self) -> dict[str, Any]:
+        """The newest committed position, empty before the first."""
+        value = Cluster(self.kafka.bootstrap_servers, {}).last_value(f"{self.prefix}.position", self.prefix.encode())
+        return json.loads(value) if value else {}
+
+    def drain(self, program: Program | None = None) -> None:
+        """Waits until Kafka has all that the log has now."""
+        end = int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+        self.until(lambda: self._reached(end), program)
+
+    def _reached(self, end: int) -> bool:
+        self.sql("SELECT txid_current()")  # a commit flushes the log up to here
+        position = self.position()
+        snapshot = position.get("snapshot") or {}
+        return bool(position) and snapshot.get("state") != "running" and position["end_lsn"] >= end
+
+    def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
+        """Waits for a condition while the program (`capture`) runs."""
+        program = program or self.capture
+        deadline = time.monotonic() + seconds
+        while not met():
+            assert program.ended() is None, program.tail()
+            assert time.monotonic() < deadline, program.tail(40)
+            time.sleep(0.1)
+
+    def until_said(self, text: str, program: Program | None = None, times: int = 1) -> None:
+        """Waits until the log of the program has a text so often."""
+        program = program or self.capture
+        self.until(lambda: said(program).count(text) >= times, program)
+
+    def stops_with(self, cause: str) -> None:
+        """Starts capture; it ends by itself, naming the cause and the command that repairs it."""
+        self.capture.start()
+        assert self.capture.wait(PATIENCE) not in (0, -9)
+        log = said(self.capture)
+        assert cause in log, self.capture.tail()
+        assert "capture repair --execute" in log
+        assert "Traceback" not in log
+
+    def repair(self, generation: int | None = None) -> None:
+        """Repairs and goes on: the generation is this one, and Kafka's content is the shop's."""
+        done = run("capture", "repair", "--execute", config=self.config)
+        assert done.returncode == 0, done.stderr
+        self.capture.start()
+        self.drain()
+        assert generation in (None, self.position()["generation"])
+        self.prove_content()
+
+    def prove(self) -> None:
+        """Everything exactly once and in order, and Kafka's content is the shop's."""
+        verdict = judge(self.witness, self.kafka.bootstrap_servers, self.registry, self.prefix, TABLES)
+        assert not verdict.findings, str(verdict)
+        assert verdict.changes > 0
+
+    def prove_streamed(self, orders: range) -> None:
+        """Without a witness: these orders are in the stream once each, and Kafka's content is the shop's."""
+        records = read_topics(self.kafka.bootstrap_servers, self.registry, self.prefix)
+        for table in TABLES:
+            new = [each.value["after"]["id"] for each in changes(records, self.prefix)[table] if each.op == "c"]
+            assert sorted(new) == [*orders], table
+        self.prove_content()
+
+    def prove_content(self) -> None:
+        """After a repair, when the log no longer tells all: order, snapshots and content."""
+        records = read_topics(self.kafka.bootstrap_servers, self.registry, self.prefix)
+        findings = [*check_order(records, self.prefix), *check_snapshots(records, self.prefix)]
+        findings += check_content(replay(records, self.prefix), shop_tables(self.dsn, TABLES))
+        assert not findings, findings[:10]
+
+
+def said(program: Program) -> str:
+    """All that a program has logged, without colours."""
+    text = program.log.read_text(errors="replace") if program.log.exists() else ""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@contextmanager
+def open_shop(
+    server: Postgres, kafka: Kafka, dsn: str, prefix: str, folder: Path, more: dict[str, Any] | None = None
+) -> Iterator[Shop]:
+    """A shop whose capture is not started; `more` are settings beside the usual ones."""
+    settings = {
+        "name": prefix,
+        "topic_prefix": prefix,
+        "database_hostname": "127.0.0.1",
+        "database_port": server.port,
+        "database_user": "postgres",
+        "database_dbname": dsn.rpartition("/")[2],
+        "slot_name": prefix,
+        "publication_name": "tap",
+        "heartbeat_interval_ms": 300,
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "schema_registry_url": (folder / "registry").as_uri(),
+        "topic_creation_default_partitions": 2,
+        "health_port": 0,
+    }
+    config = write_settings(folder / "settings.yaml", capture=settings | (more or {}))
+    witness = Witness(dsn, "tap", f"witness_{prefix}")
+    capture = Program("capture", config, folder / "capture.log")
+    shop = Shop(server, kafka, dsn, prefix, folder, config, capture, witness, [capture])
+    shop.sql(SCHEMA)
+    witness.create()
+    try:
+        yield shop
+    finally:
+        for program in shop.programs:
+            program.stop(10)

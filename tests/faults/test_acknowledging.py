@@ -1,0 +1,103 @@
+"""The server may forget only what Kafka has, on a real server whose keepalives tempt psycopg2 to say more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.shop import Shop, open_shop, said
+
+SETTINGS = {"wal_sender_timeout": "1s", "fsync": "off"}  # a keepalive as soon as half of it was silent
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def own_server(parts_folder: Path) -> Iterator[Postgres]:
+    """A server that is impatient."""
+    with Postgres(parts_folder / "acknowledging-postgres", settings=SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(
+    own_server: Postgres, kafka: Kafka, new_database: Callable[[Postgres, str], str], prefix: str, tmp_path: Path
+) -> Iterator[Shop]:
+    more = {"transaction_buffer_rows": 1_000_000, "transaction_buffer_bytes": 500_000_000}
+    with open_shop(own_server, kafka, new_database(own_server, "ack"), prefix, tmp_path, more) as made:
+        yield made
+        made.drop_slots()
+
+
+def _confirmed(shop: Shop) -> int:
+    return int(
+        shop.value(
+            f"SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = '{shop.prefix}'"
+        )
+    )
+
+
+def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_older_one(shop: Shop) -> None:
+    """C opens and writes; T is confirmed; A commits while Kafka hangs; C commits, its rows lie before T's end."""
+    shop.capture.start()
+    shop.drain()
+    older = psycopg2.connect(shop.dsn)
+    older.cursor().execute("INSERT INTO lines SELECT n, repeat('c', 500) FROM generate_series(1000, 60000) n")
+    shop.order(1, 1)
+    shop.drain()
+    confirmed_t = int(shop.position()["last_commit_lsn"])
+    shop.until(lambda: _confirmed(shop) >= confirmed_t)
+    assert shop.kafka.process is not None
+    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
+    try:
+        shop.order(2, 2)
+        ends_a = int(shop.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+        older.commit()
+        seen = []
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            seen.append(_confirmed(shop))
+            time.sleep(0.1)
+        assert max(seen) < ends_a, f"the server may forget A and {max(seen) - ends_a} bytes more"
+    finally:
+        os.kill(shop.kafka.process.pid, signal.SIGCONT)
+        older.close()
+    assert "starting again" not in said(shop.capture)
+    shop.drain()
+    shop.prove()
+
+
+def test_idle_beside_a_busy_neighbour_holds_no_log_and_kills_there_make_no_stop(
+    shop: Shop, new_database: Callable[[Postgres, str], str]
+) -> None:
+    neighbour = psycopg2.connect(new_database(shop.server, "neighbour"))
+    neighbour.autocommit = True
+    busy = neighbour.cursor()
+    busy.execute("CREATE TABLE busy (t text)")
+    shop.witness.drop()  # it holds the log, too
+    shop.capture.start()
+    shop.drain()
+    held = []
+    for _ in range(3):
+        busy.execute("INSERT INTO busy SELECT repeat('x', 500) FROM generate_series(1, 20000)")
+        written = int(shop.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+        shop.until(lambda end=written: _confirmed(shop) >= end)  # type: ignore[misc]
+        held.append(int(shop.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")) - _confirmed(shop))
+    assert max(held) < 1_000_000, held
+    for number in range(KILLS):
+        shop.capture.kill()
+        busy.execute("INSERT INTO busy SELECT repeat('x', 500) FROM generate_series(1, 500)")
+        shop.capture.start()
+        shop.until(lambda times=number: said(shop.capture).count("] streaming ") >= times + 2)  # type: ignore[misc]
+    neighbour.close()
+    shop.witness.create()
+    shop.order(1, 20)
+    shop.drain()
+    assert "moved" not in said(shop.capture)
+    shop.prove_streamed(range(1, 21))

@@ -1,0 +1,149 @@
+"""Kafka restarts, stands still, loses the position or gives up a transaction: nothing is lost or doubled, or capture
+stops and names the repair; and the shop can be shut down meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.shop import Shop, open_shop, said
+
+CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
+
+
+@pytest.fixture(scope="module")
+def own_kafka(parts_folder: Path) -> Iterator[Kafka]:
+    """A broker that these tests may stop; it looks for transactions that last too long more often than usual."""
+    with Kafka(parts_folder / "faults-kafka", CLEANUP) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def own_server(parts_folder: Path) -> Iterator[Postgres]:
+    """A server that these tests may stop."""
+    with Postgres(parts_folder / "broker-faults-postgres", settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(
+    own_server: Postgres, own_kafka: Kafka, new_database: Callable[[Postgres, str], str], prefix: str, tmp_path: Path
+) -> Iterator[Shop]:
+    with open_shop(own_server, own_kafka, new_database(own_server, "faults"), prefix, tmp_path, _more()) as made:
+        yield made
+        made.drop_slots()
+
+
+def _more() -> dict[str, object]:
+    return {"stall_seconds": 3, "linger_ms": 1500, "kafka": {"transaction.timeout.ms": "2500"}}
+
+
+def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    shop.order(1, 50)
+    shop.kafka.stop()
+    shop.order(51, 100)
+    shop.kafka.start()
+    shop.order(101, 150)
+    shop.drain()
+    _hang(shop)
+    shop.order(151, 200)
+    again = said(shop.capture).count("starting again")
+    shop.until_said("starting again", times=again + 1)
+    _wake(shop)
+    shop.order(201, 250)
+    shop.drain()
+    assert "Traceback" not in said(shop.capture)
+    shop.prove()
+
+
+def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    shop.order(1, 5)
+    shop.until(lambda: _open_transaction(shop))
+    os.kill(shop.capture.pid, signal.SIGSTOP)
+    try:
+        assert _open_transaction(shop), "ended before the process stood still"
+        shop.until(lambda: not _open_transaction(shop))
+    finally:
+        os.kill(shop.capture.pid, signal.SIGCONT)
+    shop.order(6, 10)
+    shop.drain()
+    assert "the broker gave up our transaction" in said(shop.capture)
+    assert "standing by" not in said(shop.capture)
+    shop.prove()
+
+
+def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
+    shop.capture.start()
+    shop.order(1, 10)
+    shop.drain()
+    admin = AdminClient({"bootstrap.servers": shop.kafka.bootstrap_servers})
+    for future in admin.delete_topics([f"{shop.prefix}.position"]).values():
+        future.result()
+    shop.order(11, 20)
+    assert shop.capture.wait(60) != 0  # while it runs
+    assert "the topic was lost and changes may be missing" in said(shop.capture)
+    shop.sql("DELETE FROM orders WHERE id = -7")
+    shop.stops_with("the topic was lost and changes may be missing")
+    for future in admin.delete_topics([f"{shop.prefix}.position"]).values():
+        future.result()
+    before = int(time.time())
+    shop.repair()
+    assert shop.position()["generation"] >= before, "it must be above every generation that was there before"
+
+
+@pytest.mark.parametrize("when", ["idle", "under load", "in a snapshot"])
+def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
+    """pg_ctl stop -m fast waits for the walsender, which waits for what only Kafka can make durable."""
+    if when == "in a snapshot":
+        shop.sql("INSERT INTO lines SELECT n, repeat('x', 500) FROM generate_series(1000, 60000) n")
+        shop.capture.start()
+        shop.until_said("snapshot begins")
+        _hang(shop)
+    else:
+        shop.capture.start()
+        shop.drain()
+        _hang(shop)
+    if when == "under load":
+        shop.order(1, 300)
+    began = time.monotonic()
+    shop.server.stop(60)
+    took = time.monotonic() - began
+    _wake(shop)
+    shop.server.start()
+    assert took < 15, f"{took:.1f} s"
+    shop.order(200001, 200020)
+    shop.drain()
+    shop.prove()
+
+
+def _hang(shop: Shop) -> None:
+    assert shop.kafka.process is not None
+    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
+
+
+def _wake(shop: Shop) -> None:
+    assert shop.kafka.process is not None
+    os.kill(shop.kafka.process.pid, signal.SIGCONT)
+
+
+def _open_transaction(shop: Shop) -> bool:
+    """Whether a partition of the lines has records of a transaction that has not ended."""
+    admin = AdminClient({"bootstrap.servers": shop.kafka.bootstrap_servers})
+
+    def ends(level: IsolationLevel) -> list[int]:
+        wanted = {TopicPartition(f"{shop.prefix}.public.lines", part): OffsetSpec.latest() for part in (0, 1)}
+        return [future.result().offset for future in admin.list_offsets(wanted, isolation_level=level).values()]
+
+    return ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED)

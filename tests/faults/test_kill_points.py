@@ -1,0 +1,83 @@
+"""kill -9 at each point where a reader can lose or double something, and a clock that jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.shop import PATIENCE, Shop, open_shop
+
+POINTS = (
+    "before-produce:1",
+    "after-produce:7",
+    "before-commit:3",
+    "after-commit:3",
+    "before-feedback:1",
+    "after-feedback:1",
+)
+
+
+@pytest.fixture
+def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path) -> Iterator[Shop]:
+    more = {"transaction_buffer_rows": 100, "max_batch_size": 80}
+    with open_shop(postgres, kafka, database, prefix, tmp_path, more) as made:
+        yield made
+        made.drop_slots()
+
+
+def test_killed_at_each_named_point(shop: Shop) -> None:
+    """One shop goes through all points, so that each start follows another kind of death."""
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    for number, point in enumerate(POINTS):
+        first = 1 + number * 100
+        victim = shop.copy(point.partition(":")[0], "tests.faults.broken", ("-X", f"fault={point}"))
+        victim.start()
+        shop.order(first, first + 60)
+        assert victim.wait(PATIENCE) == -9, victim.tail()
+        shop.order(first + 61, first + 70)
+    shop.capture.start()
+    shop.drain()
+    shop.prove()
+
+
+def test_killed_inside_a_large_transaction(shop: Shop) -> None:
+    """Its rows stream through in parts: after some of them are durable, between them, and before its end."""
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.sql(
+        "INSERT INTO orders SELECT n, 'large', 1 FROM generate_series(1, 450) n",
+        "UPDATE orders SET total = 2 WHERE id BETWEEN 1 AND 450",
+        "DELETE FROM orders WHERE id BETWEEN 400 AND 450",
+    )
+    shop.order(1001, 1010)
+    parts = []
+    for point in ("after-commit:2", "before-commit:2", "after-produce:5"):
+        victim = shop.copy(f"large-{point.partition(':')[0]}", "tests.faults.broken", ("-X", f"fault={point}"))
+        victim.start()
+        assert victim.wait(PATIENCE) == -9, victim.tail()
+        parts.append((shop.position()["partial"] or {}).get("ordinal", 0))
+    assert parts == sorted(parts)
+    assert parts[0] > 0, "never died inside"
+    shop.capture.start()
+    shop.drain()
+    shop.prove()
+
+
+def test_a_clock_that_jumps_changes_nothing(shop: Shop) -> None:
+    jumping = shop.copy("clock", "tests.faults.broken", ("-X", "fault=clock:2"))
+    jumping.start()
+    shop.drain(jumping)
+    for number in range(4):
+        shop.order(1 + number * 20, 20 + number * 20)
+        shop.drain(jumping)
+    jumping.kill()
+    shop.capture.start()
+    shop.order(200, 210)
+    shop.drain()
+    shop.prove()

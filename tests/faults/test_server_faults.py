@@ -1,0 +1,176 @@
+"""PostgreSQL fails, restarts, loses or changes what capture needs: nothing is lost or doubled, or capture stops, names
+the cause, and `capture repair` mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.shop import Shop, open_shop, said
+
+CUT_SECONDS = 2
+SETTINGS = {"wal_sender_timeout": f"{CUT_SECONDS}s", "fsync": "off", "max_wal_size": "64MB", "min_wal_size": "32MB"}
+
+
+@pytest.fixture(scope="module")
+def own_server(parts_folder: Path) -> Iterator[Postgres]:
+    """A server that these tests may stop and cut."""
+    with Postgres(parts_folder / "faults-postgres", settings=SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(
+    own_server: Postgres, kafka: Kafka, new_database: Callable[[Postgres, str], str], prefix: str, tmp_path: Path
+) -> Iterator[Shop]:
+    with open_shop(own_server, kafka, new_database(own_server, "faults"), prefix, tmp_path) as made:
+        yield made
+        made.drop_slots()
+
+
+def test_restart_immediate_shutdown_and_cut_connections_lose_and_double_nothing(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    shop.order(1, 100)
+    assert shop.end_backends("walsender") == 1
+    shop.order(101, 150)
+    shop.drain()
+    assert shop.end_backends("client backend") >= 1  # the leadership, and the catalogue's connection
+    shop.order(151, 200)
+    shop.drain()
+    shop.order(201, 250)
+    began = time.monotonic()
+    shop.server.stop()  # fast
+    assert time.monotonic() - began < 15
+    shop.server.start()
+    shop.order(251, 300)
+    shop.drain()
+    shop.order(301, 350)
+    assert shop.server.process is not None
+    shop.server.process.send_signal(signal.SIGQUIT)  # immediate
+    shop.server.process.wait()
+    shop.server.start()
+    shop.order(351, 400)
+    shop.drain()
+    assert "Traceback" not in said(shop.capture)
+    shop.prove()
+
+
+def test_wal_sender_timeout_while_the_process_or_the_broker_stands_still(shop: Shop, kafka: Kafka) -> None:
+    shop.capture.start()
+    shop.drain()
+    os.kill(shop.capture.pid, signal.SIGSTOP)
+    shop.order(1, 50)
+    try:
+        walsender = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{shop.prefix}' AND active"
+        shop.until(lambda: shop.value(walsender) == 0)
+    finally:
+        os.kill(shop.capture.pid, signal.SIGCONT)
+    shop.order(51, 100)
+    shop.drain()
+    assert kafka.process is not None
+    os.kill(kafka.process.pid, signal.SIGSTOP)
+    try:
+        shop.order(101, 150)
+        again = said(shop.capture).count("starting again")
+        waited = time.monotonic() + 3 * CUT_SECONDS
+        shop.until(lambda: time.monotonic() > waited)
+        assert said(shop.capture).count("starting again") == again, "cut although it was only the broker that hung"
+    finally:
+        os.kill(kafka.process.pid, signal.SIGCONT)
+    shop.drain()
+    shop.prove()
+
+
+def _dropped(shop: Shop) -> str:
+    shop.sql(f"SELECT pg_drop_replication_slot('{shop.prefix}')")
+    return "is gone: changes since"
+
+
+def _moved(shop: Shop) -> str:
+    shop.sql(f"SELECT pg_replication_slot_advance('{shop.prefix}', pg_current_wal_lsn())")
+    return "was moved from"
+
+
+def _invalidated(shop: Shop) -> str:
+    shop.witness.drop()  # it would be invalidated, too
+    shop.server.psql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    shop.server.psql("SELECT pg_reload_conf()")
+    try:
+        lost = f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{shop.prefix}'"
+        for _ in range(10):
+            shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 20000000))", "SELECT pg_switch_wal()")
+            shop.server.psql("CHECKPOINT")
+            if shop.value(lost) == "lost":
+                break
+    finally:
+        shop.server.psql("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        shop.server.psql("SELECT pg_reload_conf()")
+    shop.witness.create()
+    return "was invalidated"
+
+
+@pytest.mark.parametrize("harm", [_dropped, _moved, _invalidated], ids=["dropped", "moved", "invalidated"])
+def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm: Callable[[Shop], str]) -> None:
+    shop.capture.start()
+    shop.order(1, 20)
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.order(21, 40)
+    shop.sql("DELETE FROM orders WHERE id = -3", "UPDATE orders SET total = 77 WHERE id = -4")
+    shop.stops_with(harm(shop))
+    shop.repair(generation=2)
+
+
+def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """The data directory is put back to an older copy; then a cluster made anew takes its place, with the same port."""
+    place = parts_folder / f"restored-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        _copy(server.data, place / "older")
+        server.start()
+        shop.capture.start()
+        shop.order(1, 60)
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "newer")
+        (place / "older").rename(server.data)
+        server.start()
+        shop.stops_with("before the position")
+        shop.order(1001, 1010)
+        shop.repair(generation=2)
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "left")
+        server.start()
+        server.create_database("shop")
+        shop.sql(
+            "CREATE TABLE orders (id bigint PRIMARY KEY, note text, total numeric(12,2) NOT NULL)",
+            "CREATE TABLE lines (id bigint PRIMARY KEY, sku text)",
+            "CREATE PUBLICATION tap FOR TABLE orders, lines",
+            "INSERT INTO orders VALUES (1, 'came with the dump', 1)",
+        )
+        shop.stops_with("another PostgreSQL cluster")
+        shop.repair(generation=3)
+
+
+def _copy(data: Path, target: Path) -> None:
+    """With owners, which copytree does not keep and PostgreSQL insists on."""
+    shutil.copytree(data, target)
+    owner = data.stat()
+    for path in (target, *target.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
