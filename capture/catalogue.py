@@ -108,6 +108,12 @@ def _facts(
     )  # fmt: skip
 
 
+def has_key(connection: Any, relation: Relation) -> bool:
+    """Whether the table has a primary key, or an index for its replica identity: it can be read in that order."""
+    by_index = relation.replica_identity == "i" and any(column.key for column in relation.columns)
+    return by_index or bool(table_facts(connection, relation).primary_key)
+
+
 def published_tables(connection: Any, publication: str) -> list[Published]:
     """The tables of the publication, in order of their names; empty when it has none or does not exist."""
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:

@@ -57,7 +57,7 @@ def repaired(position: Position | None, system: System, slot: str, settings: str
     generation = first if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
     workers = 0 if position is None or position.snapshot is None else position.snapshot.workers
-    return fresh._replace(snapshot=SnapshotState("repair", "running", (), workers))
+    return fresh._replace(snapshot=SnapshotState("repair", "making", {}, workers))
 
 
 def check_timeline(position: Position, system: System, history: str) -> None:

@@ -43,7 +43,8 @@ def parse_signal(content: bytes, slot: str) -> Signal | None:
 class Request(NamedTuple):
     """A snapshot on demand: since the signal at `lsn`, of the tables in `scope`.
 
-    `tables` are left to be read, the first of them behind `key`; `rows` were written of each table.
+    `tables` are left to be read, the first of them behind `key`; `rows` were written of each table. `first` is the
+    initial snapshot whose rest this is: its id, and the rows of the tables that it had done.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Request(NamedTuple):
     tables: Tables
     key: tuple[str, ...] | None = None
     rows: Mapping[str, int] = {}
+    first: tuple[str, Mapping[str, int]] | None = None
 
 
 class Demand(NamedTuple):
@@ -78,6 +80,7 @@ def parse_demand(content: Any) -> Demand:
             _tables(request["tables"]),
             None if request["key"] is None else tuple(request["key"]),
             dict(request["rows"]),
+            None if request["first"] is None else (str(request["first"][0]), dict(request["first"][1])),
         )
         for request in content["requests"]
     )

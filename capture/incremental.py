@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -144,6 +144,8 @@ class Incremental:
         rest = self.demand.requests[1:]
         if not request.tables:
             written.append(self._notice(records.COMPLETED, request, rows=counts))
+            if request.first is not None:
+                written.append(self._first_completed(request.lsn, *request.first))
             log.info("snapshot completed", snapshot=request.id, rows=sum(counts.values()))
             self.demand = self.demand._replace(requests=rest)
         else:
@@ -158,6 +160,11 @@ class Incremental:
         whole = [name for name, condition in request.scope if condition is None]
         stamp = Stamp(self._generation, request.lsn, 0)
         return self._own.snapshot(step, stamp, request.id, whole, time.time_ns() // 10**6, incremental=True, **more)
+
+    def _first_completed(self, point: LSN, snapshot: str, rows: Mapping[str, int]) -> Fields:
+        """The initial snapshot is complete for the tables that it had done, now that the others are here, too."""
+        stamp = Stamp(self._generation, point, 0)
+        return self._own.snapshot(records.COMPLETED, stamp, snapshot, list(rows), time.time_ns() // 10**6, rows=rows)
 
     def close(self) -> None:
         """Gives up a chunk that is on its way; the next start reads it again."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from capture.demand import Demand, Request
 from capture.position import Position
 from schemas.errors import SettingsError
 
@@ -30,9 +32,7 @@ def next_step(mode: Mode, position: Position | None, problem: SettingsError | No
     """What this start does: take a snapshot (no_data: only make the slot), stream from its position, or end.
 
     `problem` says why the position cannot be streamed from; it is raised unless the mode mends it with a new snapshot.
-    `taken`: this process has taken a snapshot already. A snapshot that was not finished is begun again as a whole, at a
-    new slot: rows of its `tables_done` are at a point that no other reader can see any more, and the log since then
-    is kept only by its slot.
+    `taken`: this process has taken a snapshot already.
     """
     if position is None or unfinished(position):
         return "snapshot"
@@ -49,4 +49,24 @@ def next_step(mode: Mode, position: Position | None, problem: SettingsError | No
 
 def unfinished(position: Position) -> bool:
     """Whether a snapshot was begun and not completed."""
-    return position.snapshot is not None and position.snapshot.state == "running"
+    return position.snapshot is not None and position.snapshot.state != "completed"
+
+
+def with_rest(position: Position, problem: SettingsError | None, keyed: Mapping[str, bool]) -> Position | None:
+    """A position that streams from the consistent point of a snapshot that a crash ended, and reads what it had left.
+
+    The exported snapshot is gone with its connection, and ctid says nothing without it: each table that was not done is
+    read again, in chunks of its key, while streaming goes on. `keyed` are the tables that the snapshot reads, and
+    whether each can be read so; None when one that is left cannot, or the slot is not there: then all begins again.
+    """
+    snapshot = position.snapshot
+    if snapshot is None or snapshot.state != "running" or problem is not None:
+        return None
+    left = [name for name in keyed if name not in snapshot.tables_done]
+    if not all(keyed[name] for name in left):
+        return None
+    scope = tuple((name, None) for name in left)
+    rest = Request(str(uuid.uuid4()), position.end_lsn, scope, scope, first=(snapshot.id, snapshot.tables_done))
+    return position._replace(
+        snapshot=snapshot._replace(state="completed", tables_done={}, workers=0), demand=Demand((rest,))
+    )

@@ -16,7 +16,7 @@ from capture import catalogue
 from capture.checks import REPAIR, check_position, check_timeline, repaired
 from capture.incremental import Incremental
 from capture.metrics import Metrics
-from capture.modes import SnapshotOptions, next_step, unfinished
+from capture.modes import SnapshotOptions, next_step, unfinished, with_rest
 from capture.own_records import OwnRecords
 from capture.position import Position, parse_position
 from capture.producer import Cluster, FencedError, Topics, TransactionalProducer
@@ -30,11 +30,12 @@ from capture.replication import (
     drop_slot,
     slot_state,
 )
-from capture.snapshot import Committed, Source, StoppedError, begin_without_data, take_snapshot
+from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.stream import Beats, Options, Stream, keepalive_seconds
 from capture.tables import Tables
 from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
+from capture.workers import fence
 from capture.writer import Limits, Writer
 from schemas.codec import SourceOrigin
 from schemas.envelope import Schema, topic_name
@@ -200,6 +201,7 @@ class Capture:
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
             problem = self._problem(position, system, slot, replication)
+            position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
             if step == "snapshot":
                 beginning = self._beginning(position, system, problem)
@@ -215,6 +217,31 @@ class Capture:
         finally:
             replication.close()
         self._note_stop(leadership, committed)
+
+    def _rest(
+        self,
+        leadership: Leadership,
+        published: list[catalogue.Published],
+        position: Position | None,
+        problem: SettingsError | None,
+    ) -> Position | None:
+        """The position, of a snapshot that a crash ended with what is left to read, if that can be read."""
+        plan = self._plan
+        if position is None or position.snapshot is None or not unfinished(position):
+            return position
+        fence(plan.cluster, plan.name, position.snapshot.workers)
+        keyed = {
+            table.relation.table: table.relation.table not in plan.snapshot.overrides
+            and catalogue.has_key(leadership.connection, table.relation)
+            for table in chosen(published, plan.snapshot)
+        }
+        rest = with_rest(position, problem, keyed)
+        if rest is None:
+            log.info("the snapshot begins again as a whole", snapshot=position.snapshot.id)
+            return position
+        left = [name for name, _ in rest.demand.requests[0].tables]
+        log.info("the snapshot goes on while streaming", snapshot=position.snapshot.id, tables=left)
+        return rest
 
     def _problem(
         self, position: Position | None, system: System, slot: Slot | None, replication: Replication

@@ -6,7 +6,7 @@ Pure. JSON, so that an operator can read it with any console consumer.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from capture.demand import Demand, parse_demand
@@ -26,15 +26,15 @@ class Partial(NamedTuple):
 
 
 class SnapshotState(NamedTuple):
-    """The initial snapshot: `running` or `completed`.
+    """The initial snapshot: `making` its slot, `running`, or `completed` (or what was left of it is in the demand).
 
-    `tables_done` are wholly in Kafka as they were at its consistent point, which is the position's end_lsn. `workers`
-    had transactional ids of their own, which a successor fences.
+    `tables_done` (with their rows) are wholly in Kafka as they were at its consistent point, which is the position's
+    end_lsn. `workers` had transactional ids of their own, which a successor fences.
     """
 
     id: str
-    state: Literal["running", "completed"]
-    tables_done: tuple[str, ...] = ()
+    state: Literal["making", "running", "completed"]
+    tables_done: Mapping[str, int] = {}
     workers: int = 0
 
 
@@ -109,7 +109,7 @@ def parse_position(value: bytes) -> Position:
         return Position(
             **content,
             partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
-            snapshot=_snapshot(**snapshot) if snapshot else None,
+            snapshot=SnapshotState(**snapshot) if snapshot else None,
             heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
             demand=demand,
@@ -120,15 +120,6 @@ def parse_position(value: bytes) -> Position:
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
         ) from None
-
-
-def _snapshot(
-    id: str,  # noqa: A002  the field's name
-    state: Literal["running", "completed"],
-    tables_done: Sequence[str] = (),
-    workers: int = 0,
-) -> SnapshotState:
-    return SnapshotState(id, state, tuple(tables_done), workers)
 
 
 def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:

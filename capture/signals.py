@@ -36,8 +36,7 @@ def _check(connection: object, plan: Plan, published: dict[str, Published], name
     if table is None or (plan.included and name not in plan.included):
         captured = ", ".join(sorted(set(published) & (plan.included or set(published)))) or "none"
         raise SettingsError(f"table {name} is not captured; captured are: {captured}", "write schema.table")
-    key = catalogue.table_facts(connection, table.relation).primary_key
-    if not key and not any(column.key for column in table.relation.columns if table.relation.replica_identity == "i"):
+    if not catalogue.has_key(connection, table.relation):
         raise SettingsError(
             f"table {name} has no key: it cannot be read while it changes",
             "give it a primary key, or capture repair --execute reads all tables anew",

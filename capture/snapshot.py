@@ -95,7 +95,7 @@ def take_snapshot(
         if stopping():
             raise StoppedError
 
-    published = _chosen(published, options)
+    published = chosen(published, options)
     if position.snapshot is not None:
         fence(source.cluster, source.connector, position.snapshot.workers)
     lock = lock_tables(source.server, published, options.lock_timeout_ms)
@@ -104,7 +104,7 @@ def take_snapshot(
         _check_unchanged(reader, source.publication, published)
         parts = _parts(reader, published, tables, options)
         setups = _setups(source, options.threads, committed.timeout, sum(len(part.plan.chunks) for part in parts))
-        state = SnapshotState(str(uuid.uuid4()), "running", (), len(setups))
+        state = SnapshotState(str(uuid.uuid4()), "making", {}, len(setups))
         committed.write((), position._replace(snapshot=state))
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
@@ -138,7 +138,7 @@ def begin_without_data(
     stopping: Callable[[], bool],
 ) -> Position:
     """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
-    committed.write((), position._replace(snapshot=SnapshotState("no_data", "running")))
+    committed.write((), position._replace(snapshot=SnapshotState("no_data", "making")))
     log.info("making the slot without a snapshot", slot=slot)
     lsn = replication.create_slot(slot, stopping).consistent_point
     position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
@@ -161,7 +161,7 @@ def _parts(reader: Any, published: Sequence[Published], tables: Tables, options:
     return parts
 
 
-def _chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
+def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
     """The tables that are read; SettingsError when one that the settings name is not captured."""
     missing = sorted((options.included | options.overrides.keys()) - {table.relation.table for table in published})
     if missing:
@@ -200,7 +200,7 @@ class _Run:
         self._own = own
         self._committed = committed
         self._position = position
-        self._state = position.snapshot
+        self._state = position.snapshot._replace(state="running")
         self._lock = lock
         self._progress = Progress({part.name: part.plan.rows for part in parts})
         self.stamp = Stamp(position.generation, position.end_lsn, 0)
@@ -227,7 +227,7 @@ class _Run:
         """Announces the end; the position to stream from."""
         self._check_lock()
         rows = self._progress.rows
-        self._state = self._state._replace(state="completed", tables_done=(), workers=0)
+        self._state = self._state._replace(state="completed", tables_done={}, workers=0)
         self._write(records.COMPLETED, rows=rows)
         log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
         return self._position
@@ -236,7 +236,7 @@ class _Run:
         name = self._names[number]
         self._check_lock()
         self._progress.table_done(name)
-        self._state = self._state._replace(tables_done=(*self._state.tables_done, name))
+        self._state = self._state._replace(tables_done={**self._state.tables_done, name: self._progress.rows[name]})
         self._write(records.TABLE_SCAN_COMPLETED, table=name, rows_scanned=self._progress.rows[name])
 
     def _check_lock(self) -> None:

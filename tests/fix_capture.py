@@ -77,7 +77,9 @@ class Shop:
         self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
-        return bool(position) and snapshot.get("state") != "running" and position["end_lsn"] >= end
+        rest = any(request["first"] for request in (position.get("demand") or {}).get("requests", []))
+        copied = snapshot.get("state") not in ("making", "running") and not rest
+        return bool(position) and copied and position["end_lsn"] >= end
 
     def until(self, met: Callable[[], bool]) -> None:
         """Waits for a condition while capture runs."""

@@ -280,5 +280,5 @@ def position(bootstrap_servers: str, prefix: str) -> int:
         newest = json.loads(message.value() or b"{}")
     consumer.close()
     snapshot = newest.get("snapshot")
-    running = isinstance(snapshot, dict) and snapshot["state"] == "running"
+    running = isinstance(snapshot, dict) and snapshot["state"] in ("making", "running")
     return 0 if running or not newest else int(str(newest["end_lsn"]))

@@ -70,7 +70,7 @@ def test_a_repair_raises_the_generation_and_asks_for_a_snapshot() -> None:
     new = repaired(POSITION, SYSTEM, "tap", "hash", first=1_000_000)
     assert new.generation == 2
     assert new.snapshot is not None
-    assert new.snapshot.state == "running"
+    assert new.snapshot.state == "making"
 
 
 def test_a_repair_without_the_old_position_is_above_every_generation() -> None:

@@ -3,13 +3,13 @@
 import pytest
 
 from capture.chunks import page_ranges
-from capture.modes import Mode, Step, next_step
+from capture.modes import Mode, Step, next_step, unfinished, with_rest
 from capture.position import Position, SnapshotState, parse_position
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 
 DONE = Position(1, "7", 1, "tap", LSN(9), LSN(9), "hash", snapshot=SnapshotState("a", "completed"))
-BEGUN = DONE._replace(snapshot=SnapshotState("a", "running", ("public.orders",), 2))
+BEGUN = DONE._replace(snapshot=SnapshotState("a", "running", {"public.orders": 3}, 2))
 GONE = SettingsError("the slot is gone")
 
 
@@ -49,3 +49,23 @@ def test_ranges_of_pages_leave_no_page_out_and_end_open() -> None:
     assert page_ranges(0, 10) == [(0, None)]
     assert page_ranges(10, 10) == [(0, None)]
     assert page_ranges(25, 10) == [(0, 10), (10, 20), (20, None)]
+
+
+def test_a_snapshot_that_a_crash_ended_goes_on_with_the_tables_that_it_had_left() -> None:
+    keyed = {"public.orders": True, "public.lines": True}
+    rest = with_rest(BEGUN, None, keyed)
+    assert rest is not None
+    assert rest.snapshot is not None
+    assert not unfinished(rest)
+    (request,) = rest.demand.requests
+    assert request.tables == (("public.lines", None),)
+    assert request.first == ("a", {"public.orders": 3})
+    assert parse_position(rest.dump()) == rest
+
+
+@pytest.mark.parametrize("why", ["no key", "slot lost", "slot not made"])
+def test_otherwise_it_begins_again(why: str) -> None:
+    keyed = {"public.orders": True, "public.lines": why != "no key"}
+    problem = SettingsError("slot is gone") if why == "slot lost" else None
+    position = BEGUN._replace(snapshot=SnapshotState("a", "making")) if why == "slot not made" else BEGUN
+    assert with_rest(position, problem, keyed) is None
