@@ -129,7 +129,7 @@ class Shop:
         self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
-        return bool(position) and snapshot.get("state") != "running" and position["end_lsn"] >= end
+        return bool(position) and snapshot.get("state") not in ("making", "running") and position["end_lsn"] >= end
 
     def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
         """Waits for a condition while the program (`capture`) runs."""

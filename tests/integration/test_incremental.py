@@ -43,7 +43,7 @@ def finished(shop: Shop) -> bool:
 
 def read_again(shop: Shop, table: str) -> list[str]:
     """The keys of the rows of snapshots on demand."""
-    rows = changes(shop.records(), shop.prefix)[table]
+    rows = changes(shop.records(), shop.prefix).get(table, [])
     return sorted(str(row.key) for row in rows if row.value and row.value["source"]["snapshot"] == "incremental")
 
 
@@ -59,7 +59,9 @@ def busy(shop: Shop) -> Iterator[None]:
             number = 0
             while not over.wait(0.005):
                 number += 1
-                cursor.execute("UPDATE orders SET note = %s WHERE id < 2000 AND id %% 97 = %s", (f"busy {number}", number % 97))
+                cursor.execute(
+                    "UPDATE orders SET note = %s WHERE id < 2000 AND id %% 97 = %s", (f"busy {number}", number % 97)
+                )
                 cursor.execute("DELETE FROM orders WHERE id = %s", (number % ROWS,))
                 cursor.execute("UPDATE orders SET id = id + 1000000 WHERE id = %s", (number * 7 % ROWS,))
                 cursor.execute("INSERT INTO orders VALUES (%s, 'new', 1)", (2000000 + number,))
