@@ -18,6 +18,8 @@ from tests.proof.rules import Finding, Snapshot, snapshots
 
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (timestamp without time zone)
 Row = dict[str, Any]
+NEVER_SENT = "never sent"
+"""For a value that an update left alone before any record had it: a later row of a snapshot has to bring it."""
 
 
 def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
@@ -48,7 +50,9 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
 def _new_row(record: Record, before: Row) -> Row:
     after = record.value["after"] if record.value else {}
     return {
-        name: before[name] if name in record.unchanged else python_value(value, record.types.get(name, ""))
+        name: before.get(name, NEVER_SENT)
+        if name in record.unchanged
+        else python_value(value, record.types.get(name, ""))
         for name, value in after.items()
     }
 
