@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 _ROUND: Final = 256  # messages between two looks at the clock
+_BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
 _DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
 
@@ -127,6 +128,7 @@ class Stream:
         self._beats = beats
         beats.written = None  # the server may have crashed since
         self._next_beat = 0.0
+        self._commit_us = 0
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
@@ -157,12 +159,10 @@ class Stream:
     def run(self, stopping: Callable[[], bool]) -> Position:
         """Reads until `stopping()`; returns the durable position. Everything whole that was read is then in Kafka."""
         try:
-            busy = False
             while not stopping():
                 now = time.monotonic()
-                self._look_around(now, busy)
-                busy = self._read_round()
-                if not busy:
+                self._look_around(now)
+                if not self._read_round():
                     self._pause(now)
             self._writer.flush(self._alive)
             self._replication.confirm(self._writer.durable.end_lsn, force=True)
@@ -178,17 +178,18 @@ class Stream:
         self._writer.limits = limits
 
     def _pause(self, now: float) -> None:
-        """Nothing to read just now. While a Kafka transaction lingers, rows gather: they cost less by the dozen."""
+        """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
         lingering = self._writer.lingering(now)
-        if lingering > _GATHER:
+        if lingering > _GATHER or self._writer.behind:
             time.sleep(_GATHER)
         else:
             pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
             self._replication.wait(pause, self._writer.done_fd)
 
-    def _look_around(self, now: float, busy: bool) -> None:
+    def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
-        self._writer.step(now, busy=busy)
+        self._writer.behind = time.time() - self._commit_us / 1e6 > _BEHIND
+        self._writer.step(now)
         self._metrics.turned()
         reached = self._writer.durable
         last = reached.heartbeat
@@ -279,6 +280,7 @@ class Stream:
         commit = pgoutput.decode_commit(payload)
         transaction = self._transaction()
         self._open = None
+        self._commit_us = transaction.commit_us
         self._metrics.source_time(transaction.commit_us)
         self._incremental.committed(transaction.xid)
         if transaction.skip == float("inf"):

@@ -17,7 +17,8 @@ from capture.position import Position
 from capture.producer import Fields, Record, TransactionalProducer
 from schemas.errors import UnavailableError
 
-_BUSY_LINGER = 20  # times the linger
+_LINGERS_BEHIND = 20
+_MANY = 100  # changes: fewer of them come too slowly to be a backlog, whatever the clocks say
 
 
 class Limits(NamedTuple):
@@ -41,6 +42,7 @@ class Writer:
         self.limits = limits
         self.durable = position
         self.pending = False
+        self.behind = False  # the changes that are read now were made a while ago
         self.full = False  # the reader should pause: as much waits as fits into the next Kafka transaction
         self._open: Position | None = None  # what the open Kafka transaction reaches
         self._opened_at = 0.0
@@ -81,16 +83,13 @@ class Writer:
         """How long the open Kafka transaction still waits for more; 0 when none does."""
         if self._flight is not None or self._open is None:
             return 0.0
-        return max(0.0, self._opened_at + self.limits.linger - now)
+        return max(0.0, self._opened_at + self._linger() - now)
 
-    def step(self, now: float, force: bool = False, busy: bool = False) -> None:
-        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls.
-
-        `busy`: there is more to read, so nobody waits for just this, and a larger Kafka transaction costs less.
-        """
+    def step(self, now: float, force: bool = False) -> None:
+        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls."""
         if self._flight is not None and self._flight.done():
             self._landed()
-        if self._flight is None and self._open is not None and (force or self._due(now, busy)):
+        if self._flight is None and self._open is not None and (force or self._due(now)):
             self._take_off()
         if self.pending and now - self._pending_since > self.limits.stall:
             seconds = round(now - self._pending_since)
@@ -116,9 +115,13 @@ class Writer:
         self._thread.submit(self._close_pipe)
         self._thread.shutdown(wait=False)
 
-    def _due(self, now: float, busy: bool) -> bool:
+    def _due(self, now: float) -> bool:
         full = self._changes >= self.limits.changes or self._bytes >= self.limits.size_bytes
-        return full or now - self._opened_at >= self.limits.linger * (_BUSY_LINGER if busy else 1)
+        return full or now - self._opened_at >= self._linger()
+
+    def _linger(self) -> float:
+        """Behind, nobody waits for just these changes, and larger Kafka transactions cost less."""
+        return self.limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
 
     def _produce(self, records: Sequence[Fields], size: int, position: Position) -> None:
         if self._open is None:
