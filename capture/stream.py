@@ -128,7 +128,7 @@ class Stream:
         self._beats = beats
         beats.written = None  # the server may have crashed since
         self._next_beat = 0.0
-        self._commit_us = 0
+        self._commit_us = 0  # of the last commit in this round
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
@@ -188,7 +188,8 @@ class Stream:
 
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
-        self._writer.behind = time.time() - self._commit_us / 1e6 > _BEHIND
+        self._writer.behind = bool(self._commit_us) and time.time() - self._commit_us / 1e6 > _BEHIND
+        self._commit_us = 0
         self._writer.step(now)
         self._metrics.turned()
         reached = self._writer.durable

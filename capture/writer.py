@@ -52,7 +52,7 @@ class Writer:
         self._waiting_changes = self._waiting_bytes = 0
         self._flight: Future[None] | None = None
         self._flight_position = position
-        self._pending_since = self._took_off = 0.0
+        self._pending_since = self._took_off = self._waiting_since = 0.0
         self._thread = ThreadPoolExecutor(1, "kafka-commit")
         self.done_fd, self._done = os.pipe()
 
@@ -62,6 +62,8 @@ class Writer:
             self._pending_since = time.monotonic()
         self.pending = True
         if self._flight is not None:
+            if not self._waiting_changes:
+                self._waiting_since = time.monotonic()
             self._waiting.append((records, size, position))
             self._waiting_changes += len(records)
             self._waiting_bytes += size
@@ -168,3 +170,5 @@ class Writer:
             else:
                 self.advance(position)
         self.pending = self._open is not None
+        if self.pending:
+            self._opened_at = self._waiting_since  # it has lingered while the other was in flight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import psycopg2
@@ -50,7 +51,35 @@ BEGIN
         COMMIT;
     END LOOP;
 END $$;
+CREATE PROCEDURE overlap(transactions int, rows int) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR t IN 1..transactions LOOP
+        FOR part IN 1..4 LOOP  -- 20 to 100 ms a transaction
+            INSERT INTO order_lines (order_id, sku, name, quantity, unit_price, tax_rate, gross, note, changed_at)
+            SELECT t, 'SKU-' || (t % 5000), 'A product with a name of usual length, ' || r, 1, 19.99, 19, 19.99,
+                   repeat('note ', 16), clock_timestamp() FROM generate_series(1, rows / 4) r;
+            PERFORM pg_sleep(0.005 + random() * 0.02);
+        END LOOP;
+        COMMIT;
+    END LOOP;
+END $$;
 """
+
+
+class Workload(NamedTuple):
+    """`clients` write at the same time, so that their transactions lie across each other in the log."""
+
+    name: str
+    rows: int
+    transactions: int
+    clients: int = 1
+
+
+WORKLOADS = (
+    Workload("small transactions", 240_000, 60_000),
+    Workload("larger transactions", 1_000_000, 10_000),
+    Workload("overlapping transactions", 240_000, 6_000, 16),
+)
 
 
 class Backlog(NamedTuple):
@@ -69,21 +98,34 @@ def prepare(server: Postgres) -> str:
     return dsn
 
 
-def load(dsn: str, rows: int, transactions: int) -> Backlog:
+def load(dsn: str, workload: Workload) -> Backlog:
     """Writes the backlog and, behind it, one row of which `end_lsn` is taken before its commit."""
     connection = psycopg2.connect(dsn)
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
             before = _wal_position(cursor)
-            cursor.execute("CALL load(%s, %s)", (transactions, rows // transactions))
+            rows = workload.rows // workload.transactions
+            transactions = workload.transactions // workload.clients
+            procedure = "load" if workload.clients == 1 else "overlap"
+            with ThreadPoolExecutor(workload.clients) as clients:
+                list(clients.map(lambda _: _call(dsn, procedure, transactions, rows), range(workload.clients)))
             cursor.execute("BEGIN")
-            cursor.execute("INSERT INTO order_lines SELECT 0, 0, '', '', 0, 0, 0, 0, '', now()")
+            cursor.execute("INSERT INTO order_lines SELECT -txid_current(), 0, '', '', 0, 0, 0, 0, '', now()")
             end = _wal_position(cursor)
             cursor.execute("COMMIT")
     finally:
         connection.close()
-    return Backlog(transactions * (rows // transactions) + 1, transactions + 1, end, end - before)
+    written = transactions * workload.clients
+    return Backlog(written * rows + 1, written + 1, end, end - before)
+
+
+def _call(dsn: str, procedure: str, transactions: int, rows: int) -> None:
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CALL {procedure}(%s, %s)", (transactions, rows))
+    connection.close()
 
 
 def _wal_position(cursor: psycopg2.extensions.cursor) -> int:

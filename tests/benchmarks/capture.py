@@ -1,8 +1,10 @@
 """`./tests/bench capture`: how fast and how frugal capture drains a backlog, beside PostgreSQL's own pg_recvlogical.
 
-Every reader has a slot of its own, made before the load, so that all read the same log; they take turns, and medians
-are compared. The clock runs from the moment the slot is in use until the last change is committed in Kafka (for
-pg_recvlogical: written to /dev/null), so Python's start is not in it; CPU is the capture process's in the same span.
+Three backlogs: small transactions, larger ones, and small ones of 16 clients that lie across each other; the last line
+has the worst of each figure. Every reader has a slot of its own, made before the load, so that all read the same log;
+they take turns, and medians are compared. The clock runs from the moment the slot is in use until the last change is
+committed in Kafka (for pg_recvlogical: written to /dev/null), so Python's start is not in it; CPU is the capture
+process's in the same span.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +27,7 @@ import psycopg2
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
-from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, Backlog, load, prepare
+from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, WORKLOADS, Backlog, Workload, load, prepare
 from tests.programs import Program, write_settings
 
 DRAIN_SECONDS = 600.0
@@ -56,29 +59,33 @@ def main() -> int:
         kafka = Kafka(folder / "kafka")
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             bench = Bench(folder, server, kafka.bootstrap_servers)
-            ours, theirs = bench.run(options)
-    _report(ours, theirs)
+            chosen = WORKLOADS if options.workload is None else [WORKLOADS[options.workload - 1]]
+            results = [_result(*bench.run(workload, options)) for workload in chosen]
+    ratio, cpu, memory = (tuple(figures) for figures in zip(*results, strict=True))
+    print(f"capture: {min(ratio):.2f} of pg_recvlogical, {max(cpu):.1f} µs CPU per row, {max(memory):.0f} MB")
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench capture", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--rows", type=int, default=240_000)
-    parser.add_argument("--transactions", type=int, default=60_000)
+    names = ", ".join(f"{number} {workload.name}" for number, workload in enumerate(WORKLOADS, 1))
+    parser.add_argument("--workload", type=int, choices=range(1, len(WORKLOADS) + 1), help=f"only one: {names}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
     parser.add_argument("--profile", type=Path, help="write cProfile's figures of capture there (slows it down)")
     options = parser.parse_args(sys.argv[1:])
-    if not 0 < options.transactions <= options.rows or options.repeats < 1:
-        parser.error("--rows must be at least --transactions, and --repeats at least 1")
+    if options.repeats < 1:
+        parser.error("--repeats must be at least 1")
     return options
 
 
-def _report(ours: list[Drain], theirs: list[Drain]) -> None:
+def _result(ours: list[Drain], theirs: list[Drain]) -> tuple[float, float, float]:
+    """Medians of the ratio and of CPU, the highest memory; printed for each workload."""
     ratio = statistics.median(a.rows_per_second / b.rows_per_second for a, b in zip(ours, theirs, strict=True))
     cpu = statistics.median(drain.cpu for drain in ours)
     memory = max(drain.megabytes for drain in ours)
-    print(f"capture: {ratio:.2f} of pg_recvlogical, {cpu:.1f} µs CPU per row, {memory:.0f} MB")
+    print(f"  {ratio:.2f} of pg_recvlogical, {cpu:.1f} µs CPU per row, {memory:.0f} MB", flush=True)
+    return ratio, cpu, memory
 
 
 class Bench:
@@ -89,22 +96,26 @@ class Bench:
         self._server = server
         self._bootstrap_servers = bootstrap_servers
         self._dsn = prepare(server)
+        self._runs = count(step=100)
 
-    def run(self, options: argparse.Namespace) -> tuple[list[Drain], list[Drain]]:
-        """Slots, load, then both readers in turn."""
-        repeats = range(options.repeats)
-        configs = [self._begin_capture(number) for number in repeats]
-        for number in repeats:
+    def run(self, workload: Workload, options: argparse.Namespace) -> tuple[list[Drain], list[Drain]]:
+        """Slots, load, then both readers in turn; the slots are dropped at the end."""
+        start = next(self._runs)
+        numbers = range(start, start + options.repeats)
+        configs = {number: self._begin_capture(number) for number in numbers}
+        for number in numbers:
             self._query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", f"recvlogical_{number}")
-        backlog = load(self._dsn, options.rows, options.transactions)
+        backlog = load(self._dsn, workload)
         size = f"{backlog.wal_bytes / 1e6:.0f} MB of log"
-        print(f"backlog: {backlog.rows} row changes in {backlog.transactions} transactions, {size}", flush=True)
+        said = f"{workload.name}: {backlog.rows} row changes in {backlog.transactions}, {workload.clients} clients"
+        print(f"{said}, {size}", flush=True)
         ours, theirs = [], []
-        for number, config in enumerate(configs):
+        for number, config in configs.items():
             theirs.append(self._recvlogical(number, backlog))
-            print(f"pg_recvlogical: {theirs[-1].rows_per_second:8.0f} rows/s", flush=True)
+            print(f"  pg_recvlogical: {theirs[-1].rows_per_second:8.0f} rows/s", flush=True)
             ours.append(self._capture(number, config, backlog, options.profile))
-            print(f"capture:        {ours[-1]}", flush=True)
+            print(f"  capture:        {ours[-1]}", flush=True)
+        self._query("SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots")
         return ours, theirs
 
     def _begin_capture(self, number: int) -> Path:
@@ -178,12 +189,12 @@ class Bench:
         """A fast reader that loses rows is no reader: counts what a consumer sees."""
         consumer = Consumer(_reading(self._bootstrap_servers, prefix))
         consumer.assign([TopicPartition(f"{prefix}.{TABLE}", 0, 0)])
-        count = 0
-        while count < rows and (messages := consumer.consume(10_000, timeout=10)):
-            count += len(messages)
+        seen = 0
+        while seen < rows and (messages := consumer.consume(10_000, timeout=10)):
+            seen += len(messages)
         consumer.close()
-        if count != rows:
-            raise SystemExit(f"{prefix}.{TABLE} has {count} records, not {rows}")
+        if seen != rows:
+            raise SystemExit(f"{prefix}.{TABLE} has {seen} records, not {rows}")
 
     def _query(self, statement: str, *values: object) -> Any:
         if not hasattr(self, "_connection"):
