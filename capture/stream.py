@@ -152,7 +152,7 @@ class Stream:
             pgoutput.Truncate: self._truncate,
             Relation: self._relation,
             pgoutput.LogicalMessage: self._message,
-            pgoutput.Origin: self._ignore,
+            pgoutput.Origin: self._origin_of,
             pgoutput.Type: self._ignore,
         }
 
@@ -336,8 +336,13 @@ class Stream:
         elif message.lsn >= self._position.end_lsn and message.prefix in self._own_messages:
             self._own_messages[message.prefix](message)
 
+    def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
+        """Follows Begin when the transaction was written by a subscription or another replication tool."""
+        transaction = self._transaction()
+        transaction.prefix = transaction.prefix.from_origin(origin.name, origin.lsn)
+
     def _ignore(self, _message: object, _lsn: int) -> None:
-        """Origins and user-defined types: the catalogue says more of them."""
+        """User-defined types: the catalogue says more of them."""
 
     def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
         """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""

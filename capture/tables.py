@@ -12,7 +12,7 @@ from capture.metrics import SCHEMA_CHANGES
 from capture.producer import ANY_PARTITION, Fields, Headers
 from capture.versions import Bound, ParkedError, Versions
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
-from schemas.codec import TAILS, SourcePrefix, WidenError, fill_unchanged
+from schemas.codec import SourcePrefix, WidenError, fill_unchanged
 from schemas.encoders import FAILURES
 from schemas.relation import Relation
 
@@ -23,8 +23,6 @@ Draft = Fields
 
 Made = TypeVar("Made")
 
-_CREATE: Final = TAILS["c"]
-_UPDATE: Final = TAILS["u"]
 _NEW_ROW: Final = b"N"  # follows at once in an update that brings nothing of the old row
 KEYLESS_PARTITION: Final = 0
 """Rows without key keep their order by lying in one partition."""
@@ -65,7 +63,7 @@ class Table:
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op c, of an Insert message."""
         try:
-            key, value = self.record(message, prefix, lsn, _CREATE)
+            key, value = self.record(message, prefix, lsn, "c")
         except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
             encode = lambda: (self.encoder.key(new), self.encoder.create(prefix, lsn, new))  # noqa: E731
@@ -80,7 +78,7 @@ class Table:
         """Op u, of an Update message; a change of the key becomes a delete, its tombstone and a create."""
         if message[5:6] == _NEW_ROW:
             try:
-                key, value = self.record(message, prefix, lsn, _UPDATE)
+                key, value = self.record(message, prefix, lsn, "u")
             except FAILURES:
                 pass  # as above
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
@@ -32,8 +32,14 @@ __all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "co
 _NO_FACTS: Final = ColumnFacts()
 _NULL: Final = b"\x00"
 _SOME: Final = b"\x02"  # branch 1 of ["null", T]
-TAILS: Final = {op: b"\x00\x00\x00\x00" + sized(op.encode()) for op in "crudt"}
-"""What follows the LSN: xmin, origin, origin_lsn and the transaction block (all null), and the operation."""
+
+
+def _tails(origin: bytes = _NULL + _NULL) -> dict[str, bytes]:
+    """What follows the LSN, by operation: xmin (null), origin and origin_lsn, the transaction block (null), and op."""
+    return {op: _NULL + origin + _NULL + sized(op.encode()) for op in "crudt"}
+
+
+_NO_ORIGIN: Final = _tails()
 
 
 class SourcePrefix(NamedTuple):
@@ -44,6 +50,11 @@ class SourcePrefix(NamedTuple):
     times: bytes  # ts_us, ts_ns
     xid: bytes  # and the branch of lsn
     clock: bytes  # the envelope's ts_ms, ts_us, ts_ns
+    tails: Mapping[str, bytes]  # by op, what follows the LSN: xmin, origin, origin_lsn, the transaction block, op
+
+    def from_origin(self, name: str, lsn: int) -> SourcePrefix:
+        """The same for a transaction that came from elsewhere (pg_replication_origin), with its commit LSN there."""
+        return self._replace(tails=_tails(_SOME + sized(name.encode()) + _SOME + long_bytes(lsn)))
 
 
 class SourceOrigin:
@@ -70,7 +81,7 @@ class SourceOrigin:
     def _prefix(self, marker: bytes, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
         head = self._before + long_bytes(us // 1000) + marker
         times = _SOME + long_bytes(us) + _SOME + long_bytes(us * 1000)
-        return SourcePrefix(head, sequence, times, xid, _clock(now_ns))
+        return SourcePrefix(head, sequence, times, xid, _clock(now_ns), _NO_ORIGIN)
 
 
 @lru_cache(4)
@@ -196,7 +207,7 @@ class Encoder:
         self._before = head + _SOME
         self._both = head + _NULL + _NULL
         self.record = codec.code.record(self._key_head, self._after, codec.table_bytes)
-        """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; `tail` from TAILS."""
+        """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; by op."""
         unsent = [name for i, name in enumerate(codec.field_names) if i not in codec.layout.key]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
@@ -272,10 +283,10 @@ class Encoder:
             return self._named(self._codec.layout.careful, cells)
 
     def _source(self, prefix: SourcePrefix, lsn: int, op: str) -> tuple[bytes, ...]:
-        head, sequence, times, xid, clock = prefix
+        head, sequence, times, xid, clock, tails = prefix
         text = b'%s%d"]' % (sequence, lsn)
         return (
-            head, LENGTHS[len(text)], text, times, self._codec.table_bytes, xid, long_bytes(lsn), TAILS[op], clock,
+            head, LENGTHS[len(text)], text, times, self._codec.table_bytes, xid, long_bytes(lsn), tails[op], clock,
         )  # fmt: skip
 
     def _named(self, encode: Callable[[Cells], bytes], cells: Cells) -> bytes:

@@ -36,10 +36,10 @@ class RowCode(NamedTuple):
     key_indexes: tuple[int, ...]
 
     def record(self, key_head: bytes | None, value_head: bytes, table: bytes) -> RecordEncoder:
-        """`record(data, prefix, lsn, tail)`: (key, value) of the new row in an Insert or Update message.
+        """`record(data, prefix, lsn, op)`: (key, value) of the new row in an Insert or Update message.
 
         `key_head` (None: a table without key) and `value_head` begin key and value, `table` are schema and name in
-        `source`; `prefix` is a codec.SourcePrefix and `tail` what follows the LSN in `source`.
+        `source`; `prefix` is a codec.SourcePrefix, `op` one of "c" and "u".
         """
         source = _record_source(self.columns, None if key_head is None else self.key_indexes)
         space = {**self.space, "KEY": key_head, "VALUE": value_head, "TABLE": table, "COUNT": len(self.columns)}
@@ -80,7 +80,7 @@ def _cell(index: int, column: ColumnCodec) -> str:
 
 def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None) -> str:
     lines = [
-        "def record(data, prefix, lsn, tail):",
+        "def record(data, prefix, lsn, op):",
         f"    if count(data, {NEW_TUPLE})[0] != COUNT: raise ValueError",
         f"    at = {NEW_TUPLE + 2}",
     ]
@@ -88,11 +88,11 @@ def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None
         lines += _read(index, column)
     lines += [
         "    if at != len(data): raise ValueError",
-        "    head, sequence, times, xid, clock = prefix",
+        "    head, sequence, times, xid, clock, tails = prefix",
         "    text = b'%b%d\"]' % (sequence, lsn)",
     ]
     cells = "".join(f"e{index}, " for index in range(len(columns)))
-    source = "head, LENGTHS[len(text)], text, times, TABLE, xid, long_bytes(lsn), tail, clock"
+    source = "head, LENGTHS[len(text)], text, times, TABLE, xid, long_bytes(lsn), tails[op], clock"
     keys = "None" if key is None else "b''.join((KEY, " + "".join(f"e{index}, " for index in key) + "))"
     lines.append(f"    return {keys}, b''.join((VALUE, {cells}{source}))")
     return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ class Shop:
         """What the proof has to say of the topics."""
         return list(judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, TABLES).findings)
 
-    def prove(self) -> None:
-        """Everything exactly once and in order, and Kafka's content is the shop's."""
-        verdict = judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, TABLES)
+    def prove(self, tables: Iterable[str] = TABLES, former: Iterable[str] = ()) -> None:
+        """Everything exactly once and in order, and Kafka's content is the shop's; `former` as judge has it."""
+        verdict = judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, tables, former)
         assert not verdict.findings, str(verdict)
 
 

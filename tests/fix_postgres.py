@@ -27,7 +27,7 @@ def postgres_servers(parts_folder: Path) -> Iterator[Callable[[int], Postgres]]:
 
     def server(version: int) -> Postgres:
         if version not in running:
-            settings = {"fsync": "off", "max_connections": "200"}
+            settings = {"fsync": "off", "max_connections": "200", "max_prepared_transactions": "10"}
             running[version] = Postgres(parts_folder / f"postgres-{version}", version, settings)
             running[version].start()
         return running[version]

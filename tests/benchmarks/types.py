@@ -23,7 +23,7 @@ from capture.catalogue import table_facts
 from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
-from schemas.codec import TAILS, Encoder, SourceOrigin, compile_codec
+from schemas.codec import Encoder, SourceOrigin, compile_codec
 from schemas.relation import Relation
 from schemas.type_table import SESSION_SETTINGS
 
@@ -148,7 +148,7 @@ class _Lines(NamedTuple):
 
 def measure(sent: Sent, repeats: int) -> Cost:
     """The least of the repeats of each way."""
-    record, tail, encoder = sent.encoder.record, TAILS["c"], sent.encoder
+    record, tail, encoder = sent.encoder.record, "c", sent.encoder
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
         return encoder.key(cells), encoder.read(PREFIX, 1, cells)

@@ -19,7 +19,7 @@ from capture.catalogue import published_tables, table_facts
 from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
-from schemas.codec import TAILS, Codec, Encoder, SourceOrigin, compile_codec
+from schemas.codec import Codec, Encoder, SourceOrigin, compile_codec
 from schemas.reader import RowReader, row_reader
 from schemas.relation import Column, ColumnFacts, Relation
 from schemas.type_table import SESSION_SETTINGS, kind_of
@@ -109,7 +109,7 @@ def records(codec: Codec, rows: Sequence[Row]) -> tuple[RowReader, list[tuple[st
         if isinstance(sent, bytes):
             cells = pgoutput.decode_as(pgoutput.Insert, sent).new
             value = encoder.create(prefix, 1, cells)
-            assert encoder.record(sent, prefix, 1, TAILS["c"]) == (encoder.key(cells), value)
+            assert encoder.record(sent, prefix, 1, "c") == (encoder.key(cells), value)
         else:
             value = encoder.read(prefix, 1, sent)
         after = reader.row(reader.record(value[5:])["after"])

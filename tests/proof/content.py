@@ -6,7 +6,8 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,7 @@ _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (timestamp without time zone)
 Row = dict[str, Any]
 NEVER_SENT = "never sent"
 """For a value that an update left alone before any record had it: a later row of a snapshot has to bring it."""
+KEYLESS_PARTITION = 0  # where rows without key lie
 
 
 def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
@@ -30,6 +32,8 @@ def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
 
 
 def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
+    if all(each.key is None for each in records):
+        return _replay_keyless(table, records, completed)
     rows: dict[str, Row] = {}
     origin: dict[str, Record] = {}
     for each in sorted(records, key=lambda record: (record.partition, record.offset)):
@@ -45,6 +49,34 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
             rows.pop(key, None)
             origin.pop(key, None)
     return {key: row for key, row in rows.items() if not _left_over(table, origin[key], completed)}
+
+
+def _replay_keyless(table: str, records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
+    """Rows without key are told apart by all that they hold, and equal ones are counted."""
+    rows: list[tuple[str, Row]] = []
+    for each in sorted(records, key=lambda record: (record.partition, record.offset)):
+        if each.op == "t" and each.partition == KEYLESS_PARTITION:
+            rows = []
+        value = each.value or {"before": None, "after": None}
+        if value["before"] is not None:
+            old = checksum(_columns(value["before"], each))
+            rows.pop(next(at for at, (known, _) in enumerate(rows) if known == old))
+        if value["after"] is not None and not _left_over(table, each, completed):
+            row = _columns(value["after"], each)
+            rows.append((checksum(row), row))
+    return dict(_numbered(rows))
+
+
+def _columns(values: Row, record: Record) -> Row:
+    return {name: python_value(value, record.types.get(name, "")) for name, value in values.items()}
+
+
+def _numbered(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+    """A key for each: its checksum, and which of the equal ones it is."""
+    seen: Counter[str] = Counter()
+    for known, row in rows:
+        seen[known] += 1
+        yield f"#{known[:16]}/{seen[known]}", row
 
 
 def _new_row(record: Record, before: Row) -> Row:
@@ -116,7 +148,10 @@ def check_content(played: Mapping[str, Mapping[str, Row]], shop: Mapping[str, li
     found = []
     for table, rows in shop.items():
         ours = {key: checksum(row) for key, row in played.get(table, {}).items()}
-        theirs = {_key(row, ours): checksum(row) for row in rows}
+        if any(key.startswith("#") for key in ours):
+            theirs = {key: checksum(row) for key, row in _numbered((checksum(row), row) for row in rows)}
+        else:
+            theirs = {_key(row, ours): checksum(row) for row in rows}
         found += [Finding("lost", f"{table} {key} is not in the topics") for key in sorted(theirs.keys() - ours.keys())]
         found += [Finding("wrong", f"{table} {key} is gone in the shop") for key in sorted(ours.keys() - theirs.keys())]
         changed = [key for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]]

@@ -37,15 +37,26 @@ def judge_log(records: Sequence[Record], prefix: str, log: Sequence[Logged]) -> 
     ]
 
 
-def judge(witness: Witness, bootstrap_servers: str, registry_url: str, prefix: str, tables: Iterable[str]) -> Verdict:
-    """Reads topics, log and shop, which must be at rest, and checks everything for these tables."""
-    wanted = set(tables)
+def judge(
+    witness: Witness,
+    bootstrap_servers: str,
+    registry_url: str,
+    prefix: str,
+    tables: Iterable[str],
+    former: Iterable[str] = (),
+) -> Verdict:
+    """Reads topics, log and shop, which must be at rest, and checks everything for these tables.
+
+    `former` were tables of the shop once: they are held to the log alone.
+    """
+    present = set(tables)
+    wanted = present.union(former)
     log = [change for change in witness.read() if change.table in wanted]
     records = read_topics(bootstrap_servers, registry_url, prefix)
     foreign = sorted(changes(records, prefix).keys() - wanted)
     findings = [Finding("wrong", f"a topic for {table}, which is not captured") for table in foreign]
     findings += judge_log(records, prefix, log)
-    findings += check_content(replay(records, prefix), shop_tables(witness.dsn, sorted(wanted)))
+    findings += check_content(replay(records, prefix), shop_tables(witness.dsn, sorted(present)))
     rows = sum(len(own) for own in changes(records, prefix).values())
     if not rows:
         findings.append(Finding("lost", f"nothing in the topics of {prefix}"))
