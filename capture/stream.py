@@ -306,8 +306,8 @@ class Stream:
             except ParkedError as error:
                 self._tables.park(error)
                 self._note_parked()
-            else:
-                self._take(transaction, table, op, drafts, len(payload))
+                return
+            self._take(transaction, table, op, drafts, len(payload))
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
         transaction = self._transaction()

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas import encoders
 from schemas.change import Cells
+from schemas.kind import STRING_CODE
 from schemas.layout import ColumnCodec, RowLayout
 
 RowEncoder = Callable[[Cells], bytes]
@@ -91,24 +92,34 @@ def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None
         "    head, sequence, times, xid, clock, tails = prefix",
         "    text = b'%b%d\"]' % (sequence, lsn)",
     ]
-    cells = "".join(f"e{index}, " for index in range(len(columns)))
+    cells = "".join(f"{_parts(index, column)}, " for index, column in enumerate(columns))
     source = "head, LENGTHS[len(text)], text, times, TABLE, xid, long_bytes(lsn), tails[op], clock"
-    keys = "None" if key is None else "b''.join((KEY, " + "".join(f"e{index}, " for index in key) + "))"
+    keys = "None" if key is None else "b''.join((KEY, " + "".join(f"{_parts(i, columns[i])}, " for i in key) + "))"
     lines.append(f"    return {keys}, b''.join((VALUE, {cells}{source}))")
     return "\n".join(lines) + "\n"
 
 
+def _parts(index: int, column: ColumnCodec) -> str:
+    """What stands for a column in the join: a text is not copied once more behind its length."""
+    return f"e{index}, c{index}" if column.kind.code == STRING_CODE else f"e{index}"
+
+
 def _read(index: int, column: ColumnCodec) -> list[str]:
-    """Lines that read one cell, `n`ull (110) or `t`ext (116) with a length, and make its Avro bytes `e`."""
-    text = [f"start = at + 5; at = start + size; c{index} = data[start:at]", f"e{index} = {_value(index, column)}"]
-    if column.null is None:
-        return ["    kind, size = cell(data, at)", "    if kind != 116: raise ValueError", *_indent(text)]
-    return [
-        "    if data[at] == 110:",
-        f"        at += 1; e{index} = {column.null!r}",
-        "    else:",
-        *_indent(["kind, size = cell(data, at)", "if kind != 116: raise ValueError", *text], 8),
+    """Lines that read one cell, `n`ull (110) or `t`ext (116) with a length, and make its Avro bytes (see _parts)."""
+    text = column.kind.code == STRING_CODE
+    value = f"{column.present!r} + LENGTHS[size]" if text else _value(index, column)
+    if text and column.null is None:
+        value = "LENGTHS[size]"
+    there = [
+        "kind, size = cell(data, at)",
+        "if kind != 116: raise ValueError",
+        f"start = at + 5; at = start + size; c{index} = data[start:at]",
+        f"e{index} = {value}",
     ]
+    if column.null is None:
+        return _indent(there)
+    missing = f"at += 1; e{index} = {column.null!r}" + (f"; c{index} = b''" if text else "")
+    return ["    if data[at] == 110:", f"        {missing}", "    else:", *_indent(there, 8)]
 
 
 def _indent(lines: list[str], by: int = 4) -> list[str]:
