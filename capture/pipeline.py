@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 from tenacity import wait_exponential_jitter
 
-from capture import catalogue
+from capture import broker, catalogue
 from capture.checks import REPAIR, check_position, check_timeline, repaired
 from capture.incremental import Incremental
 from capture.metrics import Metrics
@@ -273,8 +273,22 @@ class Capture:
             return fresh._replace(timeline=system.timeline)
         if problem is not None:
             log.warning("a new snapshot is needed", reason=problem.message, mode=self._plan.snapshot.mode)
-        lost = problem is not None
+        lost = problem is not None or (position is None and self._written())
         return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
+
+    def _written(self) -> bool:
+        """Whether the topics have records though there is no position: slot and position were lost together.
+
+        What is written now must win over them, whatever generation they have.
+        """
+        counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._ours(name)}
+        written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
+        if written:
+            log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
+        return bool(written)
+
+    def _ours(self, topic: str) -> bool:
+        return topic.startswith(f"{self._plan.prefix}.")
 
     def _first(
         self,

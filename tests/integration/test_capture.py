@@ -11,9 +11,10 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Postgres
-from tests.fix_capture import PATIENCE, Shop
+from tests.fix_capture import PATIENCE, TABLES, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import Program, run
+from tests.proof.content import check_content, replay, shop_tables
 from tests.proof.records import Record, changes
 
 
@@ -107,6 +108,20 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     assert shop.position()["generation"] == 2
+
+
+def test_slot_and_position_lost_together_begin_a_generation_above_all_that_is_there(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE orders SET note = 'older' WHERE id < 9")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert run("capture", "drop", "--yes", config=shop.config).returncode == 0
+    shop.sql("DELETE FROM orders WHERE id = 5", "UPDATE orders SET note = 'newer' WHERE id = 6")
+    shop.capture.start()
+    shop.drain()
+    assert shop.position()["generation"] > 1_000_000
+    assert not check_content(replay(shop.records(), shop.prefix), shop_tables(shop.dsn, TABLES))
 
 
 def test_stops_when_somebody_moved_the_slot(shop: Shop) -> None:
