@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from capture import preflight, setup, signals
 from capture.checks import repaired
 from capture.demand import SignalType
+from capture.messages import Route
 from capture.metrics import Metrics
 from capture.modes import SnapshotOptions
 from capture.pipeline import Capture, Plan
@@ -254,6 +255,8 @@ def _plan(settings: Settings) -> Plan:
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
+        message_prefixes=settings.message_prefix_include_list,
+        outbox=tuple(Route(**route.model_dump()) for route in settings.outbox_routing),
         incompatible_schema=settings.incompatible_schema,
         snapshot=SnapshotOptions(
             settings.snapshot_mode,

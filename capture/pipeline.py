@@ -15,6 +15,7 @@ from tenacity import wait_exponential_jitter
 from capture import broker, catalogue
 from capture.checks import REPAIR, check_position, check_timeline, repaired
 from capture.incremental import Incremental
+from capture.messages import Messages, Route
 from capture.metrics import Metrics
 from capture.modes import SnapshotOptions, next_step, unfinished, with_rest
 from capture.own_records import OwnRecords
@@ -31,7 +32,7 @@ from capture.replication import (
     slot_state,
 )
 from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
-from capture.stream import Beats, Options, Stream, keepalive_seconds
+from capture.stream import INTERNAL, Beats, Options, Stream, keepalive_seconds
 from capture.tables import Tables
 from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
@@ -62,6 +63,8 @@ class Plan(NamedTuple):
     as_text: frozenset[str]
     modes: Modes
     tombstones: bool
+    message_prefixes: tuple[str, ...]
+    outbox: tuple[Route, ...]
     incompatible_schema: Policy
     snapshot: SnapshotOptions
     failover: bool
@@ -342,6 +345,8 @@ class Capture:
         name = uuid.uuid4().hex[:12]
         chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows)
         incremental = Incremental(position.demand, chunks.read, name, own, position.generation)
+        register, partitions = plan.registry.register, plan.topics.partitions
+        messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions)
         stream = Stream(
             replication,
             leadership,
@@ -351,6 +356,7 @@ class Capture:
             origin,
             position,
             incremental,
+            messages,
             options,
             self._metrics,
             self._beats,

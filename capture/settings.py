@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from os import cpu_count
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.change import UNAVAILABLE
 from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
@@ -22,6 +23,30 @@ REREAD_TO_CONNECT: Final = frozenset(
     | {"schema_registry_url", "schema_registry"}
 )
 """What SIGHUP changes for the connections that are made after it."""
+
+
+class OutboxRoute(BaseModel):
+    """Where logical messages of a prefix go, as Debezium's outbox event router sends the rows of an outbox table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prefix: str = Field(description="a regular expression for the whole prefix")
+    topic: str = Field(description="may name fields of the content: outbox.event.{aggregatetype}", min_length=1)
+    payload: Literal["json", "bytes"] = Field("json", description="json: of an object; bytes: the content is the value")
+    payload_field: str = "payload"
+    key_field: str = "aggregateid"
+    header_fields: tuple[str, ...] = ("id", "type")
+
+    @field_validator("prefix")
+    @classmethod
+    def _expression(cls, prefix: str) -> str:
+        return _compiled(prefix)
+
+    @model_validator(mode="after")
+    def _fields_of_json(self) -> OutboxRoute:
+        if self.payload == "bytes" and "{" in self.topic:
+            raise ValueError("a topic with a field in braces wants payload: json")
+        return self
 
 
 class Settings(BaseModel):
@@ -62,6 +87,10 @@ class Settings(BaseModel):
     heartbeat_interval_ms: int = Field(5_000, ge=100)
     provide_transaction_metadata: bool = False
     tombstones_on_delete: bool = True
+    message_prefix_include_list: tuple[str, ...] = Field(
+        (), description="logical messages of these prefixes (regular expressions) go to <topic_prefix>.message"
+    )
+    outbox_routing: tuple[OutboxRoute, ...] = Field((), description="logical messages that go to topics of their own")
     columns_as_text: tuple[str, ...] = Field((), description="schema.table.column: carried as PostgreSQL's text")
 
     decimal_handling_mode: DecimalMode = Field("precise", description="numeric and money: decimal, text or double")
@@ -111,6 +140,11 @@ class Settings(BaseModel):
                 raise ValueError(f"{table}: write schema.table, for example public.{table}")
         return tables
 
+    @field_validator("message_prefix_include_list")
+    @classmethod
+    def _expressions(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_compiled(prefix) for prefix in prefixes)
+
     @field_validator("unavailable_value_placeholder")
     @classmethod
     def _readable(cls, placeholder: str) -> str:
@@ -132,7 +166,17 @@ class Settings(BaseModel):
         )
         if self.modes != Modes():
             shaping = (*shaping, self.modes)
+        if self.message_prefix_include_list or self.outbox_routing:
+            shaping = (*shaping, self.message_prefix_include_list, self.outbox_routing)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
+
+
+def _compiled(expression: str) -> str:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"{expression}: not a regular expression ({error})") from None
+    return expression
 
 
 def _text(value: Any) -> Any:

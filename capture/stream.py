@@ -17,6 +17,7 @@ from capture import pgoutput
 from capture.acknowledge import Acknowledger
 from capture.demand import SIGNAL_PREFIX, parse_signal
 from capture.incremental import Incremental
+from capture.messages import Counted, Messages
 from capture.metrics import Metrics
 from capture.own_records import OwnRecords
 from capture.position import Partial, Position, parse_heartbeat
@@ -35,6 +36,8 @@ log = structlog.get_logger("capture")
 Result = TypeVar("Result")
 
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
+INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
+"""Prefixes of our own messages, which are no records."""
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
@@ -111,6 +114,7 @@ class Stream:
         origin: SourceOrigin,
         position: Position,
         incremental: Incremental,
+        messages: Messages,
         options: Options,
         metrics: Metrics,
         beats: Beats,
@@ -123,6 +127,7 @@ class Stream:
         self._origin = origin
         self._position = position  # after the last whole transaction that was read
         self._incremental = incremental
+        self._messages = messages
         self._options = options
         self._metrics = metrics
         self._beats = beats
@@ -205,7 +210,7 @@ class Stream:
         self._write(self._incremental.step(now))
         if now - self._counted >= 1.0:
             self._counted = now
-            for table, op, count in self._tables.take_events():
+            for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
                 self._metrics.event(table, op, count)
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
@@ -331,10 +336,26 @@ class Stream:
 
     def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
         if message.transactional:
-            if self._open is not None:
-                self._open.ordinal += 1
-        elif message.lsn >= self._position.end_lsn and message.prefix in self._own_messages:
-            self._own_messages[message.prefix](message)
+            transaction = self._transaction()
+            transaction.ordinal += 1
+            if transaction.ordinal > transaction.skip and self._messages.wants(message.prefix):
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                counted, draft = self._record(message, transaction.prefix, stamp)
+                self._take(transaction, counted, "m", [draft], len(message.content))
+        elif message.prefix in self._own_messages:
+            if message.lsn >= self._position.end_lsn:
+                self._own_messages[message.prefix](message)
+        elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
+            # Its LSN may also be that of the next commit, whose changes count from 1.
+            stamp = b"%d:%d:0" % (self._position.generation, message.lsn)
+            source = self._origin.alone(self._position.last_commit_lsn, self._now_ns)
+            counted, draft = self._record(message, source, stamp)
+            counted.events["m"] += 1
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._writer.add([draft], len(message.content), self._position)
+
+    def _record(self, message: pgoutput.LogicalMessage, source: SourcePrefix, stamp: bytes) -> tuple[Counted, Draft]:
+        return self._patiently(lambda: self._messages.record(message, source, self._now_ns, stamp))
 
     def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
         """Follows Begin when the transaction was written by a subscription or another replication tool."""
@@ -386,7 +407,7 @@ class Stream:
             raise pgoutput.ProtocolError("a change outside any transaction", "report this with the server's version")
         return self._open
 
-    def _take(self, transaction: Transaction, table: Table, op: str, drafts: list[Draft], size: int) -> None:
+    def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
         counts = transaction.size
         counts[table.name] = counts.get(table.name, 0) + 1
         table.events[op] += 1

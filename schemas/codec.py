@@ -73,6 +73,10 @@ class SourceOrigin:
         start = b'["%d","' % last_commit_lsn
         return self._prefix(self._streamed, start, commit_us, _SOME + long_bytes(xid) + _SOME, now_ns)
 
+    def alone(self, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
+        """What a logical message has that is of no transaction: no txId, and our clock for a commit time."""
+        return self._prefix(self._streamed, b'["%d","' % last_commit_lsn, now_ns // 1000, _NULL + _SOME, now_ns)
+
     def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
         """What rows of a snapshot share; `marker` is one of Debezium's values of source.snapshot."""
         shown = b"\x00" + sized(marker.encode()) + self._database

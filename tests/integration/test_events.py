@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import psycopg2
 import pytest
+import yaml
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.fix_capture import TABLES, Shop
 from tests.fix_postgres import AVAILABLE
-from tests.programs import run
-from tests.proof.records import Record, changes
+from tests.programs import run, write_settings
+from tests.proof.records import Record, Schemas, changes
 
 IDENTITIES = """
     CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL UNIQUE, note text);
@@ -211,3 +214,63 @@ def test_two_phase_commits_origins_and_tables_renamed_or_made_again(shop: Shop) 
     ]
     assert origins == [(shop.prefix, 0xABCD), (None, None)]
     shop.sql(f"SELECT pg_replication_origin_drop('{shop.prefix}')")
+
+
+def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop: Shop) -> None:
+    event = '{"id": "e1", "type": "Paid", "aggregatetype": "order", "aggregateid": 7, "payload": {"sum": "1.10"}}'
+    outbox = {"prefix": "outbox", "topic": f"out-{shop.prefix}-{{aggregatetype}}"}
+    content = yaml.safe_load(shop.config.read_text())
+    content["capture"] |= {"message_prefix_include_list": ["app.*"], "outbox_routing": [outbox]}
+    content["capture"]["provide_transaction_metadata"] = True
+    write_settings(shop.config, **content)
+    shop.capture.start()
+    shop.drain()
+    emit = "SELECT pg_logical_emit_message({}, '{}', '{}')".format
+    shop.sql(
+        "INSERT INTO log VALUES (1, 'before')",
+        emit(True, "app.one", "inside"),
+        emit(False, "app.two", "alone"),
+        emit(True, "foreign", "theirs"),
+        emit(True, "ordertap.signal", "not ours"),
+        emit(True, "outbox", event),
+        "INSERT INTO log VALUES (2, 'after')",
+    )
+    shop.sql(emit(False, "app.two", "alone again"), emit(False, "foreign", "theirs"))
+    shop.drain()
+    shop.capture.kill()
+    shop.capture.start()
+    shop.sql(emit(True, "app.one", "after a kill"))
+    shop.drain()
+    assert shop.capture.stop() == 0, shop.capture.tail()
+    raw = read_raw(shop, [f"out-{shop.prefix}-order"])
+    assert [(one.key(), one.value()) for one in raw] == [(b"7", b'{"sum":"1.10"}')]
+    headers = dict(raw[0].headers() or [])
+    assert (headers["id"], headers["type"], headers["ordertap.stamp"].endswith(b":5")) == (b"e1", b"Paid", True)
+    size = {"public.log": 2, "message": 1, f"out-{shop.prefix}-order": 1}
+    assert json.loads(headers["ordertap.transaction"])["size"] == size
+    told = list(read_raw(shop, [f"{shop.prefix}.message"]))
+    schemas = Schemas(shop.registry)
+    values = [schemas.decode(one.value() or b"")[0] for one in sorted(told, key=lambda one: one.timestamp()[1])]
+    assert Counter((value["message"]["prefix"], value["message"]["content"]) for value in values) == {
+        ("app.one", b"inside"): 1, ("app.two", b"alone"): 1, ("app.two", b"alone again"): 1,
+        ("app.one", b"after a kill"): 1,
+    }  # fmt: skip
+    assert {value["source"]["txId"] is None for value in values if value["message"]["prefix"] == "app.two"} == {True}
+    log = [each.stamp.ordinal for each in of(shop, "log") if each.stamp]
+    assert log == [1, 6]  # all that is transactional counts, whoever wants it
+
+
+def read_raw(shop: Shop, topics: list[str]) -> list[Message]:
+    """All committed records of topics of one partition or more, as they are."""
+    settings: dict[str, str | int | float | bool | None] = {
+        "bootstrap.servers": shop.bootstrap_servers, "group.id": f"{shop.prefix}-raw", "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+    }  # fmt: skip
+    consumer = Consumer(settings)
+    listed = consumer.list_topics(timeout=10).topics
+    consumer.assign([TopicPartition(name, number, 0) for name in topics for number in listed[name].partitions])
+    found: list[Message] = []
+    while batch := consumer.consume(10_000, 2.0):
+        found += batch
+    consumer.close()
+    return found

@@ -11,6 +11,7 @@ from schemas import records
 from schemas.codec import compile_codec
 from schemas.envelope import adjust_name, adjust_namespace, static_schema
 from schemas.errors import DataError
+from schemas.messages import MESSAGE_KEY, message_schema
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from tests.unit.schemas.examples import ORDERS, ORDERS_FACTS, TOPIC, debezium_records
 
@@ -75,6 +76,7 @@ def test_a_tables_schemas_are_debeziums(table: str, columns: dict[str, tuple[int
     [
         ("gold_stream.transaction", records.TRANSACTION_KEY, records.TRANSACTION_VALUE),
         ("__debezium-heartbeat.gold_stream", records.HEARTBEAT_KEY, records.HEARTBEAT_VALUE),
+        ("gold_stream.message", MESSAGE_KEY, message_schema()),
     ],
 )
 def test_the_schemas_without_a_table_are_debeziums(topic: str, key: dict[str, Any], value: dict[str, Any]) -> None:
