@@ -255,6 +255,7 @@ def _plan(settings: Settings) -> Plan:
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
+        park_oversized=settings.oversized_record == "park",
         message_prefixes=settings.message_prefix_include_list,
         outbox=tuple(Route(**route.model_dump()) for route in settings.outbox_routing),
         incompatible_schema=settings.incompatible_schema,

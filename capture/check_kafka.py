@@ -9,10 +9,10 @@ from capture import broker
 from capture.broker import Brokers, Topic
 from capture.findings import Finding
 from capture.pipeline import Plan
+from capture.producer import CLIENT_LIMIT
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import IncompatibleError
 
-_CLIENT_LIMIT: Final = 1_000_000  # librdkafka's default of message.max.bytes
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 
 
@@ -100,8 +100,8 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     if topic.replicas < least:
         said = f"topic {name} has {topic.replicas} replicas, and min.insync.replicas is {least}: nothing can be written"
         yield Finding("BAD", said, _alter(plan, name, f"min.insync.replicas={topic.replicas}"))
-    limit = int(topic.config.get("max.message.bytes", _CLIENT_LIMIT))
-    ours = int(plan.cluster.options.get("message.max.bytes", _CLIENT_LIMIT))
+    limit = int(topic.config.get("max.message.bytes", CLIENT_LIMIT))
+    ours = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
     if limit < ours:
         said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
         yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))

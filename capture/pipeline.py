@@ -20,7 +20,7 @@ from capture.metrics import Metrics
 from capture.modes import SnapshotOptions, next_step, unfinished, with_rest
 from capture.own_records import OwnRecords
 from capture.position import Position, parse_position
-from capture.producer import Cluster, FencedError, Topics, TransactionalProducer
+from capture.producer import CLIENT_LIMIT, Cluster, FencedError, Topics, TransactionalProducer
 from capture.replication import (
     Leadership,
     Replication,
@@ -32,7 +32,7 @@ from capture.replication import (
     slot_state,
 )
 from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
-from capture.stream import INTERNAL, Beats, Options, Stream, keepalive_seconds
+from capture.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
 from capture.tables import Tables
 from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
@@ -63,6 +63,7 @@ class Plan(NamedTuple):
     as_text: frozenset[str]
     modes: Modes
     tombstones: bool
+    park_oversized: bool
     message_prefixes: tuple[str, ...]
     outbox: tuple[Route, ...]
     incompatible_schema: Policy
@@ -357,6 +358,7 @@ class Capture:
             position,
             incremental,
             messages,
+            RecordLimit(int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT)), plan.park_oversized),
             options,
             self._metrics,
             self._beats,

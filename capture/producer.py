@@ -23,6 +23,8 @@ from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableE
 
 Headers = list[tuple[str, str | bytes | None]]
 ANY_PARTITION: Final = -1
+CLIENT_LIMIT: Final = 1_000_000
+"""librdkafka's default of message.max.bytes."""
 _QUEUE_PATIENCE: Final = 50  # tenths of a second with a full queue
 
 _MISCONFIGURED: Final = (
@@ -184,6 +186,7 @@ class TransactionalProducer:
         """Initialises transactions, which fences every older producer of this id."""
         self._servers = cluster.servers
         self._failure: KafkaError | None = None
+        self._largest, self._refused = -1, ""  # of the records that the broker finds too large
         options = {
             "linger.ms": "5",
             "compression.type": "lz4",
@@ -212,7 +215,7 @@ class TransactionalProducer:
     def produce(self, records: Iterable[Fields]) -> None:
         """Queues records in the open transaction; DataError when one is larger than the client may send."""
         produce = self._producer.produce
-        topic = ""
+        topic, value = "", None
         try:
             for topic, partition, key, value, headers in records:
                 try:
@@ -220,7 +223,8 @@ class TransactionalProducer:
                 except BufferError:
                     self.produce_patiently(topic, value, key, partition, headers)
         except KafkaException as error:
-            raise kafka_error(f"writing to topic {topic}", error.args[0], self._servers) from None
+            doing = f"writing {len(value or b'')} bytes to topic {topic}"
+            raise kafka_error(doing, error.args[0], self._servers) from None
 
     def produce_patiently(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers
@@ -253,7 +257,7 @@ class TransactionalProducer:
                 cause = self._failure or error.args[0]
                 if error.args[0].retriable() and time.monotonic() < deadline:
                     continue
-                raise kafka_error("committing to Kafka", cause, self._servers) from None
+                raise kafka_error(f"committing to Kafka{self._refused}", cause, self._servers) from None
             return
 
     def abandon(self) -> None:
@@ -264,7 +268,10 @@ class TransactionalProducer:
         except KafkaException:  # the next init_transactions aborts it on the broker
             return
 
-    def _failed(self, error: KafkaError | None, _message: object) -> None:
+    def _failed(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None and error.code() in _TOO_LARGE and len(message) > self._largest:
+            self._largest = len(message)
+            self._refused = f": {self._largest} bytes for topic {message.topic()}, or the batch around them"
         if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             self._failure = self._failure or error
 

@@ -108,6 +108,9 @@ class Settings(BaseModel):
     incompatible_schema: Literal["stop", "version", "park"] = Field(
         "stop", description="the registry refuses a table's new schema: stop all, go on in topic ….v2, or leave it out"
     )
+    oversized_record: Literal["stop", "park"] = Field(
+        "stop", description="a record larger than message.max.bytes in `kafka`: stop all, or leave out its table"
+    )
     topic_creation_default_partitions: int = Field(1, ge=1)
     topic_creation_default_replication_factor: int = Field(1, ge=1)
     topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")

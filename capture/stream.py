@@ -28,7 +28,7 @@ from capture.watermark import WATERMARK_PREFIX, parse_mark
 from capture.writer import Limits, Writer
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
-from schemas.errors import SettingsError
+from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 from schemas.relation import Relation
 
@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 """Prefixes of our own messages, which are no records."""
+_GROWTH: Final = 5  # no message becomes a record so many times its size: a float8 of two characters takes nine bytes
+_HEADER_ROOM: Final = 1024  # bytes
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
@@ -73,6 +75,27 @@ class Beats:
             self.number += 1
         self.written = None
         return self.number + 1
+
+
+class RecordLimit(NamedTuple):
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops)."""
+
+    largest: int
+    park: bool
+
+    def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
+        """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
+        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts) + _HEADER_ROOM
+        if largest <= self.largest:
+            return
+        said = (
+            f"table {table}: the change {stamp.decode()} (generation, commit LSN, ordinal) makes a record of {largest} "
+            f"bytes, and message.max.bytes is {self.largest}"
+        )
+        remedy = f"raise message.max.bytes in `kafka` and max.message.bytes of the topic of {table}"
+        if self.park:
+            raise ParkedError(table, said, remedy)
+        raise DataError(f"{said}; nothing is lost", f"{remedy}, then start again; or set oversized_record: park")
 
 
 class Transaction:
@@ -115,6 +138,7 @@ class Stream:
         position: Position,
         incremental: Incremental,
         messages: Messages,
+        record_limit: RecordLimit,
         options: Options,
         metrics: Metrics,
         beats: Beats,
@@ -128,6 +152,8 @@ class Stream:
         self._position = position  # after the last whole transaction that was read
         self._incremental = incremental
         self._messages = messages
+        self._record_limit = record_limit
+        self._suspect = record_limit.largest // _GROWTH
         self._options = options
         self._metrics = metrics
         self._beats = beats
@@ -306,13 +332,16 @@ class Stream:
         table = self._tables.get(payload[1:5])
         if table is not None and transaction.ordinal > transaction.skip:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            size = len(payload)
             try:
                 drafts = change(table, payload, transaction.prefix, lsn, stamp)
+                if size > self._suspect:
+                    self._record_limit.check(table.name, drafts, stamp)
             except ParkedError as error:
                 self._tables.park(error)
                 self._note_parked()
                 return
-            self._take(transaction, table, op, drafts, len(payload))
+            self._take(transaction, table, op, drafts, size)
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
         transaction = self._transaction()

@@ -31,8 +31,8 @@ class Bound(NamedTuple):
 class ParkedError(SettingsError):
     """The table's changes are not written until `capture signal snapshot` brings it back."""
 
-    def __init__(self, table: str, message: str) -> None:
-        super().__init__(message, f"make the registry take the schema, then: capture signal snapshot {table}")
+    def __init__(self, table: str, message: str, remedy: str = "make the registry take the schema") -> None:
+        super().__init__(message, f"{remedy}, then: capture signal snapshot {table}")
         self.table = table
 
 
