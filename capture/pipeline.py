@@ -204,6 +204,7 @@ class Capture:
             own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
+            tables.published = frozenset(table.relation.table for table in published)
             problem = self._problem(position, system, slot, replication)
             position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)

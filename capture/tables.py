@@ -157,6 +157,7 @@ class Tables:
         self._tombstones = tombstones
         self._versions = versions
         self.parked = frozenset(parked)
+        self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
@@ -167,12 +168,20 @@ class Tables:
         """Takes note of a relation version; None for a table that is not captured, or is parked."""
         table = None
         if not self._included or relation.table in self._included:
+            self._tell_new(relation.table)
             if self._relations.get(relation.table, relation) != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
             table = None if relation.table in self.parked else self._tried(relation)
         self._tables[relation.oid.to_bytes(4, "big")] = table
         return table
+
+    def _tell_new(self, name: str) -> None:
+        """A table that was published after the start: what it had before is in no snapshot."""
+        if self.published and name not in self.published:
+            self.published |= {name}
+            hint = f"capture signal snapshot {name}"
+            log.warning("table is new: its rows from before are not in Kafka", table=name, next=hint)
 
     def _tried(self, relation: Relation) -> Table | None:
         try:

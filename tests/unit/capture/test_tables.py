@@ -116,6 +116,16 @@ def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
     assert not registered
 
 
+def test_a_table_that_was_published_later_is_told_once(tables: Tables, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.published = frozenset({"public.log"})
+    for _ in range(2):
+        table(tables, KEYED)
+        table(tables, KEYLESS)
+    said = capsys.readouterr().out
+    assert said.count("capture signal snapshot public.orders") == 1
+    assert "public.log" not in said
+
+
 RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
 
 
