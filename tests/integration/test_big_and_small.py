@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
+from confluent_kafka import Consumer, TopicPartition
 
 from tests.fix_capture import PATIENCE, TABLES, Shop
 from tests.programs import run, write_settings
 from tests.proof.records import changes
 from tests.proof.verdict import judge
+
+LARGE = 100_000  # rows
 
 
 def settings(shop: Shop, **more: Any) -> None:
@@ -52,3 +58,44 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
     shop.sql("UPDATE log SET what = 'goes on' WHERE id = 1")
     shop.drain()
     assert changes(shop.records(), shop.prefix)["public.log"][-1].op in ("r", "u")
+
+
+def test_a_large_transaction_is_there_before_it_is_read_and_memory_stays_flat(shop: Shop) -> None:
+    settings(shop, transaction_buffer_rows=20_000, max_batch_size=5_000)
+    shop.capture.start()
+    shop.drain()
+    first = first_record(shop)
+    shop.sql(f"INSERT INTO lines SELECT n, 7, 'large' FROM generate_series(1, {LARGE}) n")
+    shop.sql("INSERT INTO orders VALUES (5000, 'a neighbour', 1)")
+    first()
+    shop.capture.kill()
+    partial = shop.position()["partial"]
+    assert partial is not None  # what is in Kafka is committed there, and the transaction is not whole yet
+    assert 0 < partial["ordinal"] < LARGE
+    shop.capture.start()
+    shop.drain()
+    status = Path(f"/proc/{shop.capture.pid}/status").read_text()
+    assert int(status.partition("VmHWM:")[2].split()[0]) < 150 * 1024
+    assert shop.capture.stop() == 0, shop.capture.tail()
+    shop.prove()
+    assert '{"id": 5000}' in {each.key for each in changes(shop.records(), shop.prefix)["public.orders"]}
+
+
+def first_record(shop: Shop) -> Callable[[], None]:
+    """From the end of `lines` as it is now: a call that waits for the first committed record behind it."""
+    options: dict[str, str | int | float | bool | None] = {
+        "bootstrap.servers": shop.bootstrap_servers, "group.id": f"{shop.prefix}-first", "enable.auto.commit": False,
+    }  # fmt: skip
+    consumer = Consumer(options)  # read_committed, as is its default
+    parts = [TopicPartition(f"{shop.prefix}.public.lines", number) for number in range(3)]
+    for part in parts:
+        part.offset = consumer.get_watermark_offsets(part)[1]
+    consumer.assign(parts)
+
+    def wait() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not (message := consumer.poll(0.05)) or message.error():
+            assert time.monotonic() < deadline, shop.capture.tail()
+        consumer.close()
+
+    return wait
