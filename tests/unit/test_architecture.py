@@ -121,3 +121,9 @@ def test_a_wrong_direction_is_found(package: str, source: str) -> None:
 )
 def test_a_dependency_in_a_pure_file_is_found(package: str, source: str) -> None:
     assert wrong_dependencies(package, iter([("made_up", ast.parse(source))]))
+
+
+def test_the_readme_says_where_each_file_of_capture_belongs() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    files = [name for name, _ in source_files("capture") if name not in ("__init__",)]
+    assert [name for name in files if f"`{name}`" not in readme] == []
