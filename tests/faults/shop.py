@@ -129,7 +129,9 @@ class Shop:
         self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
-        return bool(position) and snapshot.get("state") not in ("making", "running") and position["end_lsn"] >= end
+        rest = (position.get("demand") or {}).get("requests")  # of a snapshot that was interrupted
+        copied = snapshot.get("state") not in ("making", "running") and not rest
+        return bool(position) and copied and position["end_lsn"] >= end
 
     def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
         """Waits for a condition while the program (`capture`) runs."""
