@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from capture.copytext import Frame, Outlet, line_writer
 from capture.producer import ANY_PARTITION, Headers, TransactionalProducer
-from capture.replication import Server, database_errors
+from capture.replication import database_errors
 from capture.tables import KEYLESS_PARTITION
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
@@ -17,12 +17,6 @@ from schemas.errors import DataError
 
 _TRANSACTION_SECONDS: Final = 10.0
 """A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
-
-
-NO_TIME_LIMITS: Final = """
-    SELECT set_config(name, '0', false) FROM pg_settings
-    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
-"""For sessions of a snapshot, which takes as long as it takes; not every server version knows all of them."""
 
 
 class Blueprint(NamedTuple):
@@ -67,7 +61,7 @@ class Copier:
         copied: Copied,
         pause: Callable[[], object],
     ) -> None:
-        """`reader` is a connection at the snapshot (`read_at`); `pause` is called often, and may raise to end it."""
+        """`reader` is a connection at the snapshot (locks.see); `pause` is called often, and may raise to end it."""
         self._reader = reader
         self._producer = producer
         self._timeout = timeout
@@ -115,17 +109,6 @@ class Copier:
         if time.monotonic() - self._began > _TRANSACTION_SECONDS:
             self._producer.commit(self._timeout)
             self._begin()
-
-
-def read_at(server: Server, exported: str) -> Any:
-    """A connection whose transaction sees the exported snapshot, and fails where policies would hide rows."""
-    reader = server.connect()
-    with database_errors("reading the exported snapshot"), reader.cursor() as cursor:
-        cursor.execute(NO_TIME_LIMITS)
-        cursor.execute("SET row_security = off")
-        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
-    return reader
 
 
 def _careful(

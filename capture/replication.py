@@ -108,6 +108,11 @@ def database_errors(doing: str) -> Iterator[None]:
             f"{doing}: {_first_line(error)}",
             "another reader uses this slot: stop it, or SELECT pg_terminate_backend(its PID), or set another slot_name",
         ) from None
+    except psycopg2.errors.LockNotAvailable as error:
+        raise UnavailableError(
+            f"{doing}: a schema change or TRUNCATE has a table or waits for it ({_first_line(error)})",
+            "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms; capture tries again",
+        ) from None
     except psycopg2.Error as error:
         raise UnavailableError(f"{doing}: {_first_line(error)}", "see the server's log; capture tries again") from None
 

@@ -82,7 +82,7 @@ class Settings(BaseModel):
     snapshot_max_threads: int = Field(
         default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
     )
-    snapshot_lock_timeout_ms: int = Field(10_000, ge=0)
+    snapshot_lock_timeout_ms: int = Field(10_000, ge=1, description="for a table that a schema change has")
     incremental_snapshot_chunk_size: int = Field(2048, ge=1, description="rows between two marks in the log")
     heartbeat_interval_ms: int = Field(5_000, ge=100)
     provide_transaction_metadata: bool = False

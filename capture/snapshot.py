@@ -1,4 +1,4 @@
-"""The initial snapshot: a copy of the tables that fits the stream exactly. After a crash it starts anew.
+"""The initial snapshot: a copy of the tables that fits the stream exactly.
 
 The tables are locked against rewrites before the slot is made: a rewrite would empty the exported snapshot silently.
 """
@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import psycopg2.errors
 import structlog
-from psycopg2 import sql
 
 from capture.catalogue import Published, published_tables
 from capture.chunks import TablePlan, plan_table
-from capture.copying import NO_TIME_LIMITS, Blueprint, Copied
+from capture.copying import Blueprint, Copied
+from capture.locks import Locks, holding, locks_of
 from capture.modes import SnapshotOptions
 from capture.own_records import OwnRecords
 from capture.position import Position, SnapshotState
@@ -98,12 +97,13 @@ def take_snapshot(
     published = chosen(published, options)
     if position.snapshot is not None:
         fence(source.cluster, source.connector, position.snapshot.workers)
-    lock = lock_tables(source.server, published, options.lock_timeout_ms)
-    reader = source.server.connect()
+    locks = locks_of(published, options.lock_timeout_ms)
+    reader = holding(source.server, locks)
     try:
         _check_unchanged(reader, source.publication, published)
         parts = _parts(reader, published, tables, options)
-        setups = _setups(source, options.threads, committed.timeout, sum(len(part.plan.chunks) for part in parts))
+        chunks = [chunk for part in parts for chunk in part.plan.chunks]
+        setups = _setups(source, locks, options.threads, committed.timeout, len(chunks))
         state = SnapshotState(str(uuid.uuid4()), "making", {}, len(setups))
         committed.write((), position._replace(snapshot=state))
         try:
@@ -113,10 +113,9 @@ def take_snapshot(
                 log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
                 point, exported = source.replication.create_slot(source.slot, stopping)
                 position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
-                run = _Run(parts, own, committed, position, lock)
+                run = _Run(parts, own, committed, position, reader)
                 run.begin()
                 copied = Copied(state.id, run.stamp, time.time_ns() // 1000, origin)
-                chunks = [chunk for part in parts for chunk in part.plan.chunks]
                 blueprints = [part.blueprint for part in parts]
                 run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
         except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
@@ -126,7 +125,6 @@ def take_snapshot(
         return run.complete()
     finally:
         reader.close()
-        lock.close()
 
 
 def begin_without_data(
@@ -181,18 +179,18 @@ def _check_unchanged(reader: Any, publication: str, published: Sequence[Publishe
             raise UnavailableError(f"{table.relation.table} was altered just now", "capture begins the snapshot again")
 
 
-def _setups(source: Source, threads: int, timeout: float, chunks: int) -> list[Setup]:
+def _setups(source: Source, locks: Locks, threads: int, timeout: float, chunks: int) -> list[Setup]:
     """One for each process that copies: no more than there are chunks."""
     cluster = source.cluster
     names = worker_ids(source.connector, max(1, min(threads, chunks)))
-    return [Setup(source.server, cluster.servers, cluster.options, name, timeout) for name in names]
+    return [Setup(source.server, locks, cluster.servers, cluster.options, name, timeout) for name in names]
 
 
 class _Run:
     """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
 
     def __init__(
-        self, parts: Sequence[_Part], own: OwnRecords, committed: Committed, position: Position, lock: Any
+        self, parts: Sequence[_Part], own: OwnRecords, committed: Committed, position: Position, holder: Any
     ) -> None:
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts
@@ -201,7 +199,7 @@ class _Run:
         self._committed = committed
         self._position = position
         self._state = position.snapshot._replace(state="running")
-        self._lock = lock
+        self._holder = holder
         self._progress = Progress({part.name: part.plan.rows for part in parts})
         self.stamp = Stamp(position.generation, position.end_lsn, 0)
 
@@ -241,37 +239,10 @@ class _Run:
 
     def _check_lock(self) -> None:
         """Without the lock a table may have been rewritten, and read as empty."""
-        with database_errors("the lock on the tables was lost during the snapshot"), self._lock.cursor() as cursor:
+        with database_errors("the lock on the tables was lost during the snapshot"), self._holder.cursor() as cursor:
             cursor.execute("SELECT 1")
 
     def _write(self, step: str, **more: Any) -> None:
         self._position = self._position._replace(snapshot=self._state)
         notice = self._own.snapshot(step, self.stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
         self._committed.write([notice], self._position)
-
-
-def lock_tables(server: Server, published: Sequence[Published], timeout_ms: int) -> Any:
-    """A connection that holds ACCESS SHARE on the tables in an open transaction; close it to let go."""
-    connection = server.connect()
-    connection.autocommit = False
-    try:
-        with database_errors("locking the tables for the snapshot"), connection.cursor() as cursor:
-            cursor.execute(NO_TIME_LIMITS)
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(timeout_ms)])
-            for table in published:
-                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_locked(table)))
-    except OrdertapError as error:
-        connection.close()
-        if isinstance(error.__cause__ or error.__context__, psycopg2.errors.LockNotAvailable):
-            raise UnavailableError(
-                f"the snapshot waited {timeout_ms} ms for a table that a schema change has locked: {error.message}",
-                "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
-            ) from None
-        raise
-    return connection
-
-
-def _locked(table: Published) -> sql.Composable:
-    """A table without those that inherit from it, a partitioned one with its partitions."""
-    only = sql.SQL("" if table.partitioned else "ONLY ")
-    return only + sql.Identifier(table.relation.schema, table.relation.name)

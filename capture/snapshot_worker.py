@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from capture.copying import Copier, read_at
+from capture.copying import Copier
+from capture.locks import holding_for, see
 from capture.workers import Begin, Done, Failed, Ready, Setup
 from schemas.errors import OrdertapError
 
@@ -23,9 +24,10 @@ def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     setup: Setup = inbox.get()
     try:
         producer = setup.producer()
+        reader = holding_for(setup.server, setup.locks)
         connection.send(Ready())
         begin: Begin = inbox.get()
-        reader = read_at(setup.server, begin.exported)
+        see(reader, begin.exported)
         copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
         while True:
             number, chunk = inbox.get()

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, NamedTuple
 
-from capture.copying import Blueprint, Chunk, Copied, Copier, read_at
+from capture.copying import Blueprint, Chunk, Copied, Copier
+from capture.locks import Locks, holding_for, see
 from capture.producer import Cluster, TransactionalProducer
 from capture.replication import Server
 from schemas.errors import OrdertapError, UnavailableError
@@ -24,6 +25,7 @@ class Setup(NamedTuple):
     """The first message to a worker: where to read and where to write."""
 
     server: Server
+    locks: Locks
     bootstrap_servers: str
     kafka: Mapping[str, Any]
     transactional_id: str
@@ -41,7 +43,7 @@ class Setup(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The worker's answer: older producers of its transactional id are fenced, it can begin."""
+    """The worker's answer: older producers of its transactional id are fenced, it holds the tables and can begin."""
 
 
 class Begin(NamedTuple):
@@ -132,6 +134,7 @@ class OwnProcess:
     def await_ready(self, stopping: Callable[[], object]) -> None:
         """As Workers."""
         self._producer = self._setup.producer()
+        self._reader = holding_for(self._setup.server, self._setup.locks)
         stopping()
 
     def copy(
@@ -143,7 +146,7 @@ class OwnProcess:
         stopping: Callable[[], object],
     ) -> Iterator[tuple[Chunk, int]]:
         """As Workers."""
-        self._reader = read_at(self._setup.server, exported)
+        see(self._reader, exported)
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
             yield chunk, copier.copy(chunk)
