@@ -1,4 +1,8 @@
-"""`./tests/soak`: the crash test for as long as you like, with a progress line and one last line that says it all."""
+"""`./tests/soak`: the crash tests for as long as you like, with a progress line and one last line that says it all.
+
+Without a word the whole way, shop to ERP, on one simulated day; `capture` plays rounds of capture alone under more
+kinds of faults, each proved by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +10,37 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
+from tests.faults import rounds
 from tests.faults.day import Day
 
 
 def main() -> int:
     """Exit code 0 only when nothing is lost, double or out of order and the money agrees; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").partition(": ")[2])
+    parser.add_argument("what", nargs="?", choices=("all", "capture"), default="all")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
+    parser.add_argument("--round", type=float, default=60.0, help="seconds of faults in a round of `capture`")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"soak: seed {options.seed}, {options.minutes:g} minutes", flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="ordertap-soak-") as name:
-            return _soak(Path(name), options)
+            Path(name).chmod(0o755)  # the server runs as another account
+            return (_capture if options.what == "capture" else _day)(Path(name), options)
     except KeyboardInterrupt:
         print(f"\nsoak: stopped; nothing is proved (seed {options.seed})")
         return 130
 
 
-def _soak(folder: Path, options: argparse.Namespace) -> int:
-    folder.chmod(0o755)
+def _day(folder: Path, options: argparse.Namespace) -> int:
     settings = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
     with Postgres(folder / "postgres", options.postgres, settings) as server, Kafka(folder / "kafka") as kafka:
         day = Day(folder, server, kafka, "soak", options.seed)
@@ -44,8 +54,50 @@ def _soak(folder: Path, options: argparse.Namespace) -> int:
     return 0 if result.sound else 1
 
 
-def _say(text: str) -> None:
+def _capture(folder: Path, options: argparse.Namespace) -> int:
+    """Rounds until the time is over or one is unsound."""
+    ends = time.monotonic() + options.minutes * 60
+    faults: Counter[str] = Counter()
+    changes = number = 0
+    bad: Counter[str] = Counter()
+    with (
+        Postgres(folder / "postgres", options.postgres, rounds.POSTGRES) as server,
+        Kafka(folder / "kafka", rounds.KAFKA) as kafka,
+    ):
+        while not bad and (number == 0 or time.monotonic() < ends):
+            number += 1
+            name = f"round{number}"
+            seconds = min(options.round, options.minutes * 60)
+            say = partial(_say, name)
+            result = rounds.play(server, kafka, folder / name, name, f"{options.seed}/{number}", seconds, say)
+            faults += result.faults
+            changes += result.verdict.changes
+            bad = _told(name, result)
+    kinds = ", ".join(f"{count} {name}" for name, count in faults.most_common())
+    print(f"\nfaults: {kinds}")
+    told = ", ".join(f"{bad[kind]} {kind}" for kind in ("lost", "double", "out of order", "wrong"))
+    kills = faults["kill"] + 2 * faults["kill_both"]
+    print(f"soak capture: {changes} changes, {faults.total()} faults, {kills} kills in {number} rounds, {told}")
+    return 1 if bad else 0
+
+
+def _told(name: str, result: rounds.Result) -> Counter[str]:
+    """Says what a round came to; how many findings of each kind."""
+    _say(name, f"{result.verdict.changes} changes, {result.faults.total()} faults")
+    print(flush=True)
+    for finding in result.verdict.findings[:40]:
+        print(f"{finding.kind}: {finding.text}")
+    if result.trouble:
+        print(f"wrong: {result.trouble}")
+    bad = Counter(finding.kind for finding in result.verdict.findings)
+    if not result.sound:
+        bad["wrong"] += bool(result.trouble or not result.verdict.findings)
+    return bad
+
+
+def _say(*words: str) -> None:
     """One line that is written over on a terminal, line by line elsewhere."""
+    text = ": ".join(words)
     print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
 
 

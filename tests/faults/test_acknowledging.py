@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import Shop, open_shop, said
+from tests.shop import Shop, open_shop, said
 
 SETTINGS = {"wal_sender_timeout": "1s", "fsync": "off"}  # a keepalive as soon as half of it was silent
 KILLS = 20

@@ -14,7 +14,7 @@ from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import Shop, open_shop, said
+from tests.shop import Shop, open_shop, said
 
 CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
 

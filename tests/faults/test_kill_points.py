@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import PATIENCE, Shop, open_shop
+from tests.shop import PATIENCE, Shop, open_shop
 
 POINTS = (
     "before-produce:1",

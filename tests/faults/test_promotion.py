@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import PATIENCE, Shop, open_shop, said
+from tests.shop import PATIENCE, Shop, open_shop, said
 
 PRIMARY = {"hot_standby_feedback": "on", "fsync": "off"}
 STANDBY = PRIMARY | {"sync_replication_slots": "on", "primary_slot_name": "standby"}

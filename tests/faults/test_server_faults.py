@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import Shop, open_shop, said
+from tests.shop import Shop, open_shop, said
 
 CUT_SECONDS = 2
 SETTINGS = {"wal_sender_timeout": f"{CUT_SECONDS}s", "fsync": "off", "max_wal_size": "64MB", "min_wal_size": "32MB"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults.shop import Shop, open_shop, said
+from tests.shop import Shop, open_shop, said
 
 
 @pytest.fixture

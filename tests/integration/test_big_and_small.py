@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.fix_capture import PATIENCE, TABLES, Shop
 from tests.programs import run, write_settings
@@ -99,3 +100,25 @@ def first_record(shop: Shop) -> Callable[[], None]:
         consumer.close()
 
     return wait
+
+
+def test_a_record_that_the_broker_refuses_is_named(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    topic = f"{shop.prefix}.public.log"
+    limit = ConfigEntry("max.message.bytes", "5000", incremental_operation=AlterConfigOpType.SET)
+    admin = AdminClient({"bootstrap.servers": shop.bootstrap_servers})
+    asked = admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])])
+    for answer in asked.values():
+        answer.result()
+    shop.sql("INSERT INTO log SELECT 1, string_agg(md5(n::text), '') FROM generate_series(1, 1000) n")
+    assert shop.capture.wait(PATIENCE) != 0
+    assert f"bytes for topic {topic}, or the batch around them" in shop.capture.tail()
+    limit.value = "1000000"
+    asked = admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])])
+    for answer in asked.values():
+        answer.result()
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.prove()

@@ -1,11 +1,11 @@
-"""A small shop with a witness of its log, copies of capture beside it, and the proof: what the fault tests share."""
+"""A shop's database with a witness of its log, capture (in several copies) to start, and the proof beside it."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ from capture.producer import Cluster
 from deploy.embedded import Kafka, Postgres
 from tests.programs import Program, run, write_settings
 from tests.proof.content import check_content, replay, shop_tables
-from tests.proof.records import changes, read_topics
-from tests.proof.rules import check_order, check_snapshots
-from tests.proof.verdict import judge
+from tests.proof.records import Record, changes, read_topics
+from tests.proof.rules import Finding, check_order, check_snapshots
+from tests.proof.verdict import Verdict, judge
 from tests.proof.wal import Witness
 
 TABLES = ("public.orders", "public.lines")
@@ -44,7 +44,13 @@ class Shop:
     config: Path
     capture: Program
     witness: Witness
+    tables: tuple[str, ...] = TABLES
     programs: list[Program] = field(default_factory=list)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Of the broker."""
+        return self.kafka.bootstrap_servers
 
     @property
     def registry(self) -> str:
@@ -100,11 +106,11 @@ class Shop:
         """Frees the server of our slots, once their readers are gone."""
         for program in self.programs:
             program.stop(10)
-        for slot in (self.prefix, self.witness.slot):
-            self.sql(
-                f"SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = '{slot}'",
-                f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}'",
-            )
+        slots = "FROM pg_replication_slots WHERE database = current_database()"
+        self.sql(
+            f"SELECT pg_terminate_backend(active_pid, 5000) {slots}",
+            f"SELECT pg_drop_replication_slot(slot_name) {slots}",
+        )
 
     def end_backends(self, kind: str) -> int:
         """Ends capture's connections, `walsender` or `client backend`; how many."""
@@ -122,16 +128,31 @@ class Shop:
 
     def drain(self, program: Program | None = None) -> None:
         """Waits until Kafka has all that the log has now."""
-        end = int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
-        self.until(lambda: self._reached(end), program)
+        end = self.log_end()
+        self.until(lambda: self.reached(end), program)
 
-    def _reached(self, end: int) -> bool:
+    def log_end(self) -> int:
+        """Where the shop's log ends now."""
+        return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+
+    def reached(self, end: int) -> bool:
+        """Whether Kafka has all up to there, the first snapshot among it."""
         self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
-        rest = (position.get("demand") or {}).get("requests")  # of a snapshot that was interrupted
+        rest = any(request["first"] for request in (position.get("demand") or {}).get("requests", []))
         copied = snapshot.get("state") not in ("making", "running") and not rest
         return bool(position) and copied and position["end_lsn"] >= end
+
+    def records(self) -> list[Record]:
+        """All committed records."""
+        return read_topics(self.bootstrap_servers, self.registry, self.prefix)
+
+    def signal(self, *words: str) -> str:
+        """`capture signal …`; its output."""
+        done = run("capture", "signal", *words, config=self.config)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
         """Waits for a condition while the program (`capture`) runs."""
@@ -165,25 +186,32 @@ class Shop:
         assert generation in (None, self.position()["generation"])
         self.prove_content()
 
-    def prove(self) -> None:
+    def verdict(self, tables: Iterable[str] | None = None, former: Iterable[str] = ()) -> Verdict:
+        """What the proof has to say of these tables (all of ours) at rest; `former` as judge has it."""
+        return judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, tables or self.tables, former)
+
+    def findings(self) -> list[Finding]:
+        """What the proof found wrong."""
+        return list(self.verdict().findings)
+
+    def prove(self, tables: Iterable[str] | None = None, former: Iterable[str] = ()) -> None:
         """Everything exactly once and in order, and Kafka's content is the shop's."""
-        verdict = judge(self.witness, self.kafka.bootstrap_servers, self.registry, self.prefix, TABLES)
+        verdict = self.verdict(tables, former)
         assert not verdict.findings, str(verdict)
-        assert verdict.changes > 0
 
     def prove_streamed(self, orders: range) -> None:
         """Without a witness: these orders are in the stream once each, and Kafka's content is the shop's."""
-        records = read_topics(self.kafka.bootstrap_servers, self.registry, self.prefix)
-        for table in TABLES:
+        records = self.records()
+        for table in self.tables:
             new = [each.value["after"]["id"] for each in changes(records, self.prefix)[table] if each.op == "c"]
             assert sorted(new) == [*orders], table
         self.prove_content()
 
     def prove_content(self) -> None:
         """After a repair, when the log no longer tells all: order, snapshots and content."""
-        records = read_topics(self.kafka.bootstrap_servers, self.registry, self.prefix)
+        records = self.records()
         findings = [*check_order(records, self.prefix), *check_snapshots(records, self.prefix)]
-        findings += check_content(replay(records, self.prefix), shop_tables(self.dsn, TABLES))
+        findings += check_content(replay(records, self.prefix), shop_tables(self.dsn, self.tables))
         assert not findings, findings[:10]
 
 
@@ -195,9 +223,17 @@ def said(program: Program) -> str:
 
 @contextmanager
 def open_shop(
-    server: Postgres, kafka: Kafka, dsn: str, prefix: str, folder: Path, more: dict[str, Any] | None = None
+    server: Postgres,
+    kafka: Kafka,
+    dsn: str,
+    prefix: str,
+    folder: Path,
+    more: dict[str, Any] | None = None,
+    schema: str = SCHEMA,
+    tables: tuple[str, ...] = TABLES,
 ) -> Iterator[Shop]:
-    """A shop whose capture is not started; `more` are settings beside the usual ones."""
+    """A shop whose capture is not started; `more` are settings beside the usual ones, `schema` makes the tables and
+    publication `tap`."""
     settings = {
         "name": prefix,
         "topic_prefix": prefix,
@@ -216,8 +252,8 @@ def open_shop(
     config = write_settings(folder / "settings.yaml", capture=settings | (more or {}))
     witness = Witness(dsn, "tap", f"witness_{prefix}")
     capture = Program("capture", config, folder / "capture.log")
-    shop = Shop(server, kafka, dsn, prefix, folder, config, capture, witness, [capture])
-    shop.sql(SCHEMA)
+    shop = Shop(server, kafka, dsn, prefix, folder, config, capture, witness, tables, [capture])
+    shop.sql(schema)
     witness.create()
     try:
         yield shop

@@ -1,0 +1,218 @@
+"""Rounds of capture alone under faults: a fresh shop, a snapshot, changes at full speed, faults at random, the proof.
+
+Everything starts anew in each round, so that a long run meets the first snapshot as often as the stream, in other
+settings each time, and its memory does not grow. The seed settles settings, changes and faults, not their timing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from deploy.embedded import Kafka, Postgres
+from schemas.errors import ExitCode
+from tests.faults.workload import SCHEMA, TABLES, Workload, prefill, touch
+from tests.programs import Program, run
+from tests.proof.verdict import Verdict
+from tests.shop import Shop, open_shop, said
+
+DRAIN_SECONDS: Final = 240.0  # on a busy machine, behind a workload at full speed
+KAFKA: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
+POSTGRES: Final = {"fsync": "off", "max_connections": "100", "max_wal_size": "2GB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one round came to; `trouble` is what capture should not have done, empty when it did well."""
+
+    verdict: Verdict
+    faults: Counter[str]
+    trouble: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.verdict.findings and not self.trouble and self.verdict.changes > 0
+
+
+class Round:
+    """One shop with two copies of capture, one of which leads."""
+
+    def __init__(self, shop: Shop, chance: random.Random, say: Callable[[str], None]) -> None:
+        self.shop = shop
+        self.faults: Counter[str] = Counter()
+        self._chance = chance
+        self._say = say
+        self._copies = [shop.capture, shop.copy("second")]
+        self._faults: list[tuple[float, Callable[[], None]]] = [
+            (5, self.kill),
+            (2, self.kill_both),
+            (1, self.stop),
+            (2, self.zombie),
+            (1, self.cut_walsender),
+            (1, self.cut_clients),
+            (1, self.freeze_broker),
+            (0.5, self.kill_broker),
+            (0.7, self.restart_shop),
+            (0.7, self.crash_shop),
+            (1.5, self.snapshot),
+        ]
+
+    def run(self, seconds: float, workload: Workload) -> str:
+        """Works and breaks things for so long, then waits until all is in Kafka; what capture did wrong, if so."""
+        for copy in self._copies:
+            copy.start()
+        workload.start()
+        ends = time.monotonic() + seconds
+        try:
+            while (left := ends - time.monotonic()) > 0:
+                time.sleep(min(left, self._chance.uniform(0.3, 4)))
+                fault = self._chance.choices(*zip(*((f, weight) for weight, f in self._faults), strict=True))[0]
+                self._say(f"{sum(self.faults.values())} faults, {left:.0f} s left: {fault.__name__}")
+                self.faults[fault.__name__] += 1
+                fault()
+                self._revive()
+        finally:
+            workload.finish()
+        touch(self.shop.dsn)
+        return self._drained() or self._wrong()
+
+    def _drained(self) -> str:
+        """Waits until Kafka has all; why it does not come to that."""
+        end = self.shop.log_end()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while not self.shop.reached(end):
+            self._say(f"{sum(self.faults.values())} faults, waiting until all is in Kafka")
+            self._revive()
+            if time.monotonic() > deadline or self._wrong():
+                return self._wrong() or f"not all in Kafka after {DRAIN_SECONDS:.0f} s:\n{self._copies[0].tail(40)}"
+            time.sleep(0.5)
+        for copy in self._copies:
+            copy.stop()
+        return ""
+
+    def _wrong(self) -> str:
+        for copy in self._copies:
+            if "Traceback" in said(copy):
+                return f"a stack trace:\n{said(copy).partition('Traceback')[2][:4000]}"
+            if copy.ended() not in (None, 0, -signal.SIGKILL, ExitCode.UNAVAILABLE):
+                return f"capture ended with {copy.ended()}:\n{copy.tail(40)}"
+        return ""
+
+    def _revive(self) -> None:
+        """As a container's restart policy: a copy that found broker or shop away at its start is started again."""
+        for copy in self._copies:
+            if copy.ended() == ExitCode.UNAVAILABLE:
+                copy.start()
+
+    def _one(self) -> Program:
+        return self._chance.choice(self._copies)
+
+    def kill(self) -> None:
+        """kill -9 of one copy, leader or not."""
+        copy = self._one()
+        copy.kill()
+        time.sleep(self._chance.choice((0, 0.5, 2)))
+        copy.start()
+
+    def kill_both(self) -> None:
+        """Nobody is left to take over."""
+        for copy in self._copies:
+            copy.kill()
+        for copy in self._copies:
+            copy.start()
+
+    def stop(self) -> None:
+        """As a container is stopped, and started again."""
+        copy = self._one()
+        copy.stop()
+        copy.start()
+
+    def zombie(self) -> None:
+        """Stands still, loses its connections, and wakes up when another may lead."""
+        copy = self._one()
+        os.kill(copy.pid, signal.SIGSTOP)
+        try:
+            self.shop.end_backends("walsender")
+            self.shop.end_backends("client backend")
+            time.sleep(self._chance.uniform(0.5, 4))
+        finally:
+            os.kill(copy.pid, signal.SIGCONT)
+
+    def cut_walsender(self) -> None:
+        """The connection that streams."""
+        self.shop.end_backends("walsender")
+
+    def cut_clients(self) -> None:
+        """The connections with the leadership's lock, and what reads the catalogue and chunks."""
+        self.shop.end_backends("client backend")
+
+    def freeze_broker(self) -> None:
+        """Answers nobody for a while."""
+        assert self.shop.kafka.process is not None
+        os.kill(self.shop.kafka.process.pid, signal.SIGSTOP)
+        time.sleep(self._chance.uniform(0.5, 8))
+        os.kill(self.shop.kafka.process.pid, signal.SIGCONT)
+
+    def kill_broker(self) -> None:
+        """kill -9, and a start."""
+        self.shop.kafka.kill()
+        self.shop.kafka.start()
+
+    def restart_shop(self) -> None:
+        """pg_ctl restart -m fast."""
+        self.shop.server.stop()
+        self.shop.server.start()
+
+    def crash_shop(self) -> None:
+        """pg_ctl stop -m immediate, and the recovery."""
+        process = self.shop.server.process
+        assert process is not None
+        process.send_signal(signal.SIGQUIT)
+        process.wait()
+        self.shop.server.start()
+
+    def snapshot(self) -> None:
+        """Asks for one table anew, while all goes on."""
+        run("capture", "signal", "snapshot", self._chance.choice(TABLES[:3]), config=self.shop.config)
+
+
+def play(
+    server: Postgres, kafka: Kafka, folder: Path, name: str, seed: str, seconds: float, say: Callable[[str], None]
+) -> Result:
+    """One round of so many seconds; `name` tells its database, topics and slot from other rounds'."""
+    chance = random.Random(seed)
+    folder.mkdir()
+    dsn = server.create_database(name)
+    with open_shop(server, kafka, dsn, name, folder, _settings(chance), SCHEMA, TABLES) as shop:
+        prefill(dsn, chance.choice((100, 3000, 20000)))
+        workload = Workload(dsn, seed, writers=3, pause=chance.choice((0.0, 0.002, 0.01)), ddl_pause=3)
+        game = Round(shop, chance, say)
+        trouble = game.run(seconds, workload)
+        say("reading the topics back")
+        result = Result(shop.verdict(), game.faults, trouble)
+        shop.drop_slots()
+    server.psql(f'DROP DATABASE "{name}" WITH (FORCE)')
+    return result
+
+
+def _settings(chance: random.Random) -> dict[str, Any]:
+    """Sizes and modes under which other code runs."""
+    return {
+        "topic_creation_default_partitions": chance.choice((1, 3)),
+        "transaction_buffer_rows": chance.choice((50, 1000, 20000)),
+        "max_batch_size": chance.choice((100, 1000, 5000)),
+        "linger_ms": chance.choice((0, 5, 50)),
+        "snapshot_max_threads": chance.choice((1, 2)),
+        "incremental_snapshot_chunk_size": chance.choice((50, 500, 2048)),
+        "provide_transaction_metadata": chance.choice((False, True)),
+        "stall_seconds": chance.choice((3, 10)),
+        "kafka": {"transaction.timeout.ms": chance.choice(("3000", "10000", "60000"))},
+    }
