@@ -12,7 +12,7 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 
 # A dependency that touches the world, and the files that may import it. Every other file is pure.
 POSTGRES = {
-    "capture": {"replication", "snapshot", "chunks", "signals", "watermark"},
+    "capture": {"replication", "locks", "chunks", "signals", "watermark"},
     "sink": {
         "database", "evidence", "inbox", "tables", "touches", "build", "snapshots", "blocked", "row_writer",
         "ledger", "worker", "accounts", "reconcile", "held",
