@@ -79,7 +79,10 @@ WORKLOADS = (
     Workload("small transactions", 240_000, 60_000),
     Workload("larger transactions", 1_000_000, 10_000),
     Workload("overlapping transactions", 240_000, 6_000, 16),
+    Workload("one large transaction", 1_000_000, 1),
 )
+USUAL = 3
+"""So many of them are run when none is named."""
 
 
 class Backlog(NamedTuple):

@@ -155,10 +155,10 @@ class Round:
         self.shop.end_backends("client backend")
 
     def freeze_broker(self) -> None:
-        """Answers nobody for a while."""
+        """Answers nobody for a while, now and then for a minute."""
         assert self.shop.kafka.process is not None
         os.kill(self.shop.kafka.process.pid, signal.SIGSTOP)
-        time.sleep(self._chance.uniform(0.5, 8))
+        time.sleep(self._chance.uniform(0.5, 8) if self._chance.random() < 0.9 else 60)
         os.kill(self.shop.kafka.process.pid, signal.SIGCONT)
 
     def kill_broker(self) -> None:

@@ -43,7 +43,7 @@ def shop(
 
 
 def _more() -> dict[str, object]:
-    return {"stall_seconds": 3, "linger_ms": 1500, "kafka": {"transaction.timeout.ms": "2500"}}
+    return {"linger_ms": 1500, "kafka": {"transaction.timeout.ms": "2500"}}
 
 
 def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
