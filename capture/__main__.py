@@ -24,6 +24,7 @@ from capture.pipeline import Capture, Plan
 from capture.position import parse_position
 from capture.producer import Cluster, Topics, TransactionalProducer
 from capture.replication import Leadership, Replication, Server
+from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.snapshot import Committed
 from capture.status import lines
@@ -251,7 +252,7 @@ def _plan(settings: Settings) -> Plan:
             settings.database_sslpassword.get_secret_value(),
         ),
         publication=settings.publication_name,
-        included=frozenset(settings.table_include_list),
+        selection=Selection(settings.lists),
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
@@ -263,7 +264,7 @@ def _plan(settings: Settings) -> Plan:
             settings.snapshot_mode,
             settings.snapshot_max_threads,
             settings.snapshot_lock_timeout_ms,
-            frozenset(settings.snapshot_include_collection_list),
+            patterns(settings.snapshot_include_collection_list),
             settings.snapshot_select_statement_overrides,
         ),
         failover=settings.slot_failover,

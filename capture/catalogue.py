@@ -47,6 +47,12 @@ _PUBLISHED = """
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = %s ORDER BY 2, 3"""
 
+_TABLES = """
+    SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY 1"""
+
 _RELATION_COLUMNS = """
     SELECT a.attname, a.atttypid, a.atttypmod,
            %(identity)s = 'f' OR EXISTS (
@@ -112,6 +118,13 @@ def has_key(connection: Any, relation: Relation) -> bool:
     """Whether the table has a primary key, or an index for its replica identity: it can be read in that order."""
     by_index = relation.replica_identity == "i" and any(column.key for column in relation.columns)
     return by_index or bool(table_facts(connection, relation).primary_key)
+
+
+def database_tables(connection: Any) -> list[str]:
+    """schema.table of what a publication could have: no partitions, nothing that is not in the log."""
+    with database_errors("listing the tables"), connection.cursor() as cursor:
+        cursor.execute(_TABLES)
+        return [name for (name,) in cursor.fetchall()]
 
 
 def published_tables(connection: Any, publication: str) -> list[Published]:

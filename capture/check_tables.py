@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from capture import catalogue
@@ -10,6 +10,7 @@ from capture.catalogue import Published
 from capture.findings import Finding, found, literal, quoted, quoted_table
 from capture.pipeline import Plan, plan_tables
 from capture.replication import database_errors
+from capture.selection import patterns
 from schemas.errors import OrdertapError
 
 Schemas = list[tuple[str, dict[str, Any]]]
@@ -47,12 +48,18 @@ def _row(connection: Any, statement: str, *parameters: object) -> Any:
         return cursor.fetchone()
 
 
-def create_publication(plan: Plan) -> str:
-    """The SQL that makes the publication."""
+def wanted_tables(connection: Any, plan: Plan) -> list[str]:
+    """The tables that the settings want, of those in the database and those that are named; in order."""
+    there = filter(plan.selection.table, catalogue.database_tables(connection))
+    return sorted({*there, *plan.selection.named})
+
+
+def create_publication(plan: Plan, tables: Sequence[str]) -> str:
+    """The SQL that makes the publication; `tables` are the wanted ones, unless the settings leave none out."""
     name = quoted(plan.publication)
-    if not plan.included:
+    if plan.selection.every_table:
         return f"CREATE PUBLICATION {name} FOR ALL TABLES;"
-    return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(quoted_table(one) for one in sorted(plan.included))};"
+    return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(map(quoted_table, tables)) or '...'};"
 
 
 def add_table(plan: Plan, table: str) -> str:
@@ -65,24 +72,27 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
     name = plan.publication
     publication = publication_of(connection, name)
     if publication is None:
-        yield Finding("BAD", f"publication {name} does not exist", create_publication(plan))
+        create = create_publication(plan, wanted_tables(connection, plan))
+        yield Finding("BAD", f"publication {name} does not exist", create)
         return
     published = catalogue.published_tables(connection, name)
-    if not published and not plan.included:
+    if not published and not plan.selection.listed:
         yield Finding("BAD", f"publication {name} has no tables", f"ALTER PUBLICATION {quoted(name)} ADD TABLE ...;")
     yield from _missing(connection, plan, publication, {table.relation.table for table in published})
     yield from _operations(name, publication)
-    wanted = [one for one in published if not plan.included or one.relation.table in plan.included]
+    wanted = [one for one in published if plan.selection.table(one.relation.table)]
     unwanted = sorted(one.relation.table for one in published if one not in wanted)
     if unwanted:
         rest = ", ".join(quoted_table(table) for table in unwanted)
         drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {rest};"
         if publication.all_tables:
-            drop = f"DROP PUBLICATION {quoted(name)}; {create_publication(plan)}"
+            create = create_publication(plan, wanted_tables(connection, plan))
+            drop = f"DROP PUBLICATION {quoted(name)}; {create}"
         said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
         yield Finding("warn", said + _few(unwanted), drop)
     for one in wanted:
         yield from _table(connection, plan, publication, one)
+    yield from _unused(plan, wanted)
     yield from _schemas(connection, plan, wanted, schemas)
 
 
@@ -90,8 +100,22 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
+def _unused(plan: Plan, wanted: list[Published]) -> Iterator[Finding]:
+    for entry in plan.selection.unused(one.relation for one in wanted):
+        yield Finding("BAD", f"no captured column or table is meant by {entry}", "correct the entry, or take it out")
+
+
 def _missing(connection: Any, plan: Plan, publication: Publication, names: set[str]) -> Iterator[Finding]:
-    for table in sorted(plan.included - names):
+    missing = patterns(plan.selection.missing(names))
+    there = catalogue.database_tables(connection) if missing else []
+    tables = {one.entry for one in missing if one.entry in plan.selection.named}
+    for one in missing:
+        meant = [table for table in there if one.matches(table)]
+        tables.update(meant)
+        if not meant and one.entry not in tables:
+            said = f"no table of the database is meant by {one.entry}"
+            yield Finding("BAD", said, "correct table_include_list, or make the table")
+    for table in sorted(tables):
         row = _row(
             connection,
             "SELECT c.relkind, c.relpersistence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"

@@ -43,7 +43,7 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     if position.partial is not None and position.settings != settings:
         raise SettingsError(
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
-            "start once with the old settings of topic_prefix, table_include_list, columns_as_text,"
+            "start once with the old settings of topic_prefix, the lists of tables and columns, columns_as_text,"
             " tombstones_on_delete and the handling modes",
         )
 

@@ -109,7 +109,9 @@ def written():
 
 
 def _items(layout: RowLayout, index: int, keyed: bool) -> list[str]:
-    """The parts of the row that a column is, as expressions."""
+    """The parts of the row that a column is, as expressions; none for one that is left out."""
+    if layout.columns[index].skipped:
+        return []
     if keyed and index in layout.key:
         return [f"k{index}"]
     column = layout.columns[index]

@@ -121,7 +121,13 @@ class Incremental:
             self._not_before = time.monotonic() + _SLOW_RETAKE
             log.info("chunk is read again: a commit in the log was not visible yet", table=chunk.table.name)
             return None
-        return self._take(chunk, set() if self._truncated else window, lsn)
+        if self._truncated:
+            window = set()
+        elif chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
+            self._not_before = time.monotonic() + _SLOW_RETAKE
+            log.info("chunk is read again: which of the rows with one key changed is not known", table=chunk.table.name)
+            return None
+        return self._take(chunk, window, lsn)
 
     def _take(self, chunk: Chunk, window: set[bytes], lsn: LSN) -> list[Fields]:
         request = self.demand.requests[0]

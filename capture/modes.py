@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from capture.demand import Demand, Request
 from capture.position import Position
+from capture.selection import Pattern
 from schemas.errors import SettingsError
 
 Mode = Literal["initial", "initial_only", "no_data", "when_needed", "always"]
@@ -17,14 +18,14 @@ Step = Literal["snapshot", "stream", "end"]
 class SnapshotOptions(NamedTuple):
     """What the settings say of the initial snapshot.
 
-    `included` are the tables (schema.table) that it reads, empty: all that are captured. `overrides` are SELECTs that
+    `included` means the tables (schema.table) that it reads, empty: all that are captured. `overrides` are SELECTs that
     it reads in place of whole tables. `threads` are processes.
     """
 
     mode: Mode
     threads: int
     lock_timeout_ms: int
-    included: frozenset[str]
+    included: tuple[Pattern, ...]
     overrides: Mapping[str, str]
 
 

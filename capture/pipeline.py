@@ -31,6 +31,7 @@ from capture.replication import (
     drop_slot,
     slot_state,
 )
+from capture.selection import Selection
 from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
 from capture.tables import Tables
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
     prefix: str
     server: Server
     publication: str
-    included: frozenset[str]
+    selection: Selection
     as_text: frozenset[str]
     modes: Modes
     tombstones: bool
@@ -178,8 +179,8 @@ class Capture:
     def _published(self, leadership: Leadership) -> list[catalogue.Published]:
         plan = self._plan
         every = catalogue.published_tables(leadership.connection, plan.publication)
-        published = [table for table in every if not plan.included or table.relation.table in plan.included]
-        missing = sorted(plan.included - {table.relation.table for table in every})
+        published = [table for table in every if plan.selection.table(table.relation.table)]
+        missing = plan.selection.missing(table.relation.table for table in every)
         if missing or not published:
             raise SettingsError(
                 f"publication {plan.publication} of database {plan.server.database} "
@@ -205,6 +206,7 @@ class Capture:
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
             tables.published = frozenset(table.relation.table for table in published)
+            self._check_columns(tables, published, position)
             problem = self._problem(position, system, slot, replication)
             position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
@@ -222,6 +224,23 @@ class Capture:
         finally:
             replication.close()
         self._note_stop(leadership, committed)
+
+    def _check_columns(self, tables: Tables, published: list[catalogue.Published], position: Position | None) -> None:
+        """SettingsError for rules on columns that a table cannot keep, and for new ones that no column meets.
+
+        Such an entry may be misspelt, and the values that it was for would be seen. One that has met a column may
+        outlive it: the log may still have rows with the column.
+        """
+        plan = self._plan
+        if not plan.selection.has_rules:
+            return
+        for one in published:
+            tables.check(one.relation)
+        unused = plan.selection.unused(one.relation for one in published)
+        if unused and (position is None or position.settings != plan.settings_hash):
+            raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
+        if unused:
+            log.warning("settings mean no captured column or table", entries=unused)
 
     def _rest(
         self,
@@ -393,8 +412,10 @@ def plan_tables(
 ) -> Tables:
     """The tables as the settings want them; see Versions for the three functions."""
     latest, policy = plan.registry.latest, plan.incompatible_schema
-    versions = Versions(plan.prefix, plan.as_text, facts, register, latest, partitions, policy, plan.modes)
-    return Tables(plan.included, plan.tombstones, versions, parked)
+    versions = Versions(
+        plan.prefix, plan.as_text, facts, register, latest, partitions, policy, plan.modes, plan.selection.rules
+    )
+    return Tables(plan.selection, plan.tombstones, versions, parked)
 
 
 class _Attempt(NamedTuple):

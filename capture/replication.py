@@ -122,6 +122,8 @@ class SlotInUseError(UnavailableError):
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, psycopg2.DataError):  # "invalid input syntax for type integer", and then the value
+        return f"{type(error).__name__} (SQLSTATE {error.pgcode})"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from os import cpu_count
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from capture.selection import Lists, parse_key
 from schemas.change import UNAVAILABLE
+from schemas.column_rules import Algorithm, Asterisks, Hashed, Mask, Truncated
 from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
 
 REREAD_AT_ONCE: Final = frozenset(
@@ -23,6 +25,7 @@ REREAD_TO_CONNECT: Final = frozenset(
     | {"schema_registry_url", "schema_registry"}
 )
 """What SIGHUP changes for the connections that are made after it."""
+_COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
 
 
 class OutboxRoute(BaseModel):
@@ -49,6 +52,21 @@ class OutboxRoute(BaseModel):
         return self
 
 
+class MaskHash(BaseModel):
+    """Columns whose values are hashed, as Debezium's column.mask.hash.v2."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: tuple[str, ...] = Field(description="regular expressions for whole schema.table.column", min_length=1)
+    algorithm: Algorithm = "SHA-256"
+    salt: SecretStr = Field(min_length=1)
+
+    @field_validator("columns")
+    @classmethod
+    def _expressions(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_qualified(column, "schema.table.column") for column in columns)
+
+
 class Settings(BaseModel):
     """The part `capture` of the settings file. Times in ms unless the name says otherwise."""
 
@@ -70,12 +88,34 @@ class Settings(BaseModel):
     slot_name: str = Field("ordertap", pattern=r"^[a-z0-9_]{1,63}$")
     slot_failover: bool = Field(False, description="PostgreSQL 17+: a new slot is copied to standbys that sync slots")
     publication_name: str = "ordertap"
-    table_include_list: tuple[str, ...] = Field((), description="schema.table; empty: all of the publication")
+    table_include_list: tuple[str, ...] = Field(
+        (), description="regular expressions for whole schema.table; empty: all of the publication"
+    )
+    table_exclude_list: tuple[str, ...] = Field((), description="the same, of tables that are not captured")
+    column_include_list: tuple[str, ...] = Field(
+        (), description="regular expressions for whole schema.table.column; key columns are always captured"
+    )
+    column_exclude_list: tuple[str, ...] = Field((), description="the same, of columns that are left out of records")
+    column_mask_with_length_chars: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="regular expression of columns: how many asterisks stand for any value"
+    )
+    column_truncate_to_length_chars: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="regular expression of columns: how many characters are kept"
+    )
+    column_mask_hash: tuple[MaskHash, ...] = Field((), description="columns whose values are hashed with a salt")
+    message_key_columns: tuple[str, ...] = Field(
+        (), description="schema.table:column,column - the key of its records; the table is a regular expression"
+    )
+    skipped_operations: tuple[Literal["c", "u", "d", "t", "none"], ...] = Field(
+        (), description="create, update, delete, truncate: changes that become no record"
+    )
 
     snapshot_mode: Literal["initial", "initial_only", "no_data", "when_needed", "always"] = Field(
         "initial", description="when a start copies the tables, and what it does then"
     )
-    snapshot_include_collection_list: tuple[str, ...] = Field((), description="schema.table; empty: all captured ones")
+    snapshot_include_collection_list: tuple[str, ...] = Field(
+        (), description="regular expressions for whole schema.table; empty: all captured ones"
+    )
     snapshot_select_statement_overrides: dict[str, str] = Field(
         default_factory=dict, description="schema.table: a SELECT that the snapshot reads in place of the whole table"
     )
@@ -135,13 +175,36 @@ class Settings(BaseModel):
             return options
         return {name: _text(value) for name, value in options.items()}
 
-    @field_validator("table_include_list", "snapshot_include_collection_list")
+    @field_validator("table_include_list", "table_exclude_list", "snapshot_include_collection_list")
     @classmethod
-    def _qualified(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
-        for table in tables:
-            if "." not in table:
-                raise ValueError(f"{table}: write schema.table, for example public.{table}")
-        return tables
+    def _tables(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_qualified(table, "schema.table") for table in tables)
+
+    @field_validator("column_include_list", "column_exclude_list")
+    @classmethod
+    def _columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_qualified(column, "schema.table.column") for column in columns)
+
+    @field_validator("column_mask_with_length_chars", "column_truncate_to_length_chars")
+    @classmethod
+    def _masked_columns(cls, masks: dict[str, int]) -> dict[str, int]:
+        return {_qualified(column, "schema.table.column"): length for column, length in masks.items()}
+
+    @field_validator("message_key_columns")
+    @classmethod
+    def _keys(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            _qualified(parse_key(entry)[0], "schema.table")
+        return entries
+
+    @model_validator(mode="after")
+    def _one_of_two_lists(self) -> Settings:
+        for include, exclude in (("table_include_list", "table_exclude_list"), _COLUMN_LISTS):
+            if getattr(self, include) and getattr(self, exclude):
+                raise ValueError(f"{include} and {exclude}: only one of them can be set")
+        if "none" in self.skipped_operations and len(self.skipped_operations) > 1:
+            raise ValueError("skipped_operations: none stands alone")
+        return self
 
     @field_validator("message_prefix_include_list")
     @classmethod
@@ -159,6 +222,27 @@ class Settings(BaseModel):
         """How values travel where there is a choice."""
         return Modes(**{name: getattr(self, name) for name in Modes._fields})
 
+    @property
+    def lists(self) -> Lists:
+        """What is captured of tables and columns."""
+        asterisks, truncated = self.column_mask_with_length_chars, self.column_truncate_to_length_chars
+        masks: list[tuple[str, str, Mask]] = [
+            *(("column_mask_with_length_chars", entry, Asterisks(length)) for entry, length in asterisks.items()),
+            *(("column_truncate_to_length_chars", entry, Truncated(length)) for entry, length in truncated.items()),
+        ]
+        for one in self.column_mask_hash:
+            mask = Hashed(one.algorithm, one.salt.get_secret_value().encode())
+            masks += [("column_mask_hash", entry, mask) for entry in one.columns]
+        return Lists(
+            self.table_include_list,
+            self.table_exclude_list,
+            self.column_include_list,
+            self.column_exclude_list,
+            tuple(masks),
+            tuple(map(parse_key, self.message_key_columns)),
+            tuple(sorted(set(self.skipped_operations) - {"none"})),
+        )
+
     def record_hash(self) -> str:
         """Changes when a setting that shapes records does; kept with the position."""
         shaping: tuple[object, ...] = (
@@ -169,9 +253,17 @@ class Settings(BaseModel):
         )
         if self.modes != Modes():
             shaping = (*shaping, self.modes)
+        if self.lists != Lists(table_include_list=self.table_include_list):
+            shaping = (*shaping, self.lists, [hashed.salt.get_secret_value() for hashed in self.column_mask_hash])
         if self.message_prefix_include_list or self.outbox_routing:
             shaping = (*shaping, self.message_prefix_include_list, self.outbox_routing)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
+
+
+def _qualified(expression: str, form: str) -> str:
+    if expression.count(".") < form.count("."):
+        raise ValueError(f"{expression}: write {form}, for example public.{expression}")
+    return _compiled(expression)
 
 
 def _compiled(expression: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from capture import broker, catalogue
-from capture.check_tables import Publication, add_table, create_publication, publication_of
+from capture.check_tables import Publication, add_table, create_publication, publication_of, wanted_tables
 from capture.findings import literal, quoted, quoted_table
 from capture.pipeline import Plan
 from capture.producer import Record, TransactionalProducer
@@ -22,7 +22,8 @@ def init(plan: Plan) -> Iterator[str]:
     """Makes the publication and the topics where they are missing; says each thing that it does."""
     connection = plan.server.connect()
     try:
-        statements = _publication(plan, publication_of(connection, plan.publication), _published(connection, plan))
+        there, wanted = publication_of(connection, plan.publication), wanted_tables(connection, plan)
+        statements = _publication(plan, there, _published(connection, plan), wanted)
         yield from [] if statements else [f"publication {plan.publication} is there, with all tables"]
         for statement in statements:
             yield statement
@@ -47,13 +48,16 @@ def script(plan: Plan) -> Iterator[str]:
     except OrdertapError as error:
         first = error.message.splitlines()[0]
         yield f"-- (what is there already could not be asked: {first})"
-        yield from _role(plan, sorted(plan.included))
-        yield from _guarded_publication(plan)
-        tables = sorted(plan.included)
+        tables = plan.selection.named
+        if plan.selection.every_table or tables:
+            yield from _role(plan, tables)
+            yield from _guarded_publication(plan, tables)
+        else:
+            yield "-- (so which tables the lists of the settings mean is not known)"
     else:
         try:
             yield from _missing(connection, plan)
-            tables = _published(connection, plan) or sorted(plan.included)
+            tables = _published(connection, plan) or wanted_tables(connection, plan)
         finally:
             connection.close()
     yield from _topics_script(plan, _topics(plan, tables))
@@ -66,9 +70,10 @@ def _missing(connection: Any, plan: Plan) -> Iterator[str]:
         yield "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
     publication = publication_of(connection, plan.publication)
     published = _published(connection, plan)
+    wanted = wanted_tables(connection, plan)
     if not superuser:
-        yield from _role(plan, sorted(plan.included) or published)
-    yield from _publication(plan, publication, published)
+        yield from _role(plan, published if plan.selection.every_table else wanted)
+    yield from _publication(plan, publication, published, wanted)
 
 
 def _row(connection: Any, statement: str) -> Any:
@@ -86,23 +91,30 @@ def _role(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
     )
     yield f"ALTER ROLE {role} LOGIN REPLICATION; -- \\password {role} sets its password, shown in no log"
     yield f"GRANT CONNECT ON DATABASE {quoted(plan.server.database)} TO {role};"
-    if not tables:
+    if not tables and plan.selection.every_table:
         yield f"GRANT pg_read_all_data TO {role}; -- all tables are captured: table_include_list is empty"
+    if not tables:
         return
     for schema in sorted({table.split(".", 1)[0] for table in tables}):
         yield f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role};"
     yield f"GRANT SELECT ON TABLE {', '.join(quoted_table(table) for table in tables)} TO {role};"
 
 
-def _publication(plan: Plan, there: Publication | None, published: Sequence[str]) -> list[str]:
+def _publication(plan: Plan, there: Publication | None, published: Sequence[str], wanted: Sequence[str]) -> list[str]:
     if there is None:
-        return [create_publication(plan), _comment(plan)]
-    return [add_table(plan, table) for table in sorted(plan.included - set(published))]
+        if not plan.selection.every_table and not wanted:
+            raise SettingsError(
+                f"database {plan.server.database} has no table that table_include_list and table_exclude_list mean",
+                "correct them, or make the tables first",
+            )
+        return [create_publication(plan, wanted), _comment(plan)]
+    named = plan.selection.named if there.all_tables or not plan.selection.listed else wanted
+    return [add_table(plan, table) for table in named if table not in published]
 
 
-def _guarded_publication(plan: Plan) -> Iterator[str]:
+def _guarded_publication(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
     there = f"EXISTS (SELECT FROM pg_publication WHERE pubname = {literal(plan.publication)})"
-    yield f"DO $$BEGIN IF NOT {there} THEN {create_publication(plan)} {_comment(plan)} END IF; END$$;"
+    yield f"DO $$BEGIN IF NOT {there} THEN {create_publication(plan, tables)} {_comment(plan)} END IF; END$$;"
 
 
 def _comment(plan: Plan) -> str:
@@ -114,7 +126,7 @@ def _published(connection: Any, plan: Plan) -> list[str]:
 
 
 def _topics(plan: Plan, tables: Sequence[str]) -> list[str]:
-    return [topic_name(plan.prefix, table) for table in tables if not plan.included or table in plan.included]
+    return [topic_name(plan.prefix, table) for table in tables if plan.selection.table(table)]
 
 
 def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
@@ -160,7 +172,7 @@ class Removal:
             raise SettingsError(f"capture is running: it reads slot {plan.options.slot}{pid}", "stop it, then drop")
         self._slot = slot
         self._publication = publication_of(connection, plan.publication)
-        tables = _topics(plan, _published(connection, plan) or sorted(plan.included))
+        tables = _topics(plan, _published(connection, plan) or plan.selection.named)
         self._position = plan.cluster.last_value(plan.topics.position, plan.name.encode())
         existing = plan.cluster.partitions()
         self._topics = [name for name in (*plan.topics.own, *tables) if with_topics and name in existing]

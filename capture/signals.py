@@ -33,8 +33,8 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
 
 def _check(connection: object, plan: Plan, published: dict[str, Published], name: str, condition: str | None) -> None:
     table = published.get(name)
-    if table is None or (plan.included and name not in plan.included):
-        captured = ", ".join(sorted(set(published) & (plan.included or set(published)))) or "none"
+    if table is None or not plan.selection.table(name):
+        captured = ", ".join(sorted(filter(plan.selection.table, published))) or "none"
         raise SettingsError(f"table {name} is not captured; captured are: {captured}", "write schema.table")
     if not catalogue.has_key(connection, table.relation):
         raise SettingsError(

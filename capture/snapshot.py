@@ -24,6 +24,7 @@ from capture.position import Position, SnapshotState
 from capture.producer import Cluster, Record, TransactionalProducer
 from capture.progress import Progress
 from capture.replication import Replication, Server, database_errors, drop_slot
+from capture.selection import any_matches, unmatched
 from capture.tables import Tables
 from capture.workers import OwnProcess, Setup, Workers, fence, worker_ids
 from schemas import records
@@ -161,14 +162,15 @@ def _parts(reader: Any, published: Sequence[Published], tables: Tables, options:
 
 def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
     """The tables that are read; SettingsError when one that the settings name is not captured."""
-    missing = sorted((options.included | options.overrides.keys()) - {table.relation.table for table in published})
+    names = [table.relation.table for table in published]
+    missing = sorted([*unmatched(options.included, names), *(options.overrides.keys() - set(names))])
     if missing:
         raise SettingsError(
             f"{', '.join(missing)} is in snapshot_include_collection_list or snapshot_select_statement_overrides, "
             "but is not captured",
             "take it out there, or add it to the publication and to table_include_list",
         )
-    return [table for table in published if not options.included or table.relation.table in options.included]
+    return [one for one in published if not options.included or any_matches(options.included, one.relation.table)]
 
 
 def _check_unchanged(reader: Any, publication: str, published: Sequence[Published]) -> None:

@@ -53,7 +53,7 @@ def _tried(call: Callable[[], Any], problems: list[str]) -> Any:
 
 def _captured(connection: Any, plan: Plan) -> list[str]:
     published = [one.relation.table for one in catalogue.published_tables(connection, plan.publication)]
-    return [table for table in published if not plan.included or table in plan.included]
+    return [table for table in published if plan.selection.table(table)]
 
 
 def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -> Look:

@@ -170,9 +170,9 @@ class Stream:
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
-            ord("I"): partial(self._row, "c", Table.insert),
-            ord("U"): partial(self._row, "u", Table.update),
-            ord("D"): partial(self._row, "d", Table.delete),
+            ord("I"): self._skip if "c" in tables.skipped else partial(self._row, "c", Table.insert),
+            ord("U"): partial(self._row, "u", Table.update_in_part if tables.skipped else Table.update),
+            ord("D"): self._skip if "d" in tables.skipped else partial(self._row, "d", Table.delete),
         }
         self._own_messages: dict[str, Callable[[pgoutput.LogicalMessage], None]] = {
             HEARTBEAT_PREFIX: self._heartbeat,
@@ -335,6 +335,8 @@ class Stream:
             size = len(payload)
             try:
                 drafts = change(table, payload, transaction.prefix, lsn, stamp)
+                if not drafts:
+                    return
                 if size > self._suspect:
                     self._record_limit.check(table.name, drafts, stamp)
             except ParkedError as error:
@@ -343,12 +345,16 @@ class Stream:
                 return
             self._take(transaction, table, op, drafts, size)
 
+    def _skip(self, _payload: bytes, _lsn: int) -> None:
+        """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
+        self._transaction().ordinal += 1
+
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
         transaction = self._transaction()
         for oid in truncate.relation_oids:
             transaction.ordinal += 1
             table = self._tables.get(oid.to_bytes(4, "big"))
-            if table is not None and transaction.ordinal > transaction.skip:
+            if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
                 stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
                 self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
 

@@ -10,6 +10,7 @@ import structlog
 from capture import pgoutput
 from capture.metrics import SCHEMA_CHANGES
 from capture.producer import ANY_PARTITION, Fields, Headers
+from capture.selection import Selection
 from capture.versions import Bound, ParkedError, Versions
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
@@ -31,7 +32,18 @@ KEYLESS_PARTITION: Final = 0
 class Table:
     """One table at one relation version. Methods return the drafts of one change; `stamp` is its header's value."""
 
-    __slots__ = ("_tombstones", "_widen", "encoder", "events", "name", "partition", "partitions", "record", "topic")
+    __slots__ = (
+        "_skipped",
+        "_tombstones",
+        "_widen",
+        "encoder",
+        "events",
+        "name",
+        "partition",
+        "partitions",
+        "record",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -40,10 +52,12 @@ class Table:
         tombstones: bool,
         widen: Callable[[str], Bound],
         events: dict[str, int],
+        skipped: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.events = events  # changes by operation, for the metrics
         self._tombstones = tombstones
+        self._skipped = skipped
         self._widen = widen
         self._use(bound)
 
@@ -86,14 +100,27 @@ class Table:
         _, old_kind, old, new = pgoutput.decode_as(pgoutput.Update, message)
         return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
 
+    def update_in_part(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """The same without what skipped_operations says, to which a change of the key is a delete and a create.
+
+        Source: Debezium's EventDispatcher, which asks for each of the two.
+        """
+        if "u" in self._skipped and message[5:6] == _NEW_ROW:
+            return []
+        drafts = self.update(message, prefix, lsn, stamp)
+        *gone, new = drafts
+        if not gone:
+            return [] if "u" in self._skipped else drafts
+        return ([] if "d" in self._skipped else gone) + ([] if "c" in self._skipped else [new])
+
     def _update(
         self, prefix: SourcePrefix, lsn: int, stamp: bytes, old_kind: bytes | None, old: Cells | None, new: Cells
     ) -> list[Draft]:
         encoder = self.encoder
-        key = encoder.key(new)
         whole = old if old_kind == b"O" else None
-        if whole is not None:
-            new = fill_unchanged(new, whole)
+        if old is not None:
+            new = fill_unchanged(new, old, encoder.identity if whole is None else None)
+        key = encoder.key(new)
         if old is not None and key is not None and encoder.key(old) != key:
             return self._key_change(prefix, lsn, stamp, old, old_kind == b"K", new)
         return [self._draft(key, encoder.update(prefix, lsn, new, whole), stamp, self._unchanged(new))]
@@ -148,12 +175,11 @@ def _at_once(call: Callable[[], Bound]) -> Bound:
 class Tables:
     """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
 
-    def __init__(
-        self, included: frozenset[str], tombstones: bool, versions: Versions, parked: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, selection: Selection, tombstones: bool, versions: Versions, parked: Iterable[str] = ()) -> None:
         """`parked` are the tables whose changes are not written."""
         self.patiently: Patiently = _at_once  # for the stream's own tables and thread
-        self._included = included
+        self._selection = selection
+        self.skipped = selection.skipped
         self._tombstones = tombstones
         self._versions = versions
         self.parked = frozenset(parked)
@@ -167,7 +193,7 @@ class Tables:
     def relation(self, relation: Relation) -> Table | None:
         """Takes note of a relation version; None for a table that is not captured, or is parked."""
         table = None
-        if not self._included or relation.table in self._included:
+        if self._selection.table(relation.table):
             self._tell_new(relation.table)
             if self._relations.get(relation.table, relation) != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
@@ -197,7 +223,11 @@ class Tables:
             return patiently(lambda: self._versions.widen(relation, column))
 
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
-        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events)
+        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events, self.skipped)
+
+    def check(self, relation: Relation) -> None:
+        """SettingsError when the settings say of the table's columns what cannot be."""
+        self._versions.check(relation)
 
     def park(self, error: ParkedError) -> None:
         """From here on the table's changes are not written."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import structlog
 
 from schemas.codec import Codec, Encoder, compile_codec
+from schemas.column_rules import NO_RULES, ColumnRules
 from schemas.envelope import Schema, topic_name
 from schemas.errors import SettingsError
 from schemas.registry import IncompatibleError
@@ -49,9 +50,10 @@ class Versions:
         partitions: Callable[[str], int],
         policy: Policy = "stop",
         modes: Modes = DEFAULT_MODES,
+        rules: Callable[[Relation], ColumnRules] = lambda _relation: NO_RULES,
     ) -> None:
         """`facts` asks the catalogue; `register` (subject, schema) and `latest` (subject) the registry; `partitions`
-        makes a topic when it is new, and counts its partitions."""
+        makes a topic when it is new, and counts its partitions; `rules` says what is done with a table's columns."""
         self._prefix = prefix
         self._as_text = as_text
         self._facts = facts
@@ -60,6 +62,7 @@ class Versions:
         self._partitions = partitions
         self._policy = policy
         self._modes = modes
+        self._rules = rules
         self._nullable: dict[str, frozenset[str]] = {}
         self._told: set[tuple[str, str, str]] = set()
 
@@ -91,6 +94,10 @@ class Versions:
         log.info("column is nullable in the stream", table=relation.table, column=column)
         return self.bind(relation)
 
+    def check(self, relation: Relation) -> None:
+        """SettingsError or DataError when the table cannot be written as the settings say; registers nothing."""
+        self._compile(topic_name(self._prefix, relation.table), relation, self._facts(relation))
+
     def _topics(self, table: str) -> Iterator[str]:
         topic = topic_name(self._prefix, table)
         yield topic
@@ -100,7 +107,8 @@ class Versions:
     def _compile(self, topic: str, relation: Relation, facts: TableFacts) -> Codec:
         text = frozenset(name.rpartition(".")[2] for name in self._as_text if name.rpartition(".")[0] == relation.table)
         nullable = self._nullable.get(relation.table, frozenset())
-        codec = compile_codec(topic, relation, facts, nullable=nullable, text=text, modes=self._modes)
+        rules = self._rules(relation)
+        codec = compile_codec(topic, relation, facts, nullable=nullable, text=text, modes=self._modes, rules=rules)
         for column, type_name in codec.unknown_types:
             if (relation.table, column, type_name) not in self._told:
                 self._told.add((relation.table, column, type_name))

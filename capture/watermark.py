@@ -126,7 +126,7 @@ class ChunkReader:
     def _query(
         self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None
     ) -> sql.Composable:
-        key = table.encoder.key_columns
+        key = table.encoder.own_key
         if not key:
             raise SettingsError(
                 f"table {table.name} has no key: it cannot be read while it changes",
@@ -154,7 +154,7 @@ class ChunkReader:
             rows.append(table.read(prefix, low, cells))
         last = None
         if len(rows) >= self._rows:
-            last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.key_columns))
+            last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
         return Chunk(table, rows, last, visibility)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import fastavro
 
 from schemas import wire
 from schemas.change import UNCHANGED, Cells, unchanged_header
+from schemas.column_rules import NO_RULES, Asterisks, ColumnRules, Mask, Truncated, chosen_key, kept_columns, masked
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
@@ -25,7 +26,7 @@ from schemas.errors import DataError
 from schemas.layout import ColumnCodec, RowLayout, WidenError
 from schemas.relation import ColumnFacts, Relation, TableFacts
 from schemas.rowcode import RowCode, generate
-from schemas.type_table import DEFAULT_MODES, Kind, Modes, kind_of, text_kind
+from schemas.type_table import DEFAULT_MODES, TEXT, Kind, Modes, kind_of, text_kind
 
 __all__ = ["Codec", "Encoder", "SourceOrigin", "SourcePrefix", "WidenError", "compile_codec", "fill_unchanged"]
 
@@ -98,8 +99,10 @@ def _clock(now_ns: int) -> bytes:
 class Codec:
     """What one version of a table becomes: names, schemas, and the generated code.
 
-    `unknown_types` are (column, type name) that travel as text because the type table has no row for them. `again`
-    compiles the same codec in another process: it can be pickled, the codec cannot.
+    `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
+    `own_key` are the columns that the table itself has for a key, by which its rows are told apart: `key_columns`
+    unless the settings name others. `field_names` are of all columns in the log's order, None for one that is left out.
+    `again` compiles the same codec in another process: it can be pickled, the codec cannot.
     """
 
     topic: str
@@ -107,7 +110,8 @@ class Codec:
     key_schema: Schema | None
     value_schema: Schema
     key_columns: tuple[str, ...]
-    field_names: tuple[str, ...]
+    own_key: tuple[str, ...]
+    field_names: tuple[str | None, ...]
     unknown_types: tuple[tuple[str, str], ...]
     layout: RowLayout
     code: RowCode
@@ -127,30 +131,43 @@ def compile_codec(
     nullable: frozenset[str] = frozenset(),
     text: frozenset[str] = frozenset(),
     modes: Modes = DEFAULT_MODES,
+    rules: ColumnRules = NO_RULES,
 ) -> Codec:
     """Compiles the codec of a relation version.
 
     `facts` may be ahead of the stream: what they say of columns that are not there is left out. `nullable` are columns
     that had a NULL in spite of them (WidenError), `text` are columns to carry as PostgreSQL's text, `modes` how
-    values travel where there is a choice. DataError when two columns get the same Avro name.
+    values travel where there is a choice, `rules` what is left out, masked, or the key. DataError when two columns get
+    the same Avro name, SettingsError for rules that the table cannot keep.
     """
     facts = facts or TableFacts()
-    names = field_names(relation.table, [column.name for column in relation.columns])
-    key = key_indexes(relation, facts)
+    own_key = key_indexes(relation, facts)
+    key = chosen_key(relation, rules.key) if rules.key else own_key
+    kept = kept_columns(relation, rules, frozenset(own_key + key))
+    names = iter(field_names(relation.table, [relation.columns[index].name for index in kept]))
     columns = []
-    for index, (column, name) in enumerate(zip(relation.columns, names, strict=True)):
+    for index, column in enumerate(relation.columns):
+        if index not in kept:
+            columns.append(_skipped(column.name))
+            continue
         known = facts.columns.get(column.name, _NO_FACTS)
         kind = text_kind(modes) if column.name in text else kind_of(column, known, modes)
-        may_be_null = column.name in nullable or not (known.not_null or index in key)
-        columns.append(_column(column.name, name, kind, known, may_be_null))
-    layout = RowLayout(tuple(columns), key)
+        may_be_null = column.name in nullable or not (known.not_null or index in own_key)
+        mask = rules.masks.get(column.name)
+        if mask is not None:
+            kind = masked(kind, mask, relation, column, known)
+        columns.append(_column(column.name, next(names), kind, known, may_be_null, mask))
+    flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
+    layout = RowLayout(tuple(columns), key, flagged if rules.key else key)
+    written = [column for column in columns if not column.skipped]
     return Codec(
         topic=topic,
         table=relation.table,
         key_schema=key_schema(topic, [columns[index].field for index in key]) if key else None,
-        value_schema=value_schema(topic, [column.field for column in columns]),
+        value_schema=value_schema(topic, [column.field for column in written]),
         key_columns=tuple(columns[index].name for index in key),
-        field_names=names,
+        own_key=tuple(columns[index].name for index in own_key),
+        field_names=tuple(None if column.skipped else column.field.name for column in columns),
         unknown_types=tuple(
             (column.name, facts.columns.get(column.name, _NO_FACTS).type_name or f"OID {column.type_oid}")
             for column, compiled in zip(relation.columns, columns, strict=True)
@@ -159,7 +176,7 @@ def compile_codec(
         layout=layout,
         code=generate(layout),
         table_bytes=sized(relation.schema.encode()) + sized(relation.name.encode()),
-        again=partial(compile_codec, topic, relation, facts, nullable=nullable, text=text, modes=modes),
+        again=partial(compile_codec, topic, relation, facts, nullable=nullable, text=text, modes=modes, rules=rules),
     )
 
 
@@ -179,18 +196,35 @@ def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
     return primary if set(primary) == set(flagged) else flagged
 
 
-def _column(name: str, field_name: str, kind: Kind, facts: ColumnFacts, nullable: bool) -> ColumnCodec:
-    has_default, default = avro_default(kind, facts.default, nullable)
+def _skipped(name: str) -> ColumnCodec:
+    return ColumnCodec(name, Field(name, "string", True), TEXT, b"", b"", skipped=True)
+
+
+def _column(
+    name: str, field_name: str, kind: Kind, facts: ColumnFacts, nullable: bool, mask: Mask | None = None
+) -> ColumnCodec:
+    if mask is None or isinstance(mask, Truncated):
+        has_default, default = avro_default(kind, facts.default, nullable)
+    else:  # the default is a value, too
+        has_default, default = facts.default is not None and not nullable, ""
     field = Field(field_name, kind.avro, nullable, has_default, default, facts.comment)
     if not nullable:
         return ColumnCodec(name, field, kind, b"", None)
+    if isinstance(mask, Asterisks):
+        return ColumnCodec(name, field, kind, _SOME, _SOME + kind.encode(b""))
     # The branch of the default comes first: [T, "null"].
     return ColumnCodec(name, field, kind, *((_NULL, _SOME) if has_default else (_SOME, _NULL)))
 
 
-def fill_unchanged(cells: Cells, old: Cells) -> Cells:
-    """The new row with the old one's values where the log did not repeat them (replica identity FULL)."""
-    return tuple(was if cell is UNCHANGED else cell for cell, was in zip(cells, old, strict=True))
+def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None) -> Cells:
+    """The new row with the old one's values where the log did not repeat them.
+
+    `only` are the columns that the old row has, None: all (replica identity FULL).
+    """
+    return tuple(
+        was if cell is UNCHANGED and (only is None or index in only) else cell
+        for index, (cell, was) in enumerate(zip(cells, old, strict=True))
+    )
 
 
 class Encoder:
@@ -212,7 +246,7 @@ class Encoder:
         self._both = head + _NULL + _NULL
         self.record = codec.code.record(self._key_head, self._after, codec.table_bytes)
         """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; by op."""
-        unsent = [name for i, name in enumerate(codec.field_names) if i not in codec.layout.key]
+        unsent = [name for i, name in enumerate(codec.field_names) if name and i not in codec.layout.identity]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
 
@@ -220,6 +254,21 @@ class Encoder:
     def key_columns(self) -> tuple[str, ...]:
         """The names of the key's columns, in its order."""
         return self._codec.key_columns
+
+    @property
+    def own_key(self) -> tuple[str, ...]:
+        """The names of the columns by which the table itself tells its rows apart, in their order."""
+        return self._codec.own_key
+
+    @property
+    def shares_keys(self) -> bool:
+        """Whether rows that the table itself tells apart may have the same key."""
+        return not set(self._codec.own_key) <= set(self._codec.key_columns)
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """Which columns an old row has of which only a part was sent."""
+        return self._codec.layout.identity
 
     @property
     def has_key(self) -> bool:
@@ -278,7 +327,8 @@ class Encoder:
         if UNCHANGED not in cells:
             return None
         names = self._codec.field_names
-        return unchanged_header([name for name, cell in zip(names, cells, strict=True) if cell is UNCHANGED])
+        unsent = [name for name, cell in zip(names, cells, strict=True) if cell is UNCHANGED and name]
+        return unchanged_header(unsent) if unsent else None
 
     def _row(self, cells: Cells) -> bytes:
         try:

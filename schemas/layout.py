@@ -22,16 +22,22 @@ class WidenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodec:
-    """One column: its kind, and the Avro bytes of its union's branches (`null` None: no NULL allowed)."""
+    """One column: its kind, and the Avro bytes of its union's branches (`null` None: no NULL allowed).
+
+    `skipped`: it is in the log's rows and in no record; its `encode` gives nothing.
+    """
 
     name: str
     field: Field
     kind: Kind
     present: bytes
     null: bytes | None
+    skipped: bool = False
 
     def encode(self, cell: Cell) -> bytes:
         """One cell with everything checked; raises WidenError or DataError with the column's name."""
+        if self.skipped:
+            return b""
         if cell is UNCHANGED:
             return self.unsent()
         if cell is None:
@@ -57,10 +63,14 @@ class ColumnCodec:
 
 
 class RowLayout(NamedTuple):
-    """The columns of a table in order, and which of them are the key (indexes, in the key's order)."""
+    """The columns of a table in order, and which of them are the key (indexes, in the key's order).
+
+    `identity` are those that an old row of which only a part was sent (pgoutput's K) has.
+    """
 
     columns: tuple[ColumnCodec, ...]
     key: tuple[int, ...]
+    identity: tuple[int, ...]
 
     def careful(self, cells: Cells) -> bytes:
         """The row cell by cell: slow, takes UNCHANGED, and names the column that fails."""
@@ -73,12 +83,13 @@ class RowLayout(NamedTuple):
         return b"".join(self.columns[index].encode(cells[index]) for index in self.key)
 
     def key_only(self, cells: Cells) -> bytes:
-        """The row of which only the key was sent: the other columns null, or zero where null is not allowed."""
+        """The row of which only the identity was sent: the other columns null, or zero where null is not allowed."""
         self._check(cells)
         parts = []
         for index, column in enumerate(self.columns):
-            sent = index in self.key
-            parts.append(column.encode(cells[index]) if sent else column.null if column.null else column.zero())
+            if not column.skipped:
+                sent = index in self.identity
+                parts.append(column.encode(cells[index]) if sent else column.null if column.null else column.zero())
         return b"".join(parts)
 
     def _check(self, cells: Cells) -> None:

@@ -57,9 +57,10 @@ def generate(layout: RowLayout) -> RowCode:
         space[f"encode{index}"] = column.kind.encode
     columns = range(len(layout.columns))
     cells = "".join(f"c{index}, " for index in columns)
-    expressions = [_cell(index, column) for index, column in enumerate(layout.columns)]
+    expressions = {index: _cell(index, column) for index, column in enumerate(layout.columns) if not column.skipped}
+    row = _joined(list(expressions.values()))
     source = (
-        f"def row(cells):\n    {f'({cells})' if cells else '()'} = cells\n    return {_joined(expressions)}\n\n\n"
+        f"def row(cells):\n    {f'({cells})' if cells else '()'} = cells\n    return {row}\n\n\n"
         "def key(cells):\n"
         + "".join(f"    c{index} = cells[{index}]\n" for index in layout.key)
         + f"    return {_joined([expressions[index] for index in layout.key])}\n"
@@ -92,7 +93,8 @@ def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None
         "    head, sequence, times, xid, clock, tails = prefix",
         "    text = b'%b%d\"]' % (sequence, lsn)",
     ]
-    cells = "".join(f"{_parts(index, column)}, " for index, column in enumerate(columns))
+    written = ((index, column) for index, column in enumerate(columns) if not column.skipped)
+    cells = "".join(f"{_parts(index, column)}, " for index, column in written)
     source = "head, LENGTHS[len(text)], text, times, TABLE, xid, long_bytes(lsn), tails[op], clock"
     keys = "None" if key is None else "b''.join((KEY, " + "".join(f"{_parts(i, columns[i])}, " for i in key) + "))"
     lines.append(f"    return {keys}, b''.join((VALUE, {cells}{source}))")
@@ -106,6 +108,8 @@ def _parts(index: int, column: ColumnCodec) -> str:
 
 def _read(index: int, column: ColumnCodec) -> list[str]:
     """Lines that read one cell, `n`ull (110) or `t`ext (116) with a length, and make its Avro bytes (see _parts)."""
+    if column.skipped:
+        return ["    at += 5 + cell(data, at)[1] if data[at] == 116 else 1"]
     text = column.kind.code == STRING_CODE
     value = f"{column.present!r} + LENGTHS[size]" if text else _value(index, column)
     if text and column.null is None:

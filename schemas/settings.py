@@ -135,7 +135,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _model_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """The nested model of a field, also of `Model | None`."""
+    """The nested model of a field, also of `Model | None` and of a list of them."""
     if field is None:
         return None
     candidates = (field.annotation, *get_args(field.annotation))
@@ -166,6 +166,12 @@ def _read_secret_files(
         nested = _model_of(fields.get(key))
         if nested is not None and isinstance(value, dict):
             read[key] = _read_secret_files(value, nested, f"{above}{key}.", problems)
+        elif nested is not None and isinstance(value, list):
+            places = ((f"{above}{key}.{number}.", item) for number, item in enumerate(value))
+            read[key] = [
+                _read_secret_files(item, nested, place, problems) if isinstance(item, dict) else item
+                for place, item in places
+            ]
         elif _is_mapping_of_secrets(fields.get(key)) and isinstance(value, dict):
             read[key] = _read_mapped_files(value, f"{above}{key}.", problems)
         elif key not in fields and name in fields and _is_secret(fields[name]):
@@ -209,6 +215,9 @@ def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) ->
             yield _unknown(str(key), list(fields), above)
         elif nested is not None and isinstance(value, dict):
             yield from _unknown_keys(value, nested, f"{above}{key}.")
+        elif nested is not None and isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from _unknown_keys(item, nested, f"{above}{key}.{number}.") if isinstance(item, dict) else ()
 
 
 def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from capture import pgoutput
 from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from capture.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.selection import Selection
 from capture.tables import Table, Tables
 from capture.versions import Versions
 from schemas import wire
@@ -102,7 +103,7 @@ def _streamed(corpus: Corpus) -> Iterator[Target]:
 
 def _table(corpus: Corpus) -> Table:
     versions = Versions("shop", frozenset(), lambda _: corpus.facts, lambda *_: 1, lambda _: None, lambda _: 3)
-    tables = Tables(frozenset(), True, versions)
+    tables = Tables(Selection(), True, versions)
     table = tables.relation(corpus.relation)
     assert table is not None
     return table

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
 from schemas.change import Cells
 from schemas.codec import Encoder, WidenError, compile_codec
+from schemas.column_rules import Asterisks, ColumnRules, Hashed
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC
 
 ENCODER = compile_codec(TOPIC, ORDERS, ORDERS_FACTS).bind(3, 4)
 HEADERS = [("ordertap.stamp", b"1:2:0")]
+HASH = Hashed("SHA-256", b"salt")
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,14 @@ def test_a_table_without_key_and_one_without_columns() -> None:
 def test_a_null_where_the_catalogue_allows_none_is_not_taken_for_a_text() -> None:
     with pytest.raises(WidenError):
         written([copy_line((*ROW[:2], None, *ROW[3:]))])
+
+
+def test_columns_that_are_left_out_or_masked_are_so_in_a_snapshot() -> None:
+    rules = ColumnRules(excluded=frozenset({"customer_id", "rate"}), masks={"status": Asterisks(3), "note": HASH})
+    encoder = compile_codec(TOPIC, ORDERS, ORDERS_FACTS, rules=rules).bind(3, 4)
+    for note in (b"secret", b"sec\tret", None):
+        row = (*ROW[:5], note, *ROW[6:])
+        ((_, value, *_),) = written([copy_line(row)], encoder)
+        assert value == encoder.read(PREFIX, LSN_OF_ROW, row)
+        assert b"sec" not in value
+        assert ROW[2] not in value

@@ -1,11 +1,15 @@
 """The settings that shape records, and what the position remembers of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from capture.settings import Settings
+from schemas.errors import SettingsError
+from schemas.settings import load
 from schemas.type_modes import Modes
 
 MINIMAL: dict[str, Any] = {
@@ -53,3 +57,60 @@ def test_a_position_from_before_the_modes_is_known_again() -> None:
 def test_what_is_no_mode_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError):
         Settings(**MINIMAL, **{name: value})
+
+
+HASH = [{"columns": ["public.customers.iban"], "salt": "pepper"}]
+SHAPING: list[tuple[str, Any]] = [
+    ("table_exclude_list", ["public.log"]),
+    ("column_include_list", ["public.customers.name"]),
+    ("column_exclude_list", ["public.customers.name"]),
+    ("column_mask_with_length_chars", {"public.customers.name": 10}),
+    ("column_truncate_to_length_chars", {"public.customers.name": 10}),
+    ("column_mask_hash", HASH),
+    ("column_mask_hash", [{**HASH[0], "salt": "salt"}]),
+    ("column_mask_hash", [{**HASH[0], "algorithm": "MD5"}]),
+    ("message_key_columns", ["public.lines:order_id,number"]),
+    ("skipped_operations", ["t"]),
+]
+
+
+def test_each_choice_of_tables_and_columns_shapes_records() -> None:
+    hashes = [Settings(**MINIMAL, **{name: value}).record_hash() for name, value in SHAPING]
+    assert len({Settings(**MINIMAL).record_hash(), *hashes}) == len(SHAPING) + 1
+    assert Settings(**MINIMAL, skipped_operations=["none"]).record_hash() == Settings(**MINIMAL).record_hash()
+    assert hashes == [Settings(**MINIMAL, **{name: value}).record_hash() for name, value in SHAPING]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"table_include_list": ["a.b"], "table_exclude_list": ["c.d"]}, "only one of them"),
+        ({"column_include_list": ["a.b.c"], "column_exclude_list": ["a.b.d"]}, "only one of them"),
+        ({"table_include_list": ["orders"]}, "write schema.table"),
+        ({"table_include_list": ["public.("]}, "not a regular expression"),
+        ({"column_exclude_list": ["orders.note"]}, "write schema.table.column"),
+        ({"column_mask_with_length_chars": {"a.b.c": -1}}, "greater than or equal to 0"),
+        ({"column_truncate_to_length_chars": {"a.b.c": 0}}, "greater than or equal to 1"),
+        ({"column_mask_hash": [{"columns": ["a.b.c"]}]}, "salt"),
+        ({"column_mask_hash": [{"columns": ["a.b.c"], "salt": "x", "algorithm": "CRC32"}]}, "algorithm"),
+        ({"message_key_columns": ["public.lines"]}, "write schema.table:column"),
+        ({"skipped_operations": ["none", "c"]}, "none stands alone"),
+        ({"skipped_operations": ["x"]}, "skipped_operations"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**MINIMAL, **wrong)
+
+
+def test_a_salt_can_be_in_a_file_and_is_shown_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "salt").write_text("pepper\n")
+    hashed = {"columns": ["public.customers.iban"], "salt_file": str(tmp_path / "salt")}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"capture": {**MINIMAL, "column_mask_hash": [hashed]}}))
+    settings = load("capture", Settings, config, environ={})
+    assert settings.record_hash() == Settings(**MINIMAL, column_mask_hash=HASH).record_hash()
+    assert "pepper" not in repr(settings) + repr(settings.lists)
+    config.write_text(config.read_text().replace("salt_file", "slat_file"))
+    with pytest.raises(SettingsError, match=r"column_mask_hash.0.slat_file: unknown"):
+        load("capture", Settings, config, environ={})

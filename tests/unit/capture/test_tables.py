@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from capture.selection import Lists, Selection
 from capture.tables import Draft, Table, Tables
 from capture.versions import Bound, ParkedError, Policy, Versions, clash
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
@@ -40,7 +41,7 @@ def tables(registered: Registered) -> Tables:
         return FACTS if relation.oid == KEYED.oid else TableFacts((), {})
 
     versions = Versions("shop", frozenset(), facts, registered.register, lambda _subject: None, lambda _topic: 3)
-    return Tables(frozenset(), True, versions)
+    return Tables(Selection(), True, versions)
 
 
 def table(tables: Tables, relation: Relation) -> Table:
@@ -110,7 +111,7 @@ def test_widening_asks_catalogue_and_registry_only_through_what_keeps_the_server
 
 def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
     versions = Versions("shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
-    some = Tables(frozenset({"public.log"}), True, versions)
+    some = Tables(Selection(Lists(["public.log"])), True, versions)
     assert some.relation(KEYED) is None
     assert some.relation(replace(KEYED, oid=9)) is None
     assert not registered
@@ -140,7 +141,7 @@ def evolving(policy: Policy, refused: set[str]) -> Tables:
         return len(schemas)
 
     versions = Versions("shop", frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
-    made = Tables(frozenset(), True, versions)
+    made = Tables(Selection(), True, versions)
     made.relation(KEYED)
     return made
 
@@ -185,3 +186,52 @@ def test_differences_are_told_for_people() -> None:
     assert clash(old, new) == [
         "column b is gone", "column c is new and has no default", "column a was int, is long or null",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("skipped", "update", "key_change"),
+    [
+        (["u"], "", "d tombstone c"),
+        (["d"], "u", "c"),
+        (["c"], "u", "d tombstone"),
+        (["c", "d", "u"], "", ""),
+        (["t"], "u", "d tombstone c"),
+    ],
+)
+def test_a_key_change_is_skipped_by_halves(
+    registered: Registered, skipped: list[str], update: str, key_change: str
+) -> None:
+    versions = Versions("shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    orders = table(Tables(Selection(Lists(skipped_operations=skipped)), True, versions), KEYED)
+    plain = struct.pack(">cIc", b"U", KEYED.oid, b"N") + tuple_data(b"2", b"a")
+    moved = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"1", None) + b"N" + tuple_data(b"2", b"a")
+    same = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"2", None) + b"N" + tuple_data(b"2", b"a")
+    assert ops(orders.update_in_part(plain, PREFIX, 1, b"1:2:1")) == update
+    assert ops(orders.update_in_part(same, PREFIX, 1, b"1:2:1")) == update
+    assert ops(orders.update_in_part(moved, PREFIX, 1, b"1:2:1")) == key_change
+
+
+def ops(drafts: list[Draft]) -> str:
+    """The operations of the drafts: the byte before the clock, which is three longs of this test's prefix."""
+    tails = {PREFIX.tails[op] + PREFIX.clock: op for op in "cud"}
+    return " ".join(
+        "tombstone" if d[3] is None else next(op for tail, op in tails.items() if d[3].endswith(tail)) for d in drafts
+    )
+
+
+@pytest.mark.parametrize(("identity", "old_kind"), [("f", b"O"), ("i", b"K")])
+def test_a_key_that_the_log_does_not_repeat_is_that_of_the_old_row(
+    registered: Registered, identity: str, old_kind: bytes
+) -> None:
+    columns = (Column("id", 20, -1, True), Column("note", 25, -1, True))
+    by_note = Selection(Lists(keys=[("public.orders", ("note",))])).rules
+    versions = Versions(
+        "shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1, rules=by_note
+    )
+    orders = table(Tables(Selection(), True, versions), replace(KEYED, replica_identity=identity, columns=columns))
+    unchanged = struct.pack(">HcI", 2, b"t", 1) + b"1u"
+    message = struct.pack(">cIc", b"U", KEYED.oid, old_kind) + tuple_data(b"1", b"long") + b"N" + unchanged
+    (draft,) = orders.update(message, PREFIX, 1, b"1:2:1")
+    assert draft[2] is not None
+    assert draft[2].endswith(b"long")
+    assert headers(draft) == {STAMP_HEADER}
