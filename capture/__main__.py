@@ -14,7 +14,8 @@ import structlog
 import typer
 from pydantic import SecretStr
 
-from capture import preflight, setup, signals
+from capture import adopt as adoption
+from capture import broker, preflight, setup, signals
 from capture.checks import repaired
 from capture.demand import SignalType
 from capture.messages import Route
@@ -187,6 +188,44 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         typer.echo("done: start `capture run`")
     finally:
         leadership.close()
+
+
+@app.command()
+def adopt(
+    from_debezium: Annotated[bool, typer.Option("--from-debezium", help="The only kind of reader that is known.")],
+    config: Config = None,
+    connector: Annotated[str, typer.Option(help="The connector's name in Kafka Connect.")] = "",
+    offsets_topic: Annotated[str, typer.Option(help="Kafka Connect's offset.storage.topic.")] = "connect-offsets",
+    offsets: Annotated[
+        typer.FileText | None,
+        typer.Option(help="Instead: the answer of GET /connectors/NAME/offsets; - reads it."),
+    ] = None,
+    trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Though it is ahead of Debezium's offset.")] = False,
+    execute: Execute = False,
+) -> None:
+    """Goes on where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
+
+    Stop the connector first. topic_prefix, slot_name and publication_name must be Debezium's topic.prefix, slot.name
+    and publication.name. After it, `capture run`.
+    """
+    plan = _plan(load("capture", Settings, config))
+    if not from_debezium or bool(connector) == (offsets is not None):
+        raise SettingsError("whose offset?", "say --from-debezium with --connector NAME or with --offsets FILE")
+    if offsets is not None:
+        offset = adoption.from_rest(offsets.read(), plan.prefix)
+    else:
+        offset = adoption.from_topic(broker.read_all(plan.cluster, offsets_topic), connector, plan.prefix)
+    found = adoption.Adoption(plan, offset, trust_slot)
+    try:
+        for line in found.lines():
+            typer.echo(line)
+        if not execute:
+            typer.echo("nothing done; say --execute to do it")
+            return
+        found.execute(int(time.time()))
+        typer.echo("done: start `capture run`")
+    finally:
+        found.close()
 
 
 signal_app = typer.Typer(

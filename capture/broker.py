@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     ConfigResource,
@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from capture.producer import Cluster, TransactionalProducer
+from schemas.errors import UnavailableError
 
 _TIMEOUT = 10.0
 
@@ -102,6 +103,32 @@ def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
         for partition, future in cluster.admin.list_offsets(wanted, request_timeout=_TIMEOUT).items():
             sums[partition.topic] += int(future.result().offset)
     return sums
+
+
+def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Keys and values of a topic, each partition to its end now; nothing without the topic."""
+    count = cluster.partitions().get(topic, 0)
+    for number in range(count):
+        options = {**cluster.options, "group.id": f"{topic}-reader", "isolation.level": "read_committed"}
+        consumer = Consumer(options | {"enable.auto.commit": False, "enable.partition.eof": True})
+        try:
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            yield from _to_the_end(consumer, cluster, topic)
+        finally:
+            consumer.close()
+
+
+def _to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    while True:
+        message = consumer.poll(_TIMEOUT)
+        if message is None:
+            raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
+        if message.error() is None:
+            yield message.key(), message.value()
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            return
+        else:
+            raise cluster.failure(f"reading topic {topic}", message.error())
 
 
 def delete_topics(cluster: Cluster, names: Sequence[str]) -> None:

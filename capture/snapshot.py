@@ -141,11 +141,15 @@ def begin_without_data(
     log.info("making the slot without a snapshot", slot=slot)
     lsn = replication.create_slot(slot, stopping).consistent_point
     position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
-    # Readers wait for a first copy: they are told that this one is complete, of no table.
-    stamp = Stamp(position.generation, lsn, 0)
+    announce_without_data(own, position, committed)
+    return position
+
+
+def announce_without_data(own: OwnRecords, position: Position, committed: Committed) -> None:
+    """Writes a first position. Readers wait for a first copy: they are told that this one is complete, of no table."""
+    stamp = Stamp(position.generation, position.end_lsn, 0)
     done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
     committed.write([done], position)
-    return position
 
 
 def _parts(reader: Any, published: Sequence[Published], tables: Tables, options: SnapshotOptions) -> list[_Part]:
