@@ -42,10 +42,16 @@ def prefix() -> str:
 
 
 @pytest.fixture(scope="session")
-def registry_url(parts_folder: Path) -> Iterator[str]:
-    """Apicurio Registry's Confluent-compatible address."""
+def schema_registry(parts_folder: Path) -> Iterator[Registry]:
+    """Apicurio Registry; who stops it starts it again."""
     with Registry(parts_folder / "registry") as registry:
-        yield registry.url
+        yield registry
+
+
+@pytest.fixture
+def registry_url(schema_registry: Registry) -> str:
+    """Its Confluent-compatible address."""
+    return schema_registry.url
 
 
 @pytest.fixture

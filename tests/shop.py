@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import yaml
 
 from capture.producer import Cluster
 from deploy.embedded import Kafka, Postgres
@@ -54,8 +55,8 @@ class Shop:
 
     @property
     def registry(self) -> str:
-        """A folder of schemas."""
-        return (self.folder / "registry").as_uri()
+        """Where the schemas are: a folder, if `more` settings do not say otherwise."""
+        return str(yaml.safe_load(self.config.read_text())["capture"]["schema_registry_url"])
 
     def copy(self, name: str, module: str = "capture", python_options: tuple[str, ...] = ()) -> Program:
         """Another copy of capture with the same settings, not started."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded import Kafka, Postgres
+from deploy.embedded import Kafka, Postgres, Registry
 from tests.shop import Shop, open_shop, said
 
 CUT_SECONDS = 2
@@ -87,6 +87,35 @@ def test_wal_sender_timeout_while_the_process_or_the_broker_stands_still(shop: S
         os.kill(kafka.process.pid, signal.SIGCONT)
     shop.drain()
     shop.prove()
+
+
+def test_wal_sender_timeout_while_the_registry_stands_still(
+    own_server: Postgres,
+    kafka: Kafka,
+    schema_registry: Registry,
+    new_database: Callable[[Postgres, str], str],
+    prefix: str,
+    tmp_path: Path,
+) -> None:
+    """A new schema cannot be registered for longer than the server waits for a word of its reader."""
+    more = {"schema_registry_url": schema_registry.url}
+    with open_shop(own_server, kafka, new_database(own_server, "faults"), prefix, tmp_path, more) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert schema_registry.process is not None
+        os.kill(schema_registry.process.pid, signal.SIGSTOP)
+        try:
+            shop.sql("ALTER TABLE orders ADD COLUMN more int", "INSERT INTO orders VALUES (1, 'new', 1, 1)")
+            waited = time.monotonic() + 3 * CUT_SECONDS
+            shop.until(lambda: time.monotonic() > waited)
+            assert "starting again" not in said(shop.capture), "cut although it was only the registry that hung"
+        finally:
+            os.kill(schema_registry.process.pid, signal.SIGCONT)
+        shop.drain()
+        shop.sql("UPDATE orders SET more = 1")
+        shop.drain()
+        shop.prove()
+        shop.drop_slots()
 
 
 def _dropped(shop: Shop) -> str:
