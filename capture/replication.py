@@ -101,27 +101,28 @@ def database_errors(doing: str) -> Iterator[None]:
             yield
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         raise SettingsError(
-            f"{doing}: {_first_line(error)}", "run `capture check`: it prints the SQL that helps"
+            f"{doing}: {first_line(error)}", "run `capture check`: it prints the SQL that helps"
         ) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
-            f"{doing}: {_first_line(error)}",
+            f"{doing}: {first_line(error)}",
             "another reader uses this slot: stop it, or SELECT pg_terminate_backend(its PID), or set another slot_name",
         ) from None
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
-            f"{doing}: a schema change or TRUNCATE has a table or waits for it ({_first_line(error)})",
+            f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
             "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms; capture tries again",
         ) from None
     except psycopg2.Error as error:
-        raise UnavailableError(f"{doing}: {_first_line(error)}", "see the server's log; capture tries again") from None
+        raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log; capture tries again") from None
 
 
 class SlotInUseError(UnavailableError):
     """Another walsender has the slot: a reader of somebody else's, or the remains of a dead one."""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of PostgreSQL says, without the values that it may name."""
     if isinstance(error, psycopg2.DataError):  # "invalid input syntax for type integer", and then the value
         return f"{type(error).__name__} (SQLSTATE {error.pgcode})"
     lines = str(error).strip().splitlines()

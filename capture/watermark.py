@@ -17,7 +17,7 @@ from psycopg2 import sql
 from capture import catalogue
 from capture.catalogue import Published
 from capture.copytext import parse_copy_line
-from capture.replication import Server, database_errors
+from capture.replication import Server, database_errors, first_line
 from capture.tables import Table, Tables
 from schemas.change import Cell
 from schemas.codec import SourceOrigin
@@ -100,9 +100,9 @@ class ChunkReader:
             lines = _Lines()
             try:
                 cursor.copy_expert(self._query(published, table, condition, after).as_string(cursor), lines)
-            except psycopg2.ProgrammingError as error:
+            except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
                 raise SettingsError(
-                    f"the condition for {name} is not SQL that PostgreSQL takes: {str(error).splitlines()[0]}",
+                    f"the condition for {name} is not SQL that PostgreSQL takes: {first_line(error)}",
                     "send the signal again with another condition",
                 ) from None
             cursor.execute("COMMIT")

@@ -221,10 +221,9 @@ def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None
 
     `only` are the columns that the old row has, None: all (replica identity FULL).
     """
-    return tuple(
-        was if cell is UNCHANGED and (only is None or index in only) else cell
-        for index, (cell, was) in enumerate(zip(cells, old, strict=True))
-    )
+    if only is not None:
+        old = tuple(was if index in only else UNCHANGED for index, was in enumerate(old))
+    return tuple(was if cell is UNCHANGED else cell for cell, was in zip(cells, old, strict=True))
 
 
 class Encoder:
