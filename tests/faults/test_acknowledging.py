@@ -44,7 +44,11 @@ def _confirmed(shop: Shop) -> int:
 
 
 def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_older_one(shop: Shop) -> None:
-    """C opens and writes; T is confirmed; A commits while Kafka hangs; C commits, its rows lie before T's end."""
+    """C opens and writes; T is confirmed; A commits while Kafka hangs; C commits, its rows lie before T's end.
+
+    The reader stands still so long that the server asks for a word of it between two rows of C.
+    """
+    shop.sql(f"ALTER DATABASE {shop.dsn.rpartition('/')[2]} SET wal_sender_timeout = '4s'")
     shop.capture.start()
     shop.drain()
     older = psycopg2.connect(shop.dsn)
@@ -58,7 +62,11 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
     try:
         shop.order(2, 2)
         ends_a = int(shop.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+        time.sleep(0.5)  # A is read
+        os.kill(shop.capture.pid, signal.SIGSTOP)
         older.commit()
+        time.sleep(2.7)  # more than half of the server's patience
+        os.kill(shop.capture.pid, signal.SIGCONT)
         seen = []
         end = time.monotonic() + 4
         while time.monotonic() < end:
