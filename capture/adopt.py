@@ -158,12 +158,14 @@ class Adoption:
         assert slot is not None  # noqa: S101  start_of says so
         self._slot = slot
         every = catalogue.published_tables(connection, plan.publication)
-        self._tables = [one.relation.table for one in every if plan.selection.table(one.relation.table)]
+        relations = [one.relation for one in every if plan.selection.table(one.relation.table)]
+        self._tables = [relation.table for relation in relations]
         if not self._tables:
             raise SettingsError(
                 f"publication {plan.publication} does not exist or has none of the tables",
                 "set publication_name to Debezium's publication.name",
             )
+        plan.selection.check_used(relations)
         counts = {name: count for name, count in plan.cluster.partitions().items() if name in self._topics()}
         self._written = any(broker.ends(plan.cluster, counts).values())
 

@@ -19,6 +19,11 @@ from capture.producer import Cluster, TransactionalProducer
 from schemas.errors import UnavailableError
 
 _TIMEOUT = 10.0
+_TRIES = 20
+_NEW_TOPIC = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+"""What brokers answer until all of them know of a topic that was made just now."""
 
 
 class Brokers(NamedTuple):
@@ -99,9 +104,17 @@ def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
     sums = dict.fromkeys(counts, 0)
     if not wanted:
         return sums
-    with _answering("reading the ends of topics", cluster):
-        for partition, future in cluster.admin.list_offsets(wanted, request_timeout=_TIMEOUT).items():
-            sums[partition.topic] += int(future.result().offset)
+    for left in reversed(range(_TRIES)):
+        try:
+            answers = cluster.admin.list_offsets(wanted, request_timeout=_TIMEOUT)
+            found = [(partition.topic, int(future.result().offset)) for partition, future in answers.items()]
+            break
+        except KafkaException as error:
+            if not left or error.args[0].code() not in _NEW_TOPIC:
+                raise cluster.failure("reading the ends of topics", error.args[0]) from None
+            cluster.admin.poll(0.2)
+    for topic, end in found:
+        sums[topic] += end
     return sums
 
 

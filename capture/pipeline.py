@@ -236,10 +236,10 @@ class Capture:
             return
         for one in published:
             tables.check(one.relation)
-        unused = plan.selection.unused(one.relation for one in published)
-        if unused and (position is None or position.settings != plan.settings_hash):
-            raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
-        if unused:
+        relations = [one.relation for one in published]
+        if position is None or unfinished(position) or position.settings != plan.settings_hash:
+            plan.selection.check_used(relations)
+        elif unused := plan.selection.unused(relations):
             log.warning("settings mean no captured column or table", entries=unused)
 
     def _rest(

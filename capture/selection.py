@@ -135,6 +135,12 @@ class Selection:
         lost = [f"{setting}: {one.entry}" for setting, one in said if unmatched([one], columns)]
         return lost + [f"message_key_columns: {one.entry}" for one, _ in self._keys if unmatched([one], tables)]
 
+    def check_used(self, relations: Iterable[Relation]) -> None:
+        """SettingsError when an entry meets nothing in these tables."""
+        unused = self.unused(relations)
+        if unused:
+            raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
+
 
 def parse_key(entry: str) -> tuple[str, tuple[str, ...]]:
     """(tables, columns) of `public.lines:order_id,number`; ValueError when it is not so."""

@@ -86,7 +86,8 @@ def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
         raise SettingsError(
             f"message_key_columns: the log does not have the old {', '.join(unseen)} of table {relation.table}, "
             "so that a change of the key would not be seen",
-            f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL, or USING INDEX one of these columns",
+            f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL (or an index of these columns), and let capture read "
+            "past it before this setting is there",
         )
     return tuple(position[name] for name in names)
 

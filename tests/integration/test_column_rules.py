@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.embedded import Kafka, Postgres
 from tests.programs import run
 from tests.proof.records import Record, changes
+from tests.proof.rules import check_order, check_sizes
 from tests.shop import Shop, open_shop, said
 
 SECRET = "Gehe1m"
@@ -146,6 +147,7 @@ def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> 
     people.until_said("the condition for public.people is not SQL")
     people.drain()
     assert people.capture.stop() == 0
+    skip_more(people)
 
     told = said(people.capture) + asked
     written = list(raw(people))
@@ -158,6 +160,25 @@ def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> 
     assert '"story"' in schemas
     check_people(people)
     check_visits(people)
+    records = people.records()
+    assert [*check_order(records, people.prefix), *check_sizes(records, people.prefix)] == []
+
+
+def skip_more(shop: Shop) -> None:
+    """Other operations are skipped from a start on."""
+    configure(shop, skipped_operations=["c", "d", "t"])
+    shop.capture.start()
+    shop.sql(
+        "INSERT INTO visits VALUES (8, '2026-12-25', 'Gehe1m')",
+        "UPDATE people SET id = id + 2000 WHERE id = 60",
+        "UPDATE visits SET what = 'Gehe1m?' WHERE person = 7",
+        "DELETE FROM visits",
+    )
+    shop.drain()
+    assert shop.capture.stop() == 0
+    last = max(rows(shop, "public.visits"), key=lambda record: record.stamp or (0,))
+    assert last.stamp is not None
+    assert (last.op, last.stamp.ordinal, last.transaction["size"]) == ("u", 3, {"public.visits": 1})
 
 
 def check_people(shop: Shop) -> None:
@@ -187,7 +208,7 @@ def check_visits(shop: Shop) -> None:
     records = rows(shop, "public.visits")
     assert all(record.key is not None for record in records), "the table has no key of its own"
     ops = Counter(record.op for record in records)
-    assert (ops["r"], ops["u"], ops["t"]) == (40, 4, 0)
+    assert (ops["r"], ops["u"], ops["t"]) == (40, 5, 0)
     moved = [record for record in records if record.key_change == "new"]
     assert [record.key for record in moved] == ['{"day": null, "person": 2}']
     assert ops["d"] == ops["tombstone"] == 4 + len(moved)
@@ -219,3 +240,26 @@ def test_what_a_table_cannot_keep_is_found_by_check_and_refused_at_the_start(
     assert [line for line in found.stdout.splitlines() if line.startswith("BAD") and why in line], found.stdout
     assert why in refused(people)
     assert people.position() == {}
+
+
+@pytest.mark.parametrize(
+    ("lists", "tables"),
+    [
+        ({"table_include_list": [r"public\.(full_)?people", "public.other"]}, '"full_people", "other", "people"'),
+        ({"table_include_list": [], "table_exclude_list": [r".*\.v.*"]}, '"full_people", "other", "people"'),
+    ],
+)
+def test_init_publishes_what_the_lists_mean(people: Shop, lists: dict[str, Any], tables: str) -> None:
+    nothing = {name: [] for name in ("column_exclude_list", "column_mask_hash", "message_key_columns")}
+    configure(people, **nothing, publication_name="new", **lists)
+    said = run("capture", "init", "--dry-run", config=people.config).stdout
+    named = ", ".join(f'"public".{name}' for name in tables.split(", "))
+    assert f'CREATE PUBLICATION "new" FOR TABLE {named};' in said
+    configure(people, publication_name="tap", table_include_list=[r"public\..*"], table_exclude_list=[])
+    people.sql("ALTER PUBLICATION tap DROP TABLE other")
+    again = run("capture", "init", "--dry-run", config=people.config).stdout
+    assert [line for line in again.splitlines() if "PUBLICATION" in line] == [
+        'ALTER PUBLICATION "tap" ADD TABLE "public"."other";'
+    ]
+    configure(people, table_include_list=[r"public\.no.*"], publication_name="new")
+    assert "no table that table_include_list" in run("capture", "init", config=people.config).stderr
