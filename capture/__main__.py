@@ -33,7 +33,8 @@ from capture.status import status as status_of
 from capture.stream import Options
 from capture.writer import Limits
 from schemas.errors import ExitCode, OrdertapError, SettingsError
-from schemas.registry import open_registry
+from schemas.json_output import JsonRegistry
+from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.settings import load
 
@@ -42,7 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Tails a shop's PostgreSQL log and writes Avro change records to Kafka.\n\n"
+    help="Tails a shop's PostgreSQL log and writes change records to Kafka.\n\n"
     "A first time: `capture check` says what is missing, `capture init` makes publication and topics, `capture run` "
     "takes the snapshot and streams until it is stopped.",
 )
@@ -316,12 +317,18 @@ def _plan(settings: Settings) -> Plan:
             settings.topic_creation_default_replication_factor,
             settings.topic_creation_default_retention_ms,
         ),
-        registry=open_registry(settings.schema_registry_url, _shown(settings.schema_registry)),
+        registry=_registry(settings),
         limits=_limits(settings),
         options=_options(settings),
         settings_hash=settings.record_hash(),
         version=_version(),
     )
+
+
+def _registry(settings: Settings) -> Registry:
+    if settings.output == "json":
+        return JsonRegistry()
+    return open_registry(settings.schema_registry_url, _shown(settings.schema_registry))
 
 
 def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:

@@ -44,7 +44,7 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
         raise SettingsError(
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
             "start once with the old settings of topic_prefix, the lists of tables and columns, columns_as_text,"
-            " tombstones_on_delete and the handling modes",
+            " tombstones_on_delete, output and the handling modes",
         )
 
 

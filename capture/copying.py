@@ -14,6 +14,7 @@ from capture.tables import KEYLESS_PARTITION
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
 from schemas.errors import DataError
+from schemas.json_output import RowText
 
 _TRANSACTION_SECONDS: Final = 10.0
 """A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
@@ -27,9 +28,10 @@ class Blueprint(NamedTuple):
     compile: Callable[[], Codec]
     key_schema_id: int | None
     value_schema_id: int
+    as_json: bool = False
 
     def encoder(self) -> Encoder:
-        """The same encoder."""
+        """The same encoder, or with `as_json` the one that it shows as JSON text."""
         return self.compile().bind(self.key_schema_id, self.value_schema_id)
 
 
@@ -80,9 +82,14 @@ class Copier:
         blueprint, encoder = self._blueprints[chunk.table], self._encoders[chunk.table]
         prefix = self._copied.origin.snapshot(self._copied.snapshot_us, time.time_ns())
         lsn = int(self._copied.stamp.commit_lsn)
+        produce: Callable[..., object] = self._producer.produce_one
+        patiently: Callable[..., object] = self._producer.produce_patiently
+        if blueprint.as_json:
+            text = RowText(encoder.codec)
+            produce, patiently = text.before(produce), text.before(patiently)
         outlet = Outlet(
-            self._producer.produce_one,
-            self._producer.produce_patiently,
+            produce,
+            patiently,
             blueprint.topic,
             KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION,
             self._headers,

@@ -19,6 +19,7 @@ from schemas.change import STAMP_HEADER
 from schemas.codec import SourcePrefix
 from schemas.envelope import Schema
 from schemas.messages import MESSAGE_KEY, message_key, message_schema, message_value
+from schemas.wire import Frame
 
 log = structlog.get_logger("capture")
 
@@ -63,10 +64,12 @@ class Messages:
         internal: frozenset[str],
         register: Callable[[str, Schema], int],
         partitions: Callable[[str], int],
+        frame: Frame = wire.frame,
     ) -> None:
         """`included` are regular expressions of whole message prefixes, `internal` prefixes that are never captured.
 
-        `register` (subject, schema) and `partitions` (makes a new topic) are called at the first message.
+        `register` (subject, schema) and `partitions` (makes a new topic) are called at the first message;
+        `frame` makes keys and values of op m, what an outbox route makes is written as it is.
         """
         self._topic = f"{prefix}.message"
         self._included = [re.compile(one) for one in included]
@@ -74,6 +77,7 @@ class Messages:
         self._internal = internal
         self._register = register
         self._partitions = partitions
+        self._frame = frame
         self._ids: tuple[int, int] | None = None
         self._counted: dict[str, Counted] = {}
         self._wanted: dict[str, bool] = {}
@@ -110,8 +114,8 @@ class Messages:
             )
             self._ids = key, value
         key_id, value_id = self._ids
-        value_bytes = wire.frame(value_id, message_value(source, message.lsn, now_ns, message.prefix, message.content))
-        key_bytes = wire.frame(key_id, message_key(message.prefix))
+        value_bytes = self._frame(value_id, message_value(source, message.lsn, now_ns, message.prefix, message.content))
+        key_bytes = self._frame(key_id, message_key(message.prefix))
         headers: Headers = [(STAMP_HEADER, stamp)]
         return self._count(COLLECTION), (self._topic, ANY_PARTITION, key_bytes, value_bytes, headers)
 

@@ -10,13 +10,22 @@ from capture.producer import Headers, Record, Topics
 from schemas import records, wire
 from schemas.change import STAMP_HEADER, Stamp, stamp_header
 from schemas.envelope import Schema
+from schemas.wire import Frame
 
 
 class OwnRecords:
     """Makes Debezium's transaction, notification and heartbeat records of one connector."""
 
-    def __init__(self, connector: str, prefix: str, topics: Topics, register: Callable[[str, Schema], int]) -> None:
+    def __init__(
+        self,
+        connector: str,
+        prefix: str,
+        topics: Topics,
+        register: Callable[[str, Schema], int],
+        frame: Frame = wire.frame,
+    ) -> None:
         """Registers the schemas (subjects by topic name) at once: `register` takes subject and schema."""
+        self._frame = frame
         self._connector = connector
         self._prefix = prefix
         self._topics = topics
@@ -65,5 +74,5 @@ class OwnRecords:
 
     def _record(self, topic: str, key: Mapping[str, Any], value: Mapping[str, Any], headers: Headers) -> Record:
         (key_schema, key_id), (value_schema, value_id) = self._kinds[topic]
-        key_bytes = wire.frame(key_id, records.encode(key_schema, key))
-        return Record(topic, 0, key_bytes, wire.frame(value_id, records.encode(value_schema, value)), headers)
+        key_bytes = self._frame(key_id, records.encode(key_schema, key))
+        return Record(topic, 0, key_bytes, self._frame(value_id, records.encode(value_schema, value)), headers)

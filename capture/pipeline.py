@@ -39,12 +39,15 @@ from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
 from capture.workers import fence
 from capture.writer import Limits, Writer
+from schemas import wire
 from schemas.codec import SourceOrigin
 from schemas.envelope import Schema, topic_name
 from schemas.errors import SettingsError, UnavailableError
+from schemas.json_output import JsonRegistry
 from schemas.registry import Registry
 from schemas.relation import Relation, TableFacts
 from schemas.type_modes import Modes
+from schemas.wire import Frame
 
 log = structlog.get_logger("capture")
 
@@ -78,6 +81,16 @@ class Plan(NamedTuple):
     options: Options
     settings_hash: str
     version: str
+
+    @property
+    def as_json(self) -> bool:
+        """Whether records are JSON text, with no schema registry."""
+        return isinstance(self.registry, JsonRegistry)
+
+    @property
+    def frame(self) -> Frame:
+        """What makes keys and values of Avro bytes."""
+        return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
 
 
 class Capture:
@@ -202,7 +215,7 @@ class Capture:
             system = replication.identify()
             slot = slot_state(leadership.connection, plan.options.slot)
             committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
-            own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
+            own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
             tables.published = frozenset(table.relation.table for table in published)
@@ -367,7 +380,8 @@ class Capture:
         chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows)
         incremental = Incremental(position.demand, chunks.read, name, own, position.generation)
         register, partitions = plan.registry.register, plan.topics.partitions
-        messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions)
+        messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions, plan.frame)
+        largest = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
         stream = Stream(
             replication,
             leadership,
@@ -378,7 +392,7 @@ class Capture:
             position,
             incremental,
             messages,
-            RecordLimit(int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT)), plan.park_oversized),
+            RecordLimit(largest, plan.park_oversized, plan.as_json),
             options,
             self._metrics,
             self._beats,
@@ -413,7 +427,16 @@ def plan_tables(
     """The tables as the settings want them; see Versions for the three functions."""
     latest, policy = plan.registry.latest, plan.incompatible_schema
     versions = Versions(
-        plan.prefix, plan.as_text, facts, register, latest, partitions, policy, plan.modes, plan.selection.rules
+        plan.prefix,
+        plan.as_text,
+        facts,
+        register,
+        latest,
+        partitions,
+        policy,
+        plan.modes,
+        plan.selection.rules,
+        plan.as_json,
     )
     return Tables(plan.selection, plan.tombstones, versions, parked)
 

@@ -7,7 +7,7 @@ import re
 from os import cpu_count
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from capture.selection import Lists, parse_key
 from schemas.change import UNAVAILABLE
@@ -143,7 +143,8 @@ class Settings(BaseModel):
 
     bootstrap_servers: str
     kafka: dict[str, SecretStr] = Field(default_factory=dict, description="any librdkafka property")
-    schema_registry_url: str
+    output: Literal["avro", "json"] = Field("avro", description="json: Debezium's records as JSON text, no registry")
+    schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     incompatible_schema: Literal["stop", "version", "park"] = Field(
         "stop", description="the registry refuses a table's new schema: stop all, go on in topic ….v2, or leave it out"
@@ -217,6 +218,20 @@ class Settings(BaseModel):
         Modes(unavailable_value_placeholder=placeholder).placeholder.decode()
         return placeholder
 
+    @field_validator("schema_registry_url")
+    @classmethod
+    def _needed(cls, url: str, others: ValidationInfo) -> str:
+        if not url and others.data.get("output") == "avro":
+            raise ValueError("missing; or set output: json, which needs no registry")
+        return url
+
+    @field_validator("incompatible_schema")
+    @classmethod
+    def _of_a_registry(cls, policy: str, others: ValidationInfo) -> str:
+        if policy != "stop" and others.data.get("output") == "json":
+            raise ValueError(f"{policy} has no meaning with output: json: there is no registry that refuses a schema")
+        return policy
+
     @property
     def modes(self) -> Modes:
         """How values travel where there is a choice."""
@@ -257,6 +272,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.lists, [hashed.salt.get_secret_value() for hashed in self.column_mask_hash])
         if self.message_prefix_include_list or self.outbox_routing:
             shaping = (*shaping, self.message_prefix_include_list, self.outbox_routing)
+        if self.output != "avro":
+            shaping = (*shaping, self.output)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
 
 

@@ -31,6 +31,7 @@ from schemas import records
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.json_output import JsonEncoder
 
 log = structlog.get_logger("capture")
 
@@ -158,7 +159,8 @@ def _parts(reader: Any, published: Sequence[Published], tables: Tables, options:
         table = tables.relation(one.relation)
         if table is not None:
             encoder = table.encoder
-            blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids)
+            as_json = isinstance(encoder, JsonEncoder)
+            blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
             plan = plan_table(reader, len(parts), one, options.overrides.get(table.name))
             parts.append(_Part(table.name, blueprint, plan))
     return parts

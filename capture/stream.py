@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 """Prefixes of our own messages, which are no records."""
-_GROWTH: Final = 5  # no message becomes a record so many times its size: a float8 of two characters takes nine bytes
+_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
 _HEADER_ROOM: Final = 1024  # bytes
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
@@ -78,10 +78,19 @@ class Beats:
 
 
 class RecordLimit(NamedTuple):
-    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops)."""
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops).
+
+    `every`: each record is looked at, for even a small row may become a large one (JSON has all columns' names).
+    """
 
     largest: int
     park: bool
+    every: bool = False
+
+    @property
+    def suspect(self) -> int:
+        """No message up to this size makes a record that is too large."""
+        return 0 if self.every else self.largest // _GROWTH
 
     def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
         """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
@@ -153,7 +162,7 @@ class Stream:
         self._incremental = incremental
         self._messages = messages
         self._record_limit = record_limit
-        self._suspect = record_limit.largest // _GROWTH
+        self._suspect = record_limit.suspect
         self._options = options
         self._metrics = metrics
         self._beats = beats

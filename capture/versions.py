@@ -11,6 +11,7 @@ from schemas.codec import Codec, Encoder, compile_codec
 from schemas.column_rules import NO_RULES, ColumnRules
 from schemas.envelope import Schema, topic_name
 from schemas.errors import SettingsError
+from schemas.json_output import JsonEncoder
 from schemas.registry import IncompatibleError
 from schemas.relation import Relation, TableFacts
 from schemas.type_table import DEFAULT_MODES, Modes
@@ -51,9 +52,11 @@ class Versions:
         policy: Policy = "stop",
         modes: Modes = DEFAULT_MODES,
         rules: Callable[[Relation], ColumnRules] = lambda _relation: NO_RULES,
+        as_json: bool = False,
     ) -> None:
         """`facts` asks the catalogue; `register` (subject, schema) and `latest` (subject) the registry; `partitions`
-        makes a topic when it is new, and counts its partitions; `rules` says what is done with a table's columns."""
+        makes a topic when it is new, and counts its partitions; `rules` says what is done with a table's columns;
+        with `as_json` records are JSON text."""
         self._prefix = prefix
         self._as_text = as_text
         self._facts = facts
@@ -63,6 +66,7 @@ class Versions:
         self._policy = policy
         self._modes = modes
         self._rules = rules
+        self._as_json = as_json
         self._nullable: dict[str, frozenset[str]] = {}
         self._told: set[tuple[str, str, str]] = set()
 
@@ -84,7 +88,8 @@ class Versions:
                 continue
             if first is not None:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
-            return Bound(topic, self._partitions(topic), codec.bind(key_id, value_id))
+            encoder = JsonEncoder(codec) if self._as_json else codec.bind(key_id, value_id)
+            return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
 

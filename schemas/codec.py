@@ -6,15 +6,10 @@ column and says what is wrong.
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple
-
-import fastavro
+from typing import Final, NamedTuple
 
 from schemas import wire
 from schemas.change import UNCHANGED, Cells, unchanged_header
@@ -23,6 +18,7 @@ from schemas.defaults import avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
 from schemas.errors import DataError
+from schemas.json_text import json_text
 from schemas.layout import ColumnCodec, RowLayout, WidenError
 from schemas.relation import ColumnFacts, Relation, TableFacts
 from schemas.rowcode import RowCode, generate
@@ -286,8 +282,7 @@ class Encoder:
     def key_json(self, cells: Cells) -> bytes:
         """The key as Connect's JSON, the value of `__debezium.newkey` and `__debezium.oldkey`."""
         content = self._named(self._codec.layout.careful_key, cells)
-        key = fastavro.schemaless_reader(io.BytesIO(content), without_logical_types(self._codec.key_schema), None)
-        return json.dumps(key, ensure_ascii=False, separators=(",", ":"), default=_base64).encode()
+        return json_text(self._codec.key_schema or {})(content)
 
     @property
     def codec(self) -> Codec:
@@ -347,16 +342,3 @@ class Encoder:
             return encode(cells)
         except DataError as error:
             raise DataError(f"table {self._codec.table}: {error.message}", error.hint) from None
-
-
-def without_logical_types(schema: Any) -> Any:
-    """The schema whose values are read as they are written: bytes for decimals."""
-    if isinstance(schema, dict):
-        return {name: without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
-    return [without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
-
-
-def _base64(value: object) -> str:
-    if not isinstance(value, bytes):
-        raise TypeError(type(value).__name__)
-    return base64.b64encode(value).decode()

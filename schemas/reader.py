@@ -13,9 +13,9 @@ import fastavro
 
 from schemas import change, records, wire
 from schemas.change import Change, SnapshotNotice, Stamp, TransactionEnd, TransactionMark
-from schemas.codec import without_logical_types
 from schemas.envelope import Schema
 from schemas.errors import DataError
+from schemas.json_text import without_logical_types
 from schemas.lsn import LSN
 from schemas.registry import Registry
 from schemas.values import Convert, column_value

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Final
 
 from schemas.errors import DataError
 
 MAGIC = 0
 _PREFIX = struct.Struct(">BI")
+FRAME_SIZE: Final = _PREFIX.size
+"""Bytes before the Avro bytes."""
+
+Frame = Callable[[int, bytes], bytes]
+"""What makes a whole Kafka key or value of a schema id and Avro bytes, as `frame` does."""
 
 
 def prefix(schema_id: int) -> bytes:

@@ -92,11 +92,16 @@ def _connect_name(avro: Any) -> str:
 
 
 def read_topics(bootstrap_servers: str, registry_url: str, prefix: str) -> list[Record]:
-    """All committed records of the prefix's topics from the beginning, per partition in their order.
+    """All committed records of the prefix's topics from the beginning, per partition in their order (read_messages)."""
+    schemas = Schemas(registry_url)
+    return [record(message, schemas) for message in read_messages(bootstrap_servers, prefix)]
+
+
+def read_messages(bootstrap_servers: str, prefix: str) -> list[Any]:
+    """The same as Kafka's messages.
 
     Raises TimeoutError when a transaction stays open or a partition does not end within READ_SECONDS.
     """
-    schemas = Schemas(registry_url)
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     partitions = _partitions(admin, prefix)
     _await_no_open_transaction(admin, partitions)
@@ -110,7 +115,7 @@ def read_topics(bootstrap_servers: str, registry_url: str, prefix: str) -> list[
     }
     consumer = Consumer(settings)
     try:
-        return [record(message, schemas) for message in _until_end(consumer, partitions)]
+        return list(_until_end(consumer, partitions))
     finally:
         consumer.close()
 

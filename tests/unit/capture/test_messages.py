@@ -11,6 +11,7 @@ import pytest
 from capture.messages import COLLECTION, Messages, Route
 from capture.pgoutput import LogicalMessage
 from schemas.codec import SourceOrigin
+from schemas.json_output import JsonRegistry
 from schemas.lsn import LSN
 from schemas.messages import message_schema
 
@@ -56,6 +57,16 @@ def test_an_outbox_message_goes_to_its_topic() -> None:
     assert (counted.name, topic, partition, key) == ("event.order", "event.order", -1, b"7")
     assert value == '{"sum":"1.10","é":[1]}'.encode()
     assert dict(headers) == {"ordertap.stamp": b"1:2:3", "id": b"e1", "type": b"Paid"}
+
+
+def test_with_another_output_only_the_op_m_is_shown_by_it_and_an_outbox_record_stays_as_it_is() -> None:
+    registry, routes = JsonRegistry(), [Route("outbox", "shop.message", payload="bytes")]
+    made = Messages("shop", ["app"], routes, frozenset(), registry.register, lambda _: 1, registry.frame)
+    _, (_, _, key, value, _) = made.record(message("app", b"\x00raw"), SOURCE, 9 * 10**9, b"1:2:3")
+    assert key == b'{"prefix":"app"}'
+    assert json.loads(value or b"")["message"] == {"prefix": "app", "content": "AHJhdw=="}
+    _, outbox = made.record(message("outbox", b"\x00\x00\x00\x00\x00raw"), SOURCE, 0, b"1:2:4")
+    assert outbox[:4] == ("shop.message", 0, None, b"\x00\x00\x00\x00\x00raw")
 
 
 def test_bytes_are_the_value_itself() -> None:

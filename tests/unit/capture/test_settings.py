@@ -114,3 +114,27 @@ def test_a_salt_can_be_in_a_file_and_is_shown_nowhere(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("salt_file", "slat_file"))
     with pytest.raises(SettingsError, match=r"column_mask_hash.0.slat_file: unknown"):
         load("capture", Settings, config, environ={})
+
+
+def test_json_needs_no_registry_and_shapes_records() -> None:
+    settings = {**MINIMAL, "output": "json"}
+    del settings["schema_registry_url"]
+    assert Settings(**settings).record_hash() != Settings(**MINIMAL).record_hash()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"schema_registry_url": ""}, "schema_registry_url: missing; or set output: json"),
+        ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version has no meaning"),
+        ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park has no meaning"),
+        ({"output": "xml"}, "output: "),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+    path = tmp_path / "config.yaml"
+    given = {name: value for name, value in {**MINIMAL, **changed}.items() if value}
+    path.write_text(yaml.safe_dump({"capture": given}))
+    with pytest.raises(SettingsError) as refusal:
+        load("capture", Settings, path, environ={})
+    assert said in str(refusal.value)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from capture.selection import Lists, Selection
+from capture.stream import RecordLimit
 from capture.tables import Draft, Table, Tables
 from capture.versions import Bound, ParkedError, Policy, Versions, clash
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
-from schemas.errors import SettingsError
+from schemas.errors import DataError, SettingsError
 from schemas.registry import IncompatibleError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
@@ -235,3 +236,17 @@ def test_a_key_that_the_log_does_not_repeat_is_that_of_the_old_row(
     assert draft[2] is not None
     assert draft[2].endswith(b"long")
     assert headers(draft) == {STAMP_HEADER}
+
+
+def test_every_json_record_is_measured_for_its_names_outgrow_the_row() -> None:
+    names = [f"{number:063d}" for number in range(200)]
+    wide = Relation(9, "public", "wide", "f", tuple(Column(name, 25, -1, False) for name in names))
+    versions = Versions(
+        "shop", frozenset(), lambda _: TableFacts(), lambda *_: 1, lambda _: None, lambda _: 1, as_json=True
+    )
+    message = struct.pack(">cIc", b"I", wide.oid, b"N") + tuple_data(*[None] * 200)
+    drafts = table(Tables(Selection(), True, versions), wide).insert(message, PREFIX, 1, b"1:2:1")
+    limit = RecordLimit(10_000, False, every=True)
+    assert limit.suspect < len(message) < RecordLimit(10_000, False).suspect
+    with pytest.raises(DataError, match=r"table public\.wide"):
+        limit.check("public.wide", drafts, b"1:2:1")

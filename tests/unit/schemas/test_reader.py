@@ -24,8 +24,9 @@ from schemas.change import (
     stamp_header,
     transaction_header,
 )
-from schemas.codec import compile_codec, without_logical_types
+from schemas.codec import compile_codec
 from schemas.errors import DataError
+from schemas.json_text import without_logical_types
 from schemas.lsn import LSN
 from schemas.reader import RecordError, RecordReader
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC, debezium_records
