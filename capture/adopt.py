@@ -194,7 +194,7 @@ class Adoption:
             replication.close()
         producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
         committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
-        own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register)
+        own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         announce_without_data(own, self._position(system, now), committed)
 
     def _position(self, system: System, now: int) -> Position:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from capture.producer import Headers, Record, Topics
-from schemas import records, wire
+from schemas import records
 from schemas.change import STAMP_HEADER, Stamp, stamp_header
 from schemas.envelope import Schema
 from schemas.wire import Frame
@@ -22,9 +22,12 @@ class OwnRecords:
         prefix: str,
         topics: Topics,
         register: Callable[[str, Schema], int],
-        frame: Frame = wire.frame,
+        frame: Frame,
     ) -> None:
-        """Registers the schemas (subjects by topic name) at once: `register` takes subject and schema."""
+        """Registers the schemas (subjects by topic name) at once: `register` takes subject and schema.
+
+        `frame` makes keys and values of Avro bytes.
+        """
         self._frame = frame
         self._connector = connector
         self._prefix = prefix

@@ -12,6 +12,7 @@ from capture.selection import Lists, Selection
 from capture.tables import Table, Tables
 from capture.versions import Versions
 from capture.watermark import Chunk, Mark, Visibility
+from schemas import wire
 from schemas.change import Cells
 from schemas.codec import SourceOrigin
 from schemas.lsn import LSN
@@ -38,7 +39,7 @@ def written_after(lists: Lists, changed: int) -> list[int]:
     """How many rows each reading of the chunk writes, while the row of this number changes in the first window."""
     table = open_table(lists)
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
-    own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", 1, 1, -1), lambda *_: 1)
+    own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", 1, 1, -1), lambda *_: 1, wire.frame)
     request = Request("s", LSN(1), ((NAME, None),), ((NAME, None),))
     visible = Visibility(100, frozenset())
     incremental = Incremental(Demand((request,)), lambda *_: Chunk(table, rows, None, visible), "me", own, 1)
