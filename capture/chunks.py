@@ -46,13 +46,22 @@ class TablePlan(NamedTuple):
 
 
 def plan_table(
-    reader: Any, number: int, published: Published, statement: str | None = None, chunk_bytes: int = CHUNK_BYTES
+    reader: Any,
+    number: int,
+    published: Published,
+    statement: str | None = None,
+    skipped: frozenset[str] = frozenset(),
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> TablePlan:
-    """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table."""
+    """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table.
+
+    `skipped` are columns that no record has.
+    """
+    columns = column_list(published, skipped)
     if statement is not None:
         chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
-        _check_columns(reader, published, chosen)
-        query = sql.SQL("SELECT {} FROM {}").format(_columns(published), chosen)
+        _check_columns(reader, published, chosen, skipped)
+        query = sql.SQL("SELECT {} FROM {}").format(columns, chosen)
         return TablePlan((Chunk(number, _copy(reader, query)),), None)
     leaves = _leaves(reader, published)
     guesses = [leaf.rows for leaf in leaves]
@@ -60,16 +69,20 @@ def plan_table(
     if published.partitioned and not all(leaf.readable for leaf in leaves):
         # Rights on the root alone: only a query of the root reads them all.
         whole = sql.Identifier(published.relation.schema, published.relation.name)
-        return TablePlan((Chunk(number, _copy(reader, _select(published, whole, None))),), rows)
+        return TablePlan((Chunk(number, _copy(reader, _select(published, columns, whole, None))),), rows)
     chunks = [
-        Chunk(number, _copy(reader, _select(published, sql.SQL("ONLY {}").format(sql.Identifier(*leaf[:2])), part)))
+        Chunk(number, _copy(reader, _select(published, columns, _only(leaf), part)))
         for leaf in leaves
         for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
     ]
     return TablePlan(tuple(chunks), rows)
 
 
-def _check_columns(reader: Any, published: Published, chosen: sql.Composable) -> None:
+def _only(leaf: Leaf) -> sql.Composable:
+    return sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
+
+
+def _check_columns(reader: Any, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:
     """SettingsError when a SELECT of the settings does not yield the table's columns."""
     table = published.relation.table
     where = f"snapshot_select_statement_overrides of {table}"
@@ -81,7 +94,8 @@ def _check_columns(reader: Any, published: Published, chosen: sql.Composable) ->
                 f"{where}: {str(error).splitlines()[0]}", "write one SELECT that runs in psql"
             ) from None
         found = {column.name: column.type_code for column in cursor.description}
-    wrong = [column.name for column in published.relation.columns if found.get(column.name) != column.type_oid]
+    columns = [column for column in published.relation.columns if column.name not in skipped]
+    wrong = [column.name for column in columns if found.get(column.name) != column.type_oid]
     if wrong:
         hint = f"select them by these names and with the types of {table}, most simply by SELECT *"
         raise SettingsError(f"{where} does not yield {', '.join(wrong)} as the table has them", hint)
@@ -103,7 +117,9 @@ def _leaves(reader: Any, published: Published) -> list[Leaf]:
         return [Leaf(*row[1:]) for row in cursor.fetchall()]
 
 
-def _select(published: Published, source: sql.Composable, part: tuple[int, int | None] | None) -> sql.Composable:
+def _select(
+    published: Published, columns: sql.Composable, source: sql.Composable, part: tuple[int, int | None] | None
+) -> sql.Composable:
     conditions: list[sql.Composable] = []
     if published.row_filter:
         conditions.append(sql.SQL("({})").format(sql.SQL(published.row_filter)))
@@ -113,11 +129,14 @@ def _select(published: Published, source: sql.Composable, part: tuple[int, int |
         if end is not None:
             conditions.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({end},0)")))
     where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
-    return sql.SQL("SELECT {} FROM {}{}").format(_columns(published), source, where)
+    return sql.SQL("SELECT {} FROM {}{}").format(columns, source, where)
 
 
-def _columns(published: Published) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(column.name) for column in published.relation.columns)
+def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable:
+    """What to select: the columns in the log's order, nothing of those that no record has."""
+    nothing = sql.SQL("''")
+    columns = published.relation.columns
+    return sql.SQL(", ").join(nothing if column.name in skipped else sql.Identifier(column.name) for column in columns)
 
 
 def _copy(reader: Any, select: sql.Composable) -> str:

@@ -161,7 +161,7 @@ def _parts(reader: Any, published: Sequence[Published], tables: Tables, options:
             encoder = table.encoder
             as_json = isinstance(encoder, JsonEncoder)
             blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
-            plan = plan_table(reader, len(parts), one, options.overrides.get(table.name))
+            plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
             parts.append(_Part(table.name, blueprint, plan))
     return parts
 

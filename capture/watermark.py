@@ -16,6 +16,7 @@ from psycopg2 import sql
 
 from capture import catalogue
 from capture.catalogue import Published
+from capture.chunks import column_list
 from capture.copytext import parse_copy_line
 from capture.replication import Server, database_errors, first_line
 from capture.tables import Table, Tables
@@ -140,7 +141,7 @@ class ChunkReader:
             values = sql.SQL(", ").join(map(sql.Literal, after))
             conditions.append(sql.SQL("({}) > ({})").format(names, values))
         where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
-        columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in published.relation.columns)
+        columns = column_list(published, table.encoder.skipped)
         return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
             columns, _source(published), where, names, sql.Literal(self._rows)
         )

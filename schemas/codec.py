@@ -256,6 +256,11 @@ class Encoder:
         return self._codec.own_key
 
     @property
+    def skipped(self) -> frozenset[str]:
+        """The names of the columns that no record has."""
+        return frozenset(column.name for column in self._codec.layout.columns if column.skipped)
+
+    @property
     def shares_keys(self) -> bool:
         """Whether rows that the table itself tells apart may have the same key."""
         return not set(self._codec.own_key) <= set(self._codec.key_columns)

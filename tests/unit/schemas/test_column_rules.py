@@ -6,10 +6,13 @@ import struct
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.change import UNCHANGED, Cells
 from schemas.codec import Codec, Encoder, WidenError, compile_codec
 from schemas.column_rules import Asterisks, ColumnRules, Hashed, Mask, Truncated
+from schemas.encoders import FAILURES
 from schemas.errors import DataError, SettingsError
 from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
@@ -212,3 +215,24 @@ def test_the_same_codec_is_made_again_in_another_process() -> None:
     again = made.again().bind(1, 2)
     assert isinstance(again, Encoder)
     assert again.create(PREFIX, 1, ROW) == made.bind(1, 2).create(PREFIX, 1, ROW)
+
+
+TEXT = st.none() | st.just(UNCHANGED) | st.binary(max_size=12) | st.text(max_size=12).map(str.encode)
+
+
+@given(
+    cells=st.tuples(st.integers(0, 10**6).map(lambda n: str(n).encode()), TEXT, TEXT, st.none() | st.just(b"5"), TEXT),
+    excluded=st.frozensets(st.sampled_from(["name", "iban", "age", "city"])),
+    masks=st.dictionaries(
+        st.sampled_from(["name", "iban", "city"]), st.sampled_from([Asterisks(3), Truncated(2), HASH]), max_size=3
+    ),
+)
+def test_the_fast_way_and_the_careful_way_agree(cells: Cells, excluded: frozenset[str], masks: dict[str, Mask]) -> None:
+    made = codec(excluded=excluded, masks=masks)
+    encoder = made.bind(1, 2)
+    try:
+        fast = encoder.record(message(b"I", cells), PREFIX, LSN_OF_ROW, "c")
+    except FAILURES:
+        return  # then the careful way is taken
+    assert made.layout.careful(cells) == made.code.row(cells)
+    assert fast == (encoder.key(cells), encoder.create(PREFIX, LSN_OF_ROW, cells))
