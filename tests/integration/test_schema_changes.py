@@ -70,7 +70,6 @@ def test_every_change_of_a_table_keeps_every_row(shop: Shop, behind: bool) -> No
 def apicurio(shop: Shop, registry_url: str) -> Shop:
     """A shop whose schemas go to a real registry, each subject under BACKWARD once it is there."""
     set_(shop, schema_registry_url=registry_url)
-    shop.registry = registry_url
     return shop
 
 
