@@ -11,7 +11,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     ConfigResource,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
@@ -19,11 +18,6 @@ from capture.producer import Cluster, TransactionalProducer
 from schemas.errors import UnavailableError
 
 _TIMEOUT = 10.0
-_TRIES = 20
-_NEW_TOPIC = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
-)
-"""What brokers answer until all of them know of a topic that was made just now."""
 
 
 class Brokers(NamedTuple):
@@ -99,22 +93,10 @@ def try_transactions(cluster: Cluster, transactional_id: str) -> None:
 
 def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
     """The end offsets of topics (name → partitions), summed over their partitions; commit markers count, too."""
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    wanted = {TopicPartition(name, n): latest for name, count in counts.items() for n in range(count)}
     sums = dict.fromkeys(counts, 0)
-    if not wanted:
-        return sums
-    for left in reversed(range(_TRIES)):
-        try:
-            answers = cluster.admin.list_offsets(wanted, request_timeout=_TIMEOUT)
-            found = [(partition.topic, int(future.result().offset)) for partition, future in answers.items()]
-            break
-        except KafkaException as error:
-            if not left or error.args[0].code() not in _NEW_TOPIC:
-                raise cluster.failure("reading the ends of topics", error.args[0]) from None
-            cluster.admin.poll(0.2)
-    for topic, end in found:
-        sums[topic] += end
+    partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+    for partition, end in cluster.ends(partitions).items():
+        sums[partition.topic] += end
     return sums
 
 

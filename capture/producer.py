@@ -37,6 +37,13 @@ _MISCONFIGURED: Final = (
     KafkaError._INVALID_ARG,
 )
 _TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
+_NO_LEADER_YET: Final = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.REQUEST_TIMED_OUT,
+)
+"""Of a topic that was just made, or a broker that was just started."""
 
 
 class Record(NamedTuple):
@@ -162,21 +169,30 @@ class Cluster:
         return found
 
     def _end(self, topic: str, isolation: IsolationLevel) -> int:
-        partition = TopicPartition(topic, 0)
+        [end] = self.ends([TopicPartition(topic, 0)], isolation).values()
+        return end
+
+    def ends(
+        self, partitions: Iterable[TopicPartition], isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+    ) -> dict[TopicPartition, int]:
+        """The end offset of each partition; commit markers count, too."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        left = dict.fromkeys(partitions, latest)
+        found: dict[TopicPartition, int] = {}
         deadline = time.monotonic() + 10.0
-        while True:
-            listed = self._admin.list_offsets(
-                {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-                isolation_level=isolation,
-                request_timeout=10,
-            )
-            try:
-                return int(listed[partition].result().offset)
-            except KafkaException as error:
-                # A topic that was just made, or a broker that was just started, has no leader yet.
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise kafka_error(f"reading the end of {topic}", error.args[0], self.servers) from None
-            time.sleep(0.1)
+        while left:
+            asked = self._admin.list_offsets(left, isolation_level=isolation, request_timeout=10)
+            for partition, future in asked.items():
+                try:
+                    found[partition] = int(future.result().offset)
+                except KafkaException as error:
+                    if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                        doing = f"reading the end of {partition.topic}"
+                        raise kafka_error(doing, error.args[0], self.servers) from None
+                else:
+                    del left[partition]
+            time.sleep(0.1 if left else 0)
+        return found
 
 
 class TransactionalProducer:
