@@ -17,7 +17,7 @@ import structlog
 from capture.demand import Demand, Request, Signal
 from capture.own_records import OwnRecords
 from capture.producer import Fields
-from capture.watermark import Chunk, Mark, Read
+from capture.watermark import Chunk, Mark, Read, Row
 from schemas import records
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, snapshot_header, stamp_header
 from schemas.errors import SettingsError
@@ -43,7 +43,7 @@ class Incremental:
         self.committed = self._committed.append
         """Takes note of a source transaction (xid) whose commit was read."""
         self._before: frozenset[int] = frozenset()
-        self._truncated = False
+        self._truncated: set[str] = set()  # tables, since the low mark
         self._number = 0
         self._chunk: Future[Chunk] | None = None
         self._not_before = 0.0
@@ -52,24 +52,37 @@ class Incremental:
     def step(self, now: float) -> list[Fields] | None:
         """Asks for the next chunk when there is one to read and none is on its way.
 
-        A snapshot that cannot be carried out ends, and nothing else does: the notice to write, else None.
+        A table that cannot be read is left out, and nothing else is: the notices to write, else None.
         """
         if self._chunk is None and self.demand.requests and not self.demand.paused and now >= self._not_before:
             request = self.demand.requests[0]
+            if not request.tables:
+                return self._completed(request)
             self._number += 1
             name, condition = request.tables[0]
             self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key)
-        elif self._chunk is not None and self.window is None and self._chunk.done():
-            error = self._chunk.exception()  # its marks may never come
+        elif self._chunk is not None and self._chunk.done():
+            error = self._chunk.exception()
             if isinstance(error, SettingsError):
-                self._chunk = None
-                log.error("snapshot ends", reason=error.message, next=error.hint)
-                request, *rest = self.demand.requests
-                self.demand = self.demand._replace(requests=tuple(rest))
-                return [self._notice(records.ABORTED, request)]
+                self._chunk = self.window = None  # its high mark never comes
+                return self._left_out(error)
             if error is not None:
                 raise error
         return None
+
+    def _left_out(self, error: SettingsError) -> list[Fields]:
+        request, *rest = self.demand.requests
+        (name, condition), *tables = request.tables
+        log.error("table is left out of the snapshot", table=name, reason=error.message, next=error.hint)
+        scope = tuple(one for one in request.scope if one != (name, condition))
+        request = request._replace(scope=scope, tables=tuple(tables), key=None)
+        if request.tables:
+            self.demand = self.demand._replace(requests=(request, *rest))
+            return []
+        if scope or request.first is not None:
+            return self._completed(request)
+        self.demand = self.demand._replace(requests=tuple(rest))
+        return [self._notice(records.ABORTED, request)]
 
     def signal(self, signal: Signal, lsn: LSN) -> list[Fields] | None:
         """Takes a signal at its place in the log: the notices to write; None for one that was taken before."""
@@ -85,6 +98,7 @@ class Incremental:
         elif signal.type == "stop-snapshot":
             notices = [self._notice(records.ABORTED, request) for request in requests]
             requests = ()
+            self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
         paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
         self.demand = Demand(requests, paused, signal.id)
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
@@ -93,11 +107,11 @@ class Incremental:
     def saw(self, drafts: Sequence[Fields]) -> None:
         """Takes note of changes in the window; `window` is not None."""
         assert self.window is not None  # noqa: S101  the caller's condition
-        for _, _, key, value, _ in drafts:
-            if key is not None:
-                self.window.add(key)
-            elif value is not None:
-                self._truncated = True
+        self.window.update(key for _, _, key, _, _ in drafts if key is not None)
+
+    def truncated(self, table: str) -> None:
+        """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""
+        self._truncated.add(table)
 
     def mark(self, mark: Mark, lsn: LSN) -> list[Fields] | None:
         """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
@@ -107,7 +121,7 @@ class Incremental:
         if mark.reader != self._reader or mark.chunk != self._number or self._chunk is None:
             return None
         if mark.low:
-            self.window, self._truncated = set(), False
+            self.window, self._truncated = set(), set()
             self._before = frozenset(self._committed)
             return None
         if self.window is None:
@@ -121,15 +135,16 @@ class Incremental:
             self._not_before = time.monotonic() + _SLOW_RETAKE
             log.info("chunk is read again: a commit in the log was not visible yet", table=chunk.table.name)
             return None
-        if self._truncated:
-            window = set()
-        elif chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
+        if chunk.table.name in self._truncated:
+            return self._take(chunk, [], lsn)
+        if chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
             self._not_before = time.monotonic() + _SLOW_RETAKE
             log.info("chunk is read again: which of the rows with one key changed is not known", table=chunk.table.name)
             return None
-        return self._take(chunk, window, lsn)
+        return self._take(chunk, [row for row in chunk.rows if row[0] not in window], lsn)
 
-    def _take(self, chunk: Chunk, window: set[bytes], lsn: LSN) -> list[Fields]:
+    def _take(self, chunk: Chunk, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
+        """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""
         request = self.demand.requests[0]
         table = chunk.table
         stamp = stamp_header(Stamp(self._generation, lsn, 0))
@@ -137,7 +152,6 @@ class Incremental:
             (STAMP_HEADER, stamp),
             (TRANSACTION_HEADER, snapshot_header(request.id)),
         ]
-        rows = [] if self._truncated else [row for row in chunk.rows if row[0] not in window]
         written: list[Fields] = [(table.topic, table.partition, key, value, headers) for key, value in rows]
         table.events["r"] += len(written)
         counts = {**request.rows, table.name: request.rows.get(table.name, 0) + len(written)}
@@ -147,16 +161,17 @@ class Incremental:
             scanned = {"table": table.name, "rows_scanned": counts[table.name]}
             written.append(self._notice(records.TABLE_SCAN_COMPLETED, request, **scanned))
             log.info("table read", table=table.name, rows=counts[table.name], snapshot=request.id)
-        rest = self.demand.requests[1:]
-        if not request.tables:
-            written.append(self._notice(records.COMPLETED, request, rows=counts))
-            if request.first is not None:
-                written.append(self._first_completed(request.lsn, *request.first))
-            log.info("snapshot completed", snapshot=request.id, rows=sum(counts.values()))
-            self.demand = self.demand._replace(requests=rest)
-        else:
-            self.demand = self.demand._replace(requests=(request, *rest))
-        return written
+        self.demand = self.demand._replace(requests=(request, *self.demand.requests[1:]))
+        return written if request.tables else [*written, *self._completed(request)]
+
+    def _completed(self, request: Request) -> list[Fields]:
+        """Ends the first request."""
+        notices = [self._notice(records.COMPLETED, request, rows=request.rows)]
+        if request.first is not None:
+            notices.append(self._first_completed(request.lsn, *request.first))
+        log.info("snapshot completed", snapshot=request.id, rows=sum(request.rows.values()))
+        self.demand = self.demand._replace(requests=self.demand.requests[1:])
+        return notices
 
     def _notice(self, step: str, request: Request, **more: object) -> Fields:
         """What a reader may take for gone is judged by the signal's place: what changed later was not read again.

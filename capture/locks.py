@@ -21,16 +21,31 @@ _NO_TIME_LIMITS: Final = """
 
 
 class Locks(NamedTuple):
-    """The tables (schema, name, with partitions?) to hold, and how long to wait for one of them."""
+    """The statements that take the locks, and how long to wait for one of them."""
 
-    tables: tuple[tuple[str, str, bool], ...]
+    statements: tuple[sql.Composable, ...]
     timeout_ms: int
 
 
 def locks_of(published: Sequence[Published], timeout_ms: int) -> Locks:
-    """A table without those that inherit from it, a partitioned one with its partitions."""
-    tables = tuple((one.relation.schema, one.relation.name, one.partitioned) for one in published)
-    return Locks(tables, timeout_ms)
+    """On all of these tables."""
+    return Locks(tuple(map(statement, published)), timeout_ms)
+
+
+def statement(published: Published) -> sql.Composable:
+    """Holds a table without those that inherit from it, a partitioned one with its partitions."""
+    only = sql.SQL("" if published.partitioned else "ONLY ")
+    table = sql.Identifier(published.relation.schema, published.relation.name)
+    return sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(only, table)
+
+
+def session(server: Server) -> Any:
+    """A connection for as long as it takes, which fails where policies would hide rows."""
+    connection = server.connect()
+    with database_errors("opening a session for a snapshot"), connection.cursor() as cursor:
+        cursor.execute(_NO_TIME_LIMITS)
+        cursor.execute("SET row_security = off")
+    return connection
 
 
 def holding(server: Server, locks: Locks) -> Any:
@@ -53,17 +68,13 @@ def see(reader: Any, exported: str) -> None:
 
 
 def _open(server: Server, locks: Locks, begin: str) -> Any:
-    connection = server.connect()
+    connection = session(server)
     try:
         with database_errors("locking the tables for the snapshot"), connection.cursor() as cursor:
-            cursor.execute(_NO_TIME_LIMITS)
-            cursor.execute("SET row_security = off")
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", [str(locks.timeout_ms)])
             cursor.execute(begin)
-            for schema, name, partitioned in locks.tables:
-                only = sql.SQL("" if partitioned else "ONLY ")
-                table = sql.Identifier(schema, name)
-                cursor.execute(sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(only, table))
+            for one in locks.statements:
+                cursor.execute(one)
     except BaseException:
         connection.close()
         raise

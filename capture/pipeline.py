@@ -224,6 +224,7 @@ class Capture:
             position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
             if step == "snapshot":
+                tables.unpark(tables.parked)  # it reads them all
                 beginning = self._beginning(position, system, problem)
                 position = self._first(leadership, replication, published, tables, own, origin, beginning, committed)
                 self._taken = True
@@ -271,6 +272,7 @@ class Capture:
             table.relation.table: table.relation.table not in plan.snapshot.overrides
             and catalogue.has_key(leadership.connection, table.relation)
             for table in chosen(published, plan.snapshot)
+            if table.relation.table not in position.parked
         }
         rest = with_rest(position, problem, keyed)
         if rest is None:
@@ -373,6 +375,7 @@ class Capture:
         replication.start(options.slot, position.end_lsn, plan.publication)
         self._started = True
         self._metrics.state = "streaming"
+        self._metrics.parked = tuple(sorted(tables.parked))
         self._metrics.restarted()
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)

@@ -12,7 +12,7 @@ from capture import catalogue
 from capture.catalogue import Published
 from capture.demand import SIGNAL_PREFIX, Signal, SignalType
 from capture.pipeline import Plan
-from capture.replication import database_errors
+from capture.replication import database_errors, first_line
 from schemas.errors import SettingsError
 
 
@@ -50,8 +50,8 @@ def _try(connection: object, table: Published, condition: str) -> None:
     try:
         with connection.cursor() as cursor:  # type: ignore[attr-defined]
             cursor.execute(sql.SQL("SELECT FROM {} WHERE ({}) LIMIT 0").format(name, sql.SQL(condition)))
-    except psycopg2.ProgrammingError as error:
+    except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
         raise SettingsError(
-            f"--where is not a condition on {table.relation.table}: {str(error).splitlines()[0]}",
+            f"--where is not a condition on {table.relation.table}: {first_line(error)}",
             "write what would stand behind WHERE, for example: --where \"placed_at >= '2026-01-01'\"",
         ) from None

@@ -37,7 +37,7 @@ log = structlog.get_logger("capture")
 
 
 class StoppedError(Exception):
-    """The process was asked to stop in the middle; the next start begins a new snapshot."""
+    """The process was asked to stop in the middle; the next start goes on, or begins a new snapshot."""
 
 
 class Committed(NamedTuple):
@@ -106,6 +106,7 @@ def take_snapshot(
         parts = _parts(reader, published, tables, options)
         chunks = [chunk for part in parts for chunk in part.plan.chunks]
         setups = _setups(source, locks, options.threads, committed.timeout, len(chunks))
+        position = position._replace(parked=tuple(sorted(tables.parked)))
         state = SnapshotState(str(uuid.uuid4()), "making", {}, len(setups))
         committed.write((), position._replace(snapshot=state))
         try:

@@ -158,7 +158,7 @@ class Stream:
         self._tables = tables
         self._own = own
         self._origin = origin
-        self._position = position  # after the last whole transaction that was read
+        self._position = position  # of what was read: the last whole transaction, or how far a large one is written
         self._incremental = incremental
         self._messages = messages
         self._record_limit = record_limit
@@ -363,6 +363,8 @@ class Stream:
         for oid in truncate.relation_oids:
             transaction.ordinal += 1
             table = self._tables.get(oid.to_bytes(4, "big"))
+            if table is not None:
+                self._incremental.truncated(table.name)
             if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
                 stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
                 self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
@@ -376,6 +378,7 @@ class Stream:
         parked = tuple(sorted(self._tables.parked))
         if parked != self._position.parked:
             self._position = self._position._replace(parked=parked)
+            self._writer.add([], 0, self._position)  # before the server may forget what is not written
         self._metrics.parked = parked
 
     def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
@@ -466,8 +469,8 @@ class Stream:
             log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
         transaction.streamed = True
         written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
-        position = self._position._replace(partial=written, stopped_lsn=None)
-        self._writer.add(self._records(transaction, None), transaction.bytes, position)
+        self._position = self._position._replace(partial=written, stopped_lsn=None)  # until its commit
+        self._writer.add(self._records(transaction, None), transaction.bytes, self._position)
         transaction.drafts = []
         transaction.bytes = 0
 

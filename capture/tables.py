@@ -247,7 +247,7 @@ class Tables:
 
     def take_events(self) -> Iterator[tuple[str, str, int]]:
         """(table, operation, changes) since the last call."""
-        for table, events in self._events.items():
+        for table, events in list(self._events.items()):  # a chunk's thread may add one
             for op, count in events.items():
                 if count:
                     events[op] = 0

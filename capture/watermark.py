@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import psycopg2
 from psycopg2 import sql
 
-from capture import catalogue
+from capture import catalogue, locks
 from capture.catalogue import Published
 from capture.chunks import column_list
 from capture.copytext import parse_copy_line
@@ -49,6 +49,10 @@ def parse_mark(content: bytes) -> Mark | None:
         return None
 
 
+Row = tuple[bytes | None, bytes]
+"""Key and value of a record."""
+
+
 class Visibility(NamedTuple):
     """Which transactions a chunk shows, by the 32 bits of an xid that the log has."""
 
@@ -64,7 +68,7 @@ class Chunk(NamedTuple):
     """Rows of one table, encoded: (key, value) each. `last_key` is None when there are no more rows behind it."""
 
     table: Table
-    rows: list[tuple[bytes | None, bytes]]
+    rows: list[Row]
     last_key: tuple[str, ...] | None
     visibility: Visibility
 
@@ -89,11 +93,13 @@ class ChunkReader:
         SettingsError when the table is not published, has no key, or the condition is no SQL.
         """
         if self._connection is None:
-            self._connection = self._server.connect()
+            self._connection = locks.session(self._server)
         self._connection.rollback()  # of a chunk that failed
         with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
             low = self._mark(cursor, Mark(self._reader, number, low=True))
+            held = locks.statement(self._published(name))
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
             cursor.execute("SELECT pg_current_snapshot()::text")
             visibility = parse_snapshot(cursor.fetchone()[0])
             published = self._published(name)
@@ -102,10 +108,8 @@ class ChunkReader:
             try:
                 cursor.copy_expert(self._query(published, table, condition, after).as_string(cursor), lines)
             except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
-                raise SettingsError(
-                    f"the condition for {name} is not SQL that PostgreSQL takes: {first_line(error)}",
-                    "send the signal again with another condition",
-                ) from None
+                what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
+                raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
             cursor.execute("COMMIT")
             chunk = self._encoded(table, published, lines.content, low, visibility)
             self._mark(cursor, Mark(self._reader, number, low=False))

@@ -48,7 +48,7 @@ class Writer:
         self._opened_at = 0.0
         self._changes = 0
         self._bytes = 0
-        self._waiting: list[tuple[Sequence[Fields], int, Position]] = []
+        self._waiting: list[tuple[Sequence[Fields] | None, int, Position]] = []
         self._waiting_changes = self._waiting_bytes = 0
         self._flight: Future[None] | None = None
         self._flight_position = position
@@ -73,9 +73,12 @@ class Writer:
             self._produce(records, size, position)
 
     def advance(self, position: Position) -> None:
-        """Nothing to write, but the source is further: kept with the next commit, durable at once if nothing waits."""
+        """Nothing to write, but the source is further: the server may forget up to there as soon as nothing waits.
+
+        Kafka has it with the next commit; what is only in this position and not in the source is for `add`.
+        """
         if self._flight is not None:
-            self._waiting.append(((), 0, position))
+            self._waiting.append((None, 0, position))
         elif self._open is not None:
             self._open = position
         else:
@@ -165,10 +168,10 @@ class Writer:
         self._waiting_changes = self._waiting_bytes = 0
         self._pending_since = time.monotonic()
         for records, size, position in waiting:
-            if records:
-                self._produce(records, size, position)
-            else:
+            if records is None:
                 self.advance(position)
+            else:
+                self._produce(records, size, position)
         self.pending = self._open is not None
         if self.pending:
             self._opened_at = self._waiting_since  # it has lingered while the other was in flight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -211,6 +212,25 @@ def _commit_and_wait(connection: psycopg2.extensions.connection) -> None:
         cursor.execute("SET synchronous_commit = on")
         cursor.execute("UPDATE orders SET note = 'seen early' WHERE id = 5")
     time.sleep(0)
+
+
+def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> None:
+    """A snapshot that is older than a rewrite sees an empty table, and the log says nothing of rewrites."""
+    shop.sql("INSERT INTO log SELECT n, 'row' FROM generate_series(1, 100) n")
+    shop.capture.start()
+    shop.drain()
+    rewriting = psycopg2.connect(shop.dsn)
+    rewriting.cursor().execute("ALTER TABLE log ALTER COLUMN what TYPE text USING what || '!'")
+    signal = {"slot": shop.prefix, "id": "a", "type": "execute-snapshot", "tables": ["public.log"], "condition": None}
+    shop.sql(f"SELECT pg_logical_emit_message(false, 'ordertap.signal', '{json.dumps(signal)}')")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass"
+    shop.until(lambda: shop.value(waiting) > 0)
+    rewriting.commit()
+    rewriting.close()
+    shop.until(lambda: finished(shop))
+    assert len(read_again(shop, "public.log")) == 100
+    shop.drain()
+    shop.prove()
 
 
 def test_a_first_snapshot_that_was_killed_goes_on_with_the_tables_that_it_had_left(shop: Shop) -> None:

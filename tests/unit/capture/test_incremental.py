@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from capture.demand import Demand, Request
+from capture.demand import Demand, Request, Signal
 from capture.incremental import Incremental
 from capture.own_records import OwnRecords
 from capture.producer import Cluster, Topics
@@ -15,6 +15,7 @@ from capture.watermark import Chunk, Mark, Visibility
 from schemas import wire
 from schemas.change import Cells
 from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError
 from schemas.lsn import LSN
 from schemas.relation import Column, Relation, TableFacts
 
@@ -35,14 +36,29 @@ def open_table(lists: Lists) -> Table:
     return table
 
 
-def written_after(lists: Lists, changed: int) -> list[int]:
-    """How many rows each reading of the chunk writes, while the row of this number changes in the first window."""
+def streaming(lists: Lists, request: Request) -> tuple[Incremental, Table]:
+    """With chunks of all rows, and one that fails for a table `gone`."""
     table = open_table(lists)
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
     own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", 1, 1, -1), lambda *_: 1, wire.frame)
-    request = Request("s", LSN(1), ((NAME, None),), ((NAME, None),))
-    visible = Visibility(100, frozenset())
-    incremental = Incremental(Demand((request,)), lambda *_: Chunk(table, rows, None, visible), "me", own, 1)
+
+    def read(_number: int, name: str, *_: object) -> Chunk:
+        if name == "public.gone":
+            raise SettingsError("not published")
+        return Chunk(table, rows, None, Visibility(100, frozenset()))
+
+    return Incremental(Demand((request,)), read, "me", own, 1), table
+
+
+def asking(*tables: str) -> Request:
+    scope = tuple((name, None) for name in tables)
+    return Request("s", LSN(1), scope, scope)
+
+
+def written_after(lists: Lists, changed: int) -> list[int]:
+    """How many rows each reading of the chunk writes, while the row of this number changes in the first window."""
+    incremental, table = streaming(lists, asking(NAME))
+    rows = [table.read(PREFIX, 1, row) for row in ROWS]
     counts = []
     for number in (1, 2):
         incremental.step(time.monotonic() + number)
@@ -68,3 +84,80 @@ def test_where_rows_share_a_key_a_chunk_is_read_until_none_changed(changed: int)
 
 def test_a_chosen_key_that_tells_rows_apart_is_as_the_table_s_own() -> None:
     assert written_after(Lists(keys=[(NAME, ("city", "id"))]), changed=0) == [2]
+
+
+def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
+    """The topics of what a mark leads to."""
+    return [topic for topic, *_ in incremental.mark(Mark("me", number, low), LSN(20)) or ()]
+
+
+def stepped(incremental: Incremental) -> list[str]:
+    """What the next step writes, once a chunk that is on its way has been read."""
+    time.sleep(0.05)
+    return [topic for topic, *_ in incremental.step(time.monotonic()) or ()]
+
+
+def test_what_has_no_key_and_truncates_of_other_tables_take_no_row_from_a_chunk() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.saw([("shop.public.log", 0, None, b"a row without key", [])])
+    incremental.truncated("public.other")
+    assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_truncate_takes_the_rows_of_a_chunk() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.truncated(NAME)
+    assert marked(incremental, 1, low=False).count(table.topic) == 0
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
+def test_a_chunk_of_a_snapshot_that_was_stopped_is_none_of_the_next_one() -> None:
+    incremental, table = streaming(Lists(), asking("public.before"))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.signal(Signal("tap", "stop", "stop-snapshot"), LSN(15))
+    incremental.signal(Signal("tap", "new", "execute-snapshot", (NAME,)), LSN(16))
+    assert marked(incremental, 1, low=False) == []
+    [request] = incremental.demand.requests
+    assert request.tables == ((NAME, None),)
+    incremental.step(0)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_request_with_nothing_left_to_read_is_completed() -> None:
+    """A crash between the last table and the end leaves one."""
+    incremental, _ = streaming(Lists(), asking()._replace(first=("a", {NAME: 3})))
+    assert stepped(incremental) == ["shop.notification"] * 2
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_a_table_that_cannot_be_read_is_left_out_alone(marks: bool) -> None:
+    incremental, table = streaming(Lists(), asking("public.gone", NAME))
+    incremental.step(0)
+    if marks:  # it failed behind its low mark
+        marked(incremental, 1, low=True)
+    assert stepped(incremental) == []
+    [request] = incremental.demand.requests
+    assert request.scope == request.tables == ((NAME, None),)
+    incremental.step(0)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_snapshot_of_which_no_table_can_be_read_is_aborted() -> None:
+    incremental, _ = streaming(Lists(), asking("public.gone"))
+    incremental.step(0)
+    assert stepped(incremental) == ["shop.notification"]
+    assert incremental.demand.requests == ()
+    incremental.close()

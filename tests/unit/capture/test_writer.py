@@ -167,3 +167,14 @@ def test_feedback_goes_on_while_a_commit_lasts(writer: Writer, producer: FakePro
     writer.flush(meanwhile, every=0.01)
     assert len(calls) >= 3
     assert producer.committed == 1
+
+
+def test_what_only_the_position_says_is_written_though_it_brings_no_record(
+    writer: Writer, producer: FakeProducer
+) -> None:
+    writer.add([row(b"a")], 1, at(200))
+    writer.step(time.monotonic(), force=True)  # in flight
+    writer.add([], 0, at(300)._replace(parked=("public.orders",)))
+    land(writer, producer)
+    assert producer.committed == 2
+    assert positions(producer.transactions[1]) == [300]
