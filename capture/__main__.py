@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from capture.metrics import Metrics
 from capture.modes import SnapshotOptions
 from capture.pipeline import Capture, Plan
 from capture.position import parse_position
-from capture.producer import Cluster, Topics, TransactionalProducer
+from capture.producer import Cluster, TransactionalProducer
 from capture.replication import Leadership, Replication, Server
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
@@ -31,6 +32,8 @@ from capture.snapshot import Committed
 from capture.status import lines
 from capture.status import status as status_of
 from capture.stream import Options
+from capture.topics import Group, Making, Topics
+from capture.topics import Route as TopicRoute
 from capture.writer import Limits
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.json_output import JsonRegistry
@@ -310,13 +313,7 @@ def _plan(settings: Settings) -> Plan:
         failover=settings.slot_failover,
         chunk_rows=settings.incremental_snapshot_chunk_size,
         cluster=cluster,
-        topics=Topics(
-            cluster,
-            settings.topic_prefix,
-            settings.topic_creation_default_partitions,
-            settings.topic_creation_default_replication_factor,
-            settings.topic_creation_default_retention_ms,
-        ),
+        topics=_topics(settings, cluster),
         registry=_registry(settings),
         limits=_limits(settings),
         options=_options(settings),
@@ -329,6 +326,20 @@ def _registry(settings: Settings) -> Registry:
     if settings.output == "json":
         return JsonRegistry()
     return open_registry(settings.schema_registry_url, _shown(settings.schema_registry))
+
+
+def _topics(settings: Settings, cluster: Cluster) -> Topics:
+    partitions, replication = (
+        settings.topic_creation_default_partitions,
+        settings.topic_creation_default_replication_factor,
+    )
+    kept = {"cleanup.policy": "delete", "retention.ms": str(settings.topic_creation_default_retention_ms)}
+    groups = [
+        Group(tuple(map(re.compile, one.include)), one.partitions, one.replication_factor, one.config)
+        for one in settings.topic_creation_groups
+    ]
+    routes = [TopicRoute(re.compile(one.topic_regex), one.replacement) for one in settings.topic_routing]
+    return Topics(cluster, settings.topic_prefix, Making(partitions, replication, kept), groups, routes)
 
 
 def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:

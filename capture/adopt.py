@@ -18,7 +18,6 @@ from capture.producer import TransactionalProducer
 from capture.replication import Leadership, Replication, Slot, System, slot_state
 from capture.snapshot import Committed, announce_without_data
 from capture.stream import first_position
-from schemas.envelope import topic_name
 from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 
@@ -170,7 +169,7 @@ class Adoption:
         self._written = any(broker.ends(plan.cluster, counts).values())
 
     def _topics(self) -> list[str]:
-        return [topic_name(self._plan.prefix, table) for table in self._tables]
+        return list(map(self._plan.topics.of, self._tables))
 
     def lines(self) -> Iterator[str]:
         """What will be done, for people."""

@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from capture import topics as topics_
 from capture.producer import Cluster, TransactionalProducer
 from schemas.errors import UnavailableError
 
@@ -77,9 +78,12 @@ def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
     return Topic(len(found.partitions), len(found.partitions[0].replicas), config, _names(found.authorized_operations))
 
 
-def try_creating(cluster: Cluster, wanted: Sequence[tuple[str, int, dict[str, str]]], replicas: int) -> None:
-    """Asks whether these topics (name, partitions, settings) could be made, and makes none; raises when not."""
-    asked = [NewTopic(name, count, replication_factor=replicas, config=config) for name, count, config in wanted]
+def try_creating(cluster: Cluster, wanted: Sequence[topics_.NewTopic]) -> None:
+    """Asks whether these topics could be made, and makes none; raises when not."""
+    asked = [
+        NewTopic(name, making.partitions, replication_factor=making.replication, config=dict(making.config))
+        for name, making in wanted
+    ]
     with _answering("asking whether topics can be made", cluster):
         answers = cluster.admin.create_topics(asked, validate_only=True, request_timeout=_TIMEOUT)
         for future in answers.values():

@@ -42,14 +42,16 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iter
     missing = plan.topics.missing(tables)
     if not missing:
         return
-    wanted = plan.topics.replication
+    wanted = max(one.making.replication for one in missing)
     said = f"new topics get {wanted} replicas, and there are {found_brokers.number} brokers"
     if wanted > found_brokers.number:
-        yield Finding("BAD", said, "lower topic_creation_default_replication_factor, or add brokers")
+        yield Finding(
+            "BAD", said, "lower topic_creation_default_replication_factor (or that of a group), or add brokers"
+        )
         return
-    names = [name for name, _, _ in missing]
+    names = [one.name for one in missing]
     try:
-        broker.try_creating(plan.cluster, missing, wanted)
+        broker.try_creating(plan.cluster, missing)
     except UnavailableError as error:
         yield Finding("BAD", error.message, error.hint)
     except OrdertapError as error:
@@ -92,10 +94,8 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
         said = f"topic {name} has cleanup.policy {policy}: the position would be deleted with age"
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=compact,retention.ms=-1"))
     if name not in plan.topics.own and "compact" in policy:
-        said = (
-            f"topic {name} has cleanup.policy {policy}: older changes of a row go, and a sink set back never sees them"
-        )
-        yield Finding("warn", said, _alter(plan, name, "cleanup.policy=delete"))
+        yield from _compacted(plan, name, policy)
+    yield from _differences(plan, name, topic)
     least = int(topic.config.get("min.insync.replicas", 1))
     if topic.replicas < least:
         said = f"topic {name} has {topic.replicas} replicas, and min.insync.replicas is {least}: nothing can be written"
@@ -105,6 +105,31 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     if limit < ours:
         said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
         yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
+
+
+def _compacted(plan: Plan, name: str, policy: str) -> Iterator[Finding]:
+    if "t" not in plan.selection.skipped:
+        said = f"topic {name} has cleanup.policy {policy}: Kafka refuses a record without key there, as of a TRUNCATE"
+        yield Finding("BAD", said, f"set skipped_operations: [t], or {_alter(plan, name, 'cleanup.policy=delete')}")
+    if not plan.tombstones:
+        said = f"topic {name} has cleanup.policy {policy}: without tombstones the last record of a deleted row stays"
+        yield Finding("warn", said, "set tombstones_on_delete: true")
+    said = f"topic {name} has cleanup.policy {policy}: older changes of a row go, and a sink set back never sees them"
+    yield Finding("warn", said, _alter(plan, name, "cleanup.policy=delete"))
+
+
+def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    """What topic_creation_groups say of a topic that was made otherwise: they are for new ones."""
+    group = None if name in plan.topics.own else plan.topics.group(name)
+    if group is None:
+        return
+    if group.partitions not in (None, topic.partitions):
+        said = f"topic {name} has {topic.partitions} partitions, its group in topic_creation_groups {group.partitions}"
+        yield Finding("warn", said, "more would move keys to other partitions; a new topic gets as many")
+    other = {key: value for key, value in group.config.items() if topic.config.get(key, value) != value}
+    if other:
+        said = f"topic {name} is set otherwise than its group in topic_creation_groups: {', '.join(other)}"
+        yield Finding("warn", said, _alter(plan, name, ",".join(f"{key}={value}" for key, value in other.items())))
 
 
 def _transactions(plan: Plan) -> Finding:

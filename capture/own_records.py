@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from capture.producer import Headers, Record, Topics
+from capture.producer import Headers, Record
+from capture.topics import Topics
 from schemas import records
 from schemas.change import STAMP_HEADER, Stamp, stamp_header
 from schemas.envelope import Schema

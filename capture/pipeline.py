@@ -20,7 +20,7 @@ from capture.metrics import Metrics
 from capture.modes import SnapshotOptions, next_step, unfinished, with_rest
 from capture.own_records import OwnRecords
 from capture.position import Position, parse_position
-from capture.producer import CLIENT_LIMIT, Cluster, FencedError, Topics, TransactionalProducer
+from capture.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
 from capture.replication import (
     Leadership,
     Replication,
@@ -35,13 +35,14 @@ from capture.selection import Selection
 from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
 from capture.tables import Tables
+from capture.topics import Topics
 from capture.versions import Policy, Versions
 from capture.watermark import ChunkReader
 from capture.workers import fence
 from capture.writer import Limits, Writer
 from schemas import wire
 from schemas.codec import SourceOrigin
-from schemas.envelope import Schema, topic_name
+from schemas.envelope import Schema
 from schemas.errors import SettingsError, UnavailableError
 from schemas.json_output import JsonRegistry
 from schemas.registry import Registry
@@ -162,7 +163,7 @@ class Capture:
             if not self._lead(leadership):
                 return
             published = self._published(leadership)
-            plan.topics.create([topic_name(plan.prefix, table.relation.table) for table in published])
+            plan.topics.create([plan.topics.of(table.relation.table) for table in published])
             plan.registry.check()
             producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
@@ -320,14 +321,11 @@ class Capture:
 
         What is written now must win over them, whatever generation they have.
         """
-        counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._ours(name)}
+        counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
         written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
         if written:
             log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
         return bool(written)
-
-    def _ours(self, topic: str) -> bool:
-        return topic.startswith(f"{self._plan.prefix}.")
 
     def _first(
         self,
@@ -430,7 +428,7 @@ def plan_tables(
     """The tables as the settings want them; see Versions for the three functions."""
     latest, policy = plan.registry.latest, plan.incompatible_schema
     versions = Versions(
-        plan.prefix,
+        plan.topics.of,
         plan.as_text,
         facts,
         register,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,8 @@ _NO_LEADER_YET: Final = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.REQUEST_TIMED_OUT,
 )
 """Of a topic that was just made, or a broker that was just started."""
@@ -186,7 +188,8 @@ class Cluster:
                 try:
                     found[partition] = int(future.result().offset)
                 except KafkaException as error:
-                    if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    passes = error.args[0].retriable() or error.args[0].code() in _NO_LEADER_YET
+                    if not passes or time.monotonic() > deadline:
                         doing = f"reading the end of {partition.topic}"
                         raise kafka_error(doing, error.args[0], self.servers) from None
                 else:
@@ -303,64 +306,3 @@ class TransactionalProducer:
 
 def _ignore(_error: KafkaError) -> None:
     """librdkafka reports lost connections here and reconnects by itself."""
-
-
-_POSITION_TOPIC: Final = {
-    "cleanup.policy": "compact",
-    "retention.ms": "-1",
-    # The last segment is never compacted, and every start reads it: a small one keeps starts short.
-    "segment.bytes": "8388608",
-    "segment.ms": "600000",
-    "min.cleanable.dirty.ratio": "0.1",
-}
-
-
-class Topics:
-    """The topics of one prefix, made before their first use."""
-
-    def __init__(self, cluster: Cluster, prefix: str, partitions: int, replication: int, retention_ms: int) -> None:
-        self._cluster = cluster
-        self._table_partitions = partitions
-        self.replication = replication
-        self._retention_ms = retention_ms
-        self._known: dict[str, int] = {}
-        self.position = f"{prefix}.position"
-        self.transaction = f"{prefix}.transaction"
-        self.notification = f"{prefix}.notification"
-        self.heartbeat = f"__debezium-heartbeat.{prefix}"
-        self.own = (self.position, self.transaction, self.notification, self.heartbeat)
-
-    def create(self, tables: Sequence[str]) -> list[str]:
-        """Makes what is missing of our own topics and of these tables' topics; returns what it made."""
-        self._known = self._cluster.partitions()
-        return [name for name, count, config in self._wanted(tables) if self._ensure(name, count, config)]
-
-    def missing(self, tables: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
-        """What `create` would make: name, partitions, settings."""
-        self._known = self._cluster.partitions()
-        return [one for one in self._wanted(tables) if one[0] not in self._known]
-
-    def _wanted(self, tables: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
-        return [
-            (self.position, 1, _POSITION_TOPIC),
-            (self.transaction, 1, self._kept()),
-            (self.notification, 1, self._kept()),
-            (self.heartbeat, 1, {"cleanup.policy": "compact"}),
-            *((table, self._table_partitions, self._kept()) for table in tables),
-        ]
-
-    def partitions(self, topic: str) -> int:
-        """How many partitions a table's topic has; makes the topic when it is new."""
-        if topic not in self._known:
-            self._ensure(topic, self._table_partitions, self._kept())
-        return self._known[topic]
-
-    def _kept(self) -> dict[str, str]:
-        return {"cleanup.policy": "delete", "retention.ms": str(self._retention_ms)}
-
-    def _ensure(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
-        if name in self._known:
-            return False
-        made = self._cluster.create_topic(name, partitions, self.replication, config)
-        self._known[name] = partitions if made else self._cluster.partitions().get(name, partitions)
-        return made

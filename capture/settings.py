@@ -28,6 +28,54 @@ REREAD_TO_CONNECT: Final = frozenset(
 _COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
 
 
+class TopicGroup(BaseModel):
+    """What topics are made with, as Kafka Connect's topic.creation.<group>; None: topic_creation_default_…."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    include: tuple[str, ...] = Field(description="regular expressions for whole names of topics", min_length=1)
+    partitions: int | None = Field(None, ge=1)
+    replication_factor: int | None = Field(None, ge=1)
+    config: dict[str, str] = Field(default_factory=dict, description="any topic setting of Kafka: cleanup.policy…")
+
+    @field_validator("include")
+    @classmethod
+    def _expressions(cls, include: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_compiled, include))
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_text(cls, config: Any) -> Any:
+        return {name: _text(value) for name, value in config.items()} if isinstance(config, dict) else config
+
+
+class TopicRoute(BaseModel):
+    """A topic's other name, as Debezium's topic routing (ByLogicalTableRouter) gives it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topic_regex: str = Field(description="a regular expression for the whole usual name, <topic_prefix>.schema.table")
+    topic_replacement: str = Field(description="the name instead; $1 or \\1 is what the first parentheses match")
+
+    @field_validator("topic_regex")
+    @classmethod
+    def _expression(cls, expression: str) -> str:
+        return _compiled(expression)
+
+    @model_validator(mode="after")
+    def _groups_are_there(self) -> TopicRoute:
+        try:
+            re.compile(f"(?:{self.topic_regex})|").sub(self.replacement, "")  # matches, whatever the expression
+        except (re.error, IndexError) as error:
+            raise ValueError(f"{self.topic_replacement}: does not fit {self.topic_regex} ({error})") from None
+        return self
+
+    @property
+    def replacement(self) -> str:
+        """As Python's re writes it."""
+        return re.sub(r"\$(\d+)", r"\\\1", self.topic_replacement)
+
+
 class OutboxRoute(BaseModel):
     """Where logical messages of a prefix go, as Debezium's outbox event router sends the rows of an outbox table."""
 
@@ -155,6 +203,8 @@ class Settings(BaseModel):
     topic_creation_default_partitions: int = Field(1, ge=1)
     topic_creation_default_replication_factor: int = Field(1, ge=1)
     topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")
+    topic_creation_groups: tuple[TopicGroup, ...] = Field((), description="new topics made otherwise; the first counts")
+    topic_routing: tuple[TopicRoute, ...] = Field((), description="tables' topics with other names; the first counts")
 
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
     max_batch_size: int = Field(5_000, ge=1, description="changes in one Kafka transaction")
@@ -272,6 +322,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.lists, [hashed.salt.get_secret_value() for hashed in self.column_mask_hash])
         if self.message_prefix_include_list or self.outbox_routing:
             shaping = (*shaping, self.message_prefix_include_list, self.outbox_routing)
+        if self.topic_routing:
+            shaping = (*shaping, self.topic_routing)
         if self.output != "avro":
             shaping = (*shaping, self.output)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]

@@ -11,7 +11,6 @@ from capture.findings import literal, quoted, quoted_table
 from capture.pipeline import Plan
 from capture.producer import Record, TransactionalProducer
 from capture.replication import Leadership, database_errors, drop_slot, slot_state
-from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, SettingsError
 
 OURS: Final = "made by ordertap"
@@ -126,7 +125,7 @@ def _published(connection: Any, plan: Plan) -> list[str]:
 
 
 def _topics(plan: Plan, tables: Sequence[str]) -> list[str]:
-    return [topic_name(plan.prefix, table) for table in tables if plan.selection.table(table)]
+    return [plan.topics.of(table) for table in tables if plan.selection.table(table)]
 
 
 def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
@@ -135,9 +134,10 @@ def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
     except OrdertapError as error:
         yield f"-- (Kafka could not be asked: {error.message})"
         return
-    for name, partitions, config in missing:
-        settings = ", ".join(f"{key}={value}" for key, value in config.items())
-        yield f"-- topic {name} would be made: {partitions} partitions, {plan.topics.replication} replicas, {settings}"
+    for name, making in missing:
+        settings = ", ".join(f"{key}={value}" for key, value in making.config.items())
+        numbers = f"{making.partitions} partitions, {making.replication} replicas"
+        yield f"-- topic {name} would be made: {numbers}, {settings}"
 
 
 def _execute(connection: Any, statement: str) -> None:

@@ -11,7 +11,6 @@ from capture.demand import Demand
 from capture.pipeline import Plan
 from capture.position import Position, SnapshotState, parse_position
 from capture.replication import APPLICATION, Slot, database_errors, slot_state
-from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 
 
@@ -60,7 +59,7 @@ def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -
     def kafka() -> tuple[Position | None, dict[str, int]]:
         value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
         counts = plan.cluster.partitions()
-        topics = {topic: counts[topic] for table in tables if (topic := topic_name(plan.prefix, table)) in counts}
+        topics = {topic: counts[topic] for table in tables if (topic := plan.topics.of(table)) in counts}
         return None if value is None else parse_position(value), broker.ends(plan.cluster, topics)
 
     position, records = _tried(kafka, problems) or (None, {})

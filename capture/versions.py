@@ -9,7 +9,7 @@ import structlog
 
 from schemas.codec import Codec, Encoder, compile_codec
 from schemas.column_rules import NO_RULES, ColumnRules
-from schemas.envelope import Schema, topic_name
+from schemas.envelope import Schema
 from schemas.errors import SettingsError
 from schemas.json_output import JsonEncoder
 from schemas.registry import IncompatibleError
@@ -43,7 +43,7 @@ class Versions:
 
     def __init__(
         self,
-        prefix: str,
+        topic_of: Callable[[str], str],
         as_text: frozenset[str],
         facts: Callable[[Relation], TableFacts],
         register: Callable[[str, Schema], int],
@@ -54,10 +54,10 @@ class Versions:
         rules: Callable[[Relation], ColumnRules] = lambda _relation: NO_RULES,
         as_json: bool = False,
     ) -> None:
-        """`facts` asks the catalogue; `register` (subject, schema) and `latest` (subject) the registry; `partitions`
-        makes a topic when it is new, and counts its partitions; `rules` says what is done with a table's columns;
-        with `as_json` records are JSON text."""
-        self._prefix = prefix
+        """`topic_of` names a table's topic; `facts` asks the catalogue; `register` (subject, schema) and `latest`
+        (subject) the registry; `partitions` makes a topic when it is new, and counts its partitions; `rules` says what
+        is done with a table's columns; with `as_json` records are JSON text."""
+        self._topic_of = topic_of
         self._as_text = as_text
         self._facts = facts
         self._register = register
@@ -101,10 +101,10 @@ class Versions:
 
     def check(self, relation: Relation) -> None:
         """SettingsError or DataError when the table cannot be written as the settings say; registers nothing."""
-        self._compile(topic_name(self._prefix, relation.table), relation, self._facts(relation))
+        self._compile(self._topic_of(relation.table), relation, self._facts(relation))
 
     def _topics(self, table: str) -> Iterator[str]:
-        topic = topic_name(self._prefix, table)
+        topic = self._topic_of(table)
         yield topic
         if self._policy == "version":
             yield from (f"{topic}.v{number}" for number in range(2, _MOST_VERSIONS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from schemas.change import (
 from schemas.codec import Codec, SourceOrigin, compile_codec
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES
+from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 from schemas.lsn import LSN
 from schemas.reader import RecordReader, row_reader
@@ -36,6 +38,7 @@ from schemas.type_table import Modes, kind_of
 from tests.fuzzing.corpus import Corpus
 from tests.fuzzing.mutate import mutate
 
+TOPIC_OF = partial(topic_name, "shop")
 ORIGIN = SourceOrigin("shop", "test", "0")
 PREFIX = ORIGIN.transaction(7, 1, 1, 1)
 READABLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
@@ -102,7 +105,7 @@ def _streamed(corpus: Corpus) -> Iterator[Target]:
 
 
 def _table(corpus: Corpus) -> Table:
-    versions = Versions("shop", frozenset(), lambda _: corpus.facts, lambda *_: 1, lambda _: None, lambda _: 3)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: corpus.facts, lambda *_: 1, lambda _: None, lambda _: 3)
     tables = Tables(Selection(), True, versions)
     table = tables.relation(corpus.relation)
     assert table is not None

@@ -1,24 +1,28 @@
 """What of a chunk is written when its rows change while it is read."""
 
 import time
+from functools import partial
 
 import pytest
 
 from capture.demand import Demand, Request, Signal
 from capture.incremental import Incremental
 from capture.own_records import OwnRecords
-from capture.producer import Cluster, Topics
+from capture.producer import Cluster
 from capture.selection import Lists, Selection
 from capture.tables import Table, Tables
+from capture.topics import Making, Topics
 from capture.versions import Versions
 from capture.watermark import Chunk, Mark, Visibility
 from schemas import wire
 from schemas.change import Cells
 from schemas.codec import SourceOrigin
+from schemas.envelope import topic_name
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 from schemas.relation import Column, Relation, TableFacts
 
+TOPIC_OF = partial(topic_name, "shop")
 PEOPLE = Relation(7, "public", "people", "f", (Column("id", 20, -1, True), Column("city", 25, -1, True)))
 PREFIX = SourceOrigin("shop", "shop", "0").snapshot(1, 1)
 ROWS: list[Cells] = [(b"1", b"Ulm"), (b"2", b"Ulm"), (b"3", b"Rom")]
@@ -27,8 +31,7 @@ NAME = "public.people"
 
 def open_table(lists: Lists) -> Table:
     selection = Selection(lists)
-    versions = Versions(
-        "shop", frozenset(), lambda _: TableFacts(("id",)), lambda *_: 1, lambda _: None, lambda _: 1,
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: TableFacts(("id",)), lambda *_: 1, lambda _: None, lambda _: 1,
         rules=selection.rules,
     )  # fmt: skip
     table = Tables(selection, True, versions).relation(PEOPLE)
@@ -40,7 +43,7 @@ def streaming(lists: Lists, request: Request) -> tuple[Incremental, Table]:
     """With chunks of all rows, and one that fails for a table `gone`."""
     table = open_table(lists)
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
-    own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", 1, 1, -1), lambda *_: 1, wire.frame)
+    own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", Making(1, 1, {})), lambda *_: 1, wire.frame)
 
     def read(_number: int, name: str, *_: object) -> Chunk:
         if name == "public.gone":

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from capture.tables import Draft, Table, Tables
 from capture.versions import Bound, ParkedError, Policy, Versions, clash
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
+from schemas.envelope import topic_name
 from schemas.errors import DataError, SettingsError
 from schemas.registry import IncompatibleError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
+TOPIC_OF = partial(topic_name, "shop")
 KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))
 KEYLESS = Relation(8, "public", "log", "f", (Column("note", 25, -1, False),))
 FACTS = TableFacts(("id",), {"id": ColumnFacts(not_null=True), "note": ColumnFacts(not_null=True)})
@@ -41,7 +44,7 @@ def tables(registered: Registered) -> Tables:
     def facts(relation: Relation) -> TableFacts:
         return FACTS if relation.oid == KEYED.oid else TableFacts((), {})
 
-    versions = Versions("shop", frozenset(), facts, registered.register, lambda _subject: None, lambda _topic: 3)
+    versions = Versions(TOPIC_OF, frozenset(), facts, registered.register, lambda _subject: None, lambda _topic: 3)
     return Tables(Selection(), True, versions)
 
 
@@ -111,7 +114,7 @@ def test_widening_asks_catalogue_and_registry_only_through_what_keeps_the_server
 
 
 def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
-    versions = Versions("shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
     some = Tables(Selection(Lists(["public.log"])), True, versions)
     assert some.relation(KEYED) is None
     assert some.relation(replace(KEYED, oid=9)) is None
@@ -141,7 +144,7 @@ def evolving(policy: Policy, refused: set[str]) -> Tables:
         schemas[subject] = schema
         return len(schemas)
 
-    versions = Versions("shop", frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
     made = Tables(Selection(), True, versions)
     made.relation(KEYED)
     return made
@@ -202,7 +205,7 @@ def test_differences_are_told_for_people() -> None:
 def test_a_key_change_is_skipped_by_halves(
     registered: Registered, skipped: list[str], update: str, key_change: str
 ) -> None:
-    versions = Versions("shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
     orders = table(Tables(Selection(Lists(skipped_operations=skipped)), True, versions), KEYED)
     plain = struct.pack(">cIc", b"U", KEYED.oid, b"N") + tuple_data(b"2", b"a")
     moved = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"1", None) + b"N" + tuple_data(b"2", b"a")
@@ -227,7 +230,13 @@ def test_a_key_that_the_log_does_not_repeat_is_that_of_the_old_row(
     columns = (Column("id", 20, -1, True), Column("note", 25, -1, True))
     by_note = Selection(Lists(keys=[("public.orders", ("note",))])).rules
     versions = Versions(
-        "shop", frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1, rules=by_note
+        TOPIC_OF,
+        frozenset(),
+        lambda _: FACTS,
+        registered.register,
+        lambda _: None,
+        lambda _: 1,
+        rules=by_note,
     )
     orders = table(Tables(Selection(), True, versions), replace(KEYED, replica_identity=identity, columns=columns))
     unchanged = struct.pack(">HcI", 2, b"t", 1) + b"1u"
@@ -242,7 +251,13 @@ def test_every_json_record_is_measured_for_its_names_outgrow_the_row() -> None:
     names = [f"{number:063d}" for number in range(200)]
     wide = Relation(9, "public", "wide", "f", tuple(Column(name, 25, -1, False) for name in names))
     versions = Versions(
-        "shop", frozenset(), lambda _: TableFacts(), lambda *_: 1, lambda _: None, lambda _: 1, as_json=True
+        TOPIC_OF,
+        frozenset(),
+        lambda _: TableFacts(),
+        lambda *_: 1,
+        lambda _: None,
+        lambda _: 1,
+        as_json=True,
     )
     message = struct.pack(">cIc", b"I", wide.oid, b"N") + tuple_data(*[None] * 200)
     drafts = table(Tables(Selection(), True, versions), wide).insert(message, PREFIX, 1, b"1:2:1")

@@ -1,0 +1,63 @@
+"""Topics under other names and with other settings, as consumers and the broker see them."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from capture.broker import topics as described
+from capture.producer import Cluster
+from tests.fix_capture import Shop
+from tests.programs import run, write_settings
+from tests.proof.records import Record
+
+
+def settings(shop: Shop, **more: object) -> None:
+    content = yaml.safe_load(shop.config.read_text())
+    write_settings(shop.config, capture=content["capture"] | more)
+
+
+def on(records: list[Record], topic: str) -> list[str]:
+    return [each.op for each in records if each.topic == topic]
+
+
+def test_routed_and_grouped_topics(shop: Shop) -> None:
+    settings(
+        shop,
+        topic_routing=[{"topic_regex": r".*\.public\.(lines)", "topic_replacement": f"{shop.prefix}.crm-$1"}],
+        topic_creation_groups=[
+            {"include": [r".*\.crm-lines"], "partitions": 1, "config": {"cleanup.policy": "compact"}},
+            {"include": [r".*\.log"], "partitions": 5, "config": {"retention.ms": 86_400_000}},
+        ],
+        skipped_operations=["t"],
+    )
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE lines SET sku = 'x' WHERE order_id = 1", "INSERT INTO log VALUES (1, 'a')", "TRUNCATE lines")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    routed, log = f"{shop.prefix}.crm-lines", f"{shop.prefix}.public.log"
+    found = described(Cluster(shop.bootstrap_servers, {}), [routed, log, f"{shop.prefix}.public.lines"])
+    assert found.keys() == {routed, log}
+    assert (found[routed].partitions, found[routed].config["cleanup.policy"]) == (1, "compact")
+    assert (found[log].partitions, found[log].config["retention.ms"]) == (5, "86400000")
+    records = shop.records()
+    assert on(records, routed) == ["r"] * 300 + ["u"]
+    assert on(records, log) == ["c"]
+
+    settings(shop, topic_creation_groups=[{"include": [".*"], "partitions": 2, "config": {"retention.ms": 1000}}])
+    settings(shop, skipped_operations=["none"])
+    told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
+    said = {(one["level"], one["what"]) for one in told}
+    assert ("warn", f"topic {log} has 5 partitions, its group in topic_creation_groups 2") in said
+    assert ("warn", f"topic {log} is set otherwise than its group in topic_creation_groups: retention.ms") in said
+    refused = f"topic {routed} has cleanup.policy compact: Kafka refuses a record without key there, as of a TRUNCATE"
+    assert ("BAD", refused) in said
+
+
+def test_two_tables_for_one_topic_are_refused_at_the_start(shop: Shop) -> None:
+    settings(shop, topic_routing=[{"topic_regex": ".*", "topic_replacement": f"{shop.prefix}.all"}])
+    shop.capture.start()
+    assert shop.capture.wait(60) == 78
+    assert "rows of two tables may have the same key" in shop.capture.tail()
