@@ -15,26 +15,28 @@ import structlog
 import typer
 from pydantic import SecretStr
 
-from capture import adopt as adoption
-from capture import broker, preflight, setup, signals
+from capture.changes.messages import Route
+from capture.changes.stream import Options
 from capture.checks import repaired
-from capture.demand import SignalType
-from capture.messages import Route
+from capture.commands import adopt as adoption
+from capture.commands import preflight, setup
+from capture.commands.status import lines
+from capture.commands.status import status as status_of
+from capture.kafka import broker
+from capture.kafka.position import parse_position
+from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.kafka.topics import Group, Making, Topics
+from capture.kafka.topics import Route as TopicRoute
+from capture.kafka.writer import Limits
 from capture.metrics import Metrics
-from capture.modes import SnapshotOptions
+from capture.on_demand import signals
+from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture, Plan
-from capture.position import parse_position
-from capture.producer import Cluster, TransactionalProducer
-from capture.replication import Leadership, Replication, Server
+from capture.postgres.replication import Leadership, Replication, Server
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
-from capture.snapshot import Committed
-from capture.status import lines
-from capture.status import status as status_of
-from capture.stream import Options
-from capture.topics import Group, Making, Topics
-from capture.topics import Route as TopicRoute
-from capture.writer import Limits
+from capture.snapshot.initial import Committed
+from capture.snapshot.modes import SnapshotOptions
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.json_output import JsonRegistry
 from schemas.registry import Registry, open_registry

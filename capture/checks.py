@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from capture.position import Position, SnapshotState
-from capture.replication import Slot, System
-from capture.stream import first_position
+from capture.changes.stream import first_position
+from capture.kafka.position import Position, SnapshotState
+from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 

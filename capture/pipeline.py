@@ -12,16 +12,22 @@ from typing import NamedTuple
 import structlog
 from tenacity import wait_exponential_jitter
 
-from capture import broker, catalogue
+from capture.changes.messages import Messages, Route
+from capture.changes.own_records import OwnRecords
+from capture.changes.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
+from capture.changes.tables import Tables
+from capture.changes.versions import Policy, Versions
 from capture.checks import REPAIR, check_position, check_timeline, repaired
-from capture.incremental import Incremental
-from capture.messages import Messages, Route
+from capture.kafka import broker
+from capture.kafka.position import Position, parse_position
+from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
+from capture.kafka.topics import Topics
+from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
-from capture.modes import SnapshotOptions, next_step, unfinished, with_rest
-from capture.own_records import OwnRecords
-from capture.position import Position, parse_position
-from capture.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
-from capture.replication import (
+from capture.on_demand.incremental import Incremental
+from capture.on_demand.watermark import ChunkReader
+from capture.postgres import catalogue
+from capture.postgres.replication import (
     Leadership,
     Replication,
     Server,
@@ -32,14 +38,9 @@ from capture.replication import (
     slot_state,
 )
 from capture.selection import Selection
-from capture.snapshot import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
-from capture.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
-from capture.tables import Tables
-from capture.topics import Topics
-from capture.versions import Policy, Versions
-from capture.watermark import ChunkReader
-from capture.workers import fence
-from capture.writer import Limits, Writer
+from capture.snapshot.initial import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
+from capture.snapshot.modes import SnapshotOptions, next_step, unfinished, with_rest
+from capture.snapshot.workers import fence
 from schemas import wire
 from schemas.codec import SourceOrigin
 from schemas.envelope import Schema

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from capture import pgoutput
-from capture.catalogue import table_facts
-from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
+from capture.postgres import pgoutput
+from capture.postgres.catalogue import table_facts
+from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
 from schemas.codec import Encoder, SourceOrigin, compile_codec

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from capture.__main__ import main
-from capture.producer import TransactionalProducer
-from capture.replication import Replication
+from capture.kafka.producer import TransactionalProducer
+from capture.postgres.replication import Replication
 
 _CALLS: dict[str, tuple[type, str]] = {
     "produce": (TransactionalProducer, "produce"),

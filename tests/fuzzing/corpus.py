@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import psycopg2
 from psycopg2 import sql
 
-from capture import pgoutput
-from capture.catalogue import table_facts
+from capture.postgres import pgoutput
+from capture.postgres.catalogue import table_facts
 from schemas.relation import Relation, TableFacts
 from schemas.type_table import SESSION_SETTINGS
 from tests.integration.test_types import copied, fill

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from capture import pgoutput
-from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
-from capture.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.changes.tables import Table, Tables
+from capture.changes.versions import Versions
+from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.postgres import pgoutput
 from capture.selection import Selection
-from capture.tables import Table, Tables
-from capture.versions import Versions
+from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from schemas import wire
 from schemas.change import (
     STAMP_HEADER,

@@ -10,9 +10,9 @@ from typing import Any
 import psycopg2
 
 from capture.__main__ import _plan
-from capture.findings import Finding
+from capture.commands.findings import Finding
+from capture.commands.preflight import check
 from capture.pipeline import Plan
-from capture.preflight import check
 from capture.settings import Settings
 from deploy.embedded import Postgres
 from schemas.settings import load

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from capture import preflight
+from capture.commands import preflight
 from deploy.embedded import Postgres
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import OpsShop

@@ -8,8 +8,8 @@ from typing import Any
 import fastavro
 import pytest
 
-from capture import pgoutput
-from capture.catalogue import published_tables, table_facts
+from capture.postgres import pgoutput
+from capture.postgres.catalogue import published_tables, table_facts
 from deploy.embedded import Postgres
 from schemas.codec import Codec, compile_codec
 from schemas.envelope import Schema

@@ -6,7 +6,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from capture.replication import Server
+from capture.postgres.replication import Server
 from schemas.type_table import SESSION_SETTINGS
 
 

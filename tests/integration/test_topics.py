@@ -6,8 +6,8 @@ import json
 
 import yaml
 
-from capture.broker import topics as described
-from capture.producer import Cluster
+from capture.kafka.broker import topics as described
+from capture.kafka.producer import Cluster
 from tests.fix_capture import Shop
 from tests.programs import run, write_settings
 from tests.proof.records import Record

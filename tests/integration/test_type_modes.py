@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from capture.catalogue import table_facts
-from capture.copytext import parse_copy_line
+from capture.postgres.catalogue import table_facts
+from capture.snapshot.copytext import parse_copy_line
 from deploy.embedded import Postgres
 from schemas.codec import compile_codec
 from schemas.type_table import Modes

@@ -14,9 +14,9 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
-from capture import pgoutput
-from capture.catalogue import published_tables, table_facts
-from capture.copytext import Frame, Outlet, line_writer, parse_copy_line
+from capture.postgres import pgoutput
+from capture.postgres.catalogue import published_tables, table_facts
+from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
 from schemas.change import Cells
 from schemas.codec import Codec, Encoder, SourceOrigin, compile_codec

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from capture.checks import check_position, check_timeline, repaired
-from capture.position import Partial, Position
-from capture.replication import Slot, System
+from capture.kafka.position import Partial, Position
+from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 

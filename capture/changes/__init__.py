@@ -1,0 +1,1 @@
+"""From the log's messages to the records of changes."""

@@ -1,0 +1,508 @@
+"""Reads the log from a position on: assembles source transactions and hands them to the writer, whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+import structlog
+
+from capture.changes.messages import Counted, Messages
+from capture.changes.own_records import OwnRecords
+from capture.changes.tables import Draft, Table, Tables
+from capture.changes.versions import ParkedError
+from capture.kafka.position import Partial, Position, parse_heartbeat
+from capture.kafka.writer import Limits, Writer
+from capture.metrics import Metrics
+from capture.on_demand.demand import SIGNAL_PREFIX, parse_signal
+from capture.on_demand.incremental import Incremental
+from capture.on_demand.watermark import WATERMARK_PREFIX, parse_mark
+from capture.postgres import pgoutput
+from capture.postgres.acknowledge import Acknowledger
+from capture.postgres.replication import Leadership, Replication, database_errors, slot_state
+from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
+from schemas.codec import SourceOrigin, SourcePrefix
+from schemas.errors import DataError, SettingsError
+from schemas.lsn import LSN
+from schemas.relation import Relation
+
+log = structlog.get_logger("capture")
+Result = TypeVar("Result")
+
+HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
+INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
+"""Prefixes of our own messages, which are no records."""
+_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
+_HEADER_ROOM: Final = 1024  # bytes
+_ROUND: Final = 256  # messages between two looks at the clock
+_BEHIND: Final = 0.5  # seconds
+_GATHER: Final = 0.001  # seconds
+_DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
+
+
+class Options(NamedTuple):
+    """What shapes a stream. Seconds, rows, bytes."""
+
+    slot: str
+    heartbeat: float
+    buffer_rows: int
+    buffer_bytes: int
+    keepalive: float
+    metadata: bool
+
+
+@dataclass(slots=True)
+class Beats:
+    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
+
+    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
+    have lost, leaves no gap: the next heartbeat has its number again.
+    """
+
+    run: str
+    number: int = 0
+    written: LSN | None = None
+
+    def next(self, flushed: LSN) -> int:
+        """The next one's number, when the server has flushed its log so far."""
+        if self.written is not None and self.written <= flushed:
+            self.number += 1
+        self.written = None
+        return self.number + 1
+
+
+class RecordLimit(NamedTuple):
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops).
+
+    `every`: each record is looked at, for even a small row may become a large one (JSON has all columns' names).
+    """
+
+    largest: int
+    park: bool
+    every: bool = False
+
+    @property
+    def suspect(self) -> int:
+        """No message up to this size makes a record that is too large."""
+        return 0 if self.every else self.largest // _GROWTH
+
+    def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
+        """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
+        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts) + _HEADER_ROOM
+        if largest <= self.largest:
+            return
+        said = (
+            f"table {table}: the change {stamp.decode()} (generation, commit LSN, ordinal) makes a record of {largest} "
+            f"bytes, and message.max.bytes is {self.largest}"
+        )
+        remedy = f"raise message.max.bytes in `kafka` and max.message.bytes of the topic of {table}"
+        if self.park:
+            raise ParkedError(table, said, remedy)
+        raise DataError(f"{said}; nothing is lost", f"{remedy}, then start again; or set oversized_record: park")
+
+
+class Transaction:
+    """The source transaction that is being read. `skip`: changes up to this ordinal are in Kafka already."""
+
+    __slots__ = (
+        "bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "stamp", "streamed", "xid",
+    )  # fmt: skip
+
+    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
+        self.commit_lsn, self.commit_us, self.xid = begin
+        self.prefix = prefix
+        self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
+        self.skip: float = 0
+        self.size: dict[str, int] = {}
+        self.streamed = written is not None
+        if written is not None:
+            self.skip, self.size = written.ordinal, dict(written.size)
+        self.ordinal = 0
+        self.drafts: list[Draft] = []
+        self.bytes = 0
+
+    @property
+    def id(self) -> str:
+        """As Debezium writes it: xid:lsn."""
+        return f"{self.xid}:{int(self.commit_lsn)}"
+
+
+class Stream:
+    """One run of streaming; any error ends it, and the next start reads the position anew."""
+
+    def __init__(
+        self,
+        replication: Replication,
+        leadership: Leadership,
+        writer: Writer,
+        tables: Tables,
+        own: OwnRecords,
+        origin: SourceOrigin,
+        position: Position,
+        incremental: Incremental,
+        messages: Messages,
+        record_limit: RecordLimit,
+        options: Options,
+        metrics: Metrics,
+        beats: Beats,
+    ) -> None:
+        self._replication = replication
+        self._leadership = leadership
+        self._writer = writer
+        self._tables = tables
+        self._own = own
+        self._origin = origin
+        self._position = position  # of what was read: the last whole transaction, or how far a large one is written
+        self._incremental = incremental
+        self._messages = messages
+        self._record_limit = record_limit
+        self._suspect = record_limit.suspect
+        self._options = options
+        self._metrics = metrics
+        self._beats = beats
+        beats.written = None  # the server may have crashed since
+        self._next_beat = 0.0
+        self._commit_us = 0  # of the last commit in this round
+        self._told_alive = 0.0
+        self._acknowledger = Acknowledger()
+        self._open: Transaction | None = None
+        self._aside = ThreadPoolExecutor(1, "aside")
+        tables.patiently = self._patiently
+        self._counted = 0.0
+        self._now_ns = time.time_ns()
+        self._handlers: dict[int, Callable[[bytes, int], None]] = {
+            ord("B"): self._begin,
+            ord("C"): self._commit,
+            ord("I"): self._skip if "c" in tables.skipped else partial(self._row, "c", Table.insert),
+            ord("U"): partial(self._row, "u", Table.update_in_part if tables.skipped else Table.update),
+            ord("D"): self._skip if "d" in tables.skipped else partial(self._row, "d", Table.delete),
+        }
+        self._own_messages: dict[str, Callable[[pgoutput.LogicalMessage], None]] = {
+            HEARTBEAT_PREFIX: self._heartbeat,
+            SIGNAL_PREFIX: self._signal,
+            WATERMARK_PREFIX: self._watermark,
+        }
+        self._rare: dict[type, Callable[[Any, int], None]] = {
+            pgoutput.Truncate: self._truncate,
+            Relation: self._relation,
+            pgoutput.LogicalMessage: self._message,
+            pgoutput.Origin: self._origin_of,
+            pgoutput.Type: self._ignore,
+        }
+
+    def run(self, stopping: Callable[[], bool]) -> Position:
+        """Reads until `stopping()`; returns the durable position. Everything whole that was read is then in Kafka."""
+        try:
+            while not stopping():
+                now = time.monotonic()
+                self._look_around(now)
+                if not self._read_round():
+                    self._pause(now)
+            self._writer.flush(self._alive)
+            self._replication.confirm(self._writer.durable.end_lsn, force=True)
+            return self._writer.durable
+        finally:
+            self._aside.shutdown(wait=False)
+            self._incremental.close()
+
+    def reread(self, options: Options, limits: Limits) -> None:
+        """Other sizes and times from now on."""
+        self._options = options._replace(keepalive=self._options.keepalive)
+        self._next_beat = min(self._next_beat, time.monotonic() + options.heartbeat)
+        self._writer.limits = limits
+
+    def _pause(self, now: float) -> None:
+        """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
+        lingering = self._writer.lingering(now)
+        if lingering > _GATHER or self._writer.behind:
+            time.sleep(_GATHER)
+        else:
+            pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
+            self._replication.wait(pause, self._writer.done_fd)
+
+    def _look_around(self, now: float) -> None:
+        """What has its time: commits, heartbeats, feedback."""
+        self._writer.behind = bool(self._commit_us) and time.time() - self._commit_us / 1e6 > _BEHIND
+        self._commit_us = 0
+        self._writer.step(now)
+        self._metrics.turned()
+        reached = self._writer.durable
+        last = reached.heartbeat
+        self._metrics.durable(reached, last.number if last is not None and last.run == self._beats.run else None)
+        if now >= self._next_beat:
+            self._next_beat = now + self._options.heartbeat
+            self._beat()
+        durable = reached.end_lsn
+        if self._acknowledger.due(now, self._writer.pending, durable):
+            self._replication.confirm(durable)
+            self._acknowledger.told(now, durable)
+        self._write(self._incremental.step(now))
+        if now - self._counted >= 1.0:
+            self._counted = now
+            for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
+                self._metrics.event(table, op, count)
+        if now - self._told_alive >= self._options.keepalive:
+            self._told_alive = now
+            self._alive()
+
+    def _beat(self) -> None:
+        slot = slot_state(self._leadership.connection, self._options.slot)
+        if slot is not None:
+            reached = self._writer.durable.end_lsn
+            if not self._writer.pending and self._open is None:
+                reached = max(reached, self._replication.sent)  # all that was sent is durable, or not for us
+            self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, slot.current_lsn - reached)
+        number = self._beats.next(self._leadership.flushed())
+        beat = {"run": self._beats.run, "number": number, "slot": self._options.slot}
+        self._metrics.heartbeat_sent(number)
+        content = json.dumps(beat | {"at_ms": time.time_ns() // 10**6})
+        self._beats.written = self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
+
+    def _read_round(self) -> bool:
+        """Reads some messages; False when there are none, or when the writer has enough."""
+        read, handlers, other = self._replication.read, self._handlers, self._other
+        acknowledger, writer = self._acknowledger, self._writer
+        self._now_ns = time.time_ns()
+        for _ in range(_ROUND):
+            if writer.full:
+                return False
+            if not acknowledger.may_read(writer.pending):
+                writer.flush(self._alive)
+            try:
+                message = read()
+            except Exception:
+                with database_errors("reading the log"):
+                    raise
+            if message is None:
+                return False
+            start = acknowledger.last_start = message.data_start
+            payload = message.payload
+            handlers.get(payload[0], other)(payload, start)
+        return True
+
+    def _other(self, payload: bytes, lsn: int) -> None:
+        message = pgoutput.decode(payload)
+        self._rare[type(message)](message, lsn)
+
+    def _alive(self) -> None:
+        self._metrics.turned()
+        self._replication.alive()
+
+    def _patiently(self, call: Callable[[], Result]) -> Result:
+        """Runs a call that may block (catalogue, registry, broker), and keeps the server's patience meanwhile."""
+        future = self._aside.submit(call)
+        while True:
+            try:
+                return future.result(self._options.keepalive)
+            except FutureTimeout:
+                self._writer.step(time.monotonic())  # what was read before must not seem to stall
+                self._alive()
+
+    # One method for each kind of message. The frequent ones take its bytes.
+
+    def _begin(self, payload: bytes, _lsn: int) -> None:
+        begin = pgoutput.decode_begin(payload)
+        position = self._position
+        written = position.partial
+        if written is not None and written.commit_lsn != begin.commit_lsn:
+            written = None
+        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
+        self._open = Transaction(begin, prefix, position.generation, written)
+        if begin.commit_lsn < position.end_lsn:
+            self._open.skip = float("inf")
+
+    def _commit(self, payload: bytes, _lsn: int) -> None:
+        commit = pgoutput.decode_commit(payload)
+        transaction = self._transaction()
+        self._open = None
+        self._commit_us = transaction.commit_us
+        self._metrics.source_time(transaction.commit_us)
+        self._incremental.committed(transaction.xid)
+        if transaction.skip == float("inf"):
+            return
+        self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
+        if transaction.size:
+            self._writer.add(self._whole(transaction), transaction.bytes, self._position)
+        else:
+            self._writer.advance(self._position)
+
+    def _row(
+        self, op: str, change: Callable[[Table, bytes, SourcePrefix, int, bytes], list[Draft]], payload: bytes, lsn: int
+    ) -> None:
+        """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
+        transaction = self._open or self._transaction()
+        transaction.ordinal += 1
+        table = self._tables.get(payload[1:5])
+        if table is not None and transaction.ordinal > transaction.skip:
+            stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            size = len(payload)
+            try:
+                drafts = change(table, payload, transaction.prefix, lsn, stamp)
+                if not drafts:
+                    return
+                if size > self._suspect:
+                    self._record_limit.check(table.name, drafts, stamp)
+            except ParkedError as error:
+                self._tables.park(error)
+                self._note_parked()
+                return
+            self._take(transaction, table, op, drafts, size)
+
+    def _skip(self, _payload: bytes, _lsn: int) -> None:
+        """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
+        self._transaction().ordinal += 1
+
+    def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
+        transaction = self._transaction()
+        for oid in truncate.relation_oids:
+            transaction.ordinal += 1
+            table = self._tables.get(oid.to_bytes(4, "big"))
+            if table is not None:
+                self._incremental.truncated(table.name)
+            if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
+
+    def _relation(self, relation: Relation, _lsn: int) -> None:
+        self._patiently(lambda: self._tables.relation(relation))
+        self._note_parked()
+
+    def _note_parked(self) -> None:
+        """With the position goes which tables are not written, so that a start does not write them again."""
+        parked = tuple(sorted(self._tables.parked))
+        if parked != self._position.parked:
+            self._position = self._position._replace(parked=parked)
+            self._writer.add([], 0, self._position)  # before the server may forget what is not written
+        self._metrics.parked = parked
+
+    def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
+        if message.transactional:
+            transaction = self._transaction()
+            transaction.ordinal += 1
+            if transaction.ordinal > transaction.skip and self._messages.wants(message.prefix):
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                counted, draft = self._record(message, transaction.prefix, stamp)
+                self._take(transaction, counted, "m", [draft], len(message.content))
+        elif message.prefix in self._own_messages:
+            if message.lsn >= self._position.end_lsn:
+                self._own_messages[message.prefix](message)
+        elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
+            # Its LSN may also be that of the next commit, whose changes count from 1.
+            stamp = b"%d:%d:0" % (self._position.generation, message.lsn)
+            source = self._origin.alone(self._position.last_commit_lsn, self._now_ns)
+            counted, draft = self._record(message, source, stamp)
+            counted.events["m"] += 1
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._writer.add([draft], len(message.content), self._position)
+
+    def _record(self, message: pgoutput.LogicalMessage, source: SourcePrefix, stamp: bytes) -> tuple[Counted, Draft]:
+        return self._patiently(lambda: self._messages.record(message, source, self._now_ns, stamp))
+
+    def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
+        """Follows Begin when the transaction was written by a subscription or another replication tool."""
+        transaction = self._transaction()
+        transaction.prefix = transaction.prefix.from_origin(origin.name, origin.lsn)
+
+    def _ignore(self, _message: object, _lsn: int) -> None:
+        """User-defined types: the catalogue says more of them."""
+
+    def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
+        """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
+        beat = parse_heartbeat(message.content, self._options.slot)
+        if beat is None:
+            return
+        last = self._position.heartbeat
+        if last is not None and last.run == beat.run and beat.number > last.number + 1:
+            raise SettingsError(
+                f"slot {self._options.slot} was moved by somebody else: heartbeats {last.number + 1} to "
+                f"{beat.number - 1} before {message.lsn} are missing, and changes beside them may be",
+                "capture repair --execute makes a new slot and reads the tables again",
+            )
+        self._metrics.heartbeat_back(beat.number if beat.run == self._beats.run else None)
+        self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
+        self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
+
+    def _signal(self, message: pgoutput.LogicalMessage) -> None:
+        signal = parse_signal(message.content, self._options.slot)
+        if signal is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            if signal.type == "execute-snapshot":
+                self._patiently(lambda: self._tables.unpark(signal.tables))
+                self._note_parked()
+            self._write(self._incremental.signal(signal, message.lsn))
+
+    def _watermark(self, message: pgoutput.LogicalMessage) -> None:
+        mark = parse_mark(message.content)
+        if mark is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._write(self._incremental.mark(mark, message.lsn))
+
+    def _write(self, records: list[Draft] | None) -> None:
+        """Writes what a snapshot on demand leads to, with how far it has come."""
+        if records is not None:
+            self._position = self._position._replace(demand=self._incremental.demand)
+            self._writer.add(records, sum(len(value or b"") for _, _, _, value, _ in records), self._position)
+
+    def _transaction(self) -> Transaction:
+        if self._open is None:
+            raise pgoutput.ProtocolError("a change outside any transaction", "report this with the server's version")
+        return self._open
+
+    def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
+        counts = transaction.size
+        counts[table.name] = counts.get(table.name, 0) + 1
+        table.events[op] += 1
+        transaction.drafts += drafts
+        transaction.bytes += size + _DRAFT_OVERHEAD
+        if transaction.bytes >= self._options.buffer_bytes or len(transaction.drafts) >= self._options.buffer_rows:
+            self._pass_through(transaction)
+
+    def _pass_through(self, transaction: Transaction) -> None:
+        """Writes what has come of a large transaction; readers know its size by its END."""
+        if not transaction.streamed:
+            log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
+        transaction.streamed = True
+        written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
+        self._position = self._position._replace(partial=written, stopped_lsn=None)  # until its commit
+        self._writer.add(self._records(transaction, None), transaction.bytes, self._position)
+        transaction.drafts = []
+        transaction.bytes = 0
+
+    def _whole(self, transaction: Transaction) -> list[Draft]:
+        """All records of a transaction that ends, with END (and BEGIN) where the transaction topic has them."""
+        records = self._records(transaction, None if transaction.streamed else transaction.size)
+        now_ms = transaction.commit_us // 1000
+        if self._options.metadata and not transaction.streamed:
+            records.insert(0, self._own.transaction_begin(transaction.id, now_ms))
+        if self._options.metadata or transaction.streamed:
+            stamp = Stamp(self._position.generation, transaction.commit_lsn, transaction.ordinal)
+            records.append(self._own.transaction_end(transaction.id, stamp, transaction.size, now_ms))
+        return records
+
+    def _records(self, transaction: Transaction, size: dict[str, int] | None) -> list[Draft]:
+        """The drafts, each with the header that they share."""
+        header = (TRANSACTION_HEADER, transaction_header(transaction.xid, transaction.commit_lsn, size))
+        for draft in transaction.drafts:
+            draft[4].append(header)
+        if self._incremental.window is not None:
+            self._incremental.saw(transaction.drafts)
+        return transaction.drafts
+
+
+def keepalive_seconds(wal_sender_timeout: str) -> float:
+    """A third of the server's patience, from `SHOW wal_sender_timeout` (`1min`, `2s`, `500ms`, `0`: for ever)."""
+    units = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    digits = wal_sender_timeout.rstrip("abcdefghijklmnopqrstuvwxyz")
+    seconds = float(digits) * units.get(wal_sender_timeout[len(digits) :], 0.001)
+    return min(10.0, seconds / 3) if seconds else 10.0
+
+
+def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
+    """Where a new slot begins."""
+    return Position(generation, identifier, timeline, slot, lsn, lsn, settings)

@@ -1,0 +1,254 @@
+"""The captured tables, and the records of a change in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+import structlog
+
+from capture.changes.versions import Bound, ParkedError, Versions
+from capture.kafka.producer import ANY_PARTITION, Fields, Headers
+from capture.metrics import SCHEMA_CHANGES
+from capture.postgres import pgoutput
+from capture.selection import Selection
+from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
+from schemas.codec import SourcePrefix, WidenError, fill_unchanged
+from schemas.encoders import FAILURES
+from schemas.relation import Relation
+
+log = structlog.get_logger("capture")
+
+Draft = Fields
+"""A record of a change, to whose headers its transaction's is added at commit."""
+
+Made = TypeVar("Made")
+
+_NEW_ROW: Final = b"N"  # follows at once in an update that brings nothing of the old row
+KEYLESS_PARTITION: Final = 0
+"""Rows without key keep their order by lying in one partition."""
+
+
+class Table:
+    """One table at one relation version. Methods return the drafts of one change; `stamp` is its header's value."""
+
+    __slots__ = (
+        "_skipped",
+        "_tombstones",
+        "_widen",
+        "encoder",
+        "events",
+        "name",
+        "partition",
+        "partitions",
+        "record",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        bound: Bound,
+        tombstones: bool,
+        widen: Callable[[str], Bound],
+        events: dict[str, int],
+        skipped: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name = name
+        self.events = events  # changes by operation, for the metrics
+        self._tombstones = tombstones
+        self._skipped = skipped
+        self._widen = widen
+        self._use(bound)
+
+    def _use(self, bound: Bound) -> None:
+        self.topic, self.partitions, self.encoder = bound
+        self.record = self.encoder.record
+        self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
+
+    def _widened(self, change: Callable[[], Made]) -> Made:
+        """The change, if need be again with an encoder that takes a NULL where the catalogue rules it out."""
+        while True:
+            try:
+                return change()
+            except WidenError as error:
+                self._use(self._widen(error.column))
+
+    def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op c, of an Insert message."""
+        try:
+            key, value = self.record(message, prefix, lsn, "c")
+        except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
+            new = pgoutput.decode_as(pgoutput.Insert, message).new
+            encode = lambda: (self.encoder.key(new), self.encoder.create(prefix, lsn, new))  # noqa: E731
+            key, value = self._widened(encode)
+        return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
+
+    def read(self, prefix: SourcePrefix, lsn: int, row: Cells) -> tuple[bytes | None, bytes]:
+        """Key and value of op r, a row of a snapshot."""
+        return self._widened(lambda: (self.encoder.key(row), self.encoder.read(prefix, lsn, row)))
+
+    def update(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op u, of an Update message; a change of the key becomes a delete, its tombstone and a create."""
+        if message[5:6] == _NEW_ROW:
+            try:
+                key, value = self.record(message, prefix, lsn, "u")
+            except FAILURES:
+                pass  # as above
+            else:
+                return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
+        _, old_kind, old, new = pgoutput.decode_as(pgoutput.Update, message)
+        return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
+
+    def update_in_part(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """The same without what skipped_operations says, to which a change of the key is a delete and a create.
+
+        Source: Debezium's EventDispatcher, which asks for each of the two.
+        """
+        if "u" in self._skipped and message[5:6] == _NEW_ROW:
+            return []
+        drafts = self.update(message, prefix, lsn, stamp)
+        *gone, new = drafts
+        if not gone:
+            return [] if "u" in self._skipped else drafts
+        return ([] if "d" in self._skipped else gone) + ([] if "c" in self._skipped else [new])
+
+    def _update(
+        self, prefix: SourcePrefix, lsn: int, stamp: bytes, old_kind: bytes | None, old: Cells | None, new: Cells
+    ) -> list[Draft]:
+        encoder = self.encoder
+        whole = old if old_kind == b"O" else None
+        if old is not None:
+            new = fill_unchanged(new, old, encoder.identity if whole is None else None)
+        key = encoder.key(new)
+        if old is not None and key is not None and encoder.key(old) != key:
+            return self._key_change(prefix, lsn, stamp, old, old_kind == b"K", new)
+        return [self._draft(key, encoder.update(prefix, lsn, new, whole), stamp, self._unchanged(new))]
+
+    def _key_change(
+        self, prefix: SourcePrefix, lsn: int, stamp: bytes, old: Cells, key_only: bool, new: Cells
+    ) -> list[Draft]:
+        encoder = self.encoder
+        new_key = (NEW_KEY_HEADER, encoder.key_json(new))
+        gone = self._delete(prefix, lsn, stamp, old, key_only)
+        for draft in gone:
+            draft[4].append(new_key)
+        headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
+        return [*gone, self._draft(encoder.key(new), encoder.create(prefix, lsn, new), stamp, headers)]
+
+    def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op d, of a Delete message, with a tombstone behind it for a table with a key."""
+        _, old_kind, old = pgoutput.decode_as(pgoutput.Delete, message)
+        return self._widened(lambda: self._delete(prefix, lsn, stamp, old, old_kind == b"K"))
+
+    def _delete(self, prefix: SourcePrefix, lsn: int, stamp: bytes, old: Cells, key_only: bool) -> list[Draft]:
+        encoder = self.encoder
+        key = encoder.key(old)
+        headers: Headers = []
+        if key_only and encoder.key_only_unchanged:
+            headers.append((UNCHANGED_HEADER, encoder.key_only_unchanged))
+        drafts = [self._draft(key, encoder.delete(prefix, lsn, old, key_only), stamp, headers)]
+        if self._tombstones and key is not None:
+            drafts.append(self._draft(key, None, stamp, []))
+        return drafts
+
+    def truncate(self, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
+        """Op t, to every partition, so that no row overtakes it."""
+        value = self.encoder.truncate(prefix, lsn)
+        return [(self.topic, number, None, value, [(STAMP_HEADER, stamp)]) for number in range(self.partitions)]
+
+    def _draft(self, key: bytes | None, value: bytes | None, stamp: bytes, headers: Headers) -> Draft:
+        return (self.topic, self.partition, key, value, [(STAMP_HEADER, stamp), *headers])
+
+    def _unchanged(self, new: Cells) -> Headers:
+        header = self.encoder.unchanged(new)
+        return [] if header is None else [(UNCHANGED_HEADER, header)]
+
+
+Patiently = Callable[[Callable[[], Bound]], Bound]
+
+
+def _at_once(call: Callable[[], Bound]) -> Bound:
+    return call()
+
+
+class Tables:
+    """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
+
+    def __init__(self, selection: Selection, tombstones: bool, versions: Versions, parked: Iterable[str] = ()) -> None:
+        """`parked` are the tables whose changes are not written."""
+        self.patiently: Patiently = _at_once  # for the stream's own tables and thread
+        self._selection = selection
+        self.skipped = selection.skipped
+        self._tombstones = tombstones
+        self._versions = versions
+        self.parked = frozenset(parked)
+        self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
+        self._tables: dict[bytes, Table | None] = {}
+        self._relations: dict[str, Relation] = {}
+        self._events: dict[str, dict[str, int]] = {}
+        self.get = self._tables.get
+        """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
+
+    def relation(self, relation: Relation) -> Table | None:
+        """Takes note of a relation version; None for a table that is not captured, or is parked."""
+        table = None
+        if self._selection.table(relation.table):
+            self._tell_new(relation.table)
+            if self._relations.get(relation.table, relation) != relation:
+                SCHEMA_CHANGES.labels(relation.table).inc()
+            self._relations[relation.table] = relation
+            table = None if relation.table in self.parked else self._tried(relation)
+        self._tables[relation.oid.to_bytes(4, "big")] = table
+        return table
+
+    def _tell_new(self, name: str) -> None:
+        """A table that was published after the start: what it had before is in no snapshot."""
+        if self.published and name not in self.published:
+            self.published |= {name}
+            hint = f"capture signal snapshot {name}"
+            log.warning("table is new: its rows from before are not in Kafka", table=name, next=hint)
+
+    def _tried(self, relation: Relation) -> Table | None:
+        try:
+            return self.compile(relation, self.patiently)
+        except ParkedError as error:
+            self.park(error)
+            return None
+
+    def compile(self, relation: Relation, patiently: Patiently = _at_once) -> Table:
+        """A relation version by itself, for rows that are not the stream's; ParkedError."""
+
+        def widen(column: str) -> Bound:
+            return patiently(lambda: self._versions.widen(relation, column))
+
+        events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
+        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events, self.skipped)
+
+    def check(self, relation: Relation) -> None:
+        """SettingsError when the settings say of the table's columns what cannot be."""
+        self._versions.check(relation)
+
+    def park(self, error: ParkedError) -> None:
+        """From here on the table's changes are not written."""
+        log.error("table is parked", table=error.table, reason=error.message, next=error.hint)
+        self.parked |= {error.table}
+        relation = self._relations.get(error.table)
+        if relation is not None:
+            self._tables[relation.oid.to_bytes(4, "big")] = None
+
+    def unpark(self, names: Iterable[str]) -> None:
+        """From here on the tables' changes are written again, if the registry takes their schemas now."""
+        for name in self.parked.intersection(names):
+            log.info("table is written again", table=name)
+            self.parked -= {name}
+            if name in self._relations:
+                self.relation(self._relations[name])
+
+    def take_events(self) -> Iterator[tuple[str, str, int]]:
+        """(table, operation, changes) since the last call."""
+        for table, events in list(self._events.items()):  # a chunk's thread may add one
+            for op, count in events.items():
+                if count:
+                    events[op] = 0
+                    yield table, op, count

@@ -1,0 +1,1 @@
+"""What `capture` does besides `run`: check, init, drop, status, adopt."""

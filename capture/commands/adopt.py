@@ -1,0 +1,210 @@
+"""`capture adopt --from-debezium`: goes on where a Debezium connector stopped, on its slot, without a snapshot.
+
+Debezium's offset is a JSON object, in Kafka Connect's offsets topic or as its REST API shows it: `lsn_commit` is the
+end of the last transaction that was sent as a whole, `lsn_proc` the last event; with `snapshot` it was still copying.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from capture.changes.own_records import OwnRecords
+from capture.changes.stream import first_position
+from capture.kafka import broker
+from capture.kafka.position import Position
+from capture.kafka.producer import TransactionalProducer
+from capture.pipeline import Plan
+from capture.postgres import catalogue
+from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
+from capture.snapshot.initial import Committed, announce_without_data
+from schemas.errors import DataError, SettingsError
+from schemas.lsn import LSN
+
+_READ_ANEW = "let capture take a snapshot of its own instead: another slot_name, then capture run"
+
+
+class Offset(NamedTuple):
+    """Where Debezium says that it is. `copying`: the snapshot was not complete."""
+
+    commit: LSN | None
+    event: LSN | None
+    copying: bool = False
+
+
+class Start(NamedTuple):
+    """Where capture goes on, and whether Debezium had sent a part of the transaction that follows."""
+
+    lsn: LSN
+    partly_sent: bool
+
+
+def parse_offset(content: Any) -> Offset:
+    """Reads Debezium's offset, from JSON; DataError when it is none."""
+    try:
+        snapshot = str(content.get("snapshot", "false")).lower() not in ("false", "none")
+        copying = snapshot and str(content.get("last_snapshot_record", "false")).lower() != "true"
+        commit, event = content.get("lsn_commit"), content.get("lsn_proc") or content.get("lsn")
+        offset = Offset(commit and LSN(int(commit)), event and LSN(int(event)), copying)
+    except (AttributeError, TypeError, ValueError):
+        offset = Offset(None, None)
+    if offset.event is None and offset.commit is None:
+        raise DataError(
+            "the offset is not a Debezium PostgreSQL connector's: it has neither lsn_commit nor lsn_proc nor lsn",
+            "take it from the offsets topic, or from GET /connectors/NAME/offsets of Kafka Connect",
+        )
+    return offset
+
+
+def from_rest(text: str, prefix: str) -> Offset:
+    """The offset in what Kafka Connect's REST API answers for a connector, or a bare offset.
+
+    Source: KIP-875, "First-class offsets support in Kafka Connect".
+    """
+    try:
+        content = json.loads(text)
+    except ValueError:
+        raise DataError("the file with the offset is not JSON", "GET /connectors/NAME/offsets gives it") from None
+    if not isinstance(content, dict) or "offsets" not in content:
+        return parse_offset(content)
+    servers: dict[Any, Any] = {}
+    for one in content["offsets"]:
+        servers[one.get("partition", {}).get("server")] = one.get("offset")
+    return _chosen(servers, prefix, "the file with the offsets")
+
+
+def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: str, prefix: str) -> Offset:
+    """The newest offset of a connector in Kafka Connect's offsets topic."""
+    servers: dict[Any, Any] = {}
+    others: set[str] = set()
+    for key, value in records:
+        try:
+            name, partition = json.loads(key or b"")
+            server = partition["server"]
+        except (ValueError, TypeError, KeyError):  # another kind of connector
+            continue
+        if name == connector:
+            servers[server] = None if value is None else json.loads(value)
+        else:
+            others.add(str(name))
+    if not servers:
+        known = f" (it has {', '.join(sorted(others))})" if others else ""
+        raise SettingsError(f"the offsets topic has no connector {connector}{known}", "say its name with --connector")
+    return _chosen(servers, prefix, f"connector {connector}")
+
+
+def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
+    found = servers.get(prefix)
+    if found is None:
+        raise SettingsError(
+            f"{where} has no offset for topic.prefix {prefix}, only for {', '.join(map(str, servers)) or 'none'}",
+            "set topic_prefix to Debezium's topic.prefix, so that readers of the topics go on",
+        )
+    return parse_offset(found)
+
+
+def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_slot: bool) -> Start:
+    """Where streaming loses nothing and repeats the least; SettingsError when something would be missing."""
+    if offset.copying:
+        raise SettingsError("Debezium's snapshot is not complete", "let it end, then stop it; or " + _READ_ANEW)
+    if slot is None or slot.confirmed_flush_lsn is None:
+        raise SettingsError(f"there is no slot {name}", "set slot_name to Debezium's slot.name; or " + _READ_ANEW)
+    if slot.active_pid is not None:
+        raise SettingsError(f"slot {name} is in use (process {slot.active_pid})", "stop the connector first")
+    if slot.plugin != "pgoutput" or slot.database != database:
+        raise SettingsError(
+            f"slot {name} is for {slot.plugin} in database {slot.database}, not for pgoutput in {database}", _READ_ANEW
+        )
+    if slot.wal_status == "lost":
+        raise SettingsError(f"slot {name} was invalidated: the log behind it is gone", _READ_ANEW)
+    confirmed = slot.confirmed_flush_lsn
+    reached = max(offset.commit or LSN(0), offset.event or LSN(0))
+    if confirmed > reached and not trust_slot:
+        raise SettingsError(
+            f"slot {name} is at {confirmed}, ahead of Debezium's offset {reached}: changes between may not be in Kafka",
+            "if there were none (lsn.flush.mode connector_and_driver moves an idle slot so), say --trust-slot; else "
+            + _READ_ANEW,
+        )
+    start = LSN(max(offset.commit or LSN(0), confirmed))
+    return Start(start, offset.event is not None and offset.event > start)
+
+
+class Adoption:
+    """The take-over of a slot: `lines` tell, `execute` does. Holds the leadership until `close`."""
+
+    def __init__(self, plan: Plan, offset: Offset, trust_slot: bool) -> None:
+        """SettingsError for what stands in the way."""
+        self._plan = plan
+        self._leadership = Leadership(plan.server, plan.options.slot)
+        try:
+            self._look(offset, trust_slot)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, offset: Offset, trust_slot: bool) -> None:
+        plan = self._plan
+        if not self._leadership.acquire():
+            raise SettingsError("capture is running: it holds the leadership", "stop it first")
+        if plan.cluster.last_value(plan.topics.position, plan.name.encode()) is not None:
+            raise SettingsError(
+                f"topic {plan.topics.position} has a position of {plan.name} already",
+                "capture run goes on from it; capture drop lets it go",
+            )
+        connection = self._leadership.connection
+        slot = slot_state(connection, plan.options.slot)
+        self._start = start_of(offset, slot, plan.options.slot, plan.server.database, trust_slot)
+        assert slot is not None  # noqa: S101  start_of says so
+        self._slot = slot
+        every = catalogue.published_tables(connection, plan.publication)
+        relations = [one.relation for one in every if plan.selection.table(one.relation.table)]
+        self._tables = [relation.table for relation in relations]
+        if not self._tables:
+            raise SettingsError(
+                f"publication {plan.publication} does not exist or has none of the tables",
+                "set publication_name to Debezium's publication.name",
+            )
+        plan.selection.check_used(relations)
+        counts = {name: count for name, count in plan.cluster.partitions().items() if name in self._topics()}
+        self._written = any(broker.ends(plan.cluster, counts).values())
+
+    def _topics(self) -> list[str]:
+        return list(map(self._plan.topics.of, self._tables))
+
+    def lines(self) -> Iterator[str]:
+        """What will be done, for people."""
+        name = self._plan.options.slot
+        yield f"slot {name} goes on at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
+        yield f"tables: {', '.join(self._tables)}; none is read again"
+        if self._start.partly_sent:
+            yield "Debezium has sent a part of the next transaction: those changes come a second time"
+        if self._written:
+            yield "the topics have records of Debezium's: ours follow them, with the headers that order them"
+        yield "never start the connector again on this slot: what one of the two reads, the other misses"
+
+    def execute(self, now: int) -> None:
+        """Writes the position that `capture run` goes on from. `now` in seconds since 1970."""
+        plan = self._plan
+        plan.topics.create(self._topics())
+        replication = Replication(plan.server)
+        try:
+            system = replication.identify()
+        finally:
+            replication.close()
+        producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+        committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
+        own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
+        announce_without_data(own, self._position(system, now), committed)
+
+    def _position(self, system: System, now: int) -> Position:
+        """In a generation by the clock when the topics have records: what comes must win over them."""
+        plan = self._plan
+        generation = now if self._written else 1
+        identity = (system.identifier, system.timeline, plan.options.slot)
+        fresh = first_position(generation, *identity, self._start.lsn, plan.settings_hash)
+        return fresh._replace(stopped_lsn=self._slot.confirmed_flush_lsn)
+
+    def close(self) -> None:
+        """Gives the leadership up."""
+        self._leadership.close()

@@ -1,0 +1,166 @@
+"""What `capture check` says of the broker, its topics, our rights there, and the schema registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from capture.commands.findings import Finding
+from capture.kafka import broker
+from capture.kafka.broker import Brokers, Topic
+from capture.kafka.producer import CLIENT_LIMIT
+from capture.pipeline import Plan
+from schemas.errors import OrdertapError, UnavailableError
+from schemas.registry import IncompatibleError
+
+_TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
+
+
+def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
+    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics)."""
+    cluster = plan.cluster
+    try:
+        found_brokers = broker.brokers(cluster)
+        yield Finding("ok", f"Kafka answers at {cluster.servers}: {found_brokers.number} brokers")
+        existing = broker.topics(cluster, [*plan.topics.own, *tables])
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return
+    yield from _creation(plan, found_brokers, tables)
+    for name, topic in existing.items():
+        yield from _topic(plan, name, topic)
+    yield _transactions(plan)
+
+
+def _kafka_acls(plan: Plan, rest: str) -> str:
+    user = plan.cluster.options.get("sasl.username", "<our user>")
+    return f"kafka-acls.sh --bootstrap-server {plan.cluster.servers} --add --allow-principal User:{user} {rest}"
+
+
+def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iterator[Finding]:
+    """A user without rights on a topic does not see it, so what seems to be missing is tried, and nothing made."""
+    missing = plan.topics.missing(tables)
+    if not missing:
+        return
+    wanted = max(one.making.replication for one in missing)
+    said = f"new topics get {wanted} replicas, and there are {found_brokers.number} brokers"
+    if wanted > found_brokers.number:
+        yield Finding(
+            "BAD", said, "lower topic_creation_default_replication_factor (or that of a group), or add brokers"
+        )
+        return
+    names = [one.name for one in missing]
+    try:
+        broker.try_creating(plan.cluster, missing)
+    except UnavailableError as error:
+        yield Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        rest = "--operation Create --operation Describe --operation Read --operation Write"
+        by_prefix = " --resource-pattern-type prefixed"
+        acls = [_kafka_acls(plan, f"{rest} --topic {name}") for name in (f"{plan.prefix}.", plan.topics.heartbeat)]
+        yield Finding("BAD", error.message, f"{acls[0]}{by_prefix} && {acls[1]}")
+    else:
+        first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
+
+
+def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    lacking = [right for right in _TOPIC_RIGHTS if right not in topic.allowed]
+    if lacking:
+        rights = " ".join(f"--operation {right.capitalize()}" for right in lacking)
+        said = f"topic {name}: our user may not {', '.join(right.lower() for right in lacking)}"
+        yield Finding("BAD", said, _kafka_acls(plan, f"{rights} --topic {name}"))
+    if name in plan.topics.own and topic.partitions != 1:
+        said = f"topic {name} has {topic.partitions} partitions: its order needs one"
+        yield Finding("BAD", said, f"delete the topic and let `capture init` make it ({_delete(plan, name)})")
+    problems = list(_settings(plan, name, topic))
+    yield from problems
+    if not lacking and not any(problem.level == "BAD" for problem in problems):
+        yield Finding("ok", f"topic {name}: {topic.partitions} partitions, {topic.replicas} replicas")
+
+
+def _delete(plan: Plan, name: str) -> str:
+    return f"kafka-topics.sh --bootstrap-server {plan.cluster.servers} --delete --topic {name}"
+
+
+def _alter(plan: Plan, name: str, config: str) -> str:
+    start = f"kafka-configs.sh --bootstrap-server {plan.cluster.servers} --alter --entity-type topics"
+    return f"{start} --entity-name {name} --add-config {config}"
+
+
+def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    policy = topic.config.get("cleanup.policy", "")
+    if name == plan.topics.position and policy not in ("", "compact"):
+        said = f"topic {name} has cleanup.policy {policy}: the position would be deleted with age"
+        yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=compact,retention.ms=-1"))
+    if name not in plan.topics.own and "compact" in policy:
+        yield from _compacted(plan, name, policy)
+    yield from _differences(plan, name, topic)
+    least = int(topic.config.get("min.insync.replicas", 1))
+    if topic.replicas < least:
+        said = f"topic {name} has {topic.replicas} replicas, and min.insync.replicas is {least}: nothing can be written"
+        yield Finding("BAD", said, _alter(plan, name, f"min.insync.replicas={topic.replicas}"))
+    limit = int(topic.config.get("max.message.bytes", CLIENT_LIMIT))
+    ours = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
+    if limit < ours:
+        said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
+        yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
+
+
+def _compacted(plan: Plan, name: str, policy: str) -> Iterator[Finding]:
+    if "t" not in plan.selection.skipped:
+        said = f"topic {name} has cleanup.policy {policy}: Kafka refuses a record without key there, as of a TRUNCATE"
+        yield Finding("BAD", said, f"set skipped_operations: [t], or {_alter(plan, name, 'cleanup.policy=delete')}")
+    if not plan.tombstones:
+        said = f"topic {name} has cleanup.policy {policy}: without tombstones the last record of a deleted row stays"
+        yield Finding("warn", said, "set tombstones_on_delete: true")
+    said = f"topic {name} has cleanup.policy {policy}: older changes of a row go, and a sink set back never sees them"
+    yield Finding("warn", said, _alter(plan, name, "cleanup.policy=delete"))
+
+
+def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    """What topic_creation_groups say of a topic that was made otherwise: they are for new ones."""
+    group = None if name in plan.topics.own else plan.topics.group(name)
+    if group is None:
+        return
+    if group.partitions not in (None, topic.partitions):
+        said = f"topic {name} has {topic.partitions} partitions, its group in topic_creation_groups {group.partitions}"
+        yield Finding("warn", said, "more would move keys to other partitions; a new topic gets as many")
+    other = {key: value for key, value in group.config.items() if topic.config.get(key, value) != value}
+    if other:
+        said = f"topic {name} is set otherwise than its group in topic_creation_groups: {', '.join(other)}"
+        yield Finding("warn", said, _alter(plan, name, ",".join(f"{key}={value}" for key, value in other.items())))
+
+
+def _transactions(plan: Plan) -> Finding:
+    """Tried under an id of its own, so that a capture that runs is not fenced; a right on the prefix covers both."""
+    try:
+        broker.try_transactions(plan.cluster, f"ordertap-{plan.name}-check")
+    except UnavailableError as error:
+        return Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        rest = f"--operation Write --operation Describe --transactional-id ordertap-{plan.name}"
+        return Finding("BAD", error.message, _kafka_acls(plan, f"{rest} --resource-pattern-type prefixed"))
+    return Finding("ok", f"transactions may be written as ordertap-{plan.name}…")
+
+
+def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """The registry, and what it says of the schemas that a start would register. Registers nothing."""
+    if plan.as_json:
+        yield Finding("ok", "records are JSON: there is no schema registry to ask")
+        return
+    try:
+        plan.registry.check()
+        yield Finding("ok", "the schema registry answers")
+        refused = 0
+        for subject, schema in schemas:
+            try:
+                plan.registry.try_out(subject, schema)
+            except IncompatibleError as error:
+                refused += 1
+                yield Finding("BAD", error.message, error.hint)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return
+    if schemas and not refused:
+        yield Finding("ok", f"the registry takes all {len(schemas)} schemas of these tables")

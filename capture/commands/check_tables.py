@@ -1,0 +1,209 @@
+"""What `capture check` says of the publication and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from capture.commands.findings import Finding, found, literal, quoted, quoted_table
+from capture.pipeline import Plan, plan_tables
+from capture.postgres import catalogue
+from capture.postgres.catalogue import Published
+from capture.postgres.replication import database_errors
+from capture.selection import patterns
+from schemas.errors import OrdertapError
+
+Schemas = list[tuple[str, dict[str, Any]]]
+_OPERATIONS = ("insert", "update", "delete", "truncate")
+
+
+class Publication(NamedTuple):
+    """A row of pg_publication, and what init wrote on it. Source: PostgreSQL manual, "pg_publication"."""
+
+    all_tables: bool
+    operations: tuple[str, ...]
+    via_root: bool
+    comment: str | None
+    owned: bool
+
+
+def publication_of(connection: Any, name: str) -> Publication | None:
+    """The publication; None when there is none. `owned`: our role may drop it."""
+    statement = """
+        SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+               obj_description(oid, 'pg_publication'), pg_has_role(pubowner, 'USAGE')
+        FROM pg_publication WHERE pubname = %s"""
+    row = _row(connection, statement, name)
+    if row is None:
+        return None
+    every, *operations, via_root, comment, owned = row
+    return Publication(
+        every, tuple(op for op, on in zip(_OPERATIONS, operations, strict=True) if on), via_root, comment, owned
+    )
+
+
+def _row(connection: Any, statement: str, *parameters: object) -> Any:
+    with database_errors("looking at the publication"), connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()
+
+
+def wanted_tables(connection: Any, plan: Plan) -> list[str]:
+    """The tables that the settings want, of those in the database and those that are named; in order."""
+    there = filter(plan.selection.table, catalogue.database_tables(connection))
+    return sorted({*there, *plan.selection.named})
+
+
+def create_publication(plan: Plan, tables: Sequence[str]) -> str:
+    """The SQL that makes the publication; `tables` are the wanted ones, unless the settings leave none out."""
+    name = quoted(plan.publication)
+    if plan.selection.every_table:
+        return f"CREATE PUBLICATION {name} FOR ALL TABLES;"
+    return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(map(quoted_table, tables)) or '...'};"
+
+
+def add_table(plan: Plan, table: str) -> str:
+    """The SQL that adds a table to the publication."""
+    return f"ALTER PUBLICATION {quoted(plan.publication)} ADD TABLE {quoted_table(table)};"
+
+
+def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
+    """The publication and its tables; collects the schemas that a start would register, as (subject, schema)."""
+    name = plan.publication
+    publication = publication_of(connection, name)
+    if publication is None:
+        create = create_publication(plan, wanted_tables(connection, plan))
+        yield Finding("BAD", f"publication {name} does not exist", create)
+        return
+    published = catalogue.published_tables(connection, name)
+    if not published and not plan.selection.listed:
+        yield Finding("BAD", f"publication {name} has no tables", f"ALTER PUBLICATION {quoted(name)} ADD TABLE ...;")
+    yield from _missing(connection, plan, publication, {table.relation.table for table in published})
+    yield from _operations(name, publication)
+    wanted = [one for one in published if plan.selection.table(one.relation.table)]
+    unwanted = sorted(one.relation.table for one in published if one not in wanted)
+    if unwanted:
+        rest = ", ".join(quoted_table(table) for table in unwanted)
+        drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {rest};"
+        if publication.all_tables:
+            create = create_publication(plan, wanted_tables(connection, plan))
+            drop = f"DROP PUBLICATION {quoted(name)}; {create}"
+        said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
+        yield Finding("warn", said + _few(unwanted), drop)
+    for one in wanted:
+        yield from _table(connection, plan, publication, one)
+    yield from _unused(plan, wanted)
+    yield from _schemas(connection, plan, wanted, schemas)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _unused(plan: Plan, wanted: list[Published]) -> Iterator[Finding]:
+    for entry in plan.selection.unused(one.relation for one in wanted):
+        yield Finding("BAD", f"no captured column or table is meant by {entry}", "correct the entry, or take it out")
+
+
+def _missing(connection: Any, plan: Plan, publication: Publication, names: set[str]) -> Iterator[Finding]:
+    missing = patterns(plan.selection.missing(names))
+    there = catalogue.database_tables(connection) if missing else []
+    tables = {one.entry for one in missing if one.entry in plan.selection.named}
+    for one in missing:
+        meant = [table for table in there if one.matches(table)]
+        tables.update(meant)
+        if not meant and one.entry not in tables:
+            said = f"no table of the database is meant by {one.entry}"
+            yield Finding("BAD", said, "correct table_include_list, or make the table")
+    for table in sorted(tables):
+        row = _row(
+            connection,
+            "SELECT c.relkind, c.relpersistence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname || '.' || c.relname = %s",
+            table,
+        )
+        what = f"table {table} is not in publication {plan.publication}"
+        if row is None:
+            yield Finding("BAD", f"table {table} does not exist", "correct table_include_list, or make the table")
+        elif row[0] == "p" and not publication.via_root:
+            remedy = f"ALTER PUBLICATION {quoted(plan.publication)} SET (publish_via_partition_root = true);"
+            add = "" if publication.all_tables else f" {add_table(plan, table)} -- unless it is there"
+            yield Finding("BAD", f"{what} as a whole: its partitions are, each by itself", remedy + add)
+        elif row[0] not in "rp":
+            yield Finding("BAD", f"{table} is not a table: only tables are in the log", "correct table_include_list")
+        elif row[1] == "u":
+            yield Finding("BAD", f"table {table} is unlogged", f"ALTER TABLE {quoted_table(table)} SET LOGGED;")
+        else:
+            yield Finding("BAD", what, add_table(plan, table))
+
+
+def _operations(name: str, publication: Publication) -> Iterator[Finding]:
+    silent = [op for op in _OPERATIONS if op not in publication.operations]
+    said = f"publication {name} publishes {', '.join(publication.operations) or 'nothing'}"
+    if silent:
+        said += f", and no {' and no '.join(silent)}: consumers never hear of those"
+    remedy = f"ALTER PUBLICATION {quoted(name)} SET (publish = {literal(', '.join(_OPERATIONS))});"
+    yield found(not silent, said, remedy, "warn" if silent == ["truncate"] else "BAD")
+
+
+def _table(connection: Any, plan: Plan, publication: Publication, one: Published) -> Iterator[Finding]:
+    relation = one.relation
+    table = quoted(relation.schema, relation.name)
+    yield _identity(one, table, publication)
+    schema, select, filtered, partition = _row(
+        connection,
+        "SELECT has_schema_privilege(%s, 'USAGE'), has_table_privilege(%s::oid, 'SELECT'),"
+        " row_security_active(%s::oid), (SELECT relispartition FROM pg_class WHERE oid = %s)",
+        relation.schema,
+        *(relation.oid,) * 3,
+    )
+    user = quoted(plan.server.user)
+    if not schema:
+        grant = f"GRANT USAGE ON SCHEMA {quoted(relation.schema)} TO {user};"
+        yield Finding("BAD", f"schema {relation.schema} of table {relation.table} may not be used", grant)
+    if not select:
+        grant = f"GRANT SELECT ON TABLE {table} TO {user};"
+        yield Finding("BAD", f"table {relation.table} may not be read", grant)
+    if filtered:
+        said = f"table {relation.table} has row level security: the snapshot would leave out rows that the log has"
+        yield Finding("BAD", said, f"ALTER ROLE {user} BYPASSRLS;")
+    if partition and not publication.via_root:
+        remedy = f"ALTER PUBLICATION {quoted(plan.publication)} SET (publish_via_partition_root = true);"
+        said = f"table {relation.table} is a partition: it has a topic of its own"
+        yield Finding("warn", said, f"to have one topic of the whole: {remedy}")
+
+
+def _identity(one: Published, table: str, publication: Publication) -> Finding:
+    relation = one.relation
+    what = f"table {relation.table} is published"
+    changes = {"update", "delete"} & set(publication.operations)
+    identity = f"ALTER TABLE {table} REPLICA IDENTITY"
+    if relation.replica_identity == "f":
+        return Finding("ok", f"{what}, with REPLICA IDENTITY FULL: whole old rows, at the cost of a larger log")
+    if relation.replica_identity == "n":
+        said = f"{what} with REPLICA IDENTITY NOTHING: the server refuses its updates and deletes"
+        return found(not changes, said if changes else what, f"{identity} DEFAULT; -- or FULL")
+    keyed = any(column.key for column in relation.columns)
+    if relation.replica_identity == "i":
+        return found(
+            keyed, f"{what}, identified by an index" if keyed else f"{what}, its index is gone", f"{identity} DEFAULT;"
+        )
+    said = what if keyed else f"{what} but has no key: the server refuses its updates and deletes"
+    return found(
+        keyed, said, f"ALTER TABLE {table} ADD PRIMARY KEY (...); -- or {identity} FULL;", "BAD" if changes else "warn"
+    )
+
+
+def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
+    """Compiles what a start would, and so finds columns that cannot be told apart."""
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        schemas.append((subject, schema))
+        return len(schemas)
+
+    tables = plan_tables(plan, lambda relation: catalogue.table_facts(connection, relation), register, lambda _: 1)
+    for one in wanted:
+        try:
+            tables.relation(one.relation)
+        except OrdertapError as error:
+            yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")

@@ -1,0 +1,175 @@
+"""`capture check`: what must be so before reading starts, each finding with what mends it. Here: server, role, slot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from capture.commands.check_kafka import kafka_findings, registry_findings
+from capture.commands.check_tables import publication_findings
+from capture.commands.findings import Finding, found, literal, quoted
+from capture.pipeline import Plan
+from capture.postgres.replication import Replication, database_errors, slot_state
+from schemas.errors import OrdertapError
+
+MINIMUM_VERSION = 140_000
+_CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
+
+
+def check(plan: Plan) -> Iterator[Finding]:
+    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there."""
+    schemas: list[tuple[str, dict[str, Any]]] = []
+    yield from _database(plan, schemas)
+    yield from kafka_findings(plan, [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)])
+    yield from registry_findings(plan, schemas)
+
+
+def _is_value(subject: str) -> bool:
+    return subject.endswith("-value")
+
+
+def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    try:
+        connection = plan.server.connect()
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return
+    try:
+        for part in (_server, _clock, _role, _slots, _senders):
+            yield from _guarded(part(connection, plan))
+        yield from _guarded(publication_findings(connection, plan, schemas))
+        if _may_replicate(connection):
+            yield from _guarded(_replicates(plan))
+    finally:
+        connection.close()
+
+
+def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """An error of the look itself is a finding, too."""
+    try:
+        yield from findings
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+
+
+def _one(connection: Any, statement: str, *parameters: object) -> Any:
+    with database_errors("looking at the server"), connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()
+
+
+def _setting(connection: Any, name: str) -> str:
+    """As SHOW prints it; empty for one that this version does not have."""
+    (value,) = _one(connection, "SELECT coalesce(current_setting(%s, true), '')", name)
+    return str(value)
+
+
+def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
+    version = connection.server_version
+    upgrade = "upgrade the server: logical messages in pgoutput came with PostgreSQL 14"
+    yield found(version >= MINIMUM_VERSION, f"PostgreSQL {version // 10_000}", upgrade)
+    level = _setting(connection, "wal_level")
+    remedy = "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
+    yield found(level == "logical", f"wal_level is {level}", remedy)
+    (standby,) = _one(connection, "SELECT pg_is_in_recovery()")
+    use = "set database_hostname to the primary: heartbeats and the leadership lock are written there"
+    yield found(not standby, f"the server is a {'standby' if standby else 'primary'}", use)
+    keep = _setting(connection, "max_slot_wal_keep_size")
+    said = f"max_slot_wal_keep_size is {keep}"
+    if keep == "-1":
+        said += ": a reader that is stopped for long fills the shop's disk"
+    bound = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- less than the free disk"
+    yield found(keep != "-1", said, bound, "warn")
+    idle = _setting(connection, "idle_replication_slot_timeout")
+    if idle:
+        said = f"idle_replication_slot_timeout is {idle}"
+        if idle != "0":
+            said += ": the server gives the slot up when capture is stopped for so long"
+        off = "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();"
+        yield found(idle == "0", said, off, "warn")
+
+
+def _clock(connection: Any, _plan: Plan) -> Iterator[Finding]:
+    before = time.time()
+    (theirs,) = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = time.time()
+    ahead = theirs - (before + after) / 2
+    close = abs(ahead) <= _CLOCK_TOLERANCE + (after - before)
+    said = "the clocks of the shop's server and of this machine agree"
+    if not close:
+        said = f"the shop's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    yield found(close, said, "set both by NTP; until then the lag in seconds is wrong by that", "warn")
+
+
+def _may_replicate(connection: Any) -> bool:
+    statement = "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user"
+    return bool(_one(connection, statement)[0])
+
+
+def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
+    user = plan.server.user
+    role = quoted(user)
+    may = _may_replicate(connection)
+    (superuser,) = _one(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    yield found(may, f"role {user} may {'' if may else 'not '}replicate", f"ALTER ROLE {role} REPLICATION;")
+    less = "use a role of its own: `capture init --dry-run` prints the SQL that makes one"
+    if superuser:
+        yield Finding("warn", f"role {user} is a superuser: REPLICATION, CONNECT and SELECT are enough", less)
+    beats, emit = _one(  # its arguments differ between versions
+        connection,
+        "SELECT has_function_privilege(oid, 'EXECUTE'), oid::regprocedure::text FROM pg_proc"
+        " WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype",
+    )
+    if not beats:
+        yield Finding("BAD", f"role {user} may not write heartbeats", f"GRANT EXECUTE ON FUNCTION {emit} TO {role};")
+
+
+def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
+    name = plan.options.slot
+    slot = slot_state(connection, name)
+    if slot is not None:
+        ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"
+        said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}, holds {slot.held_bytes} bytes"
+        gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
+        other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
+        yield found(ok, said, gone if slot.wal_status == "lost" else other)
+        if slot.wal_status == "unreserved":
+            soon = "start capture now, or ALTER SYSTEM SET max_slot_wal_keep_size higher; SELECT pg_reload_conf();"
+            yield Finding("warn", f"slot {name} is about to be given up by the server", soon)
+        return
+    used, most = _one(
+        connection, "SELECT count(*), current_setting('max_replication_slots')::int FROM pg_replication_slots"
+    )
+    remedy = f"ALTER SYSTEM SET max_replication_slots = {most + 5}; -- then restart the server"
+    yield found(used < most, f"slot {name} will be made; {most - used} of {most} slots are free", remedy)
+
+
+def _senders(connection: Any, plan: Plan) -> Iterator[Finding]:
+    used, ours, most = _one(
+        connection,
+        "SELECT (SELECT count(*) FROM pg_stat_replication), (SELECT count(active_pid) FROM pg_replication_slots"
+        " WHERE slot_name = %s), current_setting('max_wal_senders')::int",
+        plan.options.slot,
+    )
+    remedy = f"ALTER SYSTEM SET max_wal_senders = {most + 5}; -- then restart the server"
+    yield found(used < most or ours > 0, f"{most - used} of {most} max_wal_senders are free", remedy)
+
+
+def _replicates(plan: Plan) -> Iterator[Finding]:
+    """A logical replication connection is matched by pg_hba.conf like an ordinary one, not by its word `replication`.
+
+    Source: PostgreSQL manual, "The pg_hba.conf File".
+    """
+    server = plan.server
+    try:
+        replication = Replication(server)
+    except OrdertapError as error:
+        line = f"host {server.database} {server.user} <address of capture> scram-sha-256"
+        yield Finding("BAD", error.message, f"in pg_hba.conf: {line} -- then SELECT pg_reload_conf();")
+        return
+    try:
+        replication.identify()
+        yield Finding("ok", "a replication connection is allowed")
+    finally:
+        replication.close()

@@ -1,0 +1,224 @@
+"""`capture init` and `capture drop`: what capture needs on the server and in Kafka, made and taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from capture.commands.check_tables import Publication, add_table, create_publication, publication_of, wanted_tables
+from capture.commands.findings import literal, quoted, quoted_table
+from capture.kafka import broker
+from capture.kafka.producer import Record, TransactionalProducer
+from capture.pipeline import Plan
+from capture.postgres import catalogue
+from capture.postgres.replication import Leadership, database_errors, drop_slot, slot_state
+from schemas.errors import OrdertapError, SettingsError
+
+OURS: Final = "made by ordertap"
+"""The comment on a publication of ours; `capture drop` leaves others alone."""
+
+
+def init(plan: Plan) -> Iterator[str]:
+    """Makes the publication and the topics where they are missing; says each thing that it does."""
+    connection = plan.server.connect()
+    try:
+        there, wanted = publication_of(connection, plan.publication), wanted_tables(connection, plan)
+        statements = _publication(plan, there, _published(connection, plan), wanted)
+        yield from [] if statements else [f"publication {plan.publication} is there, with all tables"]
+        for statement in statements:
+            yield statement
+            _execute(connection, statement)
+        tables = _topics(plan, _published(connection, plan))
+    finally:
+        connection.close()
+    made = plan.topics.create(tables)
+    yield from (f"topic {topic} made" for topic in made)
+    yield from [] if made else [f"all {len(tables) + len(plan.topics.own)} topics are there"]
+    yield f"slot {plan.options.slot} is made by the first `capture run`, together with the snapshot"
+
+
+def script(plan: Plan) -> Iterator[str]:
+    """For a DBA: the SQL that is still missing, all of it when the database does not let us ask; then the topics.
+
+    Can be run again: it fails on nothing that is there. Lines that are no SQL are comments.
+    """
+    yield f"-- Run this as a superuser in the shop's database: psql --dbname {plan.server.database}"
+    try:
+        connection = plan.server.connect()
+    except OrdertapError as error:
+        first = error.message.splitlines()[0]
+        yield f"-- (what is there already could not be asked: {first})"
+        tables = plan.selection.named
+        if plan.selection.every_table or tables:
+            yield from _role(plan, tables)
+            yield from _guarded_publication(plan, tables)
+        else:
+            yield "-- (so which tables the lists of the settings mean is not known)"
+    else:
+        try:
+            yield from _missing(connection, plan)
+            tables = _published(connection, plan) or wanted_tables(connection, plan)
+        finally:
+            connection.close()
+    yield from _topics_script(plan, _topics(plan, tables))
+
+
+def _missing(connection: Any, plan: Plan) -> Iterator[str]:
+    level, superuser = _row(connection, "SELECT current_setting('wal_level'), rolsuper FROM pg_roles"
+                            " WHERE rolname = current_user")  # fmt: skip
+    if level != "logical":
+        yield "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
+    publication = publication_of(connection, plan.publication)
+    published = _published(connection, plan)
+    wanted = wanted_tables(connection, plan)
+    if not superuser:
+        yield from _role(plan, published if plan.selection.every_table else wanted)
+    yield from _publication(plan, publication, published, wanted)
+
+
+def _row(connection: Any, statement: str) -> Any:
+    with database_errors("looking at the server"), connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()
+
+
+def _role(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
+    """The least rights: log in, replicate, read the tables. Reading a publication needs none."""
+    role, name = quoted(plan.server.user), literal(plan.server.user)
+    yield (
+        f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name})"
+        f" THEN CREATE ROLE {role}; END IF; END$$;"
+    )
+    yield f"ALTER ROLE {role} LOGIN REPLICATION; -- \\password {role} sets its password, shown in no log"
+    yield f"GRANT CONNECT ON DATABASE {quoted(plan.server.database)} TO {role};"
+    if not tables and plan.selection.every_table:
+        yield f"GRANT pg_read_all_data TO {role}; -- all tables are captured: table_include_list is empty"
+    if not tables:
+        return
+    for schema in sorted({table.split(".", 1)[0] for table in tables}):
+        yield f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role};"
+    yield f"GRANT SELECT ON TABLE {', '.join(quoted_table(table) for table in tables)} TO {role};"
+
+
+def _publication(plan: Plan, there: Publication | None, published: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    if there is None:
+        if not plan.selection.every_table and not wanted:
+            raise SettingsError(
+                f"database {plan.server.database} has no table that table_include_list and table_exclude_list mean",
+                "correct them, or make the tables first",
+            )
+        return [create_publication(plan, wanted), _comment(plan)]
+    named = plan.selection.named if there.all_tables or not plan.selection.listed else wanted
+    return [add_table(plan, table) for table in named if table not in published]
+
+
+def _guarded_publication(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
+    there = f"EXISTS (SELECT FROM pg_publication WHERE pubname = {literal(plan.publication)})"
+    yield f"DO $$BEGIN IF NOT {there} THEN {create_publication(plan, tables)} {_comment(plan)} END IF; END$$;"
+
+
+def _comment(plan: Plan) -> str:
+    return f"COMMENT ON PUBLICATION {quoted(plan.publication)} IS {literal(OURS)};"
+
+
+def _published(connection: Any, plan: Plan) -> list[str]:
+    return [table.relation.table for table in catalogue.published_tables(connection, plan.publication)]
+
+
+def _topics(plan: Plan, tables: Sequence[str]) -> list[str]:
+    return [plan.topics.of(table) for table in tables if plan.selection.table(table)]
+
+
+def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
+    try:
+        missing = plan.topics.missing(tables)
+    except OrdertapError as error:
+        yield f"-- (Kafka could not be asked: {error.message})"
+        return
+    for name, making in missing:
+        settings = ", ".join(f"{key}={value}" for key, value in making.config.items())
+        numbers = f"{making.partitions} partitions, {making.replication} replicas"
+        yield f"-- topic {name} would be made: {numbers}, {settings}"
+
+
+def _execute(connection: Any, statement: str) -> None:
+    try:
+        with database_errors("making the publication"), connection.cursor() as cursor:
+            cursor.execute(statement)
+    except SettingsError as error:
+        hint = "let a DBA run what `capture init --dry-run` prints, then say `capture init` again for the topics"
+        raise SettingsError(error.message, hint) from None
+
+
+class Removal:
+    """What `capture drop` takes away. Holds the leadership from the first look to `close`, so that nothing starts."""
+
+    def __init__(self, plan: Plan, with_topics: bool) -> None:
+        """SettingsError while a capture runs."""
+        self._plan = plan
+        self._leadership = Leadership(plan.server, plan.options.slot)
+        try:
+            self._look(with_topics)
+        except BaseException:
+            self._leadership.close()
+            raise
+
+    def _look(self, with_topics: bool) -> None:
+        plan = self._plan
+        connection = self._leadership.connection
+        leads = self._leadership.acquire()
+        slot = slot_state(connection, plan.options.slot)
+        if not leads or (slot is not None and slot.active_pid is not None):
+            pid = "" if slot is None or slot.active_pid is None else f" (process {slot.active_pid} of the server)"
+            raise SettingsError(f"capture is running: it reads slot {plan.options.slot}{pid}", "stop it, then drop")
+        self._slot = slot
+        self._publication = publication_of(connection, plan.publication)
+        tables = _topics(plan, _published(connection, plan) or plan.selection.named)
+        self._position = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        existing = plan.cluster.partitions()
+        self._topics = [name for name in (*plan.topics.own, *tables) if with_topics and name in existing]
+
+    def lines(self) -> Iterator[str]:
+        """What would go, and what stays."""
+        plan = self._plan
+        if self._slot is not None:
+            yield f"slot {plan.options.slot}, which holds {self._slot.held_bytes} bytes of the shop's log"
+        if self._drops_publication:
+            yield f"publication {plan.publication}"
+        elif self._publication is not None:
+            yield f"(publication {plan.publication} stays: `capture init` did not make it, or it is not our role's)"
+        if self._position is not None:
+            yield f"the position of {plan.name} in topic {plan.topics.position}: the next start takes a new snapshot"
+        yield from (f"topic {name} with all its records" for name in self._topics)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of ours is there."""
+        return not (self._slot or self._drops_publication or self._position or self._topics)
+
+    @property
+    def _drops_publication(self) -> bool:
+        return self._publication is not None and self._publication.comment == OURS and self._publication.owned
+
+    def execute(self) -> Iterator[str]:
+        """Does it, the slot first: it is what fills a disk."""
+        plan = self._plan
+        if self._slot is not None:
+            drop_slot(self._leadership.connection, plan.options.slot)
+            yield f"slot {plan.options.slot} dropped"
+        if self._position is not None:
+            producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+            producer.begin_transaction()
+            producer.produce([Record(plan.topics.position, 0, plan.name.encode(), None, [])])
+            producer.commit(30.0)
+            yield f"position of {plan.name} deleted"
+        if self._drops_publication:
+            _execute(self._leadership.connection, f"DROP PUBLICATION {quoted(plan.publication)};")
+            yield f"publication {plan.publication} dropped"
+        if self._topics:
+            broker.delete_topics(plan.cluster, self._topics)
+            yield f"{len(self._topics)} topics deleted"
+
+    def close(self) -> None:
+        """Gives the leadership up."""
+        self._leadership.close()

@@ -1,0 +1,197 @@
+"""`capture status`: where capture is, from what PostgreSQL and Kafka know; works from any machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from capture.kafka import broker
+from capture.kafka.position import Position, SnapshotState, parse_position
+from capture.on_demand.demand import Demand
+from capture.pipeline import Plan
+from capture.postgres import catalogue
+from capture.postgres.replication import APPLICATION, Slot, database_errors, slot_state
+from schemas.errors import OrdertapError
+
+
+class Look(NamedTuple):
+    """What was seen at one moment (seconds of the monotonic clock); None: not there, or its server does not answer."""
+
+    at: float
+    position: Position | None
+    slot: Slot | None
+    records: dict[str, int]
+
+
+def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
+    """Two looks, `seconds` apart, as JSON has it; bytes and seconds. `problems` lists what does not answer."""
+    problems: list[str] = []
+    connection = _tried(plan.server.connect, problems)
+    try:
+        published = [] if connection is None else _captured(connection, plan)
+        first = _look(connection, plan, published, problems)
+        if not problems and seconds > 0:
+            sleep(seconds)
+            second = _look(connection, plan, published, problems)
+        else:
+            second = first
+        sessions = [] if connection is None else _sessions(connection, plan.server.user)
+        return _told(plan, first, second, sessions, problems)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _tried(call: Callable[[], Any], problems: list[str]) -> Any:
+    try:
+        return call()
+    except OrdertapError as error:
+        problems.append(error.message)
+        return None
+
+
+def _captured(connection: Any, plan: Plan) -> list[str]:
+    published = [one.relation.table for one in catalogue.published_tables(connection, plan.publication)]
+    return [table for table in published if plan.selection.table(table)]
+
+
+def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -> Look:
+    def kafka() -> tuple[Position | None, dict[str, int]]:
+        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        counts = plan.cluster.partitions()
+        topics = {topic: counts[topic] for table in tables if (topic := plan.topics.of(table)) in counts}
+        return None if value is None else parse_position(value), broker.ends(plan.cluster, topics)
+
+    position, records = _tried(kafka, problems) or (None, {})
+    slot = None if connection is None else _tried(lambda: slot_state(connection, plan.options.slot), problems)
+    return Look(time.monotonic(), position, slot, records)
+
+
+def _sessions(connection: Any, user: str) -> list[dict[str, Any]]:
+    """Sessions of capture that our role may see: the leader holds the lock, a standby waits for it."""
+    statement = """
+        SELECT a.pid, host(a.client_addr), a.backend_type = 'walsender',
+               EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted)
+        FROM pg_stat_activity a
+        WHERE a.datname = current_database() AND a.usename = %s AND a.application_name = %s
+        AND a.pid <> pg_backend_pid() ORDER BY a.backend_start"""
+    with database_errors("looking at the sessions"), connection.cursor() as cursor:
+        cursor.execute(statement, [user, APPLICATION])
+        return [
+            {"pid": pid, "address": address, "role": "reader" if sender else "leader" if leads else "standby"}
+            for pid, address, sender, leads in cursor.fetchall()
+        ]
+
+
+def _told(plan: Plan, first: Look, second: Look, sessions: list[dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+    position, slot = second.position, second.slot
+    running = slot is not None and slot.active_pid is not None
+    elapsed = second.at - first.at
+    lag = None if slot is None else _lag_bytes(position, slot)
+    snapshot = position.snapshot if position else None
+    return {
+        "running": running or any(session["role"] == "leader" for session in sessions),
+        "sessions": sessions,
+        "position": None if position is None else {"lsn": str(position.end_lsn), "generation": position.generation},
+        "lag_bytes": lag,
+        "lag_seconds": 0.0 if lag == 0 and running else _lag_seconds(position),
+        "slot": None if slot is None else _slot(plan, slot),
+        "rate": None if elapsed <= 0 else _rate(first, second, elapsed),
+        "snapshot": None if snapshot is None else _snapshot(snapshot, len(second.records)),
+        "on_demand": None if position is None else _on_demand(position.demand),
+        "tables": {topic: {"end_offset": end} for topic, end in second.records.items()},
+        "problems": problems,
+    }
+
+
+def _lag_bytes(position: Position | None, slot: Slot) -> int | None:
+    """What the server may forget is in Kafka or not for us, and idle it is ahead of the position."""
+    reached = max((lsn for lsn in (position and position.end_lsn, slot.confirmed_flush_lsn) if lsn), default=None)
+    return None if reached is None else max(0, slot.current_lsn - reached)
+
+
+def _lag_seconds(position: Position | None) -> float | None:
+    """All that was committed before the last heartbeat in Kafka is there: so long ago it was written, at the most."""
+    if position is None or position.heartbeat is None or not position.heartbeat.at_ms:
+        return None
+    return round(max(0.0, time.time() - position.heartbeat.at_ms / 1000), 1)
+
+
+def _slot(plan: Plan, slot: Slot) -> dict[str, Any]:
+    return {
+        "name": plan.options.slot,
+        "active_pid": slot.active_pid,
+        "confirmed_lsn": str(slot.confirmed_flush_lsn),
+        "wal_status": slot.wal_status,
+        "wal_held_bytes": slot.held_bytes,
+        "wal_budget_bytes": slot.safe_bytes,
+    }
+
+
+def _snapshot(snapshot: SnapshotState, tables: int) -> dict[str, Any]:
+    done = tables if snapshot.state == "completed" else len(snapshot.tables_done)
+    return {"id": snapshot.id, "state": snapshot.state, "tables": tables, "tables_done": done}
+
+
+def _on_demand(demand: Demand) -> dict[str, Any] | None:
+    """Without the key that it has come to: that is a row's value."""
+    if not demand.requests:
+        return None
+    waiting = [
+        {"id": one.id, "tables_left": [table[0] for table in one.tables], "rows": dict(one.rows)}
+        for one in demand.requests
+    ]
+    return {"paused": demand.paused, "snapshots": waiting}
+
+
+def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
+    records = sum(second.records.values()) - sum(first.records.values())
+    log = 0 if first.position is None or second.position is None else second.position.end_lsn - first.position.end_lsn
+    return {"records_per_second": round(records / elapsed, 1), "log_bytes_per_second": round(log / elapsed)}
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    yield "running    " + ("yes" if told["running"] else "no")
+    for session in told["sessions"]:
+        yield f"session    {session['role']}, process {session['pid']} of the server, from {session['address']}"
+    position = told["position"]
+    where = f"{position['lsn']}, generation {position['generation']}" if position else "none yet: capture has not run"
+    yield f"position   {where}"
+    if told["lag_bytes"] is not None:
+        seconds = told["lag_seconds"]
+        yield f"lag        {size(told['lag_bytes'])}" + ("" if seconds is None else f", at most {seconds} s")
+    slot = told["slot"]
+    yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else "none")
+    if slot:
+        budget = slot["wal_budget_bytes"]
+        left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
+        yield f"WAL held   {size(slot['wal_held_bytes'] or 0)}; {left}"
+    if told["rate"]:
+        rate = told["rate"]
+        yield f"rate       {rate['records_per_second']} records/s, {size(rate['log_bytes_per_second'])}/s of log"
+    if told["snapshot"]:
+        snapshot = told["snapshot"]
+        yield f"snapshot   {snapshot['state']}, {snapshot['tables_done']} of {snapshot['tables']} tables"
+    if told["on_demand"]:
+        for one in told["on_demand"]["snapshots"]:
+            state = "paused" if told["on_demand"]["paused"] else "goes on"
+            yield f"on demand  {one['id']} {state}: {sum(one['rows'].values())} rows, {_list(one['tables_left'])} left"
+    for topic, table in told["tables"].items():
+        yield f"topic      {topic}: end offset {table['end_offset']}"
+    for problem in told["problems"]:
+        yield f"problem    {problem}"
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1536 → 1.5 kB (of 1024)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"

@@ -1,0 +1,1 @@
+"""Kafka: topics, transactions, and the position that each of them carries."""

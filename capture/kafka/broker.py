@@ -1,0 +1,137 @@
+"""What the broker says of itself, of topics and of our rights: for `capture check`, `status` and `drop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from capture.kafka import topics as topics_
+from capture.kafka.producer import Cluster, TransactionalProducer
+from schemas.errors import UnavailableError
+
+_TIMEOUT = 10.0
+
+
+class Brokers(NamedTuple):
+    """The cluster; `allowed` are the names of the operations on it that our user may do (CREATE, …)."""
+
+    number: int
+    allowed: frozenset[str]
+
+
+class Topic(NamedTuple):
+    """A topic as the broker has it; `allowed` as above (READ, WRITE, …), replicas of its first partition."""
+
+    partitions: int
+    replicas: int
+    config: dict[str, str]
+    allowed: frozenset[str]
+
+
+@contextmanager
+def _answering(doing: str, cluster: Cluster) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise cluster.failure(doing, error.args[0]) from None
+
+
+def _names(operations: Sequence[AclOperation] | None) -> frozenset[str]:
+    return frozenset(operation.name for operation in operations or ())
+
+
+def brokers(cluster: Cluster) -> Brokers:
+    """How many brokers answer, and what we may do."""
+    with _answering("describing the cluster", cluster):
+        found = cluster.admin.describe_cluster(include_authorized_operations=True, request_timeout=_TIMEOUT).result()
+    return Brokers(len(found.nodes), _names(found.authorized_operations))
+
+
+def topics(cluster: Cluster, names: Sequence[str]) -> dict[str, Topic]:
+    """Those of these topics that exist and that our user may see."""
+    existing = sorted(set(names) & cluster.partitions().keys())
+    if not existing:
+        return {}
+    with _answering("describing topics", cluster):
+        described = cluster.admin.describe_topics(
+            TopicCollection(existing), include_authorized_operations=True, request_timeout=_TIMEOUT
+        )
+        return {name: _topic(cluster, name, future.result()) for name, future in described.items()}
+
+
+def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    asked = cluster.admin.describe_configs([resource], request_timeout=_TIMEOUT)
+    try:
+        config = {entry.name: entry.value for entry in asked[resource].result().values()}
+    except KafkaException:  # DESCRIBE_CONFIGS is a right of its own, which capture does not need
+        config = {}
+    return Topic(len(found.partitions), len(found.partitions[0].replicas), config, _names(found.authorized_operations))
+
+
+def try_creating(cluster: Cluster, wanted: Sequence[topics_.NewTopic]) -> None:
+    """Asks whether these topics could be made, and makes none; raises when not."""
+    asked = [
+        NewTopic(name, making.partitions, replication_factor=making.replication, config=dict(making.config))
+        for name, making in wanted
+    ]
+    with _answering("asking whether topics can be made", cluster):
+        answers = cluster.admin.create_topics(asked, validate_only=True, request_timeout=_TIMEOUT)
+        for future in answers.values():
+            future.result()
+
+
+def try_transactions(cluster: Cluster, transactional_id: str) -> None:
+    """Starts a transactional producer and lets it go; SettingsError when our user may not."""
+    TransactionalProducer(cluster, transactional_id, timeout=_TIMEOUT)
+
+
+def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
+    """The end offsets of topics (name → partitions), summed over their partitions; commit markers count, too."""
+    sums = dict.fromkeys(counts, 0)
+    partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+    for partition, end in cluster.ends(partitions).items():
+        sums[partition.topic] += end
+    return sums
+
+
+def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Keys and values of a topic, each partition to its end now; nothing without the topic."""
+    count = cluster.partitions().get(topic, 0)
+    for number in range(count):
+        options = {**cluster.options, "group.id": f"{topic}-reader", "isolation.level": "read_committed"}
+        consumer = Consumer(options | {"enable.auto.commit": False, "enable.partition.eof": True})
+        try:
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            yield from _to_the_end(consumer, cluster, topic)
+        finally:
+            consumer.close()
+
+
+def _to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    while True:
+        message = consumer.poll(_TIMEOUT)
+        if message is None:
+            raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
+        if message.error() is None:
+            yield message.key(), message.value()
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            return
+        else:
+            raise cluster.failure(f"reading topic {topic}", message.error())
+
+
+def delete_topics(cluster: Cluster, names: Sequence[str]) -> None:
+    """Deletes topics with all that is in them."""
+    with _answering("deleting topics", cluster):
+        for future in cluster.admin.delete_topics(list(names), operation_timeout=_TIMEOUT).values():
+            future.result()

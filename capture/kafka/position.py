@@ -1,0 +1,132 @@
+"""Where we are in the source: the record that every Kafka transaction carries on `<prefix>.position`.
+
+Pure. JSON, so that an operator can read it with any console consumer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from capture.on_demand.demand import Demand, parse_demand
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What JSON of somebody else raises."""
+
+
+class Partial(NamedTuple):
+    """How far a large transaction has been written: its commit LSN, the last change's ordinal, and its counts."""
+
+    commit_lsn: LSN
+    ordinal: int
+    size: dict[str, int]
+
+
+class SnapshotState(NamedTuple):
+    """The initial snapshot: `making` its slot, `running`, or `completed` (or what was left of it is in the demand).
+
+    `tables_done` (with their rows) are wholly in Kafka as they were at its consistent point, which is the position's
+    end_lsn. `workers` had transactional ids of their own, which a successor fences.
+    """
+
+    id: str
+    state: Literal["making", "running", "completed"]
+    tables_done: Mapping[str, int] = {}
+    workers: int = 0
+
+
+class Heartbeat(NamedTuple):
+    """The last heartbeat that came back through the log: who wrote it, its number, and when (0: unsaid)."""
+
+    run: str
+    number: int
+    at_ms: int = 0
+
+
+class Position(NamedTuple):
+    """Everything before `end_lsn` is in Kafka.
+
+    `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
+    record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
+    clean stop, None while running: any later lead of the slot is somebody else's doing.
+    """
+
+    generation: int
+    system_identifier: str
+    timeline: int
+    slot: str
+    end_lsn: LSN
+    last_commit_lsn: LSN
+    settings: str
+    partial: Partial | None = None
+    snapshot: SnapshotState | None = None
+    heartbeat: Heartbeat | None = None
+    stopped_lsn: LSN | None = None
+    demand: Demand = Demand()
+    parked: tuple[str, ...] = ()
+
+    def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
+        """The position after a whole source transaction; made for each one, so without the slow _replace."""
+        return Position(
+            self.generation,
+            self.system_identifier,
+            self.timeline,
+            self.slot,
+            end_lsn,
+            commit_lsn,
+            self.settings,
+            None,
+            self.snapshot,
+            self.heartbeat,
+            None,
+            self.demand,
+            self.parked,
+        )
+
+    def dump(self) -> bytes:
+        """The value of the record."""
+        parts = {name: None if part is None else part._asdict() for name, part in self._parts()}
+        parts["demand"] = self.demand.shown()
+        return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
+
+    def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | None], ...]:
+        return ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
+
+
+def parse_position(value: bytes) -> Position:
+    """Reads the value of the record; DataError when it is none of ours."""
+    try:
+        content = json.loads(value)
+        partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
+        stopped = content.pop("stopped_lsn")
+        demand = parse_demand(content.pop("demand", None))
+        parked = tuple(content.pop("parked", ()))
+        for name in ("end_lsn", "last_commit_lsn"):
+            content[name] = LSN(content[name])
+        return Position(
+            **content,
+            partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
+            snapshot=SnapshotState(**snapshot) if snapshot else None,
+            heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
+            stopped_lsn=None if stopped is None else LSN(stopped),
+            demand=demand,
+            parked=parked,
+        )
+    except _UNREADABLE:
+        raise DataError(
+            f"the position record ({len(value)} bytes) is not one of capture's",
+            "look at what else writes to the position topic",
+        ) from None
+
+
+def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
+    """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
+    try:
+        found = json.loads(content)
+        beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)))
+        return beat if found["slot"] == slot else None
+    except _UNREADABLE:
+        return None

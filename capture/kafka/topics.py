@@ -1,0 +1,146 @@
+"""The topics: what a table's is called, and what they are made with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from capture.kafka.producer import Cluster
+from schemas.envelope import topic_name
+from schemas.errors import SettingsError
+
+_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_COMPACT: Final = {"cleanup.policy": "compact"}
+_POSITION: Final = {
+    "cleanup.policy": "compact",
+    "retention.ms": "-1",
+    # The last segment is never compacted, and every start reads it: a small one keeps starts short.
+    "segment.bytes": "8388608",
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
+
+class Route(NamedTuple):
+    """Topics whose whole name the expression matches are renamed, as Debezium's ByLogicalTableRouter does."""
+
+    expression: re.Pattern[str]
+    replacement: str
+
+
+class Making(NamedTuple):
+    """What a new topic is made with. Source: Kafka's documentation, "Topic Configs"."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class Group(NamedTuple):
+    """Topics whose whole name one of the expressions matches are made so; None: as by default.
+
+    Source: KIP-158, "Kafka Connect should allow source connectors to set topic-specific settings for new topics".
+    """
+
+    include: tuple[re.Pattern[str], ...]
+    partitions: int | None
+    replication: int | None
+    config: Mapping[str, str]
+
+
+class NewTopic(NamedTuple):
+    """A topic that is not there yet."""
+
+    name: str
+    making: Making
+
+
+class Topics:
+    """The topics of one prefix, made before their first use."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        prefix: str,
+        default: Making,
+        groups: Sequence[Group] = (),
+        routes: Sequence[Route] = (),
+    ) -> None:
+        self._cluster = cluster
+        self._prefix = prefix
+        self._default = default
+        self._groups = groups
+        self._routes = routes
+        self._known: dict[str, int] = {}
+        self._tables: dict[str, str] = {}  # by topic
+        self.position = f"{prefix}.position"
+        self.transaction = f"{prefix}.transaction"
+        self.notification = f"{prefix}.notification"
+        self.heartbeat = f"__debezium-heartbeat.{prefix}"
+        self.own = (self.position, self.transaction, self.notification, self.heartbeat)
+
+    def of(self, table: str) -> str:
+        """The topic of a table (schema.table); SettingsError when it is no name, or has another table's records."""
+        usual = topic_name(self._prefix, table)
+        name = usual
+        for route in self._routes:
+            if found := route.expression.fullmatch(usual):
+                name = found.expand(route.replacement)
+                break
+        if not _LEGAL.fullmatch(name) or name in (".", ".."):
+            hint = "letters, digits, dots, _ and -, 249 at the most; see topic_routing"
+            raise SettingsError(f"table {table}: {name} is no topic's name", hint)
+        other = self._tables.setdefault(name, table)
+        if other != table or name in self.own:
+            whose = f"table {other}'s" if other != table else "capture's own"
+            raise SettingsError(
+                f"table {table}: topic {name} is {whose}, and rows of two tables may have the same key",
+                "give each a topic of its own in topic_routing; partitions of one table share a topic by"
+                " publish_via_partition_root of the publication",
+            )
+        return name
+
+    def has(self, topic: str) -> bool:
+        """Whether a topic is one of this prefix, or of a table that was asked for."""
+        return topic.startswith(f"{self._prefix}.") or topic in self._tables
+
+    def create(self, topics: Iterable[str]) -> list[str]:
+        """Makes what is missing of our own topics and of these; returns what it made."""
+        self._known = self._cluster.partitions()
+        return [name for name, making in self._wanted(topics) if self._ensure(name, making)]
+
+    def missing(self, topics: Iterable[str]) -> list[NewTopic]:
+        """What `create` would make."""
+        self._known = self._cluster.partitions()
+        return [one for one in self._wanted(topics) if one.name not in self._known]
+
+    def _wanted(self, topics: Iterable[str]) -> list[NewTopic]:
+        own = (_POSITION, self._default.config, self._default.config, _COMPACT)
+        ours = [NewTopic(n, Making(1, self._default.replication, c)) for n, c in zip(self.own, own, strict=True)]
+        return ours + [NewTopic(name, self.making(name)) for name in topics]
+
+    def making(self, topic: str) -> Making:
+        """What a table's topic is made with: by the first group that means it, and for the rest by default."""
+        group = self.group(topic)
+        if group is None:
+            return self._default
+        partitions, replication, config = self._default
+        return Making(group.partitions or partitions, group.replication or replication, {**config, **group.config})
+
+    def group(self, topic: str) -> Group | None:
+        """The first group that means a topic."""
+        return next((one for one in self._groups if any(each.fullmatch(topic) for each in one.include)), None)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic of records has; makes it when it is new."""
+        if topic not in self._known:
+            self._ensure(topic, self.making(topic))
+        return self._known[topic]
+
+    def _ensure(self, name: str, making: Making) -> bool:
+        if name in self._known:
+            return False
+        made = self._cluster.create_topic(name, making.partitions, making.replication, making.config)
+        self._known[name] = making.partitions if made else self._cluster.partitions().get(name, making.partitions)
+        return made

@@ -1,0 +1,1 @@
+"""Snapshots on demand, while streaming goes on."""

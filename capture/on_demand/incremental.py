@@ -1,0 +1,192 @@
+"""Snapshots on demand, while streaming goes on: signals in the log queue them, chunks between two marks carry them out.
+
+A chunk's rows are written where its high mark lies in the log, without those that the stream saw changed since the low
+mark. Where it is, is part of the position, so that a start goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import structlog
+
+from capture.changes.own_records import OwnRecords
+from capture.kafka.producer import Fields
+from capture.on_demand.demand import Demand, Request, Signal
+from capture.on_demand.watermark import Chunk, Mark, Read, Row
+from schemas import records
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, snapshot_header, stamp_header
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+
+log = structlog.get_logger("capture")
+
+_REMEMBERED_XIDS: Final = 100_000
+_SLOW_RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
+
+
+class Incremental:
+    """The demand of one stream; `demand` is what the position has to say of it."""
+
+    def __init__(self, demand: Demand, read: Read, reader: str, own: OwnRecords, generation: int) -> None:
+        self.demand = demand
+        self.window: set[bytes] | None = None  # keys that changed since the low mark; None: no chunk is open
+        self._read = read
+        self._reader = reader
+        self._own = own
+        self._generation = generation
+        self._committed: deque[int] = deque(maxlen=_REMEMBERED_XIDS)
+        self.committed = self._committed.append
+        """Takes note of a source transaction (xid) whose commit was read."""
+        self._before: frozenset[int] = frozenset()
+        self._truncated: set[str] = set()  # tables, since the low mark
+        self._number = 0
+        self._chunk: Future[Chunk] | None = None
+        self._not_before = 0.0
+        self._thread = ThreadPoolExecutor(1, "incremental")
+
+    def step(self, now: float) -> list[Fields] | None:
+        """Asks for the next chunk when there is one to read and none is on its way.
+
+        A table that cannot be read is left out, and nothing else is: the notices to write, else None.
+        """
+        if self._chunk is None and self.demand.requests and not self.demand.paused and now >= self._not_before:
+            request = self.demand.requests[0]
+            if not request.tables:
+                return self._completed(request)
+            self._number += 1
+            name, condition = request.tables[0]
+            self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key)
+        elif self._chunk is not None and self._chunk.done():
+            error = self._chunk.exception()
+            if isinstance(error, SettingsError):
+                self._chunk = self.window = None  # its high mark never comes
+                return self._left_out(error)
+            if error is not None:
+                raise error
+        return None
+
+    def _left_out(self, error: SettingsError) -> list[Fields]:
+        request, *rest = self.demand.requests
+        (name, condition), *tables = request.tables
+        log.error("table is left out of the snapshot", table=name, reason=error.message, next=error.hint)
+        scope = tuple(one for one in request.scope if one != (name, condition))
+        request = request._replace(scope=scope, tables=tuple(tables), key=None)
+        if request.tables:
+            self.demand = self.demand._replace(requests=(request, *rest))
+            return []
+        if scope or request.first is not None:
+            return self._completed(request)
+        self.demand = self.demand._replace(requests=tuple(rest))
+        return [self._notice(records.ABORTED, request)]
+
+    def signal(self, signal: Signal, lsn: LSN) -> list[Fields] | None:
+        """Takes a signal at its place in the log: the notices to write; None for one that was taken before."""
+        demand = self.demand
+        if signal.id == demand.signal:
+            return None
+        requests = demand.requests
+        notices: list[Fields] = []
+        if signal.type == "execute-snapshot":
+            tables = tuple((name, signal.condition) for name in signal.tables)
+            requests = (*requests, Request(signal.id, lsn, tables, tables))
+            notices = [self._notice(records.STARTED, requests[-1])]
+        elif signal.type == "stop-snapshot":
+            notices = [self._notice(records.ABORTED, request) for request in requests]
+            requests = ()
+            self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
+        paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
+        self.demand = Demand(requests, paused, signal.id)
+        log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
+        return notices
+
+    def saw(self, drafts: Sequence[Fields]) -> None:
+        """Takes note of changes in the window; `window` is not None."""
+        assert self.window is not None  # noqa: S101  the caller's condition
+        self.window.update(key for _, _, key, _, _ in drafts if key is not None)
+
+    def truncated(self, table: str) -> None:
+        """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""
+        self._truncated.add(table)
+
+    def mark(self, mark: Mark, lsn: LSN) -> list[Fields] | None:
+        """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
+
+        None when there is nothing to write: the low mark, another reader's, or a chunk that has to be read again.
+        """
+        if mark.reader != self._reader or mark.chunk != self._number or self._chunk is None:
+            return None
+        if mark.low:
+            self.window, self._truncated = set(), set()
+            self._before = frozenset(self._committed)
+            return None
+        if self.window is None:
+            return None
+        window, self.window = self.window, None
+        future, self._chunk = self._chunk, None
+        chunk = future.result()
+        if not self.demand.requests:  # stopped meanwhile
+            return None
+        if any(map(chunk.visibility.hides, self._before)):
+            self._not_before = time.monotonic() + _SLOW_RETAKE
+            log.info("chunk is read again: a commit in the log was not visible yet", table=chunk.table.name)
+            return None
+        if chunk.table.name in self._truncated:
+            return self._take(chunk, [], lsn)
+        if chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
+            self._not_before = time.monotonic() + _SLOW_RETAKE
+            log.info("chunk is read again: which of the rows with one key changed is not known", table=chunk.table.name)
+            return None
+        return self._take(chunk, [row for row in chunk.rows if row[0] not in window], lsn)
+
+    def _take(self, chunk: Chunk, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
+        """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""
+        request = self.demand.requests[0]
+        table = chunk.table
+        stamp = stamp_header(Stamp(self._generation, lsn, 0))
+        headers: list[tuple[str, str | bytes | None]] = [
+            (STAMP_HEADER, stamp),
+            (TRANSACTION_HEADER, snapshot_header(request.id)),
+        ]
+        written: list[Fields] = [(table.topic, table.partition, key, value, headers) for key, value in rows]
+        table.events["r"] += len(written)
+        counts = {**request.rows, table.name: request.rows.get(table.name, 0) + len(written)}
+        request = request._replace(rows=counts, key=chunk.last_key)
+        if chunk.last_key is None:
+            request = request._replace(tables=request.tables[1:])
+            scanned = {"table": table.name, "rows_scanned": counts[table.name]}
+            written.append(self._notice(records.TABLE_SCAN_COMPLETED, request, **scanned))
+            log.info("table read", table=table.name, rows=counts[table.name], snapshot=request.id)
+        self.demand = self.demand._replace(requests=(request, *self.demand.requests[1:]))
+        return written if request.tables else [*written, *self._completed(request)]
+
+    def _completed(self, request: Request) -> list[Fields]:
+        """Ends the first request."""
+        notices = [self._notice(records.COMPLETED, request, rows=request.rows)]
+        if request.first is not None:
+            notices.append(self._first_completed(request.lsn, *request.first))
+        log.info("snapshot completed", snapshot=request.id, rows=sum(request.rows.values()))
+        self.demand = self.demand._replace(requests=self.demand.requests[1:])
+        return notices
+
+    def _notice(self, step: str, request: Request, **more: object) -> Fields:
+        """What a reader may take for gone is judged by the signal's place: what changed later was not read again.
+
+        A table of which a part was read by a condition is not named: its other rows are not gone.
+        """
+        whole = [name for name, condition in request.scope if condition is None]
+        stamp = Stamp(self._generation, request.lsn, 0)
+        return self._own.snapshot(step, stamp, request.id, whole, time.time_ns() // 10**6, incremental=True, **more)
+
+    def _first_completed(self, point: LSN, snapshot: str, rows: Mapping[str, int]) -> Fields:
+        """The initial snapshot is complete for the tables that it had done, now that the others are here, too."""
+        stamp = Stamp(self._generation, point, 0)
+        return self._own.snapshot(records.COMPLETED, stamp, snapshot, list(rows), time.time_ns() // 10**6, rows=rows)
+
+    def close(self) -> None:
+        """Gives up a chunk that is on its way; the next start reads it again."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,57 @@
+"""`capture signal`: writes a signal into the shop's log, where the reader finds it in its order."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import psycopg2
+from psycopg2 import sql
+
+from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
+from capture.pipeline import Plan
+from capture.postgres import catalogue
+from capture.postgres.catalogue import Published
+from capture.postgres.replication import database_errors, first_line
+from schemas.errors import SettingsError
+
+
+def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
+    """Writes the signal and returns it; SettingsError for tables or a condition that no chunk could be read with."""
+    signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(tables), condition)
+    connection = plan.server.connect()
+    try:
+        published = {table.relation.table: table for table in catalogue.published_tables(connection, plan.publication)}
+        for name in tables:
+            _check(connection, plan, published, name, condition)
+        with database_errors("writing the signal"), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)", [SIGNAL_PREFIX, signal.dump()])
+    finally:
+        connection.close()
+    return signal
+
+
+def _check(connection: object, plan: Plan, published: dict[str, Published], name: str, condition: str | None) -> None:
+    table = published.get(name)
+    if table is None or not plan.selection.table(name):
+        captured = ", ".join(sorted(filter(plan.selection.table, published))) or "none"
+        raise SettingsError(f"table {name} is not captured; captured are: {captured}", "write schema.table")
+    if not catalogue.has_key(connection, table.relation):
+        raise SettingsError(
+            f"table {name} has no key: it cannot be read while it changes",
+            "give it a primary key, or capture repair --execute reads all tables anew",
+        )
+    if condition is not None:
+        _try(connection, table, condition)
+
+
+def _try(connection: object, table: Published, condition: str) -> None:
+    name = sql.Identifier(table.relation.schema, table.relation.name)
+    try:
+        with connection.cursor() as cursor:  # type: ignore[attr-defined]
+            cursor.execute(sql.SQL("SELECT FROM {} WHERE ({}) LIMIT 0").format(name, sql.SQL(condition)))
+    except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+        raise SettingsError(
+            f"--where is not a condition on {table.relation.table}: {first_line(error)}",
+            "write what would stand behind WHERE, for example: --where \"placed_at >= '2026-01-01'\"",
+        ) from None

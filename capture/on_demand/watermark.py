@@ -1,0 +1,208 @@
+"""Reads one chunk of a table between two marks in the log, so that a stream can put it where it belongs.
+
+The marks are logical messages. A row that the stream sees changed between them is newer there than in the chunk.
+Source: Andreakis and Papapanagiotou, "DBLog: A Watermark Based Change-Data-Capture Framework".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import psycopg2
+from psycopg2 import sql
+
+from capture.changes.tables import Table, Tables
+from capture.postgres import catalogue
+from capture.postgres.catalogue import Published
+from capture.postgres.replication import Server, database_errors, first_line
+from capture.snapshot import locks
+from capture.snapshot.chunks import column_list
+from capture.snapshot.copytext import parse_copy_line
+from schemas.change import Cell
+from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+
+WATERMARK_PREFIX: Final = "ordertap.watermark"
+_XIDS: Final = 1 << 32
+
+
+class Mark(NamedTuple):
+    """What a mark in the log says: the reader that wrote it, the number of its chunk, and whether it is the low one."""
+
+    reader: str
+    chunk: int
+    low: bool
+
+    def dump(self) -> str:
+        """The content of the logical message."""
+        return json.dumps(self._asdict())
+
+
+def parse_mark(content: bytes) -> Mark | None:
+    """A mark; None for what somebody else wrote under the prefix."""
+    try:
+        return Mark(**json.loads(content))
+    except (ValueError, TypeError):
+        return None
+
+
+Row = tuple[bytes | None, bytes]
+"""Key and value of a record."""
+
+
+class Visibility(NamedTuple):
+    """Which transactions a chunk shows, by the 32 bits of an xid that the log has."""
+
+    xmax: int
+    running: frozenset[int]
+
+    def hides(self, xid: int) -> bool:
+        """Whether the transaction had not ended, or not begun, for the chunk. Later xids are less than half of all."""
+        return xid in self.running or (xid - self.xmax) % _XIDS < _XIDS // 2
+
+
+class Chunk(NamedTuple):
+    """Rows of one table, encoded: (key, value) each. `last_key` is None when there are no more rows behind it."""
+
+    table: Table
+    rows: list[Row]
+    last_key: tuple[str, ...] | None
+    visibility: Visibility
+
+
+class ChunkReader:
+    """An ordinary connection that reads chunks, in a thread beside the stream."""
+
+    def __init__(
+        self, server: Server, publication: str, tables: Tables, origin: SourceOrigin, reader: str, chunk_rows: int
+    ) -> None:
+        self._server = server
+        self._publication = publication
+        self._tables = tables
+        self._origin = origin
+        self._reader = reader
+        self._rows = chunk_rows
+        self._connection: Any = None
+
+    def read(self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None) -> Chunk:
+        """The chunk of `name` (schema.table) behind the key `after`, between its two marks.
+
+        SettingsError when the table is not published, has no key, or the condition is no SQL.
+        """
+        if self._connection is None:
+            self._connection = locks.session(self._server)
+        self._connection.rollback()  # of a chunk that failed
+        with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
+            low = self._mark(cursor, Mark(self._reader, number, low=True))
+            held = locks.statement(self._published(name))
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
+            cursor.execute("SELECT pg_current_snapshot()::text")
+            visibility = parse_snapshot(cursor.fetchone()[0])
+            published = self._published(name)
+            table = self._tables.compile(published.relation)
+            lines = _Lines()
+            try:
+                cursor.copy_expert(self._query(published, table, condition, after).as_string(cursor), lines)
+            except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+                what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
+                raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
+            cursor.execute("COMMIT")
+            chunk = self._encoded(table, published, lines.content, low, visibility)
+            self._mark(cursor, Mark(self._reader, number, low=False))
+        return chunk
+
+    def _mark(self, cursor: Any, mark: Mark) -> LSN:
+        cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)::text", [WATERMARK_PREFIX, mark.dump()])
+        return LSN.parse(cursor.fetchone()[0])
+
+    def _published(self, name: str) -> Published:
+        for published in catalogue.published_tables(self._connection, self._publication):
+            if published.relation.table == name:
+                return published
+        raise SettingsError(
+            f"table {name} is not in publication {self._publication}: its snapshot cannot go on",
+            "capture signal stop, or ALTER PUBLICATION … ADD TABLE, then start again",
+        )
+
+    def _query(
+        self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None
+    ) -> sql.Composable:
+        key = table.encoder.own_key
+        if not key:
+            raise SettingsError(
+                f"table {table.name} has no key: it cannot be read while it changes",
+                "capture signal stop; then give it a primary key, or capture repair --execute reads all tables anew",
+            )
+        names = sql.SQL(", ").join(map(sql.Identifier, key))
+        conditions: list[sql.Composable] = [
+            sql.SQL("(" + part + ")") for part in (published.row_filter, condition) if part
+        ]
+        if after is not None:
+            values = sql.SQL(", ").join(map(sql.Literal, after))
+            conditions.append(sql.SQL("({}) > ({})").format(names, values))
+        where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+        columns = column_list(published, table.encoder.skipped)
+        return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
+            columns, _source(published), where, names, sql.Literal(self._rows)
+        )
+
+    def _encoded(self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility) -> Chunk:
+        prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
+        cells: tuple[Cell, ...] = ()
+        rows = []
+        for line in content.split(b"\n")[:-1]:
+            cells = parse_copy_line(line)
+            rows.append(table.read(prefix, low, cells))
+        last = None
+        if len(rows) >= self._rows:
+            last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
+        return Chunk(table, rows, last, visibility)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _source(table: Published) -> sql.Composable:
+    """A table without those that inherit from it, a partitioned one with its partitions."""
+    only = sql.SQL("" if table.partitioned else "ONLY ")
+    return only + sql.Identifier(table.relation.schema, table.relation.name)
+
+
+class _Lines:
+    """What COPY writes to."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def parse_snapshot(snapshot: str) -> Visibility:
+    """A `pg_snapshot` as text, `10:20:10,14,15`. Source: PostgreSQL manual, "Snapshot Components"."""
+    _, xmax, running = snapshot.split(":")
+    return Visibility(int(xmax) % _XIDS, frozenset(int(xid) % _XIDS for xid in running.split(",") if xid))
+
+
+def _indexes(published: Published, key: Sequence[str]) -> list[int]:
+    names = [column.name for column in published.relation.columns]
+    return [names.index(name) for name in key]
+
+
+def _text(cell: Cell) -> str:
+    assert isinstance(cell, bytes)  # noqa: S101  a key has no NULL
+    return cell.decode()
+
+
+Read = Callable[[int, str, "str | None", "tuple[str, ...] | None"], Chunk]

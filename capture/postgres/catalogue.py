@@ -1,0 +1,145 @@
+"""What the shop's catalogue says of tables: facts beside the log's own Relation messages. Read live, so maybe ahead."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from capture.postgres.replication import database_errors
+from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+
+_COLUMNS = """
+    WITH RECURSIVE base (oid, base_oid, base_typmod, dimensions) AS (
+        SELECT t.oid, t.typbasetype, t.typtypmod, t.typndims FROM pg_type t WHERE t.typtype = 'd'
+        UNION ALL
+        SELECT b.oid, t.typbasetype, CASE WHEN b.base_typmod = -1 THEN t.typtypmod ELSE b.base_typmod END,
+               greatest(b.dimensions, t.typndims)
+        FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype = 'd'
+    ), bottom AS (
+        SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
+    )
+    SELECT a.attname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
+           t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1), coalesce(et.oid, 0),
+           ARRAY(SELECT e.enumlabel FROM pg_enum e
+                 WHERE e.enumtypid IN (t.oid, b.base_oid, et.oid, eb.base_oid) ORDER BY e.enumsortorder),
+           greatest(a.attndims, b.dimensions),
+           et.typname, et.typtype, coalesce(eb.base_oid, 0), coalesce(eb.base_typmod, -1)
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN bottom b ON b.oid = a.atttypid
+    LEFT JOIN pg_type bt ON bt.oid = b.base_oid
+    LEFT JOIN pg_type et ON coalesce(bt.typcategory, t.typcategory) = 'A' AND et.oid = coalesce(bt.typelem, t.typelem)
+    LEFT JOIN bottom eb ON eb.oid = et.oid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
+    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum"""
+
+_PRIMARY_KEY = """
+    SELECT a.attname FROM pg_index i
+    CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place"""
+
+_PUBLISHED = """
+    SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter',
+           c.relkind = 'p'
+    FROM pg_publication_tables p
+    JOIN pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    WHERE p.pubname = %s ORDER BY 2, 3"""
+
+_TABLES = """
+    SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY 1"""
+
+_RELATION_COLUMNS = """
+    SELECT a.attname, a.atttypid, a.atttypmod,
+           %(identity)s = 'f' OR EXISTS (
+               SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)
+               AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
+           a.attgenerated <> ''
+    FROM pg_attribute a
+    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum"""
+
+
+class Published(NamedTuple):
+    """A table of the publication, as a snapshot reads it: the columns and rows that the stream would send."""
+
+    relation: Relation
+    row_filter: str | None
+    partitioned: bool = False
+
+
+def table_facts(connection: Any, relation: Relation) -> TableFacts:
+    """Facts of the table with the relation's OID; empty when it is no longer there."""
+    with database_errors(f"reading the catalogue for {relation.table}"), connection.cursor() as cursor:
+        cursor.execute(_COLUMNS, [relation.oid])
+        columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
+        cursor.execute(_PRIMARY_KEY, [relation.oid])
+        primary_key = tuple(name for (name,) in cursor.fetchall())
+        cursor.execute("SELECT obj_description(%s, 'pg_class')", [relation.oid])
+        return TableFacts(primary_key, columns, cursor.fetchone()[0])
+
+
+def _facts(
+    not_null: bool,
+    default: str | None,
+    comment: str | None,
+    type_name: str,
+    type_kind: str,
+    base_oid: int,
+    base_typmod: int,
+    element_oid: int,
+    labels: list[str],
+    dimensions: int,
+    element_name: str | None,
+    element_kind: str,
+    element_base_oid: int,
+    element_base_typmod: int,
+) -> ColumnFacts:
+    element = None
+    if element_name is not None:
+        element = ColumnFacts(
+            type_name=element_name,
+            type_kind=element_kind,
+            base_oid=element_base_oid,
+            base_typmod=element_base_typmod,
+            labels=tuple(labels),
+        )
+    return ColumnFacts(
+        not_null, default, comment, type_name, type_kind, base_oid, base_typmod, element_oid, tuple(labels), element,
+        dimensions,
+    )  # fmt: skip
+
+
+def has_key(connection: Any, relation: Relation) -> bool:
+    """Whether the table has a primary key, or an index for its replica identity: it can be read in that order."""
+    by_index = relation.replica_identity == "i" and any(column.key for column in relation.columns)
+    return by_index or bool(table_facts(connection, relation).primary_key)
+
+
+def database_tables(connection: Any) -> list[str]:
+    """schema.table of what a publication could have: no partitions, nothing that is not in the log."""
+    with database_errors("listing the tables"), connection.cursor() as cursor:
+        cursor.execute(_TABLES)
+        return [name for (name,) in cursor.fetchall()]
+
+
+def published_tables(connection: Any, publication: str) -> list[Published]:
+    """The tables of the publication, in order of their names; empty when it has none or does not exist."""
+    with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
+        cursor.execute(_PUBLISHED, [publication])
+        sends_generated = connection.server_version >= 180_000
+        found = []
+        for oid, schema, name, identity, columns, row_filter, partitioned in cursor.fetchall():
+            cursor.execute(_RELATION_COLUMNS, {"oid": oid, "identity": identity})
+            # Before 15 the server does not list columns; before 18 it may list generated ones, but sends none.
+            kept = tuple(
+                Column(column, *rest)
+                for column, *rest, generated in cursor.fetchall()
+                if (columns is None or column in columns) and (not generated or sends_generated)
+            )
+            found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
+        return found

@@ -1,0 +1,144 @@
+"""What a snapshot reads: each table in parts by ctid, which hold inside one exported snapshot (and only there)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import psycopg2
+from psycopg2 import sql
+
+from capture.postgres.catalogue import Published
+from capture.postgres.replication import database_errors
+from capture.snapshot.copying import Chunk
+from schemas.errors import SettingsError
+
+CHUNK_BYTES: Final = 16_000_000
+_LEAVES: Final = """
+    SELECT c.oid, n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,
+           coalesce(am.amname = 'heap', false), c.reltuples::bigint, current_setting('block_size')::int,
+           has_table_privilege(c.oid, 'SELECT')
+    FROM {} JOIN pg_class c ON c.oid = tree.relid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am am ON am.oid = c.relam
+    WHERE c.relkind <> 'p' ORDER BY 2, 3"""
+_TREE: Final = "(SELECT relid FROM pg_partition_tree(%s)) tree"
+_ITSELF: Final = "(SELECT %s::oid AS relid) tree"
+
+
+class Leaf(NamedTuple):
+    """A relation that holds rows: a table, or a partition of one. `rows` is the planner's guess, -1 when unknown."""
+
+    schema: str
+    name: str
+    pages: int
+    heap: bool
+    rows: int
+    page_bytes: int
+    readable: bool
+
+
+class TablePlan(NamedTuple):
+    """How a table is read: its chunks, and about how many rows it has (None: nobody knows)."""
+
+    chunks: tuple[Chunk, ...]
+    rows: int | None
+
+
+def plan_table(
+    reader: Any,
+    number: int,
+    published: Published,
+    statement: str | None = None,
+    skipped: frozenset[str] = frozenset(),
+    chunk_bytes: int = CHUNK_BYTES,
+) -> TablePlan:
+    """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table.
+
+    `skipped` are columns that no record has.
+    """
+    columns = column_list(published, skipped)
+    if statement is not None:
+        chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
+        _check_columns(reader, published, chosen, skipped)
+        query = sql.SQL("SELECT {} FROM {}").format(columns, chosen)
+        return TablePlan((Chunk(number, _copy(reader, query)),), None)
+    leaves = _leaves(reader, published)
+    guesses = [leaf.rows for leaf in leaves]
+    rows = None if not guesses or min(guesses) < 0 else sum(guesses)
+    if published.partitioned and not all(leaf.readable for leaf in leaves):
+        # Rights on the root alone: only a query of the root reads them all.
+        whole = sql.Identifier(published.relation.schema, published.relation.name)
+        return TablePlan((Chunk(number, _copy(reader, _select(published, columns, whole, None))),), rows)
+    chunks = [
+        Chunk(number, _copy(reader, _select(published, columns, _only(leaf), part)))
+        for leaf in leaves
+        for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
+    ]
+    return TablePlan(tuple(chunks), rows)
+
+
+def _only(leaf: Leaf) -> sql.Composable:
+    return sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
+
+
+def _check_columns(reader: Any, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:
+    """SettingsError when a SELECT of the settings does not yield the table's columns."""
+    table = published.relation.table
+    where = f"snapshot_select_statement_overrides of {table}"
+    with reader.cursor() as cursor:
+        try:
+            cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(chosen))
+        except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
+            raise SettingsError(
+                f"{where}: {str(error).splitlines()[0]}", "write one SELECT that runs in psql"
+            ) from None
+        found = {column.name: column.type_code for column in cursor.description}
+    columns = [column for column in published.relation.columns if column.name not in skipped]
+    wrong = [column.name for column in columns if found.get(column.name) != column.type_oid]
+    if wrong:
+        hint = f"select them by these names and with the types of {table}, most simply by SELECT *"
+        raise SettingsError(f"{where} does not yield {', '.join(wrong)} as the table has them", hint)
+
+
+def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
+    """From (inclusive) and to (exclusive, None: the end) of each part of a relation; one part at the least.
+
+    The last one is open: a relation grows while it is read, and what is visible lies somewhere in it.
+    """
+    starts = list(range(0, max(1, pages), size))
+    return [*pairwise(starts), (starts[-1], None)]
+
+
+def _leaves(reader: Any, published: Published) -> list[Leaf]:
+    tree = _TREE if published.partitioned else _ITSELF
+    with database_errors(f"measuring {published.relation.table}"), reader.cursor() as cursor:
+        cursor.execute(_LEAVES.format(tree), [published.relation.oid])
+        return [Leaf(*row[1:]) for row in cursor.fetchall()]
+
+
+def _select(
+    published: Published, columns: sql.Composable, source: sql.Composable, part: tuple[int, int | None] | None
+) -> sql.Composable:
+    conditions: list[sql.Composable] = []
+    if published.row_filter:
+        conditions.append(sql.SQL("({})").format(sql.SQL(published.row_filter)))
+    if part is not None and part != (0, None):
+        first, end = part
+        conditions.append(sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)")))
+        if end is not None:
+            conditions.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({end},0)")))
+    where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+    return sql.SQL("SELECT {} FROM {}{}").format(columns, source, where)
+
+
+def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable:
+    """What to select: the columns in the log's order, nothing of those that no record has."""
+    nothing = sql.SQL("''")
+    columns = published.relation.columns
+    return sql.SQL(", ").join(nothing if column.name in skipped else sql.Identifier(column.name) for column in columns)
+
+
+def _copy(reader: Any, select: sql.Composable) -> str:
+    text: str = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(reader)
+    return text

@@ -1,0 +1,133 @@
+"""One reader of a snapshot: COPY from PostgreSQL into Kafka, chunk by chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+from capture.changes.tables import KEYLESS_PARTITION
+from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
+from capture.postgres.replication import database_errors
+from capture.snapshot.copytext import Frame, Outlet, line_writer
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
+from schemas.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
+from schemas.errors import DataError
+from schemas.json_output import RowText
+
+_TRANSACTION_SECONDS: Final = 10.0
+"""A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
+
+
+class Blueprint(NamedTuple):
+    """A table's encoder as it travels to another process: its codec is compiled again there."""
+
+    table: str
+    topic: str
+    compile: Callable[[], Codec]
+    key_schema_id: int | None
+    value_schema_id: int
+    as_json: bool = False
+
+    def encoder(self) -> Encoder:
+        """The same encoder, or with `as_json` the one that it shows as JSON text."""
+        return self.compile().bind(self.key_schema_id, self.value_schema_id)
+
+
+class Chunk(NamedTuple):
+    """A part of a table: the table's number, and the COPY statement that reads the part."""
+
+    table: int
+    statement: str
+
+
+class Copied(NamedTuple):
+    """What all rows of a snapshot share: its id, stamp and time (µs since 1970), and where they come from."""
+
+    snapshot: str
+    stamp: Stamp
+    snapshot_us: int
+    origin: SourceOrigin
+
+
+class Copier:
+    """Reads chunks at the exported snapshot, each in Kafka transactions of its own."""
+
+    def __init__(
+        self,
+        reader: Any,
+        producer: TransactionalProducer,
+        timeout: float,
+        blueprints: Sequence[Blueprint],
+        copied: Copied,
+        pause: Callable[[], object],
+    ) -> None:
+        """`reader` is a connection at the snapshot (locks.see); `pause` is called often, and may raise to end it."""
+        self._reader = reader
+        self._producer = producer
+        self._timeout = timeout
+        self._copied = copied
+        self._pause = pause
+        self._blueprints = blueprints
+        self._encoders = [blueprint.encoder() for blueprint in blueprints]
+        self._headers: Headers = [
+            (STAMP_HEADER, stamp_header(copied.stamp)),
+            (TRANSACTION_HEADER, snapshot_header(copied.snapshot)),
+        ]
+        self._began = 0.0
+
+    def copy(self, chunk: Chunk) -> int:
+        """Copies one chunk; all of it is durable when this returns its number of rows."""
+        blueprint, encoder = self._blueprints[chunk.table], self._encoders[chunk.table]
+        prefix = self._copied.origin.snapshot(self._copied.snapshot_us, time.time_ns())
+        lsn = int(self._copied.stamp.commit_lsn)
+        produce: Callable[..., object] = self._producer.produce_one
+        patiently: Callable[..., object] = self._producer.produce_patiently
+        if blueprint.as_json:
+            text = RowText(encoder.codec)
+            produce, patiently = text.before(produce), text.before(patiently)
+        outlet = Outlet(
+            produce,
+            patiently,
+            blueprint.topic,
+            KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION,
+            self._headers,
+            self._between,
+        )
+        careful = _careful(encoder, prefix, lsn, blueprint.table)
+        writer = line_writer(encoder.codec.layout, Frame(*encoder.read_frame(prefix, lsn)), careful, outlet)
+        self._begin()
+        with (
+            database_errors(f"copying {blueprint.table}"),
+            self._producer.errors(f"writing to topic {blueprint.topic}"),
+            self._reader.cursor() as cursor,
+        ):
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=writer.write))
+        self._producer.commit(self._timeout)
+        return writer.rows()
+
+    def _begin(self) -> None:
+        self._producer.begin_transaction()
+        self._began = time.monotonic()
+
+    def _between(self) -> None:
+        self._pause()
+        if time.monotonic() - self._began > _TRANSACTION_SECONDS:
+            self._producer.commit(self._timeout)
+            self._begin()
+
+
+def _careful(
+    encoder: Encoder, prefix: SourcePrefix, lsn: int, table: str
+) -> Callable[[Cells], tuple[bytes | None, bytes]]:
+    def careful(cells: Cells) -> tuple[bytes | None, bytes]:
+        try:
+            return encoder.key(cells), encoder.read(prefix, lsn, cells)
+        except WidenError as error:  # the lock keeps SET NOT NULL away
+            raise DataError(
+                f'table {table}: column "{error.column}" has a NULL although the catalogue says NOT NULL',
+                "find the row and mend it, then start again",
+            ) from None
+
+    return careful

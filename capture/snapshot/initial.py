@@ -1,0 +1,257 @@
+"""The initial snapshot: a copy of the tables that fits the stream exactly.
+
+The tables are locked against rewrites before the slot is made: a rewrite would empty the exported snapshot silently.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+
+from capture.changes.own_records import OwnRecords
+from capture.changes.tables import Tables
+from capture.kafka.position import Position, SnapshotState
+from capture.kafka.producer import Cluster, Record, TransactionalProducer
+from capture.postgres.catalogue import Published, published_tables
+from capture.postgres.replication import Replication, Server, database_errors, drop_slot
+from capture.selection import any_matches, unmatched
+from capture.snapshot.chunks import TablePlan, plan_table
+from capture.snapshot.copying import Blueprint, Copied
+from capture.snapshot.locks import Locks, holding, locks_of
+from capture.snapshot.modes import SnapshotOptions
+from capture.snapshot.progress import Progress
+from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
+from schemas import records
+from schemas.change import Stamp
+from schemas.codec import SourceOrigin
+from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.json_output import JsonEncoder
+
+log = structlog.get_logger("capture")
+
+
+class StoppedError(Exception):
+    """The process was asked to stop in the middle; the next start goes on, or begins a new snapshot."""
+
+
+class Committed(NamedTuple):
+    """How the snapshot writes: a producer, and where its position goes."""
+
+    producer: TransactionalProducer
+    topic: str
+    key: bytes
+    timeout: float
+
+    def write(self, batch: Sequence[Record], position: Position) -> None:
+        """One Kafka transaction."""
+        self.producer.begin_transaction()
+        self.producer.produce(batch)
+        self.producer.produce([Record(self.topic, 0, self.key, position.dump(), [])])
+        self.producer.commit(self.timeout)
+
+
+class Source(NamedTuple):
+    """Where the snapshot reads, and where its processes write: `connector` names their transactional ids."""
+
+    server: Server
+    replication: Replication
+    slot: str
+    publication: str
+    cluster: Cluster
+    connector: str
+
+
+class _Part(NamedTuple):
+    """A table of the snapshot."""
+
+    name: str
+    blueprint: Blueprint
+    plan: TablePlan
+
+
+def take_snapshot(
+    source: Source,
+    options: SnapshotOptions,
+    published: Sequence[Published],
+    tables: Tables,
+    own: OwnRecords,
+    origin: SourceOrigin,
+    position: Position,
+    committed: Committed,
+    stopping: Callable[[], bool],
+) -> Position:
+    """Makes the slot and writes the tables as they are at its consistent point; returns the position to stream from.
+
+    `position` is committed as "running" before the slot is made, so that the next start knows a half-made slot as ours.
+    Raises StoppedError when `stopping()`.
+    """
+
+    def stop() -> None:
+        if stopping():
+            raise StoppedError
+
+    published = chosen(published, options)
+    if position.snapshot is not None:
+        fence(source.cluster, source.connector, position.snapshot.workers)
+    locks = locks_of(published, options.lock_timeout_ms)
+    reader = holding(source.server, locks)
+    try:
+        _check_unchanged(reader, source.publication, published)
+        parts = _parts(reader, published, tables, options)
+        chunks = [chunk for part in parts for chunk in part.plan.chunks]
+        setups = _setups(source, locks, options.threads, committed.timeout, len(chunks))
+        position = position._replace(parked=tuple(sorted(tables.parked)))
+        state = SnapshotState(str(uuid.uuid4()), "making", {}, len(setups))
+        committed.write((), position._replace(snapshot=state))
+        try:
+            with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
+                workers.await_ready(stop)
+                drop_slot(reader, source.slot)
+                log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
+                point, exported = source.replication.create_slot(source.slot, stopping)
+                position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
+                run = _Run(parts, own, committed, position, reader)
+                run.begin()
+                copied = Copied(state.id, run.stamp, time.time_ns() // 1000, origin)
+                blueprints = [part.blueprint for part in parts]
+                run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
+        except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
+            with suppress(OrdertapError):
+                fence(source.cluster, source.connector, len(setups), timeout=3.0)
+            raise
+        return run.complete()
+    finally:
+        reader.close()
+
+
+def begin_without_data(
+    replication: Replication,
+    slot: str,
+    own: OwnRecords,
+    position: Position,
+    committed: Committed,
+    stopping: Callable[[], bool],
+) -> Position:
+    """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
+    committed.write((), position._replace(snapshot=SnapshotState("no_data", "making")))
+    log.info("making the slot without a snapshot", slot=slot)
+    lsn = replication.create_slot(slot, stopping).consistent_point
+    position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)
+    announce_without_data(own, position, committed)
+    return position
+
+
+def announce_without_data(own: OwnRecords, position: Position, committed: Committed) -> None:
+    """Writes a first position. Readers wait for a first copy: they are told that this one is complete, of no table."""
+    stamp = Stamp(position.generation, position.end_lsn, 0)
+    done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
+    committed.write([done], position)
+
+
+def _parts(reader: Any, published: Sequence[Published], tables: Tables, options: SnapshotOptions) -> list[_Part]:
+    parts: list[_Part] = []
+    for one in published:
+        table = tables.relation(one.relation)
+        if table is not None:
+            encoder = table.encoder
+            as_json = isinstance(encoder, JsonEncoder)
+            blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
+            plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
+            parts.append(_Part(table.name, blueprint, plan))
+    return parts
+
+
+def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
+    """The tables that are read; SettingsError when one that the settings name is not captured."""
+    names = [table.relation.table for table in published]
+    missing = sorted([*unmatched(options.included, names), *(options.overrides.keys() - set(names))])
+    if missing:
+        raise SettingsError(
+            f"{', '.join(missing)} is in snapshot_include_collection_list or snapshot_select_statement_overrides, "
+            "but is not captured",
+            "take it out there, or add it to the publication and to table_include_list",
+        )
+    return [one for one in published if not options.included or any_matches(options.included, one.relation.table)]
+
+
+def _check_unchanged(reader: Any, publication: str, published: Sequence[Published]) -> None:
+    """UnavailableError when a table was altered between the look at the catalogue and the lock."""
+    now = {table.relation.table: table for table in published_tables(reader, publication)}
+    for table in published:
+        if now.get(table.relation.table) != table:
+            raise UnavailableError(f"{table.relation.table} was altered just now", "capture begins the snapshot again")
+
+
+def _setups(source: Source, locks: Locks, threads: int, timeout: float, chunks: int) -> list[Setup]:
+    """One for each process that copies: no more than there are chunks."""
+    cluster = source.cluster
+    names = worker_ids(source.connector, max(1, min(threads, chunks)))
+    return [Setup(source.server, locks, cluster.servers, cluster.options, name, timeout) for name in names]
+
+
+class _Run:
+    """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
+
+    def __init__(
+        self, parts: Sequence[_Part], own: OwnRecords, committed: Committed, position: Position, holder: Any
+    ) -> None:
+        assert position.snapshot is not None  # noqa: S101  the caller's condition
+        self._parts = parts
+        self._names = [part.name for part in parts]
+        self._own = own
+        self._committed = committed
+        self._position = position
+        self._state = position.snapshot._replace(state="running")
+        self._holder = holder
+        self._progress = Progress({part.name: part.plan.rows for part in parts})
+        self.stamp = Stamp(position.generation, position.end_lsn, 0)
+
+    def begin(self) -> None:
+        """Announces it."""
+        point = str(self._position.end_lsn)
+        log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
+        self._write(records.STARTED)
+
+    def copy(self, chunks: Any) -> None:
+        """Takes note of the chunks as they become durable, and of each table with its last one."""
+        left = Counter({number: len(part.plan.chunks) for number, part in enumerate(self._parts)})
+        with self._progress:
+            for number in [number for number, count in left.items() if not count]:
+                self._table_done(number)
+            for chunk, rows in chunks:
+                self._progress.copied(self._names[chunk.table], rows)
+                left[chunk.table] -= 1
+                if not left[chunk.table]:
+                    self._table_done(chunk.table)
+
+    def complete(self) -> Position:
+        """Announces the end; the position to stream from."""
+        self._check_lock()
+        rows = self._progress.rows
+        self._state = self._state._replace(state="completed", tables_done={}, workers=0)
+        self._write(records.COMPLETED, rows=rows)
+        log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
+        return self._position
+
+    def _table_done(self, number: int) -> None:
+        name = self._names[number]
+        self._check_lock()
+        self._progress.table_done(name)
+        self._state = self._state._replace(tables_done={**self._state.tables_done, name: self._progress.rows[name]})
+        self._write(records.TABLE_SCAN_COMPLETED, table=name, rows_scanned=self._progress.rows[name])
+
+    def _check_lock(self) -> None:
+        """Without the lock a table may have been rewritten, and read as empty."""
+        with database_errors("the lock on the tables was lost during the snapshot"), self._holder.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    def _write(self, step: str, **more: Any) -> None:
+        self._position = self._position._replace(snapshot=self._state)
+        notice = self._own.snapshot(step, self.stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
+        self._committed.write([notice], self._position)

@@ -1,0 +1,59 @@
+"""A worker process of the snapshot: `python -m capture.snapshot.worker FD`, started by capture.snapshot.workers alone.
+
+It ends when its parent is gone: the socket that it takes chunks from is then closed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from capture.snapshot.copying import Copier
+from capture.snapshot.locks import holding_for, see
+from capture.snapshot.workers import Begin, Done, Failed, Ready, Setup
+from schemas.errors import OrdertapError
+
+
+def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
+    """Takes a Setup, a Begin, then chunks; answers Ready, then Done or Failed."""
+    setup: Setup = inbox.get()
+    try:
+        producer = setup.producer()
+        reader = holding_for(setup.server, setup.locks)
+        connection.send(Ready())
+        begin: Begin = inbox.get()
+        see(reader, begin.exported)
+        copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
+        while True:
+            number, chunk = inbox.get()
+            connection.send(Done(number, copier.copy(chunk)))
+    except OrdertapError as error:
+        connection.send(Failed(error.message, error.hint, type(error)))
+
+
+def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:
+    """Puts what the parent says into the inbox; ends the process at once when the parent is gone."""
+    try:
+        while True:
+            inbox.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def main() -> None:
+    """Ctrl-C and SIGTERM reach the whole group; when to stop is the parent's decision."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection = Connection(int(sys.argv[1]))
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
+    work(connection, inbox)
+
+
+if __name__ == "__main__":
+    main()

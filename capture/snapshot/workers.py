@@ -1,0 +1,216 @@
+"""The snapshot's worker processes, seen from their parent: started, given chunks, ended."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, NamedTuple
+
+from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.postgres.replication import Server
+from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
+from capture.snapshot.locks import Locks, holding_for, see
+from schemas.errors import OrdertapError, UnavailableError
+
+_START_SECONDS: Final = 60.0
+_QUEUE_KILOBYTES: Final = 32_768
+"""Of records in a worker that Kafka has not taken yet; librdkafka's default is no bound for memory."""
+
+
+class Setup(NamedTuple):
+    """The first message to a worker: where to read and where to write."""
+
+    server: Server
+    locks: Locks
+    bootstrap_servers: str
+    kafka: Mapping[str, Any]
+    transactional_id: str
+    timeout: float
+
+    def cluster(self) -> Cluster:
+        """Kafka, with a queue that keeps memory small."""
+        largest = int(self.kafka.get("message.max.bytes", 0)) // 1024
+        queue = str(max(_QUEUE_KILOBYTES, 2 * largest))  # a record larger than the queue would never fit
+        return Cluster(self.bootstrap_servers, {"queue.buffering.max.kbytes": queue, **self.kafka})
+
+    def producer(self) -> TransactionalProducer:
+        """The worker's own; making it fences older ones."""
+        return TransactionalProducer(self.cluster(), self.transactional_id)
+
+
+class Ready(NamedTuple):
+    """The worker's answer: older producers of its transactional id are fenced, it holds the tables and can begin."""
+
+
+class Begin(NamedTuple):
+    """The second message: what to read."""
+
+    exported: str
+    blueprints: tuple[Blueprint, ...]
+    copied: Copied
+
+
+class Done(NamedTuple):
+    """A chunk (its number) is durable in Kafka, with so many rows."""
+
+    number: int
+    rows: int
+
+
+class Failed(NamedTuple):
+    """The worker gave up."""
+
+    message: str
+    hint: str
+    kind: type[OrdertapError]
+
+
+def worker_ids(connector: str, count: int) -> list[str]:
+    """The transactional ids of a connector's workers."""
+    return [f"ordertap-{connector}-snapshot-{number}" for number in range(1, count + 1)]
+
+
+def fence(cluster: Cluster, connector: str, count: int, timeout: float = 30.0) -> None:
+    """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere."""
+    for transactional_id in worker_ids(connector, count):
+        TransactionalProducer(cluster, transactional_id, timeout)
+
+
+class _Worker:
+    def __init__(self, name: str, setup: Setup) -> None:
+        self.name = name
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            command = [sys.executable, "-m", "capture.snapshot.worker", str(fd)]
+            self.process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.connection = Connection(ours.detach())
+        self.send(setup)
+
+    def send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except OSError:  # it has ended: it may have said why
+            self.receive()
+
+    def receive(self) -> Any:
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            code = self.process.wait()
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise UnavailableError(
+                f"snapshot worker {self.name} (process {self.process.pid}) {how}",
+                "look at the lines above and at the memory of the machine; capture begins the snapshot again",
+            ) from None
+        if isinstance(answer, Failed):
+            raise answer.kind(f"snapshot worker {self.name}: {answer.message}", answer.hint)
+        return answer
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class OwnProcess:
+    """The same without workers, for a small snapshot: this process copies."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._reader: Any = None
+
+    def __enter__(self) -> OwnProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def await_ready(self, stopping: Callable[[], object]) -> None:
+        """As Workers."""
+        self._producer = self._setup.producer()
+        self._reader = holding_for(self._setup.server, self._setup.locks)
+        stopping()
+
+    def copy(
+        self,
+        exported: str,
+        blueprints: Sequence[Blueprint],
+        copied: Copied,
+        chunks: Sequence[Chunk],
+        stopping: Callable[[], object],
+    ) -> Iterator[tuple[Chunk, int]]:
+        """As Workers."""
+        see(self._reader, exported)
+        copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
+        for chunk in chunks:
+            yield chunk, copier.copy(chunk)
+            stopping()
+
+
+class Workers:
+    """A context: the processes end with it."""
+
+    def __init__(self, setups: Sequence[Setup]) -> None:
+        self._setups = setups
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        for number, setup in enumerate(self._setups, 1):
+            self._workers.append(_Worker(str(number), setup))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def await_ready(self, stopping: Callable[[], object]) -> None:
+        """Waits until all have fenced their predecessors; `stopping` is called meanwhile and may raise."""
+        deadline = time.monotonic() + _START_SECONDS
+        waiting = list(self._workers)
+        while waiting:
+            for worker in self._answers(waiting):
+                worker.receive()
+                waiting.remove(worker)
+            stopping()
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"snapshot worker {waiting[0].name} does not start", "check the broker")
+
+    def copy(
+        self,
+        exported: str,
+        blueprints: Sequence[Blueprint],
+        copied: Copied,
+        chunks: Sequence[Chunk],
+        stopping: Callable[[], object],
+    ) -> Iterator[tuple[Chunk, int]]:
+        """Copies all chunks; yields each with its rows once it is durable. Errors of any worker are raised."""
+        numbers = iter(range(len(chunks)))
+        busy: list[_Worker] = []
+
+        def give(worker: _Worker) -> None:
+            number = next(numbers, None)
+            if number is not None:
+                worker.send((number, chunks[number]))
+                busy.append(worker)
+
+        for worker in self._workers:
+            worker.send(Begin(exported, tuple(blueprints), copied))
+            give(worker)
+        while busy:
+            for worker in self._answers(busy):
+                done: Done = worker.receive()
+                busy.remove(worker)
+                give(worker)
+                yield chunks[done.number], done.rows
+            stopping()
+
+    @staticmethod
+    def _answers(workers: Sequence[_Worker]) -> list[_Worker]:
+        ready = wait([worker.connection for worker in workers], 0.5)
+        return [worker for worker in workers if worker.connection in ready]

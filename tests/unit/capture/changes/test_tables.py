@@ -1,0 +1,267 @@
+"""The records of a change: where they lie, which belong together."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from capture.changes.stream import RecordLimit
+from capture.changes.tables import Draft, Table, Tables
+from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
+from capture.selection import Lists, Selection
+from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
+from schemas.codec import SourceOrigin
+from schemas.envelope import topic_name
+from schemas.errors import DataError, SettingsError
+from schemas.registry import IncompatibleError
+from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+
+TOPIC_OF = partial(topic_name, "shop")
+KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))
+KEYLESS = Relation(8, "public", "log", "f", (Column("note", 25, -1, False),))
+FACTS = TableFacts(("id",), {"id": ColumnFacts(not_null=True), "note": ColumnFacts(not_null=True)})
+PREFIX = SourceOrigin("shop", "shop", "0").transaction(5, 10, 90, 10)
+
+
+class Registered(list[str]):
+    """Subjects in order; the id is their number."""
+
+    def register(self, subject: str, _schema: object) -> int:
+        self.append(subject)
+        return len(self)
+
+
+@pytest.fixture
+def registered() -> Registered:
+    return Registered()
+
+
+@pytest.fixture
+def tables(registered: Registered) -> Tables:
+    def facts(relation: Relation) -> TableFacts:
+        return FACTS if relation.oid == KEYED.oid else TableFacts((), {})
+
+    versions = Versions(TOPIC_OF, frozenset(), facts, registered.register, lambda _subject: None, lambda _topic: 3)
+    return Tables(Selection(), True, versions)
+
+
+def table(tables: Tables, relation: Relation) -> Table:
+    found = tables.relation(relation)
+    assert found is not None
+    return found
+
+
+def tuple_data(*cells: bytes | None) -> bytes:
+    """TupleData: a count, then each value."""
+    values = (b"n" if cell is None else struct.pack(">cI", b"t", len(cell)) + cell for cell in cells)
+    return struct.pack(">H", len(cells)) + b"".join(values)
+
+
+def insert(table: Table, *cells: bytes | None) -> list[Draft]:
+    return table.insert(struct.pack(">cIc", b"I", KEYED.oid, b"N") + tuple_data(*cells), PREFIX, 1, b"1:2:1")
+
+
+def headers(draft: Draft) -> set[str]:
+    return {name for name, _ in draft[4]}
+
+
+def test_rows_without_key_lie_in_one_partition_and_rows_with_key_by_it(tables: Tables) -> None:
+    assert [d[1] for d in insert(table(tables, KEYLESS), b"a")] == [0]
+    assert [d[1] for d in insert(table(tables, KEYED), b"1", b"a")] == [-1]
+
+
+def test_truncate_goes_to_every_partition_as_one_change(tables: Tables) -> None:
+    drafts = table(tables, KEYED).truncate(PREFIX, 1, b"1:2:4")
+    assert [(d[1], d[2], d[4]) for d in drafts] == [(n, None, [(STAMP_HEADER, b"1:2:4")]) for n in range(3)]
+
+
+def test_a_key_change_is_a_delete_its_tombstone_and_a_create_with_one_ordinal(tables: Tables) -> None:
+    message = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"1", None) + b"N" + tuple_data(b"2", b"a")
+    gone, tombstone, new = table(tables, KEYED).update(message, PREFIX, 1, b"1:2:9")
+    assert gone[2] == tombstone[2] != new[2]
+    assert tombstone[3] is None
+    assert NEW_KEY_HEADER in headers(gone)
+    assert NEW_KEY_HEADER in headers(tombstone)
+    assert OLD_KEY_HEADER in headers(new)
+    assert {gone[4][0], tombstone[4][0], new[4][0]} == {(STAMP_HEADER, b"1:2:9")}
+
+
+def test_a_null_that_the_catalogue_rules_out_widens_and_registers_again(tables: Tables, registered: Registered) -> None:
+    orders = table(tables, KEYED)
+    before = len(registered)
+    (draft,) = insert(orders, b"1", None)
+    assert draft[3] is not None
+    assert registered[before:] == ["shop.public.orders-key", "shop.public.orders-value"]
+
+
+def test_widening_asks_catalogue_and_registry_only_through_what_keeps_the_server_patient(
+    tables: Tables, registered: Registered
+) -> None:
+    seen: list[int] = []
+
+    def patiently(call: Callable[[], Bound]) -> Bound:
+        seen.append(len(registered))
+        return call()
+
+    tables.patiently = patiently
+    orders = table(tables, KEYED)
+    asked_before = len(registered)
+    insert(orders, b"1", None)
+    assert seen == [asked_before], "the registry was asked before, or without it"
+
+
+def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    some = Tables(Selection(Lists(["public.log"])), True, versions)
+    assert some.relation(KEYED) is None
+    assert some.relation(replace(KEYED, oid=9)) is None
+    assert not registered
+
+
+def test_a_table_that_was_published_later_is_told_once(tables: Tables, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.published = frozenset({"public.log"})
+    for _ in range(2):
+        table(tables, KEYED)
+        table(tables, KEYLESS)
+    said = capsys.readouterr().out
+    assert said.count("capture signal snapshot public.orders") == 1
+    assert "public.log" not in said
+
+
+RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
+
+
+def evolving(policy: Policy, refused: set[str]) -> Tables:
+    """Tables whose registry refuses the second schema of these subjects."""
+    schemas: dict[str, Any] = {}
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        if subject in refused and schemas.get(subject, schema) != schema:
+            raise IncompatibleError(subject, "INCOMPATIBLE")
+        schemas[subject] = schema
+        return len(schemas)
+
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
+    made = Tables(Selection(), True, versions)
+    made.relation(KEYED)
+    return made
+
+
+def test_stop_names_the_column_that_clashes() -> None:
+    with pytest.raises(SettingsError, match=r"public\.orders.*column note was string, is int") as refused:
+        evolving("stop", {"shop.public.orders-value"}).relation(RETYPED)
+    assert "incompatible_schema" in refused.value.hint
+
+
+def test_version_goes_on_in_the_first_topic_that_takes_the_schema() -> None:
+    goes_on = evolving("version", {"shop.public.orders-value"})
+    assert table(goes_on, RETYPED).topic == "shop.public.orders.v2"
+    assert table(goes_on, KEYED).topic == "shop.public.orders", "an older version of the log goes where it went"
+
+
+def test_park_leaves_the_table_out_until_it_is_brought_back() -> None:
+    refused = {"shop.public.orders-value"}
+    parked = evolving("park", refused)
+    assert parked.relation(RETYPED) is None
+    assert parked.parked == {"public.orders"}
+    assert parked.relation(KEYED) is None, "it stays parked whatever comes"
+    parked.unpark(["public.orders"])
+    assert not parked.parked
+    parked.relation(RETYPED)
+    refused.clear()
+    parked.unpark(["public.other", "public.orders"])
+    assert parked.get(RETYPED.oid.to_bytes(4, "big")) is not None
+
+
+def test_a_row_that_cannot_be_widened_parks_its_table() -> None:
+    parked = evolving("park", {"shop.public.orders-value"})
+    orders = parked.get(KEYED.oid.to_bytes(4, "big"))
+    assert orders is not None
+    with pytest.raises(ParkedError):
+        insert(orders, b"1", None)
+
+
+def test_differences_are_told_for_people() -> None:
+    old = {"fields": [{"name": "a", "type": "int"}, {"name": "b", "type": ["null", "string"], "default": None}]}
+    new = {"fields": [{"name": "a", "type": ["null", "long"]}, {"name": "c", "type": "int"}]}
+    assert clash(old, new) == [
+        "column b is gone", "column c is new and has no default", "column a was int, is long or null",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("skipped", "update", "key_change"),
+    [
+        (["u"], "", "d tombstone c"),
+        (["d"], "u", "c"),
+        (["c"], "u", "d tombstone"),
+        (["c", "d", "u"], "", ""),
+        (["t"], "u", "d tombstone c"),
+    ],
+)
+def test_a_key_change_is_skipped_by_halves(
+    registered: Registered, skipped: list[str], update: str, key_change: str
+) -> None:
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, registered.register, lambda _: None, lambda _: 1)
+    orders = table(Tables(Selection(Lists(skipped_operations=skipped)), True, versions), KEYED)
+    plain = struct.pack(">cIc", b"U", KEYED.oid, b"N") + tuple_data(b"2", b"a")
+    moved = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"1", None) + b"N" + tuple_data(b"2", b"a")
+    same = struct.pack(">cIc", b"U", KEYED.oid, b"K") + tuple_data(b"2", None) + b"N" + tuple_data(b"2", b"a")
+    assert ops(orders.update_in_part(plain, PREFIX, 1, b"1:2:1")) == update
+    assert ops(orders.update_in_part(same, PREFIX, 1, b"1:2:1")) == update
+    assert ops(orders.update_in_part(moved, PREFIX, 1, b"1:2:1")) == key_change
+
+
+def ops(drafts: list[Draft]) -> str:
+    """The operations of the drafts: the byte before the clock, which is three longs of this test's prefix."""
+    tails = {PREFIX.tails[op] + PREFIX.clock: op for op in "cud"}
+    return " ".join(
+        "tombstone" if d[3] is None else next(op for tail, op in tails.items() if d[3].endswith(tail)) for d in drafts
+    )
+
+
+@pytest.mark.parametrize(("identity", "old_kind"), [("f", b"O"), ("i", b"K")])
+def test_a_key_that_the_log_does_not_repeat_is_that_of_the_old_row(
+    registered: Registered, identity: str, old_kind: bytes
+) -> None:
+    columns = (Column("id", 20, -1, True), Column("note", 25, -1, True))
+    by_note = Selection(Lists(keys=[("public.orders", ("note",))])).rules
+    versions = Versions(
+        TOPIC_OF,
+        frozenset(),
+        lambda _: FACTS,
+        registered.register,
+        lambda _: None,
+        lambda _: 1,
+        rules=by_note,
+    )
+    orders = table(Tables(Selection(), True, versions), replace(KEYED, replica_identity=identity, columns=columns))
+    unchanged = struct.pack(">HcI", 2, b"t", 1) + b"1u"
+    message = struct.pack(">cIc", b"U", KEYED.oid, old_kind) + tuple_data(b"1", b"long") + b"N" + unchanged
+    (draft,) = orders.update(message, PREFIX, 1, b"1:2:1")
+    assert draft[2] is not None
+    assert draft[2].endswith(b"long")
+    assert headers(draft) == {STAMP_HEADER}
+
+
+def test_every_json_record_is_measured_for_its_names_outgrow_the_row() -> None:
+    names = [f"{number:063d}" for number in range(200)]
+    wide = Relation(9, "public", "wide", "f", tuple(Column(name, 25, -1, False) for name in names))
+    versions = Versions(
+        TOPIC_OF,
+        frozenset(),
+        lambda _: TableFacts(),
+        lambda *_: 1,
+        lambda _: None,
+        lambda _: 1,
+        as_json=True,
+    )
+    message = struct.pack(">cIc", b"I", wide.oid, b"N") + tuple_data(*[None] * 200)
+    drafts = table(Tables(Selection(), True, versions), wide).insert(message, PREFIX, 1, b"1:2:1")
+    limit = RecordLimit(10_000, False, every=True)
+    assert limit.suspect < len(message) < RecordLimit(10_000, False).suspect
+    with pytest.raises(DataError, match=r"table public\.wide"):
+        limit.check("public.wide", drafts, b"1:2:1")

@@ -1,0 +1,38 @@
+"""The position record: what it holds survives, what is not ours is refused."""
+
+import json
+
+import pytest
+
+from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, parse_position
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+PLAIN = Position(2, "7400000000000000001", 1, "ordertap", LSN(0x1_0000_0000), LSN(0xFFFF_FFF0), "abc")
+FULL = PLAIN._replace(
+    partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}),
+    snapshot=SnapshotState("a-b", "completed"),
+    heartbeat=Heartbeat("run", 12),
+    stopped_lsn=LSN(0),
+)
+
+
+@pytest.mark.parametrize("position", [PLAIN, FULL], ids=["plain", "full"])
+def test_comes_back_as_it_was(position: Position) -> None:
+    assert parse_position(position.dump()) == position
+
+
+def test_an_operator_can_read_it() -> None:
+    shown = json.loads(FULL.dump())
+    assert shown["end_lsn"] == 0x1_0000_0000
+    assert shown["partial"] == {"commit_lsn": 9, "ordinal": 70_000, "size": {"public.orders": 69_999}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{}", b"[]", b"null", b"\xff", FULL.dump()[:-1], FULL.dump().replace(b'"slot"', b'"other"')],
+    ids=["empty", "object", "list", "null", "not UTF-8", "cut", "other field"],
+)
+def test_what_is_not_ours_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError):
+        parse_position(value)

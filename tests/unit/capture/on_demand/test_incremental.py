@@ -1,0 +1,166 @@
+"""What of a chunk is written when its rows change while it is read."""
+
+import time
+from functools import partial
+
+import pytest
+
+from capture.changes.own_records import OwnRecords
+from capture.changes.tables import Table, Tables
+from capture.changes.versions import Versions
+from capture.kafka.producer import Cluster
+from capture.kafka.topics import Making, Topics
+from capture.on_demand.demand import Demand, Request, Signal
+from capture.on_demand.incremental import Incremental
+from capture.on_demand.watermark import Chunk, Mark, Visibility
+from capture.selection import Lists, Selection
+from schemas import wire
+from schemas.change import Cells
+from schemas.codec import SourceOrigin
+from schemas.envelope import topic_name
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+from schemas.relation import Column, Relation, TableFacts
+
+TOPIC_OF = partial(topic_name, "shop")
+PEOPLE = Relation(7, "public", "people", "f", (Column("id", 20, -1, True), Column("city", 25, -1, True)))
+PREFIX = SourceOrigin("shop", "shop", "0").snapshot(1, 1)
+ROWS: list[Cells] = [(b"1", b"Ulm"), (b"2", b"Ulm"), (b"3", b"Rom")]
+NAME = "public.people"
+
+
+def open_table(lists: Lists) -> Table:
+    selection = Selection(lists)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: TableFacts(("id",)), lambda *_: 1, lambda _: None, lambda _: 1,
+        rules=selection.rules,
+    )  # fmt: skip
+    table = Tables(selection, True, versions).relation(PEOPLE)
+    assert table is not None
+    return table
+
+
+def streaming(lists: Lists, request: Request) -> tuple[Incremental, Table]:
+    """With chunks of all rows, and one that fails for a table `gone`."""
+    table = open_table(lists)
+    rows = [table.read(PREFIX, 1, row) for row in ROWS]
+    own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", Making(1, 1, {})), lambda *_: 1, wire.frame)
+
+    def read(_number: int, name: str, *_: object) -> Chunk:
+        if name == "public.gone":
+            raise SettingsError("not published")
+        return Chunk(table, rows, None, Visibility(100, frozenset()))
+
+    return Incremental(Demand((request,)), read, "me", own, 1), table
+
+
+def asking(*tables: str) -> Request:
+    scope = tuple((name, None) for name in tables)
+    return Request("s", LSN(1), scope, scope)
+
+
+def written_after(lists: Lists, changed: int) -> list[int]:
+    """How many rows each reading of the chunk writes, while the row of this number changes in the first window."""
+    incremental, table = streaming(lists, asking(NAME))
+    rows = [table.read(PREFIX, 1, row) for row in ROWS]
+    counts = []
+    for number in (1, 2):
+        incremental.step(time.monotonic() + number)
+        assert incremental.mark(Mark("me", number, low=True), LSN(10)) is None
+        if number == 1:
+            incremental.saw([(table.topic, 0, *rows[changed], [])])
+        found = incremental.mark(Mark("me", number, low=False), LSN(20))
+        counts.append(sum(topic == table.topic for topic, *_ in found or ()))
+        if not incremental.demand.requests:
+            break
+    incremental.close()
+    return counts
+
+
+def test_a_row_that_changed_is_left_to_the_stream() -> None:
+    assert written_after(Lists(), changed=0) == [2]
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_where_rows_share_a_key_a_chunk_is_read_until_none_changed(changed: int) -> None:
+    assert written_after(Lists(keys=[(NAME, ("city",))]), changed) == [0, 3]
+
+
+def test_a_chosen_key_that_tells_rows_apart_is_as_the_table_s_own() -> None:
+    assert written_after(Lists(keys=[(NAME, ("city", "id"))]), changed=0) == [2]
+
+
+def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
+    """The topics of what a mark leads to."""
+    return [topic for topic, *_ in incremental.mark(Mark("me", number, low), LSN(20)) or ()]
+
+
+def stepped(incremental: Incremental) -> list[str]:
+    """What the next step writes, once a chunk that is on its way has been read."""
+    time.sleep(0.05)
+    return [topic for topic, *_ in incremental.step(time.monotonic()) or ()]
+
+
+def test_what_has_no_key_and_truncates_of_other_tables_take_no_row_from_a_chunk() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.saw([("shop.public.log", 0, None, b"a row without key", [])])
+    incremental.truncated("public.other")
+    assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_truncate_takes_the_rows_of_a_chunk() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.truncated(NAME)
+    assert marked(incremental, 1, low=False).count(table.topic) == 0
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
+def test_a_chunk_of_a_snapshot_that_was_stopped_is_none_of_the_next_one() -> None:
+    incremental, table = streaming(Lists(), asking("public.before"))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    incremental.signal(Signal("tap", "stop", "stop-snapshot"), LSN(15))
+    incremental.signal(Signal("tap", "new", "execute-snapshot", (NAME,)), LSN(16))
+    assert marked(incremental, 1, low=False) == []
+    [request] = incremental.demand.requests
+    assert request.tables == ((NAME, None),)
+    incremental.step(0)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_request_with_nothing_left_to_read_is_completed() -> None:
+    """A crash between the last table and the end leaves one."""
+    incremental, _ = streaming(Lists(), asking()._replace(first=("a", {NAME: 3})))
+    assert stepped(incremental) == ["shop.notification"] * 2
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_a_table_that_cannot_be_read_is_left_out_alone(marks: bool) -> None:
+    incremental, table = streaming(Lists(), asking("public.gone", NAME))
+    incremental.step(0)
+    if marks:  # it failed behind its low mark
+        marked(incremental, 1, low=True)
+    assert stepped(incremental) == []
+    [request] = incremental.demand.requests
+    assert request.scope == request.tables == ((NAME, None),)
+    incremental.step(0)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_a_snapshot_of_which_no_table_can_be_read_is_aborted() -> None:
+    incremental, _ = streaming(Lists(), asking("public.gone"))
+    incremental.step(0)
+    assert stepped(incremental) == ["shop.notification"]
+    assert incremental.demand.requests == ()
+    incremental.close()

@@ -1,0 +1,42 @@
+"""How far a snapshot is, in figures and on a terminal."""
+
+import os
+import sys
+
+import pytest
+from prometheus_client import REGISTRY
+
+from capture.snapshot.progress import Progress
+
+
+def left() -> tuple[float | None, float | None]:
+    rows, tables = "ordertap_capture_snapshot_remaining_rows", "ordertap_capture_snapshot_remaining_tables"
+    return REGISTRY.get_sample_value(rows), REGISTRY.get_sample_value(tables)
+
+
+def test_what_remains_is_known_as_far_as_the_planner_knows() -> None:
+    with Progress({"a": 100, "b": 10, "c": None}) as progress:
+        assert left() == (-1, 3)
+        progress.table_done("c")
+        progress.copied("a", 60)
+        assert left() == (50, 2)
+        progress.copied("a", 90)  # more than the planner thought
+        assert left() == (10, 2)
+        progress.table_done("a")
+        assert progress.figures()["rows"] == 150
+    assert left() == (0, 0)
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        with Progress({"a": 1000}) as progress:
+            progress.copied("a", 250)
+            progress._bar.refresh()  # type: ignore[union-attr]
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "250/1000" in shown
+    assert "rows/s" in shown
