@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from capture.changes.stream import first_position
-from capture.kafka.position import Position, SnapshotState
+from capture.kafka.position import Position, SnapshotState, first_position
 from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
 from schemas.lsn import LSN

@@ -14,8 +14,9 @@ from tenacity import wait_exponential_jitter
 
 from capture.changes.messages import Messages, Route
 from capture.changes.own_records import OwnRecords
-from capture.changes.stream import INTERNAL, Beats, Options, RecordLimit, Stream, keepalive_seconds
+from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
+from capture.changes.transaction import Beats, RecordLimit
 from capture.changes.versions import Policy, Versions
 from capture.checks import REPAIR, check_position, check_timeline, repaired
 from capture.kafka import broker
@@ -35,6 +36,7 @@ from capture.postgres.replication import (
     SlotInUseError,
     System,
     drop_slot,
+    keepalive_seconds,
     slot_state,
 )
 from capture.selection import Selection

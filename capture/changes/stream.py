@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -16,6 +15,7 @@ import structlog
 from capture.changes.messages import Counted, Messages
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Draft, Table, Tables
+from capture.changes.transaction import Beats, RecordLimit, Transaction
 from capture.changes.versions import ParkedError
 from capture.kafka.position import Partial, Position, parse_heartbeat
 from capture.kafka.writer import Limits, Writer
@@ -28,8 +28,7 @@ from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Leadership, Replication, database_errors, slot_state
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
-from schemas.errors import DataError, SettingsError
-from schemas.lsn import LSN
+from schemas.errors import SettingsError
 from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
@@ -38,8 +37,6 @@ Result = TypeVar("Result")
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 """Prefixes of our own messages, which are no records."""
-_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
-_HEADER_ROOM: Final = 1024  # bytes
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
@@ -55,82 +52,6 @@ class Options(NamedTuple):
     buffer_bytes: int
     keepalive: float
     metadata: bool
-
-
-@dataclass(slots=True)
-class Beats:
-    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
-
-    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
-    have lost, leaves no gap: the next heartbeat has its number again.
-    """
-
-    run: str
-    number: int = 0
-    written: LSN | None = None
-
-    def next(self, flushed: LSN) -> int:
-        """The next one's number, when the server has flushed its log so far."""
-        if self.written is not None and self.written <= flushed:
-            self.number += 1
-        self.written = None
-        return self.number + 1
-
-
-class RecordLimit(NamedTuple):
-    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops).
-
-    `every`: each record is looked at, for even a small row may become a large one (JSON has all columns' names).
-    """
-
-    largest: int
-    park: bool
-    every: bool = False
-
-    @property
-    def suspect(self) -> int:
-        """No message up to this size makes a record that is too large."""
-        return 0 if self.every else self.largest // _GROWTH
-
-    def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
-        """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
-        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts) + _HEADER_ROOM
-        if largest <= self.largest:
-            return
-        said = (
-            f"table {table}: the change {stamp.decode()} (generation, commit LSN, ordinal) makes a record of {largest} "
-            f"bytes, and message.max.bytes is {self.largest}"
-        )
-        remedy = f"raise message.max.bytes in `kafka` and max.message.bytes of the topic of {table}"
-        if self.park:
-            raise ParkedError(table, said, remedy)
-        raise DataError(f"{said}; nothing is lost", f"{remedy}, then start again; or set oversized_record: park")
-
-
-class Transaction:
-    """The source transaction that is being read. `skip`: changes up to this ordinal are in Kafka already."""
-
-    __slots__ = (
-        "bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "stamp", "streamed", "xid",
-    )  # fmt: skip
-
-    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
-        self.commit_lsn, self.commit_us, self.xid = begin
-        self.prefix = prefix
-        self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
-        self.skip: float = 0
-        self.size: dict[str, int] = {}
-        self.streamed = written is not None
-        if written is not None:
-            self.skip, self.size = written.ordinal, dict(written.size)
-        self.ordinal = 0
-        self.drafts: list[Draft] = []
-        self.bytes = 0
-
-    @property
-    def id(self) -> str:
-        """As Debezium writes it: xid:lsn."""
-        return f"{self.xid}:{int(self.commit_lsn)}"
 
 
 class Stream:
@@ -493,16 +414,3 @@ class Stream:
         if self._incremental.window is not None:
             self._incremental.saw(transaction.drafts)
         return transaction.drafts
-
-
-def keepalive_seconds(wal_sender_timeout: str) -> float:
-    """A third of the server's patience, from `SHOW wal_sender_timeout` (`1min`, `2s`, `500ms`, `0`: for ever)."""
-    units = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-    digits = wal_sender_timeout.rstrip("abcdefghijklmnopqrstuvwxyz")
-    seconds = float(digits) * units.get(wal_sender_timeout[len(digits) :], 0.001)
-    return min(10.0, seconds / 3) if seconds else 10.0
-
-
-def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
-    """Where a new slot begins."""
-    return Position(generation, identifier, timeline, slot, lsn, lsn, settings)

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from capture.changes.own_records import OwnRecords
-from capture.changes.stream import first_position
 from capture.kafka import broker
-from capture.kafka.position import Position
+from capture.kafka.position import Position, first_position
 from capture.kafka.producer import TransactionalProducer
 from capture.pipeline import Plan
 from capture.postgres import catalogue

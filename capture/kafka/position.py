@@ -96,6 +96,11 @@ class Position(NamedTuple):
         return ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
 
 
+def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
+    """Where a new slot begins."""
+    return Position(generation, identifier, timeline, slot, lsn, lsn, settings)
+
+
 def parse_position(value: bytes) -> Position:
     """Reads the value of the record; DataError when it is none of ours."""
     try:

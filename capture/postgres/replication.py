@@ -321,3 +321,11 @@ class Leadership:
     def close(self) -> None:
         """Gives the leadership up."""
         self._connection.close()
+
+
+def keepalive_seconds(wal_sender_timeout: str) -> float:
+    """A third of the server's patience, from `SHOW wal_sender_timeout` (`1min`, `2s`, `500ms`, `0`: for ever)."""
+    units = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    digits = wal_sender_timeout.rstrip("abcdefghijklmnopqrstuvwxyz")
+    seconds = float(digits) * units.get(wal_sender_timeout[len(digits) :], 0.001)
+    return min(10.0, seconds / 3) if seconds else 10.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from capture.changes.stream import RecordLimit
 from capture.changes.tables import Draft, Table, Tables
+from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
 from capture.selection import Lists, Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER

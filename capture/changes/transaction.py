@@ -1,0 +1,93 @@
+"""What a stream knows of the source transaction that it reads, of its heartbeats, and of how large a record may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from capture.changes.tables import Draft
+from capture.changes.versions import ParkedError
+from capture.kafka.position import Partial
+from capture.postgres import pgoutput
+from schemas.codec import SourcePrefix
+from schemas.errors import DataError
+from schemas.lsn import LSN
+
+_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
+_HEADER_ROOM: Final = 1024  # bytes
+
+
+@dataclass(slots=True)
+class Beats:
+    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
+
+    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
+    have lost, leaves no gap: the next heartbeat has its number again.
+    """
+
+    run: str
+    number: int = 0
+    written: LSN | None = None
+
+    def next(self, flushed: LSN) -> int:
+        """The next one's number, when the server has flushed its log so far."""
+        if self.written is not None and self.written <= flushed:
+            self.number += 1
+        self.written = None
+        return self.number + 1
+
+
+class RecordLimit(NamedTuple):
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops).
+
+    `every`: each record is looked at, for even a small row may become a large one (JSON has all columns' names).
+    """
+
+    largest: int
+    park: bool
+    every: bool = False
+
+    @property
+    def suspect(self) -> int:
+        """No message up to this size makes a record that is too large."""
+        return 0 if self.every else self.largest // _GROWTH
+
+    def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
+        """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
+        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts) + _HEADER_ROOM
+        if largest <= self.largest:
+            return
+        said = (
+            f"table {table}: the change {stamp.decode()} (generation, commit LSN, ordinal) makes a record of {largest} "
+            f"bytes, and message.max.bytes is {self.largest}"
+        )
+        remedy = f"raise message.max.bytes in `kafka` and max.message.bytes of the topic of {table}"
+        if self.park:
+            raise ParkedError(table, said, remedy)
+        raise DataError(f"{said}; nothing is lost", f"{remedy}, then start again; or set oversized_record: park")
+
+
+class Transaction:
+    """The source transaction that is being read. `skip`: changes up to this ordinal are in Kafka already."""
+
+    __slots__ = (
+        "bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "stamp", "streamed", "xid",
+    )  # fmt: skip
+
+    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
+        self.commit_lsn, self.commit_us, self.xid = begin
+        self.prefix = prefix
+        self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
+        self.skip: float = 0
+        self.size: dict[str, int] = {}
+        self.streamed = written is not None
+        if written is not None:
+            self.skip, self.size = written.ordinal, dict(written.size)
+        self.ordinal = 0
+        self.drafts: list[Draft] = []
+        self.bytes = 0
+
+    @property
+    def id(self) -> str:
+        """As Debezium writes it: xid:lsn."""
+        return f"{self.xid}:{int(self.commit_lsn)}"
