@@ -153,8 +153,12 @@ class Metrics:
 
     def ready(self) -> tuple[bool, str]:
         """Data flows: what is in Kafka has moved lately, be it by a heartbeat; else which side it waits for."""
-        if self.state in ("standby", "snapshot"):
+        if self.state == "standby":
             return True, self.state
+        if self.state == "snapshot":
+            wait = _waits.get(self._thread)
+            stands = wait is not None and time.monotonic() - wait[1] > _LIVE_PATIENCE
+            return not stands, self._also_waiting(self.state) if stands else self.state
         if self.parked:
             return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
         if not self._moved or self.state != "streaming":

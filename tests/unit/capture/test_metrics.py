@@ -84,3 +84,13 @@ def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace
 def test_states_without_a_stream(streaming: Metrics, state: str, ready: bool) -> None:
     streaming.state = state
     assert streaming.ready() == (ready, state)
+
+
+def test_a_snapshot_that_waits_for_somebody_is_not_ready(streaming: Metrics, clock: SimpleNamespace) -> None:
+    streaming.state = "snapshot"
+    with waiting("PostgreSQL (making the slot)"):
+        clock.now += 30
+        assert streaming.ready() == (True, "snapshot")
+        clock.now += 60
+        assert streaming.ready() == (False, "snapshot; waiting for PostgreSQL (making the slot)")
+    assert streaming.ready()[0]
