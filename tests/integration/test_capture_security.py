@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded import Postgres, free_port
+from deploy.embedded import Postgres, Registry, free_port
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import TABLES, OpsShop
 from tests.integration.secure_parts import Authority, Gate, SecureKafka, secure_postgres
@@ -64,8 +64,8 @@ def secure_server(request: pytest.FixtureRequest, parts_folder: Path, authority:
 
 
 @pytest.fixture(scope="module")
-def gate(registry_url: str, authority: Authority) -> Iterator[Gate]:
-    with Gate(registry_url, f"tap:{SECRETS['registry']}", authority.issue("gate")) as made:
+def gate(schema_registry: Registry, authority: Authority) -> Iterator[Gate]:
+    with Gate(schema_registry.url, f"tap:{SECRETS['registry']}", authority.issue("gate")) as made:
         yield made
 
 
