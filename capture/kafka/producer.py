@@ -37,6 +37,10 @@ _MISCONFIGURED: Final = (
     KafkaError._INVALID_ARG,
 )
 _TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
+_MARKING: Final = 0.002
+"""Seconds in which a broker writes the markers of most commits, after it said that all is durable. A transaction that
+begins sooner is refused (CONCURRENT_TRANSACTIONS), and librdkafka tries again only after 20 ms."""
+
 _NO_LEADER_YET: Final = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -277,6 +281,7 @@ class TransactionalProducer:
                 if error.args[0].retriable() and time.monotonic() < deadline:
                     continue
                 raise kafka_error(f"committing to Kafka{self._refused}", cause, self._servers) from None
+            time.sleep(_MARKING)
             return
 
     def abandon(self) -> None:
