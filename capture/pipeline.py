@@ -25,8 +25,8 @@ from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, Transacti
 from capture.kafka.topics import Topics
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
+from capture.on_demand.chunk_reader import ChunkReader
 from capture.on_demand.incremental import Incremental
-from capture.on_demand.watermark import ChunkReader
 from capture.postgres import catalogue
 from capture.postgres.replication import (
     Leadership,
@@ -238,10 +238,11 @@ class Capture:
                 return
             position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
             committed.write((), position._replace(stopped_lsn=None))
-            self._stream(leadership, replication, producer, tables, own, origin, position._replace(stopped_lsn=None))
+            position = position._replace(stopped_lsn=None)
+            durable = self._stream(leadership, replication, producer, tables, own, origin, position)
         finally:
             replication.close()
-        self._note_stop(leadership, committed)
+        self._note_stop(leadership, committed, durable)
 
     def _check_columns(self, tables: Tables, published: list[catalogue.Published], position: Position | None) -> None:
         """SettingsError for rules on columns that a table cannot keep, and for new ones that no column meets.
@@ -370,7 +371,8 @@ class Capture:
         own: OwnRecords,
         origin: SourceOrigin,
         position: Position,
-    ) -> None:
+    ) -> Position:
+        """Streams until asked to stop; the durable position."""
         plan = self._plan
         options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
         replication.start(options.slot, position.end_lsn, plan.publication)
@@ -406,19 +408,19 @@ class Capture:
         gc.set_threshold(100_000, 50, 100)
         try:
             self._stream_now = stream
-            self._durable = stream.run(self._stopping)
+            return stream.run(self._stopping)
         finally:
             self._stream_now = None
             writer.close()
             chunks.close()
             gc.unfreeze()
 
-    def _note_stop(self, leadership: Leadership, committed: Committed) -> None:
+    def _note_stop(self, leadership: Leadership, committed: Committed, durable: Position) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
         slot = _left(leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
-            committed.write((), self._durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
-        log.info("stopped cleanly", lsn=str(self._durable.end_lsn))
+            committed.write((), durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
+        log.info("stopped cleanly", lsn=str(durable.end_lsn))
 
 
 def plan_tables(

@@ -20,9 +20,9 @@ from capture.changes.versions import ParkedError
 from capture.kafka.position import Partial, Position, parse_heartbeat
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
+from capture.on_demand.chunk_reader import WATERMARK_PREFIX, parse_mark
 from capture.on_demand.demand import SIGNAL_PREFIX, parse_signal
 from capture.on_demand.incremental import Incremental
-from capture.on_demand.watermark import WATERMARK_PREFIX, parse_mark
 from capture.postgres import pgoutput
 from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Leadership, Replication, database_errors, slot_state

@@ -16,8 +16,8 @@ import structlog
 
 from capture.changes.own_records import OwnRecords
 from capture.kafka.producer import Fields
+from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
-from capture.on_demand.watermark import Chunk, Mark, Read, Row
 from schemas import records
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, snapshot_header, stamp_header
 from schemas.errors import SettingsError
@@ -45,7 +45,7 @@ class Incremental:
         self._before: frozenset[int] = frozenset()
         self._truncated: set[str] = set()  # tables, since the low mark
         self._number = 0
-        self._chunk: Future[Chunk] | None = None
+        self._chunk: Future[ChunkRows] | None = None
         self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "incremental")
 
@@ -143,7 +143,7 @@ class Incremental:
             return None
         return self._take(chunk, [row for row in chunk.rows if row[0] not in window], lsn)
 
-    def _take(self, chunk: Chunk, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
+    def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
         """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""
         request = self.demand.requests[0]
         table = chunk.table

@@ -13,7 +13,7 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 # A dependency that touches the world, and the files that may import it. Every other file is pure.
 POSTGRES = {
     "capture": {
-        "postgres.replication", "snapshot.locks", "snapshot.chunks", "on_demand.signals", "on_demand.watermark",
+        "postgres.replication", "snapshot.locks", "snapshot.chunks", "on_demand.signals", "on_demand.chunk_reader",
     },
     "sink": {
         "database", "evidence", "inbox", "tables", "touches", "build", "snapshots", "blocked", "row_writer",
@@ -25,7 +25,7 @@ SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
         "__main__", "changes.stream", "commands.preflight", "commands.status", "kafka.producer",
-        "kafka.writer", "metrics", "on_demand.incremental", "on_demand.watermark", "pipeline",
+        "kafka.writer", "metrics", "on_demand.incremental", "on_demand.chunk_reader", "pipeline",
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},

@@ -10,9 +10,9 @@ from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
 from capture.kafka.producer import Cluster
 from capture.kafka.topics import Making, Topics
+from capture.on_demand.chunk_reader import ChunkRows, Mark, Visibility
 from capture.on_demand.demand import Demand, Request, Signal
 from capture.on_demand.incremental import Incremental
-from capture.on_demand.watermark import Chunk, Mark, Visibility
 from capture.selection import Lists, Selection
 from schemas import wire
 from schemas.change import Cells
@@ -45,10 +45,10 @@ def streaming(lists: Lists, request: Request) -> tuple[Incremental, Table]:
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
     own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", Making(1, 1, {})), lambda *_: 1, wire.frame)
 
-    def read(_number: int, name: str, *_: object) -> Chunk:
+    def read(_number: int, name: str, *_: object) -> ChunkRows:
         if name == "public.gone":
             raise SettingsError("not published")
-        return Chunk(table, rows, None, Visibility(100, frozenset()))
+        return ChunkRows(table, rows, None, Visibility(100, frozenset()))
 
     return Incremental(Demand((request,)), read, "me", own, 1), table
 

@@ -65,8 +65,8 @@ class Visibility(NamedTuple):
         return xid in self.running or (xid - self.xmax) % _XIDS < _XIDS // 2
 
 
-class Chunk(NamedTuple):
-    """Rows of one table, encoded: (key, value) each. `last_key` is None when there are no more rows behind it."""
+class ChunkRows(NamedTuple):
+    """What a chunk has of one table, encoded: (key, value) each. `last_key` is None when there are no more rows behind it."""
 
     table: Table
     rows: list[Row]
@@ -88,7 +88,7 @@ class ChunkReader:
         self._rows = chunk_rows
         self._connection: Any = None
 
-    def read(self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None) -> Chunk:
+    def read(self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None) -> ChunkRows:
         """The chunk of `name` (schema.table) behind the key `after`, between its two marks.
 
         SettingsError when the table is not published, has no key, or the condition is no SQL.
@@ -151,7 +151,9 @@ class ChunkReader:
             columns, _source(published), where, names, sql.Literal(self._rows)
         )
 
-    def _encoded(self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility) -> Chunk:
+    def _encoded(
+        self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility
+    ) -> ChunkRows:
         prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
         cells: tuple[Cell, ...] = ()
         rows = []
@@ -161,7 +163,7 @@ class ChunkReader:
         last = None
         if len(rows) >= self._rows:
             last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
-        return Chunk(table, rows, last, visibility)
+        return ChunkRows(table, rows, last, visibility)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -205,4 +207,4 @@ def _text(cell: Cell) -> str:
     return cell.decode()
 
 
-Read = Callable[[int, str, "str | None", "tuple[str, ...] | None"], Chunk]
+Read = Callable[[int, str, "str | None", "tuple[str, ...] | None"], ChunkRows]
