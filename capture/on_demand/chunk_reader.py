@@ -66,7 +66,7 @@ class Visibility(NamedTuple):
 
 
 class ChunkRows(NamedTuple):
-    """What a chunk has of one table, encoded: (key, value) each. `last_key` is None when there are no more rows behind it."""
+    """What a chunk has of one table, encoded: (key, value) each. `last_key` is None when no more rows lie behind it."""
 
     table: Table
     rows: list[Row]
