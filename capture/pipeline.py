@@ -384,7 +384,8 @@ class Capture:
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
         name = uuid.uuid4().hex[:12]
         chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows)
-        incremental = Incremental(position.demand, chunks.read, name, own, position.generation)
+        unknown = leadership.open_transactions()
+        incremental = Incremental(position.demand, chunks.read, name, own, position.generation, unknown)
         register, partitions = plan.registry.register, plan.topics.partitions
         messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions, plan.frame)
         largest = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))

@@ -26,13 +26,17 @@ from schemas.lsn import LSN
 log = structlog.get_logger("capture")
 
 _REMEMBERED_XIDS: Final = 100_000
-_SLOW_RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
+_RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
+_SLOWEST_RETAKE: Final = 5.0
 
 
 class Incremental:
     """The demand of one stream; `demand` is what the position has to say of it."""
 
-    def __init__(self, demand: Demand, read: Read, reader: str, own: OwnRecords, generation: int) -> None:
+    def __init__(
+        self, demand: Demand, read: Read, reader: str, own: OwnRecords, generation: int, unknown: frozenset[int]
+    ) -> None:
+        """`unknown` are the transactions (xids) open at the start: an earlier run may have read their commits."""
         self.demand = demand
         self.window: set[bytes] | None = None  # keys that changed since the low mark; None: no chunk is open
         self._read = read
@@ -43,9 +47,11 @@ class Incremental:
         self.committed = self._committed.append
         """Takes note of a source transaction (xid) whose commit was read."""
         self._before: frozenset[int] = frozenset()
+        self._unknown = unknown
         self._truncated: set[str] = set()  # tables, since the low mark
         self._number = 0
         self._chunk: Future[ChunkRows] | None = None
+        self._retakes = 0
         self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "incremental")
 
@@ -131,20 +137,32 @@ class Incremental:
         chunk = future.result()
         if not self.demand.requests:  # stopped meanwhile
             return None
-        if any(map(chunk.visibility.hides, self._before)):
-            self._not_before = time.monotonic() + _SLOW_RETAKE
-            log.info("chunk is read again: a commit in the log was not visible yet", table=chunk.table.name)
+        if self._hides(chunk):
+            self._again(chunk, "a transaction of before the start is open, or one in the log is not visible yet")
             return None
         if chunk.table.name in self._truncated:
             return self._take(chunk, [], lsn)
         if chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
-            self._not_before = time.monotonic() + _SLOW_RETAKE
-            log.info("chunk is read again: which of the rows with one key changed is not known", table=chunk.table.name)
+            self._again(chunk, "which of the rows with one key changed is not known")
             return None
         return self._take(chunk, [row for row in chunk.rows if row[0] not in window], lsn)
 
+    def _again(self, chunk: ChunkRows, reason: str) -> None:
+        """The chunk will be read once more, later each time, and told once."""
+        if not self._retakes:
+            log.info(f"chunk is read again: {reason}", table=chunk.table.name)
+        self._retakes += 1
+        self._not_before = time.monotonic() + min(_SLOWEST_RETAKE, _RETAKE * self._retakes)
+
+    def _hides(self, chunk: ChunkRows) -> bool:
+        """Whether it may be without a commit that was read before it, by this run or an earlier one."""
+        hides = chunk.visibility.hides
+        self._unknown = frozenset(filter(hides, self._unknown))
+        return bool(self._unknown) or any(map(hides, self._before))
+
     def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
         """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""
+        self._retakes = 0
         request = self.demand.requests[0]
         table = chunk.table
         stamp = stamp_header(Stamp(self._generation, lsn, 0))

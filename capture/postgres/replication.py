@@ -306,6 +306,15 @@ class Leadership:
             cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
             return LSN.parse(cursor.fetchone()[0])
 
+    def open_transactions(self) -> frozenset[int]:
+        """The xids of all transactions that have changed something and are not visible, prepared ones, too.
+
+        Each has its xid locked until it is visible. Source: PostgreSQL manual, "pg_locks".
+        """
+        with database_errors("looking for open transactions"), self._connection.cursor() as cursor:
+            cursor.execute("SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND granted")
+            return frozenset(int(xid) for (xid,) in cursor.fetchall())
+
     def setting(self, name: str) -> str:
         """A server setting as SHOW prints it."""
         with database_errors(f"SHOW {name}"), self._connection.cursor() as cursor:

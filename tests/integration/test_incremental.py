@@ -171,7 +171,8 @@ def test_a_signal_that_cannot_be_carried_out_is_refused_at_once(
     assert shop.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = current_database()") == 0
 
 
-def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(shop: Shop) -> None:
+@pytest.mark.parametrize("restarted", [False, True], ids=["same run", "next run"])
+def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(shop: Shop, restarted: bool) -> None:
     """It waits for a synchronous standby that does not come: the stream has it, a chunk cannot see it."""
     shop.capture.start()
     shop.drain()
@@ -194,6 +195,9 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             )
             cursor.execute("SELECT note FROM orders WHERE id = 5")
             assert cursor.fetchone() != ("seen early",), "the test's premise: it is not visible yet"
+            if restarted:
+                assert shop.capture.stop() == 0
+                shop.capture.start()
             shop.signal("snapshot", "public.orders")
             shop.until(lambda: "chunk is read again" in shop.capture.tail())
         finally:

@@ -1,7 +1,9 @@
 """What of a chunk is written when its rows change while it is read."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain, repeat
 
 import pytest
 
@@ -39,18 +41,20 @@ def open_table(lists: Lists) -> Table:
     return table
 
 
-def streaming(lists: Lists, request: Request) -> tuple[Incremental, Table]:
-    """With chunks of all rows, and one that fails for a table `gone`."""
+def streaming(lists: Lists, request: Request, running: Sequence[set[int]] = ()) -> tuple[Incremental, Table]:
+    """With chunks of all rows, one that fails for a table `gone`, and transactions that run while each is read."""
     table = open_table(lists)
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
+    unknown = frozenset(running[0] if running else ())
+    every = chain(running, repeat(set[int]()))
     own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", Making(1, 1, {})), lambda *_: 1, wire.frame)
 
     def read(_number: int, name: str, *_: object) -> ChunkRows:
         if name == "public.gone":
             raise SettingsError("not published")
-        return ChunkRows(table, rows, None, Visibility(100, frozenset()))
+        return ChunkRows(table, rows, None, Visibility(100, frozenset(next(every))))
 
-    return Incremental(Demand((request,)), read, "me", own, 1), table
+    return Incremental(Demand((request,)), read, "me", own, 1, unknown), table
 
 
 def asking(*tables: str) -> Request:
@@ -140,6 +144,18 @@ def test_a_request_with_nothing_left_to_read_is_completed() -> None:
     incremental, _ = streaming(Lists(), asking()._replace(first=("a", {NAME: 3})))
     assert stepped(incremental) == ["shop.notification"] * 2
     assert incremental.demand.requests == ()
+    incremental.close()
+
+
+def test_chunks_wait_for_transactions_of_before_the_start_and_for_no_others() -> None:
+    """Their commits may have been read before a restart."""
+    incremental, table = streaming(Lists(), asking(NAME, NAME), [{7, 8}, {8, 90}, {90}, {91}])
+    counts = []
+    for number in (1, 2, 3, 4):
+        incremental.step(time.monotonic() + number)
+        marked(incremental, number, low=True)
+        counts.append(marked(incremental, number, low=False).count(table.topic))
+    assert counts == [0, 0, len(ROWS), len(ROWS)]
     incremental.close()
 
 
