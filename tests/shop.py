@@ -58,6 +58,11 @@ class Shop:
         """Where the schemas are: a folder, if `more` settings do not say otherwise."""
         return str(yaml.safe_load(self.config.read_text())["capture"]["schema_registry_url"])
 
+    def configure(self, **settings: Any) -> None:
+        """Other settings for the next start."""
+        content = yaml.safe_load(self.config.read_text())
+        write_settings(self.config, capture=content["capture"] | settings)
+
     def copy(self, name: str, module: str = "capture", python_options: tuple[str, ...] = ()) -> Program:
         """Another copy of capture with the same settings, not started."""
         made = Program(module, self.config, self.folder / f"{name}.log", python_options)

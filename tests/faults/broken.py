@@ -1,6 +1,7 @@
 """`capture` with a fault at a named point: `python -X fault=POINT:N -m tests.faults.broken run …`.
 
-Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams.
+Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams, or,
+of those in capitals, since it lives.
 `clock`: from the n-th second of streaming on, the clock of the process is a day off, to and fro.
 """
 
@@ -22,6 +23,8 @@ _CALLS: dict[str, tuple[type, str]] = {
     "produce": (TransactionalProducer, "produce"),
     "commit": (TransactionalProducer, "commit"),
     "feedback": (Replication, "confirm"),
+    "SLOT": (Replication, "create_slot"),
+    "COMMIT": (TransactionalProducer, "commit"),
 }
 _DAY_NS = 86_400 * 10**9
 _streaming = False
@@ -46,7 +49,7 @@ def _kill_at(point: str, number: int) -> None:
     calls = itertools.count(1)
 
     def deadly(*arguments: Any, **named: Any) -> Any:
-        last = _streaming and next(calls) == number
+        last = (_streaming or name.isupper()) and next(calls) == number
         if last and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = function(*arguments, **named)

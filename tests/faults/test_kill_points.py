@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from tests.shop import PATIENCE, Shop, open_shop
+from tests.shop import PATIENCE, Shop, open_shop, said
 
 POINTS = (
     "before-produce:1",
@@ -18,6 +18,7 @@ POINTS = (
     "before-feedback:1",
     "after-feedback:1",
 )
+_SNAPSHOT_COMMITS = 8  # of two tables
 
 
 @pytest.fixture
@@ -67,6 +68,31 @@ def test_killed_inside_a_large_transaction(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     shop.prove()
+
+
+def test_killed_in_each_phase_of_a_snapshot(shop: Shop) -> None:
+    """Its commits where one process does it all: intent, beginning, of each table a chunk and its end, the end, and the
+    stream's first position."""
+    shop.configure(snapshot_max_threads=1)
+    points = [
+        "before-SLOT:1",
+        "after-SLOT:1",
+        *(f"before-COMMIT:{number}" for number in range(1, _SNAPSHOT_COMMITS + 1)),
+    ]
+    for number, point in enumerate(points):
+        shop.configure(snapshot_mode="always")
+        victim = shop.copy(point.partition(":")[0], "tests.faults.broken", ("-X", f"fault={point}"))
+        victim.start()
+        assert victim.wait(PATIENCE) == -9, victim.tail()
+        shop.order(1 + number * 10, 5 + number * 10)
+        shop.sql(f"DELETE FROM orders WHERE id = {-1 - number}", f"UPDATE orders SET total = {number} WHERE id < -40")
+        shop.configure(snapshot_mode="initial")
+        shop.capture.start()
+        shop.drain()
+        shop.until(lambda: not (shop.position().get("demand") or {}).get("requests"))
+        shop.prove_content()
+        assert shop.capture.stop() == 0
+    assert "snapshot completed" in said(victim), "the last point was not the end of a snapshot"
 
 
 def test_a_clock_that_jumps_changes_nothing(shop: Shop) -> None:

@@ -5,27 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.fix_capture import PATIENCE, TABLES, Shop
-from tests.programs import run, write_settings
+from tests.programs import run
 from tests.proof.records import changes
 from tests.proof.verdict import judge
 
 LARGE = 100_000  # rows
 
 
-def settings(shop: Shop, **more: Any) -> None:
-    content = yaml.safe_load(shop.config.read_text())
-    write_settings(shop.config, capture=content["capture"] | more)
-
-
 def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropped(shop: Shop) -> None:
-    settings(shop, kafka={"message.max.bytes": 20_000})
+    shop.configure(kafka={"message.max.bytes": 20_000})
     shop.capture.start()
     shop.drain()
     shop.sql(
@@ -40,7 +33,7 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
     assert "message.max.bytes is 20000; nothing is lost" in said
     assert "Traceback" not in said
     assert "secret" not in said
-    settings(shop, oversized_record="park")
+    shop.configure(oversized_record="park")
     shop.capture.start()
     shop.drain()
     shop.sql("INSERT INTO log VALUES (3, 'parked too')", "INSERT INTO lines VALUES (1, 99, 'flows')")
@@ -50,7 +43,7 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
     assert {finding.text.split()[:2][0] for finding in verdict.findings} == {"public.log"}, str(verdict)
     assert [each.key for each in changes(shop.records(), shop.prefix)["public.log"]] == ['{"id": 1}']
     assert shop.capture.stop() == 0
-    settings(shop, kafka={})
+    shop.configure(kafka={})
     shop.capture.start()
     shop.drain()
     assert run("capture", "signal", "snapshot", "public.log", config=shop.config).returncode == 0
@@ -62,7 +55,7 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
 
 
 def test_a_large_transaction_is_there_before_it_is_read_and_memory_stays_flat(shop: Shop) -> None:
-    settings(shop, transaction_buffer_rows=20_000, max_batch_size=5_000)
+    shop.configure(transaction_buffer_rows=20_000, max_batch_size=5_000)
     shop.capture.start()
     shop.drain()
     first = first_record(shop)

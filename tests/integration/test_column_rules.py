@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -62,12 +61,6 @@ def people(
     with open_shop(postgres, kafka, database, prefix, tmp_path, SETTINGS, TABLES) as made:
         yield made
         made.drop_slots()
-
-
-def configure(shop: Shop, **settings: Any) -> None:
-    content = yaml.safe_load(shop.config.read_text())
-    content["capture"] |= settings
-    shop.config.write_text(yaml.safe_dump(content))
 
 
 def refused(shop: Shop) -> str:
@@ -131,12 +124,12 @@ def every_kind_of_change(shop: Shop) -> None:
 def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> None:
     # A value that an SQL expression of the settings cannot take: PostgreSQL's error has it.
     bad_select = "SELECT p.id, (p.name::int)::text AS name, iban, phone, notes, story, score, city FROM people p"
-    configure(people, snapshot_select_statement_overrides={"public.people": bad_select})
+    people.configure(snapshot_select_statement_overrides={"public.people": bad_select})
     people.capture.start()
     people.until_said("22P02")
     assert people.capture.stop() == 0
     good_select = "SELECT id, name, iban, phone, story, score, city FROM people WHERE id <> 77"  # notes are left out
-    configure(people, snapshot_select_statement_overrides={"public.people": good_select})
+    people.configure(snapshot_select_statement_overrides={"public.people": good_select})
     people.capture.start()
     people.drain()
     every_kind_of_change(people)
@@ -166,7 +159,7 @@ def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> 
 
 def skip_more(shop: Shop) -> None:
     """Other operations are skipped from a start on."""
-    configure(shop, skipped_operations=["c", "d", "t"])
+    shop.configure(skipped_operations=["c", "d", "t"])
     shop.capture.start()
     shop.sql(
         "INSERT INTO visits VALUES (8, '2026-12-25', 'Gehe1m')",
@@ -234,7 +227,7 @@ def test_what_a_table_cannot_keep_is_found_by_check_and_refused_at_the_start(
 ) -> None:
     nothing: dict[str, Any] = {"column_mask_with_length_chars": {}, "column_truncate_to_length_chars": {}}
     nothing |= {name: [] for name in ("column_exclude_list", "column_mask_hash", "message_key_columns")}
-    configure(people, **{**nothing, "table_include_list": ["public.people"], **wrong})
+    people.configure(**{**nothing, "table_include_list": ["public.people"], **wrong})
     found = run("capture", "check", config=people.config)
     assert found.returncode == 1
     assert [line for line in found.stdout.splitlines() if line.startswith("BAD") and why in line], found.stdout
@@ -251,15 +244,15 @@ def test_what_a_table_cannot_keep_is_found_by_check_and_refused_at_the_start(
 )
 def test_init_publishes_what_the_lists_mean(people: Shop, lists: dict[str, Any], tables: str) -> None:
     nothing = {name: [] for name in ("column_exclude_list", "column_mask_hash", "message_key_columns")}
-    configure(people, **nothing, publication_name="new", **lists)
+    people.configure(**nothing, publication_name="new", **lists)
     said = run("capture", "init", "--dry-run", config=people.config).stdout
     named = ", ".join(f'"public".{name}' for name in tables.split(", "))
     assert f'CREATE PUBLICATION "new" FOR TABLE {named};' in said
-    configure(people, publication_name="tap", table_include_list=[r"public\..*"], table_exclude_list=[])
+    people.configure(publication_name="tap", table_include_list=[r"public\..*"], table_exclude_list=[])
     people.sql("ALTER PUBLICATION tap DROP TABLE other")
     again = run("capture", "init", "--dry-run", config=people.config).stdout
     assert [line for line in again.splitlines() if "PUBLICATION" in line] == [
         'ALTER PUBLICATION "tap" ADD TABLE "public"."other";'
     ]
-    configure(people, table_include_list=[r"public\.no.*"], publication_name="new")
+    people.configure(table_include_list=[r"public\.no.*"], publication_name="new")
     assert "no table that table_include_list" in run("capture", "init", config=people.config).stderr

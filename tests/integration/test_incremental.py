@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
-import yaml
 
 from tests.fix_capture import Shop
 from tests.programs import run
@@ -22,9 +21,7 @@ ROWS = 1500
 @pytest.fixture
 def small_chunks(shop: Shop) -> Shop:
     """Chunks of 20 rows, so that a table has many."""
-    settings = yaml.safe_load(shop.config.read_text())
-    settings["capture"]["incremental_snapshot_chunk_size"] = 20
-    shop.config.write_text(yaml.safe_dump(settings))
+    shop.configure(incremental_snapshot_chunk_size=20)
     return shop
 
 

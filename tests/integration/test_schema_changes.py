@@ -6,7 +6,6 @@ import json
 import urllib.request
 
 import pytest
-import yaml
 
 from schemas.codec import compile_codec
 from schemas.registry import IncompatibleError, Registry, open_registry
@@ -69,14 +68,8 @@ def test_every_change_of_a_table_keeps_every_row(shop: Shop, behind: bool) -> No
 @pytest.fixture
 def apicurio(shop: Shop, registry_url: str) -> Shop:
     """A shop whose schemas go to a real registry, each subject under BACKWARD once it is there."""
-    set_(shop, schema_registry_url=registry_url)
+    shop.configure(schema_registry_url=registry_url)
     return shop
-
-
-def set_(shop: Shop, **settings: object) -> None:
-    content = yaml.safe_load(shop.config.read_text())
-    content["capture"].update(settings)
-    shop.config.write_text(yaml.safe_dump(content))
 
 
 def rule(registry_url: str, subject: str, compatibility: str) -> None:
@@ -120,7 +113,7 @@ def test_stop_says_which_column_clashes_and_goes_on_when_the_registry_takes_it(a
 
 def test_version_goes_on_in_a_topic_of_its_own_also_after_a_restart(apicurio: Shop) -> None:
     shop = apicurio
-    set_(shop, incompatible_schema="version")
+    shop.configure(incompatible_schema="version")
     shop.capture.start()
     shop.drain()
     retype(shop)
@@ -137,7 +130,7 @@ def test_version_goes_on_in_a_topic_of_its_own_also_after_a_restart(apicurio: Sh
 
 def test_park_leaves_one_table_out_until_a_snapshot_brings_it_back(apicurio: Shop) -> None:
     shop = apicurio
-    set_(shop, incompatible_schema="park")
+    shop.configure(incompatible_schema="park")
     shop.capture.start()
     shop.drain()
     subject = retype(shop)

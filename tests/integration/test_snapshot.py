@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from deploy.embedded import Kafka, Postgres
 from tests.fix_postgres import AVAILABLE
-from tests.programs import write_settings
 from tests.proof.records import changes
 from tests.proof.rules import check_snapshots, snapshots
 from tests.shop import Shop, open_shop
@@ -55,12 +53,6 @@ def shop(
     with open_shop(server, kafka, database, prefix, tmp_path, more, SCHEMA, TABLES) as made:
         yield made
         made.drop_slots()
-
-
-def configure(shop: Shop, **settings: Any) -> None:
-    """Other settings for the next start."""
-    content = yaml.safe_load(shop.config.read_text())
-    write_settings(shop.config, capture=content["capture"] | settings)
 
 
 def snapshot(shop: Shop) -> dict[str, Any]:
@@ -128,7 +120,7 @@ def test_a_parallel_snapshot_beside_writes_is_the_shops_content(shop: Shop) -> N
 
 
 def test_one_process_copies_the_same(shop: Shop) -> None:
-    configure(shop, snapshot_max_threads=1)
+    shop.configure(snapshot_max_threads=1)
     shop.capture.start()
     shop.until(lambda: "snapshot begins" in shop.capture.tail(100))
     assert workers(shop) == []
@@ -139,7 +131,7 @@ def test_one_process_copies_the_same(shop: Shop) -> None:
 def _in_the_middle(shop: Shop) -> list[int]:
     """Starts capture and waits until rows are on their way, some of them slow; the workers."""
     slow = {"public.child": "SELECT child.* FROM ONLY child, pg_sleep(3)"}
-    configure(shop, snapshot_select_statement_overrides=slow)
+    shop.configure(snapshot_select_statement_overrides=slow)
     shop.capture.start()
     shop.until(lambda: "snapshot begins" in shop.capture.tail(100))
     found = workers(shop)
@@ -206,7 +198,7 @@ def test_a_rewrite_waits_for_the_snapshot(shop: Shop) -> None:
 def test_a_truncate_waits_for_the_snapshot_which_does_not_wait_for_it(shop: Shop) -> None:
     """Both workers are busy when it begins to wait, with a table that neither of them has read yet."""
     slow = {f"public.{name}": f"SELECT {name}.* FROM ONLY {name}, pg_sleep(2)" for name in ("child", "empty")}
-    configure(shop, snapshot_select_statement_overrides=slow)
+    shop.configure(snapshot_select_statement_overrides=slow)
     shop.capture.start()
     shop.until(lambda: "snapshot begins" in shop.capture.tail(100))
     shop.sql("TRUNCATE ONLY parent, wide")  # comes back when the snapshot lets go
@@ -230,8 +222,7 @@ def test_filters_lists_chosen_tables_and_selects(shop: Shop) -> None:
         "DROP PUBLICATION tap",
         "CREATE PUBLICATION tap FOR TABLE wide (id, total) WHERE (id <= 30000), parent, keyless",
     )
-    configure(
-        shop,
+    shop.configure(
         snapshot_include_collection_list=["public.wide", "public.keyless"],
         snapshot_select_statement_overrides={"public.keyless": "SELECT * FROM keyless WHERE n = 3;"},
     )
@@ -254,7 +245,7 @@ def test_filters_lists_chosen_tables_and_selects(shop: Shop) -> None:
     ],
 )
 def test_a_bad_choice_is_refused_before_a_slot_is_made(shop: Shop, settings: dict[str, Any], words: str) -> None:
-    configure(shop, **settings)
+    shop.configure(**settings)
     shop.capture.start()
     assert shop.capture.wait(PATIENCE) == 78, shop.capture.tail()
     assert words in shop.capture.log.read_text()
@@ -264,11 +255,11 @@ def test_a_bad_choice_is_refused_before_a_slot_is_made(shop: Shop, settings: dic
 
 def test_initial_only_ends_and_initial_goes_on_from_there(shop: Shop) -> None:
     for _ in range(2):  # the second start finds nothing to do
-        configure(shop, snapshot_mode="initial_only")
+        shop.configure(snapshot_mode="initial_only")
         shop.capture.start()
         assert shop.capture.wait(PATIENCE) == 0
     shop.sql("UPDATE parent SET what = 'later'")
-    configure(shop, snapshot_mode="initial")
+    shop.configure(snapshot_mode="initial")
     shop.capture.start()
     until_streamed(shop)
     shop.prove()
@@ -276,7 +267,7 @@ def test_initial_only_ends_and_initial_goes_on_from_there(shop: Shop) -> None:
 
 
 def test_when_needed_repairs_by_itself(shop: Shop) -> None:
-    configure(shop, snapshot_mode="when_needed")
+    shop.configure(snapshot_mode="when_needed")
     shop.capture.start()
     until_streamed(shop)
     assert shop.capture.stop() == 0
@@ -294,7 +285,7 @@ def test_when_needed_repairs_by_itself(shop: Shop) -> None:
 
 
 def test_always_copies_at_each_start_in_a_new_generation(shop: Shop) -> None:
-    configure(shop, snapshot_mode="always", snapshot_include_collection_list=["public.parent"])
+    shop.configure(snapshot_mode="always", snapshot_include_collection_list=["public.parent"])
     for generation in (1, 2):
         shop.capture.start()
         until_streamed(shop, times=generation)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import json
 
-import yaml
-
 from capture.kafka.broker import topics as described
 from capture.kafka.producer import Cluster
 from tests.fix_capture import Shop
-from tests.programs import run, write_settings
+from tests.programs import run
 from tests.proof.records import Record
-
-
-def settings(shop: Shop, **more: object) -> None:
-    content = yaml.safe_load(shop.config.read_text())
-    write_settings(shop.config, capture=content["capture"] | more)
 
 
 def on(records: list[Record], topic: str) -> list[str]:
@@ -23,8 +16,7 @@ def on(records: list[Record], topic: str) -> list[str]:
 
 
 def test_routed_and_grouped_topics(shop: Shop) -> None:
-    settings(
-        shop,
+    shop.configure(
         topic_routing=[{"topic_regex": r".*\.public\.(lines)", "topic_replacement": f"{shop.prefix}.crm-$1"}],
         topic_creation_groups=[
             {"include": [r".*\.crm-lines"], "partitions": 1, "config": {"cleanup.policy": "compact"}},
@@ -46,8 +38,8 @@ def test_routed_and_grouped_topics(shop: Shop) -> None:
     assert on(records, routed) == ["r"] * 300 + ["u"]
     assert on(records, log) == ["c"]
 
-    settings(shop, topic_creation_groups=[{"include": [".*"], "partitions": 2, "config": {"retention.ms": 1000}}])
-    settings(shop, skipped_operations=["none"])
+    shop.configure(topic_creation_groups=[{"include": [".*"], "partitions": 2, "config": {"retention.ms": 1000}}])
+    shop.configure(skipped_operations=["none"])
     told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
     said = {(one["level"], one["what"]) for one in told}
     assert ("warn", f"topic {log} has 5 partitions, its group in topic_creation_groups 2") in said
@@ -57,7 +49,7 @@ def test_routed_and_grouped_topics(shop: Shop) -> None:
 
 
 def test_two_tables_for_one_topic_are_refused_at_the_start(shop: Shop) -> None:
-    settings(shop, topic_routing=[{"topic_regex": ".*", "topic_replacement": f"{shop.prefix}.all"}])
+    shop.configure(topic_routing=[{"topic_regex": ".*", "topic_replacement": f"{shop.prefix}.all"}])
     shop.capture.start()
     assert shop.capture.wait(60) == 78
     assert "rows of two tables may have the same key" in shop.capture.tail()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import psycopg2
 import pytest
-import yaml
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from schemas.change import Change
@@ -52,9 +51,7 @@ TEXT_TYPES = {"pair", "nested", "pair[]", "nested[]", "tags[]", "vector(3)", "ve
 @pytest.mark.parametrize(("server", "modes"), [(16, {}), (18, STRINGS)], indirect=["server"])
 def test_capture_run_carries_every_value_of_every_type(shop: Shop, modes: dict[str, str]) -> None:
     types = TYPES | array_types()
-    settings = yaml.safe_load(shop.config.read_text("utf-8"))
-    settings["capture"] |= modes
-    shop.config.write_text(yaml.safe_dump(settings), "utf-8")
+    shop.configure(**modes)
     options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     connection = psycopg2.connect(shop.dsn, options=options)
     connection.autocommit = True
