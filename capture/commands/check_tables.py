@@ -67,13 +67,22 @@ def add_table(plan: Plan, table: str) -> str:
     return f"ALTER PUBLICATION {quoted(plan.publication)} ADD TABLE {quoted_table(table)};"
 
 
+def keyless(connection: Any, tables: Sequence[str] | None) -> Iterator[Finding]:
+    """Those of the tables (None: of all) that the shop could no longer change once they are published."""
+    for table in catalogue.tables_without_identity(connection):
+        if tables is None or table in tables:
+            said = f"table {table} has no key: once it is published, the server refuses its updates and deletes"
+            yield Finding("BAD", said, f"ALTER TABLE {quoted_table(table)} REPLICA IDENTITY FULL; -- or a primary key")
+
+
 def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
     """The publication and its tables; collects the schemas that a start would register, as (subject, schema)."""
     name = plan.publication
     publication = publication_of(connection, name)
     if publication is None:
-        create = create_publication(plan, wanted_tables(connection, plan))
-        yield Finding("BAD", f"publication {name} does not exist", create)
+        wanted_names = wanted_tables(connection, plan)
+        yield from keyless(connection, None if plan.selection.every_table else wanted_names)
+        yield Finding("BAD", f"publication {name} does not exist", create_publication(plan, wanted_names))
         return
     published = catalogue.published_tables(connection, name)
     if not published and not plan.selection.listed:
@@ -87,7 +96,8 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
         drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {rest};"
         if publication.all_tables:
             create = create_publication(plan, wanted_tables(connection, plan))
-            drop = f"DROP PUBLICATION {quoted(name)}; {create}"
+            # In one transaction: what is written between the two could never be read from the log again.
+            drop = f"BEGIN; DROP PUBLICATION {quoted(name)}; {create} COMMIT;"
         said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
         yield Finding("warn", said + _few(unwanted), drop)
     for one in wanted:

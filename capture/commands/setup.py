@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from capture.commands.check_tables import Publication, add_table, create_publication, publication_of, wanted_tables
+from capture.commands.check_tables import (
+    Publication,
+    add_table,
+    create_publication,
+    keyless,
+    publication_of,
+    wanted_tables,
+)
 from capture.commands.findings import literal, quoted, quoted_table
 from capture.kafka import broker
 from capture.kafka.producer import Record, TransactionalProducer
@@ -23,8 +30,10 @@ def init(plan: Plan) -> Iterator[str]:
     connection = plan.server.connect()
     try:
         there, wanted = publication_of(connection, plan.publication), wanted_tables(connection, plan)
-        statements = _publication(plan, there, _published(connection, plan), wanted)
+        published = _published(connection, plan)
+        statements = _publication(plan, there, published, wanted)
         yield from [] if statements else [f"publication {plan.publication} is there, with all tables"]
+        yield from _warnings(connection, plan, statements, published, wanted)
         for statement in statements:
             yield statement
             _execute(connection, statement)
@@ -73,7 +82,18 @@ def _missing(connection: Any, plan: Plan) -> Iterator[str]:
     wanted = wanted_tables(connection, plan)
     if not superuser:
         yield from _role(plan, published if plan.selection.every_table else wanted)
-    yield from _publication(plan, publication, published, wanted)
+    statements = _publication(plan, publication, published, wanted)
+    yield from _warnings(connection, plan, statements, published, wanted)
+    yield from statements
+
+
+def _warnings(
+    connection: Any, plan: Plan, statements: Sequence[str], published: Sequence[str], wanted: Sequence[str]
+) -> Iterator[str]:
+    """Above the statements that publish tables, those that the shop could then not change, as comments."""
+    if statements:
+        new = None if plan.selection.every_table else [table for table in wanted if table not in published]
+        yield from (f"-- {found.what}; before that: {found.remedy}" for found in keyless(connection, new))
 
 
 def _row(connection: Any, statement: str) -> Any:

@@ -53,6 +53,15 @@ _TABLES = """
     AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
     ORDER BY 1"""
 
+_WITHOUT_IDENTITY = """
+    SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
+    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    AND NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid
+        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+    ORDER BY 1"""
+
 _RELATION_COLUMNS = """
     SELECT a.attname, a.atttypid, a.atttypmod,
            %(identity)s = 'f' OR EXISTS (
@@ -124,6 +133,13 @@ def database_tables(connection: Any) -> list[str]:
     """schema.table of what a publication could have: no partitions, nothing that is not in the log."""
     with database_errors("listing the tables"), connection.cursor() as cursor:
         cursor.execute(_TABLES)
+        return [name for (name,) in cursor.fetchall()]
+
+
+def tables_without_identity(connection: Any) -> list[str]:
+    """schema.table of those, partitions too, whose updates and deletes the server refuses once they are published."""
+    with database_errors("listing the tables without a key"), connection.cursor() as cursor:
+        cursor.execute(_WITHOUT_IDENTITY)
         return [name for (name,) in cursor.fetchall()]
 
 

@@ -136,6 +136,17 @@ def test_tables_without_key_and_partitions(ready: OpsShop) -> None:
     assert not any("public.parts" in what for what in serious(ready))
 
 
+def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> None:
+    ready.sql("DROP PUBLICATION tap", "CREATE TABLE loose (a int)", "CREATE TABLE apart (a int)")
+    ready.write({"table_include_list": [*ready.settings["table_include_list"], "public.loose"]})
+    (said,) = (what for what in serious(ready) if "has no key: once it is published" in what)
+    assert "public.loose" in said  # and not public.apart, which nobody wants
+    script = dry_run(ready)
+    assert script.index(f"-- {said}") < script.index("CREATE PUBLICATION")
+    as_dba(ready, script)
+    assert said not in dry_run(ready)
+
+
 def test_server_settings(parts_folder, ops_shop: OpsShop) -> None:  # type: ignore[no-untyped-def]
     settings = {"wal_level": "replica", "max_slot_wal_keep_size": "1GB", "max_replication_slots": "1"}
     with Postgres(parts_folder / "bare", 18, settings | {"idle_replication_slot_timeout": "1h"}) as bare:
