@@ -11,7 +11,7 @@ from capture.kafka.position import Position, SnapshotState, parse_position
 from capture.on_demand.demand import Demand
 from capture.pipeline import Plan
 from capture.postgres import catalogue
-from capture.postgres.replication import APPLICATION, Slot, database_errors, slot_state
+from capture.postgres.replication import APPLICATION, LEAD, Slot, database_errors, leadership_key, slot_state
 from schemas.errors import OrdertapError
 
 
@@ -36,8 +36,9 @@ def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.s
             second = _look(connection, plan, published, problems)
         else:
             second = first
-        sessions = [] if connection is None else _sessions(connection, plan.server.user)
-        return _told(plan, first, second, sessions, problems)
+        seen = [] if connection is None else sessions(connection, plan.server.user, plan.options.slot)
+        named = [{"pid": pid, "address": address, "role": role} for pid, address, role in seen]
+        return _told(plan, first, second, named, problems)
     finally:
         if connection is not None:
             connection.close()
@@ -68,31 +69,41 @@ def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -
     return Look(time.monotonic(), position, slot, records)
 
 
-def _sessions(connection: Any, user: str) -> list[dict[str, Any]]:
-    """Sessions of capture that our role may see: the leader holds the lock, a standby waits for it."""
+def sessions(connection: Any, user: str, slot: str) -> list[tuple[int, str, str]]:
+    """(process, address, role) of the slot's sessions that `user` may see: leader, reader, standby.
+
+    The leader holds the lock; a standby's only statement asks for it; other captures' and the snapshots' are left out.
+    A lock on a bigint has its halves in classid and objid. Source: PostgreSQL manual, "pg_locks".
+    """
     statement = """
-        SELECT a.pid, host(a.client_addr), a.backend_type = 'walsender',
-               EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted)
-        FROM pg_stat_activity a
-        WHERE a.datname = current_database() AND a.usename = %s AND a.application_name = %s
-        AND a.pid <> pg_backend_pid() ORDER BY a.backend_start"""
+        SELECT * FROM (
+            SELECT a.pid, host(a.client_addr), CASE
+                WHEN EXISTS (
+                    SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted
+                    AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(%(key)s, 0)) THEN 'leader'
+                WHEN a.pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = %(slot)s) THEN 'reader'
+                WHEN a.query = %(waits)s THEN 'standby' END AS role
+            FROM pg_stat_activity a
+            WHERE a.datname = current_database() AND a.usename = %(user)s AND a.application_name = %(application)s
+            AND a.pid <> pg_backend_pid() ORDER BY a.backend_start) seen
+        WHERE role IS NOT NULL"""
+    key = leadership_key(slot)
     with database_errors("looking at the sessions"), connection.cursor() as cursor:
-        cursor.execute(statement, [user, APPLICATION])
-        return [
-            {"pid": pid, "address": address, "role": "reader" if sender else "leader" if leads else "standby"}
-            for pid, address, sender, leads in cursor.fetchall()
-        ]
+        waits = cursor.mogrify(LEAD, [key]).decode()
+        cursor.execute(statement, {"key": key, "slot": slot, "waits": waits, "user": user, "application": APPLICATION})
+        found: list[tuple[int, str, str]] = cursor.fetchall()
+        return found
 
 
-def _told(plan: Plan, first: Look, second: Look, sessions: list[dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+def _told(plan: Plan, first: Look, second: Look, named: list[dict[str, Any]], problems: list[str]) -> dict[str, Any]:
     position, slot = second.position, second.slot
     running = slot is not None and slot.active_pid is not None
     elapsed = second.at - first.at
     lag = None if slot is None else _lag_bytes(position, slot)
     snapshot = position.snapshot if position else None
     return {
-        "running": running or any(session["role"] == "leader" for session in sessions),
-        "sessions": sessions,
+        "running": running or any(session["role"] == "leader" for session in named),
+        "sessions": named,
         "position": None if position is None else {"lsn": str(position.end_lsn), "generation": position.generation},
         "lag_bytes": lag,
         "lag_seconds": 0.0 if lag == 0 and running else _lag_seconds(position),
@@ -157,13 +168,14 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     for session in told["sessions"]:
         yield f"session    {session['role']}, process {session['pid']} of the server, from {session['address']}"
     position = told["position"]
-    where = f"{position['lsn']}, generation {position['generation']}" if position else "none yet: capture has not run"
+    missing = "not known, see below" if told["problems"] else "none yet: capture has not run"
+    where = f"{position['lsn']}, generation {position['generation']}" if position else missing
     yield f"position   {where}"
     if told["lag_bytes"] is not None:
         seconds = told["lag_seconds"]
         yield f"lag        {size(told['lag_bytes'])}" + ("" if seconds is None else f", at most {seconds} s")
-    slot = told["slot"]
-    yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else "none")
+    slot, absent = told["slot"], "not known, see below" if told["problems"] else "none"
+    yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
     if slot:
         budget = slot["wal_budget_bytes"]
         left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"

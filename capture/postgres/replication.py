@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 import psycopg2.errors
@@ -23,6 +23,13 @@ APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""
 
 
+_CHECK = "run `capture check`: it prints the SQL that helps"
+# The server reads its log with the publications of that time, so one that is made again does not help older changes.
+_NO_PUBLICATION = (
+    "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
+    "cannot be read: `capture repair` says what a new slot and snapshot would do"
+)
+_REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
 
@@ -87,7 +94,9 @@ class Server(NamedTuple):
                 "check database_sslmode, database_sslrootcert, database_sslcert and database_sslkey; verify-full also "
                 "compares database_hostname with the server's certificate",
             )
-        if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba", "permission denied")):
+        if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
+            return SettingsError(f"{where}: {reason}", _CHECK)
+        if any(word in reason for word in _REFUSED):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)
         return UnavailableError(f"{where}: {reason}", "check database_hostname and database_port, and that it runs")
@@ -100,9 +109,8 @@ def database_errors(doing: str) -> Iterator[None]:
         with waiting(f"PostgreSQL ({doing})"):
             yield
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
-        raise SettingsError(
-            f"{doing}: {first_line(error)}", "run `capture check`: it prints the SQL that helps"
-        ) from None
+        said = first_line(error)
+        raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
             f"{doing}: {first_line(error)}",
@@ -265,6 +273,15 @@ def slot_state(connection: Any, slot: str) -> Slot | None:
     return Slot(plugin, database, pid, flushed, wal_status, held, safe, LSN.parse(current))
 
 
+LEAD: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+"""All that a standby says, with `leadership_key` of its slot."""
+
+
+def leadership_key(slot: str) -> str:
+    """What the lock of a slot's readers is made of."""
+    return f"ordertap:{slot}"
+
+
 class Leadership:
     """A session advisory lock on the shop's database, named by the slot: who has it reads, and sends heartbeats."""
 
@@ -280,7 +297,7 @@ class Leadership:
     def acquire(self) -> bool:
         """Takes the lock if it is free."""
         with database_errors("taking the leadership lock"), self._connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"ordertap:{self._slot}"])
+            cursor.execute(LEAD, [leadership_key(self._slot)])
             return bool(cursor.fetchone()[0])
 
     def held(self) -> bool:

@@ -1,4 +1,4 @@
-"""A shop with a locale of its own: what capture's sessions show is still what the codecs read."""
+"""Capture's sessions: what they show is what the codecs read, and `capture status` knows which is which."""
 
 from urllib.parse import urlsplit
 
@@ -6,7 +6,9 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from capture.postgres.replication import Server
+from capture.commands.status import sessions
+from capture.postgres.replication import Leadership, Server
+from schemas.errors import SettingsError
 from schemas.type_table import SESSION_SETTINGS
 
 
@@ -41,3 +43,30 @@ def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: s
         connection.close()
     assert shown.pop("DateStyle").startswith("ISO")
     assert shown == {name: value for name, value in SESSION_SETTINGS.items() if name != "DateStyle"}
+
+
+def test_only_the_copies_of_one_capture_are_its_leader_and_standby(database: str) -> None:
+    server = server_of(database)
+    leader, standby, other = (Leadership(server, slot) for slot in ("ours", "ours", "theirs"))
+    idle, looking = server.connect(), server.connect()  # as one that reads a table again, and `capture status`
+    try:
+        assert (leader.acquire(), standby.acquire(), other.acquire()) == (True, False, True)
+        with idle.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        found = {pid: role for pid, _, role in sessions(looking, server.user, "ours")}
+        pids = [connection.info.backend_pid for connection in (leader.connection, standby.connection)]
+        assert found == dict(zip(pids, ("leader", "standby"), strict=True))
+    finally:
+        for each in (leader, standby, other, idle, looking):
+            each.close()
+
+
+def test_a_role_that_may_not_replicate_is_sent_to_check_and_not_to_the_network(database: str) -> None:
+    with psycopg2.connect(database) as owner, owner.cursor() as cursor:
+        cursor.execute("DROP ROLE IF EXISTS plain")
+        cursor.execute("CREATE ROLE plain LOGIN")
+    owner.close()
+    server = server_of(database)._replace(user="plain")
+    server.connect().close()
+    with pytest.raises(SettingsError, match="capture check"):
+        server.connect(connection_factory=psycopg2.extras.LogicalReplicationConnection)

@@ -1,0 +1,30 @@
+"""`capture status` for people."""
+
+from typing import Any
+
+import pytest
+
+from capture.commands.status import lines
+
+NOTHING: dict[str, Any] = {
+    "running": False,
+    "sessions": [],
+    "position": None,
+    "lag_bytes": None,
+    "lag_seconds": None,
+    "slot": None,
+    "rate": None,
+    "snapshot": None,
+    "on_demand": None,
+    "tables": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("problems", "position"), [([], "none yet: capture has not run"), (["Kafka is away"], "not known, see below")]
+)
+def test_what_could_not_be_asked_is_not_said_to_be_absent(problems: list[str], position: str) -> None:
+    shown = list(lines({**NOTHING, "problems": problems}))
+    assert f"position   {position}" in shown
+    assert ("slot       none" in shown) is (not problems)
+    assert [line for line in shown if line.startswith("problem")] == [f"problem    {one}" for one in problems]
