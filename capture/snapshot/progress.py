@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import structlog
 
@@ -37,14 +38,18 @@ class Progress:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task("snapshot", total=self._total(), rate=0)
-            self._bar.start()
+            plain = sys.stderr
+            self._bar.start()  # which puts what goes to sys.stderr above the bar
+            _move_log(plain, sys.stderr)
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            above = sys.stderr
             self._bar.stop()
+            _move_log(above, sys.stderr)
         SNAPSHOT_ROWS_LEFT.set(0)
         SNAPSHOT_TABLES_LEFT.set(0)
 
@@ -101,6 +106,13 @@ class Progress:
         left = self.rows_left()
         SNAPSHOT_ROWS_LEFT.set(-1 if left is None else left)
         SNAPSHOT_TABLES_LEFT.set(len(self._expected) - len(self._done))
+
+
+def _move_log(old: TextIO, new: TextIO) -> None:
+    """Log lines that went to one stream go to the other."""
+    for output in logging.getLogger().handlers:
+        if isinstance(output, logging.StreamHandler) and output.stream is old:
+            output.setStream(new)
 
 
 def _bar() -> Bar:

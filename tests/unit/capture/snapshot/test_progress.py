@@ -1,5 +1,6 @@
 """How far a snapshot is, in figures and on a terminal."""
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -49,3 +50,24 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = everything(ours)
     assert "250/1000" in shown
     assert "rows/s" in shown
+
+
+def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    log = logging.getLogger()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        output = logging.StreamHandler(terminal)
+        patch.setattr(log, "handlers", [output])
+        with Progress({"a": 1000}):
+            log.warning("said")
+        log.warning("later")
+        assert output.stream is terminal
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    before = shown.split("said")[0]
+    assert "snapshot" in before
+    assert before.rpartition("\r")[2] == "\x1b[2K"  # the bar's line is wiped before the log's goes there
+    assert "later\r\n" in shown
