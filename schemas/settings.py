@@ -22,6 +22,11 @@ Section = Literal["capture", "sink"]
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
 _FILE = "_file"
+_REASONS = {  # as YAML calls it, by pydantic's type of an error
+    "missing": "missing",
+    "tuple_type": "input should be a list",
+    "dict_type": "input should be a mapping",
+}
 
 
 def load(
@@ -50,7 +55,9 @@ def load(
 def _all_of(section: str, path: Path | None, problems: list[str]) -> SettingsError:
     where = f" in {path}" if path else ""
     text = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
-    return SettingsError(f"settings of {section}{where}:\n{text}", "correct them and start again")
+    variables = f"give the file that has them with --config, or correct the variables ORDERTAP_{section.upper()}_…"
+    hint = "correct them and start again" if path else variables
+    return SettingsError(f"settings of {section}{where}:\n{text}", hint)
 
 
 def _yaml_part(section: str, path: Path | None) -> dict[str, Any]:
@@ -68,6 +75,8 @@ def _yaml_part(section: str, path: Path | None) -> dict[str, Any]:
         raise SettingsError(f"settings file {path} is not a mapping", "its parts are `capture:` and `sink:`")
     unknown = [_unknown(str(name), SECTIONS) for name in content if name not in SECTIONS]
     if unknown:
+        if not any(name in SECTIONS for name in content):
+            unknown.append("all keys stand below `capture:` or `sink:`, indented")
         raise _all_of(section, path, unknown)
     part = content.get(section) or {}
     if not isinstance(part, dict):
@@ -228,5 +237,5 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
 def _reasons(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in problem["loc"])
-        reason = "missing" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+        reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself

@@ -117,8 +117,9 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_names(file: Path) ->
 
 
 def test_wrong_values_are_listed_by_key_and_not_shown(file: Path) -> None:
-    file.write_text("capture:\n  database_port: S3CRET\n  database_password: [S3CRET]\n")
+    file.write_text("capture:\n  database_port: S3CRET\n  database_password: [S3CRET]\n  kafka: [a]\n")
     text = failure("capture", file, {})
+    assert "kafka: input should be a mapping" in text
     assert "name: missing" in text
     assert "database_port: input should be a valid integer" in text
     assert "database_password: input should be" in text
@@ -132,6 +133,7 @@ def test_wrong_values_are_listed_by_key_and_not_shown(file: Path) -> None:
         ("- a\n", "is not a mapping"),
         ("capture: 3\n", "`capture:` is not a mapping"),
         ("captur: {}\n", "captur: unknown; did you mean capture?"),
+        ("name: shop\n", "all keys stand below `capture:` or `sink:`, indented"),
     ],
 )
 def test_a_file_that_is_none(file: Path, content: str, reason: str) -> None:
