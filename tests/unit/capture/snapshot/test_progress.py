@@ -65,8 +65,7 @@ def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyP
             log.warning("said")
         log.warning("later")
         assert output.stream is terminal
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
+    shown = everything(ours)
     before = shown.split("said")[0]
     assert "snapshot" in before
     assert before.rpartition("\r")[2] == "\x1b[2K"  # the bar's line is wiped before the log's goes there
