@@ -122,6 +122,8 @@ def database_errors(doing: str) -> Iterator[None]:
             "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms; capture tries again",
         ) from None
     except psycopg2.Error as error:
+        if "wal_level" in first_line(error):  # waiting does not change it
+            raise SettingsError(f"{doing}: {first_line(error)}", _CHECK) from None
         raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log; capture tries again") from None
 
 
@@ -133,8 +135,8 @@ def first_line(error: Exception) -> str:
     """What an error of PostgreSQL says, without the values that it may name."""
     if isinstance(error, psycopg2.DataError):  # "invalid input syntax for type integer", and then the value
         return f"{type(error).__name__} (SQLSTATE {error.pgcode})"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "the server ended the stream" if lines[0] == "no COPY in progress" else lines[0]
 
 
 class System(NamedTuple):

@@ -12,7 +12,9 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from capture.commands import preflight
+from capture.postgres.replication import Replication, Server
 from deploy.embedded import Postgres
+from schemas.errors import SettingsError
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import OpsShop
 from tests.programs import Program, run
@@ -155,6 +157,11 @@ def test_server_settings(parts_folder, ops_shop: OpsShop) -> None:  # type: igno
         more = {"database_port": bare.port, "database_dbname": "shop", "database_user": "postgres"}
         ops_shop.write(more)
         found = ops_shop.findings()
+        server = Server("127.0.0.1", bare.port, "postgres", "", "shop", "disable")
+        reader = Replication(server)
+        with pytest.raises(SettingsError, match="wal_level"):  # a start ends with it, and does not try for ever
+            reader.create_slot("ours", lambda: False)
+        reader.close()
     levels = {what.split(":")[0]: finding.level for what, finding in found.items()}
     assert levels["wal_level is replica"] == "BAD"
     assert "idle_replication_slot_timeout is 1h" in levels
