@@ -11,6 +11,8 @@ from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import database_errors
 from capture.selection import patterns
+from capture.snapshot.chunks import plan_table
+from capture.snapshot.initial import chosen
 from schemas.errors import OrdertapError
 
 Schemas = list[tuple[str, dict[str, Any]]]
@@ -104,6 +106,10 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
         yield from _table(connection, plan, publication, one)
     yield from _unused(plan, wanted)
     yield from _schemas(connection, plan, wanted, schemas)
+    try:
+        chosen(wanted, plan.snapshot)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
 
 
 def _few(names: list[str]) -> str:
@@ -205,7 +211,7 @@ def _identity(one: Published, table: str, publication: Publication) -> Finding:
 
 
 def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
-    """Compiles what a start would, and so finds columns that cannot be told apart."""
+    """Compiles what a start would, and so finds columns that cannot be told apart, and SELECTs that do not fit."""
 
     def register(subject: str, schema: dict[str, Any]) -> int:
         schemas.append((subject, schema))
@@ -213,7 +219,10 @@ def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Sche
 
     tables = plan_tables(plan, lambda relation: catalogue.table_facts(connection, relation), register, lambda _: 1)
     for one in wanted:
+        name = one.relation.table
         try:
-            tables.relation(one.relation)
+            table = tables.relation(one.relation)
+            if table is not None and name in plan.snapshot.overrides:
+                plan_table(connection, 0, one, plan.snapshot.overrides[name], table.encoder.skipped)
         except OrdertapError as error:
             yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")

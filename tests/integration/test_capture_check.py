@@ -149,6 +149,17 @@ def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> 
     assert said not in dry_run(ready)
 
 
+def test_what_a_snapshot_would_refuse_is_found_before(ready: OpsShop) -> None:
+    statements = {"public.orders": "SELEC * FROM orders", "public.lines": "SELECT 1 AS x", "public.gone": "SELECT 1"}
+    ready.write({"snapshot_select_statement_overrides": statements})
+    found = "\n".join(serious(ready))
+    assert "snapshot_select_statement_overrides of public.orders: syntax error" in found
+    assert "snapshot_select_statement_overrides of public.lines does not yield" in found
+    assert "public.gone is in snapshot_include_collection_list or" in found
+    ready.write({"snapshot_select_statement_overrides": {"public.orders": "SELECT * FROM orders LIMIT 5;"}})
+    assert serious(ready) == {}
+
+
 def test_server_settings(parts_folder, ops_shop: OpsShop) -> None:  # type: ignore[no-untyped-def]
     settings = {"wal_level": "replica", "max_slot_wal_keep_size": "1GB", "max_replication_slots": "1"}
     with Postgres(parts_folder / "bare", 18, settings | {"idle_replication_slot_timeout": "1h"}) as bare:
