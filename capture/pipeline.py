@@ -142,6 +142,7 @@ class Capture:
                     raise
                 self._say_again(error)
             except StoppedError:
+                log.info("stopped before the snapshot was complete", next="start again; the slot keeps the log")
                 return
             gc.collect()  # ends the threads of a producer that is of no use any more
             attempt = 1 if time.monotonic() - began > 60 else attempt + 1

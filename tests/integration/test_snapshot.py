@@ -178,6 +178,7 @@ def test_sigterm_in_the_middle_leaves_nothing_open(shop: Shop) -> None:
     assert shop.capture.stop() == 0
     assert time.monotonic() - began < 5
     assert all(_gone(pid) for pid in workers)
+    assert "stopped before the snapshot was complete" in shop.capture.tail()
     began = time.monotonic()
     shop.records()  # would wait for an open transaction
     assert time.monotonic() - began < 10
