@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from capture.changes.messages import Route
 from capture.changes.stream import Options
-from capture.checks import repaired
+from capture.checks import problem, repaired
 from capture.commands import adopt as adoption
 from capture.commands import preflight, setup
 from capture.commands.status import lines
@@ -32,7 +32,7 @@ from capture.metrics import Metrics
 from capture.on_demand import signals
 from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture, Plan
-from capture.postgres.replication import Leadership, Replication, Server
+from capture.postgres.replication import Leadership, Replication, Server, slot_state
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.snapshot.initial import Committed
@@ -55,6 +55,21 @@ app = typer.Typer(
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its part `capture` is read.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"capture {_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -103,7 +118,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"ok": not bad, "findings": [finding._asdict() for finding in found]}, indent=1))
     else:
-        typer.echo(f"{bad} to mend, {warned} warnings" if bad or warned else "all is well")
+        typer.echo(f"{bad} to mend, {warned} warned of" if bad or warned else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 
@@ -111,13 +126,14 @@ def check(config: Config = None, as_json: Json = False) -> None:
 def init(
     config: Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL for a DBA, and the topics.")] = False,
+    keyless: Annotated[bool, typer.Option("--keyless", help="Also tables without key: for inserts.")] = False,
 ) -> None:
     """Makes the publication and the topics where they are missing, and says what it does. Can be said again.
 
     With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
     """
     plan = _plan(load("capture", Settings, config))
-    for line in setup.script(plan) if dry_run else setup.init(plan):
+    for line in setup.script(plan) if dry_run else setup.init(plan, keyless):
         typer.echo(line)
 
 
@@ -140,7 +156,13 @@ def drop(
         for line in removal.lines():
             typer.echo(line)
         slot = plan.options.slot
-        if not yes and typer.prompt(f"These will be gone. Type the slot's name ({slot}) to go on", default="") != slot:
+        if (
+            not yes
+            and typer.prompt(
+                f"These will be gone. Type the slot's name ({slot}) to go on", default="", show_default=False
+            )
+            != slot
+        ):
             raise SettingsError("nothing was dropped", "type the slot's name, or say --yes")
         for line in removal.execute():
             typer.echo(line)
@@ -181,8 +203,12 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
         replication = Replication(plan.server)
         system = replication.identify()
-        replication.close()
         old = None if value is None else parse_position(value)
+        if old is not None:
+            slot = slot_state(leadership.connection, plan.options.slot)
+            found = problem(old, system, slot, plan.options.slot, plan.settings_hash, replication.history)
+            typer.echo(found.message if found else "slot and position fit together: there is nothing to repair")
+        replication.close()
         new = repaired(old, system, plan.options.slot, plan.settings_hash, first=int(time.time()))
         typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, all tables are read again")
         if not execute:
@@ -252,7 +278,10 @@ def signal_snapshot(
 
     The rows come as op `r` and win over older ones. `sink` then marks rows that are gone (not with --where).
     """
-    signal = signals.send(_plan(load("capture", Settings, config)), "execute-snapshot", tables, where)
+    plan = _plan(load("capture", Settings, config))
+    signal = signals.send(plan, "execute-snapshot", tables, where)
+    for table in sorted(plan.snapshot.overrides.keys() & set(tables)):
+        typer.echo(f"of {table} all rows{' that --where means' if where else ''}: its SELECT is for the first snapshot")
     typer.echo(f"snapshot {signal.id} of {', '.join(tables)} asked for; `capture status` shows how far it is")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from capture.kafka.position import Position, SnapshotState, first_position
 from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
@@ -10,6 +12,24 @@ from schemas.lsn import LSN
 REPAIR = (
     "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
 )
+
+
+def problem(
+    position: Position,
+    system: System,
+    slot: Slot | None,
+    name: str,
+    settings: str,
+    history: Callable[[int], str],
+) -> SettingsError | None:
+    """Why the position cannot be streamed from; None when it can. `history` fetches a timeline's history file."""
+    try:
+        check_position(position, system, slot, name, settings)
+        if system.timeline != position.timeline:
+            check_timeline(position, system, history(system.timeline))
+    except SettingsError as error:
+        return error
+    return None
 
 
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:

@@ -18,7 +18,7 @@ from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
 from capture.changes.transaction import Beats, RecordLimit
 from capture.changes.versions import Policy, Versions
-from capture.checks import REPAIR, check_position, check_timeline, repaired
+from capture.checks import REPAIR, problem, repaired
 from capture.kafka import broker
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
@@ -56,6 +56,7 @@ from schemas.wire import Frame
 log = structlog.get_logger("capture")
 
 _STANDBY_PAUSE = 1.0
+_RAN_WELL = 10.0  # seconds: what ends a run of this length is news, so that the next start comes soon
 _AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
 
@@ -126,7 +127,7 @@ class Capture:
 
     def run(self) -> None:
         """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
-        backoff = wait_exponential_jitter(initial=0.5, max=30)
+        backoff = wait_exponential_jitter(initial=0.5, max=10)
         attempt = 0
         first_try = time.monotonic()
         while not self._stopping() and not self._ended:
@@ -145,7 +146,7 @@ class Capture:
                 log.info("stopped before the snapshot was complete", next="start again; the slot keeps the log")
                 return
             gc.collect()  # ends the threads of a producer that is of no use any more
-            attempt = 1 if time.monotonic() - began > 60 else attempt + 1
+            attempt = 1 if time.monotonic() - began > _RAN_WELL else attempt + 1
             if not self._stopping() and not self._ended:
                 self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
 
@@ -167,8 +168,8 @@ class Capture:
             if not self._lead(leadership):
                 return
             published = self._published(leadership)
-            plan.topics.create([plan.topics.of(table.relation.table) for table in published])
             plan.registry.check()
+            plan.topics.create([plan.topics.of(table.relation.table) for table in published])
             producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
             self._led = True
@@ -203,7 +204,7 @@ class Capture:
             raise SettingsError(
                 f"publication {plan.publication} of database {plan.server.database} "
                 + (f"does not have {', '.join(missing)}" if missing and every else "does not exist or has no tables"),
-                "capture init makes it, capture check prints the SQL for a DBA",
+                "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
             )
         return published
 
@@ -301,14 +302,7 @@ class Capture:
                 "it belongs to another reader, or the topic was lost and changes may be missing",
                 "set another slot_name; or, if the slot is ours: " + REPAIR,
             )
-        history = "" if system.timeline == position.timeline else replication.history(system.timeline)
-        try:
-            check_position(position, system, slot, plan.options.slot, plan.settings_hash)
-            if history:
-                check_timeline(position, system, history)
-        except SettingsError as error:
-            return error
-        return None
+        return problem(position, system, slot, plan.options.slot, plan.settings_hash, replication.history)
 
     def _beginning(self, position: Position | None, system: System, problem: SettingsError | None) -> Position:
         """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""

@@ -21,7 +21,7 @@ def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
     cluster = plan.cluster
     try:
         found_brokers = broker.brokers(cluster)
-        yield Finding("ok", f"Kafka answers at {cluster.servers}: {found_brokers.number} brokers")
+        yield Finding("ok", f"Kafka answers at {cluster.servers}, brokers: {found_brokers.number}")
         existing = broker.topics(cluster, [*plan.topics.own, *tables])
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
@@ -43,7 +43,7 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iter
     if not missing:
         return
     wanted = max(one.making.replication for one in missing)
-    said = f"new topics get {wanted} replicas, and there are {found_brokers.number} brokers"
+    said = f"new topics get {wanted} replicas, and the number of brokers is {found_brokers.number}"
     if wanted > found_brokers.number:
         yield Finding(
             "BAD", said, "lower topic_creation_default_replication_factor (or that of a group), or add brokers"

@@ -82,7 +82,11 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
     name = plan.publication
     publication = publication_of(connection, name)
     if publication is None:
-        wanted_names = wanted_tables(connection, plan)
+        there = catalogue.database_tables(connection)
+        for table in plan.selection.named:
+            if table not in there:
+                yield Finding("BAD", f"table {table} does not exist", "correct table_include_list, or make the table")
+        wanted_names = [table for table in wanted_tables(connection, plan) if table in there]
         yield from keyless(connection, None if plan.selection.every_table else wanted_names)
         yield Finding("BAD", f"publication {name} does not exist", create_publication(plan, wanted_names))
         return
@@ -101,7 +105,7 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
             # In one transaction: what is written between the two could never be read from the log again.
             drop = f"BEGIN; DROP PUBLICATION {quoted(name)}; {create} COMMIT;"
         said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
-        yield Finding("warn", said + _few(unwanted), drop)
+        yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
     for one in wanted:
         yield from _table(connection, plan, publication, one)
     yield from _unused(plan, wanted)

@@ -25,15 +25,22 @@ OURS: Final = "made by ordertap"
 """The comment on a publication of ours; `capture drop` leaves others alone."""
 
 
-def init(plan: Plan) -> Iterator[str]:
-    """Makes the publication and the topics where they are missing; says each thing that it does."""
+def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
+    """Makes the publication and the topics where they are missing; says each thing that it does.
+
+    SettingsError, and nothing is made, when the shop could not change a table any more (unless `keyless_too`).
+    """
     connection = plan.server.connect()
     try:
         there, wanted = publication_of(connection, plan.publication), wanted_tables(connection, plan)
         published = _published(connection, plan)
         statements = _publication(plan, there, published, wanted)
         yield from [] if statements else [f"publication {plan.publication} is there, with all tables"]
-        yield from _warnings(connection, plan, statements, published, wanted)
+        warnings = list(_warnings(connection, plan, statements, published, wanted))
+        yield from warnings
+        if warnings and not keyless_too:
+            hint = "do what is said above first; or say --keyless, if rows are only ever inserted there"
+            raise SettingsError("nothing was made: the shop could no longer change tables without key", hint)
         for statement in statements:
             yield statement
             _execute(connection, statement)

@@ -96,7 +96,9 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0
+    assert "nothing to repair" in run("capture", "repair", config=shop.config).stdout
     shop.value(f"SELECT pg_drop_replication_slot('{shop.prefix}')")
+    assert "is gone" in run("capture", "repair", config=shop.config).stdout
     shop.sql("DELETE FROM orders WHERE id = 3")
     shop.capture.start()
     assert shop.capture.wait(PATIENCE) != 0

@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from capture.commands import preflight
 from capture.postgres.replication import Replication, Server
 from deploy.embedded import Postgres
-from schemas.errors import SettingsError
+from schemas.errors import ExitCode, SettingsError
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import OpsShop
 from tests.programs import Program, run
@@ -145,6 +145,10 @@ def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> 
     assert "public.loose" in said  # and not public.apart, which nobody wants
     script = dry_run(ready)
     assert script.index(f"-- {said}") < script.index("CREATE PUBLICATION")
+    refused = run("capture", "init", config=ready.config)
+    assert refused.returncode == ExitCode.CONFIG
+    assert "nothing was made" in refused.stderr
+    assert ready.value("SELECT count(*) FROM pg_publication") == 0
     as_dba(ready, script)
     assert said not in dry_run(ready)
 
@@ -215,7 +219,7 @@ def test_topics_that_cannot_do_their_work(ready: OpsShop) -> None:
         f"warn topic {prefix}.public.orders has cleanup.policy compact",
         "min.insync.replicas is 2: nothing can be written",
         "takes records up to 5000 bytes, and capture sends up to 1000000",
-        "BAD new topics get 3 replicas, and there are 1 brokers",
+        "BAD new topics get 3 replicas, and the number of brokers is 1",
         "kafka-configs.sh --bootstrap-server",
     ):
         assert said in found
