@@ -156,13 +156,8 @@ def drop(
         for line in removal.lines():
             typer.echo(line)
         slot = plan.options.slot
-        if (
-            not yes
-            and typer.prompt(
-                f"These will be gone. Type the slot's name ({slot}) to go on", default="", show_default=False
-            )
-            != slot
-        ):
+        asked = f"These will be gone. Type the slot's name ({slot}) to go on"
+        if not yes and typer.prompt(asked, default="", show_default=False) != slot:
             raise SettingsError("nothing was dropped", "type the slot's name, or say --yes")
         for line in removal.execute():
             typer.echo(line)
