@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         if not options.once:
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
-    console.print("Neither side counts orders that were never paid, or cancelled before the ERP heard of them.", style="dim")
+    console.print("Neither side counts orders that were not paid, or cancelled before the ERP knew them.", style="dim")
     console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
     return min(code, 1)
 
