@@ -17,7 +17,11 @@ _COLUMNS = """
     ), bottom AS (
         SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
     )
-    SELECT a.attname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
+    SELECT a.attname,
+           a.attnotnull AND NOT EXISTS ( -- NOT VALID, from 18 on: older rows may have a NULL
+               SELECT FROM pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n'
+               AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated),
+           pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
            t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1), coalesce(et.oid, 0),
            ARRAY(SELECT e.enumlabel FROM pg_enum e
                  WHERE e.enumtypid IN (t.oid, b.base_oid, et.oid, eb.base_oid) ORDER BY e.enumsortorder),

@@ -154,6 +154,20 @@ def test_a_default_that_is_computed_is_zero_where_null_is_not_allowed(
     assert [field["default"] for field in shown[1::2]] == [None] * len(FUNCTIONS)
 
 
+@pytest.mark.parametrize("server", [18], indirect=True)
+def test_a_not_null_that_was_not_validated_leaves_room_for_the_nulls_of_older_rows(
+    open_database: Callable[[Postgres], Any], server: Postgres
+) -> None:
+    connection = open_database(server)
+    with connection.cursor() as cursor:
+        start(cursor)
+        cursor.execute("CREATE TABLE t (id int PRIMARY KEY, old int, kept int NOT NULL)")
+        cursor.execute("ALTER TABLE t ADD CONSTRAINT later NOT NULL old NOT VALID")
+    codec, _ = compiled(connection, "INSERT INTO t VALUES (1, 2, 3)")
+    assert fields(codec)["old"]["type"] == ["null", "int"]
+    assert fields(codec)["kept"]["type"] == "int"
+
+
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True)
 def test_an_enum_value_added_later_travels_and_is_allowed_once_the_catalogue_is_read_again(
     open_database: Callable[[Postgres], Any], server: Postgres
