@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -20,20 +21,25 @@ from schemas.errors import OrdertapError
 
 
 def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Takes a Setup, a Begin, then chunks; answers Ready, then Done or Failed."""
+    """Takes a Setup, a Begin, then chunks; answers Ready, then Done or Failed. Ends when nobody takes its answers."""
+    with suppress(ConnectionError):  # the parent was killed
+        try:
+            _copy(connection, inbox)
+        except OrdertapError as error:
+            connection.send(Failed(error.message, error.hint, type(error)))
+
+
+def _copy(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     setup: Setup = inbox.get()
-    try:
-        producer = setup.producer()
-        reader = holding_for(setup.server, setup.locks)
-        connection.send(Ready())
-        begin: Begin = inbox.get()
-        see(reader, begin.exported)
-        copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
-        while True:
-            number, chunk = inbox.get()
-            connection.send(Done(number, copier.copy(chunk)))
-    except OrdertapError as error:
-        connection.send(Failed(error.message, error.hint, type(error)))
+    producer = setup.producer()
+    reader = holding_for(setup.server, setup.locks)
+    connection.send(Ready())
+    begin: Begin = inbox.get()
+    see(reader, begin.exported)
+    copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
+    while True:
+        number, chunk = inbox.get()
+        connection.send(Done(number, copier.copy(chunk)))
 
 
 def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:

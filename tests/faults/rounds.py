@@ -85,8 +85,14 @@ class Round:
         return self._drained() or self._wrong()
 
     def _drained(self) -> str:
-        """Waits until Kafka has all; why it does not come to that."""
-        end = self.shop.log_end()
+        """Waits until Kafka has all, and ends all copies; why it does not come to that."""
+        try:
+            return self._waited(self.shop.log_end())
+        finally:
+            for copy in self._copies:
+                copy.stop()
+
+    def _waited(self, end: int) -> str:
         deadline = time.monotonic() + DRAIN_SECONDS
         while not self._reached(end):
             self._say(f"{sum(self.faults.values())} faults, waiting until all is in Kafka")
@@ -94,8 +100,6 @@ class Round:
             if time.monotonic() > deadline or self._wrong():
                 return self._wrong() or f"not all in Kafka after {DRAIN_SECONDS:.0f} s:\n{self._copies[0].tail(40)}"
             time.sleep(0.5)
-        for copy in self._copies:
-            copy.stop()
         return ""
 
     def _reached(self, end: int) -> bool:
@@ -217,7 +221,7 @@ def _settings(chance: random.Random) -> dict[str, Any]:
         "max_batch_size": chance.choice((100, 1000, 5000)),
         "linger_ms": chance.choice((0, 5, 50)),
         "snapshot_max_threads": chance.choice((1, 2)),
-        "incremental_snapshot_chunk_size": chance.choice((50, 500, 2048)),
+        "incremental_snapshot_chunk_size": chance.choice((200, 500, 2048)),
         "provide_transaction_metadata": chance.choice((False, True)),
         "stall_seconds": chance.choice((3, 10)),
         "kafka": {"transaction.timeout.ms": chance.choice(("3000", "10000", "60000"))},
