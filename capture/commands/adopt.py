@@ -33,7 +33,7 @@ class Offset(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where capture goes on, and whether Debezium had sent a part of the transaction that follows."""
+    """Where capture goes on, and whether Debezium may have sent some of the transaction that follows, or all."""
 
     lsn: LSN
     partly_sent: bool
@@ -126,7 +126,8 @@ def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_
             + _READ_ANEW,
         )
     start = LSN(max(offset.commit or LSN(0), confirmed))
-    return Start(start, offset.event is not None and offset.event > start)
+    # The first event of a transaction lies where the commit before it ends, and may be the last one, too.
+    return Start(start, offset.event is not None and offset.event >= start)
 
 
 class Adoption:
@@ -177,7 +178,7 @@ class Adoption:
         yield f"slot {name} goes on at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
         yield f"tables: {', '.join(self._tables)}; none is read again"
         if self._start.partly_sent:
-            yield "Debezium has sent a part of the next transaction: those changes come a second time"
+            yield "Debezium has sent changes of the next transaction: they come a second time"
         if self._written:
             yield "the topics have records of Debezium's: ours follow them, with the headers that order them"
         yield "never start the connector again on this slot: what one of the two reads, the other misses"

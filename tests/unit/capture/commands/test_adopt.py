@@ -37,10 +37,10 @@ def test_what_is_no_offset_is_said_to_be_none(content: Any) -> None:
 @pytest.mark.parametrize(
     ("offset", "start"),
     [
-        (Offset(LSN(120), LSN(120)), Start(LSN(120), partly_sent=False)),
+        (Offset(LSN(120), LSN(120)), Start(LSN(120), partly_sent=True)),  # as a real one of a row by itself
         (Offset(LSN(120), LSN(130)), Start(LSN(120), partly_sent=True)),
         (Offset(None, LSN(130)), Start(LSN(100), partly_sent=True)),  # what was sent of it, nobody knows
-        (Offset(LSN(100), LSN(100)), Start(LSN(100), partly_sent=False)),
+        (Offset(LSN(100), LSN(90)), Start(LSN(100), partly_sent=False)),
     ],
 )
 def test_it_goes_on_behind_the_last_whole_transaction(offset: Offset, start: Start) -> None:
