@@ -240,6 +240,8 @@ def adopt(
         raise SettingsError("whose offset?", "say --from-debezium with --connector NAME or with --offsets FILE")
     if offsets is not None:
         offset = adoption.from_rest(offsets.read(), plan.prefix)
+    elif offsets_topic not in plan.cluster.partitions():
+        raise SettingsError(f"there is no topic {offsets_topic}", "say --offsets-topic, Connect's offset.storage.topic")
     else:
         offset = adoption.from_topic(broker.read_all(plan.cluster, offsets_topic), connector, plan.prefix)
     found = adoption.Adoption(plan, offset, trust_slot)

@@ -21,15 +21,17 @@ from capture.snapshot.initial import Committed, announce_without_data
 from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 
+_NOT_YET = "Kafka Connect writes it when a connector is stopped, or each offset.flush.interval.ms: start and stop it"
 _READ_ANEW = "let capture take a snapshot of its own instead: another slot_name, then capture run"
 
 
 class Offset(NamedTuple):
-    """Where Debezium says that it is. `copying`: the snapshot was not complete."""
+    """Where Debezium says that it is. `copying`: the snapshot was not complete; `idle`: no change was sent since."""
 
     commit: LSN | None
     event: LSN | None
     copying: bool = False
+    idle: bool = False
 
 
 class Start(NamedTuple):
@@ -45,7 +47,8 @@ def parse_offset(content: Any) -> Offset:
         snapshot = str(content.get("snapshot", "false")).lower() not in ("false", "none")
         copying = snapshot and str(content.get("last_snapshot_record", "false")).lower() != "true"
         commit, event = content.get("lsn_commit"), content.get("lsn_proc") or content.get("lsn")
-        offset = Offset(commit and LSN(int(commit)), event and LSN(int(event)), copying)
+        idle = not commit and not content.get("lsn_proc")  # of the snapshot, or of a heartbeat after it
+        offset = Offset(commit and LSN(int(commit)), event and LSN(int(event)), copying, idle)
     except (AttributeError, TypeError, ValueError):
         offset = Offset(None, None)
     if offset.event is None and offset.commit is None:
@@ -89,15 +92,20 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
             others.add(str(name))
     if not servers:
         known = f" (it has {', '.join(sorted(others))})" if others else ""
-        raise SettingsError(f"the offsets topic has no connector {connector}{known}", "say its name with --connector")
+        raise SettingsError(
+            f"the offsets topic has no offset of connector {connector}{known}",
+            f"say the connector's name with --connector. If that is it: {_NOT_YET}",
+        )
     return _chosen(servers, prefix, f"connector {connector}")
 
 
 def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
     found = servers.get(prefix)
+    if not servers:
+        raise SettingsError(f"{where} has no offset", _NOT_YET)
     if found is None:
         raise SettingsError(
-            f"{where} has no offset for topic.prefix {prefix}, only for {', '.join(map(str, servers)) or 'none'}",
+            f"{where} has no offset for topic.prefix {prefix}, only for {', '.join(map(str, servers))}",
             "set topic_prefix to Debezium's topic.prefix, so that readers of the topics go on",
         )
     return parse_offset(found)
@@ -127,7 +135,7 @@ def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_
         )
     start = LSN(max(offset.commit or LSN(0), confirmed))
     # The first event of a transaction lies where the commit before it ends, and may be the last one, too.
-    return Start(start, offset.event is not None and offset.event >= start)
+    return Start(start, not offset.idle and offset.event is not None and offset.event >= start)
 
 
 class Adoption:
@@ -179,6 +187,7 @@ class Adoption:
         yield f"tables: {', '.join(self._tables)}; none is read again"
         if self._start.partly_sent:
             yield "Debezium has sent changes of the next transaction: they come a second time"
+        yield "if it was killed: what it sent after its last offset comes a second time, too"
         if self._written:
             yield "the topics have records of Debezium's: ours follow them, with the headers that order them"
         yield "never start the connector again on this slot: what one of the two reads, the other misses"

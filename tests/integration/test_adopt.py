@@ -24,6 +24,7 @@ def test_a_debezium_connectors_slot_goes_on_without_a_snapshot(shop: Shop) -> No
     _keep_offset(shop, topic, {"lsn_commit": sent, "lsn_proc": sent + 8, "lsn": sent + 8})
     words = ("adopt", "--from-debezium", "--connector", "shop-connector", "--offsets-topic", topic)
 
+    assert "there is no topic nowhere" in run("capture", *words[:-1], "nowhere", config=shop.config).stderr
     told = run("capture", *words, config=shop.config)
     assert told.returncode == 0, told.stderr
     assert f"(it is at {confirmed})" in told.stdout
