@@ -127,9 +127,10 @@ class Shop:
             )
         )
 
-    def position(self) -> dict[str, Any]:
-        """The newest committed position, empty before the first."""
-        value = Cluster(self.kafka.bootstrap_servers, {}).last_value(f"{self.prefix}.position", self.prefix.encode())
+    def position(self, settled: bool = True) -> dict[str, Any]:
+        """The newest committed position, empty before the first; `settled` waits for an open transaction's end."""
+        cluster = Cluster(self.kafka.bootstrap_servers, {})
+        value = cluster.last_value(f"{self.prefix}.position", self.prefix.encode(), settled)
         return json.loads(value) if value else {}
 
     def drain(self, program: Program | None = None) -> None:

@@ -59,7 +59,7 @@ def _captured(connection: Any, plan: Plan) -> list[str]:
 
 def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -> Look:
     def kafka() -> tuple[Position | None, dict[str, int]]:
-        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        value = plan.cluster.last_value(plan.topics.position, plan.name.encode(), settled=False)
         counts = plan.cluster.partitions()
         topics = {topic: counts[topic] for table in tables if (topic := plan.topics.of(table)) in counts}
         return None if value is None else parse_position(value), broker.ends(plan.cluster, topics)

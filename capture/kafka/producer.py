@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -21,6 +22,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from capture.metrics import waiting
 from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
 
+log = structlog.get_logger("capture")
 Headers = list[tuple[str, str | bytes | None]]
 ANY_PARTITION: Final = -1
 CLIENT_LIMIT: Final = 1_000_000
@@ -40,6 +42,11 @@ _TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_L
 _MARKING: Final = 0.002
 """Seconds in which a broker writes the markers of most commits, after it said that all is durable. A transaction that
 begins sooner is refused (CONCURRENT_TRANSACTIONS), and librdkafka tries again only after 20 ms."""
+
+_SETTLES: Final = 80.0
+"""Seconds within which a broker aborts what a killed capture left open: our transaction.timeout.ms, the broker's round
+of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some room."""
+_READING: Final = 30.0  # seconds for the position topic
 
 _NO_LEADER_YET: Final = (
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -136,21 +143,18 @@ class Cluster:
             raise kafka_error(f"making topic {name}", error.args[0], self.servers) from None
         return True
 
-    def last_value(self, topic: str, key: bytes, timeout: float = 30.0) -> bytes | None:
+    def last_value(self, topic: str, key: bytes, settled: bool = True, timeout: float = _SETTLES) -> bytes | None:
         """The last committed value of a key in a one-partition topic, read to its end; None without topic or value.
 
         The last offset may be a commit marker, so the end is where `position()` reaches the high watermark; an open
-        transaction of somebody else keeps the last stable offset below it, and is named after `timeout` seconds.
+        transaction of somebody else keeps the last stable offset below it, and is named after `timeout` seconds. With
+        `settled=False` such a transaction is not waited for: the value is the one committed so far.
         """
         if topic not in self.partitions():
             return None
-        end = self._end(topic, IsolationLevel.READ_UNCOMMITTED)
-        deadline = time.monotonic() + timeout
-        while self._end(topic, IsolationLevel.READ_COMMITTED) < end:
-            if time.monotonic() > deadline:
-                hint = f"find it with kafka-transactions.sh find-hanging --topic {topic}, and abort it"
-                raise UnavailableError(f"topic {topic}: an open transaction hides its end", hint)
-            time.sleep(0.1)
+        end = self._end(topic, IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED)
+        self._settle(topic, end, timeout)
+        deadline = time.monotonic() + _READING
         options = {**self.options, "group.id": f"{topic}-reader", "enable.auto.commit": False, "error_cb": _ignore}
         consumer = Consumer(options | {"isolation.level": "read_committed", "enable.partition.eof": False})
         try:
@@ -159,6 +163,21 @@ class Cluster:
             raise kafka_error(f"reading topic {topic}", error.args[0], self.servers) from None
         finally:
             consumer.close()
+
+    def _settle(self, topic: str, end: int, timeout: float) -> None:
+        """Waits until no open transaction hides what is before `end`; UnavailableError after `timeout` seconds."""
+        began = time.monotonic()
+        told = False
+        with waiting(f"Kafka (an open transaction hides the end of topic {topic})"):
+            while self._end(topic, IsolationLevel.READ_COMMITTED) < end:
+                passed = time.monotonic() - began
+                if passed > timeout:
+                    hint = f"find it with kafka-transactions.sh find-hanging --topic {topic}, and abort it"
+                    raise UnavailableError(f"topic {topic}: an open transaction hides its end", hint)
+                if passed > 1.0 and not told:
+                    log.info("waiting for an open Kafka transaction, as a killed capture leaves it", topic=topic)
+                    told = True
+                time.sleep(0.1)
 
     def _read_to(self, consumer: Consumer, topic: str, key: bytes, end: int, deadline: float) -> bytes | None:
         partition = TopicPartition(topic, 0, OFFSET_BEGINNING)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from deploy.embedded import Kafka, Postgres
@@ -84,6 +84,26 @@ def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop:
     shop.prove()
 
 
+def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Shop) -> None:
+    """What was committed before it is told at once; a command that changes something waits for the transaction's end."""
+    shop.capture.start()
+    shop.order(1, 5)
+    shop.drain()
+    assert shop.capture.stop() == 0
+    committed = shop.position()
+    topic = f"{shop.prefix}.position"
+    options = {"transactional.id": f"{shop.prefix}-killed", "transaction.timeout.ms": 5000}
+    killed = Producer({"bootstrap.servers": shop.kafka.bootstrap_servers, **options})
+    killed.init_transactions()
+    killed.begin_transaction()
+    killed.produce(topic, b"never committed", shop.prefix.encode())
+    killed.flush()
+    assert shop.position(settled=False) == committed
+    assert _open_transaction(shop, topic, [0]), "status waited for its end"
+    assert shop.position() == committed
+    assert not _open_transaction(shop, topic, [0])
+
+
 def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
     shop.capture.start()
     shop.order(1, 10)
@@ -138,12 +158,13 @@ def _wake(shop: Shop) -> None:
     os.kill(shop.kafka.process.pid, signal.SIGCONT)
 
 
-def _open_transaction(shop: Shop) -> bool:
-    """Whether a partition of the lines has records of a transaction that has not ended."""
+def _open_transaction(shop: Shop, topic: str = "", partitions: Iterable[int] = (0, 1)) -> bool:
+    """Whether a partition of the topic, usually of the lines, has records of a transaction that has not ended."""
     admin = AdminClient({"bootstrap.servers": shop.kafka.bootstrap_servers})
+    topic = topic or f"{shop.prefix}.public.lines"
 
     def ends(level: IsolationLevel) -> list[int]:
-        wanted = {TopicPartition(f"{shop.prefix}.public.lines", part): OffsetSpec.latest() for part in (0, 1)}
+        wanted = {TopicPartition(topic, part): OffsetSpec.latest() for part in partitions}
         return [future.result().offset for future in admin.list_offsets(wanted, isolation_level=level).values()]
 
     return ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED)
