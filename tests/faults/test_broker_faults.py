@@ -85,7 +85,7 @@ def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop:
 
 
 def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Shop) -> None:
-    """What was committed before it is told at once; a command that changes something waits for the transaction's end."""
+    """What was committed before it is told at once; a command that changes something waits for its end."""
     shop.capture.start()
     shop.order(1, 5)
     shop.drain()
