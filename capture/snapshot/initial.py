@@ -1,6 +1,7 @@
 """The initial snapshot: a copy of the tables that fits the stream exactly.
 
-The tables are locked against rewrites before the slot is made: a rewrite would empty the exported snapshot silently.
+The tables are locked against rewrites once the slot is there: a rewrite would empty the exported snapshot silently. One
+that came between the two is seen, and the snapshot begins again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 import structlog
 
 from capture.changes.own_records import OwnRecords
-from capture.changes.tables import Tables
+from capture.changes.tables import Table, Tables
 from capture.kafka.position import Position, SnapshotState
 from capture.kafka.producer import Cluster, Record, TransactionalProducer
 from capture.postgres.catalogue import Published, published_tables
@@ -23,7 +24,7 @@ from capture.postgres.replication import Replication, Server, database_errors, d
 from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
 from capture.snapshot.copying import Blueprint, Copied
-from capture.snapshot.locks import Locks, holding, locks_of
+from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
 from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
@@ -88,7 +89,7 @@ def take_snapshot(
 ) -> Position:
     """Makes the slot and writes the tables as they are at its consistent point; returns the position to stream from.
 
-    `position` is committed as "running" before the slot is made, so that the next start knows a half-made slot as ours.
+    `position` is committed as "making" before the slot is made, so that the next start knows a half-made slot as ours.
     Raises StoppedError when `stopping()`.
     """
 
@@ -99,35 +100,31 @@ def take_snapshot(
     published = chosen(published, options)
     if position.snapshot is not None:
         fence(source.cluster, source.connector, position.snapshot.workers)
-    locks = locks_of(published, options.lock_timeout_ms)
-    reader = holding(source.server, locks)
-    try:
-        _check_unchanged(reader, source.publication, published)
-        parts = _parts(reader, published, tables, options)
-        chunks = [chunk for part in parts for chunk in part.plan.chunks]
-        setups = _setups(source, locks, options.threads, committed.timeout, len(chunks))
+    with closing(session(source.server)) as holder:
+        compiled = [(one, table) for one in published if (table := tables.relation(one.relation)) is not None]
+        expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
+        ids = _worker_ids(source.connector, options.threads, expected)
         position = position._replace(parked=tuple(sorted(tables.parked)))
-        state = SnapshotState(str(uuid.uuid4()), "making", {}, len(setups))
+        state = SnapshotState(str(uuid.uuid4()), "making", {}, len(ids))
         committed.write((), position._replace(snapshot=state))
+        drop_slot(holder, source.slot)
+        log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
+        point, exported = source.replication.create_slot(source.slot, stopping)
+        position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
+        locks = locks_of(published, options.lock_timeout_ms)
+        _hold_unchanged(holder, locks, source.publication, published, exported)
+        run = _Run(_parts(holder, compiled, options), own, committed, position, holder)
+        setups = _setups(source, locks, exported, ids, committed.timeout)
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
                 workers.await_ready(stop)
-                drop_slot(reader, source.slot)
-                log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
-                point, exported = source.replication.create_slot(source.slot, stopping)
-                position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
-                run = _Run(parts, own, committed, position, reader)
                 run.begin()
-                copied = Copied(state.id, run.stamp, time.time_ns() // 1000, origin)
-                blueprints = [part.blueprint for part in parts]
-                run.copy(workers.copy(exported, blueprints, copied, chunks, stop))
+                run.copy(workers, origin, stop)
         except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
             with suppress(OrdertapError):
-                fence(source.cluster, source.connector, len(setups), timeout=3.0)
+                fence(source.cluster, source.connector, len(ids), timeout=3.0)
             raise
         return run.complete()
-    finally:
-        reader.close()
 
 
 def begin_without_data(
@@ -154,16 +151,14 @@ def announce_without_data(own: OwnRecords, position: Position, committed: Commit
     committed.write([done], position)
 
 
-def _parts(reader: Any, published: Sequence[Published], tables: Tables, options: SnapshotOptions) -> list[_Part]:
+def _parts(reader: Any, compiled: Sequence[tuple[Published, Table]], options: SnapshotOptions) -> list[_Part]:
     parts: list[_Part] = []
-    for one in published:
-        table = tables.relation(one.relation)
-        if table is not None:
-            encoder = table.encoder
-            as_json = isinstance(encoder, JsonEncoder)
-            blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
-            plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
-            parts.append(_Part(table.name, blueprint, plan))
+    for one, table in compiled:
+        encoder = table.encoder
+        as_json = isinstance(encoder, JsonEncoder)
+        blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
+        plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
+        parts.append(_Part(table.name, blueprint, plan))
     return parts
 
 
@@ -180,19 +175,27 @@ def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pub
     return [one for one in published if not options.included or any_matches(options.included, one.relation.table)]
 
 
-def _check_unchanged(reader: Any, publication: str, published: Sequence[Published]) -> None:
-    """UnavailableError when a table was altered between the look at the catalogue and the lock."""
-    now = {table.relation.table: table for table in published_tables(reader, publication)}
+def _hold_unchanged(holder: Any, locks: Locks, publication: str, published: Sequence[Published], exported: str) -> None:
+    """Takes the locks; UnavailableError when a table was altered or rewritten until then, or cannot be locked."""
+    oids = [table.relation.oid for table in published]
+    before = storage_at(holder, oids, exported)
+    hold(holder, locks)
+    now = {table.relation.table: table for table in published_tables(holder, publication)}
     for table in published:
         if now.get(table.relation.table) != table:
             raise UnavailableError(f"{table.relation.table} was altered just now", "capture begins the snapshot again")
+    if storage_at(holder, oids) != before:
+        raise UnavailableError("a table was rewritten or truncated just now", "capture begins the snapshot again")
 
 
-def _setups(source: Source, locks: Locks, threads: int, timeout: float, chunks: int) -> list[Setup]:
-    """One for each process that copies: no more than there are chunks."""
+def _worker_ids(connector: str, threads: int, parts: Sequence[_Part]) -> list[str]:
+    """The transactional id of each process that copies: no more than there are chunks."""
+    return worker_ids(connector, max(1, min(threads, sum(len(part.plan.chunks) for part in parts))))
+
+
+def _setups(source: Source, locks: Locks, exported: str, ids: Sequence[str], timeout: float) -> list[Setup]:
     cluster = source.cluster
-    names = worker_ids(source.connector, max(1, min(threads, chunks)))
-    return [Setup(source.server, locks, cluster.servers, cluster.options, name, timeout) for name in names]
+    return [Setup(source.server, locks, exported, cluster.servers, cluster.options, name, timeout) for name in ids]
 
 
 class _Run:
@@ -210,7 +213,7 @@ class _Run:
         self._state = position.snapshot._replace(state="running")
         self._holder = holder
         self._progress = Progress({part.name: part.plan.rows for part in parts})
-        self.stamp = Stamp(position.generation, position.end_lsn, 0)
+        self._stamp = Stamp(position.generation, position.end_lsn, 0)
 
     def begin(self) -> None:
         """Announces it."""
@@ -218,13 +221,15 @@ class _Run:
         log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
         self._write(records.STARTED)
 
-    def copy(self, chunks: Any) -> None:
+    def copy(self, workers: OwnProcess | Workers, origin: SourceOrigin, stopping: Callable[[], object]) -> None:
         """Takes note of the chunks as they become durable, and of each table with its last one."""
         left = Counter({number: len(part.plan.chunks) for number, part in enumerate(self._parts)})
+        chunks = [chunk for part in self._parts for chunk in part.plan.chunks]
+        copied = Copied(self._state.id, self._stamp, time.time_ns() // 1000, origin)
         with self._progress:
             for number in [number for number, count in left.items() if not count]:
                 self._table_done(number)
-            for chunk, rows in chunks:
+            for chunk, rows in workers.copy([part.blueprint for part in self._parts], copied, chunks, stopping):
                 self._progress.copied(self._names[chunk.table], rows)
                 left[chunk.table] -= 1
                 if not left[chunk.table]:
@@ -253,5 +258,5 @@ class _Run:
 
     def _write(self, step: str, **more: Any) -> None:
         self._position = self._position._replace(snapshot=self._state)
-        notice = self._own.snapshot(step, self.stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
+        notice = self._own.snapshot(step, self._stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
         self._committed.write([notice], self._position)

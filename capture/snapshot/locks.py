@@ -1,7 +1,7 @@
 """Sessions of a snapshot that hold its tables, so that nobody rewrites one while it is read.
 
-Whatever they read, they hold from before the slot is made: a TRUNCATE that waits for one of them would make every later
-look of another at the same table wait behind it, and each of us for the other.
+They take their locks only once the slot is there. It waits for transactions that are open; one of them may wait behind
+a TRUNCATE that waits for a lock of ours: the shop would stand still, and the server would not see the deadlock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ _NO_TIME_LIMITS: Final = """
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
 """A snapshot takes as long as it takes; not every server version knows all of them."""
+_LOCKING: Final = "locking the tables for the snapshot"
+_STORAGE: Final = """
+    WITH RECURSIVE tree(oid) AS (
+        SELECT unnest(%s::oid[]) UNION SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.oid)
+    SELECT c.oid, c.relfilenode FROM tree JOIN pg_class c USING (oid)"""
 
 
 class Locks(NamedTuple):
@@ -48,34 +53,53 @@ def session(server: Server) -> Any:
     return connection
 
 
-def holding(server: Server, locks: Locks) -> Any:
-    """A connection in an open transaction that has ACCESS SHARE on the tables; close it to let go.
+def hold(connection: Any, locks: Locks) -> None:
+    """Takes ACCESS SHARE on the tables in a transaction that stays open; close the connection to let go.
 
     UnavailableError when a schema change keeps one of them too long. Source: PostgreSQL manual, "Explicit Locking".
     """
-    return _open(server, locks, "BEGIN")
+    with database_errors(_LOCKING), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, false)", [str(locks.timeout_ms)])
+        cursor.execute("BEGIN")
+        for one in locks.statements:
+            cursor.execute(one)
 
 
-def holding_for(server: Server, locks: Locks) -> Any:
-    """The same to read at a snapshot that see() names; it fails where policies would hide rows."""
-    return _open(server, locks, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+def reader_at(server: Server, locks: Locks, exported: str) -> Any:
+    """A connection that sees the exported snapshot and has the same locks, beside the one that holds them.
 
-
-def see(reader: Any, exported: str) -> None:
-    """From here on the reader sees an exported snapshot; it must not have looked at any row before."""
-    with database_errors("reading the exported snapshot"), reader.cursor() as cursor:
-        cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
-
-
-def _open(server: Server, locks: Locks, begin: str) -> Any:
+    It does not wait for them: who keeps them from it waits for that one. Every later look at a table that it had not
+    locked would wait behind a TRUNCATE, and each of us for the other. UnavailableError as hold().
+    """
     connection = session(server)
     try:
-        with database_errors("locking the tables for the snapshot"), connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, false)", [str(locks.timeout_ms)])
-            cursor.execute(begin)
+        with database_errors(_LOCKING), connection.cursor() as cursor:
+            _see(cursor, exported)
             for one in locks.statements:
-                cursor.execute(one)
+                cursor.execute(one + sql.SQL(" NOWAIT"))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def storage_at(connection: Any, oids: Sequence[int], exported: str | None = None) -> dict[int, int]:
+    """The file of each table and of what inherits from it, as the exported snapshot shows it; without one, as it is.
+
+    Another file is a rewrite, and what is read at an older snapshot then may be nothing. Source: PostgreSQL manual,
+    "pg_class" (relfilenode), and "Caveats" of "Concurrency Control".
+    """
+    with database_errors("looking for rewritten tables"), connection.cursor() as cursor:
+        if exported is not None:
+            _see(cursor, exported)
+        cursor.execute(_STORAGE, [list(oids)])
+        found = dict(cursor.fetchall())
+        if exported is not None:
+            cursor.execute("COMMIT")
+        return found
+
+
+def _see(cursor: Any, exported: str) -> None:
+    """From here on the session sees the exported snapshot."""
+    cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from capture.snapshot.copying import Copier
-from capture.snapshot.locks import holding_for, see
+from capture.snapshot.locks import reader_at
 from capture.snapshot.workers import Begin, Done, Failed, Ready, Setup
 from schemas.errors import OrdertapError
 
@@ -32,10 +32,9 @@ def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
 def _copy(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     setup: Setup = inbox.get()
     producer = setup.producer()
-    reader = holding_for(setup.server, setup.locks)
+    reader = reader_at(setup.server, setup.locks, setup.exported)
     connection.send(Ready())
     begin: Begin = inbox.get()
-    see(reader, begin.exported)
     copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
     while True:
         number, chunk = inbox.get()

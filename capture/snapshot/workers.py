@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from capture.kafka.producer import Cluster, TransactionalProducer
 from capture.postgres.replication import Server
 from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
-from capture.snapshot.locks import Locks, holding_for, see
+from capture.snapshot.locks import Locks, reader_at
 from schemas.errors import OrdertapError, UnavailableError
 
 _START_SECONDS: Final = 60.0
@@ -22,10 +22,11 @@ _QUEUE_KILOBYTES: Final = 32_768
 
 
 class Setup(NamedTuple):
-    """The first message to a worker: where to read and where to write."""
+    """The first message to a worker: where to read, at which snapshot, and where to write."""
 
     server: Server
     locks: Locks
+    exported: str
     bootstrap_servers: str
     kafka: Mapping[str, Any]
     transactional_id: str
@@ -43,13 +44,12 @@ class Setup(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The worker's answer: older producers of its transactional id are fenced, it holds the tables and can begin."""
+    """The worker's answer: it has fenced older producers of its id, sees the snapshot and holds the tables."""
 
 
 class Begin(NamedTuple):
     """The second message: what to read."""
 
-    exported: str
     blueprints: tuple[Blueprint, ...]
     copied: Copied
 
@@ -134,19 +134,13 @@ class OwnProcess:
     def await_ready(self, stopping: Callable[[], object]) -> None:
         """As Workers."""
         self._producer = self._setup.producer()
-        self._reader = holding_for(self._setup.server, self._setup.locks)
+        self._reader = reader_at(self._setup.server, self._setup.locks, self._setup.exported)
         stopping()
 
     def copy(
-        self,
-        exported: str,
-        blueprints: Sequence[Blueprint],
-        copied: Copied,
-        chunks: Sequence[Chunk],
-        stopping: Callable[[], object],
+        self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int]]:
         """As Workers."""
-        see(self._reader, exported)
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
             yield chunk, copier.copy(chunk)
@@ -170,7 +164,7 @@ class Workers:
             worker.end()
 
     def await_ready(self, stopping: Callable[[], object]) -> None:
-        """Waits until all have fenced their predecessors; `stopping` is called meanwhile and may raise."""
+        """Waits until all see the snapshot and hold the tables; `stopping` is called meanwhile and may raise."""
         deadline = time.monotonic() + _START_SECONDS
         waiting = list(self._workers)
         while waiting:
@@ -182,12 +176,7 @@ class Workers:
                 raise UnavailableError(f"snapshot worker {waiting[0].name} does not start", "check the broker")
 
     def copy(
-        self,
-        exported: str,
-        blueprints: Sequence[Blueprint],
-        copied: Copied,
-        chunks: Sequence[Chunk],
-        stopping: Callable[[], object],
+        self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int]]:
         """Copies all chunks; yields each with its rows once it is durable. Errors of any worker are raised."""
         numbers = iter(range(len(chunks)))
@@ -200,7 +189,7 @@ class Workers:
                 busy.append(worker)
 
         for worker in self._workers:
-            worker.send(Begin(exported, tuple(blueprints), copied))
+            worker.send(Begin(tuple(blueprints), copied))
             give(worker)
         while busy:
             for worker in self._answers(busy):

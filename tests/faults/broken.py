@@ -1,7 +1,7 @@
 """`capture` with a fault at a named point: `python -X fault=POINT:N -m tests.faults.broken run …`.
 
 Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams, or,
-of those in capitals, since it lives.
+of those in capitals, since it lives. `halt-`: it stops behind the call until it gets SIGCONT.
 `clock`: from the n-th second of streaming on, the clock of the process is a day off, to and fro.
 """
 
@@ -54,7 +54,7 @@ def _kill_at(point: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         result = function(*arguments, **named)
         if last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP if when == "halt" else signal.SIGKILL)
         return result
 
     setattr(owner, attribute, deadly)

@@ -8,9 +8,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
@@ -205,6 +207,34 @@ def test_a_truncate_waits_for_the_snapshot_which_does_not_wait_for_it(shop: Shop
     shop.sql("TRUNCATE ONLY parent, wide")  # comes back when the snapshot lets go
     until_streamed(shop)
     shop.prove()
+
+
+def test_the_shop_does_not_stand_still_while_the_slot_is_made(shop: Shop) -> None:
+    """The slot waits for a transaction, which waits behind a TRUNCATE: that must not wait for capture."""
+    with closing(psycopg2.connect(shop.dsn)) as old, old, old.cursor() as cursor:
+        cursor.execute("INSERT INTO keyless VALUES ('old', 1)")
+        shop.capture.start()
+        shop.until_said("making the slot")
+        shop.until(lambda: shop.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'") == 1)
+        shop.sql("SET lock_timeout = '5s'", "TRUNCATE wide")
+        cursor.execute("INSERT INTO wide VALUES (1, 'anew', 1, '')")
+    until_streamed(shop)
+    shop.prove()
+
+
+def test_a_truncate_between_slot_and_locks_begins_the_snapshot_again(shop: Shop) -> None:
+    """The exported snapshot has the rows, but their file is gone."""
+    halting = shop.copy("halting", "tests.faults.broken", ("-X", "fault=halt-SLOT:1"))
+    halting.start()
+    shop.until(lambda: Path(f"/proc/{halting.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", halting)
+    shop.sql("TRUNCATE parted_2")
+    os.kill(halting.pid, signal.SIGCONT)
+    shop.until(lambda: "a table was rewritten or truncated just now" in halting.log.read_text(), halting)
+    shop.until(lambda: snapshot(shop).get("state") == "completed", halting)
+    shop.drain(halting)
+    shop.prove()
+    [only] = snapshots(shop.records(), shop.prefix)
+    assert only.rows["public.parted"] == 150
 
 
 def test_a_lost_lock_fails_the_snapshot(shop: Shop) -> None:
