@@ -95,6 +95,8 @@ class ChunkReader:
         """
         if self._connection is None:
             self._connection = locks.session(self._server)
+            with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
+                cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         self._connection.rollback()  # of a chunk that failed
         with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
             low = self._mark(cursor, Mark(self._reader, number, low=True))
@@ -117,7 +119,10 @@ class ChunkReader:
         return chunk
 
     def _mark(self, cursor: Any, mark: Mark) -> LSN:
-        cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)::text", [WATERMARK_PREFIX, mark.dump()])
+        """Where the mark is in the log. The high one is flushed at once by a commit: in an idle database the WAL writer
+        would leave it, and the stream that waits for it, for wal_writer_delay (200 ms)."""
+        flush = "" if mark.low else ", txid_current()"
+        cursor.execute(f"SELECT pg_logical_emit_message(false, %s, %s)::text{flush}", [WATERMARK_PREFIX, mark.dump()])
         return LSN.parse(cursor.fetchone()[0])
 
     def _published(self, name: str) -> Published:
