@@ -35,7 +35,7 @@ from capture.pipeline import Capture, Plan
 from capture.postgres.replication import Leadership, Replication, Server, slot_state
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
-from capture.snapshot.initial import Committed
+from capture.snapshot.initial import PositionWriter
 from capture.snapshot.modes import SnapshotOptions
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.json_output import JsonRegistry
@@ -210,8 +210,8 @@ def repair(config: Config = None, execute: Execute = False) -> None:
             typer.echo("nothing done; say --execute to do it")
             return
         plan.topics.create([])  # the position's may be what was lost
-        producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
-        Committed(producer, plan.topics.position, plan.name.encode(), 30.0).write((), new)
+        producer = TransactionalProducer(plan.cluster, plan.transactional_id)
+        PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0).write((), new)
         typer.echo("done: start `capture run`")
     finally:
         leadership.close()

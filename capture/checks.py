@@ -32,19 +32,20 @@ def problem(
     return None
 
 
+def another_log(position: Position, system: System, history: Callable[[int], str]) -> bool:
+    """Whether the server's log does not come from the one of the position: its LSNs are not above those in Kafka."""
+    try:
+        check_log(position, system)
+        if system.timeline != position.timeline:
+            check_timeline(position, system, history(system.timeline))
+    except SettingsError:
+        return True
+    return False
+
+
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
     """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
-    if position.system_identifier != system.identifier:
-        raise SettingsError(
-            f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
-            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
-            "if the shop was moved or restored: " + REPAIR,
-        )
-    if system.lsn < position.end_lsn:
-        raise SettingsError(
-            f"the log ends at {system.lsn}, before the position {position.end_lsn}: the shop was restored",
-            REPAIR,
-        )
+    check_log(position, system)
     if slot is None or slot.confirmed_flush_lsn is None:
         raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
     if slot.wal_status == "lost":
@@ -64,6 +65,21 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
             "start once with the old settings of topic_prefix, the lists of tables and columns, columns_as_text,"
             " tombstones_on_delete, output and the handling modes",
+        )
+
+
+def check_log(position: Position, system: System) -> None:
+    """Raises SettingsError when the server is another one, or its log ends before the position."""
+    if position.system_identifier != system.identifier:
+        raise SettingsError(
+            f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
+            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
+            "if the shop was moved or restored: " + REPAIR,
+        )
+    if system.lsn < position.end_lsn:
+        raise SettingsError(
+            f"the log ends at {system.lsn}, before the position {position.end_lsn}: the shop was restored",
+            REPAIR,
         )
 
 

@@ -18,7 +18,7 @@ from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
 from capture.changes.transaction import Beats, RecordLimit
 from capture.changes.versions import Policy, Versions
-from capture.checks import REPAIR, problem, repaired
+from capture.checks import REPAIR, another_log, problem, repaired
 from capture.kafka import broker
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
@@ -40,7 +40,7 @@ from capture.postgres.replication import (
     slot_state,
 )
 from capture.selection import Selection
-from capture.snapshot.initial import Committed, Source, StoppedError, begin_without_data, chosen, take_snapshot
+from capture.snapshot.initial import PositionWriter, Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.snapshot.modes import SnapshotOptions, next_step, unfinished, with_rest
 from capture.snapshot.workers import fence
 from schemas import wire
@@ -88,9 +88,20 @@ class Plan(NamedTuple):
     version: str
 
     @property
+    def transactional_id(self) -> str:
+        """Of the stream's producer; those of the snapshot's begin so. Topics tell shops on one Kafka apart."""
+        return f"ordertap-{self.prefix}-{self.name}"
+
+    @property
     def as_json(self) -> bool:
         """Whether records are JSON text, with no schema registry."""
         return isinstance(self.registry, JsonRegistry)
+
+    @property
+    def record_limit(self) -> RecordLimit:
+        """What Kafka's client takes."""
+        largest = int(self.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
+        return RecordLimit(largest, self.park_oversized, self.as_json)
 
     @property
     def frame(self) -> Frame:
@@ -170,7 +181,7 @@ class Capture:
             published = self._published(leadership)
             plan.registry.check()
             plan.topics.create([plan.topics.of(table.relation.table) for table in published])
-            producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+            producer = TransactionalProducer(plan.cluster, plan.transactional_id)
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
             self._led = True
             self._from_position(leadership, producer, published, None if value is None else parse_position(value))
@@ -220,7 +231,7 @@ class Capture:
         try:
             system = replication.identify()
             slot = slot_state(leadership.connection, plan.options.slot)
-            committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
+            committed = PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0)
             own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
@@ -231,7 +242,7 @@ class Capture:
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
             if step == "snapshot":
                 tables.unpark(tables.parked)  # it reads them all
-                beginning = self._beginning(position, system, problem)
+                beginning = self._beginning(position, system, problem, replication.history)
                 position = self._first(leadership, replication, published, tables, own, origin, beginning, committed)
                 self._taken = True
             self._ended = step == "end" or plan.snapshot.mode == "initial_only"
@@ -274,14 +285,14 @@ class Capture:
         plan = self._plan
         if position is None or position.snapshot is None or not unfinished(position):
             return position
-        fence(plan.cluster, plan.name, position.snapshot.workers)
+        fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
         keyed = {
             table.relation.table: table.relation.table not in plan.snapshot.overrides
             and catalogue.has_key(leadership.connection, table.relation)
             for table in chosen(published, plan.snapshot)
             if table.relation.table not in position.parked
         }
-        rest = with_rest(position, problem, keyed)
+        rest = None if plan.snapshot.mode == "initial_only" else with_rest(position, problem, keyed)
         if rest is None:
             log.info("the snapshot begins again as a whole", snapshot=position.snapshot.id)
             return position
@@ -304,10 +315,16 @@ class Capture:
             )
         return problem(position, system, slot, plan.options.slot, plan.settings_hash, replication.history)
 
-    def _beginning(self, position: Position | None, system: System, problem: SettingsError | None) -> Position:
+    def _beginning(
+        self,
+        position: Position | None,
+        system: System,
+        problem: SettingsError | None,
+        history: Callable[[int], str],
+    ) -> Position:
         """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""
         name, settings = self._plan.options.slot, self._plan.settings_hash
-        if position is not None and unfinished(position):
+        if position is not None and unfinished(position) and not another_log(position, system, history):
             fresh = position._replace(settings=settings, system_identifier=system.identifier, stopped_lsn=None)
             return fresh._replace(timeline=system.timeline)
         if problem is not None:
@@ -335,7 +352,7 @@ class Capture:
         own: OwnRecords,
         origin: SourceOrigin,
         position: Position,
-        committed: Committed,
+        committed: PositionWriter,
     ) -> Position:
         """The snapshot, or with `no_data` the slot alone."""
         plan = self._plan
@@ -344,7 +361,9 @@ class Capture:
         if plan.snapshot.mode == "no_data":
             drop_slot(leadership.connection, plan.options.slot)
             return begin_without_data(replication, plan.options.slot, own, position, committed, self._stops)
-        source = Source(plan.server, replication, plan.options.slot, plan.publication, plan.cluster, plan.name)
+        source = Source(
+            plan.server, replication, plan.options.slot, plan.publication, plan.cluster, plan.transactional_id
+        )
         return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, self._stops)
 
     def _tables(self, leadership: Leadership, parked: Iterable[str]) -> Tables:
@@ -378,12 +397,11 @@ class Capture:
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
         name = uuid.uuid4().hex[:12]
-        chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows)
+        chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows, plan.record_limit)
         unknown = leadership.open_transactions()
         incremental = Incremental(position.demand, chunks.read, name, own, position.generation, unknown)
         register, partitions = plan.registry.register, plan.topics.partitions
         messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions, plan.frame)
-        largest = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
         stream = Stream(
             replication,
             leadership,
@@ -394,7 +412,7 @@ class Capture:
             position,
             incremental,
             messages,
-            RecordLimit(largest, plan.park_oversized, plan.as_json),
+            plan.record_limit,
             options,
             self._metrics,
             self._beats,
@@ -411,7 +429,7 @@ class Capture:
             chunks.close()
             gc.unfreeze()
 
-    def _note_stop(self, leadership: Leadership, committed: Committed, durable: Position) -> None:
+    def _note_stop(self, leadership: Leadership, committed: PositionWriter, durable: Position) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
         slot = _left(leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:

@@ -43,7 +43,8 @@ class Stamp(NamedTuple):
     """The order of all changes. The generation counts restores of the shop, after which LSNs start anew.
 
     The ordinal counts the changes of a source transaction from 1; a row of the first snapshot has the consistent point
-    and 0, so that it never wins over the stream.
+    and 0, so that it never wins over the stream; one of a snapshot on demand its chunk's high mark and 0, so that it
+    wins over what was before. A message outside of transactions has its LSN and 0.
     """
 
     generation: int

@@ -82,7 +82,7 @@ class RowWriter:
             if row.unseen and not row.deleted:
                 refs = touches.touched(cursor, self._profile, self._tables, {table.name: [row.key]})
                 names = ", ".join(sorted(row.unseen))
-                reason = f"{table.name}: the value of {names} never came; `capture repair --execute` reads it"
+                reason = f"{table.name}: the value of {names} never came; `capture signal snapshot` reads it"
                 blocked.block(cursor, refs, _unseen_cause(table, row), reason)
         return blocked.unblock(cursor, [_unseen_cause(table, row) for row in before if not row.unseen or row.deleted])
 

@@ -163,7 +163,7 @@ class Stream:
         if self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
-        self._write(self._incremental.step(now))
+        self._go_on_with_snapshot(now)
         if now - self._counted >= 1.0:
             self._counted = now
             for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
@@ -171,6 +171,15 @@ class Stream:
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
             self._alive()
+
+    def _go_on_with_snapshot(self, now: float) -> None:
+        try:
+            written = self._incremental.step(now)
+        except ParkedError as error:
+            self._tables.park(error)
+            self._note_parked()
+            written = self._incremental.left_out(error)
+        self._write(written)
 
     def _beat(self) -> None:
         slot = slot_state(self._leadership.connection, self._options.slot)
@@ -291,6 +300,7 @@ class Stream:
                 self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
+        self._incremental.altered(relation.table)
         self._patiently(lambda: self._tables.relation(relation))
         self._note_parked()
 
@@ -412,5 +422,5 @@ class Stream:
         for draft in transaction.drafts:
             draft[4].append(header)
         if self._incremental.window is not None:
-            self._incremental.saw(transaction.drafts)
+            self._incremental.window.saw(transaction.drafts)
         return transaction.drafts

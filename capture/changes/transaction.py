@@ -54,13 +54,15 @@ class RecordLimit(NamedTuple):
 
     def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
         """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
-        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts) + _HEADER_ROOM
+        largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts)
+        self.check_bytes(table, largest, f"the change {stamp.decode()} (generation, commit LSN, ordinal)")
+
+    def check_bytes(self, table: str, size: int, what: str) -> None:
+        """The same for a record of so many bytes that `what` makes."""
+        largest = size + _HEADER_ROOM
         if largest <= self.largest:
             return
-        said = (
-            f"table {table}: the change {stamp.decode()} (generation, commit LSN, ordinal) makes a record of {largest} "
-            f"bytes, and message.max.bytes is {self.largest}"
-        )
+        said = f"table {table}: {what} makes a record of {largest} bytes, and message.max.bytes is {self.largest}"
         remedy = f"raise message.max.bytes in `kafka` and max.message.bytes of the topic of {table}"
         if self.park:
             raise ParkedError(table, said, remedy)

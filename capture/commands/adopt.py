@@ -17,7 +17,7 @@ from capture.kafka.producer import TransactionalProducer
 from capture.pipeline import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
-from capture.snapshot.initial import Committed, announce_without_data
+from capture.snapshot.initial import PositionWriter, announce_without_data
 from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 
@@ -201,8 +201,8 @@ class Adoption:
             system = replication.identify()
         finally:
             replication.close()
-        producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
-        committed = Committed(producer, plan.topics.position, plan.name.encode(), 30.0)
+        producer = TransactionalProducer(plan.cluster, plan.transactional_id)
+        committed = PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0)
         own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         announce_without_data(own, self._position(system, now), committed)
 

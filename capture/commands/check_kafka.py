@@ -135,13 +135,13 @@ def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 def _transactions(plan: Plan) -> Finding:
     """Tried under an id of its own, so that a capture that runs is not fenced; a right on the prefix covers both."""
     try:
-        broker.try_transactions(plan.cluster, f"ordertap-{plan.name}-check")
+        broker.try_transactions(plan.cluster, f"{plan.transactional_id}-check")
     except UnavailableError as error:
         return Finding("BAD", error.message, error.hint)
     except OrdertapError as error:
-        rest = f"--operation Write --operation Describe --transactional-id ordertap-{plan.name}"
+        rest = f"--operation Write --operation Describe --transactional-id {plan.transactional_id}"
         return Finding("BAD", error.message, _kafka_acls(plan, f"{rest} --resource-pattern-type prefixed"))
-    return Finding("ok", f"transactions may be written as ordertap-{plan.name}…")
+    return Finding("ok", f"transactions may be written as {plan.transactional_id}…")
 
 
 def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:

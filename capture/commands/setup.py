@@ -234,7 +234,7 @@ class Removal:
             drop_slot(self._leadership.connection, plan.options.slot)
             yield f"slot {plan.options.slot} dropped"
         if self._position is not None:
-            producer = TransactionalProducer(plan.cluster, f"ordertap-{plan.name}")
+            producer = TransactionalProducer(plan.cluster, plan.transactional_id)
             producer.begin_transaction()
             producer.produce([Record(plan.topics.position, 0, plan.name.encode(), None, [])])
             producer.commit(30.0)

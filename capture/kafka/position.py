@@ -47,7 +47,8 @@ class Heartbeat(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Everything before `end_lsn` is in Kafka.
+    """Everything before `end_lsn` is in Kafka, once a first snapshot is made; but for what `demand` has still to read,
+    and for tables in `parked`.
 
     `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
     record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a

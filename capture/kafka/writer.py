@@ -44,7 +44,7 @@ class Writer:
         self.pending = False
         self.behind = False  # the changes that are read now were made a while ago
         self.full = False  # the reader should pause: as much waits as fits into the next Kafka transaction
-        self._open: Position | None = None  # what the open Kafka transaction reaches
+        self._reaches: Position | None = None  # what the open Kafka transaction reaches
         self._opened_at = 0.0
         self._changes = 0
         self._bytes = 0
@@ -79,14 +79,14 @@ class Writer:
         """
         if self._flight is not None:
             self._waiting.append((None, 0, position))
-        elif self._open is not None:
-            self._open = position
+        elif self._reaches is not None:
+            self._reaches = position
         else:
             self.durable = position
 
     def lingering(self, now: float) -> float:
         """How long the open Kafka transaction still waits for more; 0 when none does."""
-        if self._flight is not None or self._open is None:
+        if self._flight is not None or self._reaches is None:
             return 0.0
         return max(0.0, self._opened_at + self._linger() - now)
 
@@ -94,7 +94,7 @@ class Writer:
         """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls."""
         if self._flight is not None and self._flight.done():
             self._landed()
-        if self._flight is None and self._open is not None and (force or self._due(now)):
+        if self._flight is None and self._reaches is not None and (force or self._due(now)):
             self._take_off()
         if self.pending and now - self._pending_since > self.limits.stall:
             seconds = round(now - self._pending_since)
@@ -114,7 +114,7 @@ class Writer:
 
     def close(self) -> None:
         """Gives up what is not durable: it is read from the source again."""
-        if self._flight is None and self._open is not None:
+        if self._flight is None and self._reaches is not None:
             self._producer.abandon()
         # In the commits' thread: the end of one still writes to the pipe, and a closed number may be another file.
         self._thread.submit(self._close_pipe)
@@ -129,18 +129,18 @@ class Writer:
         return self.limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
 
     def _produce(self, records: Sequence[Fields], size: int, position: Position) -> None:
-        if self._open is None:
+        if self._reaches is None:
             self._producer.begin_transaction()
             self._opened_at = time.monotonic()
-        self._open = position
+        self._reaches = position
         self._producer.produce(records)
         self._bytes += size
         self._changes += len(records)
 
     def _take_off(self) -> None:
-        assert self._open is not None  # noqa: S101  the callers' condition
-        self._producer.produce([Record(self._topic, 0, self._key, self._open.dump(), [])])
-        self._flight_position, self._open = self._open, None
+        assert self._reaches is not None  # noqa: S101  the callers' condition
+        self._producer.produce([Record(self._topic, 0, self._key, self._reaches.dump(), [])])
+        self._flight_position, self._reaches = self._reaches, None
         self._pending_since = time.monotonic()  # Kafka is not to blame when it was we who stood still
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
@@ -172,6 +172,6 @@ class Writer:
                 self.advance(position)
             else:
                 self._produce(records, size, position)
-        self.pending = self._open is not None
+        self.pending = self._reaches is not None
         if self.pending:
             self._opened_at = self._waiting_since  # it has lingered while the other was in flight

@@ -15,6 +15,7 @@ import psycopg2
 from psycopg2 import sql
 
 from capture.changes.tables import Table, Tables
+from capture.changes.transaction import RecordLimit
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
@@ -78,7 +79,14 @@ class ChunkReader:
     """An ordinary connection that reads chunks, in a thread beside the stream."""
 
     def __init__(
-        self, server: Server, publication: str, tables: Tables, origin: SourceOrigin, reader: str, chunk_rows: int
+        self,
+        server: Server,
+        publication: str,
+        tables: Tables,
+        origin: SourceOrigin,
+        reader: str,
+        chunk_rows: int,
+        record_limit: RecordLimit,
     ) -> None:
         self._server = server
         self._publication = publication
@@ -86,12 +94,14 @@ class ChunkReader:
         self._origin = origin
         self._reader = reader
         self._rows = chunk_rows
+        self._record_limit = record_limit
         self._connection: Any = None
 
     def read(self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None) -> ChunkRows:
         """The chunk of `name` (schema.table) behind the key `after`, between its two marks.
 
-        SettingsError when the table is not published, has no key, or the condition is no SQL.
+        SettingsError when the table is not published, has no key, or the condition is no SQL; ParkedError (or
+        DataError, as set) when a row makes a record that is too large.
         """
         if self._connection is None:
             self._connection = locks.session(self._server)
@@ -165,6 +175,8 @@ class ChunkReader:
         for line in content.split(b"\n")[:-1]:
             cells = parse_copy_line(line)
             rows.append(table.read(prefix, low, cells))
+        largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
+        self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")
         last = None
         if len(rows) >= self._rows:
             last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))

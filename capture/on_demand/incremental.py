@@ -15,19 +15,59 @@ from typing import Final
 import structlog
 
 from capture.changes.own_records import OwnRecords
+from capture.changes.versions import ParkedError
 from capture.kafka.producer import Fields
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
 from schemas import records
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp, snapshot_header, stamp_header
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp, snapshot_header, stamp_header
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
+from schemas.wire import unframed
 
 log = structlog.get_logger("capture")
 
 _REMEMBERED_XIDS: Final = 100_000
 _RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
 _SLOWEST_RETAKE: Final = 5.0
+
+
+class Window:
+    """What the stream saw since a low mark. Rows are named by topic and key: its schema's id may be another in a chunk,
+    which is compiled from the catalogue of now."""
+
+    def __init__(self) -> None:
+        self._changed: set[tuple[str, bytes]] = set()
+        self._unfilled: set[tuple[str, bytes]] = set()
+        self.truncated: set[str] = set()  # tables
+        self.altered: set[str] = set()
+
+    def saw(self, drafts: Sequence[Fields]) -> None:
+        """Takes note of changes."""
+        for topic, _, key, _, headers in drafts:
+            if key is not None:
+                name = (topic, unframed(key))
+                self._changed.add(name)
+                if any(header == UNCHANGED_HEADER for header, _ in headers):
+                    self._unfilled.add(name)
+                else:
+                    self._unfilled.discard(name)
+
+    def untouched(self, chunk: ChunkRows) -> list[Row]:
+        """The rows of a chunk that nothing newer has come of."""
+        topic = chunk.table.topic
+        return [row for row in chunk.rows if (topic, unframed(row[0] or b"")) not in self._changed]
+
+    def spoils(self, chunk: ChunkRows) -> str | None:
+        """Why what the stream saw does not stand in for what the chunk has of the same rows; None when it does."""
+        names = [(chunk.table.topic, unframed(key)) for key, _ in chunk.rows if key is not None]
+        if chunk.table.name in self.altered:
+            return "its columns came anew"
+        if any(name in self._unfilled for name in names):
+            return "a change of a row leaves out values that only the chunk has"
+        if chunk.table.encoder.shares_keys and any(name in self._changed for name in names):
+            return "which of the rows with one key changed is not known"
+        return None
 
 
 class Incremental:
@@ -38,7 +78,7 @@ class Incremental:
     ) -> None:
         """`unknown` are the transactions (xids) open at the start: an earlier run may have read their commits."""
         self.demand = demand
-        self.window: set[bytes] | None = None  # keys that changed since the low mark; None: no chunk is open
+        self.window: Window | None = None  # None: no chunk is open
         self._read = read
         self._reader = reader
         self._own = own
@@ -48,7 +88,6 @@ class Incremental:
         """Takes note of a source transaction (xid) whose commit was read."""
         self._before: frozenset[int] = frozenset()
         self._unknown = unknown
-        self._truncated: set[str] = set()  # tables, since the low mark
         self._number = 0
         self._chunk: Future[ChunkRows] | None = None
         self._retakes = 0
@@ -58,7 +97,8 @@ class Incremental:
     def step(self, now: float) -> list[Fields] | None:
         """Asks for the next chunk when there is one to read and none is on its way.
 
-        A table that cannot be read is left out, and nothing else is: the notices to write, else None.
+        A table that cannot be read is left out, and nothing else is: the notices to write, else None. ParkedError when
+        its records are refused: then the caller says left_out().
         """
         if self._chunk is None and self.demand.requests and not self.demand.paused and now >= self._not_before:
             request = self.demand.requests[0]
@@ -71,12 +111,14 @@ class Incremental:
             error = self._chunk.exception()
             if isinstance(error, SettingsError):
                 self._chunk = self.window = None  # its high mark never comes
-                return self._left_out(error)
+            if isinstance(error, SettingsError) and not isinstance(error, ParkedError):
+                return self.left_out(error)
             if error is not None:
                 raise error
         return None
 
-    def _left_out(self, error: SettingsError) -> list[Fields]:
+    def left_out(self, error: SettingsError) -> list[Fields]:
+        """Goes on without the table that is being read: the notices to write."""
         request, *rest = self.demand.requests
         (name, condition), *tables = request.tables
         log.error("table is left out of the snapshot", table=name, reason=error.message, next=error.hint)
@@ -110,14 +152,15 @@ class Incremental:
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
         return notices
 
-    def saw(self, drafts: Sequence[Fields]) -> None:
-        """Takes note of changes in the window; `window` is not None."""
-        assert self.window is not None  # noqa: S101  the caller's condition
-        self.window.update(key for _, _, key, _, _ in drafts if key is not None)
-
     def truncated(self, table: str) -> None:
         """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""
-        self._truncated.add(table)
+        if self.window is not None:
+            self.window.truncated.add(table)
+
+    def altered(self, table: str) -> None:
+        """Takes note of another Relation message: its keys may be written in another way than in an open chunk."""
+        if self.window is not None:
+            self.window.altered.add(table)
 
     def mark(self, mark: Mark, lsn: LSN) -> list[Fields] | None:
         """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
@@ -127,7 +170,7 @@ class Incremental:
         if mark.reader != self._reader or mark.chunk != self._number or self._chunk is None:
             return None
         if mark.low:
-            self.window, self._truncated = set(), set()
+            self.window = Window()
             self._before = frozenset(self._committed)
             return None
         if self.window is None:
@@ -140,12 +183,12 @@ class Incremental:
         if self._hides(chunk):
             self._again(chunk, "a transaction of before the start is open, or one in the log is not visible yet")
             return None
-        if chunk.table.name in self._truncated:
+        if chunk.table.name in window.truncated:
             return self._take(chunk, [], lsn)
-        if chunk.table.encoder.shares_keys and any(key in window for key, _ in chunk.rows):
-            self._again(chunk, "which of the rows with one key changed is not known")
+        if reason := window.spoils(chunk):
+            self._again(chunk, reason)
             return None
-        return self._take(chunk, [row for row in chunk.rows if row[0] not in window], lsn)
+        return self._take(chunk, window.untouched(chunk), lsn)
 
     def _again(self, chunk: ChunkRows, reason: str) -> None:
         """The chunk will be read once more, later each time, and told once."""

@@ -149,7 +149,10 @@ def _broken(payload: bytes, reason: str) -> ProtocolError:
 
 
 def _tuple(data: bytes, at: int) -> tuple[tuple[Cell, ...], int]:
-    """TupleData: a count, then for each column `n`ull, `u`nchanged or `t`ext with a length. The hot loop."""
+    """TupleData: a count, then for each column `n`ull, `u`nchanged or `t`ext with a length.
+
+    The stream's common rows go another way: schemas.rowcode.
+    """
     (count,) = _U16.unpack_from(data, at)
     at += 2
     cells: list[Cell] = []

@@ -63,7 +63,7 @@ class Copier:
         copied: Copied,
         pause: Callable[[], object],
     ) -> None:
-        """`reader` is a connection at the snapshot (locks.see); `pause` is called often, and may raise to end it."""
+        """`reader` is at the snapshot (locks.reader_at); `pause` is called often, and may raise to end it."""
         self._reader = reader
         self._producer = producer
         self._timeout = timeout

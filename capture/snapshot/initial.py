@@ -41,7 +41,7 @@ class StoppedError(Exception):
     """The process was asked to stop in the middle; the next start goes on, or begins a new snapshot."""
 
 
-class Committed(NamedTuple):
+class PositionWriter(NamedTuple):
     """How the snapshot writes: a producer, and where its position goes."""
 
     producer: TransactionalProducer
@@ -58,14 +58,14 @@ class Committed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the snapshot reads, and where its processes write: `connector` names their transactional ids."""
+    """Where the snapshot reads, and where its processes write; their transactional ids begin with this one."""
 
     server: Server
     replication: Replication
     slot: str
     publication: str
     cluster: Cluster
-    connector: str
+    transactional_id: str
 
 
 class _Part(NamedTuple):
@@ -84,7 +84,7 @@ def take_snapshot(
     own: OwnRecords,
     origin: SourceOrigin,
     position: Position,
-    committed: Committed,
+    committed: PositionWriter,
     stopping: Callable[[], bool],
 ) -> Position:
     """Makes the slot and writes the tables as they are at its consistent point; returns the position to stream from.
@@ -99,11 +99,11 @@ def take_snapshot(
 
     published = chosen(published, options)
     if position.snapshot is not None:
-        fence(source.cluster, source.connector, position.snapshot.workers)
+        fence(source.cluster, source.transactional_id, position.snapshot.workers)
     with closing(session(source.server)) as holder:
         compiled = [(one, table) for one in published if (table := tables.relation(one.relation)) is not None]
         expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
-        ids = _worker_ids(source.connector, options.threads, expected)
+        ids = _worker_ids(source.transactional_id, options.threads, expected)
         position = position._replace(parked=tuple(sorted(tables.parked)))
         state = SnapshotState(str(uuid.uuid4()), "making", {}, len(ids))
         committed.write((), position._replace(snapshot=state))
@@ -122,7 +122,7 @@ def take_snapshot(
                 run.copy(workers, origin, stop)
         except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
             with suppress(OrdertapError):
-                fence(source.cluster, source.connector, len(ids), timeout=3.0)
+                fence(source.cluster, source.transactional_id, len(ids), timeout=3.0)
             raise
         return run.complete()
 
@@ -132,7 +132,7 @@ def begin_without_data(
     slot: str,
     own: OwnRecords,
     position: Position,
-    committed: Committed,
+    committed: PositionWriter,
     stopping: Callable[[], bool],
 ) -> Position:
     """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
@@ -144,7 +144,7 @@ def begin_without_data(
     return position
 
 
-def announce_without_data(own: OwnRecords, position: Position, committed: Committed) -> None:
+def announce_without_data(own: OwnRecords, position: Position, committed: PositionWriter) -> None:
     """Writes a first position. Readers wait for a first copy: they are told that this one is complete, of no table."""
     stamp = Stamp(position.generation, position.end_lsn, 0)
     done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
@@ -188,9 +188,9 @@ def _hold_unchanged(holder: Any, locks: Locks, publication: str, published: Sequ
         raise UnavailableError("a table was rewritten or truncated just now", "capture begins the snapshot again")
 
 
-def _worker_ids(connector: str, threads: int, parts: Sequence[_Part]) -> list[str]:
-    """The transactional id of each process that copies: no more than there are chunks."""
-    return worker_ids(connector, max(1, min(threads, sum(len(part.plan.chunks) for part in parts))))
+def _worker_ids(transactional_id: str, threads: int, parts: Sequence[_Part]) -> list[str]:
+    """The id of each process that copies: no more than there are chunks."""
+    return worker_ids(transactional_id, max(1, min(threads, sum(len(part.plan.chunks) for part in parts))))
 
 
 def _setups(source: Source, locks: Locks, exported: str, ids: Sequence[str], timeout: float) -> list[Setup]:
@@ -202,7 +202,7 @@ class _Run:
     """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
 
     def __init__(
-        self, parts: Sequence[_Part], own: OwnRecords, committed: Committed, position: Position, holder: Any
+        self, parts: Sequence[_Part], own: OwnRecords, committed: PositionWriter, position: Position, holder: Any
     ) -> None:
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts

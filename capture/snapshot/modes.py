@@ -37,8 +37,8 @@ def next_step(mode: Mode, position: Position | None, problem: SettingsError | No
     """
     if position is None or unfinished(position):
         return "snapshot"
-    if mode == "initial_only":
-        return "end"
+    if mode == "initial_only":  # what is left of a snapshot is only read while streaming
+        return "snapshot" if any(request.first for request in position.demand.requests) else "end"
     if mode == "always" and not taken:
         return "snapshot"
     if problem is None:

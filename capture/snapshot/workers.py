@@ -69,15 +69,15 @@ class Failed(NamedTuple):
     kind: type[OrdertapError]
 
 
-def worker_ids(connector: str, count: int) -> list[str]:
-    """The transactional ids of a connector's workers."""
-    return [f"ordertap-{connector}-snapshot-{number}" for number in range(1, count + 1)]
+def worker_ids(transactional_id: str, count: int) -> list[str]:
+    """The transactional ids of the workers beside a producer of that one."""
+    return [f"{transactional_id}-snapshot-{number}" for number in range(1, count + 1)]
 
 
-def fence(cluster: Cluster, connector: str, count: int, timeout: float = 30.0) -> None:
+def fence(cluster: Cluster, transactional_id: str, count: int, timeout: float = 30.0) -> None:
     """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere."""
-    for transactional_id in worker_ids(connector, count):
-        TransactionalProducer(cluster, transactional_id, timeout)
+    for worker in worker_ids(transactional_id, count):
+        TransactionalProducer(cluster, worker, timeout)
 
 
 class _Worker:

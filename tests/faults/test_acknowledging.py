@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg2
@@ -77,6 +79,33 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
         os.kill(shop.kafka.process.pid, signal.SIGCONT)
         older.close()
     assert "starting again" not in said(shop.capture)
+    shop.drain()
+    shop.prove()
+
+
+_STEADY = """
+    DO $$ DECLARE began timestamptz := clock_timestamp(); BEGIN
+        WHILE clock_timestamp() < began + interval '20 s' LOOP
+            UPDATE orders SET total = total + 1 WHERE id = -1;
+            COMMIT;
+        END LOOP;
+    END $$"""
+
+
+def test_the_log_goes_under_steady_load(shop: Shop) -> None:
+    """Something is always on its way to Kafka; what is there already is acknowledged all the same."""
+    shop.capture.start()
+    shop.drain()
+    seen = set()
+    with closing(psycopg2.connect(shop.dsn)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("SET synchronous_commit = off")
+        writer = threading.Thread(target=cursor.execute, args=[_STEADY])
+        writer.start()
+        while writer.is_alive():
+            seen.add(_confirmed(shop))
+            time.sleep(0.5)
+    assert len(seen) >= 3, "the slot kept all of the log"
     shop.drain()
     shop.prove()
 

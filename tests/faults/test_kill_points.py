@@ -95,6 +95,24 @@ def test_killed_in_each_phase_of_a_snapshot(shop: Shop) -> None:
     assert "snapshot completed" in said(victim), "the last point was not the end of a snapshot"
 
 
+def test_a_killed_initial_only_is_not_complete_until_all_is_read(shop: Shop) -> None:
+    """One table is done at the kill; the rest could be read while streaming, but this mode does not stream."""
+    shop.configure(snapshot_mode="initial_only", snapshot_max_threads=1)
+    victim = shop.copy("initial-only", "tests.faults.broken", ("-X", "fault=before-COMMIT:5"))
+    victim.start()
+    assert victim.wait(PATIENCE) == -9, victim.tail()
+    assert len(shop.position(settled=False)["snapshot"]["tables_done"]) == 1
+    shop.capture.start()
+    assert shop.capture.wait(PATIENCE) == 0
+    assert shop.position()["snapshot"]["state"] == "completed"
+    assert "snapshot completed" in said(shop.capture)
+    shop.configure(snapshot_mode="initial")
+    shop.order(1, 5)
+    shop.capture.start()
+    shop.drain()
+    shop.prove()
+
+
 def test_a_clock_that_jumps_changes_nothing(shop: Shop) -> None:
     jumping = shop.copy("clock", "tests.faults.broken", ("-X", "fault=clock:2"))
     jumping.start()

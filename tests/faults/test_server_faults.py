@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres, Registry
-from tests.shop import Shop, open_shop, said
+from tests.shop import PATIENCE, Shop, open_shop, said
 
 CUT_SECONDS = 2
 SETTINGS = {"wal_sender_timeout": f"{CUT_SECONDS}s", "fsync": "off", "max_wal_size": "64MB", "min_wal_size": "32MB"}
@@ -195,6 +195,32 @@ def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
         )
         shop.stops_with("another PostgreSQL cluster")
         shop.repair(generation=3)
+
+
+def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """What was read before the restore has higher LSNs than what is read after it."""
+    place = parts_folder / f"restored-early-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    more = {"snapshot_max_threads": 1}
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path, more) as shop:
+        server.stop()
+        _copy(server.data, place / "older")
+        server.start()
+        shop.order(1, 200)
+        victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=before-COMMIT:5"))
+        victim.start()
+        assert victim.wait(PATIENCE) == -9, victim.tail()
+        server.stop()
+        server.data.rename(place / "newer")
+        (place / "older").rename(server.data)
+        server.start()
+        shop.sql("UPDATE orders SET total = 77")
+        shop.capture.start()
+        shop.drain()
+        assert shop.position()["generation"] == 2
+        shop.prove_content()
 
 
 def _copy(data: Path, target: Path) -> None:

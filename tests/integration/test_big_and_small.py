@@ -42,6 +42,12 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
     verdict = judge(shop.witness, shop.bootstrap_servers, shop.registry, shop.prefix, TABLES)
     assert {finding.text.split()[:2][0] for finding in verdict.findings} == {"public.log"}, str(verdict)
     assert [each.key for each in changes(shop.records(), shop.prefix)["public.log"]] == ['{"id": 1}']
+    shop.signal("snapshot", "public.log")
+    shop.until_said("table public.log: a row of the snapshot makes a record of")
+    shop.sql("INSERT INTO orders VALUES (1002, 'behind the snapshot', 1)")
+    shop.drain()
+    assert shop.position()["parked"] == ["public.log"]
+    assert '{"id": 1002}' in {each.key for each in changes(shop.records(), shop.prefix)["public.orders"]}
     assert shop.capture.stop() == 0
     shop.configure(kafka={})
     shop.capture.start()

@@ -91,6 +91,40 @@ def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: 
     shop.prove()
 
 
+def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop) -> None:
+    """Stored out of line, they are not in the log, and the chunk is the only one who has them."""
+    shop = small_chunks
+    shop.sql(
+        "ALTER PUBLICATION tap DROP TABLE orders",
+        "ALTER TABLE orders ALTER note SET STORAGE EXTERNAL",
+        "UPDATE orders SET note = repeat('out of line ', 1000) WHERE id % 7 = 0",
+    )
+    shop.capture.start()
+    shop.drain()
+    shop.sql("ALTER PUBLICATION tap ADD TABLE orders")
+    over = threading.Event()
+
+    def touch() -> None:
+        connection = psycopg2.connect(shop.dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            while not over.is_set():
+                cursor.execute("UPDATE orders SET total = total + 1 WHERE id = 154")
+        connection.close()
+
+    writer = threading.Thread(target=touch)
+    writer.start()
+    try:
+        shop.signal("snapshot", "public.orders")
+        shop.until_said("leaves out values that only the chunk has")
+    finally:
+        over.set()
+        writer.join()
+    shop.until(lambda: finished(shop))
+    shop.drain()
+    shop.prove()
+
+
 def rows_written(shop: Shop) -> int:
     """Of the snapshot that is being carried out."""
     requests = (shop.position()["demand"] or {}).get("requests", [])

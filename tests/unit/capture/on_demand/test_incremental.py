@@ -10,14 +10,14 @@ import pytest
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
-from capture.kafka.producer import Cluster
+from capture.kafka.producer import Cluster, Fields
 from capture.kafka.topics import Making, Topics
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Visibility
 from capture.on_demand.demand import Demand, Request, Signal
 from capture.on_demand.incremental import Incremental
 from capture.selection import Lists, Selection
 from schemas import wire
-from schemas.change import Cells
+from schemas.change import UNCHANGED_HEADER, Cells
 from schemas.codec import SourceOrigin
 from schemas.envelope import topic_name
 from schemas.errors import SettingsError
@@ -71,7 +71,7 @@ def written_after(lists: Lists, changed: int) -> list[int]:
         incremental.step(time.monotonic() + number)
         assert incremental.mark(Mark("me", number, low=True), LSN(10)) is None
         if number == 1:
-            incremental.saw([(table.topic, 0, *rows[changed], [])])
+            seen(incremental, (table.topic, 0, *rows[changed], []))
         found = incremental.mark(Mark("me", number, low=False), LSN(20))
         counts.append(sum(topic == table.topic for topic, *_ in found or ()))
         if not incremental.demand.requests:
@@ -84,6 +84,45 @@ def test_a_row_that_changed_is_left_to_the_stream() -> None:
     assert written_after(Lists(), changed=0) == [2]
 
 
+def test_a_key_is_the_same_under_another_version_of_its_schema() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    key, value = table.read(PREFIX, 1, ROWS[0])
+    assert key is not None
+    seen(incremental, (table.topic, 0, wire.prefix(4711) + key[wire.FRAME_SIZE :], value, []))
+    assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS) - 1
+    incremental.close()
+
+
+@pytest.mark.parametrize("cause", ["unchanged TOAST", "another Relation message"])
+def test_a_chunk_is_read_again_where_the_stream_does_not_stand_in_for_it(cause: str) -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    if cause == "unchanged TOAST":
+        key, value = table.read(PREFIX, 1, ROWS[0])
+        seen(incremental, (table.topic, 0, key, value, [(UNCHANGED_HEADER, b'["city"]')]))
+    else:
+        incremental.altered(NAME)
+    assert marked(incremental, 1, low=False) == []
+    incremental.step(time.monotonic() + 1)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_what_a_later_change_says_whole_is_enough() -> None:
+    incremental, table = streaming(Lists(), asking(NAME))
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    key, value = table.read(PREFIX, 1, ROWS[0])
+    seen(incremental, (table.topic, 0, key, value, [(UNCHANGED_HEADER, b'["city"]')]))
+    seen(incremental, (table.topic, 0, key, None, []))
+    assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS) - 1
+    incremental.close()
+
+
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_where_rows_share_a_key_a_chunk_is_read_until_none_changed(changed: int) -> None:
     assert written_after(Lists(keys=[(NAME, ("city",))]), changed) == [0, 3]
@@ -91,6 +130,12 @@ def test_where_rows_share_a_key_a_chunk_is_read_until_none_changed(changed: int)
 
 def test_a_chosen_key_that_tells_rows_apart_is_as_the_table_s_own() -> None:
     assert written_after(Lists(keys=[(NAME, ("city", "id"))]), changed=0) == [2]
+
+
+def seen(incremental: Incremental, draft: Fields) -> None:
+    """A change that the stream writes while a chunk is open."""
+    assert incremental.window is not None
+    incremental.window.saw([draft])
 
 
 def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
@@ -108,7 +153,9 @@ def test_what_has_no_key_and_truncates_of_other_tables_take_no_row_from_a_chunk(
     incremental, table = streaming(Lists(), asking(NAME))
     incremental.step(0)
     marked(incremental, 1, low=True)
-    incremental.saw([("shop.public.log", 0, None, b"a row without key", [])])
+    other, *_ = table.read(PREFIX, 1, ROWS[0])
+    seen(incremental, ("shop.public.log", 0, None, b"a row without key", []))
+    seen(incremental, ("shop.public.other", 0, other, b"a row with a key that looks the same", []))
     incremental.truncated("public.other")
     assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS)
     incremental.close()
