@@ -362,7 +362,13 @@ class Capture:
             drop_slot(leadership.connection, plan.options.slot)
             return begin_without_data(replication, plan.options.slot, own, position, committed, self._stops)
         source = Source(
-            plan.server, replication, plan.options.slot, plan.publication, plan.cluster, plan.transactional_id
+            plan.server,
+            replication,
+            plan.options.slot,
+            plan.publication,
+            plan.cluster,
+            plan.transactional_id,
+            plan.selection.table,
         )
         return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, self._stops)
 

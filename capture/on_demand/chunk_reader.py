@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import psycopg2
@@ -97,8 +98,10 @@ class ChunkReader:
         self._record_limit = record_limit
         self._connection: Any = None
 
-    def read(self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None) -> ChunkRows:
-        """The chunk of `name` (schema.table) behind the key `after`, between its two marks.
+    def read(
+        self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, halvings: int
+    ) -> ChunkRows:
+        """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
 
         SettingsError when the table is not published, has no key, or the condition is no SQL; ParkedError (or
         DataError, as set) when a row makes a record that is too large.
@@ -107,7 +110,16 @@ class ChunkReader:
             self._connection = locks.session(self._server)
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
-        self._connection.rollback()  # of a chunk that failed
+        try:
+            return self._between_marks(number, name, condition, after, max(1, self._rows >> halvings))
+        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
+            self._connection.close()
+            self._connection = None
+            raise
+
+    def _between_marks(
+        self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
+    ) -> ChunkRows:
         with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
             low = self._mark(cursor, Mark(self._reader, number, low=True))
             held = locks.statement(self._published(name))
@@ -119,12 +131,12 @@ class ChunkReader:
             table = self._tables.compile(published.relation)
             lines = _Lines()
             try:
-                cursor.copy_expert(self._query(published, table, condition, after).as_string(cursor), lines)
+                cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
             except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
                 what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
                 raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
             cursor.execute("COMMIT")
-            chunk = self._encoded(table, published, lines.content, low, visibility)
+            chunk = self._encoded(table, published, lines.content, low, visibility, limit)
             self._mark(cursor, Mark(self._reader, number, low=False))
         return chunk
 
@@ -145,7 +157,7 @@ class ChunkReader:
         )
 
     def _query(
-        self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None
+        self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None, limit: int
     ) -> sql.Composable:
         key = table.encoder.own_key
         if not key:
@@ -163,11 +175,11 @@ class ChunkReader:
         where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
         columns = column_list(published, table.encoder.skipped)
         return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
-            columns, _source(published), where, names, sql.Literal(self._rows)
+            columns, _source(published), where, names, sql.Literal(limit)
         )
 
     def _encoded(
-        self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility
+        self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility, limit: int
     ) -> ChunkRows:
         prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
         cells: tuple[Cell, ...] = ()
@@ -178,14 +190,17 @@ class ChunkReader:
         largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
         self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")
         last = None
-        if len(rows) >= self._rows:
+        if len(rows) >= limit:
             last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
         return ChunkRows(table, rows, last, visibility)
 
     def close(self) -> None:
-        """Ends the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        """Ends the connection, and first what it waits for: psycopg2 closes none that another thread uses."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(psycopg2.Error):
+                connection.cancel()
+            connection.close()
 
 
 def _source(table: Published) -> sql.Composable:
@@ -224,4 +239,4 @@ def _text(cell: Cell) -> str:
     return cell.decode()
 
 
-Read = Callable[[int, str, "str | None", "tuple[str, ...] | None"], ChunkRows]
+Read = Callable[[int, str, "str | None", "tuple[str, ...] | None", int], ChunkRows]

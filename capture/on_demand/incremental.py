@@ -106,7 +106,7 @@ class Incremental:
                 return self._completed(request)
             self._number += 1
             name, condition = request.tables[0]
-            self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key)
+            self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key, self._retakes)
         elif self._chunk is not None and self._chunk.done():
             error = self._chunk.exception()
             if isinstance(error, SettingsError):
@@ -191,7 +191,7 @@ class Incremental:
         return self._take(chunk, window.untouched(chunk), lsn)
 
     def _again(self, chunk: ChunkRows, reason: str) -> None:
-        """The chunk will be read once more, later each time, and told once."""
+        """The chunk will be read once more, later and smaller each time, and told once."""
         if not self._retakes:
             log.info(f"chunk is read again: {reason}", table=chunk.table.name)
         self._retakes += 1

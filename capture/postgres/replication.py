@@ -195,6 +195,7 @@ class Replication:
         if self._failover and self._connection.server_version < 170000:
             raise SettingsError("slot_failover needs PostgreSQL 17", "set slot_failover: false")
         with database_errors(f"creating replication slot {slot}"):
+            self._cursor.execute("SET idle_in_transaction_session_timeout = 0")  # it exports the snapshot
             if self._failover:  # psycopg2's method has no such parameter; the settings allow only plain slot names
                 self._cursor.execute(
                     f"CREATE_REPLICATION_SLOT \"{slot}\" LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"

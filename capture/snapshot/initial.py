@@ -58,7 +58,10 @@ class PositionWriter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the snapshot reads, and where its processes write; their transactional ids begin with this one."""
+    """Where the snapshot reads, and where its processes write; their transactional ids begin with this one.
+
+    `selected` says of a table (schema.table) of the publication whether the settings mean it.
+    """
 
     server: Server
     replication: Replication
@@ -66,6 +69,7 @@ class Source(NamedTuple):
     publication: str
     cluster: Cluster
     transactional_id: str
+    selected: Callable[[str], bool]
 
 
 class _Part(NamedTuple):
@@ -112,7 +116,7 @@ def take_snapshot(
         point, exported = source.replication.create_slot(source.slot, stopping)
         position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
         locks = locks_of(published, options.lock_timeout_ms)
-        _hold_unchanged(holder, locks, source.publication, published, exported)
+        _hold_unchanged(holder, locks, source, options, published, exported)
         run = _Run(_parts(holder, compiled, options), own, committed, position, holder)
         setups = _setups(source, locks, exported, ids, committed.timeout)
         try:
@@ -175,15 +179,25 @@ def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pub
     return [one for one in published if not options.included or any_matches(options.included, one.relation.table)]
 
 
-def _hold_unchanged(holder: Any, locks: Locks, publication: str, published: Sequence[Published], exported: str) -> None:
-    """Takes the locks; UnavailableError when a table was altered or rewritten until then, or cannot be locked."""
+def _hold_unchanged(
+    holder: Any,
+    locks: Locks,
+    source: Source,
+    options: SnapshotOptions,
+    published: Sequence[Published],
+    exported: str,
+) -> None:
+    """Takes the locks; UnavailableError when a table was altered, rewritten or published until then, or is not free."""
     oids = [table.relation.oid for table in published]
     before = storage_at(holder, oids, exported)
     hold(holder, locks)
-    now = {table.relation.table: table for table in published_tables(holder, publication)}
+    now = {table.relation.table: table for table in published_tables(holder, source.publication)}
     for table in published:
         if now.get(table.relation.table) != table:
             raise UnavailableError(f"{table.relation.table} was altered just now", "capture begins the snapshot again")
+    meant = chosen([table for name, table in now.items() if source.selected(name)], options)
+    if len(meant) > len(published):
+        raise UnavailableError("a table was published just now", "capture begins the snapshot again")
     if storage_at(holder, oids) != before:
         raise UnavailableError("a table was rewritten or truncated just now", "capture begins the snapshot again")
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import psycopg2
 from psycopg2 import sql
 
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import Server, database_errors
+from capture.postgres.replication import Server, database_errors, first_line
+from schemas.errors import UnavailableError
 
 _NO_TIME_LIMITS: Final = """
     SELECT set_config(name, '0', false) FROM pg_settings
@@ -102,4 +104,8 @@ def storage_at(connection: Any, oids: Sequence[int], exported: str | None = None
 def _see(cursor: Any, exported: str) -> None:
     """From here on the session sees the exported snapshot."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
+    try:
+        cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])
+    except (psycopg2.errors.UndefinedObject, psycopg2.errors.InvalidParameterValue) as error:
+        hint = "the connection that made the slot was cut; capture begins the snapshot again"
+        raise UnavailableError(f"the exported snapshot is gone: {first_line(error)}", hint) from None

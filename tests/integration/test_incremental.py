@@ -6,14 +6,16 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg2
 import pytest
 
+from capture.on_demand.demand import SIGNAL_PREFIX, Signal
 from tests.fix_capture import Shop
 from tests.programs import run
 from tests.proof.records import changes
+from tests.shop import said
 
 ROWS = 1500
 
@@ -89,6 +91,35 @@ def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: 
     shop.drain()
     assert steps(shop) == ["STARTED", "TABLE_SCAN_COMPLETED", "COMPLETED"]
     shop.prove()
+
+
+def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
+    """A table is left out for its condition, which fails on the data; who alters it then must not wait."""
+    shop.capture.start()
+    shop.drain()
+    shop.signal("snapshot", "public.orders", "--where", "1 / (id - 1) > 0")
+    shop.until_said("table is left out of the snapshot")
+    shop.sql("SET lock_timeout = '5s'", "ALTER TABLE orders ADD more text")
+    shop.signal("snapshot", "public.lines")
+    shop.until(lambda: finished(shop))
+    assert len(read_again(shop, "public.lines")) == 300
+    assert "starting again" not in said(shop.capture)
+
+
+def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    shop.signal("pause")
+    shop.signal("snapshot", "public.orders")
+    with closing(psycopg2.connect(shop.dsn)) as altering, altering.cursor() as cursor:
+        cursor.execute("ALTER TABLE orders ADD more text")
+        resume = Signal(shop.prefix, "go on", "resume-snapshot").dump()  # the command would wait for the table, too
+        shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{resume}')")
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.orders'::regclass"
+        shop.until(lambda: shop.value(waits) == 1)
+        began = time.monotonic()
+        assert shop.capture.stop() == 0
+        assert time.monotonic() - began < 10, "it waited for the table"
 
 
 def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop) -> None:

@@ -222,6 +222,22 @@ def test_the_shop_does_not_stand_still_while_the_slot_is_made(shop: Shop) -> Non
     shop.prove()
 
 
+def test_a_table_that_is_published_while_the_slot_is_made_is_read_too(shop: Shop) -> None:
+    """Its rows are older than the slot: neither the stream nor the tables known before would have them."""
+    with closing(psycopg2.connect(shop.dsn)) as old, old, old.cursor() as cursor:
+        cursor.execute("INSERT INTO keyless VALUES ('old', 1)")
+        shop.capture.start()
+        shop.until_said("making the slot")
+        shop.sql(
+            "CREATE TABLE late (id int PRIMARY KEY)",
+            "INSERT INTO late VALUES (1), (2)",
+            "ALTER PUBLICATION tap ADD TABLE late",
+        )
+    shop.until_said("a table was published just now")
+    until_streamed(shop)
+    shop.prove([*TABLES, "public.late"])
+
+
 def test_a_truncate_between_slot_and_locks_begins_the_snapshot_again(shop: Shop) -> None:
     """The exported snapshot has the rows, but their file is gone."""
     halting = shop.copy("halting", "tests.faults.broken", ("-X", "fault=halt-SLOT:1"))
