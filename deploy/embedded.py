@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib.util
 import json
 import logging
@@ -366,34 +367,48 @@ def java() -> str:
 def kafka_class_path(say: Callable[[str], None] = print) -> str:
     """Kafka's jars as a class path; fetched from Maven Central once, later taken from the cache without network."""
     note = cache_folder() / f"kafka-{KAFKA.split(':')[2].split('+')[0]}.json"
-    if note.exists():
-        jars: list[str] = json.loads(note.read_text())
-        if all(Path(jar).exists() for jar in jars):
-            return os.pathsep.join(jars)
-    say("fetching Apache Kafka from Maven Central, about 15 s, once")
-    with _fetching("Apache Kafka"), _own_java():
-        import jgo
+    with _one_at_a_time():
+        if note.exists():
+            jars: list[str] = json.loads(note.read_text())
+            if all(Path(jar).exists() for jar in jars):
+                return os.pathsep.join(jars)
+        say("fetching Apache Kafka from Maven Central, about 15 s, once")
+        with _fetching("Apache Kafka"), _own_java():
+            import jgo
 
-        folder = Path(jgo.build(endpoint=KAFKA).path)
-    jars = sorted(str(jar) for part in ("jars", "modules") for jar in (folder / part).glob("*.jar"))
-    note.write_text(json.dumps(jars))
-    return os.pathsep.join(jars)
+            folder = Path(jgo.build(endpoint=KAFKA).path)
+        jars = sorted(str(jar) for part in ("jars", "modules") for jar in (folder / part).glob("*.jar"))
+        note.write_text(json.dumps(jars))
+        return os.pathsep.join(jars)
 
 
 def registry_jar(say: Callable[[str], None] = print) -> Path:
     """Apicurio's runnable jar; fetched from Maven Central and unpacked once."""
     folder = cache_folder() / f"apicurio-{REGISTRY[2]}"
-    if not folder.exists():
-        say("fetching Apicurio Registry from Maven Central, 142 MB, once")
-        with _fetching("Apicurio Registry"):
-            from jgo.maven import MavenContext
+    with _one_at_a_time():
+        if not folder.exists():
+            say("fetching Apicurio Registry from Maven Central, 142 MB, once")
+            with _fetching("Apicurio Registry"):
+                from jgo.maven import MavenContext
 
-            group, artifact, version = REGISTRY
-            archive = MavenContext().project(group, artifact).at_version(version).artifact("all", "tar.gz").resolve()
-        partial = Path(tempfile.mkdtemp(dir=cache_folder()))
-        shutil.unpack_archive(archive, partial, "gztar")
-        partial.rename(folder)
+                group, artifact, version = REGISTRY
+                found = MavenContext().project(group, artifact).at_version(version).artifact("all", "tar.gz")
+                archive = found.resolve()
+            partial = Path(tempfile.mkdtemp(dir=cache_folder()))
+            shutil.unpack_archive(archive, partial, "gztar")
+            partial.rename(folder)
     return next(folder.rglob("*-runner.jar"))
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Processes that start together on a new machine, as two of the tests do: the second finds what the first fetched.
+
+    jgo's downloads into one folder are not made for two at a time. The lock ends with its process.
+    """
+    with (cache_folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
