@@ -148,9 +148,8 @@ class ChunkReader:
         return LSN.parse(cursor.fetchone()[0])
 
     def _published(self, name: str) -> Published:
-        for published in catalogue.published_tables(self._connection, self._publication):
-            if published.relation.table == name:
-                return published
+        for published in catalogue.published_tables(self._connection, self._publication, name):
+            return published
         raise SettingsError(
             f"table {name} is not in publication {self._publication}: its snapshot cannot go on",
             "capture signal stop, or ALTER PUBLICATION … ADD TABLE, then start again",

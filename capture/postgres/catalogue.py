@@ -49,7 +49,8 @@ _PUBLISHED = """
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-    WHERE p.pubname = %s ORDER BY 2, 3"""
+    WHERE p.pubname = %(publication)s AND (%(table)s IS NULL OR p.schemaname || '.' || p.tablename = %(table)s)
+    ORDER BY 2, 3"""
 
 _TABLES = """
     SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -147,10 +148,13 @@ def tables_without_identity(connection: Any) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def published_tables(connection: Any, publication: str) -> list[Published]:
-    """The tables of the publication, in order of their names; empty when it has none or does not exist."""
+def published_tables(connection: Any, publication: str, table: str | None = None) -> list[Published]:
+    """The tables of the publication, in order of their names, or the one `table` (schema.table) of them.
+
+    Empty when it has none or does not exist.
+    """
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
-        cursor.execute(_PUBLISHED, [publication])
+        cursor.execute(_PUBLISHED, {"publication": publication, "table": table})
         sends_generated = connection.server_version >= 180_000
         found = []
         for oid, schema, name, identity, columns, row_filter, partitioned in cursor.fetchall():

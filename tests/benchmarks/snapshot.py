@@ -1,8 +1,9 @@
-"""`./tests/bench snapshot`: how fast and how frugal the initial snapshot copies a table into Kafka.
+"""`./tests/bench snapshot`: how fast and how frugal a snapshot copies a table into Kafka.
 
-The clock runs from the moment the slot is there (the snapshot's consistent point) until the position in Kafka says that
-the snapshot is complete. CPU is that of all our processes from the start of the first: Python's start, librdkafka's
-threads and workers are in it. Memory is the sum of their peaks.
+The first one, or with `--on-demand` one that `capture signal snapshot` asks for. The clock runs from the moment the
+slot is there (the snapshot's consistent point), or the signal is sent, until the position in Kafka says that the
+snapshot is complete. CPU is that of all our processes from the start of the first: Python's start, librdkafka's threads
+and workers are in it. Memory is the sum of their peaks.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg2
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
 from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, prepare
-from tests.programs import Program, write_settings
+from tests.programs import Program, run, write_settings
 
 PATIENCE = 300.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -49,6 +51,7 @@ def main() -> int:
     """Runs the benchmark and prints its last line."""
     parser = argparse.ArgumentParser(prog="bench snapshot", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--on-demand", action="store_true", help="by chunks between marks, while capture streams")
     parser.add_argument("--threads", type=int, help="snapshot_max_threads; else capture's default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
@@ -77,7 +80,9 @@ def _snapshot(
     folder: Path, server: Postgres, dsn: str, bootstrap_servers: str, number: int, options: argparse.Namespace
 ) -> Copy:
     name = f"snapshot{number}"
-    threads = {} if options.threads is None else {"snapshot_max_threads": options.threads}
+    more = {} if options.threads is None else {"snapshot_max_threads": options.threads}
+    if options.on_demand:
+        more |= {"snapshot_mode": "no_data"}
     settings = {
         "name": name,
         "topic_prefix": name,
@@ -92,7 +97,7 @@ def _snapshot(
         "bootstrap_servers": bootstrap_servers,
         "schema_registry_url": (folder / "registry").as_uri(),
         "health_port": 0,
-        **threads,
+        **more,
     }
     python_options = ("-m", "cProfile", "-o", str(options.profile)) if options.profile else ()
     config = write_settings(folder / f"{name}.yaml", capture=settings)
@@ -101,7 +106,9 @@ def _snapshot(
     try:
         _await_slot(dsn, name, program)
         started = time.perf_counter()
-        memory = _await_completed(bootstrap_servers, name, program)
+        if options.on_demand:
+            run("capture", "signal", "snapshot", TABLE, config=config).check_returncode()
+        memory = _await_completed(bootstrap_servers, name, program, _demand_met if options.on_demand else _first_made)
         seconds = time.perf_counter() - started
         cpu = _cpu(program.pid)
     finally:
@@ -127,15 +134,25 @@ def _await_slot(dsn: str, name: str, program: Program) -> None:
     connection.close()
 
 
-def _await_completed(bootstrap_servers: str, name: str, program: Program) -> float:
-    """Returns the sum of the peaks of memory in MB."""
+def _first_made(position: dict[str, Any]) -> bool:
+    return bool(position["snapshot"]) and position["snapshot"]["state"] == "completed"
+
+
+def _demand_met(position: dict[str, Any]) -> bool:
+    return bool(position["demand"]) and not position["demand"]["requests"]
+
+
+def _await_completed(
+    bootstrap_servers: str, name: str, program: Program, completed: Callable[[dict[str, Any]], bool]
+) -> float:
+    """Waits until the position is `completed`; the sum of the peaks of memory in MB."""
     peaks: dict[int, float] = {}
     consumer = _consumer(bootstrap_servers, name, f"{name}.position")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and program.ended() is None:
         for message in consumer.consume(100, timeout=0.05):
-            snapshot = None if message.error() else json.loads(message.value() or b"{}").get("snapshot")
-            if snapshot and snapshot["state"] == "completed":
+            value = None if message.error() else message.value()
+            if value and completed(json.loads(value)):
                 consumer.close()
                 return sum(peaks.values())
         peaks.update({pid: _peak_megabytes(pid) for pid in (program.pid, *_children(program.pid))})
