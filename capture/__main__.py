@@ -173,7 +173,8 @@ def status(
 ) -> None:
     """Shows where capture is: position, lag, WAL held and the budget, rate, topics, snapshot, and who runs.
 
-    Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer.
+    Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer, or the slot
+    is lost.
     """
     told = status_of(_plan(load("capture", Settings, config)), seconds)
     if as_json:

@@ -265,6 +265,31 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
     assert "nothing of ours is there" in again.stdout
 
 
+def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsShop) -> None:
+    name = ready.settings["slot_name"]
+    ready.sql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
+    (said,) = serious(ready)
+    assert f"slot {name} exists, but topic {name}.position has no position" in said
+    ready.sql(f"SELECT pg_drop_replication_slot('{name}')")
+    ready.write({"snapshot_mode": "no_data"})
+    assert serious(ready) == {}
+    capture = Program("capture", ready.config, ready.config.with_name("capture.log"))
+    capture.start()
+    deadline = time.monotonic() + 40
+    while "streaming" not in capture.tail():
+        assert time.monotonic() < deadline, capture.tail()
+        time.sleep(0.1)
+    assert serious(ready) == {}
+    assert capture.stop() == 0
+    ready.sql(f"SELECT pg_drop_replication_slot('{name}')")
+    (gone,) = serious(ready).items()
+    assert f"slot {name} is gone: changes since" in gone[0]
+    assert "capture repair --execute" in gone[1]
+    shown = run("capture", "status", config=ready.config)
+    assert shown.returncode == 1
+    assert f"problem    {gone[0]}" in shown.stdout
+
+
 def test_clocks_that_differ(ready: OpsShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "time", SimpleNamespace(time=lambda: time.time() + 100))
     (found,) = serious(ready)
