@@ -262,11 +262,17 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
     assert ready.value("SELECT count(*) FROM pg_publication") == 1  # a superuser owns it
     assert not [name for name in ready.plan().cluster.partitions() if name.startswith(prefix)]
     again = run("capture", "drop", "--yes", config=ready.config)
-    assert "nothing of ours is there" in again.stdout
+    assert "(publication tap stays" in again.stdout
+    assert "nothing to drop" in again.stdout
 
 
 def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsShop) -> None:
     name = ready.settings["slot_name"]
+    never = run("capture", "repair", config=ready.config)
+    assert f"topic {name}.position has no position of {name}, and no slot" in never.stdout
+    unread = run("capture", "signal", "snapshot", "public.orders", config=ready.config)
+    assert unread.returncode == 78
+    assert f"slot {name} is not there" in unread.stderr
     ready.sql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
     (said,) = serious(ready)
     assert f"slot {name} exists, but topic {name}.position has no position" in said
@@ -288,6 +294,10 @@ def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsSh
     shown = run("capture", "status", config=ready.config)
     assert shown.returncode == 1
     assert f"problem    {gone[0]}" in shown.stdout
+    done = run("capture", "repair", "--execute", config=ready.config)
+    assert gone[0] in done.stdout
+    assert "no table is read again (snapshot_mode no_data)" in done.stdout
+    assert "a snapshot is not complete" in run("capture", "repair", config=ready.config).stdout
 
 
 def test_clocks_that_differ(ready: OpsShop, monkeypatch: pytest.MonkeyPatch) -> None:
