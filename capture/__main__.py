@@ -94,11 +94,17 @@ def run(config: Config = None) -> None:
         return stop.is_set()
 
     capture = Capture(plan, metrics, stopping, stop.wait)
-    if not settings.health_port:
-        capture.run()
-        return
-    with HealthServer(settings.health_host, settings.health_port, metrics.live, metrics.ready):
-        capture.run()
+    try:
+        if not settings.health_port:
+            capture.run()
+            return
+        with HealthServer(settings.health_host, settings.health_port, metrics.live, metrics.ready):
+            capture.run()
+    except OrdertapError as error:
+        if not settings.log_json:
+            raise
+        log.critical("ended", reason=error.message, next=error.hint, exit_code=int(error.exit_code))
+        raise typer.Exit(error.exit_code) from None
 
 
 @app.command()

@@ -25,6 +25,11 @@ REREAD_TO_CONNECT: Final = frozenset(
     | {"schema_registry_url", "schema_registry"}
 )
 """What SIGHUP changes for the connections that are made after it."""
+_SET_BY_CAPTURE: Final = frozenset(
+    {"bootstrap.servers", "metadata.broker.list", "transactional.id", "enable.idempotence", "partitioner"}
+    | {"group.id", "isolation.level", "enable.auto.commit", "enable.partition.eof", "delivery.report.only.error"}
+)
+"""Of librdkafka's properties: what exactly once and the order in a partition hang on."""
 _COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
 
 
@@ -225,6 +230,13 @@ class Settings(BaseModel):
         if not isinstance(options, dict):
             return options
         return {name: _text(value) for name, value in options.items()}
+
+    @field_validator("kafka")
+    @classmethod
+    def _not_ours(cls, options: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if ours := sorted(_SET_BY_CAPTURE & options.keys()):
+            raise ValueError(f"{', '.join(ours)}: capture sets this itself (bootstrap.servers by bootstrap_servers)")
+        return options
 
     @field_validator("table_include_list", "table_exclude_list", "snapshot_include_collection_list")
     @classmethod

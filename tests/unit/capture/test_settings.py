@@ -96,6 +96,8 @@ def test_each_choice_of_tables_and_columns_shapes_records() -> None:
         ({"message_key_columns": ["public.lines"]}, "write schema.table:column"),
         ({"skipped_operations": ["none", "c"]}, "none stands alone"),
         ({"skipped_operations": ["x"]}, "skipped_operations"),
+        ({"kafka": {"bootstrap.servers": "a"}}, "bootstrap.servers: capture sets this itself"),
+        ({"kafka": {"transactional.id": "a", "partitioner": "random"}}, "partitioner, transactional.id: capture sets"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
