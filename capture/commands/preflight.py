@@ -139,6 +139,8 @@ def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
 
 def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
     name = plan.options.slot
+    if plan.failover and connection.server_version < 170_000:
+        yield Finding("BAD", "slot_failover needs PostgreSQL 17", "set slot_failover: false")
     slot = slot_state(connection, name)
     if slot is not None:
         ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"

@@ -96,6 +96,8 @@ class Server(NamedTuple):
             )
         if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
             return SettingsError(f"{where}: {reason}", _CHECK)
+        if f'role "{self.user}" does not exist' in reason:
+            return SettingsError(f"{where}: {reason}", "`capture init --dry-run` prints the SQL that makes it")
         if any(word in reason for word in _REFUSED):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)

@@ -51,7 +51,8 @@ def ready(ops_shop: OpsShop) -> OpsShop:
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 def test_a_role_with_no_more_than_init_prints_is_enough_to_run(ops_shop: OpsShop) -> None:
-    assert any("does not exist" in what for what in ops_shop.findings())
+    (missing,) = (finding for what, finding in ops_shop.findings().items() if "does not exist" in what)
+    assert "capture init --dry-run" in missing.remedy
     script = dry_run(ops_shop)
     as_dba(ops_shop, script)
     as_dba(ops_shop, script)  # the part that could not be asked can be run again
@@ -154,6 +155,9 @@ def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> 
 
 
 def test_what_a_snapshot_would_refuse_is_found_before(ready: OpsShop) -> None:
+    ready.write({"slot_failover": True})
+    assert serious(ready).keys() == {"slot_failover needs PostgreSQL 17"}
+    ready.write({"slot_failover": False})
     statements = {"public.orders": "SELEC * FROM orders", "public.lines": "SELECT 1 AS x", "public.gone": "SELECT 1"}
     ready.write({"snapshot_select_statement_overrides": statements})
     found = "\n".join(serious(ready))
