@@ -54,9 +54,10 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iter
         broker.try_creating(plan.cluster, missing)
     except NotAllowedError as error:
         rest = "--operation Create --operation Describe --operation Read --operation Write"
-        by_prefix = " --resource-pattern-type prefixed"
-        acls = [_kafka_acls(plan, f"{rest} --topic {name}") for name in (f"{plan.prefix}.", plan.topics.heartbeat)]
-        yield Finding("BAD", error.message, f"{acls[0]}{by_prefix} && {acls[1]}")
+        begin = f"{plan.prefix}."
+        topics = [f"{begin} --resource-pattern-type prefixed", *(name for name in names if not name.startswith(begin))]
+        acls = [_kafka_acls(plan, f"{rest} --topic {topic}") for topic in topics]
+        yield Finding("BAD", error.message, " && ".join(acls))
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
     else:

@@ -93,7 +93,9 @@ def kafka_error(doing: str, error: Any, servers: str) -> OrdertapError:
     """Our error for one of librdkafka's KafkaErrors."""
     text = f"{doing}: {error.str()} (Kafka at {servers})"
     if error.code() in _NOT_ALLOWED:
-        return NotAllowedError(text, "`capture check` prints the kafka-acls.sh command that allows it")
+        return NotAllowedError(
+            text, "`capture check` prints the kafka-acls.sh commands for what a run needs; drop --topics needs Delete"
+        )
     if error.code() in _MISCONFIGURED:
         return SettingsError(text, "check the `kafka` settings; for a topic, topic_creation_… and topic_prefix")
     if error.code() in _TOO_LARGE:
