@@ -144,7 +144,8 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
     slot = slot_state(connection, name)
     if slot is not None:
         ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"
-        said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}, holds {slot.held_bytes} bytes"
+        said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}"
+        said += "" if slot.held_bytes is None else f", holds {slot.held_bytes} bytes"
         gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
         other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
         yield found(ok, said, gone if slot.wal_status == "lost" else other)

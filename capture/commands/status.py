@@ -190,7 +190,8 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     if slot:
         budget = slot["wal_budget_bytes"]
         left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
-        yield f"WAL held   {size(slot['wal_held_bytes'] or 0)}; {left}"
+        lost = slot["wal_status"] == "lost"
+        yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
     if told["rate"]:
         rate = told["rate"]
         yield f"rate       {rate['records_per_second']} records/s, {size(rate['log_bytes_per_second'])}/s of log"
