@@ -36,7 +36,7 @@ from capture.postgres.replication import Leadership, Replication, Server, slot_s
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.snapshot.initial import PositionWriter
-from capture.snapshot.modes import SnapshotOptions
+from capture.snapshot.modes import SnapshotOptions, unfinished
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.json_output import JsonRegistry
 from schemas.registry import Registry, open_registry
@@ -94,11 +94,17 @@ def run(config: Config = None) -> None:
         return stop.is_set()
 
     capture = Capture(plan, metrics, stopping, stop.wait)
-    if not settings.health_port:
-        capture.run()
-        return
-    with HealthServer(settings.health_host, settings.health_port, metrics.live, metrics.ready):
-        capture.run()
+    try:
+        if not settings.health_port:
+            capture.run()
+            return
+        with HealthServer(settings.health_host, settings.health_port, metrics.live, metrics.ready):
+            capture.run()
+    except OrdertapError as error:
+        if not settings.log_json:
+            raise
+        log.critical("ended", reason=error.message, next=error.hint, exit_code=int(error.exit_code))
+        raise typer.Exit(error.exit_code) from None
 
 
 @app.command()
@@ -150,11 +156,11 @@ def drop(
     plan = _plan(load("capture", Settings, config))
     removal = setup.Removal(plan, topics)
     try:
-        if removal.empty:
-            typer.echo("nothing of ours is there")
-            return
         for line in removal.lines():
             typer.echo(line)
+        if removal.empty:
+            typer.echo("nothing to drop")
+            return
         slot = plan.options.slot
         asked = f"These will be gone. Type the slot's name ({slot}) to go on"
         if not yes and typer.prompt(asked, default="", show_default=False) != slot:
@@ -173,7 +179,8 @@ def status(
 ) -> None:
     """Shows where capture is: position, lag, WAL held and the budget, rate, topics, snapshot, and who runs.
 
-    Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer.
+    Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer, or the slot
+    is lost.
     """
     told = status_of(_plan(load("capture", Settings, config)), seconds)
     if as_json:
@@ -199,13 +206,20 @@ def repair(config: Config = None, execute: Execute = False) -> None:
         replication = Replication(plan.server)
         system = replication.identify()
         old = None if value is None else parse_position(value)
-        if old is not None:
-            slot = slot_state(leadership.connection, plan.options.slot)
+        slot = slot_state(leadership.connection, plan.options.slot)
+        if old is None:
+            lost = "" if slot else ", and no slot: if capture has never run, there is nothing to repair"
+            typer.echo(f"topic {plan.topics.position} has no position of {plan.name}{lost}")
+        elif unfinished(old):
+            typer.echo("a snapshot is not complete: `capture run` ends it, there is nothing to repair")
+        else:
             found = problem(old, system, slot, plan.options.slot, plan.settings_hash, replication.history)
             typer.echo(found.message if found else "slot and position fit together: there is nothing to repair")
         replication.close()
         new = repaired(old, system, plan.options.slot, plan.settings_hash, first=int(time.time()))
-        typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, all tables are read again")
+        empty = plan.snapshot.mode == "no_data"
+        read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
+        typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, {read}")
         if not execute:
             typer.echo("nothing done; say --execute to do it")
             return

@@ -32,6 +32,15 @@ def problem(
     return None
 
 
+def not_ours(slot: str, topic: str, name: str) -> SettingsError:
+    """For a slot that is there when the position is not."""
+    return SettingsError(
+        f"slot {slot} exists, but topic {topic} has no position of {name}: "
+        "it belongs to another reader, or the topic was lost and changes may be missing",
+        "set another slot_name; or, if the slot is ours: " + REPAIR,
+    )
+
+
 def another_log(position: Position, system: System, history: Callable[[int], str]) -> bool:
     """Whether the server's log does not come from the one of the position: its LSNs are not above those in Kafka."""
     try:
@@ -46,17 +55,11 @@ def another_log(position: Position, system: System, history: Callable[[int], str
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
     """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
     check_log(position, system)
-    if slot is None or slot.confirmed_flush_lsn is None:
-        raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
-    if slot.wal_status == "lost":
-        raise SettingsError(
-            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
-            REPAIR,
-        )
+    confirmed = check_slot(position, slot, name)
     known = position.stopped_lsn
-    if known is not None and slot.confirmed_flush_lsn > max(known, position.end_lsn):
+    if known is not None and confirmed > max(known, position.end_lsn):
         raise SettingsError(
-            f"slot {name} was moved from {known} to {slot.confirmed_flush_lsn} while capture was stopped: "
+            f"slot {name} was moved from {known} to {confirmed} while capture was stopped: "
             "what lies between may be missing",
             REPAIR,
         )
@@ -66,6 +69,18 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
             "start once with the old settings of topic_prefix, the lists of tables and columns, columns_as_text,"
             " tombstones_on_delete, output and the handling modes",
         )
+
+
+def check_slot(position: Position, slot: Slot | None, name: str) -> LSN:
+    """What the slot has confirmed; raises SettingsError when it is gone or the server gave it up."""
+    if slot is None or slot.confirmed_flush_lsn is None:
+        raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
+    if slot.wal_status == "lost":
+        raise SettingsError(
+            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
+            REPAIR,
+        )
+    return slot.confirmed_flush_lsn
 
 
 def check_log(position: Position, system: System) -> None:

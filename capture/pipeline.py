@@ -18,7 +18,7 @@ from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
 from capture.changes.transaction import Beats, RecordLimit
 from capture.changes.versions import Policy, Versions
-from capture.checks import REPAIR, another_log, problem, repaired
+from capture.checks import another_log, not_ours, problem, repaired
 from capture.kafka import broker
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
@@ -308,11 +308,7 @@ class Capture:
         if position is None:
             if slot is None:
                 return None
-            raise SettingsError(
-                f"slot {plan.options.slot} exists, but topic {plan.topics.position} has no position of {plan.name}: "
-                "it belongs to another reader, or the topic was lost and changes may be missing",
-                "set another slot_name; or, if the slot is ours: " + REPAIR,
-            )
+            raise not_ours(plan.options.slot, plan.topics.position, plan.name)
         return problem(position, system, slot, plan.options.slot, plan.settings_hash, replication.history)
 
     def _beginning(

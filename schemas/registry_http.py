@@ -22,6 +22,7 @@ from schemas.registry import IncompatibleError, canonical, unknown_id
 _TransportError: type[Exception] = import_module("httpx2" if find_spec("httpx2") else "httpx").HTTPError
 
 _NEXT_STEP = "check schema_registry_url and that the registry answers there, then start again"
+_FILES = "check that ssl.ca.location, ssl.certificate.location and ssl.key.location are PEM files that we may read"
 # The caller tries again by its own rule, and must not be kept from PostgreSQL's keepalives for long.
 _PATIENCE = {"timeout": 10, "max.retries": 1}
 _NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms")
@@ -49,6 +50,9 @@ class HttpRegistry:
             self._client = SchemaRegistryClient({"url": url, **_PATIENCE, **options, **numbers})
         except (TypeError, ValueError) as error:
             raise SettingsError(f"schema_registry: {error}", "see confluent-kafka's SchemaRegistryClient") from None
+        except OSError as error:  # it reads the files of ssl.* at once; ssl.SSLError is one, too
+            reason = error.strerror or str(error)
+            raise SettingsError(f"schema_registry: the files of ssl.*: {reason}", _FILES) from None
         # Its pooled connections end with this object at the latest.
         self._end = weakref.finalize(self, self._client.__exit__, None, None, None)
 

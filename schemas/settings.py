@@ -37,7 +37,8 @@ def load(
     From low to high: the model's defaults, the part `section` of the YAML file, `ORDERTAP_<SECTION>_<KEY>` (`__`
     between the levels of nested keys; lists as `a, b`, mappings as YAML). A secret's key may be given as `<key>_file`,
     the path of a file that holds it, in both places; so may each option of a mapping of secrets. Raises SettingsError
-    that lists every wrong key.
+    that lists every wrong key. A model may have INSTEAD: beginnings of keys that people know from elsewhere, and what
+    is said to them.
     """
     problems: list[str] = []
     values = _yaml_part(section, path)
@@ -218,9 +219,14 @@ def _secret_of(path: object, key: str, problems: list[str]) -> str:
 
 def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) -> Iterator[str]:
     fields = _fields(model)
+    instead: Mapping[str, str] = getattr(model, "INSTEAD", {})
     for key, value in values.items():
         nested = _model_of(fields.get(key))
-        if key not in fields:
+        plain = str(key).replace(".", "_")
+        known = next((text for start, text in instead.items() if plain.startswith(start)), "")
+        if key not in fields and known:
+            yield f"{above}{key}: no setting here: {known}"
+        elif key not in fields:
             yield _unknown(str(key), list(fields), above)
         elif nested is not None and isinstance(value, dict):
             yield from _unknown_keys(value, nested, f"{above}{key}.")

@@ -8,9 +8,9 @@ from typing import Any, Final
 from capture.commands.findings import Finding
 from capture.kafka import broker
 from capture.kafka.broker import Brokers, Topic
-from capture.kafka.producer import CLIENT_LIMIT
+from capture.kafka.producer import CLIENT_LIMIT, NotAllowedError
 from capture.pipeline import Plan
-from schemas.errors import OrdertapError, UnavailableError
+from schemas.errors import OrdertapError
 from schemas.registry import IncompatibleError
 
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
@@ -52,13 +52,14 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iter
     names = [one.name for one in missing]
     try:
         broker.try_creating(plan.cluster, missing)
-    except UnavailableError as error:
-        yield Finding("BAD", error.message, error.hint)
-    except OrdertapError as error:
+    except NotAllowedError as error:
         rest = "--operation Create --operation Describe --operation Read --operation Write"
-        by_prefix = " --resource-pattern-type prefixed"
-        acls = [_kafka_acls(plan, f"{rest} --topic {name}") for name in (f"{plan.prefix}.", plan.topics.heartbeat)]
-        yield Finding("BAD", error.message, f"{acls[0]}{by_prefix} && {acls[1]}")
+        begin = f"{plan.prefix}."
+        topics = [f"{begin} --resource-pattern-type prefixed", *(name for name in names if not name.startswith(begin))]
+        acls = [_kafka_acls(plan, f"{rest} --topic {topic}") for topic in topics]
+        yield Finding("BAD", error.message, " && ".join(acls))
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
     else:
         first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
@@ -136,11 +137,11 @@ def _transactions(plan: Plan) -> Finding:
     """Tried under an id of its own, so that a capture that runs is not fenced; a right on the prefix covers both."""
     try:
         broker.try_transactions(plan.cluster, f"{plan.transactional_id}-check")
-    except UnavailableError as error:
-        return Finding("BAD", error.message, error.hint)
-    except OrdertapError as error:
+    except NotAllowedError as error:
         rest = f"--operation Write --operation Describe --transactional-id {plan.transactional_id}"
         return Finding("BAD", error.message, _kafka_acls(plan, f"{rest} --resource-pattern-type prefixed"))
+    except OrdertapError as error:
+        return Finding("BAD", error.message, error.hint)
     return Finding("ok", f"transactions may be written as {plan.transactional_id}…")
 
 

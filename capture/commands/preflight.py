@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from capture.checks import not_ours, problem
 from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, found, literal, quoted
+from capture.kafka.position import parse_position
 from capture.pipeline import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
+from capture.snapshot.modes import next_step
 from schemas.errors import OrdertapError
 
 MINIMUM_VERSION = 140_000
@@ -19,6 +22,15 @@ _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 def check(plan: Plan) -> Iterator[Finding]:
     """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there."""
+    well = True
+    for finding in _parts(plan):
+        well = well and finding.level != "BAD"
+        yield finding
+    if well:  # it wants both sides
+        yield from _guarded(_next_start(plan))
+
+
+def _parts(plan: Plan) -> Iterator[Finding]:
     schemas: list[tuple[str, dict[str, Any]]] = []
     yield from _database(plan, schemas)
     yield from kafka_findings(plan, [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)])
@@ -127,10 +139,13 @@ def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
 
 def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
     name = plan.options.slot
+    if plan.failover and connection.server_version < 170_000:
+        yield Finding("BAD", "slot_failover needs PostgreSQL 17", "set slot_failover: false")
     slot = slot_state(connection, name)
     if slot is not None:
         ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"
-        said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}, holds {slot.held_bytes} bytes"
+        said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}"
+        said += "" if slot.held_bytes is None else f", holds {slot.held_bytes} bytes"
         gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
         other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
         yield found(ok, said, gone if slot.wal_status == "lost" else other)
@@ -173,3 +188,30 @@ def _replicates(plan: Plan) -> Iterator[Finding]:
         yield Finding("ok", "a replication connection is allowed")
     finally:
         replication.close()
+
+
+def _next_start(plan: Plan) -> Iterator[Finding]:
+    """What a start would do with the position and the slot, or why it would refuse them."""
+    mode, name = plan.snapshot.mode, plan.options.slot
+    value = plan.cluster.last_value(plan.topics.position, plan.name.encode(), settled=False)
+    position = None if value is None else parse_position(value)
+    replication = Replication(plan.server)
+    connection = plan.server.connect()
+    try:
+        system = replication.identify()  # after the position, which a running capture moves on
+        slot = slot_state(connection, name)
+        if position is None and slot is not None:
+            raise not_ours(name, plan.topics.position, plan.name)
+        trouble = None
+        if position is not None:
+            trouble = problem(position, system, slot, name, plan.settings_hash, replication.history)
+        step = next_step(mode, position, trouble, taken=False)
+    finally:
+        connection.close()
+        replication.close()
+    does = {
+        "snapshot": "makes the slot alone" if mode == "no_data" else "takes a snapshot",
+        "stream": f"goes on from {position and position.end_lsn}",
+        "end": "has nothing to do",
+    }
+    yield Finding("ok", f"the next start {does[step]} (snapshot_mode {mode})")

@@ -203,7 +203,8 @@ class Removal:
         tables = _topics(plan, _published(connection, plan) or plan.selection.named)
         self._position = plan.cluster.last_value(plan.topics.position, plan.name.encode())
         existing = plan.cluster.partitions()
-        self._topics = [name for name in (*plan.topics.own, *tables) if with_topics and name in existing]
+        there = [name for name in (*plan.topics.own, *tables) if name in existing]
+        self._topics, self._left = (there, []) if with_topics else ([], there)
 
     def lines(self) -> Iterator[str]:
         """What would go, and what stays."""
@@ -217,10 +218,12 @@ class Removal:
         if self._position is not None:
             yield f"the position of {plan.name} in topic {plan.topics.position}: the next start takes a new snapshot"
         yield from (f"topic {name} with all its records" for name in self._topics)
+        if self._left:
+            yield f"({len(self._left)} topics stay: --topics deletes them, too)"
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of ours is there."""
+        """Whether nothing would go."""
         return not (self._slot or self._drops_publication or self._position or self._topics)
 
     @property

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from capture.checks import check_slot
 from capture.kafka import broker
 from capture.kafka.position import Position, SnapshotState, parse_position
 from capture.on_demand.demand import Demand
 from capture.pipeline import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import APPLICATION, LEAD, Slot, database_errors, leadership_key, slot_state
+from capture.snapshot.modes import unfinished
 from schemas.errors import OrdertapError
 
 
@@ -25,7 +27,10 @@ class Look(NamedTuple):
 
 
 def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
-    """Two looks, `seconds` apart, as JSON has it; bytes and seconds. `problems` lists what does not answer."""
+    """Two looks, `seconds` apart, as JSON has it; bytes and seconds.
+
+    `problems` lists what does not answer, and a slot that is lost. `running` is None when PostgreSQL does not answer.
+    """
     problems: list[str] = []
     connection = _tried(plan.server.connect, problems)
     try:
@@ -37,8 +42,11 @@ def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.s
         else:
             second = first
         seen = [] if connection is None else sessions(connection, plan.server.user, plan.options.slot)
+        position = second.position
+        if position is not None and not problems and not unfinished(position):
+            _tried(lambda: check_slot(position, second.slot, plan.options.slot), problems)
         named = [{"pid": pid, "address": address, "role": role} for pid, address, role in seen]
-        return _told(plan, first, second, named, problems)
+        return _told(plan, first, second, named, problems, connection is not None)
     finally:
         if connection is not None:
             connection.close()
@@ -48,7 +56,7 @@ def _tried(call: Callable[[], Any], problems: list[str]) -> Any:
     try:
         return call()
     except OrdertapError as error:
-        problems.append(error.message)
+        problems.append(f"{error.message}; {error.hint}" if error.hint else error.message)
         return None
 
 
@@ -95,14 +103,16 @@ def sessions(connection: Any, user: str, slot: str) -> list[tuple[int, str, str]
         return found
 
 
-def _told(plan: Plan, first: Look, second: Look, named: list[dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+def _told(
+    plan: Plan, first: Look, second: Look, named: list[dict[str, Any]], problems: list[str], answers: bool
+) -> dict[str, Any]:
     position, slot = second.position, second.slot
     running = slot is not None and slot.active_pid is not None
     elapsed = second.at - first.at
     lag = None if slot is None else _lag_bytes(position, slot)
     snapshot = position.snapshot if position else None
     return {
-        "running": running or any(session["role"] == "leader" for session in named),
+        "running": running or any(session["role"] == "leader" for session in named) if answers else None,
         "sessions": named,
         "position": None if position is None else {"lsn": str(position.end_lsn), "generation": position.generation},
         "lag_bytes": lag,
@@ -164,28 +174,31 @@ def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
-    yield "running    " + ("yes" if told["running"] else "no")
+    yield "running    " + {True: "yes", False: "no", None: "not known, see below"}[told["running"]]
     for session in told["sessions"]:
         yield f"session    {session['role']}, process {session['pid']} of the server, from {session['address']}"
     position = told["position"]
     missing = "not known, see below" if told["problems"] else "none yet: capture has not run"
     where = f"{position['lsn']}, generation {position['generation']}" if position else missing
     yield f"position   {where}"
-    if told["lag_bytes"] is not None:
-        seconds = told["lag_seconds"]
-        yield f"lag        {size(told['lag_bytes'])}" + ("" if seconds is None else f", at most {seconds} s")
-    slot, absent = told["slot"], "not known, see below" if told["problems"] else "none"
+    lags = [] if told["lag_bytes"] is None else [size(told["lag_bytes"])]
+    lags += [] if told["lag_seconds"] is None else [f"at most {told['lag_seconds']} s"]
+    if lags:
+        yield f"lag        {', '.join(lags)}"
+    slot, absent = told["slot"], "see below" if told["problems"] else "none"
     yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
     if slot:
         budget = slot["wal_budget_bytes"]
         left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
-        yield f"WAL held   {size(slot['wal_held_bytes'] or 0)}; {left}"
+        lost = slot["wal_status"] == "lost"
+        yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
     if told["rate"]:
         rate = told["rate"]
         yield f"rate       {rate['records_per_second']} records/s, {size(rate['log_bytes_per_second'])}/s of log"
     if told["snapshot"]:
         snapshot = told["snapshot"]
-        yield f"snapshot   {snapshot['state']}, {snapshot['tables_done']} of {snapshot['tables']} tables"
+        of_all = f", {snapshot['tables_done']} of {snapshot['tables']} tables" if snapshot["tables"] else ""
+        yield f"snapshot   {snapshot['state']}{of_all}"
     if told["on_demand"]:
         for one in told["on_demand"]["snapshots"]:
             state = "paused" if told["on_demand"]["paused"] else "goes on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,14 +30,21 @@ CLIENT_LIMIT: Final = 1_000_000
 """librdkafka's default of message.max.bytes."""
 _QUEUE_PATIENCE: Final = 50  # tenths of a second with a full queue
 
-_MISCONFIGURED: Final = (
+_NOT_ALLOWED: Final = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+_MISCONFIGURED: Final = (
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
     KafkaError._INVALID_ARG,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.INVALID_CONFIG,  # this and the next ones: of a topic
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.POLICY_VIOLATION,
 )
 _TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 _MARKING: Final = 0.002
@@ -77,11 +85,19 @@ class FencedError(UnavailableError):
     """Another producer with our transactional.id started, or our transaction timed out: start again."""
 
 
+class NotAllowedError(SettingsError):
+    """Our user lacks a right on the broker (an ACL)."""
+
+
 def kafka_error(doing: str, error: Any, servers: str) -> OrdertapError:
     """Our error for one of librdkafka's KafkaErrors."""
     text = f"{doing}: {error.str()} (Kafka at {servers})"
+    if error.code() in _NOT_ALLOWED:
+        return NotAllowedError(
+            text, "`capture check` prints the kafka-acls.sh commands for what a run needs; drop --topics needs Delete"
+        )
     if error.code() in _MISCONFIGURED:
-        return SettingsError(text, "check the `kafka` settings and what the broker allows this user")
+        return SettingsError(text, "check the `kafka` settings; for a topic, topic_creation_… and topic_prefix")
     if error.code() in _TOO_LARGE:
         hint = (
             "raise max.message.bytes of the topic and message.max.bytes in `kafka`, then start again; nothing is lost"
@@ -89,7 +105,7 @@ def kafka_error(doing: str, error: Any, servers: str) -> OrdertapError:
         return DataError(text, hint)
     if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
         return FencedError(text, "capture starts again from its position")
-    return UnavailableError(text, "check bootstrap_servers and that the broker runs; capture tries again")
+    return UnavailableError(text, "check bootstrap_servers and that the broker runs")
 
 
 class Cluster:
@@ -99,6 +115,7 @@ class Cluster:
         self.servers = bootstrap_servers
         self._refused = ""
         self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 2, **options}
+        self.options["logger"] = logging.getLogger("rdkafka")  # else it writes to stderr in a form of its own
         try:
             self._admin = AdminClient(self.options | {"error_cb": self._note})
         except KafkaException as error:
@@ -114,7 +131,7 @@ class Cluster:
             self._admin.poll(0)  # lets the client say what it knows
             if self._refused:
                 text = f"{doing}: {self._refused} (Kafka at {self.servers})"
-                return UnavailableError(text, "check sasl.* and ssl.* in the `kafka` settings; capture tries again")
+                return UnavailableError(text, "check sasl.* and ssl.* in the `kafka` settings")
         return kafka_error(doing, error, self.servers)
 
     @property

@@ -17,6 +17,7 @@ import structlog
 from capture.changes.own_records import OwnRecords
 from capture.changes.versions import ParkedError
 from capture.kafka.producer import Fields
+from capture.metrics import SNAPSHOT_ROWS
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
 from schemas import records
@@ -215,6 +216,7 @@ class Incremental:
         ]
         written: list[Fields] = [(table.topic, table.partition, key, value, headers) for key, value in rows]
         table.events["r"] += len(written)
+        SNAPSHOT_ROWS.labels(table.name).inc(len(written))
         counts = {**request.rows, table.name: request.rows.get(table.name, 0) + len(written)}
         request = request._replace(rows=counts, key=chunk.last_key)
         if chunk.last_key is None:

@@ -12,18 +12,26 @@ from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
 from capture.pipeline import Plan
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import database_errors, first_line
+from capture.postgres.replication import database_errors, first_line, slot_state
 from schemas.errors import SettingsError
 
 
 def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
-    """Writes the signal and returns it; SettingsError for tables or a condition that no chunk could be read with."""
+    """Writes the signal and returns it; SettingsError for tables or a condition that no chunk could be read with.
+
+    Also without a slot: it reads nothing that was written before it was made.
+    """
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(tables), condition)
     connection = plan.server.connect()
     try:
         published = {table.relation.table: table for table in catalogue.published_tables(connection, plan.publication)}
         for name in tables:
             _check(connection, plan, published, name, condition)
+        if slot_state(connection, plan.options.slot) is None:
+            raise SettingsError(
+                f"slot {plan.options.slot} is not there, so nobody would ever read the signal",
+                "`capture run` makes it, and copies the tables by itself; if it was lost, `capture check` says so",
+            )
         with database_errors("writing the signal"), connection.cursor() as cursor:
             cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)", [SIGNAL_PREFIX, signal.dump()])
     finally:

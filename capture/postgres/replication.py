@@ -96,6 +96,8 @@ class Server(NamedTuple):
             )
         if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
             return SettingsError(f"{where}: {reason}", _CHECK)
+        if f'role "{self.user}" does not exist' in reason:
+            return SettingsError(f"{where}: {reason}", "`capture init --dry-run` prints the SQL that makes it")
         if any(word in reason for word in _REFUSED):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)
@@ -119,12 +121,12 @@ def database_errors(doing: str) -> Iterator[None]:
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
-            "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms; capture tries again",
+            "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
         ) from None
     except psycopg2.Error as error:
         if "wal_level" in first_line(error):  # waiting does not change it
             raise SettingsError(f"{doing}: {first_line(error)}", _CHECK) from None
-        raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log; capture tries again") from None
+        raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log") from None
 
 
 class SlotInUseError(UnavailableError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres, free_port
+from schemas.errors import ExitCode
 from tests.faults.day import await_drained
 from tests.programs import Program, run, write_settings
 
@@ -80,6 +82,27 @@ def test_unreachable_broker(settings: dict[str, Any], tmp_path: Path) -> None:
 def test_unreachable_registry(settings: dict[str, Any], tmp_path: Path) -> None:
     said = _refused({**settings, "schema_registry_url": f"http://127.0.0.1:{free_port()}"}, tmp_path)
     assert "schema_registry_url" in said
+
+
+WRONG_FOR_KAFKA = {
+    "setting of a topic": ({"topic_creation_groups": [{"include": [".*"], "config": {"x.y": 1}}]}, "topic_creation_"),
+    "setting of the client": ({"kafka": {"transaction.timeout.ms": 99_999_999}}, "`kafka` settings"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_FOR_KAFKA.values(), ids=WRONG_FOR_KAFKA)
+def test_what_kafka_refuses_is_a_setting_and_no_outage(
+    settings: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], hint: str
+) -> None:
+    config = write_settings(tmp_path / "settings.yaml", capture={**settings, **wrong, "log_json": True})
+    checked = run("capture", "check", config=config)
+    assert checked.returncode == 1
+    assert "kafka-acls" not in checked.stdout
+    ended = run("capture", "run", config=config)
+    assert ended.returncode == ExitCode.CONFIG
+    last = [json.loads(line) for line in ended.stderr.splitlines()][-1]  # all of it is JSON, librdkafka's, too
+    assert last["event"] == "ended"
+    assert hint in last["next"]
 
 
 def test_missing_publication(settings: dict[str, Any], tmp_path: Path) -> None:

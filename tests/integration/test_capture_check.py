@@ -51,7 +51,8 @@ def ready(ops_shop: OpsShop) -> OpsShop:
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 def test_a_role_with_no_more_than_init_prints_is_enough_to_run(ops_shop: OpsShop) -> None:
-    assert any("does not exist" in what for what in ops_shop.findings())
+    (missing,) = (finding for what, finding in ops_shop.findings().items() if "does not exist" in what)
+    assert "capture init --dry-run" in missing.remedy
     script = dry_run(ops_shop)
     as_dba(ops_shop, script)
     as_dba(ops_shop, script)  # the part that could not be asked can be run again
@@ -154,6 +155,9 @@ def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> 
 
 
 def test_what_a_snapshot_would_refuse_is_found_before(ready: OpsShop) -> None:
+    ready.write({"slot_failover": True})
+    assert serious(ready).keys() == {"slot_failover needs PostgreSQL 17"}
+    ready.write({"slot_failover": False})
     statements = {"public.orders": "SELEC * FROM orders", "public.lines": "SELECT 1 AS x", "public.gone": "SELECT 1"}
     ready.write({"snapshot_select_statement_overrides": statements})
     found = "\n".join(serious(ready))
@@ -262,7 +266,42 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
     assert ready.value("SELECT count(*) FROM pg_publication") == 1  # a superuser owns it
     assert not [name for name in ready.plan().cluster.partitions() if name.startswith(prefix)]
     again = run("capture", "drop", "--yes", config=ready.config)
-    assert "nothing of ours is there" in again.stdout
+    assert "(publication tap stays" in again.stdout
+    assert "nothing to drop" in again.stdout
+
+
+def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsShop) -> None:
+    name = ready.settings["slot_name"]
+    never = run("capture", "repair", config=ready.config)
+    assert f"topic {name}.position has no position of {name}, and no slot" in never.stdout
+    unread = run("capture", "signal", "snapshot", "public.orders", config=ready.config)
+    assert unread.returncode == 78
+    assert f"slot {name} is not there" in unread.stderr
+    ready.sql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
+    (said,) = serious(ready)
+    assert f"slot {name} exists, but topic {name}.position has no position" in said
+    ready.sql(f"SELECT pg_drop_replication_slot('{name}')")
+    ready.write({"snapshot_mode": "no_data"})
+    assert serious(ready) == {}
+    capture = Program("capture", ready.config, ready.config.with_name("capture.log"))
+    capture.start()
+    deadline = time.monotonic() + 40
+    while "streaming" not in capture.tail():
+        assert time.monotonic() < deadline, capture.tail()
+        time.sleep(0.1)
+    assert serious(ready) == {}
+    assert capture.stop() == 0
+    ready.sql(f"SELECT pg_drop_replication_slot('{name}')")
+    (gone,) = serious(ready).items()
+    assert f"slot {name} is gone: changes since" in gone[0]
+    assert "capture repair --execute" in gone[1]
+    shown = run("capture", "status", config=ready.config)
+    assert shown.returncode == 1
+    assert f"problem    {gone[0]}" in shown.stdout
+    done = run("capture", "repair", "--execute", config=ready.config)
+    assert gone[0] in done.stdout
+    assert "no table is read again (snapshot_mode no_data)" in done.stdout
+    assert "a snapshot is not complete" in run("capture", "repair", config=ready.config).stdout
 
 
 def test_clocks_that_differ(ready: OpsShop, monkeypatch: pytest.MonkeyPatch) -> None:

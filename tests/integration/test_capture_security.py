@@ -111,6 +111,7 @@ def secure(
             "basic.auth.user.info_file": file("registry", f"tap:{SECRETS['registry']}"),
             "ssl.ca.location": str(authority.ca),
         },
+        "topic_routing": [{"topic_regex": r".*\.public\.orders", "topic_replacement": f"{prefix}-crm.orders"}],
         "health_port": free_port(),
         "log_level": "debug",
         "log_json": True,

@@ -1,5 +1,6 @@
 """The example file is one that both processes accept, and it shows no key that does not exist."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ def test_sink_accepts_the_example_and_sends_nothing_by_it() -> None:
     settings = load("sink", SinkSettings, EXAMPLE, environ={})
     assert settings.mode == "plan"
     assert settings.group == "ordertap-shop"
+
+
+def test_every_setting_is_explained() -> None:
+    capture, sink = EXAMPLE.read_text("utf-8").split("\nsink:\n")
+    for model, part in ((CaptureSettings, capture), (SinkSettings, sink)):
+        missing = [name for name in model.model_fields if not re.search(rf"\b{name}\b|\b{name}_file\b", part)]
+        assert missing == []
 
 
 def test_capture_sends_what_the_profile_stages() -> None:

@@ -96,11 +96,33 @@ def test_each_choice_of_tables_and_columns_shapes_records() -> None:
         ({"message_key_columns": ["public.lines"]}, "write schema.table:column"),
         ({"skipped_operations": ["none", "c"]}, "none stands alone"),
         ({"skipped_operations": ["x"]}, "skipped_operations"),
+        ({"kafka": {"bootstrap.servers": "a"}}, "bootstrap.servers: capture sets this itself"),
+        ({"kafka": {"transactional.id": "a", "partitioner": "random"}}, "partitioner, transactional.id: capture sets"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Settings(**MINIMAL, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("schema_include_list", r"write table_include_list: \['wanted"),
+        ("publication.autocreate.mode", "`capture init` makes the publication"),
+        ("signal_enabled_channels", "`capture signal` needs no table"),
+        ("topic.prefixes", "did you mean topic_prefix"),
+    ],
+)
+def test_an_option_of_debezium_is_refused_with_what_stands_instead(tmp_path: Path, option: str, said: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"capture": {**MINIMAL, option: "x"}}))
+    with pytest.raises(SettingsError, match=said):
+        load("capture", Settings, config, environ={})
+
+
+def test_no_setting_is_said_to_be_none() -> None:
+    assert not [name for name in Settings.model_fields if name.startswith(tuple(Settings.INSTEAD))]
 
 
 def test_a_salt_can_be_in_a_file_and_is_shown_nowhere(tmp_path: Path) -> None:

@@ -174,6 +174,15 @@ def test_an_option_that_the_client_does_not_know() -> None:
         HttpRegistry("http://127.0.0.1:9", {"no.such.option": "1"})
 
 
+@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), ("no certificate", "ssl")])
+def test_an_authority_that_is_none(tmp_path: Path, content: str | None, said: str) -> None:
+    authority = tmp_path / "ca.pem"
+    if content is not None:
+        authority.write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        HttpRegistry("https://127.0.0.1:9", {"ssl.ca.location": str(authority)})
+
+
 def test_the_latest_schema_of_a_subject_in_a_folder(tmp_path: Path) -> None:
     registry = open_registry((tmp_path / "registry").as_uri())
     assert registry.latest("shop.public.orders-value") is None

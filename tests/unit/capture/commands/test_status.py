@@ -20,6 +20,26 @@ NOTHING: dict[str, Any] = {
 }
 
 
+def test_a_slot_that_is_lost_holds_nothing() -> None:
+    slot = {
+        "name": "tap",
+        "confirmed_lsn": "0/1",
+        "wal_status": "lost",
+        "wal_held_bytes": None,
+        "wal_budget_bytes": None,
+    }
+    assert "WAL held   none" in lines({**NOTHING, "slot": slot, "problems": []})
+
+
+def test_a_server_that_does_not_answer_is_not_said_to_have_nothing() -> None:
+    snapshot = {"id": "s", "state": "completed", "tables": 0, "tables_done": 0}
+    away = {**NOTHING, "running": None, "lag_seconds": 7.0, "snapshot": snapshot, "problems": ["PostgreSQL is away"]}
+    shown = list(lines(away))
+    assert shown[0] == "running    not known, see below"
+    assert "lag        at most 7.0 s" in shown
+    assert "snapshot   completed" in shown
+
+
 @pytest.mark.parametrize(
     ("problems", "position"), [([], "none yet: capture has not run"), (["Kafka is away"], "not known, see below")]
 )

@@ -12,6 +12,7 @@ from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
 from capture.kafka.producer import Cluster, Fields
 from capture.kafka.topics import Making, Topics
+from capture.metrics import SNAPSHOT_ROWS
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Visibility
 from capture.on_demand.demand import Demand, Request, Signal
 from capture.on_demand.incremental import Incremental
@@ -81,7 +82,9 @@ def written_after(lists: Lists, changed: int) -> list[int]:
 
 
 def test_a_row_that_changed_is_left_to_the_stream() -> None:
+    before = SNAPSHOT_ROWS.labels(NAME)._value.get()
     assert written_after(Lists(), changed=0) == [2]
+    assert SNAPSHOT_ROWS.labels(NAME)._value.get() - before == 2
 
 
 def test_a_key_is_the_same_under_another_version_of_its_schema() -> None:
