@@ -23,8 +23,10 @@ SETUP: Final = """
     CREATE TYPE pair AS (a int, b text);
     CREATE TYPE nested AS (p pair, m mood[], n numeric(8,3));
     CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = float8mi);
+    CREATE DOMAIN spans AS span;
 """
 EXTENSIONS: Final = ("citext", "hstore", "ltree", "isn", "vector", "cube")
+"""citext, hstore and ltree are also the types of domains: emails, labels, paths."""
 
 _CHARACTERS: Final = (
     "aZ0 \t\n\r\v\b\f\\\"'{}[](),;:<>=&|!*@#$%~`?/N\x01\x1f\x7fäß€\u200b\u2028\ufeff\U0001d11e\U0010ffff"
@@ -258,6 +260,7 @@ TYPES: Final[dict[str, Values]] = {
     "datemultirange": (("{}",), _multirange(_day_range)),
     "tstzmultirange": (("{}", '{["2024-01-01 00:00:00+02",)}'), _multirange(_day_range)),
     "span": (("empty", "[0.1,1e300)"), _small_range),
+    "spans": (("empty", "[0.1,1e300)"), _small_range),
     "point": (("(0,0)", "(NaN,Infinity)", "(-0,-Infinity)"), _point),
     "line": (("{1,-1,0}",), _one_of("{0.5,2,3}")),
     "lseg": (("[(0,0),(1,1)]",), _one_of("[(0.1,0),(1,-1)]")),
@@ -290,6 +293,9 @@ TYPES: Final[dict[str, Values]] = {
     "isbn": (("978-0-393-04002-9",), _one_of("0-306-40615-2")),
     "vector(3)": (("[1,2,3]",), _one_of("[0.5,-1,1e10]")),
     "cube": (("(1, 2),(3, 4)",), _one_of("(0.1)")),
+    "emails": (("Ann@example.com",), _any_text),
+    "labels": (("", '"a"=>NULL'), _hstore),
+    "paths": (("Top.Science",), _word),
 }  # fmt: skip
 
 INTERVALS_WITH_MONTHS: Final[Values] = (
