@@ -199,7 +199,7 @@ TYPES: Final[dict[str, Values]] = {
     "integer": (("-2147483648", "2147483647", "63", "64", "-64", "-65", "8191", "8192"), _integer(31)),
     "bigint": (("-9223372036854775808", "9223372036854775807", "134217727", "134217728"), _integer(63)),
     "oid": (("0", "4294967295"), lambda rng: str(rng.getrandbits(32))),
-    "real": (("NaN", "Infinity", "-Infinity", "-0", "3.4028235e38", "1e-45"), _single),
+    "real": (("NaN", "Infinity", "-Infinity", "-0", "3.4028235e38", "1e-45", "7.038531e-26"), _single),
     "double precision": (("NaN", "Infinity", "-Infinity", "-0", "5e-324", "1.7976931348623157e308"), _double),
     "numeric": (("NaN", "Infinity", "-Infinity", "0", "0.000", "-0.10", "1e400", "-1.7e131071", "1e-16383"),
                 _numeric(60, 40)),
