@@ -243,6 +243,7 @@ TYPES: Final[dict[str, Values]] = {
     "bit(1)": (("0", "1"), _bits(1, 1)),
     "bit(11)": (("00000000001", "10000000000"), _bits(11, 11)),
     "bit(64)": (("1" * 64, "0" * 64), _bits(64, 64)),
+    '"bit"': (("", "1", "0010"), _bits(0, 9)),  # of any length, as from CREATE TABLE AS
     "bit varying(12)": (("", "0010", "10"), _bits(0, 12)),
     "bit varying": (("", "0" * 100), _bits(0, 70)),
     "inet": (("192.168.0.1/24", "::1", "::ffff:1.2.3.4"), _inet),
