@@ -208,6 +208,7 @@ TYPES: Final[dict[str, Values]] = {
     "numeric(38,10)": (("NaN", "1234567890123456789012345678.0123456789"), _numeric(28, 10)),
     "numeric(1000,500)": (("NaN", "-1e-500", "9e499"), _numeric(500, 500)),
     "numeric(5,-2)": (("NaN", "12300", "-4550", "9999900"), _integer(20)),
+    "numeric(1000,-999)": (("NaN", "9e1998", "-1e999"), _one_of("1e1000")),
     "numeric(3,5)": (("NaN", "0.00999", "-0.00001"), lambda rng: f"0.00{rng.randrange(999):03d}"),
     "money": (("92233720368547758.07", "-92233720368547758.08", "0"), _numeric(15, 2)),
     "text": (("", "NULL", "{}", "\\N", "\\.", "__debezium_unavailable_value", "x" * 5000), _any_text),
