@@ -102,17 +102,17 @@ class Versions:
         return key_id, self._register(f"{codec.topic}-value", codec.value_schema)
 
     def _as_registered(self, codec: Codec, facts: TableFacts) -> TableFacts:
-        """The facts with NOT NULL as the registry has it.
+        """The facts with NOT NULL as the registry has it, and without it for a column that it does not have.
 
-        No reader needs to hear of SET NOT NULL, which BACKWARD refuses; a column that is gone by now was what it was;
-        and DROP NOT NULL, which FORWARD refuses, matters with the first NULL (WidenError).
+        No reader needs to hear of SET NOT NULL, which BACKWARD refuses, as it does a new column that is NOT NULL and
+        has lost its default by now; a column that is gone by now was what it was; and DROP NOT NULL, which FORWARD
+        refuses, matters with the first NULL (WidenError).
         """
         known = _columns(self._latest(f"{codec.topic}-value") or {})
         columns = dict(facts.columns)
         for column, name in zip(codec.layout.columns, codec.field_names, strict=True):
-            if name in known:
-                not_null = not isinstance(known[name]["type"], list)
-                columns[column.name] = replace(columns.get(column.name, ColumnFacts()), not_null=not_null)
+            not_null = name in known and not isinstance(known[name]["type"], list)
+            columns[column.name] = replace(columns.get(column.name, ColumnFacts()), not_null=not_null)
         return replace(facts, columns=columns)
 
     def widen(self, relation: Relation, column: str) -> Bound:
