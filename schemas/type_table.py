@@ -37,7 +37,9 @@ def _always(kind: Kind) -> Builder:
 
 
 def _bit(typmod: int, _modes: Modes) -> Kind:
-    if typmod in (-1, 1):
+    if typmod == -1:  # of CREATE TABLE AS: any length, as bit varying
+        return TEXT
+    if typmod == 1:
         return Kind("boolean", encoders.bit_boolean, b"0")
     avro = named("bytes", "io.debezium.data.Bits", {"length": str(typmod)})
     return Kind(avro, encoders.bits_encoder(typmod), b"0")

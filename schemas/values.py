@@ -261,8 +261,9 @@ def _our_string(parameters: dict[str, str]) -> ColumnValue:
 
 def _decimal_value(avro: dict[str, Any]) -> ColumnValue:
     scale, precision = int(avro.get("scale", 0)), int(avro.get("precision", 64))
-    # Precision 64 is what a decimal without one has (money).
-    return ColumnValue(_decimal(scale, precision), "numeric" if precision == 64 else f"numeric({precision},{scale})")
+    # Precision 64 is what a decimal without one has (money); 1000 is PostgreSQL's largest, numeric(1000,-1) has more.
+    declared = "numeric" if precision == 64 or precision > 1000 else f"numeric({precision},{scale})"
+    return ColumnValue(_decimal(scale, precision), declared)
 
 
 def _composite(avro: dict[str, Any], named: dict[str, Any]) -> ColumnValue:

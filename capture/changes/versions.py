@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
 import structlog
@@ -13,7 +14,7 @@ from schemas.envelope import Schema
 from schemas.errors import SettingsError
 from schemas.json_output import JsonEncoder
 from schemas.registry import IncompatibleError
-from schemas.relation import Relation, TableFacts
+from schemas.relation import ColumnFacts, Relation, TableFacts
 from schemas.type_table import DEFAULT_MODES, Modes
 
 log = structlog.get_logger("capture")
@@ -81,17 +82,38 @@ class Versions:
         for topic in self._topics(relation.table):
             codec = self._compile(topic, relation, facts)
             try:
-                key_id = None if codec.key_schema is None else self._register(f"{topic}-key", codec.key_schema)
-                value_id = self._register(f"{topic}-value", codec.value_schema)
+                try:
+                    ids = self._ids(codec)
+                except IncompatibleError:
+                    codec = self._compile(topic, relation, self._as_registered(codec, facts))
+                    ids = self._ids(codec)
             except IncompatibleError as error:
                 first = first or self._clash(relation.table, error, codec)
                 continue
             if first is not None:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
-            encoder = JsonEncoder(codec) if self._as_json else codec.bind(key_id, value_id)
+            encoder = JsonEncoder(codec) if self._as_json else codec.bind(*ids)
             return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
+
+    def _ids(self, codec: Codec) -> tuple[int | None, int]:
+        key_id = None if codec.key_schema is None else self._register(f"{codec.topic}-key", codec.key_schema)
+        return key_id, self._register(f"{codec.topic}-value", codec.value_schema)
+
+    def _as_registered(self, codec: Codec, facts: TableFacts) -> TableFacts:
+        """The facts with NOT NULL as the registry has it, and without it for a column that it does not have.
+
+        No reader needs to hear of SET NOT NULL, which BACKWARD refuses, as it does a new column that is NOT NULL and
+        has lost its default by now; a column that is gone by now was what it was; and DROP NOT NULL, which FORWARD
+        refuses, matters with the first NULL (WidenError).
+        """
+        known = _columns(self._latest(f"{codec.topic}-value") or {})
+        columns = dict(facts.columns)
+        for column, name in zip(codec.layout.columns, codec.field_names, strict=True):
+            not_null = name in known and not isinstance(known[name]["type"], list)
+            columns[column.name] = replace(columns.get(column.name, ColumnFacts()), not_null=not_null)
+        return replace(facts, columns=columns)
 
     def widen(self, relation: Relation, column: str) -> Bound:
         """The same with a column that had a NULL, for the catalogue is ahead of the stream."""

@@ -78,7 +78,8 @@ def keyless(connection: Any, tables: Sequence[str] | None) -> Iterator[Finding]:
 
 
 def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
-    """The publication and its tables; collects the schemas that a start would register, as (subject, schema)."""
+    """The publication and its tables; collects the schemas that a start would register and the registry would take,
+    as (subject, schema)."""
     name = plan.publication
     publication = publication_of(connection, name)
     if publication is None:
@@ -215,9 +216,17 @@ def _identity(one: Published, table: str, publication: Publication) -> Finding:
 
 
 def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
-    """Compiles what a start would, and so finds columns that cannot be told apart, and SELECTs that do not fit."""
+    """Compiles what a start would, and so finds columns that cannot be told apart, SELECTs that do not fit, and what
+    the registry refuses."""
+    answers = True
+    try:
+        plan.registry.check()
+    except OrdertapError:  # registry_findings says so
+        answers = False
 
     def register(subject: str, schema: dict[str, Any]) -> int:
+        if answers:
+            plan.registry.try_out(subject, schema)
         schemas.append((subject, schema))
         return len(schemas)
 

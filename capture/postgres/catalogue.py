@@ -17,25 +17,27 @@ _COLUMNS = """
     ), bottom AS (
         SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
     )
-    SELECT a.attname,
-           a.attnotnull AND NOT EXISTS ( -- NOT VALID, from 18 on: older rows may have a NULL
+    SELECT r.name,
+           coalesce(a.attnotnull, false) AND NOT EXISTS ( -- NOT VALID, from 18 on: older rows may have a NULL
                SELECT FROM pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n'
                AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated),
            pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum),
-           t.typname, t.typtype, coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1), coalesce(et.oid, 0),
+           coalesce(bt.typname, t.typname, ''), coalesce(bt.typtype, t.typtype, 'b'),
+           coalesce(b.base_oid, 0), coalesce(b.base_typmod, -1), coalesce(et.oid, 0),
            ARRAY(SELECT e.enumlabel FROM pg_enum e
                  WHERE e.enumtypid IN (t.oid, b.base_oid, et.oid, eb.base_oid) ORDER BY e.enumsortorder),
-           greatest(a.attndims, b.dimensions),
-           et.typname, et.typtype, coalesce(eb.base_oid, 0), coalesce(eb.base_typmod, -1)
-    FROM pg_attribute a
-    JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN bottom b ON b.oid = a.atttypid
+           coalesce(greatest(a.attndims, b.dimensions), 0),
+           coalesce(ebt.typname, et.typname), coalesce(ebt.typtype, et.typtype),
+           coalesce(eb.base_oid, 0), coalesce(eb.base_typmod, -1)
+    FROM unnest(%(names)s::text[], %(types)s::oid[]) r (name, type_oid)
+    LEFT JOIN pg_attribute a ON a.attrelid = %(oid)s AND a.attname = r.name AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_type t ON t.oid = r.type_oid
+    LEFT JOIN bottom b ON b.oid = t.oid
     LEFT JOIN pg_type bt ON bt.oid = b.base_oid
     LEFT JOIN pg_type et ON coalesce(bt.typcategory, t.typcategory) = 'A' AND et.oid = coalesce(bt.typelem, t.typelem)
     LEFT JOIN bottom eb ON eb.oid = et.oid
-    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
-    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY a.attnum"""
+    LEFT JOIN pg_type ebt ON ebt.oid = eb.base_oid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''"""
 
 _PRIMARY_KEY = """
     SELECT a.attname FROM pg_index i
@@ -87,9 +89,16 @@ class Published(NamedTuple):
 
 
 def table_facts(connection: Any, relation: Relation) -> TableFacts:
-    """Facts of the table with the relation's OID; empty when it is no longer there."""
+    """Facts of the table with the relation's OID, as far as it is there, and of the types that the relation names:
+    what a column was made of stays known when it is dropped, renamed or of another type by now.
+    """
+    columns_of = {
+        "oid": relation.oid,
+        "names": [column.name for column in relation.columns],
+        "types": [column.type_oid for column in relation.columns],
+    }
     with database_errors(f"reading the catalogue for {relation.table}"), connection.cursor() as cursor:
-        cursor.execute(_COLUMNS, [relation.oid])
+        cursor.execute(_COLUMNS, columns_of)
         columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
         cursor.execute(_PRIMARY_KEY, [relation.oid])
         primary_key = tuple(name for (name,) in cursor.fetchall())

@@ -6,12 +6,14 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from capture.commands import preflight
+from capture.commands.check_tables import Schemas, publication_findings
 from capture.postgres.replication import Replication, Server
 from deploy.embedded import Postgres
 from schemas.errors import ExitCode, SettingsError
@@ -240,6 +242,23 @@ def test_a_schema_that_the_registry_would_refuse(ready: OpsShop, registry_url: s
     (found,) = serious(ready)
     assert subject in found
     assert "under FULL" in found
+    plan.registry.close()
+
+
+def test_not_null_that_the_registry_would_refuse_stops_nothing(ready: OpsShop, registry_url: str) -> None:
+    ready.write({"schema_registry_url": registry_url})
+    plan = ready.plan()
+    schemas: Schemas = []
+    as_dba(ready, "ALTER TABLE orders ADD seen text")
+    with closing(plan.server.connect()) as connection:
+        list(publication_findings(connection, plan, schemas))
+    for subject, schema in schemas:
+        plan.registry.register(subject, schema)
+    subject = f"{plan.prefix}.public.orders-value"
+    with SchemaRegistryClient({"url": registry_url}) as client:
+        client.set_compatibility(subject, "BACKWARD")
+    as_dba(ready, "UPDATE orders SET seen = ''; ALTER TABLE orders ALTER seen SET NOT NULL")
+    assert serious(ready) == {}
     plan.registry.close()
 
 

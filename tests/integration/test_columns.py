@@ -189,6 +189,31 @@ def test_an_enum_value_added_later_travels_and_is_allowed_once_the_catalogue_is_
     assert fields(after)["w"]["type"][1]["items"][1]["connect.parameters"] == {"allowed": "sad,ok,happy"}
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        "ALTER TABLE t DROP COLUMN v, DROP COLUMN w",
+        "ALTER TABLE t RENAME v TO x; ALTER TABLE t RENAME w TO v",
+        "ALTER TABLE t ALTER v TYPE int USING 1, ALTER w TYPE amounts USING 1",
+        "DROP TABLE t",
+    ],
+)
+def test_what_a_column_was_made_of_stays_known_when_the_catalogue_is_ahead(
+    open_database: Callable[[Postgres], Any], postgres: Postgres, later: str
+) -> None:
+    connection = open_database(postgres)
+    with connection.cursor() as cursor:
+        start(cursor)
+        cursor.execute(USER_TYPES)
+        cursor.execute("CREATE TABLE t (id int PRIMARY KEY, v amounts, w mood[])")
+        cursor.execute("INSERT INTO t VALUES (1, 1.5, '{sad}')")
+        relation, _ = stream(cursor)
+        then = compile_codec("s.public.t", relation, table_facts(connection, relation))
+        cursor.execute(later)
+    now = compile_codec("s.public.t", relation, table_facts(connection, relation))
+    assert fields(now) == fields(then)
+
+
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True)
 def test_identity_and_generated_columns_are_alike_in_snapshot_and_stream(
     open_database: Callable[[Postgres], Any], server: Postgres

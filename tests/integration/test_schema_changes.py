@@ -111,6 +111,36 @@ def test_stop_says_which_column_clashes_and_goes_on_when_the_registry_takes_it(a
     shop.prove()
 
 
+@pytest.mark.parametrize(
+    ("compatibility", "later"),
+    [
+        ("BACKWARD", "ALTER TABLE orders ALTER note SET NOT NULL"),
+        ("FULL", "ALTER TABLE orders ALTER note SET NOT NULL"),
+        # As Django adds a column.
+        ("BACKWARD", "ALTER TABLE orders ADD n int NOT NULL DEFAULT 7; ALTER TABLE orders ALTER n DROP DEFAULT"),
+        ("FULL", "ALTER TABLE orders ALTER total DROP NOT NULL"),
+        ("FULL", "DROP TABLE orders"),
+    ],
+)
+def test_a_catalogue_that_is_ahead_makes_no_schema_that_the_registry_refuses(
+    apicurio: Shop, compatibility: str, later: str
+) -> None:
+    shop = apicurio
+    shop.capture.start()
+    shop.drain()
+    rule(shop.registry, f"{shop.prefix}.public.orders-value", compatibility)
+    assert shop.capture.stop() == 0
+    shop.sql("UPDATE orders SET note = NULL WHERE id = 7")
+    shop.sql("UPDATE orders SET note = '' WHERE id = 7", "INSERT INTO lines VALUES (7, 7, 'behind')")
+    shop.sql(later)
+    if "DROP TABLE" not in later:
+        shop.sql("UPDATE orders SET at = now()")
+    shop.capture.start()
+    shop.drain()
+    left = TABLES[1:] if "DROP TABLE" in later else TABLES
+    shop.prove(left, former=set(TABLES).difference(left))
+
+
 def test_version_goes_on_in_a_topic_of_its_own_also_after_a_restart(apicurio: Shop) -> None:
     shop = apicurio
     shop.configure(incompatible_schema="version")

@@ -23,8 +23,10 @@ SETUP: Final = """
     CREATE TYPE pair AS (a int, b text);
     CREATE TYPE nested AS (p pair, m mood[], n numeric(8,3));
     CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = float8mi);
+    CREATE DOMAIN spans AS span;
 """
 EXTENSIONS: Final = ("citext", "hstore", "ltree", "isn", "vector", "cube")
+"""citext, hstore and ltree are also the types of domains: emails, labels, paths."""
 
 _CHARACTERS: Final = (
     "aZ0 \t\n\r\v\b\f\\\"'{}[](),;:<>=&|!*@#$%~`?/N\x01\x1f\x7fäß€\u200b\u2028\ufeff\U0001d11e\U0010ffff"
@@ -197,7 +199,7 @@ TYPES: Final[dict[str, Values]] = {
     "integer": (("-2147483648", "2147483647", "63", "64", "-64", "-65", "8191", "8192"), _integer(31)),
     "bigint": (("-9223372036854775808", "9223372036854775807", "134217727", "134217728"), _integer(63)),
     "oid": (("0", "4294967295"), lambda rng: str(rng.getrandbits(32))),
-    "real": (("NaN", "Infinity", "-Infinity", "-0", "3.4028235e38", "1e-45"), _single),
+    "real": (("NaN", "Infinity", "-Infinity", "-0", "3.4028235e38", "1e-45", "7.038531e-26"), _single),
     "double precision": (("NaN", "Infinity", "-Infinity", "-0", "5e-324", "1.7976931348623157e308"), _double),
     "numeric": (("NaN", "Infinity", "-Infinity", "0", "0.000", "-0.10", "1e400", "-1.7e131071", "1e-16383"),
                 _numeric(60, 40)),
@@ -206,6 +208,7 @@ TYPES: Final[dict[str, Values]] = {
     "numeric(38,10)": (("NaN", "1234567890123456789012345678.0123456789"), _numeric(28, 10)),
     "numeric(1000,500)": (("NaN", "-1e-500", "9e499"), _numeric(500, 500)),
     "numeric(5,-2)": (("NaN", "12300", "-4550", "9999900"), _integer(20)),
+    "numeric(1000,-999)": (("NaN", "9e1998", "-1e999"), _one_of("1e1000")),
     "numeric(3,5)": (("NaN", "0.00999", "-0.00001"), lambda rng: f"0.00{rng.randrange(999):03d}"),
     "money": (("92233720368547758.07", "-92233720368547758.08", "0"), _numeric(15, 2)),
     "text": (("", "NULL", "{}", "\\N", "\\.", "__debezium_unavailable_value", "x" * 5000), _any_text),
@@ -241,6 +244,7 @@ TYPES: Final[dict[str, Values]] = {
     "bit(1)": (("0", "1"), _bits(1, 1)),
     "bit(11)": (("00000000001", "10000000000"), _bits(11, 11)),
     "bit(64)": (("1" * 64, "0" * 64), _bits(64, 64)),
+    '"bit"': (("", "1", "0010"), _bits(0, 9)),  # of any length, as from CREATE TABLE AS
     "bit varying(12)": (("", "0010", "10"), _bits(0, 12)),
     "bit varying": (("", "0" * 100), _bits(0, 70)),
     "inet": (("192.168.0.1/24", "::1", "::ffff:1.2.3.4"), _inet),
@@ -258,6 +262,7 @@ TYPES: Final[dict[str, Values]] = {
     "datemultirange": (("{}",), _multirange(_day_range)),
     "tstzmultirange": (("{}", '{["2024-01-01 00:00:00+02",)}'), _multirange(_day_range)),
     "span": (("empty", "[0.1,1e300)"), _small_range),
+    "spans": (("empty", "[0.1,1e300)"), _small_range),
     "point": (("(0,0)", "(NaN,Infinity)", "(-0,-Infinity)"), _point),
     "line": (("{1,-1,0}",), _one_of("{0.5,2,3}")),
     "lseg": (("[(0,0),(1,1)]",), _one_of("[(0.1,0),(1,-1)]")),
@@ -290,6 +295,9 @@ TYPES: Final[dict[str, Values]] = {
     "isbn": (("978-0-393-04002-9",), _one_of("0-306-40615-2")),
     "vector(3)": (("[1,2,3]",), _one_of("[0.5,-1,1e10]")),
     "cube": (("(1, 2),(3, 4)",), _one_of("(0.1)")),
+    "emails": (("Ann@example.com",), _any_text),
+    "labels": (("", '"a"=>NULL'), _hstore),
+    "paths": (("Top.Science",), _word),
 }  # fmt: skip
 
 INTERVALS_WITH_MONTHS: Final[Values] = (

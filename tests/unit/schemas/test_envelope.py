@@ -24,9 +24,9 @@ MOOD = ColumnFacts(type_name="mood", type_kind="e", labels=("sad", "ok", "happy"
 FACTS: dict[str, ColumnFacts] = {
     "f_enum": MOOD,
     "f_citext": ColumnFacts(type_name="citext"),
-    "f_dom_int": ColumnFacts(type_kind="d", base_oid=23),
-    "f_dom_text": ColumnFacts(type_kind="d", base_oid=25),
-    "f_dom_num": ColumnFacts(type_kind="d", base_oid=1700, base_typmod=numeric(10, 2)),
+    "f_dom_int": ColumnFacts(base_oid=23),
+    "f_dom_text": ColumnFacts(base_oid=25),
+    "f_dom_num": ColumnFacts(base_oid=1700, base_typmod=numeric(10, 2)),
 }
 SCALARS = {
     "f_bool": (16, -1), "f_int2": (21, -1), "f_int4": (23, -1), "f_int8": (20, -1), "f_real": (700, -1),
