@@ -75,13 +75,13 @@ class Table:
                 self._use(self._widen(error.column))
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op c, of an Insert message."""
+        """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be
+        without TOAST values, too."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
         except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
-            encode = lambda: (self.encoder.key(new), self.encoder.create(prefix, lsn, new))  # noqa: E731
-            key, value = self._widened(encode)
+            return self._widened(lambda: [self._create(prefix, lsn, stamp, new, self._unchanged(new))])
         return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
 
     def read(self, prefix: SourcePrefix, lsn: int, row: Cells) -> tuple[bytes | None, bytes]:
@@ -134,7 +134,10 @@ class Table:
         for draft in gone:
             draft[4].append(new_key)
         headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
-        return [*gone, self._draft(encoder.key(new), encoder.create(prefix, lsn, new), stamp, headers)]
+        return [*gone, self._create(prefix, lsn, stamp, new, headers)]
+
+    def _create(self, prefix: SourcePrefix, lsn: int, stamp: bytes, new: Cells, headers: Headers) -> Draft:
+        return self._draft(self.encoder.key(new), self.encoder.create(prefix, lsn, new), stamp, headers)
 
     def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op d, of a Delete message, with a tombstone behind it for a table with a key."""

@@ -138,6 +138,23 @@ def test_transactions_of_every_shape(shop: Shop) -> None:
     assert len({each.stamp for each in truncates}) == 2
 
 
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+def test_an_update_that_a_row_filter_makes_an_insert_names_the_values_that_it_leaves_out(shop: Shop) -> None:
+    shop.sql(
+        "ALTER TABLE lines ADD doc text",
+        "ALTER TABLE lines ALTER doc SET STORAGE EXTERNAL",
+        "INSERT INTO lines VALUES (1000, 10, 'out of it', repeat('doc', 3000))",
+        "ALTER PUBLICATION tap SET TABLE lines WHERE (number < 5)",
+    )
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE lines SET number = 3 WHERE order_id = 1000", "UPDATE lines SET number = 30 WHERE order_id = 1000")
+    shop.drain()
+    assert shop.capture.stop() == 0, shop.capture.tail()
+    told = [(each.op, each.unchanged, each.key_change) for each in of(shop, "lines")]
+    assert told == [("c", {"doc"}, None), ("d", {"sku", "doc"}, None), ("tombstone", set(), None)]
+
+
 @pytest.mark.parametrize("root", [False, True], ids=["leaf", "root"])
 def test_partitioned_tables(shop: Shop, root: bool) -> None:
     shop.sql(
