@@ -423,4 +423,9 @@ class Stream:
             draft[4].append(header)
         if self._incremental.window is not None:
             self._incremental.window.saw(transaction.drafts)
+        if self._tables.unfilled:
+            notices = self._incremental.unfilled(self._tables.unfilled, transaction.commit_lsn)
+            self._tables.unfilled.clear()
+            self._position = self._position._replace(demand=self._incremental.demand)
+            return [*transaction.drafts, *notices]
         return transaction.drafts

@@ -12,7 +12,7 @@ from capture.kafka.producer import ANY_PARTITION, Fields, Headers
 from capture.metrics import SCHEMA_CHANGES
 from capture.postgres import pgoutput
 from capture.selection import Selection
-from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
+from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
 from schemas.encoders import FAILURES
 from schemas.relation import Relation
@@ -35,6 +35,7 @@ class Table:
     __slots__ = (
         "_skipped",
         "_tombstones",
+        "_unfilled",
         "_widen",
         "encoder",
         "events",
@@ -53,8 +54,11 @@ class Table:
         widen: Callable[[str], Bound],
         events: dict[str, int],
         skipped: frozenset[str] = frozenset(),
+        unfilled: set[str] | None = None,
     ) -> None:
+        """`unfilled` takes the table's name when a row comes under a new key without all of its values."""
         self.name = name
+        self._unfilled = set[str]() if unfilled is None else unfilled
         self.events = events  # changes by operation, for the metrics
         self._tombstones = tombstones
         self._skipped = skipped
@@ -137,6 +141,8 @@ class Table:
         return [*gone, self._create(prefix, lsn, stamp, new, headers)]
 
     def _create(self, prefix: SourcePrefix, lsn: int, stamp: bytes, new: Cells, headers: Headers) -> Draft:
+        if UNCHANGED in new:
+            self._unfilled.add(self.name)
         return self._draft(self.encoder.key(new), self.encoder.create(prefix, lsn, new), stamp, headers)
 
     def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
@@ -187,6 +193,8 @@ class Tables:
         self._versions = versions
         self.parked = frozenset(parked)
         self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
+        self.unfilled: set[str] = set()
+        """Where rows have come under a new key without all of their values, until somebody clears it."""
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
@@ -226,7 +234,8 @@ class Tables:
             return patiently(lambda: self._versions.widen(relation, column))
 
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
-        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events, self.skipped)
+        bound = self._versions.bind(relation)
+        return Table(relation.table, bound, self._tombstones, widen, events, self.skipped, self.unfilled)
 
     def check(self, relation: Relation) -> None:
         """SettingsError when the settings say of the table's columns what cannot be."""

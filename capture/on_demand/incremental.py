@@ -7,8 +7,9 @@ mark. Where it is, is part of the position, so that a start goes on from there.
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -151,6 +152,25 @@ class Incremental:
         self.demand = Demand(requests, paused, signal.id)
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
         return notices
+
+    def unfilled(self, tables: Set[str], lsn: LSN) -> list[Fields]:
+        """Takes note of tables where a commit brought rows under a new key, without values that the log leaves out.
+
+        In the table that is being read, the new key may lie before what is left, the old one in it: no chunk would have
+        the values. The table is read once more, as a snapshot of its own: the notices to write.
+        """
+        requests = self.demand.requests
+        if not requests or not requests[0].tables:
+            return []
+        (name, condition), *_ = requests[0].tables
+        begun = requests[0].key is not None or self.window is not None
+        scope = ((name, condition),)
+        if not begun or name not in tables or any(one.scope == scope for one in requests[1:]):
+            return []
+        log.info("table will be read again: a row moved, without values that only a chunk has", table=name)
+        request = Request(str(uuid.uuid4()), lsn, scope, scope)
+        self.demand = self.demand._replace(requests=(*requests, request))
+        return [self._notice(records.STARTED, request)]
 
     def truncated(self, table: str) -> None:
         """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""

@@ -227,3 +227,18 @@ def test_a_snapshot_of_which_no_table_can_be_read_is_aborted() -> None:
     assert stepped(incremental) == ["shop.notification"]
     assert incremental.demand.requests == ()
     incremental.close()
+
+
+def test_a_table_is_read_once_more_when_a_row_moved_without_values_while_it_was_read() -> None:
+    incremental, _ = streaming(Lists(), asking(NAME, "public.later"))
+    assert incremental.unfilled({NAME}, LSN(9)) == [], "all of it is still to be read"
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    assert incremental.unfilled({"public.later"}, LSN(11)) == [], "all of it is still to be read"
+    assert [topic for topic, *_ in incremental.unfilled({NAME}, LSN(12))] == ["shop.notification"]
+    assert incremental.unfilled({NAME}, LSN(13)) == [], "once is enough"
+    marked(incremental, 1, low=False)
+    first, again = incremental.demand.requests
+    assert first.tables == (("public.later", None),)
+    assert (again.tables, again.lsn, again.id == first.id) == (((NAME, None),), LSN(12), False)
+    incremental.close()
