@@ -17,6 +17,7 @@ from psycopg2 import sql
 
 from capture.changes.tables import Table, Tables
 from capture.changes.transaction import RecordLimit
+from capture.on_demand.demand import UNREADABLE
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
@@ -48,7 +49,7 @@ def parse_mark(content: bytes) -> Mark | None:
     """A mark; None for what somebody else wrote under the prefix."""
     try:
         return Mark(**json.loads(content))
-    except (ValueError, TypeError):
+    except UNREADABLE:
         return None
 
 
