@@ -237,6 +237,10 @@ class Tables:
         bound = self._versions.bind(relation)
         return Table(relation.table, bound, self._tombstones, widen, events, self.skipped, self.unfilled)
 
+    def captures(self, name: str) -> bool:
+        """Whether the settings mean a table (schema.table)."""
+        return self._selection.table(name)
+
     def check(self, relation: Relation) -> None:
         """SettingsError when the settings say of the table's columns what cannot be."""
         self._versions.check(relation)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 
 from capture.changes.tables import Table, Tables
@@ -31,6 +32,14 @@ from schemas.lsn import LSN
 
 WATERMARK_PREFIX: Final = "ordertap.watermark"
 _XIDS: Final = 1 << 32
+NOT_SQL: Final = (
+    psycopg2.ProgrammingError,
+    psycopg2.DataError,
+    psycopg2.NotSupportedError,
+    psycopg2.errors.RaiseException,
+    ValueError,  # of a text that cannot be sent
+)
+"""What a condition of somebody else may raise, each time that it is tried."""
 
 
 class Mark(NamedTuple):
@@ -104,8 +113,8 @@ class ChunkReader:
     ) -> ChunkRows:
         """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
 
-        SettingsError when the table is not published, has no key, or the condition is no SQL; ParkedError (or
-        DataError, as set) when a row makes a record that is too large.
+        SettingsError when the table is not captured, has no key, or the condition is no SQL; ParkedError
+        (or DataError, as set) when a row makes a record that is too large.
         """
         if self._connection is None:
             self._connection = locks.session(self._server)
@@ -133,7 +142,7 @@ class ChunkReader:
             lines = _Lines()
             try:
                 cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
-            except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+            except NOT_SQL as error:
                 what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
                 raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
             cursor.execute("COMMIT")
@@ -150,11 +159,11 @@ class ChunkReader:
 
     def _published(self, name: str) -> Published:
         for published in catalogue.published_tables(self._connection, self._publication):
-            if published.relation.table == name:
+            if published.relation.table == name and self._tables.captures(name):
                 return published
         raise SettingsError(
-            f"table {name} is not in publication {self._publication}: its snapshot cannot go on",
-            "capture signal stop, or ALTER PUBLICATION … ADD TABLE, then start again",
+            f"table {name} is not in publication {self._publication}, or the settings leave it out",
+            "ALTER PUBLICATION … ADD TABLE, or correct table_include_list or table_exclude_list; then signal again",
         )
 
     def _query(
@@ -164,7 +173,7 @@ class ChunkReader:
         if not key:
             raise SettingsError(
                 f"table {table.name} has no key: it cannot be read while it changes",
-                "capture signal stop; then give it a primary key, or capture repair --execute reads all tables anew",
+                "give it a primary key and signal again, or capture repair --execute reads all tables anew",
             )
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         conditions: list[sql.Composable] = [

@@ -107,6 +107,23 @@ def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
     assert "starting again" not in said(shop.capture)
 
 
+def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(shop: Shop) -> None:
+    """Each session may write one; nor does its condition end capture."""
+    shop.configure(table_exclude_list=["public.lines"])
+    shop.capture.start()
+    shop.drain()
+    for number, (table, condition) in enumerate(
+        [("lines", None), ("orders", "generate_series(1, 3) > 1"), ("orders", "id = 1 OR note = '\ud800'")]
+    ):
+        content = Signal(shop.prefix, str(number), "execute-snapshot", (f"public.{table}",), condition).dump()
+        shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', $content${content}$content$)")
+    shop.until_said("table is left out of the snapshot", times=3)
+    shop.until(lambda: finished(shop))
+    assert Counter(steps(shop)) == {"STARTED": 3, "ABORTED": 3}
+    assert read_again(shop, "public.lines") == []
+    assert "starting again" not in said(shop.capture)
+
+
 def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
@@ -246,6 +263,9 @@ def test_a_condition_reads_a_part_and_names_no_table_as_whole(shop: Shop) -> Non
     [
         (("public.nothing",), "is not captured"),
         (("public.orders", "--where", "no_such = 1"), "no_such"),
+        (("public.orders", "--where", "generate_series(1, 3) > 1"), "set-returning"),
+        (("public.orders", "--where", "true) OR (true"), "is not a condition"),
+        (("public.orders", "--where", "true) -- "), "is not a condition"),
         (("public.log",), None),
     ],
 )
