@@ -363,7 +363,7 @@ class Stream:
         signal = parse_signal(message.content, self._options.slot)
         if signal is not None:
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
-            if signal.type == "execute-snapshot":
+            if signal.type == "execute-snapshot" and signal.condition is None:
                 self._patiently(lambda: self._tables.unpark(signal.tables))
                 self._note_parked()
             self._write(self._incremental.signal(signal, message.lsn))

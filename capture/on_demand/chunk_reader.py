@@ -113,9 +113,11 @@ class ChunkReader:
     ) -> ChunkRows:
         """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
 
-        SettingsError when the table is not captured, has no key, or the condition is no SQL; ParkedError
+        SettingsError when the table is not captured, is parked, has no key, or the condition is no SQL; ParkedError
         (or DataError, as set) when a row makes a record that is too large.
         """
+        if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
+            raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         if self._connection is None:
             self._connection = locks.session(self._server)
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:

@@ -124,6 +124,26 @@ def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(sho
     assert "starting again" not in said(shop.capture)
 
 
+def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) -> None:
+    """What changed meanwhile may lie outside of a condition."""
+    shop.configure(oversized_record="park")
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE orders SET note = repeat('x', 1200000) WHERE id = 1", "UPDATE orders SET total = -1 WHERE id = 2")
+    shop.until(lambda: shop.position()["parked"] == ["public.orders"])
+    shop.sql("UPDATE orders SET note = 'small' WHERE id = 1")
+    shop.signal("snapshot", "public.orders", "--where", "id = 1")
+    shop.until_said("is parked", times=2)
+    shop.until(lambda: finished(shop))
+    assert shop.position()["parked"] == ["public.orders"]
+    assert read_again(shop, "public.orders") == []
+    shop.signal("snapshot", "public.orders")
+    shop.until(lambda: finished(shop))
+    shop.drain()
+    assert shop.position()["parked"] == []
+    shop.prove_content()
+
+
 def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
