@@ -268,7 +268,7 @@ class Stream:
         """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
         transaction = self._open or self._transaction()
         transaction.ordinal += 1
-        table = self._tables.get(payload[1:5])
+        table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
         if table is not None and transaction.ordinal > transaction.skip:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
             size = len(payload)
@@ -284,6 +284,14 @@ class Stream:
                 return
             self._take(transaction, table, op, drafts, size)
 
+    def _late(self, oid: bytes) -> Table | None:
+        """A table that was published after the start, with its first change; None for what is not written."""
+        if oid not in self._tables.waiting:
+            return None
+        table = self._patiently(lambda: self._tables.begin(oid))
+        self._note_parked()
+        return table
+
     def _skip(self, _payload: bytes, _lsn: int) -> None:
         """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
         self._transaction().ordinal += 1
@@ -292,7 +300,7 @@ class Stream:
         transaction = self._transaction()
         for oid in truncate.relation_oids:
             transaction.ordinal += 1
-            table = self._tables.get(oid.to_bytes(4, "big"))
+            table = self._tables.get(oid.to_bytes(4, "big")) or self._late(oid.to_bytes(4, "big"))
             if table is not None:
                 self._incremental.truncated(table.name)
             if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:

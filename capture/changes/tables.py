@@ -195,6 +195,9 @@ class Tables:
         self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
         self.unfilled: set[str] = set()
         """Where rows have come under a new key without all of their values, until somebody clears it."""
+        self.waiting: dict[bytes, Relation] = {}
+        """By OID as below, those published after the start; or never by themselves: the server tells of a partition
+        whose changes it sends under the root, too."""
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
@@ -202,23 +205,28 @@ class Tables:
         """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
 
     def relation(self, relation: Relation) -> Table | None:
-        """Takes note of a relation version; None for a table that is not captured, or is parked."""
-        table = None
+        """Takes note of a relation version; None for a table that is not captured, is parked, or waits for begin()."""
+        table, oid = None, relation.oid.to_bytes(4, "big")
+        self.waiting.pop(oid, None)
         if self._selection.table(relation.table):
-            self._tell_new(relation.table)
+            if self.published and relation.table not in self.published:
+                self.waiting[oid] = relation
+                self._tables[oid] = None
+                return None
             if self._relations.get(relation.table, relation) != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
             table = None if relation.table in self.parked else self._tried(relation)
-        self._tables[relation.oid.to_bytes(4, "big")] = table
+        self._tables[oid] = table
         return table
 
-    def _tell_new(self, name: str) -> None:
-        """A table that was published after the start: what it had before is in no snapshot."""
-        if self.published and name not in self.published:
-            self.published |= {name}
-            hint = f"capture signal snapshot {name}"
-            log.warning("table is new: its rows from before are not in Kafka", table=name, next=hint)
+    def begin(self, oid: bytes) -> Table | None:
+        """One that waits, with its first change: what it had before is in no snapshot. None when it is parked."""
+        relation = self.waiting[oid]
+        self.published |= {relation.table}
+        hint = f"capture signal snapshot {relation.table}"
+        log.warning("table is new: its rows from before are not in Kafka", table=relation.table, next=hint)
+        return self.relation(relation)
 
     def _tried(self, relation: Relation) -> Table | None:
         try:

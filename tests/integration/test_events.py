@@ -11,10 +11,12 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from capture.kafka.producer import Cluster
 from tests.fix_capture import TABLES, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run, write_settings
 from tests.proof.records import Record, Schemas, changes
+from tests.shop import said
 
 IDENTITIES = """
     CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL UNIQUE, note text);
@@ -183,6 +185,9 @@ def test_partitioned_tables(shop: Shop, root: bool) -> None:
     records = shop.records()
     if root:
         shop.prove((*TABLES, "public.sales"), former=leaves)  # a truncated leaf is not told under the root
+        topics = Cluster(shop.bootstrap_servers, {}).partitions()
+        assert not topics.keys() & {f"{shop.prefix}.{leaf}" for leaf in leaves}
+        assert "table is new" not in said(shop.capture)
     else:
         shop.prove((*TABLES, *leaves))
         assert "public.sales" not in changes(records, shop.prefix)
