@@ -14,6 +14,7 @@ import pytest
 
 from capture.on_demand.demand import SIGNAL_PREFIX, Signal
 from tests.fix_capture import Shop
+from tests.fix_postgres import AVAILABLE
 from tests.programs import run
 from tests.proof.records import changes
 from tests.shop import said
@@ -142,6 +143,35 @@ def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) 
     shop.drain()
     assert shop.position()["parked"] == []
     shop.prove_content()
+
+
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
+    """It is the server's, in which NaN and infinity are the greatest, and enums have their own."""
+    shop.sql(
+        """CREATE TYPE mood AS ENUM ('z', 'a', 'm'); CREATE DOMAIN small AS int;
+        CREATE TABLE numbers (a numeric, b float8, c small, d interval, e timestamptz, f date, g bool, h bit(3),
+            PRIMARY KEY (a, b, c, d, e, f, g, h));
+        INSERT INTO numbers SELECT CASE n % 5 WHEN 0 THEN 'NaN' WHEN 1 THEN -0.10 ELSE n % 3 END,
+            CASE n % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE 0.1 * n END, n % 4,
+            make_interval(months => n % 5 - 2, secs => n % 9 / 7.0),
+            CASE n % 4 WHEN 0 THEN 'infinity' WHEN 1 THEN '0044-03-15 12:00 BC' ELSE now() END, '-infinity',
+            n % 2 = 0, n::bit(3) FROM generate_series(1, 200) n ON CONFLICT DO NOTHING;
+        CREATE TABLE texts (a mood, b char(5), c int[], d int4range, e bytea, f jsonb, g uuid, "h {}%s" text,
+            PRIMARY KEY (a, b, c, d, e, f, g, "h {}%s"));
+        INSERT INTO texts SELECT (ARRAY['z', 'a', 'm'])[1 + n % 3]::mood, chr(65 + n % 3), ARRAY[n % 2, NULL],
+            int4range(n % 5, n % 5 + 3), decode(md5((n % 7)::text), 'hex'), '{"a": null}', gen_random_uuid(),
+            chr(65 + n % 5) || chr(97 + n % 7) || ' ''{}%s' || chr(9) || chr(92) || n FROM generate_series(1, 200) n;
+        ALTER PUBLICATION tap ADD TABLE numbers, texts"""
+    )
+    shop.configure(incremental_snapshot_chunk_size=7)
+    shop.capture.start()
+    shop.drain()
+    shop.signal("snapshot", "public.numbers", "public.texts")
+    shop.until(lambda: finished(shop))
+    for table in ("numbers", "texts"):
+        again = read_again(shop, f"public.{table}")
+        assert len(set(again)) == len(again) == shop.value(f"SELECT count(*) FROM {table}")
 
 
 def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
