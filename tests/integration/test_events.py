@@ -23,16 +23,19 @@ IDENTITIES = """
     ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code_key;
     CREATE TABLE inserted (id int PRIMARY KEY, what text);
     CREATE TABLE keyless (n int, what text);
+    CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE, what text); ALTER TABLE deferred REPLICA IDENTITY FULL;
+    CREATE TABLE deferred_only (id int PRIMARY KEY DEFERRABLE, what text);
     CREATE TABLE keyless_full (n int, what text); ALTER TABLE keyless_full REPLICA IDENTITY FULL;
     CREATE TABLE parent (id int PRIMARY KEY, what text);
     CREATE TABLE child (PRIMARY KEY (id), more int) INHERITS (parent);
     CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
     INSERT INTO inserted VALUES (1, 'read'); INSERT INTO keyless VALUES (1, 'a'), (1, 'a'), (2, NULL);
+    INSERT INTO deferred VALUES (1, 'one'), (2, 'two'); INSERT INTO deferred_only SELECT * FROM deferred;
     INSERT INTO keyless_full SELECT * FROM keyless; INSERT INTO parent VALUES (1, 'own');
     INSERT INTO child VALUES (2, 'heir', 5); INSERT INTO by_index VALUES (1, 'one', 'x'), (2, 'two', 'y');
-    ALTER PUBLICATION tap ADD TABLE by_index, inserted, keyless, keyless_full, parent;
+    ALTER PUBLICATION tap ADD TABLE by_index, inserted, keyless, keyless_full, parent, deferred, deferred_only;
 """
-NAMES = ("by_index", "inserted", "keyless", "keyless_full", "parent", "child")
+NAMES = ("by_index", "inserted", "keyless", "keyless_full", "parent", "child", "deferred", "deferred_only")
 ALL = (*TABLES, *(f"public.{name}" for name in NAMES))
 
 
@@ -68,6 +71,8 @@ def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None
     shop.sql(
         "UPDATE keyless_full SET what = 'b' WHERE ctid = (SELECT min(ctid) FROM keyless_full)",
         "DELETE FROM keyless_full WHERE n = 2",
+        "UPDATE deferred SET id = 3 - id",  # for a moment both rows have one key
+        "INSERT INTO deferred_only VALUES (3, 'three')",
         "INSERT INTO child VALUES (3, 'heir', 6)",
         "UPDATE parent SET what = 'both'",  # the child's rows too
         "INSERT INTO unlogged VALUES (1)",
@@ -92,6 +97,7 @@ def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None
     found = run("capture", "check", config=shop.config).stdout
     assert "REPLICA IDENTITY NOTHING" in found
     assert "public.keyless is published but has no key" in found
+    assert "public.deferred_only is published but has no key" in found
 
 
 def test_transactions_of_every_shape(shop: Shop) -> None:
