@@ -145,7 +145,7 @@ class Incremental:
             requests = (*requests, Request(signal.id, lsn, tables, tables))
             notices = [self._notice(records.STARTED, requests[-1])]
         elif signal.type == "stop-snapshot":
-            notices = [self._notice(records.ABORTED, request) for request in requests]
+            notices = [notice for request in requests for notice in self._aborted(request)]
             requests = ()
             self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
         paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
@@ -253,6 +253,15 @@ class Incremental:
         log.info("snapshot completed", snapshot=request.id, rows=sum(request.rows.values()))
         self.demand = self.demand._replace(requests=self.demand.requests[1:])
         return notices
+
+    def _aborted(self, request: Request) -> list[Fields]:
+        """Gives up a request. Of the initial snapshot, what it had done stays: its readers wait for its end."""
+        aborted = self._notice(records.ABORTED, request)
+        if request.first is None:
+            return [aborted]
+        hint = "capture signal snapshot brings them"
+        log.warning("tables have no first copy", tables=[name for name, _ in request.scope], next=hint)
+        return [aborted, self._first_completed(request.lsn, *request.first)]
 
     def _notice(self, step: str, request: Request, **more: object) -> Fields:
         """What a reader may take for gone is judged by the signal's place: what changed later was not read again.

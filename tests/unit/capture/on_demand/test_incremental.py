@@ -194,6 +194,17 @@ def test_a_request_with_nothing_left_to_read_is_completed() -> None:
     incremental.close()
 
 
+def test_a_stop_leaves_what_the_initial_snapshot_had_done() -> None:
+    """Rows of a snapshot that has no end count for nothing."""
+    incremental, _ = streaming(Lists(), asking(NAME)._replace(first=("a", {"public.done": 3})))
+    aborted, completed = incremental.signal(Signal("tap", "stop", "stop-snapshot"), LSN(15)) or ()
+    assert b"ABORTED" in (aborted[3] or b"")
+    assert b"COMPLETED" in (completed[3] or b"")
+    assert b'{"public.done":3}' in (completed[3] or b"")
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
 def test_chunks_wait_for_transactions_of_before_the_start_and_for_no_others() -> None:
     """Their commits may have been read before a restart."""
     incremental, table = streaming(Lists(), asking(NAME, NAME), [{7, 8}, {8, 90}, {90}, {91}])
