@@ -404,12 +404,15 @@ class Stream:
 
     def _pass_through(self, transaction: Transaction) -> None:
         """Writes what has come of a large transaction; readers know its size by its END."""
-        if not transaction.streamed:
+        begins, transaction.streamed = not transaction.streamed, True
+        if begins:
             log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
-        transaction.streamed = True
         written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
         self._position = self._position._replace(partial=written, stopped_lsn=None)  # until its commit
-        self._writer.add(self._records(transaction, None), transaction.bytes, self._position)
+        records = self._records(transaction, None)
+        if begins and self._options.metadata:
+            records = [self._own.transaction_begin(transaction.id, transaction.commit_us // 1000), *records]
+        self._writer.add(records, transaction.bytes, self._position)
         transaction.drafts = []
         transaction.bytes = 0
 

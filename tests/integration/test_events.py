@@ -288,6 +288,17 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     assert log == [1, 6]  # all that is transactional counts, whoever wants it
 
 
+def test_a_large_transaction_has_its_begin_before_its_rows_and_its_end_behind_them(shop: Shop) -> None:
+    shop.configure(provide_transaction_metadata=True)
+    shop.capture.start()
+    shop.drain()
+    shop.sql("INSERT INTO log SELECT n, 'many' FROM generate_series(1, 2500) n")
+    shop.drain()
+    told = [each.value for each in shop.records() if each.topic == f"{shop.prefix}.transaction" and each.value]
+    assert [(value["status"], value["event_count"]) for value in told] == [("BEGIN", None), ("END", 2500)]
+    assert len({value["id"] for value in told}) == 1
+
+
 def read_raw(shop: Shop, topics: list[str]) -> list[Message]:
     """All committed records of topics of one partition or more, as they are."""
     settings: dict[str, str | int | float | bool | None] = {
