@@ -31,6 +31,8 @@ from schemas.errors import SettingsError
 from schemas.lsn import LSN
 
 WATERMARK_PREFIX: Final = "ordertap.watermark"
+CHUNK_BYTES: Final = 8_000_000
+"""Of a chunk's rows in PostgreSQL's text; one of wide rows has fewer of them."""
 _XIDS: Final = 1 << 32
 NOT_SQL: Final = (
     psycopg2.ProgrammingError,
@@ -105,6 +107,7 @@ class ChunkReader:
         self._origin = origin
         self._reader = reader
         self._rows = chunk_rows
+        self._fitting = chunk_rows  # as many as had room of late
         self._record_limit = record_limit
         self._connection: Any = None
 
@@ -123,7 +126,7 @@ class ChunkReader:
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         try:
-            return self._between_marks(number, name, condition, after, max(1, self._rows >> halvings))
+            return self._between_marks(number, name, condition, after, max(1, self._fitting >> halvings))
         except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
             self._connection.close()
             self._connection = None
@@ -148,7 +151,9 @@ class ChunkReader:
                 what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
                 raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
             cursor.execute("COMMIT")
-            chunk = self._encoded(table, published, lines.content, low, visibility, limit)
+            self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
+            more = lines.full or len(lines.kept) >= limit
+            chunk = self._encoded(table, published, lines.kept, low, visibility, more)
             self._mark(cursor, Mark(self._reader, number, low=False))
         return chunk
 
@@ -191,18 +196,18 @@ class ChunkReader:
         )
 
     def _encoded(
-        self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility, limit: int
+        self, table: Table, published: Published, lines: list[bytes], low: LSN, visibility: Visibility, more: bool
     ) -> ChunkRows:
         prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
         cells: tuple[Cell, ...] = ()
         rows = []
-        for line in content.split(b"\n")[:-1]:
-            cells = parse_copy_line(line)
+        for line in lines:
+            cells = parse_copy_line(line[:-1])
             rows.append(table.read(prefix, low, cells))
         largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
         self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")
         last = None
-        if len(rows) >= limit:
+        if more:
             last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
         return ChunkRows(table, rows, last, visibility)
 
@@ -222,17 +227,18 @@ def _source(table: Published) -> sql.Composable:
 
 
 class _Lines:
-    """What COPY writes to."""
+    """What COPY writes to, line by line: those that have room, one at the least, are kept."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.full = False
+        self._size = 0
 
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    @property
-    def content(self) -> bytes:
-        return b"".join(self._parts)
+    def write(self, line: bytes) -> None:
+        self._size += len(line)
+        self.full = self.full or (bool(self.kept) and self._size > CHUNK_BYTES)
+        if not self.full:
+            self.kept.append(line)
 
 
 def parse_snapshot(snapshot: str) -> Visibility:
