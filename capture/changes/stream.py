@@ -268,7 +268,7 @@ class Stream:
         """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
         transaction = self._open or self._transaction()
         transaction.ordinal += 1
-        table = self._tables.get(payload[1:5])
+        table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
         if table is not None and transaction.ordinal > transaction.skip:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
             size = len(payload)
@@ -284,6 +284,14 @@ class Stream:
                 return
             self._take(transaction, table, op, drafts, size)
 
+    def _late(self, oid: bytes) -> Table | None:
+        """A table that was published after the start, with its first change; None for what is not written."""
+        if oid not in self._tables.waiting:
+            return None
+        table = self._patiently(lambda: self._tables.begin(oid))
+        self._note_parked()
+        return table
+
     def _skip(self, _payload: bytes, _lsn: int) -> None:
         """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
         self._transaction().ordinal += 1
@@ -292,7 +300,7 @@ class Stream:
         transaction = self._transaction()
         for oid in truncate.relation_oids:
             transaction.ordinal += 1
-            table = self._tables.get(oid.to_bytes(4, "big"))
+            table = self._tables.get(oid.to_bytes(4, "big")) or self._late(oid.to_bytes(4, "big"))
             if table is not None:
                 self._incremental.truncated(table.name)
             if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
@@ -363,7 +371,7 @@ class Stream:
         signal = parse_signal(message.content, self._options.slot)
         if signal is not None:
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
-            if signal.type == "execute-snapshot":
+            if signal.type == "execute-snapshot" and signal.condition is None:
                 self._patiently(lambda: self._tables.unpark(signal.tables))
                 self._note_parked()
             self._write(self._incremental.signal(signal, message.lsn))
@@ -396,12 +404,15 @@ class Stream:
 
     def _pass_through(self, transaction: Transaction) -> None:
         """Writes what has come of a large transaction; readers know its size by its END."""
-        if not transaction.streamed:
+        begins, transaction.streamed = not transaction.streamed, True
+        if begins:
             log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
-        transaction.streamed = True
         written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
         self._position = self._position._replace(partial=written, stopped_lsn=None)  # until its commit
-        self._writer.add(self._records(transaction, None), transaction.bytes, self._position)
+        records = self._records(transaction, None)
+        if begins and self._options.metadata:
+            records = [self._own.transaction_begin(transaction.id, transaction.commit_us // 1000), *records]
+        self._writer.add(records, transaction.bytes, self._position)
         transaction.drafts = []
         transaction.bytes = 0
 
@@ -423,4 +434,9 @@ class Stream:
             draft[4].append(header)
         if self._incremental.window is not None:
             self._incremental.window.saw(transaction.drafts)
+        if self._tables.unfilled:
+            notices = self._incremental.unfilled(self._tables.unfilled, transaction.commit_lsn)
+            self._tables.unfilled.clear()
+            self._position = self._position._replace(demand=self._incremental.demand)
+            return [*transaction.drafts, *notices]
         return transaction.drafts

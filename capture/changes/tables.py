@@ -12,7 +12,7 @@ from capture.kafka.producer import ANY_PARTITION, Fields, Headers
 from capture.metrics import SCHEMA_CHANGES
 from capture.postgres import pgoutput
 from capture.selection import Selection
-from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED_HEADER, Cells
+from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
 from schemas.encoders import FAILURES
 from schemas.relation import Relation
@@ -35,6 +35,7 @@ class Table:
     __slots__ = (
         "_skipped",
         "_tombstones",
+        "_unfilled",
         "_widen",
         "encoder",
         "events",
@@ -53,8 +54,11 @@ class Table:
         widen: Callable[[str], Bound],
         events: dict[str, int],
         skipped: frozenset[str] = frozenset(),
+        unfilled: set[str] | None = None,
     ) -> None:
+        """`unfilled` takes the table's name when a row comes under a new key without all of its values."""
         self.name = name
+        self._unfilled = set[str]() if unfilled is None else unfilled
         self.events = events  # changes by operation, for the metrics
         self._tombstones = tombstones
         self._skipped = skipped
@@ -75,13 +79,13 @@ class Table:
                 self._use(self._widen(error.column))
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op c, of an Insert message."""
+        """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be
+        without TOAST values, too."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
         except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
-            encode = lambda: (self.encoder.key(new), self.encoder.create(prefix, lsn, new))  # noqa: E731
-            key, value = self._widened(encode)
+            return self._widened(lambda: [self._create(prefix, lsn, stamp, new, self._unchanged(new))])
         return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
 
     def read(self, prefix: SourcePrefix, lsn: int, row: Cells) -> tuple[bytes | None, bytes]:
@@ -134,7 +138,12 @@ class Table:
         for draft in gone:
             draft[4].append(new_key)
         headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
-        return [*gone, self._draft(encoder.key(new), encoder.create(prefix, lsn, new), stamp, headers)]
+        return [*gone, self._create(prefix, lsn, stamp, new, headers)]
+
+    def _create(self, prefix: SourcePrefix, lsn: int, stamp: bytes, new: Cells, headers: Headers) -> Draft:
+        if UNCHANGED in new:
+            self._unfilled.add(self.name)
+        return self._draft(self.encoder.key(new), self.encoder.create(prefix, lsn, new), stamp, headers)
 
     def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op d, of a Delete message, with a tombstone behind it for a table with a key."""
@@ -184,6 +193,11 @@ class Tables:
         self._versions = versions
         self.parked = frozenset(parked)
         self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
+        self.unfilled: set[str] = set()
+        """Where rows have come under a new key without all of their values, until somebody clears it."""
+        self.waiting: dict[bytes, Relation] = {}
+        """By OID as below, those published after the start; or never by themselves: the server tells of a partition
+        whose changes it sends under the root, too."""
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
@@ -191,23 +205,28 @@ class Tables:
         """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
 
     def relation(self, relation: Relation) -> Table | None:
-        """Takes note of a relation version; None for a table that is not captured, or is parked."""
-        table = None
+        """Takes note of a relation version; None for a table that is not captured, is parked, or waits for begin()."""
+        table, oid = None, relation.oid.to_bytes(4, "big")
+        self.waiting.pop(oid, None)
         if self._selection.table(relation.table):
-            self._tell_new(relation.table)
+            if self.published and relation.table not in self.published:
+                self.waiting[oid] = relation
+                self._tables[oid] = None
+                return None
             if self._relations.get(relation.table, relation) != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
             table = None if relation.table in self.parked else self._tried(relation)
-        self._tables[relation.oid.to_bytes(4, "big")] = table
+        self._tables[oid] = table
         return table
 
-    def _tell_new(self, name: str) -> None:
-        """A table that was published after the start: what it had before is in no snapshot."""
-        if self.published and name not in self.published:
-            self.published |= {name}
-            hint = f"capture signal snapshot {name}"
-            log.warning("table is new: its rows from before are not in Kafka", table=name, next=hint)
+    def begin(self, oid: bytes) -> Table | None:
+        """One that waits, with its first change: what it had before is in no snapshot. None when it is parked."""
+        relation = self.waiting[oid]
+        self.published |= {relation.table}
+        hint = f"capture signal snapshot {relation.table}"
+        log.warning("table is new: its rows from before are not in Kafka", table=relation.table, next=hint)
+        return self.relation(relation)
 
     def _tried(self, relation: Relation) -> Table | None:
         try:
@@ -223,7 +242,12 @@ class Tables:
             return patiently(lambda: self._versions.widen(relation, column))
 
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
-        return Table(relation.table, self._versions.bind(relation), self._tombstones, widen, events, self.skipped)
+        bound = self._versions.bind(relation)
+        return Table(relation.table, bound, self._tombstones, widen, events, self.skipped, self.unfilled)
+
+    def captures(self, name: str) -> bool:
+        """Whether the settings mean a table (schema.table)."""
+        return self._selection.table(name)
 
     def check(self, relation: Relation) -> None:
         """SettingsError when the settings say of the table's columns what cannot be."""

@@ -171,6 +171,8 @@ def _table(connection: Any, plan: Plan, publication: Publication, one: Published
     relation = one.relation
     table = quoted(relation.schema, relation.name)
     yield _identity(one, table, publication)
+    if one.partitioned and relation.replica_identity == "f":
+        yield from _unlike_root(connection, one)
     schema, select, filtered, partition = _row(
         connection,
         "SELECT has_schema_privilege(%s, 'USAGE'), has_table_privilege(%s::oid, 'SELECT'),"
@@ -192,6 +194,21 @@ def _table(connection: Any, plan: Plan, publication: Publication, one: Published
         remedy = f"ALTER PUBLICATION {quoted(plan.publication)} SET (publish_via_partition_root = true);"
         said = f"table {relation.table} is a partition: it has a topic of its own"
         yield Finding("warn", said, f"to have one topic of the whole: {remedy}")
+
+
+def _unlike_root(connection: Any, one: Published) -> Iterator[Finding]:
+    """A partition logs old rows by its own identity, and the server sends them as whole ones, with NULLs, by the
+    root's: also for TOAST values that an update of the key left alone."""
+    statement = """
+        SELECT n.nspname, c.relname FROM pg_partition_tree(%s) JOIN pg_class c ON c.oid = relid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE isleaf AND c.relreplident <> 'f' ORDER BY 1, 2"""
+    with database_errors("looking at the partitions"), connection.cursor() as cursor:
+        cursor.execute(statement, [one.relation.oid])
+        for schema, name in cursor.fetchall():
+            leaf, root = f"{schema}.{name}", one.relation.table
+            said = f"partition {leaf} is not REPLICA IDENTITY FULL as {root} is: values of its rows come as NULL"
+            yield Finding("BAD", said, f"ALTER TABLE {quoted(schema, name)} REPLICA IDENTITY FULL;")
 
 
 def _identity(one: Published, table: str, publication: Publication) -> Finding:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from capture.on_demand.demand import Demand, parse_demand
+from capture.on_demand.demand import UNREADABLE, Demand, parse_demand
 from schemas.errors import DataError
 from schemas.lsn import LSN
-
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What JSON of somebody else raises."""
 
 
 class Partial(NamedTuple):
@@ -121,7 +118,7 @@ def parse_position(value: bytes) -> Position:
             demand=demand,
             parked=parked,
         )
-    except _UNREADABLE:
+    except UNREADABLE:
         raise DataError(
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
@@ -134,5 +131,5 @@ def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
         found = json.loads(content)
         beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)))
         return beat if found["slot"] == slot else None
-    except _UNREADABLE:
+    except UNREADABLE:
         return None

@@ -13,10 +13,12 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 
 from capture.changes.tables import Table, Tables
 from capture.changes.transaction import RecordLimit
+from capture.on_demand.demand import UNREADABLE
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
@@ -29,7 +31,17 @@ from schemas.errors import SettingsError
 from schemas.lsn import LSN
 
 WATERMARK_PREFIX: Final = "ordertap.watermark"
+CHUNK_BYTES: Final = 8_000_000
+"""Of a chunk's rows in PostgreSQL's text; one of wide rows has fewer of them."""
 _XIDS: Final = 1 << 32
+NOT_SQL: Final = (
+    psycopg2.ProgrammingError,
+    psycopg2.DataError,
+    psycopg2.NotSupportedError,
+    psycopg2.errors.RaiseException,
+    ValueError,  # of a text that cannot be sent
+)
+"""What a condition of somebody else may raise, each time that it is tried."""
 
 
 class Mark(NamedTuple):
@@ -48,7 +60,7 @@ def parse_mark(content: bytes) -> Mark | None:
     """A mark; None for what somebody else wrote under the prefix."""
     try:
         return Mark(**json.loads(content))
-    except (ValueError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -95,6 +107,7 @@ class ChunkReader:
         self._origin = origin
         self._reader = reader
         self._rows = chunk_rows
+        self._fitting = chunk_rows  # as many as had room of late
         self._record_limit = record_limit
         self._connection: Any = None
 
@@ -103,15 +116,17 @@ class ChunkReader:
     ) -> ChunkRows:
         """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
 
-        SettingsError when the table is not published, has no key, or the condition is no SQL; ParkedError (or
-        DataError, as set) when a row makes a record that is too large.
+        SettingsError when the table is not captured, is parked, has no key, or the condition is no SQL; ParkedError
+        (or DataError, as set) when a row makes a record that is too large.
         """
+        if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
+            raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         if self._connection is None:
             self._connection = locks.session(self._server)
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         try:
-            return self._between_marks(number, name, condition, after, max(1, self._rows >> halvings))
+            return self._between_marks(number, name, condition, after, max(1, self._fitting >> halvings))
         except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
             self._connection.close()
             self._connection = None
@@ -132,11 +147,13 @@ class ChunkReader:
             lines = _Lines()
             try:
                 cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
-            except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+            except NOT_SQL as error:
                 what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
                 raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
             cursor.execute("COMMIT")
-            chunk = self._encoded(table, published, lines.content, low, visibility, limit)
+            self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
+            more = lines.full or len(lines.kept) >= limit
+            chunk = self._encoded(table, published, lines.kept, low, visibility, more)
             self._mark(cursor, Mark(self._reader, number, low=False))
         return chunk
 
@@ -149,10 +166,11 @@ class ChunkReader:
 
     def _published(self, name: str) -> Published:
         for published in catalogue.published_tables(self._connection, self._publication, name):
-            return published
+            if self._tables.captures(name):
+                return published
         raise SettingsError(
-            f"table {name} is not in publication {self._publication}: its snapshot cannot go on",
-            "capture signal stop, or ALTER PUBLICATION … ADD TABLE, then start again",
+            f"table {name} is not in publication {self._publication}, or the settings leave it out",
+            "ALTER PUBLICATION … ADD TABLE, or correct table_include_list or table_exclude_list; then signal again",
         )
 
     def _query(
@@ -162,7 +180,7 @@ class ChunkReader:
         if not key:
             raise SettingsError(
                 f"table {table.name} has no key: it cannot be read while it changes",
-                "capture signal stop; then give it a primary key, or capture repair --execute reads all tables anew",
+                "give it a primary key and signal again, or capture repair --execute reads all tables anew",
             )
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         conditions: list[sql.Composable] = [
@@ -178,18 +196,18 @@ class ChunkReader:
         )
 
     def _encoded(
-        self, table: Table, published: Published, content: bytes, low: LSN, visibility: Visibility, limit: int
+        self, table: Table, published: Published, lines: list[bytes], low: LSN, visibility: Visibility, more: bool
     ) -> ChunkRows:
         prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
         cells: tuple[Cell, ...] = ()
         rows = []
-        for line in content.split(b"\n")[:-1]:
-            cells = parse_copy_line(line)
+        for line in lines:
+            cells = parse_copy_line(line[:-1])
             rows.append(table.read(prefix, low, cells))
         largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
         self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")
         last = None
-        if len(rows) >= limit:
+        if more:
             last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
         return ChunkRows(table, rows, last, visibility)
 
@@ -209,17 +227,18 @@ def _source(table: Published) -> sql.Composable:
 
 
 class _Lines:
-    """What COPY writes to."""
+    """What COPY writes to, line by line: those that have room, one at the least, are kept."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.full = False
+        self._size = 0
 
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    @property
-    def content(self) -> bytes:
-        return b"".join(self._parts)
+    def write(self, line: bytes) -> None:
+        self._size += len(line)
+        self.full = self.full or (bool(self.kept) and self._size > CHUNK_BYTES)
+        if not self.full:
+            self.kept.append(line)
 
 
 def parse_snapshot(snapshot: str) -> Visibility:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from schemas.lsn import LSN
 
 SIGNAL_PREFIX: Final = "ordertap.signal"
 """The prefix of the logical messages that `capture signal` writes."""
+
+UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What JSON of somebody else raises."""
 
 SignalType = Literal["execute-snapshot", "pause-snapshot", "resume-snapshot", "stop-snapshot"]
 Tables = tuple[tuple[str, str | None], ...]
@@ -35,9 +38,11 @@ def parse_signal(content: bytes, slot: str) -> Signal | None:
     try:
         found = json.loads(content)
         signal = Signal(**{**found, "tables": tuple(found["tables"])})
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None
-    return signal if signal.slot == slot else None
+    texts = [signal.id, *signal.tables, *([] if signal.condition is None else [signal.condition])]
+    sound = signal.type in get_args(SignalType) and all(isinstance(one, str) for one in texts)
+    return signal if sound and signal.slot == slot else None
 
 
 class Request(NamedTuple):

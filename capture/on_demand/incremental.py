@@ -7,8 +7,9 @@ mark. Where it is, is part of the position, so that a start goes on from there.
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -145,13 +146,32 @@ class Incremental:
             requests = (*requests, Request(signal.id, lsn, tables, tables))
             notices = [self._notice(records.STARTED, requests[-1])]
         elif signal.type == "stop-snapshot":
-            notices = [self._notice(records.ABORTED, request) for request in requests]
+            notices = [notice for request in requests for notice in self._aborted(request)]
             requests = ()
             self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
         paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
         self.demand = Demand(requests, paused, signal.id)
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
         return notices
+
+    def unfilled(self, tables: Set[str], lsn: LSN) -> list[Fields]:
+        """Takes note of tables where a commit brought rows under a new key, without values that the log leaves out.
+
+        In the table that is being read, the new key may lie before what is left, the old one in it: no chunk would have
+        the values. The table is read once more, as a snapshot of its own: the notices to write.
+        """
+        requests = self.demand.requests
+        if not requests or not requests[0].tables:
+            return []
+        (name, condition), *_ = requests[0].tables
+        begun = requests[0].key is not None or self.window is not None
+        scope = ((name, condition),)
+        if not begun or name not in tables or any(one.scope == scope for one in requests[1:]):
+            return []
+        log.info("table will be read again: a row moved, without values that only a chunk has", table=name)
+        request = Request(str(uuid.uuid4()), lsn, scope, scope)
+        self.demand = self.demand._replace(requests=(*requests, request))
+        return [self._notice(records.STARTED, request)]
 
     def truncated(self, table: str) -> None:
         """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""
@@ -235,6 +255,15 @@ class Incremental:
         log.info("snapshot completed", snapshot=request.id, rows=sum(request.rows.values()))
         self.demand = self.demand._replace(requests=self.demand.requests[1:])
         return notices
+
+    def _aborted(self, request: Request) -> list[Fields]:
+        """Gives up a request. Of the initial snapshot, what it had done stays: its readers wait for its end."""
+        aborted = self._notice(records.ABORTED, request)
+        if request.first is None:
+            return [aborted]
+        hint = "capture signal snapshot brings them"
+        log.warning("tables have no first copy", tables=[name for name, _ in request.scope], next=hint)
+        return [aborted, self._first_completed(request.lsn, *request.first)]
 
     def _notice(self, step: str, request: Request, **more: object) -> Fields:
         """What a reader may take for gone is judged by the signal's place: what changed later was not read again.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-import psycopg2
 from psycopg2 import sql
 
+from capture.on_demand.chunk_reader import NOT_SQL
 from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
 from capture.pipeline import Plan
 from capture.postgres import catalogue
@@ -57,8 +57,10 @@ def _try(connection: object, table: Published, condition: str) -> None:
     name = sql.Identifier(table.relation.schema, table.relation.name)
     try:
         with connection.cursor() as cursor:  # type: ignore[attr-defined]
-            cursor.execute(sql.SQL("SELECT FROM {} WHERE ({}) LIMIT 0").format(name, sql.SQL(condition)))
-    except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+            for form in ("({})", "{}"):  # as a chunk has it; and by itself, for `true) OR (true` is no condition
+                where = sql.SQL(form).format(sql.SQL(condition))
+                cursor.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 0").format(name, where))
+    except NOT_SQL as error:
         raise SettingsError(
             f"--where is not a condition on {table.relation.table}: {first_line(error)}",
             "write what would stand behind WHERE, for example: --where \"placed_at >= '2026-01-01'\"",

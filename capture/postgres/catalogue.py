@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
+from schemas.codec import key_indexes
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
 _COLUMNS = """
@@ -43,7 +44,8 @@ _PRIMARY_KEY = """
     SELECT a.attname FROM pg_index i
     CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place"""
+    WHERE i.indrelid = %s AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place"""
+"""A key that is DEFERRABLE tells no rows apart: two may have it in the middle of a transaction, and so in the log."""
 
 _PUBLISHED = """
     SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter',
@@ -65,14 +67,14 @@ _WITHOUT_IDENTITY = """
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
     AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
     AND NOT EXISTS (
-        SELECT FROM pg_index i WHERE i.indrelid = c.oid
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indimmediate
         AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
     ORDER BY 1"""
 
 _RELATION_COLUMNS = """
     SELECT a.attname, a.atttypid, a.atttypmod,
            %(identity)s = 'f' OR EXISTS (
-               SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)
+               SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey) AND i.indimmediate
                AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
            a.attgenerated <> ''
     FROM pg_attribute a
@@ -139,8 +141,7 @@ def _facts(
 
 def has_key(connection: Any, relation: Relation) -> bool:
     """Whether the table has a primary key, or an index for its replica identity: it can be read in that order."""
-    by_index = relation.replica_identity == "i" and any(column.key for column in relation.columns)
-    return by_index or bool(table_facts(connection, relation).primary_key)
+    return bool(key_indexes(relation, table_facts(connection, relation)))
 
 
 def database_tables(connection: Any) -> list[str]:

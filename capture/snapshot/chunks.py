@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -55,7 +56,7 @@ def plan_table(
 ) -> TablePlan:
     """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table.
 
-    `skipped` are columns that no record has.
+    `skipped` are columns that no record has. SettingsError for what our role may not read as a whole.
     """
     columns = column_list(published, skipped)
     if statement is not None:
@@ -69,7 +70,9 @@ def plan_table(
     if published.partitioned and not all(leaf.readable for leaf in leaves):
         # Rights on the root alone: only a query of the root reads them all.
         whole = sql.Identifier(published.relation.schema, published.relation.name)
+        _check_rights(reader, published, [whole])
         return TablePlan((Chunk(number, _copy(reader, _select(published, columns, whole, None))),), rows)
+    _check_rights(reader, published, map(_only, leaves))
     chunks = [
         Chunk(number, _copy(reader, _select(published, columns, _only(leaf), part)))
         for leaf in leaves
@@ -80,6 +83,13 @@ def plan_table(
 
 def _only(leaf: Leaf) -> sql.Composable:
     return sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
+
+
+def _check_rights(reader: Any, published: Published, sources: Iterable[sql.Composable]) -> None:
+    """A plan is refused as the SELECT itself would be, also where policies would hide rows."""
+    with database_errors(f"reading {published.relation.table}"), reader.cursor() as cursor:
+        for source in sources:
+            cursor.execute(sql.SQL("EXPLAIN {}").format(_select(published, sql.SQL("*"), source, None)))
 
 
 def _check_columns(reader: Any, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:

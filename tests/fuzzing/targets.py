@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
 from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.on_demand.chunk_reader import Mark, parse_mark
+from capture.on_demand.demand import Signal, parse_signal
 from capture.postgres import pgoutput
 from capture.selection import Selection
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
@@ -206,6 +208,9 @@ def _small() -> Iterator[Target]:
     beat = b'{"run":"a","number":3,"slot":"ordertap","at_ms":5}'
     yield Target("a position", [position.dump()], parse_position)
     yield Target("a heartbeat", [beat], lambda data: parse_heartbeat(data, "ordertap"))
+    signal = Signal("ordertap", "id", "execute-snapshot", ("public.t",), "id > 5").dump().encode()
+    yield Target("a signal", [signal], lambda data: parse_signal(data, "ordertap"))
+    yield Target("a mark", [Mark("reader", 3, low=True).dump().encode()], parse_mark)
     yield Target("ordertap.stamp", [b"1:25802600:3"], parse_stamp)
     yield Target("ordertap.transaction", [b'{"id":"7:9","size":{"t":1}}', b'{"snapshot":"x"}'], parse_transaction)
     yield Target("ordertap.unchanged", [b'["a","b"]'], parse_unchanged)

@@ -118,6 +118,21 @@ def test_what_is_broken_is_found_and_the_printed_sql_mends_it(ready: OpsShop) ->
         assert remedies == {}, statement
 
 
+def test_a_partition_that_logs_less_than_its_root_says(ready: OpsShop) -> None:
+    ready.sql(
+        "CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "ALTER TABLE parts REPLICA IDENTITY FULL",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+        "ALTER PUBLICATION tap ADD TABLE parts",
+        "ALTER PUBLICATION tap SET (publish_via_partition_root = true)",
+        f"GRANT SELECT ON parts TO {ready.role}",
+    )
+    ready.write({"table_include_list": [*ready.settings["table_include_list"], "public.parts"]})
+    assert any("partition public.parts_1 is not REPLICA IDENTITY FULL" in what for what in serious(ready))
+    as_dba(ready, "\n".join(serious(ready).values()))
+    assert serious(ready) == {}
+
+
 def test_tables_without_key_and_partitions(ready: OpsShop) -> None:
     ready.sql(
         "CREATE TABLE loose (a int)",

@@ -11,26 +11,31 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from capture.kafka.producer import Cluster
 from tests.fix_capture import TABLES, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run, write_settings
 from tests.proof.records import Record, Schemas, changes
+from tests.shop import said
 
 IDENTITIES = """
     CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL UNIQUE, note text);
     ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code_key;
     CREATE TABLE inserted (id int PRIMARY KEY, what text);
     CREATE TABLE keyless (n int, what text);
+    CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE, what text); ALTER TABLE deferred REPLICA IDENTITY FULL;
+    CREATE TABLE deferred_only (id int PRIMARY KEY DEFERRABLE, what text);
     CREATE TABLE keyless_full (n int, what text); ALTER TABLE keyless_full REPLICA IDENTITY FULL;
     CREATE TABLE parent (id int PRIMARY KEY, what text);
     CREATE TABLE child (PRIMARY KEY (id), more int) INHERITS (parent);
     CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
     INSERT INTO inserted VALUES (1, 'read'); INSERT INTO keyless VALUES (1, 'a'), (1, 'a'), (2, NULL);
+    INSERT INTO deferred VALUES (1, 'one'), (2, 'two'); INSERT INTO deferred_only SELECT * FROM deferred;
     INSERT INTO keyless_full SELECT * FROM keyless; INSERT INTO parent VALUES (1, 'own');
     INSERT INTO child VALUES (2, 'heir', 5); INSERT INTO by_index VALUES (1, 'one', 'x'), (2, 'two', 'y');
-    ALTER PUBLICATION tap ADD TABLE by_index, inserted, keyless, keyless_full, parent;
+    ALTER PUBLICATION tap ADD TABLE by_index, inserted, keyless, keyless_full, parent, deferred, deferred_only;
 """
-NAMES = ("by_index", "inserted", "keyless", "keyless_full", "parent", "child")
+NAMES = ("by_index", "inserted", "keyless", "keyless_full", "parent", "child", "deferred", "deferred_only")
 ALL = (*TABLES, *(f"public.{name}" for name in NAMES))
 
 
@@ -66,6 +71,8 @@ def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None
     shop.sql(
         "UPDATE keyless_full SET what = 'b' WHERE ctid = (SELECT min(ctid) FROM keyless_full)",
         "DELETE FROM keyless_full WHERE n = 2",
+        "UPDATE deferred SET id = 3 - id",  # for a moment both rows have one key
+        "INSERT INTO deferred_only VALUES (3, 'three')",
         "INSERT INTO child VALUES (3, 'heir', 6)",
         "UPDATE parent SET what = 'both'",  # the child's rows too
         "INSERT INTO unlogged VALUES (1)",
@@ -90,6 +97,7 @@ def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None
     found = run("capture", "check", config=shop.config).stdout
     assert "REPLICA IDENTITY NOTHING" in found
     assert "public.keyless is published but has no key" in found
+    assert "public.deferred_only is published but has no key" in found
 
 
 def test_transactions_of_every_shape(shop: Shop) -> None:
@@ -138,6 +146,23 @@ def test_transactions_of_every_shape(shop: Shop) -> None:
     assert len({each.stamp for each in truncates}) == 2
 
 
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+def test_an_update_that_a_row_filter_makes_an_insert_names_the_values_that_it_leaves_out(shop: Shop) -> None:
+    shop.sql(
+        "ALTER TABLE lines ADD doc text",
+        "ALTER TABLE lines ALTER doc SET STORAGE EXTERNAL",
+        "INSERT INTO lines VALUES (1000, 10, 'out of it', repeat('doc', 3000))",
+        "ALTER PUBLICATION tap SET TABLE lines WHERE (number < 5)",
+    )
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE lines SET number = 3 WHERE order_id = 1000", "UPDATE lines SET number = 30 WHERE order_id = 1000")
+    shop.drain()
+    assert shop.capture.stop() == 0, shop.capture.tail()
+    told = [(each.op, each.unchanged, each.key_change) for each in of(shop, "lines")]
+    assert told == [("c", {"doc"}, None), ("d", {"sku", "doc"}, None), ("tombstone", set(), None)]
+
+
 @pytest.mark.parametrize("root", [False, True], ids=["leaf", "root"])
 def test_partitioned_tables(shop: Shop, root: bool) -> None:
     shop.sql(
@@ -166,6 +191,9 @@ def test_partitioned_tables(shop: Shop, root: bool) -> None:
     records = shop.records()
     if root:
         shop.prove((*TABLES, "public.sales"), former=leaves)  # a truncated leaf is not told under the root
+        topics = Cluster(shop.bootstrap_servers, {}).partitions()
+        assert not topics.keys() & {f"{shop.prefix}.{leaf}" for leaf in leaves}
+        assert "table is new" not in said(shop.capture)
     else:
         shop.prove((*TABLES, *leaves))
         assert "public.sales" not in changes(records, shop.prefix)
@@ -258,6 +286,17 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     assert {value["source"]["txId"] is None for value in values if value["message"]["prefix"] == "app.two"} == {True}
     log = [each.stamp.ordinal for each in of(shop, "log") if each.stamp]
     assert log == [1, 6]  # all that is transactional counts, whoever wants it
+
+
+def test_a_large_transaction_has_its_begin_before_its_rows_and_its_end_behind_them(shop: Shop) -> None:
+    shop.configure(provide_transaction_metadata=True)
+    shop.capture.start()
+    shop.drain()
+    shop.sql("INSERT INTO log SELECT n, 'many' FROM generate_series(1, 2500) n")
+    shop.drain()
+    told = [each.value for each in shop.records() if each.topic == f"{shop.prefix}.transaction" and each.value]
+    assert [(value["status"], value["event_count"]) for value in told] == [("BEGIN", None), ("END", 2500)]
+    assert len({value["id"] for value in told}) == 1
 
 
 def read_raw(shop: Shop, topics: list[str]) -> list[Message]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -13,6 +14,7 @@ import pytest
 
 from capture.on_demand.demand import SIGNAL_PREFIX, Signal
 from tests.fix_capture import Shop
+from tests.fix_postgres import AVAILABLE
 from tests.programs import run
 from tests.proof.records import changes
 from tests.shop import said
@@ -106,6 +108,72 @@ def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
     assert "starting again" not in said(shop.capture)
 
 
+def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(shop: Shop) -> None:
+    """Each session may write one; nor does its condition end capture."""
+    shop.configure(table_exclude_list=["public.lines"])
+    shop.capture.start()
+    shop.drain()
+    for number, (table, condition) in enumerate(
+        [("lines", None), ("orders", "generate_series(1, 3) > 1"), ("orders", "id = 1 OR note = '\ud800'")]
+    ):
+        content = Signal(shop.prefix, str(number), "execute-snapshot", (f"public.{table}",), condition).dump()
+        shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', $content${content}$content$)")
+    shop.until_said("table is left out of the snapshot", times=3)
+    shop.until(lambda: finished(shop))
+    assert Counter(steps(shop)) == {"STARTED": 3, "ABORTED": 3}
+    assert read_again(shop, "public.lines") == []
+    assert "starting again" not in said(shop.capture)
+
+
+def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) -> None:
+    """What changed meanwhile may lie outside of a condition."""
+    shop.configure(oversized_record="park")
+    shop.capture.start()
+    shop.drain()
+    shop.sql("UPDATE orders SET note = repeat('x', 1200000) WHERE id = 1", "UPDATE orders SET total = -1 WHERE id = 2")
+    shop.until(lambda: shop.position()["parked"] == ["public.orders"])
+    shop.sql("UPDATE orders SET note = 'small' WHERE id = 1")
+    shop.signal("snapshot", "public.orders", "--where", "id = 1")
+    shop.until_said("is parked", times=2)
+    shop.until(lambda: finished(shop))
+    assert shop.position()["parked"] == ["public.orders"]
+    assert read_again(shop, "public.orders") == []
+    shop.signal("snapshot", "public.orders")
+    shop.until(lambda: finished(shop))
+    shop.drain()
+    assert shop.position()["parked"] == []
+    shop.prove_content()
+
+
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
+    """It is the server's, in which NaN and infinity are the greatest, and enums have their own."""
+    shop.sql(
+        """CREATE TYPE mood AS ENUM ('z', 'a', 'm'); CREATE DOMAIN small AS int;
+        CREATE TABLE numbers (a numeric, b float8, c small, d interval, e timestamptz, f date, g bool, h bit(3),
+            PRIMARY KEY (a, b, c, d, e, f, g, h));
+        INSERT INTO numbers SELECT CASE n % 5 WHEN 0 THEN 'NaN' WHEN 1 THEN -0.10 ELSE n % 3 END,
+            CASE n % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE 0.1 * n END, n % 4,
+            make_interval(months => n % 5 - 2, secs => n % 9 / 7.0),
+            CASE n % 4 WHEN 0 THEN 'infinity' WHEN 1 THEN '0044-03-15 12:00 BC' ELSE now() END, '-infinity',
+            n % 2 = 0, n::bit(3) FROM generate_series(1, 200) n ON CONFLICT DO NOTHING;
+        CREATE TABLE texts (a mood, b char(5), c int[], d int4range, e bytea, f jsonb, g uuid, "h {}%s" text,
+            PRIMARY KEY (a, b, c, d, e, f, g, "h {}%s"));
+        INSERT INTO texts SELECT (ARRAY['z', 'a', 'm'])[1 + n % 3]::mood, chr(65 + n % 3), ARRAY[n % 2, NULL],
+            int4range(n % 5, n % 5 + 3), decode(md5((n % 7)::text), 'hex'), '{"a": null}', gen_random_uuid(),
+            chr(65 + n % 5) || chr(97 + n % 7) || ' ''{}%s' || chr(9) || chr(92) || n FROM generate_series(1, 200) n;
+        ALTER PUBLICATION tap ADD TABLE numbers, texts"""
+    )
+    shop.configure(incremental_snapshot_chunk_size=7)
+    shop.capture.start()
+    shop.drain()
+    shop.signal("snapshot", "public.numbers", "public.texts")
+    shop.until(lambda: finished(shop))
+    for table in ("numbers", "texts"):
+        again = read_again(shop, f"public.{table}")
+        assert len(set(again)) == len(again) == shop.value(f"SELECT count(*) FROM {table}")
+
+
 def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
@@ -153,6 +221,33 @@ def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop
         writer.join()
     shop.until(lambda: finished(shop))
     shop.drain()
+    shop.prove()
+
+
+def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_leaves_out(shop: Shop) -> None:
+    """Its chunk, had it stayed, would have had them."""
+    shop.sql(
+        "ALTER PUBLICATION tap DROP TABLE orders",
+        "UPDATE orders SET note = repeat('out of line ', 1000) WHERE id % 7 = 0",
+    )
+    shop.configure(incremental_snapshot_chunk_size=2)
+    shop.capture.start()
+    shop.drain()
+    shop.sql("ALTER PUBLICATION tap ADD TABLE orders")
+    shop.signal("snapshot", "public.orders")
+    shop.until(lambda: rows_written(shop) > 10)
+    shop.signal("pause")
+    shop.until(lambda: shop.position()["demand"]["paused"])
+    assert rows_written(shop) < 290, "the test's premise: it is not read yet"
+    shop.sql("UPDATE orders SET id = -5 WHERE id = 294", "UPDATE orders SET id = -6 WHERE id = 287")
+    shop.drain()
+    shop.configure(incremental_snapshot_chunk_size=2000)
+    shop.capture.kill()
+    shop.capture.start()
+    shop.signal("resume")
+    shop.until(lambda: finished(shop))
+    shop.drain()
+    assert Counter(steps(shop)) == {"STARTED": 2, "TABLE_SCAN_COMPLETED": 2, "COMPLETED": 2}
     shop.prove()
 
 
@@ -218,6 +313,9 @@ def test_a_condition_reads_a_part_and_names_no_table_as_whole(shop: Shop) -> Non
     [
         (("public.nothing",), "is not captured"),
         (("public.orders", "--where", "no_such = 1"), "no_such"),
+        (("public.orders", "--where", "generate_series(1, 3) > 1"), "set-returning"),
+        (("public.orders", "--where", "true) OR (true"), "is not a condition"),
+        (("public.orders", "--where", "true) -- "), "is not a condition"),
         (("public.log",), None),
     ],
 )

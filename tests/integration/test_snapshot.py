@@ -300,6 +300,26 @@ def test_a_bad_choice_is_refused_before_a_slot_is_made(shop: Shop, settings: dic
     assert shop.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{shop.prefix}'") == 0
 
 
+@pytest.mark.parametrize(
+    ("unlike", "words"),
+    [
+        ("REVOKE SELECT ON child FROM {}", "permission denied for table child"),
+        ("ALTER TABLE child ENABLE ROW LEVEL SECURITY", "row-level security policy"),
+    ],
+    ids=["no right", "policies"],
+)
+def test_a_table_that_may_not_be_read_is_told_before_a_slot_is_made(shop: Shop, unlike: str, words: str) -> None:
+    """A slot that nobody reads would hold the shop's log."""
+    role = f"reader_{shop.prefix}"
+    shop.sql(f"CREATE ROLE {role} LOGIN REPLICATION", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    shop.sql(unlike.format(role))
+    shop.configure(database_user=role)
+    shop.capture.start()
+    assert shop.capture.wait(PATIENCE) == 78, shop.capture.tail()
+    assert words in shop.capture.log.read_text()
+    assert shop.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{shop.prefix}'") == 0
+
+
 def test_initial_only_ends_and_initial_goes_on_from_there(shop: Shop) -> None:
     for _ in range(2):  # the second start finds nothing to do
         shop.configure(snapshot_mode="initial_only")

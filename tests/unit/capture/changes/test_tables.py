@@ -121,11 +121,19 @@ def test_tables_that_are_not_included_are_none(registered: Registered) -> None:
     assert not registered
 
 
-def test_a_table_that_was_published_later_is_told_once(tables: Tables, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_was_published_later_begins_with_its_first_change(
+    tables: Tables, registered: Registered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A partition that is published under its root never has one."""
     tables.published = frozenset({"public.log"})
     for _ in range(2):
-        table(tables, KEYED)
+        assert tables.relation(KEYED) is None
         table(tables, KEYLESS)
+    assert set(registered) == {"shop.public.log-value"}
+    [oid] = tables.waiting
+    assert tables.begin(oid) is tables.get(oid) is not None
+    table(tables, KEYED)
+    assert not tables.waiting
     said = capsys.readouterr().out
     assert said.count("capture signal snapshot public.orders") == 1
     assert "public.log" not in said

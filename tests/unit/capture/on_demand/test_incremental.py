@@ -197,6 +197,17 @@ def test_a_request_with_nothing_left_to_read_is_completed() -> None:
     incremental.close()
 
 
+def test_a_stop_leaves_what_the_initial_snapshot_had_done() -> None:
+    """Rows of a snapshot that has no end count for nothing."""
+    incremental, _ = streaming(Lists(), asking(NAME)._replace(first=("a", {"public.done": 3})))
+    aborted, completed = incremental.signal(Signal("tap", "stop", "stop-snapshot"), LSN(15)) or ()
+    assert b"ABORTED" in (aborted[3] or b"")
+    assert b"COMPLETED" in (completed[3] or b"")
+    assert b'{"public.done":3}' in (completed[3] or b"")
+    assert incremental.demand.requests == ()
+    incremental.close()
+
+
 def test_chunks_wait_for_transactions_of_before_the_start_and_for_no_others() -> None:
     """Their commits may have been read before a restart."""
     incremental, table = streaming(Lists(), asking(NAME, NAME), [{7, 8}, {8, 90}, {90}, {91}])
@@ -229,4 +240,19 @@ def test_a_snapshot_of_which_no_table_can_be_read_is_aborted() -> None:
     incremental.step(0)
     assert stepped(incremental) == ["shop.notification"]
     assert incremental.demand.requests == ()
+    incremental.close()
+
+
+def test_a_table_is_read_once_more_when_a_row_moved_without_values_while_it_was_read() -> None:
+    incremental, _ = streaming(Lists(), asking(NAME, "public.later"))
+    assert incremental.unfilled({NAME}, LSN(9)) == [], "all of it is still to be read"
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    assert incremental.unfilled({"public.later"}, LSN(11)) == [], "all of it is still to be read"
+    assert [topic for topic, *_ in incremental.unfilled({NAME}, LSN(12))] == ["shop.notification"]
+    assert incremental.unfilled({NAME}, LSN(13)) == [], "once is enough"
+    marked(incremental, 1, low=False)
+    first, again = incremental.demand.requests
+    assert first.tables == (("public.later", None),)
+    assert (again.tables, again.lsn, again.id == first.id) == (((NAME, None),), LSN(12), False)
     incremental.close()
