@@ -391,6 +391,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.topic_routing)
         if self.output != "avro":
             shaping = (*shaping, self.output)
+        if self.provide_transaction_metadata:
+            shaping = (*shaping, "transaction")
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
 
 

@@ -53,6 +53,12 @@ class SourcePrefix(NamedTuple):
         """The same for a transaction that came from elsewhere (pg_replication_origin), with its commit LSN there."""
         return self._replace(tails=_tails(_SOME + sized(name.encode()) + _SOME + long_bytes(lsn)))
 
+    def placed(self, transaction_id: bytes, total_order: int, collection_order: int) -> SourcePrefix:
+        """The same for one row, with its place in its transaction and among those of its table, from 1 on."""
+        block = _SOME + sized(transaction_id) + long_bytes(total_order) + long_bytes(collection_order)
+        at = len(sized(b"c"))
+        return self._replace(tails={op: tail[: -at - 1] + block + tail[-at:] for op, tail in self.tails.items()})
+
 
 class SourceOrigin:
     """Where records come from: the topic prefix, the database's name, and our version."""

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
-from capture.changes.messages import Counted, Messages
+from capture.changes.messages import COLLECTION, Counted, Messages
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Draft, Table, Tables
 from capture.changes.transaction import Beats, RecordLimit, Transaction
@@ -273,7 +273,7 @@ class Stream:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
             size = len(payload)
             try:
-                drafts = change(table, payload, transaction.prefix, lsn, stamp)
+                drafts = change(table, payload, self._prefix(transaction, table.name), lsn, stamp)
                 if not drafts:
                     return
                 if size > self._suspect:
@@ -305,7 +305,8 @@ class Stream:
                 self._incremental.truncated(table.name)
             if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
                 stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
-                self._take(transaction, table, "t", table.truncate(transaction.prefix, lsn, stamp), 0)
+                prefix = self._prefix(transaction, table.name)
+                self._take(transaction, table, "t", table.truncate(prefix, lsn, stamp), 0)
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
         self._incremental.altered(relation.table)
@@ -326,7 +327,7 @@ class Stream:
             transaction.ordinal += 1
             if transaction.ordinal > transaction.skip and self._messages.wants(message.prefix):
                 stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
-                counted, draft = self._record(message, transaction.prefix, stamp)
+                counted, draft = self._record(message, self._prefix(transaction, COLLECTION), stamp)
                 self._take(transaction, counted, "m", [draft], len(message.content))
         elif message.prefix in self._own_messages:
             if message.lsn >= self._position.end_lsn:
@@ -392,6 +393,10 @@ class Stream:
         if self._open is None:
             raise pgoutput.ProtocolError("a change outside any transaction", "report this with the server's version")
         return self._open
+
+    def _prefix(self, transaction: Transaction, name: str) -> SourcePrefix:
+        """What a change of a table, or a message, has in common with others of its transaction; and its place there."""
+        return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
 
     def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
         counts = transaction.size

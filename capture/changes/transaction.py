@@ -93,3 +93,8 @@ class Transaction:
     def id(self) -> str:
         """As Debezium writes it: xid:lsn."""
         return f"{self.xid}:{int(self.commit_lsn)}"
+
+    def place_of_next(self, name: str) -> SourcePrefix:
+        """The prefix with the place of the next change, which is one of the table (or other collection) `name`."""
+        total = sum(self.size.values())
+        return self.prefix.placed(self.id.encode(), total + 1, self.size.get(name, 0) + 1)

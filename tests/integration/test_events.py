@@ -288,15 +288,40 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     assert log == [1, 6]  # all that is transactional counts, whoever wants it
 
 
-def test_a_large_transaction_has_its_begin_before_its_rows_and_its_end_behind_them(shop: Shop) -> None:
-    shop.configure(provide_transaction_metadata=True)
+def test_with_transaction_metadata_each_change_knows_its_place_between_begin_and_end(shop: Shop) -> None:
+    shop.configure(provide_transaction_metadata=True, message_prefix_include_list=["app"])
     shop.capture.start()
     shop.drain()
+    shop.sql(
+        "INSERT INTO log VALUES (-1, 'a'), (-2, 'b')",
+        "INSERT INTO lines VALUES (-1, 1, 'x')",
+        "UPDATE log SET id = -3 WHERE id = -2",
+        "SELECT pg_logical_emit_message(true, 'app', 'm')",
+        "TRUNCATE lines",
+    )
     shop.sql("INSERT INTO log SELECT n, 'many' FROM generate_series(1, 2500) n")
     shop.drain()
-    told = [each.value for each in shop.records() if each.topic == f"{shop.prefix}.transaction" and each.value]
-    assert [(value["status"], value["event_count"]) for value in told] == [("BEGIN", None), ("END", 2500)]
-    assert len({value["id"] for value in told}) == 1
+    records = list(shop.records())
+    told = [each.value for each in records if each.topic == f"{shop.prefix}.transaction" and each.value]
+    ended = [("BEGIN", None), ("END", 6), ("BEGIN", None), ("END", 2500)]
+    assert [(value["status"], value["event_count"]) for value in told] == ended
+    small, large = told[0]["id"], told[2]["id"]
+    places = [
+        (each.topic.removeprefix(f"{shop.prefix}."), *each.value["transaction"].values())
+        for each in records
+        if each.value and each.value.get("transaction")
+    ]
+    assert Counter(place for place in places if place[1] == small) == {
+        ("public.log", small, 1, 1): 1,
+        ("public.log", small, 2, 2): 1,
+        ("public.lines", small, 3, 1): 1,
+        ("public.log", small, 4, 3): 2,  # a change of the key is one change, in two records
+        ("message", small, 5, 1): 1,
+        ("public.lines", small, 6, 2): 3,  # a truncate is one change, in each partition
+    }
+    assert sorted(place for place in places if place[1] == large) == [
+        ("public.log", large, number, number) for number in range(1, 2501)
+    ]
 
 
 def read_raw(shop: Shop, topics: list[str]) -> list[Message]:

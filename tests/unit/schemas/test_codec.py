@@ -69,6 +69,14 @@ def test_the_other_operations() -> None:
     assert (truncate["op"], truncate["before"], truncate["after"]) == ("t", None, None)
 
 
+def test_a_row_with_its_place_in_the_transaction() -> None:
+    placed = PREFIX.from_origin("other", 99).placed(b"4711:500", 300, 7)
+    for record in (ENCODER.create(placed, LSN_OF_ROW, ROW), ENCODER.truncate(placed, LSN_OF_ROW)):
+        found = decoded(record)
+        assert found["transaction"] == {"id": "4711:500", "total_order": 300, "data_collection_order": 7}
+        assert (found["source"]["origin"], found["source"]["origin_lsn"], found["ts_ms"]) == ("other", 99, 10**12)
+
+
 def test_a_snapshot_row_says_so() -> None:
     prefix = ORIGIN.snapshot(snapshot_us=1_000_000, now_ns=5, marker="last")
     record = decoded(ENCODER.read(prefix, LSN_OF_ROW, ROW))
