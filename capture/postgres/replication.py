@@ -172,6 +172,8 @@ class Replication:
 
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it left its ancestors."""
+        if timeline == 1:  # it has none, and no file
+            return ""
         with database_errors("TIMELINE_HISTORY"):
             self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
             _, content = self._cursor.fetchone()

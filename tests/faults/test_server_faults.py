@@ -223,6 +223,36 @@ def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
         shop.prove_content()
 
 
+def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_mends(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """It is on the first timeline, which has no history file, and its log goes on past the position."""
+    place = parts_folder / f"demoted-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        _copy(server.data, place / "old")
+        (server.data / "standby.signal").touch()
+        server.start()
+        server.psql("SELECT pg_promote()")
+        shop.capture.start()
+        shop.order(1, 20)
+        shop.drain()
+        assert shop.position()["timeline"] == 2
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "promoted")
+        (place / "old").rename(server.data)
+        server.start()
+        shop.order(1, 5)
+        shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))")
+        shop.stops_with("the server is on timeline 1, which does not come from timeline 2")
+        shop.repair(generation=2)
+
+
 def _copy(data: Path, target: Path) -> None:
     """With owners, which copytree does not keep and PostgreSQL insists on."""
     shutil.copytree(data, target)
