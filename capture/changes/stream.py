@@ -141,10 +141,12 @@ class Stream:
     def _pause(self, now: float) -> None:
         """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
         lingering = self._writer.lingering(now)
-        if lingering > _GATHER or self._writer.behind:
+        pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
+        if self._writer.full:  # the server has sent more, which would end the other wait at once
+            self._writer.await_landing(pause)
+        elif lingering > _GATHER or self._writer.behind:
             time.sleep(_GATHER)
         else:
-            pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
             self._replication.wait(pause, self._writer.done_fd)
 
     def _look_around(self, now: float) -> None:
