@@ -119,7 +119,7 @@ class Capture:
         self._metrics = metrics
         self._stopping = stopping
         self._sleep = sleep
-        self._beats = Beats(uuid.uuid4().hex[:12])
+        self._beats = Beats(_run_id())
         self._started = False
         self._taken = False  # whether this process has taken a snapshot
         self._ended = False
@@ -249,6 +249,8 @@ class Capture:
             if self._ended or position is None:
                 log.info("the snapshot is complete: ending", slot=plan.options.slot, next=_AFTER_INITIAL_ONLY)
                 return
+            if position.timeline != system.timeline:
+                self._beats.run = _run_id()  # the numbers of those that the standby never got are no gap
             position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
             committed.write((), position._replace(stopped_lsn=None))
             position = position._replace(stopped_lsn=None)
@@ -471,6 +473,10 @@ class _Attempt(NamedTuple):
     """What tenacity's wait functions look at."""
 
     attempt_number: int
+
+
+def _run_id() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:
