@@ -158,6 +158,32 @@ def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm:
     shop.repair(generation=2)
 
 
+def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends(shop: Shop) -> None:
+    """The walsender stands still, is ended, and the slot is moved over what it had not sent; heartbeats among it."""
+    shop.capture.start()
+    shop.order(1, 20)
+    shop.drain()
+    slot = f"pg_replication_slots WHERE slot_name = '{shop.prefix}'"
+    walsender = int(shop.value(f"SELECT active_pid FROM {slot}"))
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        shop.order(21, 40)
+        time.sleep(2)  # heartbeats of which the next one is no successor
+        os.kill(shop.capture.pid, signal.SIGSTOP)
+        shop.end_backends("walsender")
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    try:
+        shop.until(lambda: shop.value(f"SELECT active_pid IS NULL FROM {slot}"))
+        shop.sql(f"SELECT pg_replication_slot_advance('{shop.prefix}', pg_current_wal_lsn())")
+    finally:
+        os.kill(shop.capture.pid, signal.SIGCONT)
+    assert shop.capture.wait(PATIENCE) not in (0, -9)
+    assert "was moved by somebody else: heartbeats" in said(shop.capture)
+    assert "capture repair --execute" in said(shop.capture)
+    shop.repair(generation=2)
+
+
 def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
