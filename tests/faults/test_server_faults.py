@@ -223,6 +223,35 @@ def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
         shop.repair(generation=3)
 
 
+def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_repair_mends(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """Neither LSN nor timeline tells that the disk was put back; the heartbeat that the log should have does."""
+    place = parts_folder / f"put-back-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        _copy(server.data, place / "older")
+        server.start()
+        shop.capture.start()
+        shop.order(1, 60)
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "newer")
+        (place / "older").rename(server.data)
+        server.start()
+        shop.order(1001, 1010)
+        shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))")
+        shop.order(2001, 2010)
+        shop.stops_with("the log has no heartbeat of capture's")
+        shop.stops_with("the log has no heartbeat of capture's")  # nothing was acknowledged
+        shop.repair(generation=2)
+
+
 def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
