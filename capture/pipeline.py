@@ -48,6 +48,7 @@ from schemas.codec import SourceOrigin
 from schemas.envelope import Schema
 from schemas.errors import SettingsError, UnavailableError
 from schemas.json_output import JsonRegistry
+from schemas.lsn import LSN
 from schemas.registry import Registry
 from schemas.relation import Relation, TableFacts
 from schemas.type_modes import Modes
@@ -58,6 +59,7 @@ log = structlog.get_logger("capture")
 _STANDBY_PAUSE = 1.0
 _RAN_WELL = 10.0  # seconds: what ends a run of this length is news, so that the next start comes soon
 _AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
+_HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
 
 
@@ -119,7 +121,7 @@ class Capture:
         self._metrics = metrics
         self._stopping = stopping
         self._sleep = sleep
-        self._beats = Beats(uuid.uuid4().hex[:12])
+        self._beats = Beats(_run_id())
         self._started = False
         self._taken = False  # whether this process has taken a snapshot
         self._ended = False
@@ -249,6 +251,8 @@ class Capture:
             if self._ended or position is None:
                 log.info("the snapshot is complete: ending", slot=plan.options.slot, next=_AFTER_INITIAL_ONLY)
                 return
+            if position.timeline != system.timeline:
+                self._beats.run = _run_id()  # the numbers of those that the standby never got are no gap
             position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
             committed.write((), position._replace(stopped_lsn=None))
             position = position._replace(stopped_lsn=None)
@@ -391,7 +395,11 @@ class Capture:
         """Streams until asked to stop; the durable position."""
         plan = self._plan
         options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
-        replication.start(options.slot, position.end_lsn, plan.publication)
+        beat = position.heartbeat
+        begin = position.end_lsn if beat is None else LSN(max(0, beat.lsn - _HEARTBEAT_ROOM))
+        replication.start(options.slot, begin, plan.publication)
+        slot = slot_state(leadership.connection, options.slot)  # until now the walsender of a dead reader may move it
+        again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
         self._started = True
         self._metrics.state = "streaming"
         self._metrics.parked = tuple(sorted(tables.parked))
@@ -412,6 +420,7 @@ class Capture:
             own,
             origin,
             position,
+            beat if again else None,
             incremental,
             messages,
             plan.record_limit,
@@ -467,6 +476,10 @@ class _Attempt(NamedTuple):
     """What tenacity's wait functions look at."""
 
     attempt_number: int
+
+
+def _run_id() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:

@@ -17,7 +17,7 @@ from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Draft, Table, Tables
 from capture.changes.transaction import Beats, RecordLimit, Transaction
 from capture.changes.versions import ParkedError
-from capture.kafka.position import Partial, Position, parse_heartbeat
+from capture.kafka.position import Heartbeat, Partial, Position, parse_heartbeat
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import WATERMARK_PREFIX, parse_mark
@@ -41,6 +41,7 @@ _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
 _DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
+_REPAIR: Final = "capture repair --execute makes a new slot and reads the tables again"
 
 
 class Options(NamedTuple):
@@ -66,6 +67,7 @@ class Stream:
         own: OwnRecords,
         origin: SourceOrigin,
         position: Position,
+        expected: Heartbeat | None,
         incremental: Incremental,
         messages: Messages,
         record_limit: RecordLimit,
@@ -73,6 +75,7 @@ class Stream:
         metrics: Metrics,
         beats: Beats,
     ) -> None:
+        """`expected` is the position's heartbeat where the server sends it again, if its log is still the same."""
         self._replication = replication
         self._leadership = leadership
         self._writer = writer
@@ -80,6 +83,7 @@ class Stream:
         self._own = own
         self._origin = origin
         self._position = position  # of what was read: the last whole transaction, or how far a large one is written
+        self._expected = expected
         self._incremental = incremental
         self._messages = messages
         self._record_limit = record_limit
@@ -141,10 +145,12 @@ class Stream:
     def _pause(self, now: float) -> None:
         """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
         lingering = self._writer.lingering(now)
-        if lingering > _GATHER or self._writer.behind:
+        pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
+        if self._writer.full:  # the server has sent more, which would end the other wait at once
+            self._writer.await_landing(pause)
+        elif lingering > _GATHER or self._writer.behind:
             time.sleep(_GATHER)
         else:
-            pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
             self._replication.wait(pause, self._writer.done_fd)
 
     def _look_around(self, now: float) -> None:
@@ -160,7 +166,7 @@ class Stream:
             self._next_beat = now + self._options.heartbeat
             self._beat()
         durable = reached.end_lsn
-        if self._acknowledger.due(now, self._writer.pending, durable):
+        if self._expected is None and self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
         self._go_on_with_snapshot(now)
@@ -246,6 +252,8 @@ class Stream:
         self._open = Transaction(begin, prefix, position.generation, written)
         if begin.commit_lsn < position.end_lsn:
             self._open.skip = float("inf")
+        else:
+            self._check_log()
 
     def _commit(self, payload: bytes, _lsn: int) -> None:
         commit = pgoutput.decode_commit(payload)
@@ -330,7 +338,10 @@ class Stream:
                 counted, draft = self._record(message, self._prefix(transaction, COLLECTION), stamp)
                 self._take(transaction, counted, "m", [draft], len(message.content))
         elif message.prefix in self._own_messages:
+            if self._expected == parse_heartbeat(message.content, self._options.slot, message.lsn):
+                self._expected = None
             if message.lsn >= self._position.end_lsn:
+                self._check_log()
                 self._own_messages[message.prefix](message)
         elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
             # Its LSN may also be that of the next commit, whose changes count from 1.
@@ -354,7 +365,7 @@ class Stream:
 
     def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
         """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
-        beat = parse_heartbeat(message.content, self._options.slot)
+        beat = parse_heartbeat(message.content, self._options.slot, message.lsn)
         if beat is None:
             return
         last = self._position.heartbeat
@@ -362,11 +373,20 @@ class Stream:
             raise SettingsError(
                 f"slot {self._options.slot} was moved by somebody else: heartbeats {last.number + 1} to "
                 f"{beat.number - 1} before {message.lsn} are missing, and changes beside them may be",
-                "capture repair --execute makes a new slot and reads the tables again",
+                _REPAIR,
             )
         self._metrics.heartbeat_back(beat.number if beat.run == self._beats.run else None)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
+
+    def _check_log(self) -> None:
+        """SettingsError where the log goes on behind the position without having brought its heartbeat."""
+        if self._expected is not None:
+            raise SettingsError(
+                f"the log has no heartbeat of capture's that ends at {self._expected.lsn}: the shop was put back to an "
+                "older copy, and its log has come past the position since; what changed before that is missing",
+                _REPAIR,
+            )
 
     def _signal(self, message: pgoutput.LogicalMessage) -> None:
         signal = parse_signal(message.content, self._options.slot)

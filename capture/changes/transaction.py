@@ -21,6 +21,7 @@ _HEADER_ROOM: Final = 1024  # bytes
 class Beats:
     """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
 
+    `run` is the process's, and another one after a promotion: that leaves a gap, too.
     `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
     have lost, leaves no gap: the next heartbeat has its number again.
     """

@@ -36,11 +36,12 @@ class SnapshotState(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """The last heartbeat that came back through the log: who wrote it, its number, and when (0: unsaid)."""
+    """The last heartbeat that came back through the log: who wrote it, its number, when and where (0: unsaid)."""
 
     run: str
     number: int
     at_ms: int = 0
+    lsn: LSN = LSN(0)
 
 
 class Position(NamedTuple):
@@ -113,7 +114,7 @@ def parse_position(value: bytes) -> Position:
             **content,
             partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
             snapshot=SnapshotState(**snapshot) if snapshot else None,
-            heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
+            heartbeat=Heartbeat(**{**heartbeat, "lsn": LSN(heartbeat.get("lsn", 0))}) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
             demand=demand,
             parked=parked,
@@ -125,11 +126,11 @@ def parse_position(value: bytes) -> Position:
         ) from None
 
 
-def parse_heartbeat(content: bytes, slot: str) -> Heartbeat | None:
-    """A heartbeat of this slot's reader; None for another slot's, or what somebody else wrote under the prefix."""
+def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:
+    """The heartbeat at `lsn`; None for that of another slot's reader, or what somebody else wrote under the prefix."""
     try:
         found = json.loads(content)
-        beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)))
+        beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)), lsn)
         return beat if found["slot"] == slot else None
     except UNREADABLE:
         return None

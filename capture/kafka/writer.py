@@ -112,6 +112,11 @@ class Writer:
             if not wait([self._flight], every).done:  # its error comes with the next step
                 meanwhile()
 
+    def await_landing(self, seconds: float) -> None:
+        """Sleeps until the commit in flight has ended, at most so long."""
+        if self._flight is not None:
+            wait([self._flight], seconds)
+
     def close(self) -> None:
         """Gives up what is not durable: it is read from the source again."""
         if self._flight is None and self._reaches is not None:

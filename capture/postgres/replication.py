@@ -29,6 +29,10 @@ _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read: `capture repair` says what a new slot and snapshot would do"
 )
+# A peer that is gone without a word is noticed within a minute: by us, and by the server, where a dead leader's session
+# would keep the lock for two hours. The second is for data that nobody answers, which keepalives wait behind.
+_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_UNANSWERED: Final = 60_000  # milliseconds
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
@@ -61,6 +65,7 @@ class Server(NamedTuple):
             for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword")
             if (value := getattr(self, name))
         } | options
+        session = SESSION_SETTINGS | {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
         try:
             with waiting("PostgreSQL (connecting)"):
                 connection = psycopg2.connect(
@@ -72,10 +77,9 @@ class Server(NamedTuple):
                     sslmode=self.sslmode,
                     connect_timeout=10,
                     application_name=APPLICATION,
-                    keepalives_idle=30,
-                    keepalives_interval=10,
-                    keepalives_count=3,  # a peer that is gone without a word is noticed within a minute
-                    options=" ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
+                    options=" ".join(f"-c {name}={value}" for name, value in session.items()),
+                    tcp_user_timeout=_UNANSWERED,
+                    **_KEEPALIVES,
                     **more,
                 )
         except psycopg2.OperationalError as error:
@@ -174,6 +178,8 @@ class Replication:
 
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it left its ancestors."""
+        if timeline == 1:  # it has none, and no file
+            return ""
         with database_errors("TIMELINE_HISTORY"):
             self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
             _, content = self._cursor.fetchone()
@@ -293,6 +299,7 @@ class Leadership:
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.connect()
         self._execute("SET statement_timeout = '10s'")
+        self._execute(f"SET tcp_user_timeout = {_UNANSWERED}")  # not where we may read late: it would end that, too
         self._slot = slot
 
     def _execute(self, statement: str) -> None:

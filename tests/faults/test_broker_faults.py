@@ -66,6 +66,27 @@ def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
     shop.prove()
 
 
+def test_waiting_for_a_broker_that_stands_still_takes_no_cpu_though_the_shop_goes_on(shop: Shop) -> None:
+    shop.configure(max_batch_size=100, linger_ms=5, kafka={})
+    shop.capture.start()
+    shop.drain()
+    _hang(shop)
+    shop.order(1, 600)
+    before = _cpu_seconds(shop.capture.pid)
+    time.sleep(3)
+    used = _cpu_seconds(shop.capture.pid) - before
+    assert "starting again" not in said(shop.capture)
+    _wake(shop)
+    assert used < 0.2
+    shop.drain()
+    shop.prove()
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()

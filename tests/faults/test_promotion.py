@@ -61,13 +61,17 @@ def test_capture_goes_on_with_the_promoted_standby(
             _until(lambda: _copied(shop, standby, prefix), "the slot was never copied to the standby")
             shop.order(41, 80)
             shop.drain()
-            primary.kill()
             standby.stop()
+            ended = shop.log_end()
+            _until(lambda: shop.log_end() > ended + 1000, "no heartbeats that the standby never gets")
+            beat = shop.position()["heartbeat"]
+            primary.kill()
             standby.port = primary.port  # as a moved address does
             standby.start()
             standby.psql("SELECT pg_promote()")
             shop.order(81, 120)
             shop.drain()
+            shop.until(lambda: shop.position()["heartbeat"]["at_ms"] > beat["at_ms"] + 2000)  # one of the standby's log
             assert "Traceback" not in said(shop.capture)
             assert shop.position()["timeline"] == 2
             assert shop.position()["generation"] == 1

@@ -158,6 +158,32 @@ def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm:
     shop.repair(generation=2)
 
 
+def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends(shop: Shop) -> None:
+    """The walsender stands still, is ended, and the slot is moved over what it had not sent; heartbeats among it."""
+    shop.capture.start()
+    shop.order(1, 20)
+    shop.drain()
+    slot = f"pg_replication_slots WHERE slot_name = '{shop.prefix}'"
+    walsender = int(shop.value(f"SELECT active_pid FROM {slot}"))
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        shop.order(21, 40)
+        time.sleep(2)  # heartbeats of which the next one is no successor
+        os.kill(shop.capture.pid, signal.SIGSTOP)
+        shop.end_backends("walsender")
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    try:
+        shop.until(lambda: shop.value(f"SELECT active_pid IS NULL FROM {slot}"))
+        shop.sql(f"SELECT pg_replication_slot_advance('{shop.prefix}', pg_current_wal_lsn())")
+    finally:
+        os.kill(shop.capture.pid, signal.SIGCONT)
+    assert shop.capture.wait(PATIENCE) not in (0, -9)
+    assert "was moved by somebody else: heartbeats" in said(shop.capture)
+    assert "capture repair --execute" in said(shop.capture)
+    shop.repair(generation=2)
+
+
 def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +223,35 @@ def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
         shop.repair(generation=3)
 
 
+def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_repair_mends(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """Neither LSN nor timeline tells that the disk was put back; the heartbeat that the log should have does."""
+    place = parts_folder / f"put-back-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        _copy(server.data, place / "older")
+        server.start()
+        shop.capture.start()
+        shop.order(1, 60)
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "newer")
+        (place / "older").rename(server.data)
+        server.start()
+        shop.order(1001, 1010)
+        shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))")
+        shop.order(2001, 2010)
+        shop.stops_with("the log has no heartbeat of capture's")
+        shop.stops_with("the log has no heartbeat of capture's")  # nothing was acknowledged
+        shop.repair(generation=2)
+
+
 def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +276,36 @@ def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
         shop.drain()
         assert shop.position()["generation"] == 2
         shop.prove_content()
+
+
+def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_mends(
+    kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
+) -> None:
+    """It is on the first timeline, which has no history file, and its log goes on past the position."""
+    place = parts_folder / f"demoted-{prefix}"
+    server = Postgres(place, settings=SETTINGS)
+    with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
+        shop.capture.start()
+        shop.drain()
+        assert shop.capture.stop() == 0
+        server.stop()
+        _copy(server.data, place / "old")
+        (server.data / "standby.signal").touch()
+        server.start()
+        server.psql("SELECT pg_promote()")
+        shop.capture.start()
+        shop.order(1, 20)
+        shop.drain()
+        assert shop.position()["timeline"] == 2
+        assert shop.capture.stop() == 0
+        server.stop()
+        server.data.rename(place / "promoted")
+        (place / "old").rename(server.data)
+        server.start()
+        shop.order(1, 5)
+        shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))")
+        shop.stops_with("the server is on timeline 1, which does not come from timeline 2")
+        shop.repair(generation=2)
 
 
 def _copy(data: Path, target: Path) -> None:

@@ -45,6 +45,28 @@ def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: s
     assert shown == {name: value for name, value in SESSION_SETTINGS.items() if name != "DateStyle"}
 
 
+@pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
+def test_the_server_notices_when_we_are_gone_without_a_word(database: str, factory: type | None) -> None:
+    """Else the session of a leader whose machine lost its power keeps the lock, and its standby waits."""
+    server = server_of(database)
+    connection = server.connect(connection_factory=factory) if factory else server.connect()
+    leadership = Leadership(server, "ours")
+    try:
+        with connection.cursor() as cursor:
+            shown = []
+            for setting in ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count"):
+                cursor.execute(f"SHOW {setting}")
+                shown.append(cursor.fetchone()[0])
+            cursor.execute("SHOW tcp_user_timeout")
+            assert cursor.fetchone()[0] == "0", "it would end a COPY that waits for Kafka"
+        assert shown == ["30", "10", "3"]
+        assert leadership.setting("tcp_user_timeout") == "60000"
+        assert leadership.setting("tcp_keepalives_idle") == "30"
+    finally:
+        connection.close()
+        leadership.close()
+
+
 def test_only_the_copies_of_one_capture_are_its_leader_and_standby(database: str) -> None:
     server = server_of(database)
     leader, standby, other = (Leadership(server, slot) for slot in ("ours", "ours", "theirs"))

@@ -12,7 +12,7 @@ PLAIN = Position(2, "7400000000000000001", 1, "ordertap", LSN(0x1_0000_0000), LS
 FULL = PLAIN._replace(
     partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}),
     snapshot=SnapshotState("a-b", "completed"),
-    heartbeat=Heartbeat("run", 12),
+    heartbeat=Heartbeat("run", 12, 1_700_000_000_000, LSN(0xFFFF_FFF8)),
     stopped_lsn=LSN(0),
 )
 
