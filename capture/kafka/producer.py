@@ -57,6 +57,7 @@ of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some 
 _READING: Final = 30.0  # seconds for the position topic
 
 _NO_LEADER_YET: Final = (
+    KafkaError._NOENT,  # "No leaders found"
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -64,7 +65,7 @@ _NO_LEADER_YET: Final = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.REQUEST_TIMED_OUT,
 )
-"""Of a topic that was just made, or a broker that was just started."""
+"""Of a topic that was just made, or a broker that was just started or stood still."""
 
 
 class Record(NamedTuple):

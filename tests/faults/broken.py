@@ -3,6 +3,8 @@
 Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams, or,
 of those in capitals, since it lives. `halt-`: it stops behind the call until it gets SIGCONT.
 `clock`: from the n-th second of streaming on, the clock of the process is a day off, to and fro.
+`watched`: nothing breaks, but the process ends with exit code UNSAFE_READ before it reads where psycopg2 could
+acknowledge by itself what is not durable; n does not count.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from capture.__main__ import main
+from capture.changes.stream import Stream
 from capture.kafka.producer import TransactionalProducer
 from capture.postgres.replication import Replication
 
@@ -26,6 +29,7 @@ _CALLS: dict[str, tuple[type, str]] = {
     "SLOT": (Replication, "create_slot"),
     "COMMIT": (TransactionalProducer, "commit"),
 }
+UNSAFE_READ = 90
 _DAY_NS = 86_400 * 10**9
 _streaming = False
 
@@ -72,11 +76,41 @@ def _jump_clock(seconds: int) -> None:
     time.time = lambda: jumping() / 1e9
 
 
+def _watch_reads() -> None:
+    """Keeps psycopg2's own books: on a keepalive it acknowledges all when the LSN confirmed last is at or above the
+    data_start of the message read last."""
+    make = Stream.__init__
+
+    def made(self: Stream, replication: Replication, leadership: Any, writer: Any, *rest: Any) -> None:
+        make(self, replication, leadership, writer, *rest)
+        read, confirm = replication.read, replication.confirm
+        confirmed = start = 0
+
+        def watched() -> Any:
+            nonlocal start
+            if writer.pending and confirmed >= start:
+                os._exit(UNSAFE_READ)
+            message = read()
+            start = start if message is None else message.data_start
+            return message
+
+        def noted(lsn: Any, *more: Any, **named: Any) -> None:
+            nonlocal confirmed
+            confirmed = int(lsn)
+            confirm(lsn, *more, **named)
+
+        replication.read, replication.confirm = watched, noted  # type: ignore[method-assign]
+
+    Stream.__init__ = made  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     point, _, number = str(sys._xoptions["fault"]).partition(":")
     _note_start()
     if point == "clock":
         _jump_clock(int(number))
+    elif point == "watched":
+        _watch_reads()
     else:
         _kill_at(point, int(number))
     main()

@@ -83,6 +83,49 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
     shop.prove()
 
 
+def test_what_was_read_is_not_acknowledged_before_it_is_durable(shop: Shop) -> None:
+    """Kafka stands still for longer than the interval in which a busy stream confirms, and more is read."""
+    shop.configure(stall_seconds=60)
+    shop.capture.start()
+    shop.drain()
+    assert shop.kafka.process is not None
+    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
+    try:
+        shop.order(1, 1)
+        ends_first = shop.log_end()
+        seen = []
+        for number in range(2, 42):
+            shop.order(number, number)
+            seen.append(_confirmed(shop))
+            time.sleep(0.2)
+        assert max(seen) < ends_first, f"the server may forget the first and {max(seen) - ends_first} bytes more"
+    finally:
+        os.kill(shop.kafka.process.pid, signal.SIGCONT)
+    assert "starting again" not in said(shop.capture)
+    shop.drain()
+    shop.prove()
+
+
+def test_no_read_finds_psycopg2_ready_to_acknowledge_what_waits(shop: Shop) -> None:
+    """With rows of an older transaction, and Relation messages of tables that change, whose data_start is 0."""
+    shop.configure(linger_ms=50)
+    watched = shop.copy("watched", "tests.faults.broken", ("-X", "fault=watched:0"))
+    watched.start()
+    shop.drain(watched)
+    for number in range(1, 9):
+        with closing(psycopg2.connect(shop.dsn)) as older:
+            first = 1000 * number
+            older.cursor().execute(f"INSERT INTO lines SELECT n, 'old' FROM generate_series({first}, {first + 500}) n")
+            for step in range(5):
+                shop.order(10 * number + step, 10 * number + step)
+                shop.sql(f"ALTER TABLE orders ALTER note SET STATISTICS {step}")  # the server tells of the table anew
+            time.sleep(0.3)  # some of it is confirmed
+            older.commit()
+    shop.drain(watched)
+    assert watched.stop() == 0, watched.tail()
+    shop.prove()
+
+
 _STEADY = """
     DO $$ DECLARE began timestamptz := clock_timestamp(); BEGIN
         WHILE clock_timestamp() < began + interval '20 s' LOOP
