@@ -19,7 +19,7 @@ from deploy.embedded import Kafka, Postgres
 from tests.fix_postgres import AVAILABLE
 from tests.proof.records import changes
 from tests.proof.rules import check_snapshots, snapshots
-from tests.shop import Shop, open_shop
+from tests.shop import Shop, open_shop, said
 
 PATIENCE = 60.0
 ROWS = 40_000  # several chunks: each row is about 700 bytes of its table's pages
@@ -162,6 +162,32 @@ def test_workers_end_with_their_parent_and_the_next_start_copies_all(shop: Shop)
     until_streamed(shop)
     shop.prove()
     assert len(snapshots(shop.records(), shop.prefix)) == 1
+
+
+def test_workers_that_stand_still_are_fenced_by_the_next_start(shop: Shop) -> None:
+    """They wake up when another has gone on with the rest, without workers: nothing of theirs is open or comes late."""
+    shop.sql("ALTER TABLE keyless ADD number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+    shop.capture.start()
+    shop.until(lambda: "snapshot begins" in said(shop.capture))
+    asleep = workers(shop)
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        shop.capture.kill()
+        shop.capture.start()
+        until_streamed(shop)
+        began = time.monotonic()
+        shop.records()  # would wait for an open transaction
+        assert time.monotonic() - began < 10
+        assert "the snapshot goes on while streaming" in said(shop.capture)
+    finally:
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+    deadline = time.monotonic() + 5
+    while not all(_gone(pid) for pid in asleep):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    shop.prove()
 
 
 def test_a_killed_worker_fails_the_snapshot_which_begins_again(shop: Shop) -> None:
