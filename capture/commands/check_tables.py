@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from capture.changes.messages import refuse_taken
 from capture.commands.findings import Finding, found, literal, quoted, quoted_table
 from capture.pipeline import Plan, plan_tables
 from capture.postgres import catalogue
@@ -256,3 +257,7 @@ def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Sche
                 plan_table(connection, 0, one, plan.snapshot.overrides[name], table.encoder.skipped)
         except OrdertapError as error:
             yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")
+    try:
+        refuse_taken(plan.outbox, plan.topics.taken)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
