@@ -219,6 +219,7 @@ class Capture:
                 + (f"does not have {', '.join(missing)}" if missing and every else "does not exist or has no tables"),
                 "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
             )
+        catalogue.refuse_namesakes(published)
         return published
 
     def _from_position(

@@ -110,6 +110,10 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
         yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
     for one in wanted:
         yield from _table(connection, plan, publication, one)
+    try:
+        catalogue.refuse_namesakes(wanted)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
     yield from _unused(plan, wanted)
     yield from _schemas(connection, plan, wanted, schemas)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
 from schemas.codec import key_indexes
+from schemas.errors import SettingsError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
 _COLUMNS = """
@@ -177,3 +179,17 @@ def published_tables(connection: Any, publication: str, table: str | None = None
             )
             found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
         return found
+
+
+def refuse_namesakes(published: Iterable[Published]) -> None:
+    """SettingsError for two tables that are both the same schema.table, as a dot may be a part of either name."""
+    seen: dict[str, Relation] = {}
+    for one in published:
+        relation = one.relation
+        other = seen.setdefault(relation.table, relation)
+        if other is not relation:
+            raise SettingsError(
+                f'tables "{other.schema}"."{other.name}" and "{relation.schema}"."{relation.name}" are both'
+                f" {relation.table} here, and would have one topic",
+                "leave one of them out of the publication, or rename it",
+            )
