@@ -43,10 +43,12 @@ _COLUMNS = """
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''"""
 
 _PRIMARY_KEY = """
-    SELECT a.attname FROM pg_index i
-    CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = %s AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place"""
+    SELECT ARRAY(
+        SELECT a.attname::text FROM pg_index i
+        CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place)
+    FROM pg_class c WHERE c.oid = %s"""
 """A key that is DEFERRABLE tells no rows apart: two may have it in the middle of a transaction, and so in the log."""
 
 _PUBLISHED = """
@@ -105,9 +107,8 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
         cursor.execute(_COLUMNS, columns_of)
         columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
         cursor.execute(_PRIMARY_KEY, [relation.oid])
-        primary_key = tuple(name for (name,) in cursor.fetchall())
-        cursor.execute("SELECT obj_description(%s, 'pg_class')", [relation.oid])
-        return TableFacts(primary_key, columns, cursor.fetchone()[0])
+        there = cursor.fetchone()
+        return TableFacts(None if there is None else tuple(there[0]), columns)
 
 
 def _facts(
