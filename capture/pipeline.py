@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 from tenacity import wait_exponential_jitter
 
-from capture.changes.messages import Messages, Route
+from capture.changes.messages import Messages, Route, refuse_taken
 from capture.changes.own_records import OwnRecords
 from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
@@ -182,7 +182,9 @@ class Capture:
                 return
             published = self._published(leadership)
             plan.registry.check()
-            plan.topics.create([plan.topics.of(table.relation.table) for table in published])
+            topics = [plan.topics.of(table.relation.table) for table in published]
+            refuse_taken(plan.outbox, plan.topics.taken)
+            plan.topics.create(topics)
             producer = TransactionalProducer(plan.cluster, plan.transactional_id)
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
             self._led = True
@@ -219,6 +221,7 @@ class Capture:
                 + (f"does not have {', '.join(missing)}" if missing and every else "does not exist or has no tables"),
                 "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
             )
+        catalogue.refuse_namesakes(published)
         return published
 
     def _from_position(
@@ -411,7 +414,8 @@ class Capture:
         unknown = leadership.open_transactions()
         incremental = Incremental(position.demand, chunks.read, name, own, position.generation, unknown)
         register, partitions = plan.registry.register, plan.topics.partitions
-        messages = Messages(plan.prefix, plan.message_prefixes, plan.outbox, INTERNAL, register, partitions, plan.frame)
+        prefixes, taken = plan.message_prefixes, plan.topics.taken
+        messages = Messages(plan.prefix, prefixes, plan.outbox, INTERNAL, register, partitions, taken, plan.frame)
         stream = Stream(
             replication,
             leadership,

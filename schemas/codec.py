@@ -189,8 +189,9 @@ def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
     the primary key of the catalogue, if the relation still has all of its columns.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
-    primary = tuple(position[name] for name in facts.primary_key if name in position)
-    if len(primary) < len(facts.primary_key):
+    named = facts.primary_key or ()
+    primary = tuple(position[name] for name in named if name in position)
+    if len(primary) < len(named):
         primary = ()
     if relation.replica_identity in ("f", "n"):
         return primary

@@ -66,8 +66,10 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What only the catalogue knows of a table; `primary_key` in the order of the constraint, empty without one."""
+    """What only the catalogue knows of a table.
 
-    primary_key: tuple[str, ...] = ()
+    `primary_key` is in the order of the constraint, empty without one, None when the table is gone.
+    """
+
+    primary_key: tuple[str, ...] | None = ()
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
-    comment: str | None = None

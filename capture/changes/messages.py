@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import structlog
@@ -18,6 +18,7 @@ from schemas import wire
 from schemas.change import STAMP_HEADER
 from schemas.codec import SourcePrefix
 from schemas.envelope import Schema
+from schemas.errors import SettingsError
 from schemas.messages import MESSAGE_KEY, message_key, message_schema, message_value
 from schemas.wire import Frame
 
@@ -45,6 +46,16 @@ class Route(NamedTuple):
     header_fields: tuple[str, ...] = ("id", "type")
 
 
+def refuse_taken(routes: Iterable[Route], taken: Callable[[str], bool]) -> None:
+    """SettingsError for a route whose topic is another's already; where the content names it, each message is asked."""
+    for route in routes:
+        if taken(route.topic):
+            raise SettingsError(
+                f"outbox_routing: topic {route.topic} of prefix {route.prefix} is capture's own, Kafka's, or a table's",
+                "give the route a topic of its own",
+            )
+
+
 class Counted:
     """What is counted of one collection."""
 
@@ -64,11 +75,13 @@ class Messages:
         internal: frozenset[str],
         register: Callable[[str, Schema], int],
         partitions: Callable[[str], int],
+        taken: Callable[[str], bool],
         frame: Frame = wire.frame,
     ) -> None:
         """`included` are regular expressions of whole message prefixes, `internal` prefixes that are never captured.
 
         `register` (subject, schema) and `partitions` (makes a new topic) are called at the first message;
+        a topic that is `taken` is no route's, whatever a message says: anybody in the shop may write one;
         `frame` makes keys and values of op m, what an outbox route makes is written as it is.
         """
         self._topic = f"{prefix}.message"
@@ -77,6 +90,7 @@ class Messages:
         self._internal = internal
         self._register = register
         self._partitions = partitions
+        self._taken = taken
         self._frame = frame
         self._ids: tuple[int, int] | None = None
         self._counted: dict[str, Counted] = {}
@@ -101,7 +115,7 @@ class Messages:
         for pattern, route in self._routes:
             if pattern.fullmatch(message.prefix):
                 routed = _routed(route, message, stamp)
-                if routed is not None:
+                if routed is not None and not self._taken(routed[0]):
                     self._partitions(routed[0])
                     return self._count(routed[0]), routed
                 log.warning("message is not what its outbox route reads", prefix=message.prefix, lsn=str(message.lsn))

@@ -179,13 +179,21 @@ class Stream:
             self._alive()
 
     def _go_on_with_snapshot(self, now: float) -> None:
+        unread = self._incremental.demand.unread
         try:
             written = self._incremental.step(now)
         except ParkedError as error:
             self._tables.park(error)
-            self._note_parked()
             written = self._incremental.left_out(error)
+        self._park_again(unread)
         self._write(written)
+
+    def _park_again(self, unread: frozenset[str]) -> None:
+        """Parks those of `unread`, not read whole, that nobody will read any more: what changed while they were parked
+        is missing."""
+        for name in unread - self._incremental.demand.unread - self._tables.parked:
+            said = "the snapshot that was to bring it back has not read all of it"
+            self._tables.park(ParkedError(name, said, "mend what kept it from that"))
 
     def _beat(self) -> None:
         slot = slot_state(self._leadership.connection, self._options.slot)
@@ -392,10 +400,12 @@ class Stream:
         signal = parse_signal(message.content, self._options.slot)
         if signal is not None:
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
-            if signal.type == "execute-snapshot" and signal.condition is None:
-                self._patiently(lambda: self._tables.unpark(signal.tables))
-                self._note_parked()
-            self._write(self._incremental.signal(signal, message.lsn))
+            demand, unparked = self._incremental.demand, frozenset[str]()
+            if signal.type == "execute-snapshot" and signal.condition is None and signal.id != demand.signal:
+                unparked = self._patiently(lambda: self._tables.unpark(signal.tables))
+            written = self._incremental.signal(signal, message.lsn, unparked)
+            self._park_again(demand.unread)
+            self._write(written)
 
     def _watermark(self, message: pgoutput.LogicalMessage) -> None:
         mark = parse_mark(message.content)
@@ -406,7 +416,8 @@ class Stream:
     def _write(self, records: list[Draft] | None) -> None:
         """Writes what a snapshot on demand leads to, with how far it has come."""
         if records is not None:
-            self._position = self._position._replace(demand=self._incremental.demand)
+            self._metrics.parked = parked = tuple(sorted(self._tables.parked))
+            self._position = self._position._replace(demand=self._incremental.demand, parked=parked)
             self._writer.add(records, sum(len(value or b"") for _, _, _, value, _ in records), self._position)
 
     def _transaction(self) -> Transaction:

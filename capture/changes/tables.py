@@ -261,13 +261,16 @@ class Tables:
         if relation is not None:
             self._tables[relation.oid.to_bytes(4, "big")] = None
 
-    def unpark(self, names: Iterable[str]) -> None:
-        """From here on the tables' changes are written again, if the registry takes their schemas now."""
-        for name in self.parked.intersection(names):
+    def unpark(self, names: Iterable[str]) -> frozenset[str]:
+        """From here on the tables' changes are written again, if the registry takes their schemas now. Which those are
+        that were parked."""
+        parked = self.parked.intersection(names)
+        for name in parked:
             log.info("table is written again", table=name)
             self.parked -= {name}
             if name in self._relations:
                 self.relation(self._relations[name])
+        return parked
 
     def take_events(self) -> Iterator[tuple[str, str, int]]:
         """(table, operation, changes) since the last call."""

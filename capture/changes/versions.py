@@ -10,7 +10,7 @@ import structlog
 
 from schemas.codec import Codec, Encoder, compile_codec
 from schemas.column_rules import NO_RULES, ColumnRules
-from schemas.envelope import Schema
+from schemas.envelope import Schema, adjust_name
 from schemas.errors import SettingsError
 from schemas.json_output import JsonEncoder
 from schemas.registry import IncompatibleError
@@ -77,7 +77,7 @@ class Versions:
         When the registry refuses them: SettingsError with the columns that clash (`stop`), the next topic and subject
         that takes them, `….v2` and so on (`version`), or ParkedError (`park`).
         """
-        facts = self._facts(relation)
+        facts = self._with_key(relation, self._facts(relation))
         first: SettingsError | None = None
         for topic in self._topics(relation.table):
             codec = self._compile(topic, relation, facts)
@@ -96,6 +96,15 @@ class Versions:
             return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
+
+    def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
+        """The facts, of a table that is gone with the key that its records had last."""
+        if facts.primary_key is not None or self._rules(relation).key:
+            return facts
+        last = self._latest(f"{self._topic_of(relation.table)}-key") or {}
+        names = {adjust_name(column.name): column.name for column in relation.columns}
+        key = tuple(names.get(field["name"], field["name"]) for field in last.get("fields", ()))
+        return replace(facts, primary_key=key)
 
     def _ids(self, codec: Codec) -> tuple[int | None, int]:
         key_id = None if codec.key_schema is None else self._register(f"{codec.topic}-key", codec.key_schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from capture.changes.messages import refuse_taken
 from capture.commands.findings import Finding, found, literal, quoted, quoted_table
 from capture.pipeline import Plan, plan_tables
 from capture.postgres import catalogue
@@ -109,6 +110,10 @@ def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Itera
         yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
     for one in wanted:
         yield from _table(connection, plan, publication, one)
+    try:
+        catalogue.refuse_namesakes(wanted)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
     yield from _unused(plan, wanted)
     yield from _schemas(connection, plan, wanted, schemas)
     try:
@@ -256,3 +261,7 @@ def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Sche
                 plan_table(connection, 0, one, plan.snapshot.overrides[name], table.encoder.skipped)
         except OrdertapError as error:
             yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")
+    try:
+        refuse_taken(plan.outbox, plan.topics.taken)
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)

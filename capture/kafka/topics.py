@@ -11,6 +11,8 @@ from schemas.envelope import topic_name
 from schemas.errors import SettingsError
 
 _LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_VERSION: Final = re.compile(r"\.v\d+$")
+_KAFKAS: Final = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 _COMPACT: Final = {"cleanup.policy": "compact"}
 _POSITION: Final = {
     "cleanup.policy": "compact",
@@ -104,6 +106,10 @@ class Topics:
     def has(self, topic: str) -> bool:
         """Whether a topic is one of this prefix, or of a table that was asked for."""
         return topic.startswith(f"{self._prefix}.") or topic in self._tables
+
+    def taken(self, topic: str) -> bool:
+        """Whether a topic is capture's own, Kafka's, or of a table that was asked for (….v2 and so on, too)."""
+        return topic in self.own or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
 
     def create(self, topics: Iterable[str]) -> list[str]:
         """Makes what is missing of our own topics and of these; returns what it made."""

@@ -49,7 +49,8 @@ class Request(NamedTuple):
     """A snapshot on demand: since the signal at `lsn`, of the tables in `scope`.
 
     `tables` are left to be read, the first of them behind `key`; `rows` were written of each table. `first` is the
-    initial snapshot whose rest this is: its id, and the rows of the tables that it had done.
+    initial snapshot whose rest this is: its id, and the rows of the tables that it had done. `unparked` are tables that
+    were parked until the signal: they are again if they are not read whole.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Request(NamedTuple):
     key: tuple[str, ...] | None = None
     rows: Mapping[str, int] = {}
     first: tuple[str, Mapping[str, int]] | None = None
+    unparked: tuple[str, ...] = ()
 
 
 class Demand(NamedTuple):
@@ -67,6 +69,11 @@ class Demand(NamedTuple):
     requests: tuple[Request, ...] = ()
     paused: bool = False
     signal: str | None = None
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Tables that were parked until a signal, of which something is still to be read."""
+        return frozenset(name for request in self.requests for name, _ in request.tables if name in request.unparked)
 
     def shown(self) -> dict[str, Any] | None:
         """As JSON shows it in the position; None when there never was a demand."""
@@ -86,6 +93,7 @@ def parse_demand(content: Any) -> Demand:
             None if request["key"] is None else tuple(request["key"]),
             dict(request["rows"]),
             None if request["first"] is None else (str(request["first"][0]), dict(request["first"][1])),
+            tuple(request.get("unparked", ())),
         )
         for request in content["requests"]
     )

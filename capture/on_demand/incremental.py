@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -134,8 +134,11 @@ class Incremental:
         self.demand = self.demand._replace(requests=tuple(rest))
         return [self._notice(records.ABORTED, request)]
 
-    def signal(self, signal: Signal, lsn: LSN) -> list[Fields] | None:
-        """Takes a signal at its place in the log: the notices to write; None for one that was taken before."""
+    def signal(self, signal: Signal, lsn: LSN, unparked: Iterable[str] = ()) -> list[Fields] | None:
+        """Takes a signal at its place in the log: the notices to write; None for one that was taken before.
+
+        `unparked` are tables that it asks for, and that were parked until now.
+        """
         demand = self.demand
         if signal.id == demand.signal:
             return None
@@ -143,7 +146,7 @@ class Incremental:
         notices: list[Fields] = []
         if signal.type == "execute-snapshot":
             tables = tuple((name, signal.condition) for name in signal.tables)
-            requests = (*requests, Request(signal.id, lsn, tables, tables))
+            requests = (*requests, Request(signal.id, lsn, tables, tables, unparked=tuple(sorted(unparked))))
             notices = [self._notice(records.STARTED, requests[-1])]
         elif signal.type == "stop-snapshot":
             notices = [notice for request in requests for notice in self._aborted(request)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
 from schemas.codec import key_indexes
+from schemas.errors import SettingsError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
 _COLUMNS = """
@@ -41,10 +43,12 @@ _COLUMNS = """
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''"""
 
 _PRIMARY_KEY = """
-    SELECT a.attname FROM pg_index i
-    CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = %s AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place"""
+    SELECT ARRAY(
+        SELECT a.attname::text FROM pg_index i
+        CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place)
+    FROM pg_class c WHERE c.oid = %s"""
 """A key that is DEFERRABLE tells no rows apart: two may have it in the middle of a transaction, and so in the log."""
 
 _PUBLISHED = """
@@ -103,9 +107,8 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
         cursor.execute(_COLUMNS, columns_of)
         columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
         cursor.execute(_PRIMARY_KEY, [relation.oid])
-        primary_key = tuple(name for (name,) in cursor.fetchall())
-        cursor.execute("SELECT obj_description(%s, 'pg_class')", [relation.oid])
-        return TableFacts(primary_key, columns, cursor.fetchone()[0])
+        there = cursor.fetchone()
+        return TableFacts(None if there is None else tuple(there[0]), columns)
 
 
 def _facts(
@@ -177,3 +180,17 @@ def published_tables(connection: Any, publication: str, table: str | None = None
             )
             found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
         return found
+
+
+def refuse_namesakes(published: Iterable[Published]) -> None:
+    """SettingsError for two tables that are both the same schema.table, as a dot may be a part of either name."""
+    seen: dict[str, Relation] = {}
+    for one in published:
+        relation = one.relation
+        other = seen.setdefault(relation.table, relation)
+        if other is not relation:
+            raise SettingsError(
+                f'tables "{other.schema}"."{other.name}" and "{relation.schema}"."{relation.name}" are both'
+                f" {relation.table} here, and would have one topic",
+                "leave one of them out of the publication, or rename it",
+            )

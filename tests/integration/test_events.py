@@ -288,6 +288,29 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     assert log == [1, 6]  # all that is transactional counts, whoever wants it
 
 
+def test_an_outbox_message_cannot_write_the_position_or_a_table(shop: Shop) -> None:
+    """Whoever may write a logical message in the shop would say where capture goes on."""
+    position = f"{shop.prefix}.position"
+    shop.configure(outbox_routing=[{"prefix": "outbox", "topic": position}])
+    checked = run("capture", "check", config=shop.config)
+    assert f"BAD  outbox_routing: topic {position} of prefix outbox" in checked.stdout, checked.stdout
+    shop.capture.start()
+    assert shop.capture.wait(60) == 78, shop.capture.tail()
+    shop.configure(outbox_routing=[{"prefix": "outbox", "topic": "{aggregatetype}"}])
+    shop.capture.start()
+    shop.drain()
+    topics = [position, f"{shop.prefix}.public.log", f"__debezium-heartbeat.{shop.prefix}"]
+    for topic in topics:
+        event = json.dumps({"aggregatetype": topic, "aggregateid": shop.prefix, "payload": {}})
+        shop.sql(f"SELECT pg_logical_emit_message(true, 'outbox', '{event}')")
+    shop.sql("INSERT INTO log VALUES (1, 'after')")
+    shop.drain()
+    assert shop.capture.stop() == 0, shop.capture.tail()
+    assert len(list(read_raw(shop, [f"{shop.prefix}.message"]))) == len(topics)
+    assert said(shop.capture).count("message is not what its outbox route reads") == len(topics)
+    shop.prove_content()
+
+
 def test_with_transaction_metadata_each_change_knows_its_place_between_begin_and_end(shop: Shop) -> None:
     shop.configure(provide_transaction_metadata=True, message_prefix_include_list=["app"])
     shop.capture.start()

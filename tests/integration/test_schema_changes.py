@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections import Counter
 
 import pytest
 
@@ -139,6 +140,21 @@ def test_a_catalogue_that_is_ahead_makes_no_schema_that_the_registry_refuses(
     shop.drain()
     left = TABLES[1:] if "DROP TABLE" in later else TABLES
     shop.prove(left, former=set(TABLES).difference(left))
+
+
+def test_rows_of_a_table_that_is_gone_keep_their_key(shop: Shop) -> None:
+    """Under FULL the catalogue alone knows it; without it they would lie elsewhere, and have no tombstones."""
+    shop.sql('ALTER TABLE log RENAME id TO "the id"')
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.sql("INSERT INTO log VALUES (1, 'a'), (2, 'b')", "UPDATE log SET what = 'c'", "DELETE FROM log")
+    shop.sql("DROP TABLE log")
+    shop.capture.start()
+    shop.drain()
+    log = changes(shop.records(), shop.prefix)["public.log"]
+    assert Counter(str(each.key) for each in log) == {'{"the_id": 1}': 4, '{"the_id": 2}': 4}
+    assert Counter(each.op for each in log if each.value) == {"c": 2, "u": 2, "d": 2}
 
 
 def test_version_goes_on_in_a_topic_of_its_own_also_after_a_restart(apicurio: Shop) -> None:

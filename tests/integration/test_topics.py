@@ -53,3 +53,20 @@ def test_two_tables_for_one_topic_are_refused_at_the_start(shop: Shop) -> None:
     shop.capture.start()
     assert shop.capture.wait(60) == 78
     assert "rows of two tables may have the same key" in shop.capture.tail()
+
+
+def test_two_tables_of_one_name_are_refused_at_the_start(shop: Shop) -> None:
+    """A dot may be a part of a schema's name, or of a table's."""
+    for schema, table in (("a.b", "c"), ("a", "b.c")):
+        shop.sql(
+            f'CREATE SCHEMA "{schema}"',
+            f'CREATE TABLE "{schema}"."{table}" (id int PRIMARY KEY)',
+            f'ALTER PUBLICATION tap ADD TABLE "{schema}"."{table}"',
+        )
+    said = 'tables "a"."b.c" and "a.b"."c" are both a.b.c here'
+    checked = run("capture", "check", config=shop.config)
+    assert f"BAD  {said}" in checked.stdout, checked.stdout
+    assert "leave one of them out of the publication" in checked.stdout
+    shop.capture.start()
+    assert shop.capture.wait(60) == 78
+    assert said in shop.capture.tail()

@@ -196,11 +196,12 @@ def test_an_unknown_type_is_text_and_reported() -> None:
         ("f", "abc", ("c",), (2,)),
         ("f", "abc", (), ()),
         ("f", "abc", ("gone",), ()),
+        ("f", "abc", None, ()),
         ("n", "", ("a",), (0,)),
     ],
 )
 def test_the_key_is_what_deletes_carry(
-    identity: str, flagged: str, primary: tuple[str, ...], expected: tuple[int, ...]
+    identity: str, flagged: str, primary: tuple[str, ...] | None, expected: tuple[int, ...]
 ) -> None:
     relation = Relation(1, "public", "t", identity, tuple(Column(c, 23, -1, c in flagged) for c in "abc"))
     assert key_indexes(relation, TableFacts(primary)) == expected

@@ -8,9 +8,10 @@ import json
 import fastavro
 import pytest
 
-from capture.changes.messages import COLLECTION, Messages, Route
+from capture.changes.messages import COLLECTION, Messages, Route, refuse_taken
 from capture.postgres.pgoutput import LogicalMessage
 from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError
 from schemas.json_output import JsonRegistry
 from schemas.lsn import LSN
 from schemas.messages import message_schema
@@ -21,7 +22,8 @@ BAD_TEXT = b'{"aggregatetype":"order","payload":"\\ud800"}'  # half of a charact
 
 
 def messages(*routes: Route) -> Messages:
-    return Messages("shop", ["app|own.*"], routes, frozenset({"own.signal"}), lambda *_: 5, lambda _: 1)
+    taken = {"shop.position", "event.position"}.__contains__
+    return Messages("shop", ["app|own.*"], routes, frozenset({"own.signal"}), lambda *_: 5, lambda _: 1, taken)
 
 
 def message(prefix: str, content: bytes) -> LogicalMessage:
@@ -61,7 +63,9 @@ def test_an_outbox_message_goes_to_its_topic() -> None:
 
 def test_with_another_output_only_the_op_m_is_shown_by_it_and_an_outbox_record_stays_as_it_is() -> None:
     registry, routes = JsonRegistry(), [Route("outbox", "shop.message", payload="bytes")]
-    made = Messages("shop", ["app"], routes, frozenset(), registry.register, lambda _: 1, registry.frame)
+    made = Messages(
+        "shop", ["app"], routes, frozenset(), registry.register, lambda _: 1, lambda _: False, registry.frame
+    )
     _, (_, _, key, value, _) = made.record(message("app", b"\x00raw"), SOURCE, 9 * 10**9, b"1:2:3")
     assert key == b'{"prefix":"app"}'
     assert json.loads(value or b"")["message"] == {"prefix": "app", "content": "AHJhdw=="}
@@ -81,3 +85,18 @@ def test_bytes_are_the_value_itself() -> None:
 def test_what_the_route_cannot_read_is_not_dropped(content: bytes) -> None:
     counted, fields = messages(OUTBOX).record(message("outbox", content), SOURCE, 0, b"1:2:3")
     assert (counted.name, fields[0]) == (COLLECTION, "shop.message")
+
+
+def test_no_message_gets_to_a_topic_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or whoever can write a message in the shop could write capture's position."""
+    event = message("outbox", json.dumps(EVENT | {"aggregatetype": "position"}).encode())
+    counted, fields = messages(OUTBOX).record(event, SOURCE, 0, b"1:2:3")
+    assert (counted.name, fields[0]) == (COLLECTION, "shop.message")
+    assert "is not what its outbox route reads" in capsys.readouterr().out
+
+
+def test_a_route_whose_topic_is_taken_is_refused() -> None:
+    taken = {"shop.position"}.__contains__
+    refuse_taken([OUTBOX, Route("outbox", "shop.message")], taken)
+    with pytest.raises(SettingsError, match=r"topic shop\.position of prefix o"):
+        refuse_taken([OUTBOX, Route("o", "shop.position")], taken)

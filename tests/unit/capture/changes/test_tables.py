@@ -192,6 +192,28 @@ def test_a_row_that_cannot_be_widened_parks_its_table() -> None:
         insert(orders, b"1", None)
 
 
+@pytest.mark.parametrize(
+    ("last", "key"),
+    [
+        ([("id", "order_id")], ("id", "order id")),
+        ([("order_id", "id")], ("order id", "id")),
+        ([("id",), ("gone",)], ()),
+        ([], ()),
+    ],
+)
+def test_a_table_that_is_gone_has_the_key_that_was_registered_last(
+    last: list[tuple[str, ...]], key: tuple[str, ...]
+) -> None:
+    relation = Relation(9, "public", "gone", "f", (Column("id", 20, -1, True), Column("order id", 20, -1, True)))
+    schemas = [{"fields": [{"name": name, "type": "long"} for name in names]} for names in last]
+
+    def latest(subject: str) -> dict[str, Any] | None:
+        return schemas[-1] if schemas and subject == "shop.public.gone-key" else None
+
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: TableFacts(None), lambda *_: 1, latest, lambda _: 1)
+    assert versions.bind(relation).encoder.key_columns == key
+
+
 def test_differences_are_told_for_people() -> None:
     old = {"fields": [{"name": "a", "type": "int"}, {"name": "b", "type": ["null", "string"], "default": None}]}
     new = {"fields": [{"name": "a", "type": ["null", "long"]}, {"name": "c", "type": "int"}]}

@@ -53,6 +53,26 @@ def test_two_tables_have_no_topic_together() -> None:
     assert not routed.has("other")
 
 
+@pytest.mark.parametrize(
+    ("topic", "taken"),
+    [
+        ("shop.position", True),
+        ("shop.transaction", True),
+        ("__debezium-heartbeat.shop", True),
+        ("__consumer_offsets", True),
+        ("crm.orders", True),
+        ("crm.orders.v2", True),
+        ("crm.orders.v", False),
+        ("shop.public.orders", False),
+        ("shop.message", False),
+    ],
+)
+def test_topics_of_ours_and_of_tables_are_nobody_elses(topic: str, taken: bool) -> None:
+    routed = topics([(r"shop\.public\.(.*)", "crm.$1")])
+    routed.of("public.orders")
+    assert routed.taken(topic) is taken
+
+
 @pytest.mark.parametrize("replacement", ["$2", r"\2", r"\g<name>"])
 def test_a_replacement_that_names_what_is_not_there_is_refused(replacement: str) -> None:
     with pytest.raises(ValidationError, match="does not fit"):

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from capture.on_demand.chunk_reader import Mark, parse_mark
-from capture.on_demand.demand import Signal, parse_signal
+from capture.on_demand.demand import Demand, Request, Signal, parse_demand, parse_signal
+from schemas.lsn import LSN
 
 SIGNAL = Signal("shop", "one", "execute-snapshot", ("public.orders",), "id > 5")
 DEEP = b"[" * 100_000
@@ -43,3 +44,13 @@ def test_other_content_is_neither_signal_nor_mark(content: bytes) -> None:
 
 def test_a_mark_is_what_was_written() -> None:
     assert parse_mark(Mark("reader", 3, low=True).dump().encode()) == Mark("reader", 3, low=True)
+
+
+def test_a_request_that_an_older_version_wrote_unparked_nothing() -> None:
+    scope = (("public.orders", None), ("public.lines", None))
+    demand = Demand((Request("one", LSN(5), scope, scope[1:], unparked=("public.lines", "public.orders")),))
+    shown = json.loads(json.dumps(demand.shown()))
+    assert parse_demand(shown) == demand
+    assert demand.unread == {"public.lines"}
+    del shown["requests"][0]["unparked"]
+    assert parse_demand(shown).unread == frozenset()
