@@ -422,6 +422,7 @@ def _options(settings: Settings) -> Options:
         settings.transaction_buffer_bytes,
         1.0,
         settings.provide_transaction_metadata,
+        settings.database_password,
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
+from pydantic import SecretStr
 
 from capture.changes.messages import COLLECTION, Counted, Messages
 from capture.changes.own_records import OwnRecords
@@ -45,7 +46,7 @@ _REPAIR: Final = "capture repair --execute makes a new slot and reads the tables
 
 
 class Options(NamedTuple):
-    """What shapes a stream. Seconds, rows, bytes."""
+    """What shapes a stream, and the key of signals that are for it. Seconds, rows, bytes."""
 
     slot: str
     heartbeat: float
@@ -53,6 +54,7 @@ class Options(NamedTuple):
     buffer_bytes: int
     keepalive: float
     metadata: bool
+    signal_key: SecretStr
 
 
 class Stream:
@@ -398,7 +400,10 @@ class Stream:
 
     def _signal(self, message: pgoutput.LogicalMessage) -> None:
         signal = parse_signal(message.content, self._options.slot)
-        if signal is not None:
+        if signal is not None and not signal.is_signed(self._options.signal_key.get_secret_value().encode()):
+            hint = "say it again with the settings of the capture that runs"
+            log.warning("signal is passed by: who wrote it has another database_password", id=signal.id, next=hint)
+        elif signal is not None:
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
             demand, unparked = self._incremental.demand, frozenset[str]()
             if signal.type == "execute-snapshot" and signal.condition is None and signal.id != demand.signal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -20,13 +21,29 @@ Tables = tuple[tuple[str, str | None], ...]
 
 
 class Signal(NamedTuple):
-    """What an operator asks of the reader of a slot; the types are Debezium's."""
+    """What an operator asks of the reader of a slot; the types are Debezium's.
+
+    Anybody in the shop may write such a message, and the condition is run as capture's role: `code` shows that the
+    author knows capture's key.
+    """
 
     slot: str
     id: str
     type: SignalType
     tables: tuple[str, ...] = ()
     condition: str | None = None
+    code: str = ""
+
+    def signed(self, key: bytes) -> Signal:
+        """The same with its code (RFC 2104)."""
+        return self._replace(code=self._code(key))
+
+    def is_signed(self, key: bytes) -> bool:
+        """Whether its code was made with this key."""
+        return hmac.compare_digest(self.code.encode(errors="replace"), self._code(key).encode())
+
+    def _code(self, key: bytes) -> str:
+        return hmac.new(key, json.dumps(self._replace(code="")).encode(), "sha256").hexdigest()
 
     def dump(self) -> str:
         """The content of the logical message."""
@@ -40,7 +57,7 @@ def parse_signal(content: bytes, slot: str) -> Signal | None:
         signal = Signal(**{**found, "tables": tuple(found["tables"])})
     except UNREADABLE:
         return None
-    texts = [signal.id, *signal.tables, *([] if signal.condition is None else [signal.condition])]
+    texts = [signal.id, signal.code, *signal.tables, *([] if signal.condition is None else [signal.condition])]
     sound = signal.type in get_args(SignalType) and all(isinstance(one, str) for one in texts)
     return signal if sound and signal.slot == slot else None
 

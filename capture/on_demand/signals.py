@@ -22,6 +22,7 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
     Also without a slot: it reads nothing that was written before it was made.
     """
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(tables), condition)
+    signal = signal.signed(plan.options.signal_key.get_secret_value().encode())
     connection = plan.server.connect()
     try:
         published = {table.relation.table: table for table in catalogue.published_tables(connection, plan.publication)}

@@ -207,9 +207,9 @@ def _small() -> Iterator[Target]:
     )  # fmt: skip
     beat = b'{"run":"a","number":3,"slot":"ordertap","at_ms":5}'
     yield Target("a position", [position.dump()], parse_position)
-    yield Target("a heartbeat", [beat], lambda data: parse_heartbeat(data, "ordertap"))
+    yield Target("a heartbeat", [beat], lambda data: parse_heartbeat(data, "ordertap", LSN(9)))
     signal = Signal("ordertap", "id", "execute-snapshot", ("public.t",), "id > 5").dump().encode()
-    yield Target("a signal", [signal], lambda data: parse_signal(data, "ordertap"))
+    yield Target("a signal", [signal], _signal)
     yield Target("a mark", [Mark("reader", 3, low=True).dump().encode()], parse_mark)
     yield Target("ordertap.stamp", [b"1:25802600:3"], parse_stamp)
     yield Target("ordertap.transaction", [b'{"id":"7:9","size":{"t":1}}', b'{"snapshot":"x"}'], parse_transaction)
@@ -217,6 +217,12 @@ def _small() -> Iterator[Target]:
     yield Target("an LSN", [b"16/B374D848", b"0/0"], lambda data: LSN.parse(data.decode("latin-1")))
     expressions = [b"'it''s'::text", b"(-5)", b"'2024-01-01'::date", b"true", b"1.50", b"'{}'::text[]", b"now()"]
     yield Target("a default", expressions, _default)
+
+
+def _signal(data: bytes) -> None:
+    signal = parse_signal(data, "ordertap")
+    if signal is not None:
+        signal.is_signed(b"key")
 
 
 def _default(data: bytes) -> None:

@@ -109,15 +109,17 @@ def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
 
 
 def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(shop: Shop) -> None:
-    """Each session may write one; nor does its condition end capture."""
+    """Each session may write one, and only who knows capture's password is heard; nor does a condition end capture."""
     shop.configure(table_exclude_list=["public.lines"])
     shop.capture.start()
     shop.drain()
     for number, (table, condition) in enumerate(
         [("lines", None), ("orders", "generate_series(1, 3) > 1"), ("orders", "id = 1 OR note = '\ud800'")]
     ):
-        content = Signal(shop.prefix, str(number), "execute-snapshot", (f"public.{table}",), condition).dump()
-        shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', $content${content}$content$)")
+        signal = Signal(shop.prefix, str(number), "execute-snapshot", (f"public.{table}",), condition)
+        for content in (signal.signed(b"a guess").dump(), signal.signed(b"").dump()):  # the shop has no password
+            shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', $content${content}$content$)")
+    shop.until_said("signal is passed by", times=3)
     shop.until_said("table is left out of the snapshot", times=3)
     shop.until(lambda: finished(shop))
     assert Counter(steps(shop)) == {"STARTED": 3, "ABORTED": 3}
@@ -220,7 +222,7 @@ def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
     shop.signal("snapshot", "public.orders")
     with closing(psycopg2.connect(shop.dsn)) as altering, altering.cursor() as cursor:
         cursor.execute("ALTER TABLE orders ADD more text")
-        resume = Signal(shop.prefix, "go on", "resume-snapshot").dump()  # the command would wait for the table, too
+        resume = Signal(shop.prefix, "go on", "resume-snapshot").signed(b"").dump()  # the command would wait, too
         shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{resume}')")
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.orders'::regclass"
         shop.until(lambda: shop.value(waits) == 1)

@@ -18,6 +18,15 @@ def test_a_signal_is_what_was_sent_to_its_slot() -> None:
     assert parse_signal(SIGNAL.dump().encode(), "other") is None
 
 
+def test_a_signal_is_signed_by_who_knows_the_key() -> None:
+    read = parse_signal(SIGNAL.signed(b"secret").dump().encode(), "shop")
+    assert read is not None
+    assert read.is_signed(b"secret")
+    assert not read.is_signed(b"other")
+    assert not read._replace(condition="true").is_signed(b"secret")
+    assert not SIGNAL._replace(code="\ud800").is_signed(b"secret")
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -28,6 +37,7 @@ def test_a_signal_is_what_was_sent_to_its_slot() -> None:
         {"tables": 5},
         {"condition": 7},
         {"condition": 0},
+        {"code": 5},
         {"more": 1},
     ],
     ids=str,
