@@ -393,6 +393,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.output)
         if self.provide_transaction_metadata:
             shaping = (*shaping, "transaction")
+        if self.publication_name != "ordertap":
+            shaping = (*shaping, "publication", self.publication_name)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
 
 

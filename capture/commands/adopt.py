@@ -87,7 +87,7 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
         except (ValueError, TypeError, KeyError):  # another kind of connector
             continue
         if name == connector:
-            servers[server] = None if value is None else json.loads(value)
+            servers[server] = None if value is None else _offset_of(value)
         else:
             others.add(str(name))
     if not servers:
@@ -97,6 +97,13 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
             f"say the connector's name with --connector. If that is it: {_NOT_YET}",
         )
     return _chosen(servers, prefix, f"connector {connector}")
+
+
+def _offset_of(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise DataError("the connector's offset in the offsets topic is not JSON", "say --offsets FILE") from None
 
 
 def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:

@@ -30,6 +30,7 @@ from schemas.wire import unframed
 log = structlog.get_logger("capture")
 
 _REMEMBERED_XIDS: Final = 100_000
+_REMEMBERED_ROWS: Final = 100_000
 _RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
 _SLOWEST_RETAKE: Final = 5.0
 
@@ -43,9 +44,13 @@ class Window:
         self._unfilled: set[tuple[str, bytes]] = set()
         self.truncated: set[str] = set()  # tables
         self.altered: set[str] = set()
+        self._overflown = False
 
     def saw(self, drafts: Sequence[Fields]) -> None:
-        """Takes note of changes."""
+        """Takes note of changes, as far as memory allows."""
+        if len(self._changed) > _REMEMBERED_ROWS:
+            self._overflown = True
+            return
         for topic, _, key, _, headers in drafts:
             if key is not None:
                 name = (topic, unframed(key))
@@ -63,6 +68,8 @@ class Window:
     def spoils(self, chunk: ChunkRows) -> str | None:
         """Why what the stream saw does not stand in for what the chunk has of the same rows; None when it does."""
         names = [(chunk.table.topic, unframed(key)) for key, _ in chunk.rows if key is not None]
+        if self._overflown:
+            return "too much changed meanwhile"
         if chunk.table.name in self.altered:
             return "its columns came anew"
         if any(name in self._unfilled for name in names):

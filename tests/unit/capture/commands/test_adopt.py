@@ -121,6 +121,8 @@ def test_the_newest_offset_of_the_connector_and_prefix_is_taken() -> None:
         from_topic(records, "shop", "q")
     with pytest.raises(SettingsError, match="no offset"):
         from_topic([*records, (key("shop", "p"), None)], "shop", "p")
+    with pytest.raises(DataError, match="is not JSON"):
+        from_topic([*records, (key("shop", "p"), b"{")], "shop", "p")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from capture.changes.versions import Versions
 from capture.kafka.producer import Cluster, Fields
 from capture.kafka.topics import Making, Topics
 from capture.metrics import SNAPSHOT_ROWS
+from capture.on_demand import incremental as incremental_module
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Visibility
 from capture.on_demand.demand import Demand, Request, Signal
-from capture.on_demand.incremental import Incremental
+from capture.on_demand.incremental import Incremental, Window
 from capture.selection import Lists, Selection
 from schemas import wire
 from schemas.change import UNCHANGED_HEADER, Cells
@@ -256,3 +257,14 @@ def test_a_table_is_read_once_more_when_a_row_moved_without_values_while_it_was_
     assert first.tables == (("public.later", None),)
     assert (again.tables, again.lsn, again.id == first.id) == (((NAME, None),), LSN(12), False)
     incremental.close()
+
+
+def test_a_window_remembers_no_more_rows_than_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incremental_module, "_REMEMBERED_ROWS", 10)
+    table, window = open_table(Lists()), Window()
+    rows = [table.read(PREFIX, 1, row) for row in ROWS]
+    chunk = ChunkRows(table, rows, None, Visibility(100, frozenset()))
+    for number in range(50):
+        window.saw([("elsewhere", 0, wire.frame(1, b"%d" % number), b"", [])])
+        assert (window.spoils(chunk) is None) == (number < 11)
+    assert len(window._changed) == 11
