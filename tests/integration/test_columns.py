@@ -214,6 +214,23 @@ def test_what_a_column_was_made_of_stays_known_when_the_catalogue_is_ahead(
     assert fields(now) == fields(then)
 
 
+def test_a_table_is_read_in_the_order_of_its_identity_index_and_keyed_in_that_of_the_log(
+    open_database: Callable[[Postgres], Any], postgres: Postgres
+) -> None:
+    """Or each chunk of a snapshot on demand would sort the whole table."""
+    connection = open_database(postgres)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE t (a int NOT NULL, b int NOT NULL, c int NOT NULL, UNIQUE (c, a) INCLUDE (b));"
+            "ALTER TABLE t REPLICA IDENTITY USING INDEX t_c_a_b_key; CREATE PUBLICATION p FOR TABLE t"
+        )
+        [published] = published_tables(connection, "p")
+        codec = compile_codec("s.public.t", published.relation, table_facts(connection, published.relation))
+        assert (codec.own_key, codec.key_columns) == (("c", "a"), ("a", "b", "c"))  # as it flags them
+        cursor.execute("DROP TABLE t")
+        assert table_facts(connection, published.relation).primary_key is None
+
+
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True)
 def test_identity_and_generated_columns_are_alike_in_snapshot_and_stream(
     open_database: Callable[[Postgres], Any], server: Postgres
