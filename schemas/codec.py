@@ -103,7 +103,8 @@ class Codec:
 
     `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
     `own_key` are the columns that the table itself has for a key, by which its rows are told apart: `key_columns`
-    unless the settings name others. `field_names` are of all columns in the log's order, None for one that is left out.
+    unless the settings name others, and in the order of the identity's index.
+    `field_names` are of all columns in the log's order, None for one that is left out.
     `again` compiles the same codec in another process: it can be pickled, the codec cannot.
     """
 
@@ -159,6 +160,9 @@ def compile_codec(
         if mask is not None:
             kind = masked(kind, mask, relation, column, known)
         columns.append(_column(column.name, next(names), kind, known, may_be_null, mask))
+    own_names = tuple(columns[index].name for index in own_key)
+    if facts.identity_index and set(facts.identity_index) <= set(own_names):  # the log flags also what it INCLUDEs
+        own_names = facts.identity_index
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
     layout = RowLayout(tuple(columns), key, flagged if rules.key else key)
     written = [column for column in columns if not column.skipped]
@@ -168,7 +172,7 @@ def compile_codec(
         key_schema=key_schema(topic, [columns[index].field for index in key]) if key else None,
         value_schema=value_schema(topic, [column.field for column in written]),
         key_columns=tuple(columns[index].name for index in key),
-        own_key=tuple(columns[index].name for index in own_key),
+        own_key=own_names,
         field_names=tuple(None if column.skipped else column.field.name for column in columns),
         unknown_types=tuple(
             (column.name, facts.columns.get(column.name, _NO_FACTS).type_name or f"OID {column.type_oid}")

@@ -1,4 +1,4 @@
-"""Column defaults of the catalogue as Avro defaults: literals as they are, functions as the type's zero.
+"""Column defaults of the catalogue as Avro defaults: literals as the column keeps them, functions as the type's zero.
 
 They exist so that a new NOT NULL column passes a registry's BACKWARD check; no reader of ours fills one in.
 """
@@ -32,28 +32,34 @@ def literal(expression: str) -> bytes | None:
 
 
 def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bool, Any]:
-    """(has a default, its Avro JSON). A function's default is the type's zero where NULL is not allowed, else none."""
-    if expression is None or expression.startswith("NULL::") or _has_unions(kind.avro):
+    """(has a default, its Avro JSON). A function's default is the type's zero where NULL is not allowed, else none; so
+    is a literal's that does not say what the column would have."""
+    if expression is None or expression.startswith("NULL::"):
         return False, None
     text = literal(expression)
-    for candidate in (None if text is None else kind.fit(text), kind.zero if not nullable else None):
+    if _optional(kind.avro) or (expression in _BOOLEAN and kind.avro != "boolean"):  # true is `true` in a text
+        text = None
+    for candidate, fit in ((text, kind.fit), (kind.zero if not nullable else None, bytes)):
         if candidate is None:
             continue
         try:
-            return True, _json_of(kind.avro, kind.encode(candidate))
+            return True, _json_of(kind.avro, kind.encode(fit(candidate)))
         except FAILURES:
             continue
     return False, None
 
 
-def _has_unions(avro: AvroType) -> bool:
-    """A record of optional fields (Point): Avro's defaults cannot give a value where a union begins with null."""
-    return isinstance(avro, dict) and any(isinstance(field["type"], list) for field in avro.get("fields", ()))
+def _optional(avro: AvroType) -> dict[str, None]:
+    """The optional fields of a record (Point): Avro's defaults cannot give a value where a union begins with null."""
+    fields = avro.get("fields", ()) if isinstance(avro, dict) else ()
+    return {field["name"]: None for field in fields if isinstance(field["type"], list)}
 
 
 def _json_of(avro: AvroType, encoded: bytes) -> Any:
     plain = {name: part for name, part in avro.items() if name != "logicalType"} if isinstance(avro, dict) else avro
     shown = _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
+    if optional := _optional(avro):
+        shown |= optional
     json.dumps(shown, allow_nan=False)  # ValueError: JSON has no NaN, and a registry refuses a schema with one
     return shown
 

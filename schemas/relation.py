@@ -69,7 +69,9 @@ class TableFacts:
     """What only the catalogue knows of a table.
 
     `primary_key` is in the order of the constraint, empty without one, None when the table is gone.
+    `identity_index` is the key of the index that REPLICA IDENTITY USING INDEX names, in its order, empty without one.
     """
 
     primary_key: tuple[str, ...] | None = ()
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
+    identity_index: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from schemas.encoders import LENGTHS, UnrepresentableError, long_bytes, sized
 
 MICROSECONDS_PER_DAY: Final = 86_400_000_000
 EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  a timestamp without time zone has none
+_SERVER_EPOCH: Final = datetime(2000, 1, 1)  # noqa: DTZ001  the same
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH_ORDINAL: Final = EPOCH.toordinal()
 INFINITE_DATE: Final = 2_146_033_979  # what Debezium writes for date 'infinity'; beyond PostgreSQL's last date
@@ -30,6 +31,7 @@ _DATE_TIME = re.compile(
     rb"(?: (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?"
     rb"(?P<zone>[+-]\d\d(?::\d\d){0,2})?(?P<before> BC)?"
 )
+_FRACTION = re.compile(rb"(\d{4}-\d\d-\d\d )?(\d\d:\d\d:\d\d)\.(?P<fraction>\d{1,6})((?:[+-]\d\d(?::\d\d){0,2})?)")
 _TIME = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
 
 
@@ -179,6 +181,27 @@ def zoned_time(text: bytes) -> bytes:
         raise UnrepresentableError("not a time with time zone")
     zone = found[2]
     return sized(found[1] + (b"Z" if zone == b"+00" else zone if b":" in zone else zone + b":00"))
+
+
+def to_precision(digits: int, text: bytes) -> bytes:
+    """A time or timestamp, with its zone if it has one, of which a column keeps so many digits of a second.
+
+    As the server rounds: halves away from 2000-01-01, where it counts from. Fractions in years of four digits alone.
+    """
+    found = _FRACTION.fullmatch(text)
+    if found is None and b"." in text:
+        raise UnrepresentableError("not a year of four digits")
+    if found is None or len(found["fraction"]) <= digits:
+        return text
+    day, clock, fraction, zone = found.groups()
+    moment = datetime.fromisoformat(((day or b"2000-01-01 ") + clock + b"." + fraction).decode())
+    count, step = (moment - _SERVER_EPOCH) // _MICROSECOND, 10 ** (6 - digits)
+    away = (abs(count) + step // 2) // step * step
+    rounded = _SERVER_EPOCH + timedelta(microseconds=away if count >= 0 else -away)
+    if not day and rounded.day > 1:
+        return b"24:00:00" + zone
+    shown = rounded.isoformat(" ")[0 if day else 11 :]
+    return (shown.rstrip("0") if "." in shown else shown).encode() + zone
 
 
 _INTERVAL = re.compile(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from schemas import binary, encoders, temporal
 from schemas.arrays import hstore, hstore_map
 from schemas.change import UNAVAILABLE
-from schemas.encoders import long_bytes, sized
+from schemas.encoders import UnrepresentableError, long_bytes, sized
 from schemas.kind import PLACEHOLDER, STRING_CODE, VARIABLE_SCALE, Kind, decimal_type, named, our_string
 
 DecimalMode: TypeAlias = Literal["precise", "string", "double"]
@@ -41,6 +42,7 @@ class Modes(NamedTuple):
 Builder: TypeAlias = Callable[[int, Modes], Kind]
 """From the type's typmod, -1 when it has none, and the modes."""
 
+_ANY_PRECISION: Final = Context(prec=200_000)  # more than PostgreSQL's longest numeric
 _MIDNIGHT: Final = b"00:00:00"
 _EPOCH: Final = b"1970-01-01 00:00:00"
 
@@ -58,9 +60,12 @@ def numeric_scale(typmod: int) -> tuple[int, int]:
 
 
 def _scaled(scale: int, text: bytes) -> bytes:
-    """`0` for a numeric(12,2) is `0.00` in a row."""
-    whole, _, fraction = text.partition(b".")
-    return whole + b"." + fraction.ljust(scale, b"0") if scale else text
+    """`0` for a numeric(12,2) is `0.00` in a row, `1.235` is `1.24`."""
+    try:
+        rounded = Decimal(text.decode()).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, _ANY_PRECISION)
+    except InvalidOperation:
+        raise UnrepresentableError("not a numeric") from None
+    return (str(int(rounded)) if scale <= 0 and rounded.is_finite() else f"{rounded:f}").encode()
 
 
 def numeric(typmod: int, modes: Modes) -> Kind:
@@ -68,9 +73,9 @@ def numeric(typmod: int, modes: Modes) -> Kind:
     scaled = typmod >= 4
     precision, scale = numeric_scale(typmod) if scaled else (0, 0)
     zero = b"0." + b"0" * scale if scale > 0 else b"0"
-    fit = partial(_scaled, max(scale, 0))
+    fit = partial(_scaled, scale) if scaled else bytes
     if modes.decimal_handling_mode == "double":
-        return Kind("double", encoders.double, zero)
+        return Kind("double", encoders.double, zero, fit=fit)
     if modes.decimal_handling_mode == "string":
         ordinary = scaled and 0 <= scale <= precision  # other scales are known to PostgreSQL from 15 on
         name = f"numeric({precision},{scale})" if ordinary else "numeric"
@@ -125,6 +130,11 @@ _TIMESTAMPS: Final[Mapping[str, Kind]] = {
 }
 
 
+def rounding(kind: Kind, precision: int) -> Kind:
+    """The kind of a time or timestamp of so many digits of a second, -1 or 6 for all."""
+    return replace(kind, fit=partial(temporal.to_precision, precision)) if 0 <= precision < 6 else kind
+
+
 def date(_typmod: int, modes: Modes) -> Kind:
     """date in days; by mode Connect's or an ISO text."""
     return _DATES.get(modes.time_precision_mode, _DAYS)
@@ -133,13 +143,13 @@ def date(_typmod: int, modes: Modes) -> Kind:
 def time(typmod: int, modes: Modes) -> Kind:
     """time in ms or µs by its precision; one of them, ns or an ISO text by mode."""
     adapted = _MILLI_TIME if 0 <= typmod <= 3 else _MICRO_TIME
-    return _TIMES.get(modes.time_precision_mode, adapted)
+    return rounding(_TIMES.get(modes.time_precision_mode, adapted), typmod)
 
 
 def timestamp(typmod: int, modes: Modes) -> Kind:
     """timestamp in ms or µs by its precision; one of them, ns or an ISO text by mode."""
     adapted = _MILLI_TIMESTAMP if 0 <= typmod <= 3 else _MICRO_TIMESTAMP
-    return _TIMESTAMPS.get(modes.time_precision_mode, adapted)
+    return rounding(_TIMESTAMPS.get(modes.time_precision_mode, adapted), typmod)
 
 
 _DURATION: Final = Kind(_debezium("long", "MicroDuration"), temporal.micro_duration, _MIDNIGHT)

@@ -14,7 +14,7 @@ from schemas.arrays import array_encoder, point
 from schemas.encoders import long_bytes
 from schemas.kind import POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
 from schemas.relation import Column, ColumnFacts
-from schemas.type_modes import Builder, Modes, with_placeholder
+from schemas.type_modes import Builder, Modes, rounding, with_placeholder
 
 __all__ = ["DEFAULT_MODES", "SESSION_SETTINGS", "TEXT", "AvroType", "Kind", "Modes", "kind_of", "text_kind"]
 
@@ -47,7 +47,8 @@ def _bit(typmod: int, _modes: Modes) -> Kind:
 
 def _blank_padded(typmod: int, _modes: Modes) -> Kind:
     """char(n), with its blanks."""
-    return replace(TEXT, fit=lambda text: text.decode().ljust(typmod - 4).encode())
+    length = typmod - 4
+    return TEXT if typmod == -1 else replace(TEXT, fit=lambda text: text.decode().ljust(length)[:length].encode())
 
 
 _BOOL: Final = Kind("boolean", encoders.boolean, b"f", "BOOLEANS[{0}]")
@@ -88,9 +89,9 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     1082: type_modes.date,
     1083: type_modes.time,
     1114: type_modes.timestamp,
-    1184: _always(_TIMESTAMPTZ),
+    1184: lambda typmod, _: rounding(_TIMESTAMPTZ, typmod),
     1186: type_modes.interval,
-    1266: _always(_TIMETZ),
+    1266: lambda typmod, _: rounding(_TIMETZ, typmod),
     1560: _bit,
     1562: _always(TEXT),  # bit varying: Debezium's Bits would lose its length
     1700: type_modes.numeric,
@@ -172,8 +173,18 @@ def _is_array(kind: Kind) -> bool:
 
 
 def _array(element: Kind, delimiter: bytes = b",") -> Kind:
+    def fitted(text: bytes) -> bytes:
+        return element.encode(element.fit(text))
+
     avro = {"type": "array", "items": ["null", element.avro]}
     unavailable = None
     if element.unavailable is not None:
         unavailable = long_bytes(1) + b"\x02" + element.unavailable + b"\x00"
-    return Kind(avro, array_encoder(element.encode, delimiter), b"{}", unavailable=unavailable)
+    encode, encode_fitted = (array_encoder(one, delimiter) for one in (element.encode, fitted))
+
+    def fit(text: bytes) -> bytes:
+        if encode(text) != encode_fitted(text):
+            raise encoders.UnrepresentableError("its elements are not as a row shows them")
+        return text
+
+    return Kind(avro, encode, b"{}", unavailable=unavailable, fit=fit)

@@ -42,13 +42,14 @@ _COLUMNS = """
     LEFT JOIN pg_type ebt ON ebt.oid = eb.base_oid
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''"""
 
-_PRIMARY_KEY = """
-    SELECT ARRAY(
-        SELECT a.attname::text FROM pg_index i
-        CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+_KEYS = """
+    SELECT coalesce(i.indisprimary, false), coalesce(i.indisreplident, false), ARRAY(
+        SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k (attnum, place)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND k.place <= i.indnkeyatts ORDER BY k.place)
-    FROM pg_class c WHERE c.oid = %s"""
+        WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+    FROM pg_class c
+    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND (i.indisprimary OR i.indisreplident)
+    WHERE c.oid = %s"""
 """A key that is DEFERRABLE tells no rows apart: two may have it in the middle of a transaction, and so in the log."""
 
 _PUBLISHED = """
@@ -106,9 +107,11 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
     with database_errors(f"reading the catalogue for {relation.table}"), connection.cursor() as cursor:
         cursor.execute(_COLUMNS, columns_of)
         columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
-        cursor.execute(_PRIMARY_KEY, [relation.oid])
-        there = cursor.fetchone()
-        return TableFacts(None if there is None else tuple(there[0]), columns)
+        cursor.execute(_KEYS, [relation.oid])
+        keys = cursor.fetchall()
+        primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
+        identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
+        return TableFacts(primary if keys else None, columns, identity)
 
 
 def _facts(

@@ -34,6 +34,7 @@ LITERALS = {
     "text": "E'it''s \\\\ a\\ttab'",
     "varchar(20)": "'x'",
     "char(6)": "'ab'",
+    "bpchar": "'ab'",
     "bytea": "'\\x00ff'",
     "uuid": "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
     "json": "'{\"a\": 1}'",
@@ -56,6 +57,21 @@ LITERALS = {
     "text[]": "'{}'",
     "integer[]": "'{}'",
 }
+ROUNDED = {
+    "timestamp(0)": ("'2024-12-31 23:59:59.5'", "'1999-12-31 23:59:58.5'", "'2024-01-01 10:00:00.4'"),
+    "timestamp(3)": ("'2024-01-01 10:00:00.1235'", "'2024-01-01 10:00:00.5996'", "'2024-01-01 10:00:00.12'"),
+    "timestamp(5)": ("'2024-01-01 10:00:00.123455'",),
+    "timestamptz(2)": ("'2024-01-01 10:00:00.456+02'", "'2024-01-01 10:00:00.999+00'"),
+    "time(0)": ("'12:00:01.5'", "'23:59:59.5'"),
+    "time(3)": ("'12:00:00.1239'",),
+    "timetz(1)": ("'12:00:00.55+02'", "'12:00:00.04-03:30'"),
+    "numeric(5,-2)": ("1234", "-1250", "1249.9", "49"),
+    "numeric(12,2)": ("1.239", "1.235", "-1.235", "2.5"),
+    "numeric(3,5)": ("0.001235",),
+    "amounts": ("1.995",),
+    "char(3)": ("'abc  '",),
+    "timestamp(0)[]": ("'{2024-01-01 10:00:00}'",),
+}
 FUNCTIONS = {
     "bigint": "nextval('numbers')",
     "timestamptz": "now()",
@@ -65,6 +81,10 @@ FUNCTIONS = {
     "numeric(12,2)": "random()",
     "point": "point(1, 2)",
     "mood": "'sad'::text::mood",
+    "varchar(9)": "true",
+    "integer": "5.7",
+    "timestamp(0)": "'0044-03-15 10:00:00.6 BC'",
+    "timestamp(0)[]": "'{2024-01-01 10:00:00.6}'",
 }
 USER_TYPES = """
     CREATE TYPE mood AS ENUM ('sad', 'so, so');
@@ -115,14 +135,15 @@ def _avro_value(field: Schema) -> Any:
 @pytest.mark.parametrize("constraint", ["", "NOT NULL"])
 @pytest.mark.parametrize(
     "modes",
-    [Modes(), Modes("string", "isostring", "hex", "string")],
-    ids=["Debezium's defaults", "strings"],
+    [Modes(), Modes("string", "isostring", "hex", "string"), Modes("double", "microseconds")],
+    ids=["Debezium's defaults", "strings", "numbers"],
 )
 def test_a_literal_default_is_the_value_that_the_server_fills_in(
     open_database: Callable[[Postgres], Any], server: Postgres, constraint: str, modes: Modes
 ) -> None:
     connection = open_database(server)
-    columns = ", ".join(f'"{name}" {name} DEFAULT {value} {constraint}' for name, value in LITERALS.items())
+    literals = [*LITERALS.items(), *((name, value) for name, values in ROUNDED.items() for value in values)]
+    columns = ", ".join(f"c{n} {name} DEFAULT {value} {constraint}" for n, (name, value) in enumerate(literals))
     with connection.cursor() as cursor:
         start(cursor)
         cursor.execute(USER_TYPES)
@@ -149,7 +170,8 @@ def test_a_default_that_is_computed_is_zero_where_null_is_not_allowed(
     fastavro.parse_schema(codec.value_schema)
     shown = list(fields(codec).values())[1:]
     assert [field.get("default", "none") for field in shown[::2]] == [
-        0, "1970-01-01T00:00:00Z", 0, "", "00000000-0000-0000-0000-000000000000", "\x00", "none", "sad",
+        0, "1970-01-01T00:00:00Z", 0, "", "00000000-0000-0000-0000-000000000000", "\x00",
+        {"x": 0, "y": 0, "wkb": None, "srid": None}, "sad", "", 0, 0, [],
     ]  # fmt: skip
     assert [field["default"] for field in shown[1::2]] == [None] * len(FUNCTIONS)
 
@@ -212,6 +234,23 @@ def test_what_a_column_was_made_of_stays_known_when_the_catalogue_is_ahead(
         cursor.execute(later)
     now = compile_codec("s.public.t", relation, table_facts(connection, relation))
     assert fields(now) == fields(then)
+
+
+def test_a_table_is_read_in_the_order_of_its_identity_index_and_keyed_in_that_of_the_log(
+    open_database: Callable[[Postgres], Any], postgres: Postgres
+) -> None:
+    """Or each chunk of a snapshot on demand would sort the whole table."""
+    connection = open_database(postgres)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE t (a int NOT NULL, b int NOT NULL, c int NOT NULL, UNIQUE (c, a) INCLUDE (b));"
+            "ALTER TABLE t REPLICA IDENTITY USING INDEX t_c_a_b_key; CREATE PUBLICATION p FOR TABLE t"
+        )
+        [published] = published_tables(connection, "p")
+        codec = compile_codec("s.public.t", published.relation, table_facts(connection, published.relation))
+        assert (codec.own_key, codec.key_columns) == (("c", "a"), ("a", "b", "c"))  # as it flags them
+        cursor.execute("DROP TABLE t")
+        assert table_facts(connection, published.relation).primary_key is None
 
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True)

@@ -203,14 +203,17 @@ def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
         INSERT INTO texts SELECT (ARRAY['z', 'a', 'm'])[1 + n % 3]::mood, chr(65 + n % 3), ARRAY[n % 2, NULL],
             int4range(n % 5, n % 5 + 3), decode(md5((n % 7)::text), 'hex'), '{"a": null}', gen_random_uuid(),
             chr(65 + n % 5) || chr(97 + n % 7) || ' ''{}%s' || chr(9) || chr(92) || n FROM generate_series(1, 200) n;
-        ALTER PUBLICATION tap ADD TABLE numbers, texts"""
+        CREATE TABLE turned (a int NOT NULL, b int NOT NULL, c text, UNIQUE (b, a));
+        ALTER TABLE turned REPLICA IDENTITY USING INDEX turned_b_a_key;
+        INSERT INTO turned SELECT n, n % 10 FROM generate_series(1, 200) n;
+        ALTER PUBLICATION tap ADD TABLE numbers, texts, turned"""
     )
     shop.configure(incremental_snapshot_chunk_size=7)
     shop.capture.start()
     shop.drain()
-    shop.signal("snapshot", "public.numbers", "public.texts")
+    shop.signal("snapshot", "public.numbers", "public.texts", "public.turned")
     shop.until(lambda: finished(shop))
-    for table in ("numbers", "texts"):
+    for table in ("numbers", "texts", "turned"):
         again = read_again(shop, f"public.{table}")
         assert len(set(again)) == len(again) == shop.value(f"SELECT count(*) FROM {table}")
 
