@@ -246,7 +246,7 @@ class Capture:
             position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
             if step == "snapshot":
-                tables.unpark(tables.parked)  # it reads them all
+                tables.unpark(tables.parked)  # it reads them, or what was before counts for none of the tables
                 beginning = self._beginning(position, system, problem, replication.history)
                 position = self._first(leadership, replication, published, tables, own, origin, beginning, committed)
                 self._taken = True

@@ -51,6 +51,8 @@ class Workload:
     writers: int = 3
     pause: float = 0.01
     ddl_pause: float = 0.0  # seconds between two changes of the schema; 0: none
+    most: int = 20_000  # transactions of writers, of some 25 changes: the proof holds all records in memory
+    _written: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _errors: list[psycopg2.Error] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Workload:
     def start(self) -> None:
         """Begins to write."""
         works: list[Callable[[], None]] = [
-            _Writer(self.dsn, self.seed, number, self.pause).transaction for number in range(self.writers)
+            self._until_most(_Writer(self.dsn, self.seed, number, self.pause)) for number in range(self.writers)
         ]
         if self.ddl_pause:
             works.append(_Ddl(self.dsn, self.seed, self.ddl_pause).change)
@@ -73,6 +75,16 @@ class Workload:
             thread.join()
         if self._errors:
             raise self._errors[0]
+
+    def _until_most(self, writer: _Writer) -> Callable[[], None]:
+        def work() -> None:
+            if self._written < self.most:
+                self._written += 1
+                writer.transaction()
+            else:
+                self._stop.wait(0.1)
+
+        return work
 
     def _repeat(self, work: Callable[[], None]) -> None:
         try:
