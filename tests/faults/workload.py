@@ -27,6 +27,7 @@ CREATE PUBLICATION tap FOR TABLE items, parts, notes, journal;
 _TOASTED: Final = 4000
 _LARGE: Final = 3000
 _APART: Final = 1_000_000  # between the ids of two writers
+_MOVED: Final = 500_000  # between the id of a row and its other id
 
 
 def prefill(dsn: str, rows: int) -> None:
@@ -155,22 +156,18 @@ class _Writer(_Client):
         some = self.chance.randint(self._first, self._last)
         if kind < 0.4:
             self._insert(cursor)
+        elif kind < 0.54:
+            cursor.execute("UPDATE items SET price = price + 1 WHERE id IN (%s, %s)", (some, some + _MOVED))
         elif kind < 0.6:
-            cursor.execute("UPDATE items SET price = price + 1 WHERE id = %s", (some,))
+            self._move(cursor, some)
         elif kind < 0.65:
             cursor.execute("UPDATE items SET state = (enum_range(state))[1 + %s %% 2] WHERE id = %s", (some, some))
         elif kind < 0.72:
             cursor.execute("DELETE FROM parts WHERE item = %s AND number = 2", (some,))
         elif kind < 0.8:  # the key itself changes
             cursor.execute("UPDATE parts SET number = number + 10 WHERE item = %s AND number < 100", (some,))
-        elif kind < 0.87:
-            self._last += 1
-            note = None if self.chance.random() < 0.3 else "a note"
-            cursor.execute("INSERT INTO notes VALUES (%s, %s)", (self._last, note))
-        elif kind < 0.9:
-            cursor.execute("UPDATE notes SET note = note || '+' WHERE id = %s", (some,))
         elif kind < 0.92:
-            cursor.execute("DELETE FROM notes WHERE id = %s", (some,))
+            self._note(cursor, some)
         elif kind < 0.93:
             cursor.execute("SELECT pg_logical_emit_message(true, 'shop', 'a message of the shop')")
         else:
@@ -183,6 +180,26 @@ class _Writer(_Client):
         row = (self._last, f"item {self._last}", price, body)
         cursor.execute("INSERT INTO items (id, name, price, at, body) VALUES (%s, %s, %s, now(), %s)", row)
         cursor.execute("INSERT INTO parts SELECT %s, n, n FROM generate_series(1, 3) n", (self._last,))
+
+    def _note(self, cursor: psycopg2.extensions.cursor, some: int) -> None:
+        kind = self.chance.random()
+        if kind < 0.6:
+            self._last += 1
+            note = None if self.chance.random() < 0.3 else "a note"
+            cursor.execute("INSERT INTO notes VALUES (%s, %s)", (self._last, note))
+        elif kind < 0.85:
+            cursor.execute("UPDATE notes SET note = note || '+' WHERE id = %s", (some,))
+        else:
+            cursor.execute("DELETE FROM notes WHERE id = %s", (some,))
+
+    def _move(self, cursor: psycopg2.extensions.cursor, some: int) -> None:
+        """Another key for a row, and back; the log repeats a large `body` in neither, nor is it in the old key."""
+        prefilled = -1 - self._number - 10 * self.chance.randint(0, 30)  # which the snapshot alone has brought
+        for key in (some, prefilled):
+            cursor.execute(
+                "UPDATE items SET id = CASE WHEN id = %s THEN %s ELSE %s END, price = 3 WHERE id IN (%s, %s)",
+                (key, key + _MOVED, key, key, key + _MOVED),
+            )
 
     def _journal(self, cursor: psycopg2.extensions.cursor) -> None:
         kind = self.chance.random()

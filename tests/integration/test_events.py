@@ -52,11 +52,11 @@ def parts(records: list[Record]) -> Counter[str]:
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None:
-    shop.sql(IDENTITIES)
+    shop.sql(IDENTITIES, "UPDATE orders SET note = repeat('out of line ', 1000) WHERE id = 1")
     shop.capture.start()
     shop.drain()
     shop.sql(
-        "UPDATE orders SET id = 1001 WHERE id = 1",  # DEFAULT
+        "UPDATE orders SET id = 1001 WHERE id = 1",  # DEFAULT; the note lies under the old key alone
         "INSERT INTO log VALUES (1, 'one'), (2, 'two')",  # FULL
         "UPDATE log SET id = 11 WHERE id = 1",
         "UPDATE log SET what = NULL WHERE id = 2",
@@ -84,6 +84,7 @@ def test_every_replica_identity_heirs_and_tables_without_key(shop: Shop) -> None
     shop.prove(ALL)
     changed = {"d old": 1, "tombstone old": 1, "c new": 1}
     assert parts(of(shop, "orders")) == changed
+    assert {each.op: each.unchanged for each in of(shop, "orders")}["c"] == {"note"}
     assert [each.value["before"] for each in of(shop, "log") if each.value and each.op == "u"] == [
         {"id": 2, "what": "two"}
     ]

@@ -197,6 +197,122 @@ def test_park_leaves_one_table_out_until_a_snapshot_brings_it_back(apicurio: Sho
     assert not check_content(replay(shop.records(), shop.prefix), shop_tables(shop.dsn, TABLES))
 
 
+PLAYED = {  # change of a table -> the rules that refuse it
+    "enum": ("ALTER TYPE state_{0} ADD VALUE 'old'", ""),
+    "renamed": ("ALTER TABLE {0} RENAME v TO w", ""),
+    "filled": ("ALTER TABLE {0} RENAME n TO m", "FORWARD FULL"),  # NOT NULL, and readers of the old schema want it
+    "again": ("ALTER TABLE {0} DROP v, ADD v text", ""),
+    "key": ("ALTER TABLE {0} DROP CONSTRAINT {0}_pkey, ADD PRIMARY KEY (code)", "BACKWARD FORWARD FULL"),
+    "moved": ("ALTER TABLE {0} RENAME TO {0}_new", ""),
+}
+
+
+class Play:
+    """Tables that change under a rule of the registry each: `refused` are those whose rule refuses their change."""
+
+    def __init__(self, shop: Shop, *rules: str) -> None:
+        self._shop = shop
+        self._tables = {f"{change}_{of.lower()}": (change, of) for change in PLAYED for of in rules}
+        self.refused = sorted(name for name, (change, of) in self._tables.items() if of in PLAYED[change][1].split())
+        for name in self._tables:
+            shop.sql(
+                f"CREATE TYPE state_{name} AS ENUM ('new')",
+                f"CREATE TABLE {name} (id int PRIMARY KEY, code int NOT NULL, v text, n int NOT NULL,"
+                f" state state_{name})",
+                f"INSERT INTO {name} VALUES (1, 11, 'read', 1, 'new')",
+            )
+        shop.sql(f"ALTER PUBLICATION tap SET TABLE {', '.join(self._tables)}")
+
+    def run(self) -> None:
+        """All changes, with rows before and after; at the end each row is written once more, in its last form."""
+        for name, (_, of) in self._tables.items():
+            self.rule(name, of)
+            self._add(name, 2)
+        for name, (change, _) in self._tables.items():
+            self._shop.sql(PLAYED[change][0].format(name))
+        for name, (change, _) in self._tables.items():
+            self._add(self._now(name), 3)
+            if change == "enum":
+                self._shop.sql(f"UPDATE {name} SET state = 'old' WHERE id = 3")
+        self._shop.sql(*(f"UPDATE {self._now(name)} SET state = state" for name in self._tables))
+
+    def rule(self, name: str, compatibility: str) -> None:
+        """Of the table's key and value."""
+        for part in ("key", "value"):
+            rule(self._shop.registry, f"{self._shop.prefix}.public.{name}-{part}", compatibility)
+
+    def _add(self, name: str, number: int) -> None:
+        """Another row like the first, whatever columns there are."""
+        new = json.dumps({"id": number, "code": 10 + number})
+        self._shop.sql(
+            f"INSERT INTO {name} SELECT (jsonb_populate_record(one, '{new}')).* FROM {name} one WHERE id = 1"
+        )
+
+    def _now(self, name: str) -> str:
+        return f"{name}_new" if self._tables[name][0] == "moved" else name
+
+    def prove(self, suffix: str = "") -> None:
+        """The shop's rows are in the topics, those of refused tables in the ones with the suffix."""
+        there = shop_tables(self._shop.dsn, [f"public.{self._now(name)}" for name in self._tables])
+        assert {len(rows) for rows in there.values()} == {3}
+        played = replay(self._shop.records(), self._shop.prefix)
+        found = {}
+        for name, (change, _) in self._tables.items():
+            table = f"public.{self._now(name)}"
+            rows = played[f"{table}{suffix}" if name in self.refused else table]
+            if change == "key":  # what lies under the key that no longer is stays there
+                rows = {key: row for key, row in rows.items() if json.loads(key).keys() == {"code"}}
+            found[table] = rows
+        assert not check_content(found, there)
+        versions = {table.removeprefix("public.") for table in played if table.endswith(".v2")}
+        assert versions == {f"{name}{suffix}" for name in self.refused if suffix}
+
+
+RULES = ("NONE", "BACKWARD", "FORWARD", "FULL")
+
+
+def test_each_change_under_each_rule_goes_on_or_in_a_version_of_its_own(apicurio: Shop) -> None:
+    play = Play(apicurio, *RULES)
+    apicurio.configure(incompatible_schema="version")
+    apicurio.capture.start()
+    apicurio.drain()
+    play.run()
+    apicurio.drain()
+    play.prove(".v2")
+
+
+def test_each_change_under_each_rule_goes_on_or_parks_its_table(apicurio: Shop) -> None:
+    play = Play(apicurio, *RULES)
+    apicurio.configure(incompatible_schema="park")
+    apicurio.capture.start()
+    apicurio.drain()
+    play.run()
+    apicurio.drain()
+    tables = [f"public.{name}" for name in play.refused]
+    assert apicurio.position()["parked"] == tables
+    for name in play.refused:
+        play.rule(name, "NONE")
+    apicurio.signal("snapshot", *tables)
+    apicurio.until(lambda: not apicurio.position()["parked"] and not apicurio.position()["demand"]["requests"])
+    play.prove()
+
+
+def test_each_change_under_full_goes_on_or_stops_until_the_registry_takes_it(apicurio: Shop) -> None:
+    play = Play(apicurio, "FULL")
+    apicurio.capture.start()
+    apicurio.drain()
+    play.run()
+    stopped = []
+    for _ in play.refused:
+        assert apicurio.capture.wait(PATIENCE) == 78, apicurio.capture.tail()
+        stopped += [name for name in play.refused if f"table public.{name}" in apicurio.capture.tail(3)]
+        play.rule(stopped[-1], "NONE")
+        apicurio.capture.start()
+    apicurio.drain()
+    assert sorted(stopped) == play.refused
+    play.prove()
+
+
 TEXT, INTEGER, LARGE = 25, 23, 20
 MATRIX = {  # change of column v -> the rules that take it
     "a new nullable column": ({"w": ColumnFacts()}, (), "NONE BACKWARD FORWARD FULL"),

@@ -105,7 +105,8 @@ def test_connect_cuts_off_what_is_below_a_millisecond(
     connection = open_database(postgres)
     with connection.cursor() as cursor:
         fill(
-            cursor, {"timestamp": (("1969-12-31 23:59:59.999999", "2024-01-01 00:00:00.123999"), lambda _: "infinity")}
+            cursor,
+            {"timestamp": (("1969-12-31 23:59:59.999999", "2024-01-01 00:00:00.123999"), VALUES["timestamp"][1])},
         )
         relation, rows = stream(cursor)
         _, read = records(compile_codec("t", relation, None, modes=Modes(time_precision_mode="connect")), rows)

@@ -3,10 +3,9 @@ our reader makes of the records must be those values to it."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -24,10 +23,10 @@ from schemas.reader import RowReader, row_reader
 from schemas.relation import Column, ColumnFacts, Relation
 from schemas.type_table import SESSION_SETTINGS, kind_of
 from tests.fix_postgres import AVAILABLE
-from tests.integration.type_values import EXTENSIONS, SETUP, TYPES, Values, array_types, texts_of
+from tests.integration.type_values import EXTENSIONS, SETUP, TYPES, Values, array_types
 
-SEED = 20261123
-ROWS = 60
+ROWS = 1 + max(len(edges) for edges, _ in TYPES.values())
+"""NULL and the edge cases of any type."""
 ORIGIN = SourceOrigin("shop", "test", "0")
 
 
@@ -127,8 +126,8 @@ def back(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def fill(cursor: Any, types: Mapping[str, Values]) -> list[str]:
-    """A table `t` with a column of each type that this server has, named after it; returns those types."""
+def prepare(cursor: Any) -> None:
+    """Makes the types, and what streams."""
     cursor.execute("SELECT name FROM pg_available_extensions WHERE name = ANY(%s)", [list(EXTENSIONS)])
     for (name,) in cursor.fetchall():
         cursor.execute(f"CREATE EXTENSION {name}")
@@ -136,20 +135,38 @@ def fill(cursor: Any, types: Mapping[str, Values]) -> list[str]:
             cursor.execute(f"CREATE DOMAIN {DOMAINS[name]} AS {name}")
     cursor.execute(SETUP)
     start(cursor)
-    here = []
-    for name in types:
-        try:
-            cursor.execute(f"SELECT %s::{name}", [types[name][0][-1]])
-        except (psycopg2.errors.UndefinedObject, psycopg2.errors.FeatureNotSupported):  # a server without libxml
-            continue
-        here.append(name)
-    columns = ", ".join(f"{sql.Identifier(name).as_string(cursor)} {name}" for name in here)
-    cursor.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
-    rng = random.Random(SEED)
-    values = [texts_of(types[name], ROWS, rng) for name in here]
-    template = f"(%s, {', '.join('%s::' + name for name in here)})"
-    execute_values(cursor, "INSERT INTO t VALUES %s", list(zip(range(ROWS), *values, strict=True)), template)
+
+
+def known(cursor: Any, name: str, values: Values) -> bool:
+    """Whether this server has the type."""
+    try:
+        cursor.execute(f"SELECT %s::{name}", [values[0][-1]])
+    except (psycopg2.errors.UndefinedObject, psycopg2.errors.FeatureNotSupported):  # a server without libxml
+        return False
+    return True
+
+
+def make_table(cursor: Any, types: Sequence[str]) -> None:
+    """A table `t` with a column of each type, named after it."""
+    columns = ", ".join(f"{sql.Identifier(name).as_string(cursor)} {name}" for name in types)
+    cursor.execute(f"DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, {columns})")
+
+
+def fill(cursor: Any, types: Mapping[str, Values]) -> list[str]:
+    """A table with the edge cases of each type that this server has; returns those types."""
+    prepare(cursor)
+    here = [name for name in types if known(cursor, name, types[name])]
+    make_table(cursor, here)
+    values = [islice(cycle((None, *types[name][0])), ROWS) for name in here]
+    insert(cursor, here, list(zip(*values, strict=True)))
     return here
+
+
+def insert(cursor: Any, types: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+    """These rows are the table's."""
+    template = f"(%s, {', '.join('%s::' + name for name in types)})"
+    numbered = [(number, *row) for number, row in enumerate(rows)]
+    execute_values(cursor, "TRUNCATE t; INSERT INTO t VALUES %s", numbered, template, page_size=len(rows))
 
 
 INTERNAL = {
@@ -174,12 +191,11 @@ SAME = {
     "interval day to second(3)": "{back}::interval = {own}",
     "interval[]": "{back}::interval[] = {own}",
     "interval day to second(3)[]": "{back}::interval[] = {own}",
-    "json": "{back}::text::jsonb = {own}::jsonb",
-    "json[]": "{back}::text::jsonb[] = {own}::text::jsonb[]",
     "bit(1)": "{back}::int::text = {own}::text",
+    "box[]": "{back}::box[]::text = {own}::text",  # its arrays have another delimiter than text's
     "bit(1)[]": "{back}::int[]::text = {own}::text",
     "hstore": "{back}::text::jsonb = hstore_to_jsonb({own})",
-    "hstore[]": "{back}::text[] = (SELECT array_agg(hstore_to_jsonb(e)) FROM unnest({own}) e)::text[]"
+    "hstore[]": "{back}::jsonb[]::text[] = (SELECT array_agg(hstore_to_jsonb(e)) FROM unnest({own}) e)::text[]"
                 " OR cardinality({own}) = 0",
 }  # fmt: skip
 SAME |= {"labels": SAME["hstore"], "labels[]": SAME["hstore[]"]}
@@ -190,20 +206,18 @@ def differing(
     cursor: Any, name: str, field: str, staged: str, read: list[tuple[str, dict[str, Any]]], exact: bool = False
 ) -> list[Any]:
     """The values that the server finds changed: (path, its text, what came back); `exact`: SAME does not count."""
-    cursor.execute("DROP TABLE IF EXISTS back")
-    cursor.execute(f"CREATE TEMP TABLE back (id int, path text, v {staged})")
+    staged = staged.replace("jsonb", "text")  # json has no order and no equality, and may hold what jsonb refuses
     rows = [(row["id"], path, back(row[field])) for path, row in read]
-    execute_values(cursor, "INSERT INTO back VALUES %s", rows, f"(%s, %s, %s::{staged})", page_size=1000)
     own = f"t.{sql.Identifier(name).as_string(cursor)}"
     # Bounds of arrays are not kept: the elements are compared, and NULL with NULL.
     plain = f"array(SELECT unnest({own}))" if staged.endswith("[]") else own
     by_text = "({back})::text::" + name + "::text = {own}::text"
     same = (by_text if exact else SAME.get(name, by_text)).format(back="back.v", own=plain)
-    cursor.execute(
-        f"SELECT back.path, {own}::text, back.v::text FROM t JOIN back USING (id)"
+    query = (
+        f"SELECT back.path, {own}::text, back.v::text FROM t JOIN (VALUES %s) back (id, path, v) USING (id)"
         f" WHERE CASE WHEN {own}::text IS NULL THEN back.v IS NOT NULL ELSE ({same}) IS NOT TRUE END"
     )
-    found: list[Any] = cursor.fetchall()
+    found: list[Any] = execute_values(cursor, query, rows, f"(%s, %s, %s::{staged})", page_size=len(rows), fetch=True)
     return found
 
 
@@ -230,28 +244,6 @@ def test_every_value_of_every_type_comes_back(
             if found := differing(cursor, name, field, reader.columns[field], read):
                 changed[name] = (reader.columns[field], found[:3])
         assert changed == {}
-
-
-@pytest.mark.parametrize("types", [TYPES, array_types()], ids=["scalars", "arrays"])
-def test_the_generated_code_for_lines_makes_the_same_records(
-    open_database: Callable[[Postgres], Any], postgres: Postgres, types: dict[str, Values]
-) -> None:
-    """Column by column, since a line with an escape in any of them goes the careful way."""
-    connection = open_database(postgres)
-    prefix = ORIGIN.snapshot(0, 0)
-    with connection.cursor() as cursor:
-        fill(cursor, types)
-        relation, _ = stream(cursor)
-        facts = table_facts(connection, relation)
-        for column in relation.columns[1:]:
-            part = replace(relation, columns=(relation.columns[0], column))
-            encoder = compile_codec("t", part, facts).bind(1, 2)
-            lines = copied(cursor, part)
-            expected = [
-                (encoder.key(cells), encoder.read(prefix, 1, cells))
-                for cells in (parse_copy_line(line[:-1]) for line in lines)
-            ]
-            assert written(encoder, lines) == expected, column.name
 
 
 def written(encoder: Encoder, lines: list[bytes]) -> list[tuple[bytes | None, bytes]]:

@@ -35,20 +35,29 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
     if all(each.key is None for each in records):
         return _replay_keyless(table, records, completed)
     rows: dict[str, Row] = {}
+    moved: dict[str, Row] = {}  # by the key that they had
     origin: dict[str, Record] = {}
-    for each in sorted(records, key=lambda record: (record.partition, record.offset)):
+    for each in sorted(records, key=_place):
         if each.op == "t":
             gone = [key for key, source in origin.items() if source.partition == each.partition]
         elif each.op in ("d", "tombstone"):
             gone = [str(each.key)]
         else:
             gone = []
-            rows[str(each.key)] = _new_row(each, rows.get(str(each.key), {}))
+            before = rows.get(str(each.key), {}) if each.old_key is None else moved.pop(each.old_key, {})
+            rows[str(each.key)] = _new_row(each, before)
             origin[str(each.key)] = each
+        if (each.op, each.key_change) == ("d", "old"):
+            moved[str(each.key)] = rows.get(str(each.key), {})
         for key in gone:
             rows.pop(key, None)
             origin.pop(key, None)
     return {key: row for key, row in rows.items() if not _left_over(table, origin[key], completed)}
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    """Where a record is in the order of all partitions, that of the stamps: a row may move from one to another."""
+    return (record.stamp or (0, 0, 0), record.key_change == "new", record.partition, record.offset)
 
 
 def _replay_keyless(table: str, records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:

@@ -29,7 +29,10 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record. `value` is None for a tombstone; `types` names the Connect type of each column that has one."""
+    """One record. `value` is None for a tombstone; `types` names the Connect type of each column that has one.
+
+    `old_key` is that of the row before its key changed, as `key` shows keys.
+    """
 
     topic: str
     partition: int
@@ -41,6 +44,7 @@ class Record:
     unchanged: frozenset[str] = frozenset()
     key_change: str | None = None
     types: dict[str, str] = field(default_factory=dict)
+    old_key: str | None = None
 
     @property
     def op(self) -> str:
@@ -170,6 +174,7 @@ def record(message: Any, schemas: Schemas) -> Record:
     value, types = schemas.decode(message.value()) if message.value() is not None else (None, {})
     key = schemas.decode(message.key())[0] if message.key() is not None else None
     stamp = headers.get("ordertap.stamp")
+    old_key = headers.get("__debezium.oldkey")
     halves = {"__debezium.newkey": "old", "__debezium.oldkey": "new"}
     return Record(
         message.topic(),
@@ -182,6 +187,7 @@ def record(message: Any, schemas: Schemas) -> Record:
         frozenset(json.loads(headers.get("ordertap.unchanged", b"[]"))),
         next((half for name, half in halves.items() if name in headers), None),
         types,
+        json.dumps(json.loads(old_key), sort_keys=True) if old_key is not None else None,
     )
 
 

@@ -136,6 +136,21 @@ def test_replay_equals_the_shop() -> None:
     assert check_content(played, shop) == []
 
 
+def test_replay_takes_values_that_were_not_sent_from_the_row_before_its_key_changed() -> None:
+    """Also where it moves to a partition that comes first."""
+    history = _history()
+    for each in history:
+        if each.topic == ORDERS and each.value and each.value["after"]:
+            each.value["after"]["note"] = f"of {each.value['after']['id']}"
+    new = history.pop()
+    assert new.value
+    new.value["after"]["note"] = "placeholder"
+    new = replace(new, partition=-1, old_key='{"id": 2}', unchanged=frozenset(["note"]))
+    played = replay([new, *history], "shop")["public.orders"]
+    assert played['{"id": 3}'] == {"id": 3, "total": 400, "note": "of 2"}
+    assert played.keys() == {'{"id": 1}', '{"id": 3}'}
+
+
 @pytest.mark.parametrize(
     ("orders", "kind"),
     [
