@@ -49,7 +49,7 @@ def load(
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            problems.extend(_reasons(error))
+            problems.extend(_reasons(error, model))
     raise _all_of(section, path, problems)
 
 
@@ -267,8 +267,11 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
     return f"{above}{key}: unknown" + (f"; did you mean {above}{near[0]}?" if near else "")
 
 
-def _reasons(error: ValidationError) -> Iterator[str]:
+def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in problem["loc"])
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        field = _field_at(model, [str(part) for part in problem["loc"]])
+        if problem["type"] == "dict_type" and field is not None and field.examples:
+            reason += f", for example {field.examples[0]}"
         yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself
