@@ -56,7 +56,11 @@ class Repair:
         elif self._problem is not None:
             yield self._problem.message
         else:
-            yield "slot and position fit together: there is nothing to repair"
+            yield f"slot and position fit together: nothing to repair if `capture run` goes on from {self._old.end_lsn}"
+            yield (
+                f'if it ends with `publication "{plan.publication}" does not exist` and that is there, it was dropped '
+                "and made again: the log of the time between cannot be read, a new snapshot brings what changed then"
+            )
         empty = plan.snapshot.mode == "no_data"
         read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
         yield f"generation {self._new.generation}: slot {plan.options.slot} is dropped, {read}"
