@@ -373,6 +373,9 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
     except OrdertapError as error:
         log.warning("settings are not reread: the old ones stay", reason=error.message, next=error.hint)
         return old, plan
+    if not changed:
+        log.info("settings are reread: nothing changed")
+        return old, plan
     configure_logs(kept.log_level, kept.log_json)
     log.warning(
         "settings are reread",
