@@ -116,6 +116,7 @@ def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
     assert running.metric("wal_status") == 1
     shop.sql("ALTER TABLE lines ADD COLUMN price numeric(12,2)", "INSERT INTO lines VALUES (0, 0, 'x', 1)")
     running.until(lambda: running.metric("schema_changes_total") == 1)
+    assert (running.metric("leading"), running.metric("parked_tables")) == (1, 0)
     told = running.status()
     assert told["running"] is True
     assert {session["role"] for session in told["sessions"]} == {"leader", "reader"}
@@ -137,6 +138,16 @@ def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
     shown = run("capture", "status", "--seconds", "0", config=shop.config)
     assert "running    no" in shown.stdout
     assert "no limit is set" in shown.stdout
+
+
+def test_what_a_snapshot_on_demand_has_left_is_a_metric_and_in_words(running: Running) -> None:
+    for words in (("pause",), ("snapshot", "public.orders", "public.lines")):
+        assert run("capture", "signal", *words, config=running.shop.config).returncode == 0
+    running.until(lambda: running.metric("on_demand_remaining_tables") == 2)
+    assert "a snapshot on demand has 2 tables left" in running.get("/health/ready")[1]
+    assert running.status()["on_demand"]["paused"] is True
+    assert run("capture", "signal", "resume", config=running.shop.config).returncode == 0
+    running.until(lambda: running.metric("on_demand_remaining_tables") == 0)
 
 
 def test_a_frozen_broker_is_not_our_death(apart: tuple[Running, Postgres, Kafka]) -> None:
