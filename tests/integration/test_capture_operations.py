@@ -71,6 +71,33 @@ class Running:
         return content
 
 
+STATUS = {
+    "running": {},
+    "sessions": {"pid": {}, "address": {}, "role": {}},
+    "position": {"lsn": {}, "generation": {}},
+    "lag_bytes": {},
+    "lag_seconds": {},
+    "slot": {"name": {}, "active_pid": {}, "confirmed_lsn": {}}
+    | {"wal_status": {}, "wal_held_bytes": {}, "wal_budget_bytes": {}},
+    "rate": {"records_per_second": {}, "log_bytes_per_second": {}},
+    "snapshot": {"id": {}, "state": {}, "tables": {}, "tables_done": {}},
+    "on_demand": {"paused": {}, "snapshots": {"id": {}, "tables_left": {}, "rows": {}}},
+    "parked": {},
+    "tables": {"*": {"end_offset": {}}},
+    "problems": {},
+}
+"""The keys of `capture status --json`: programs depend on them, and the README lists them. `*` is any topic."""
+
+
+def keys_of(told: Any) -> dict[str, Any]:
+    """The keys at every level; of a list: those of its first object."""
+    if isinstance(told, list):
+        return keys_of(told[0]) if told else {}
+    if not isinstance(told, dict):
+        return {}
+    return {("*" if "." in key else key): keys_of(value) for key, value in told.items()}
+
+
 def end(part: Part) -> None:
     """Lets a stopped part go on."""
     if part.process is not None:
@@ -145,7 +172,9 @@ def test_what_a_snapshot_on_demand_has_left_is_a_metric_and_in_words(running: Ru
         assert run("capture", "signal", *words, config=running.shop.config).returncode == 0
     running.until(lambda: running.metric("on_demand_remaining_tables") == 2)
     assert "a snapshot on demand has 2 tables left" in running.get("/health/ready")[1]
-    assert running.status()["on_demand"]["paused"] is True
+    told = running.status()
+    assert told["on_demand"]["paused"] is True
+    assert keys_of(told) == STATUS
     assert run("capture", "signal", "resume", config=running.shop.config).returncode == 0
     running.until(lambda: running.metric("on_demand_remaining_tables") == 0)
 
