@@ -32,7 +32,9 @@ WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
-SNAPSHOT_ROWS_LEFT = Gauge("ordertap_capture_snapshot_remaining_rows", "About; -1: the planner has no figures yet")
+SNAPSHOT_ROWS_LEFT = Gauge(
+    "ordertap_capture_snapshot_remaining_rows", "About; -1: nobody knows, as of a SELECT in place of a table"
+)
 SNAPSHOT_TABLES_LEFT = Gauge("ordertap_capture_snapshot_remaining_tables", "Tables that are not wholly in Kafka yet")
 ON_DEMAND_LEFT = Gauge(
     "ordertap_capture_on_demand_remaining_tables", "Tables that snapshots on demand have yet to read"
