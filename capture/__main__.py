@@ -17,14 +17,13 @@ from pydantic import SecretStr
 
 from capture.changes.messages import Route
 from capture.changes.stream import Options
-from capture.checks import problem, repaired
 from capture.commands import adopt as adoption
 from capture.commands import preflight, setup
+from capture.commands.repair import Repair
 from capture.commands.status import lines
 from capture.commands.status import status as status_of
 from capture.kafka import broker
-from capture.kafka.position import parse_position
-from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.kafka.producer import Cluster
 from capture.kafka.topics import Group, Making, Topics
 from capture.kafka.topics import Route as TopicRoute
 from capture.kafka.writer import Limits
@@ -32,11 +31,10 @@ from capture.metrics import Metrics
 from capture.on_demand import signals
 from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture, Plan
-from capture.postgres.replication import Leadership, Replication, Server, slot_state
+from capture.postgres.replication import Server
 from capture.selection import Selection, patterns
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
-from capture.snapshot.initial import PositionWriter
-from capture.snapshot.modes import SnapshotOptions, unfinished
+from capture.snapshot.modes import SnapshotOptions
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.json_output import JsonRegistry
 from schemas.registry import Registry, open_registry
@@ -197,38 +195,17 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
     The sink then marks what is no longer in the shop. Stop `capture run` first.
     """
-    plan = _plan(load("capture", Settings, config))
-    leadership = Leadership(plan.server, plan.options.slot)
+    found = Repair(_plan(load("capture", Settings, config)), int(time.time()))
     try:
-        if not leadership.acquire():
-            raise SettingsError("capture is running: it holds the leadership", "stop it, then repair")
-        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
-        replication = Replication(plan.server)
-        system = replication.identify()
-        old = None if value is None else parse_position(value)
-        slot = slot_state(leadership.connection, plan.options.slot)
-        if old is None:
-            lost = "" if slot else ", and no slot: if capture has never run, there is nothing to repair"
-            typer.echo(f"topic {plan.topics.position} has no position of {plan.name}{lost}")
-        elif unfinished(old):
-            typer.echo("a snapshot is not complete: `capture run` ends it, there is nothing to repair")
-        else:
-            found = problem(old, system, slot, plan.options.slot, plan.settings_hash, replication.history)
-            typer.echo(found.message if found else "slot and position fit together: there is nothing to repair")
-        replication.close()
-        new = repaired(old, system, plan.options.slot, plan.settings_hash, first=int(time.time()))
-        empty = plan.snapshot.mode == "no_data"
-        read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
-        typer.echo(f"generation {new.generation}: slot {plan.options.slot} is dropped, {read}")
+        for line in found.lines():
+            typer.echo(line)
         if not execute:
             typer.echo("nothing done; say --execute to do it")
             return
-        plan.topics.create([])  # the position's may be what was lost
-        producer = TransactionalProducer(plan.cluster, plan.transactional_id)
-        PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0).write((), new)
+        found.execute()
         typer.echo("done: start `capture run`")
     finally:
-        leadership.close()
+        found.close()
 
 
 @app.command()
@@ -395,6 +372,9 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
             plan = _plan(kept)
     except OrdertapError as error:
         log.warning("settings are not reread: the old ones stay", reason=error.message, next=error.hint)
+        return old, plan
+    if not changed:
+        log.info("settings are reread: nothing changed")
         return old, plan
     configure_logs(kept.log_level, kept.log_json)
     log.warning(

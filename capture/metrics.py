@@ -32,9 +32,15 @@ WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
-SNAPSHOT_ROWS_LEFT = Gauge("ordertap_capture_snapshot_remaining_rows", "About; -1: the planner has no figures yet")
+SNAPSHOT_ROWS_LEFT = Gauge(
+    "ordertap_capture_snapshot_remaining_rows", "About; -1: nobody knows, as of a SELECT in place of a table"
+)
 SNAPSHOT_TABLES_LEFT = Gauge("ordertap_capture_snapshot_remaining_tables", "Tables that are not wholly in Kafka yet")
-
+ON_DEMAND_LEFT = Gauge(
+    "ordertap_capture_on_demand_remaining_tables", "Tables that snapshots on demand have yet to read"
+)
+PARKED = Gauge("ordertap_capture_parked_tables", "Tables whose changes are not written")
+LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot, 0 for one that stands by or starts")
 
 _WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
 _LIVE_PATIENCE: Final = 60.0
@@ -75,7 +81,12 @@ class Metrics:
         self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
         self.state = "starting"
+        self.leading = False
         self.parked: tuple[str, ...] = ()
+        self.on_demand = 0  # tables that wait
+        LEADING.set_function(lambda: self.leading)
+        PARKED.set_function(lambda: len(self.parked) if self.leading else 0)
+        ON_DEMAND_LEFT.set_function(lambda: self.on_demand if self.leading else 0)
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
         LAG_SECONDS.set_function(self.lag_seconds)
 
@@ -165,7 +176,8 @@ class Metrics:
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved
         if age < max(15.0, 4 * self.heartbeat_interval):
-            return True, f"streaming, {self.lag_seconds():.1f} s behind"
+            waits = f"; a snapshot on demand has {self.on_demand} tables left" if self.on_demand else ""
+            return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"
         stuck = self._sent[0] if self._sent else None
         if stuck is not None and stuck[0] <= self._read:
             return False, f"Kafka has taken nothing for {age:.0f} s"

@@ -180,6 +180,7 @@ class Capture:
         try:
             if not self._lead(leadership):
                 return
+            self._metrics.leading = True
             published = self._published(leadership)
             plan.registry.check()
             topics = [plan.topics.of(table.relation.table) for table in published]
@@ -192,6 +193,7 @@ class Capture:
         except FencedError as error:
             raise _fenced(error, leadership) from None
         finally:
+            self._metrics.leading = False
             leadership.close()
 
     def _lead(self, leadership: Leadership) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from capture.debezium import INSTEAD
 from capture.selection import Lists, parse_key
 from schemas.change import UNAVAILABLE
 from schemas.column_rules import Algorithm, Asterisks, Hashed, Mask, Truncated
@@ -32,57 +33,6 @@ _SET_BY_CAPTURE: Final = frozenset(
 )
 """Of librdkafka's properties: what exactly once and the order in a partition hang on."""
 _COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
-
-
-_INSTEAD: Final = {
-    "column_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
-    "connector_class": "capture is a process of its own, without Kafka Connect",
-    "converters": "columns_as_text and the handling modes say how values travel",
-    "database_initial_statements": "ALTER ROLE ... SET ... in the shop's database says it to the server",
-    "database_tcpKeepAlive": "always on",
-    "datatype_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
-    "errors_": "capture starts again by itself after an outage, and stops where a person is needed",
-    "event_processing_failure_handling_mode": "nothing is skipped; see oversized_record and incompatible_schema",
-    "field_name_adjustment_mode": "names are always as Avro wants them",
-    "flush_lsn_source": "the server may forget what is in Kafka",
-    "heartbeat_action_query": "a heartbeat is a message in the log and needs no statement",
-    "heartbeat_topics_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
-    "include_unknown_datatypes": "columns of all types are there, as PostgreSQL's text where Debezium leaves them out",
-    "incremental_snapshot_watermarking_strategy": "marks are messages in the log; no table is written",
-    "key_converter": "write output: avro or json, and schema_registry_url",
-    "lsn_flush_mode": "the server may forget what is in Kafka",
-    "max_queue": "see transaction_buffer_rows, transaction_buffer_bytes and max_batch_bytes",
-    "message_prefix_exclude_list": "write message_prefix_include_list: ['(?!unwanted).*']",
-    "notification_": "notifications are always on the topic <topic_prefix>.notification",
-    "plugin_name": "always pgoutput",
-    "poll_interval_ms": "see linger_ms",
-    "publication_autocreate_mode": "`capture init` makes the publication",
-    "publish_via_partition_root": "ALTER PUBLICATION ... SET (publish_via_partition_root = true) says it to the server",
-    "read_only": "no table of the shop is ever written",
-    "replica_identity_autoset_values": "ALTER TABLE ... REPLICA IDENTITY; `capture check` names tables that want it",
-    "retriable_restart_connector_wait_ms": "capture starts again by itself after an outage, within 10 s",
-    "schema_exclude_list": r"write table_exclude_list: ['unwanted\..*']",
-    "schema_include_list": r"write table_include_list: ['wanted\..*']",
-    "schema_name_adjustment_mode": "names are always as Avro wants them",
-    "signal_": "`capture signal` needs no table, topic or file",
-    "slot_drop_on_stop": "`capture drop` drops the slot; without it changes would be lost",
-    "slot_max_retries": "capture starts again by itself",
-    "slot_retry_delay_ms": "capture starts again by itself",
-    "slot_stream_params": "what the stream needs is always set",
-    "snapshot_fetch_size": "the snapshot reads by COPY, in chunks, by snapshot_max_threads processes",
-    "snapshot_isolation_mode": "always the slot's exported snapshot",
-    "snapshot_locking_mode": "always ACCESS SHARE, as pg_dump's",
-    "status_update_interval_ms": "about once a second",
-    "tasks_max": "capture is a process of its own, without Kafka Connect",
-    "topic_delimiter": "topic_routing gives topics other names",
-    "topic_heartbeat_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
-    "topic_naming_strategy": "topic_routing gives topics other names",
-    "topic_transaction": "the topic is <topic_prefix>.transaction",
-    "transforms": "see topic_routing, outbox_routing and the column_... lists",
-    "value_converter": "write output: avro or json, and schema_registry_url",
-    "xmin_fetch_interval_ms": "the slot has no xmin to look at",
-}
-"""Debezium's options that have no meaning here or another form, by how they begin: what to do instead."""
 
 
 class TopicGroup(BaseModel):
@@ -176,7 +126,7 @@ class Settings(BaseModel):
     """The part `capture` of the settings file. Times in ms unless the name says otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    INSTEAD: ClassVar[Mapping[str, str]] = _INSTEAD
+    INSTEAD: ClassVar[Mapping[str, str]] = INSTEAD
 
     name: str = Field("ordertap", description="the connector's name: position key, transactional.id, leadership")
     topic_prefix: str = Field(description="the first part of every topic's name", pattern=r"^[A-Za-z0-9._-]+$")
@@ -203,10 +153,14 @@ class Settings(BaseModel):
     )
     column_exclude_list: tuple[str, ...] = Field((), description="the same, of columns that are left out of records")
     column_mask_with_length_chars: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=dict, description="regular expression of columns: how many asterisks stand for any value"
+        default_factory=dict,
+        description="regular expression of columns: how many asterisks stand for any value",
+        examples=["{public.customers.phone: 10}"],
     )
     column_truncate_to_length_chars: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="regular expression of columns: how many characters are kept"
+        default_factory=dict,
+        description="regular expression of columns: how many characters are kept",
+        examples=["{public.reviews.body: 200}"],
     )
     column_mask_hash: tuple[MaskHash, ...] = Field((), description="columns whose values are hashed with a salt")
     message_key_columns: tuple[str, ...] = Field(
@@ -223,7 +177,9 @@ class Settings(BaseModel):
         (), description="regular expressions for whole schema.table; empty: all captured ones"
     )
     snapshot_select_statement_overrides: dict[str, str] = Field(
-        default_factory=dict, description="schema.table: a SELECT that the snapshot reads in place of the whole table"
+        default_factory=dict,
+        description="schema.table: a SELECT that the snapshot reads in place of the whole table",
+        examples=["{public.orders: SELECT * FROM public.orders WHERE id > 100}"],
     )
     snapshot_max_threads: int = Field(
         default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
@@ -248,7 +204,9 @@ class Settings(BaseModel):
     unavailable_value_placeholder: str = Field(UNAVAILABLE, description="for a TOAST value not sent; hex:… for octets")
 
     bootstrap_servers: str
-    kafka: dict[str, SecretStr] = Field(default_factory=dict, description="any librdkafka property")
+    kafka: dict[str, SecretStr] = Field(
+        default_factory=dict, description="any librdkafka property", examples=["{security.protocol: SSL}"]
+    )
     output: Literal["avro", "json"] = Field("avro", description="json: Debezium's records as JSON text, no registry")
     schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")

@@ -41,7 +41,7 @@ def load(
     is said to them.
     """
     problems: list[str] = []
-    values = _yaml_part(section, path)
+    values = _yaml_part(section, path, problems)
     _merge(values, _from_environment(section, model, os.environ if environ is None else environ, problems))
     values = _read_secret_files(values, model, "", problems)
     problems.extend(_unknown_keys(values, model, ""))
@@ -49,7 +49,7 @@ def load(
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            problems.extend(_reasons(error))
+            problems.extend(_reasons(error, model))
     raise _all_of(section, path, problems)
 
 
@@ -61,11 +61,12 @@ def _all_of(section: str, path: Path | None, problems: list[str]) -> SettingsErr
     return SettingsError(f"settings of {section}{where}:\n{text}", hint)
 
 
-def _yaml_part(section: str, path: Path | None) -> dict[str, Any]:
+def _yaml_part(section: str, path: Path | None, problems: list[str]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
+        text = path.read_text("utf-8")
+        content = yaml.safe_load(text) or {}
     except OSError as error:
         raise SettingsError(f"settings file {path}: {error.strerror}", "give its path with --config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -82,7 +83,31 @@ def _yaml_part(section: str, path: Path | None) -> dict[str, Any]:
     part = content.get(section) or {}
     if not isinstance(part, dict):
         raise SettingsError(f"settings file {path}: `{section}:` is not a mapping", "write its keys below it, indented")
+    for key, first, again in _given_twice(text):
+        if key == section or key.startswith(f"{section}."):
+            problems.append(f"{key.removeprefix(f'{section}.')}: given twice, in lines {first} and {again}")
     return part
+
+
+def _given_twice(text: str) -> Iterator[tuple[str, int, int]]:
+    """Keys that a mapping has more than once, and both lines: YAML forbids it, and PyYAML takes the last in silence."""
+    seen: set[int] = set()  # an alias is the node that it stands for, and may stand inside of it
+    left = [("", yaml.compose(text, yaml.SafeLoader))]
+    while left:
+        above, node = left.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += [(f"{above}{number}.", item) for number, item in enumerate(node.value)]
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                yield f"{above}{key.value}", lines[key.value], line
+            lines[key.value] = line
+            left.append((f"{above}{key.value}.", value))
 
 
 def _from_environment(
@@ -100,6 +125,8 @@ def _from_environment(
         field = _field_at(model, keys)
         try:
             value = _typed(environ[name], field)
+            if isinstance(value, dict) or (isinstance(value, list) and environ[name].lstrip().startswith("[")):
+                problems += [f"{name}: {key} is given twice" for key, *_ in _given_twice(environ[name])]
         except yaml.YAMLError:
             problems.append(f"{name}: not a list or mapping in YAML")
             continue
@@ -240,8 +267,11 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
     return f"{above}{key}: unknown" + (f"; did you mean {above}{near[0]}?" if near else "")
 
 
-def _reasons(error: ValidationError) -> Iterator[str]:
+def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in problem["loc"])
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        field = _field_at(model, [str(part) for part in problem["loc"]])
+        if problem["type"] == "dict_type" and field is not None and field.examples:
+            reason += f", for example {field.examples[0]}"
         yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself

@@ -176,6 +176,7 @@ class Stream:
             self._counted = now
             for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
                 self._metrics.event(table, op, count)
+            self._metrics.on_demand = self._incremental.demand.tables_left
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
             self._alive()

@@ -121,6 +121,7 @@ def _told(
         "rate": None if elapsed <= 0 else _rate(first, second, elapsed),
         "snapshot": None if snapshot is None else _snapshot(snapshot, len(second.records)),
         "on_demand": None if position is None else _on_demand(position.demand),
+        "parked": [] if position is None else list(position.parked),
         "tables": {topic: {"end_offset": end} for topic, end in second.records.items()},
         "problems": problems,
     }
@@ -185,13 +186,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     lags += [] if told["lag_seconds"] is None else [f"at most {told['lag_seconds']} s"]
     if lags:
         yield f"lag        {', '.join(lags)}"
-    slot, absent = told["slot"], "see below" if told["problems"] else "none"
-    yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
-    if slot:
-        budget = slot["wal_budget_bytes"]
-        left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
-        lost = slot["wal_status"] == "lost"
-        yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
+    yield from _slot_lines(told["slot"], "see below" if told["problems"] else "none")
     if told["rate"]:
         rate = told["rate"]
         yield f"rate       {rate['records_per_second']} records/s, {size(rate['log_bytes_per_second'])}/s of log"
@@ -203,10 +198,21 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         for one in told["on_demand"]["snapshots"]:
             state = "paused" if told["on_demand"]["paused"] else "goes on"
             yield f"on demand  {one['id']} {state}: {sum(one['rows'].values())} rows, {_list(one['tables_left'])} left"
+    for table in told["parked"]:
+        yield f"parked     {table} is not written; capture signal snapshot {table} brings it back"
     for topic, table in told["tables"].items():
         yield f"topic      {topic}: end offset {table['end_offset']}"
     for problem in told["problems"]:
         yield f"problem    {problem}"
+
+
+def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
+    yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
+    if slot:
+        budget = slot["wal_budget_bytes"]
+        left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
+        lost = slot["wal_status"] == "lost"
+        yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
 
 
 def _list(names: list[str]) -> str:

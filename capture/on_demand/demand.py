@@ -92,6 +92,11 @@ class Demand(NamedTuple):
         """Tables that were parked until a signal, of which something is still to be read."""
         return frozenset(name for request in self.requests for name, _ in request.tables if name in request.unparked)
 
+    @property
+    def tables_left(self) -> int:
+        """How many tables are not wholly read."""
+        return sum(len(request.tables) for request in self.requests)
+
     def shown(self) -> dict[str, Any] | None:
         """As JSON shows it in the position; None when there never was a demand."""
         return None if self == Demand() else self._asdict() | {"requests": [r._asdict() for r in self.requests]}

@@ -27,7 +27,7 @@ _CHECK = "run `capture check`: it prints the SQL that helps"
 # The server reads its log with the publications of that time, so one that is made again does not help older changes.
 _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
-    "cannot be read: `capture repair` says what a new slot and snapshot would do"
+    "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
 )
 # A peer that is gone without a word is noticed within a minute: by us, and by the server, where a dead leader's session
 # would keep the lock for two hours. The second is for data that nobody answers, which keepalives wait behind.

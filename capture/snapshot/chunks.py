@@ -15,9 +15,15 @@ from capture.snapshot.copying import Chunk
 from schemas.errors import SettingsError
 
 CHUNK_BYTES: Final = 16_000_000
+_USUAL_WIDTH: Final = 32  # bytes of a value without fixed length, as the planner guesses (get_typavgwidth)
+_ROW_HEADER: Final = 28  # bytes, with the pointer to the row
+_PAGE_HEADER: Final = 24
 _LEAVES: Final = """
     SELECT c.oid, n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,
-           coalesce(am.amname = 'heap', false), c.reltuples::bigint, current_setting('block_size')::int,
+           coalesce(am.amname = 'heap', false), c.reltuples::bigint, c.relpages, current_setting('block_size')::int,
+           (SELECT coalesce(sum(CASE WHEN t.typlen > 0 THEN t.typlen ELSE {} END), 0)::int
+            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
            has_table_privilege(c.oid, 'SELECT')
     FROM {} JOIN pg_class c ON c.oid = tree.relid
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -28,15 +34,30 @@ _ITSELF: Final = "(SELECT %s::oid AS relid) tree"
 
 
 class Leaf(NamedTuple):
-    """A relation that holds rows: a table, or a partition of one. `rows` is the planner's guess, -1 when unknown."""
+    """A relation that holds rows: a table, or a partition of one; `tuples` in `tuple_pages` were there at the last
+    ANALYZE (-1: never), `width` is what the values of a row may take."""
 
     schema: str
     name: str
     pages: int
     heap: bool
-    rows: int
+    tuples: int
+    tuple_pages: int
     page_bytes: int
+    width: int
     readable: bool
+
+    @property
+    def rows(self) -> int | None:
+        """About how many, as the planner guesses: its pages of now by their density; None when nobody knows.
+
+        Source: PostgreSQL, table_block_relation_estimate_size in src/backend/access/table/tableam.c.
+        """
+        if not self.heap:
+            return self.tuples if self.tuples >= 0 else None
+        if self.tuples >= 0 and self.tuple_pages > 0:
+            return round(self.tuples / self.tuple_pages * self.pages)
+        return self.pages * ((self.page_bytes - _PAGE_HEADER) // (self.width + _ROW_HEADER))
 
 
 class TablePlan(NamedTuple):
@@ -66,7 +87,7 @@ def plan_table(
         return TablePlan((Chunk(number, _copy(reader, query)),), None)
     leaves = _leaves(reader, published)
     guesses = [leaf.rows for leaf in leaves]
-    rows = None if not guesses or min(guesses) < 0 else sum(guesses)
+    rows = None if None in guesses else sum(guess or 0 for guess in guesses)
     if published.partitioned and not all(leaf.readable for leaf in leaves):
         # Rights on the root alone: only a query of the root reads them all.
         whole = sql.Identifier(published.relation.schema, published.relation.name)
@@ -123,7 +144,7 @@ def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
 def _leaves(reader: Any, published: Published) -> list[Leaf]:
     tree = _TREE if published.partitioned else _ITSELF
     with database_errors(f"measuring {published.relation.table}"), reader.cursor() as cursor:
-        cursor.execute(_LEAVES.format(tree), [published.relation.oid])
+        cursor.execute(_LEAVES.format(_USUAL_WIDTH, tree), [published.relation.oid])
         return [Leaf(*row[1:]) for row in cursor.fetchall()]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -13,6 +15,7 @@ import structlog
 from capture.metrics import SNAPSHOT_ROWS, SNAPSHOT_ROWS_LEFT, SNAPSHOT_TABLES_LEFT
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
@@ -22,7 +25,7 @@ _SAY_EVERY: Final = 5.0
 
 
 class Progress:
-    """A context for one snapshot. Rows are guesses until a table is done; None where the planner has no figures."""
+    """A context for one snapshot. Rows are guesses until a table is done; None where nobody knows."""
 
     def __init__(self, expected: dict[str, int | None]) -> None:
         """`expected` has all tables."""
@@ -37,19 +40,19 @@ class Progress:
         self._publish()
         if sys.stderr.isatty():
             self._bar = _bar()
-            self._task = self._bar.add_task("snapshot", total=self._total(), rate=0)
+            self._task = self._bar.add_task("snapshot", total=self._total(), told=self._told())
             plain = sys.stderr
-            self._bar.start()  # which puts what goes to sys.stderr above the bar
-            _move_log(plain, sys.stderr)
+            self._bar.start()
+            self._above = _Above(self._bar.console)
+            _move_log(plain, self._above)
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            above = sys.stderr
             self._bar.stop()
-            _move_log(above, sys.stderr)
+            _move_log(self._above, sys.stderr)
         SNAPSHOT_ROWS_LEFT.set(0)
         SNAPSHOT_TABLES_LEFT.set(0)
 
@@ -58,11 +61,7 @@ class Progress:
         self._rows[table] += rows
         SNAPSHOT_ROWS.labels(table).inc(rows)
         self._publish()
-        if self._bar is not None and self._task is not None:
-            figures = self.figures()
-            done, rate = figures["rows"], figures["rows_per_second"]
-            self._bar.update(self._task, completed=done, total=self._total(), rate=rate)  # type: ignore[arg-type]
-        elif time.monotonic() - self._said > _SAY_EVERY:
+        if self._bar is None and time.monotonic() - self._said > _SAY_EVERY:
             self._said = time.monotonic()
             log.info("snapshot goes on", **self.figures())
 
@@ -98,6 +97,15 @@ class Progress:
         """Rows by table."""
         return dict(self._rows)
 
+    def _told(self) -> str:
+        """What a person wants to know, and nothing that is not known."""
+        rows, passed, left = sum(self._rows.values()), time.monotonic() - self._began, self.rows_left()
+        told = [f"{len(self._done)} of {len(self._expected)} tables", f"{rows:,} rows"]
+        if rows and passed > 0:
+            told.append(f"{rows / passed:,.0f} rows/s")
+            told += [] if left is None else [f"{timedelta(seconds=round(left * passed / rows))} left"]
+        return ", ".join(told)
+
     def _total(self) -> int | None:
         left = self.rows_left()
         return None if left is None else sum(self._rows.values()) + left
@@ -106,9 +114,24 @@ class Progress:
         left = self.rows_left()
         SNAPSHOT_ROWS_LEFT.set(-1 if left is None else left)
         SNAPSHOT_TABLES_LEFT.set(len(self._expected) - len(self._done))
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=sum(self._rows.values()), total=self._total(), told=self._told())
 
 
-def _move_log(old: TextIO, new: TextIO) -> None:
+class _Above(io.TextIOBase):
+    """Log lines go above the bar as they are: what is written to rich's stderr is broken at the terminal's width."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(text.removesuffix("\n")), soft_wrap=True)
+        return len(text)
+
+
+def _move_log(old: TextIO | _Above, new: TextIO | _Above) -> None:
     """Log lines that went to one stream go to the other."""
     for output in logging.getLogger().handlers:
         if isinstance(output, logging.StreamHandler) and output.stream is old:
@@ -117,14 +140,7 @@ def _move_log(old: TextIO, new: TextIO) -> None:
 
 def _bar() -> Bar:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows, {task.fields[rate]} rows/s,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[told]}"))
     return Progress(*columns, console=Console(stderr=True), transient=True)

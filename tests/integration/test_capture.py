@@ -112,6 +112,25 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     assert shop.position()["generation"] == 2
 
 
+def test_a_publication_made_again_is_mended_by_the_repair_that_the_start_names(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.sql("DROP PUBLICATION tap", "DELETE FROM orders WHERE id = 3")
+    shop.sql("CREATE PUBLICATION tap FOR TABLE orders, lines, log")
+    shop.capture.start()
+    assert shop.capture.wait(PATIENCE) == 78
+    assert 'publication "tap" does not exist' in shop.capture.tail()
+    assert "capture repair --execute" in shop.capture.tail()
+    said = run("capture", "repair", config=shop.config).stdout
+    assert '`publication "tap" does not exist` and that is there, it was dropped and made again' in said
+    assert "generation 2" in said
+    assert run("capture", "repair", "--execute", config=shop.config).returncode == 0
+    shop.capture.start()
+    shop.drain()
+    assert shop.position()["generation"] == 2
+
+
 def test_slot_and_position_lost_together_begin_a_generation_above_all_that_is_there(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()

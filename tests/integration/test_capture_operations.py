@@ -71,6 +71,33 @@ class Running:
         return content
 
 
+STATUS = {
+    "running": {},
+    "sessions": {"pid": {}, "address": {}, "role": {}},
+    "position": {"lsn": {}, "generation": {}},
+    "lag_bytes": {},
+    "lag_seconds": {},
+    "slot": {"name": {}, "active_pid": {}, "confirmed_lsn": {}}
+    | {"wal_status": {}, "wal_held_bytes": {}, "wal_budget_bytes": {}},
+    "rate": {"records_per_second": {}, "log_bytes_per_second": {}},
+    "snapshot": {"id": {}, "state": {}, "tables": {}, "tables_done": {}},
+    "on_demand": {"paused": {}, "snapshots": {"id": {}, "tables_left": {}, "rows": {}}},
+    "parked": {},
+    "tables": {"*": {"end_offset": {}}},
+    "problems": {},
+}
+"""The keys of `capture status --json`: programs depend on them, and the README lists them. `*` is any topic."""
+
+
+def keys_of(told: Any) -> dict[str, Any]:
+    """The keys at every level; of a list: those of its first object."""
+    if isinstance(told, list):
+        return keys_of(told[0]) if told else {}
+    if not isinstance(told, dict):
+        return {}
+    return {("*" if "." in key else key): keys_of(value) for key, value in told.items()}
+
+
 def end(part: Part) -> None:
     """Lets a stopped part go on."""
     if part.process is not None:
@@ -116,6 +143,7 @@ def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
     assert running.metric("wal_status") == 1
     shop.sql("ALTER TABLE lines ADD COLUMN price numeric(12,2)", "INSERT INTO lines VALUES (0, 0, 'x', 1)")
     running.until(lambda: running.metric("schema_changes_total") == 1)
+    assert (running.metric("leading"), running.metric("parked_tables")) == (1, 0)
     told = running.status()
     assert told["running"] is True
     assert {session["role"] for session in told["sessions"]} == {"leader", "reader"}
@@ -137,6 +165,18 @@ def test_status_and_metrics_tell_the_same_true_story(running: Running) -> None:
     shown = run("capture", "status", "--seconds", "0", config=shop.config)
     assert "running    no" in shown.stdout
     assert "no limit is set" in shown.stdout
+
+
+def test_what_a_snapshot_on_demand_has_left_is_a_metric_and_in_words(running: Running) -> None:
+    for words in (("pause",), ("snapshot", "public.orders", "public.lines")):
+        assert run("capture", "signal", *words, config=running.shop.config).returncode == 0
+    running.until(lambda: running.metric("on_demand_remaining_tables") == 2)
+    assert "a snapshot on demand has 2 tables left" in running.get("/health/ready")[1]
+    told = running.status()
+    assert told["on_demand"]["paused"] is True
+    assert keys_of(told) == STATUS
+    assert run("capture", "signal", "resume", config=running.shop.config).returncode == 0
+    running.until(lambda: running.metric("on_demand_remaining_tables") == 0)
 
 
 def test_a_frozen_broker_is_not_our_death(apart: tuple[Running, Postgres, Kafka]) -> None:
@@ -208,8 +248,11 @@ def test_sighup_rereads_what_can_change_and_refuses_what_is_broken(running: Runn
         running.until(lambda: said in running.capture.tail())
         return re.sub(r"\x1b\[[0-9;]*m", "", running.capture.tail())
 
+    (same,) = (line for line in hang_up("settings are reread").splitlines() if "settings are reread" in line)
+    assert "settings are reread: nothing changed" in same
+    assert "warning" not in same
     shop.write({"linger_ms": 50, "log_json": True, "database_password": "s3cr3t", "slot_name": "another"})
-    log = hang_up("settings are reread")
+    log = hang_up('"settings are reread"')
     line = json.loads(log.splitlines()[-1])
     assert line["changed"] == ["linger_ms", "log_json"]
     assert line["at_the_next_connection"] == ["database_password"]

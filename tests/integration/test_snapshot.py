@@ -15,6 +15,8 @@ from typing import Any
 import psycopg2
 import pytest
 
+from capture.postgres.catalogue import published_tables
+from capture.snapshot.chunks import plan_table
 from deploy.embedded import Kafka, Postgres
 from tests.fix_postgres import AVAILABLE
 from tests.proof.records import changes
@@ -105,6 +107,36 @@ class Writes:
 
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+def test_rows_are_guessed_of_tables_that_were_never_analysed(
+    server: Postgres, new_database: Callable[[Postgres, str], str]
+) -> None:
+    database = new_database(server, "guessed")
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(
+            """
+            CREATE TABLE empty (id int PRIMARY KEY, note text);
+            CREATE TABLE new (id bigint PRIMARY KEY, at timestamptz, n int, gone int);
+            CREATE TABLE grown (id bigint PRIMARY KEY, note text);
+            CREATE TABLE parts (id bigint PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10000);
+            CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10000) TO (20000);
+            ALTER TABLE new SET (autovacuum_enabled = off); ALTER TABLE grown SET (autovacuum_enabled = off);
+            ALTER TABLE parts_1 SET (autovacuum_enabled = off);
+            CREATE PUBLICATION tap FOR TABLE empty, new, grown, parts WITH (publish_via_partition_root = true);
+            INSERT INTO new SELECT n, now(), n FROM generate_series(1, 20000) n; ALTER TABLE new DROP COLUMN gone;
+            INSERT INTO grown SELECT n, repeat('x', 200) FROM generate_series(1, 2000) n;
+            INSERT INTO parts SELECT generate_series(1, 9999)
+            """
+        )
+        cursor.execute("ANALYZE grown; INSERT INTO grown SELECT n, repeat('x', 200) FROM generate_series(2001, 6000) n")
+        published = published_tables(connection, "tap")
+        rows = {one.relation.name: plan_table(connection, 0, one).rows for one in published}
+    assert rows["empty"] == 0
+    wanted = {"new": 20_000, "grown": 6_000, "parts": 9_999}
+    assert {name: rows[name] for name in wanted} == pytest.approx(wanted, rel=0.2)
+
+
 def test_a_parallel_snapshot_beside_writes_is_the_shops_content(shop: Shop) -> None:
     with Writes(shop) as writes:
         shop.capture.start()

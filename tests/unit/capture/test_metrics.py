@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from capture import metrics as module
 from capture.metrics import Metrics, waiting
@@ -70,6 +71,20 @@ def test_catching_up_is_ready_and_says_how_far_behind(streaming: Metrics, clock:
     beat(streaming, 3)
     streaming.durable(object(), 3)
     assert streaming.lag_seconds() == 0.0
+
+
+def test_parked_tables_leadership_and_what_is_left_on_demand_are_metrics_and_words(streaming: Metrics) -> None:
+    def value(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"ordertap_capture_{name}")
+
+    names = ("leading", "parked_tables", "on_demand_remaining_tables")
+    streaming.on_demand = 3
+    assert [value(name) for name in names] == [0, 0, 0]  # the leader says it
+    streaming.leading = True
+    assert streaming.ready() == (True, "streaming, 0.0 s behind; a snapshot on demand has 3 tables left")
+    streaming.parked = ("public.a", "public.b")
+    assert [value(name) for name in names] == [1, 2, 3]
+    assert streaming.ready()[1].startswith("parked, not written: public.a, public.b;")
 
 
 def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace) -> None:

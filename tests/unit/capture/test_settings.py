@@ -111,6 +111,12 @@ def test_a_choice_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> N
         ("schema_include_list", r"write table_include_list: \['wanted"),
         ("publication.autocreate.mode", "`capture init` makes the publication"),
         ("signal_enabled_channels", "`capture signal` needs no table"),
+        ("snapshot.delay.ms", "start it later"),
+        ("query_fetch_size", "the snapshot reads by COPY"),
+        ("sanitize_field_names", "names are always as Avro wants them"),
+        ("executor_shutdown_timeout_ms", "stops in about a second"),
+        ("snapshot_select_statement_overrides_public_orders", r"overrides: \{public.orders: SELECT"),
+        ("snapshot.select.statement.overrides.public.orders", r"overrides: \{public.orders: SELECT"),
         ("topic.prefixes", "did you mean topic_prefix"),
     ],
 )
@@ -118,6 +124,14 @@ def test_an_option_of_debezium_is_refused_with_what_stands_instead(tmp_path: Pat
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"capture": {**MINIMAL, option: "x"}}))
     with pytest.raises(SettingsError, match=said):
+        load("capture", Settings, config, environ={})
+
+
+@pytest.mark.parametrize("name", ["snapshot_select_statement_overrides", "column_mask_with_length_chars", "kafka"])
+def test_a_text_in_place_of_a_mapping_is_answered_with_an_example(tmp_path: Path, name: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"capture": {**MINIMAL, name: "public.orders"}}))
+    with pytest.raises(SettingsError, match=rf"{name}: input should be a mapping, for example {{\w"):
         load("capture", Settings, config, environ={})
 
 

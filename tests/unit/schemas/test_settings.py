@@ -73,6 +73,32 @@ def test_a_list_in_yaml_form_from_the_environment() -> None:
     assert load("sink", Example, None, environ).table_include_list == ["public.a"]
 
 
+def test_a_key_given_twice_is_refused_with_its_lines(file: Path) -> None:
+    file.write_text(
+        "capture:\n  name: a\n  kafka:\n    a.b: 1\n    a.b: 2\n  list: [{x: 1,\n x: 2}]\n  name: b\n"
+        "sink:\n  mode: 1\n  mode: 2\n"
+    )
+    said = failure("capture", file, {})
+    assert "  - name: given twice, in lines 2 and 8\n" in said
+    assert "  - kafka.a.b: given twice, in lines 4 and 5\n" in said
+    assert "  - list.0.x: given twice, in lines 6 and 7\n" in said
+    assert "mode" not in said  # the other process says that
+    file.write_text("capture:\n  name: a\ncapture:\n  name: b\n")
+    assert "  - capture: given twice, in lines 1 and 3\n" in failure("capture", file, {})
+
+
+def test_a_key_given_twice_in_a_variable_is_refused() -> None:
+    environ = {"ORDERTAP_SINK_NAME": "s", "ORDERTAP_SINK_KAFKA": "{a.b: 1, a.b: 2}"}
+    assert "ORDERTAP_SINK_KAFKA: a.b is given twice" in failure("sink", None, environ)
+    plain = {"ORDERTAP_SINK_NAME": "s", "ORDERTAP_SINK_TABLE_INCLUDE_LIST": "a: b, c: d"}
+    assert load("sink", Example, None, plain).table_include_list == ["a: b", "c: d"]
+
+
+def test_an_alias_and_what_it_is_merged_with_are_not_given_twice(file: Path) -> None:
+    file.write_text("capture:\n  erp: &one {kind: a, url: u}\n  other: {<<: *one, kind: b}\n  name: n\n")
+    assert load("capture", Example, file, {}).other == Erp(kind="b", url=SecretStr("u"))
+
+
 def test_a_text_that_looks_like_a_number_stays_text() -> None:
     assert load("sink", Example, None, {"ORDERTAP_SINK_NAME": "007"}).name == "007"
 

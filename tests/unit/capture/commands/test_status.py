@@ -16,8 +16,14 @@ NOTHING: dict[str, Any] = {
     "rate": None,
     "snapshot": None,
     "on_demand": None,
+    "parked": [],
     "tables": {},
 }
+
+
+def test_a_parked_table_is_named_with_what_brings_it_back() -> None:
+    shown = list(lines({**NOTHING, "parked": ["public.a"], "problems": []}))
+    assert "parked     public.a is not written; capture signal snapshot public.a brings it back" in shown
 
 
 def test_a_slot_that_is_lost_holds_nothing() -> None:

@@ -2,12 +2,14 @@
 
 import logging
 import os
+import re
 import sys
 from contextlib import suppress
 
 import pytest
 from prometheus_client import REGISTRY
 
+from capture.snapshot import progress as progress_module
 from capture.snapshot.progress import Progress
 
 
@@ -38,18 +40,58 @@ def everything(terminal: int) -> str:
     return b"".join(parts).decode()
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+class Clock:
+    """A monotonic clock that stands at `now`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, expected: dict[str, int | None], seconds: float, columns: int = 80) -> str:
+    """What a terminal has when 250 rows of the table a, and all of the table b, were copied in this time."""
     ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    clock = Clock()
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
-        with Progress({"a": 1000}) as progress:
+        patch.setattr(progress_module, "time", clock)
+        with Progress(expected) as progress:
+            clock.now += seconds
             progress.copied("a", 250)
+            progress.table_done("b")
             progress._bar.refresh()  # type: ignore[union-attr]
-    shown = everything(ours)
-    assert "250/1000" in shown
-    assert "rows/s" in shown
+    return re.sub(r"\x1b\[\??[0-9;]*[a-zA-Z]", "", everything(ours))
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = shown(monkeypatch, {"a": 1_000_000, "b": 0}, 2.0)
+    assert "0 of 2 tables, 0 rows\r" in re.sub(r" +\r", "\r", line)
+    assert "1 of 2 tables, 250 rows, 125 rows/s, 2:13:18 left" in line
+
+
+def test_a_bar_says_nothing_of_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = shown(monkeypatch, {"a": 1000, "b": 0, "c": None}, 2.0)
+    assert "1 of 3 tables, 250 rows, 125 rows/s" in line
+    assert "left" not in line
+    assert "?" not in line
+
+
+def test_a_long_log_line_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    log = logging.getLogger()
+    said = "\x1b[1mtable copied\x1b[0m table=public.a_table_with_a_long_name at=16/B374D848 rows=[1, 2] :smile:"
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        patch.setattr(log, "handlers", [logging.StreamHandler(terminal)])
+        with Progress({"a": 1000}):
+            log.warning(said)
+            log.warning("")
+    assert f"{said}\r\n" in everything(ours)
 
 
 def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +107,8 @@ def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyP
             log.warning("said")
         log.warning("later")
         assert output.stream is terminal
-    shown = everything(ours)
-    before = shown.split("said")[0]
+    written = everything(ours)
+    before = written.split("said")[0]
     assert "snapshot" in before
     assert before.rpartition("\r")[2] == "\x1b[2K"  # the bar's line is wiped before the log's goes there
-    assert "later\r\n" in shown
+    assert "later\r\n" in written

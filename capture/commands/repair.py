@@ -1,0 +1,77 @@
+"""`capture repair`: a new generation, a new slot and a new snapshot, after a loss or a restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from capture.checks import problem, repaired
+from capture.kafka.position import parse_position
+from capture.kafka.producer import TransactionalProducer
+from capture.pipeline import Plan
+from capture.postgres.replication import Leadership, Replication, slot_state
+from capture.snapshot.initial import PositionWriter
+from capture.snapshot.modes import unfinished
+from schemas.errors import SettingsError
+
+
+class Repair:
+    """What the next start finds: `lines` tell, `execute` does it. Holds the leadership until `close`."""
+
+    def __init__(self, plan: Plan, now: int) -> None:
+        """`now` in seconds since 1970. SettingsError while a capture runs."""
+        self._plan = plan
+        self._leadership = Leadership(plan.server, plan.options.slot)
+        try:
+            self._look(now)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, now: int) -> None:
+        plan = self._plan
+        if not self._leadership.acquire():
+            raise SettingsError("capture is running: it holds the leadership", "stop it, then repair")
+        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        self._old = old = None if value is None else parse_position(value)
+        self._slot = slot_state(self._leadership.connection, plan.options.slot)
+        self._problem: SettingsError | None = None
+        replication = Replication(plan.server)
+        try:
+            system = replication.identify()
+            if old is not None and not unfinished(old):
+                told = (plan.options.slot, plan.settings_hash, replication.history)
+                self._problem = problem(old, system, self._slot, *told)
+        finally:
+            replication.close()
+        self._new = repaired(old, system, plan.options.slot, plan.settings_hash, first=now)
+
+    def lines(self) -> Iterator[str]:
+        """What is wrong, and what will be done, for people."""
+        plan = self._plan
+        if self._old is None:
+            lost = "" if self._slot else ", and no slot: if capture has never run, there is nothing to repair"
+            yield f"topic {plan.topics.position} has no position of {plan.name}{lost}"
+        elif unfinished(self._old):
+            yield "a snapshot is not complete: `capture run` ends it, there is nothing to repair"
+        elif self._problem is not None:
+            yield self._problem.message
+        else:
+            yield f"slot and position fit together: nothing to repair if `capture run` goes on from {self._old.end_lsn}"
+            yield (
+                f'if it ends with `publication "{plan.publication}" does not exist` and that is there, it was dropped '
+                "and made again: the log of the time between cannot be read, a new snapshot brings what changed then"
+            )
+        empty = plan.snapshot.mode == "no_data"
+        read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
+        yield f"generation {self._new.generation}: slot {plan.options.slot} is dropped, {read}"
+
+    def execute(self) -> None:
+        """Writes the position that makes the next start do it."""
+        plan = self._plan
+        plan.topics.create([])  # the position's may be what was lost
+        producer = TransactionalProducer(plan.cluster, plan.transactional_id)
+        PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0).write((), self._new)
+
+    def close(self) -> None:
+        """Gives the leadership up."""
+        self._leadership.close()

@@ -1,0 +1,62 @@
+"""Debezium's options that have no meaning here or another form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+INSTEAD: Final[Mapping[str, str]] = {
+    "column_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
+    "connector_class": "capture is a process of its own, without Kafka Connect",
+    "converters": "columns_as_text and the handling modes say how values travel",
+    "database_initial_statements": "ALTER ROLE ... SET ... in the shop's database says it to the server",
+    "database_tcpKeepAlive": "always on",
+    "datatype_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
+    "errors_": "capture starts again by itself after an outage, and stops where a person is needed",
+    "event_processing_failure_handling_mode": "nothing is skipped; see oversized_record and incompatible_schema",
+    "executor_shutdown_timeout_ms": "capture stops in about a second; with Kafka away see stall_seconds",
+    "field_name_adjustment_mode": "names are always as Avro wants them",
+    "flush_lsn_source": "the server may forget what is in Kafka",
+    "heartbeat_action_query": "a heartbeat is a message in the log and needs no statement",
+    "heartbeat_topics_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
+    "include_unknown_datatypes": "columns of all types are there, as PostgreSQL's text where Debezium leaves them out",
+    "incremental_snapshot_watermarking_strategy": "marks are messages in the log; no table is written",
+    "key_converter": "write output: avro or json, and schema_registry_url",
+    "lsn_flush_mode": "the server may forget what is in Kafka",
+    "max_queue": "see transaction_buffer_rows, transaction_buffer_bytes and max_batch_bytes",
+    "message_prefix_exclude_list": "write message_prefix_include_list: ['(?!unwanted).*']",
+    "notification_": "notifications are always on the topic <topic_prefix>.notification",
+    "plugin_name": "always pgoutput",
+    "poll_interval_ms": "see linger_ms",
+    "publication_autocreate_mode": "`capture init` makes the publication",
+    "publish_via_partition_root": "ALTER PUBLICATION ... SET (publish_via_partition_root = true) says it to the server",
+    "query_fetch_size": "the snapshot reads by COPY; the log comes row by row",
+    "read_only": "no table of the shop is ever written",
+    "replica_identity_autoset_values": "ALTER TABLE ... REPLICA IDENTITY; `capture check` names tables that want it",
+    "retriable_restart_connector_wait_ms": "capture starts again by itself after an outage, within 10 s",
+    "sanitize_field_names": "names are always as Avro wants them",
+    "schema_exclude_list": r"write table_exclude_list: ['unwanted\..*']",
+    "schema_include_list": r"write table_include_list: ['wanted\..*']",
+    "schema_name_adjustment_mode": "names are always as Avro wants them",
+    "signal_": "`capture signal` needs no table, topic or file",
+    "slot_drop_on_stop": "`capture drop` drops the slot; without it changes would be lost",
+    "slot_max_retries": "capture starts again by itself",
+    "slot_retry_delay_ms": "capture starts again by itself",
+    "slot_stream_params": "what the stream needs is always set",
+    "snapshot_delay_ms": "`capture run` takes the snapshot at once: start it later",
+    "snapshot_fetch_size": "the snapshot reads by COPY, in chunks, by snapshot_max_threads processes",
+    "snapshot_isolation_mode": "always the slot's exported snapshot",
+    "snapshot_locking_mode": "always ACCESS SHARE, as pg_dump's",
+    "snapshot_select_statement_overrides_": "write snapshot_select_statement_overrides:"
+    " {public.orders: SELECT * FROM public.orders WHERE id > 100}",
+    "status_update_interval_ms": "about once a second",
+    "tasks_max": "capture is a process of its own, without Kafka Connect",
+    "topic_delimiter": "topic_routing gives topics other names",
+    "topic_heartbeat_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
+    "topic_naming_strategy": "topic_routing gives topics other names",
+    "topic_transaction": "the topic is <topic_prefix>.transaction",
+    "transforms": "see topic_routing, outbox_routing and the column_... lists",
+    "value_converter": "write output: avro or json, and schema_registry_url",
+    "xmin_fetch_interval_ms": "the slot has no xmin to look at",
+}
+"""By how the option begins: what to do instead."""
