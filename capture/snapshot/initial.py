@@ -244,8 +244,9 @@ class _Run:
             for number in [number for number, count in left.items() if not count]:
                 self._table_done(number)
             for chunk, rows in workers.copy([part.blueprint for part in self._parts], copied, chunks, stopping):
-                self._progress.copied(self._names[chunk.table], rows)
                 left[chunk.table] -= 1
+                part = 1 - left[chunk.table] / len(self._parts[chunk.table].plan.chunks)
+                self._progress.copied(self._names[chunk.table], rows, part)
                 if not left[chunk.table]:
                     self._table_done(chunk.table)
 

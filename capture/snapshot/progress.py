@@ -29,7 +29,7 @@ class Progress:
 
     def __init__(self, expected: dict[str, int | None]) -> None:
         """`expected` has all tables."""
-        self._expected = expected
+        self._expected = dict(expected)
         self._rows = dict.fromkeys(expected, 0)
         self._done: set[str] = set()
         self._began = self._said = time.monotonic()
@@ -56,9 +56,11 @@ class Progress:
         SNAPSHOT_ROWS_LEFT.set(0)
         SNAPSHOT_TABLES_LEFT.set(0)
 
-    def copied(self, table: str, rows: int) -> None:
-        """Rows of a table are durable."""
+    def copied(self, table: str, rows: int, part: float = 0.0) -> None:
+        """Rows of a table are durable; `part` of it is done now, which tells more than the guess (0: not known)."""
         self._rows[table] += rows
+        if part and self._rows[table]:
+            self._expected[table] = round(self._rows[table] / part)
         SNAPSHOT_ROWS.labels(table).inc(rows)
         self._publish()
         if self._bar is None and time.monotonic() - self._said > _SAY_EVERY:

@@ -31,6 +31,13 @@ def test_what_remains_is_known_as_far_as_the_planner_knows() -> None:
     assert left() == (0, 0)
 
 
+def test_what_is_copied_tells_more_than_the_guess() -> None:
+    with Progress({"a": 100_000, "b": None}) as progress:
+        progress.copied("b", 10, 0.5)
+        progress.copied("a", 100, 0.1)
+        assert progress.rows_left() == 910
+
+
 def everything(terminal: int) -> str:
     """What was written until the other side was closed; one read has what one write wrote."""
     parts = []
