@@ -46,6 +46,7 @@ _MISCONFIGURED: Final = (
     KafkaError.TOPIC_EXCEPTION,
     KafkaError.POLICY_VIOLATION,
 )
+_REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 _MARKING: Final = 0.002
 """Seconds in which a broker writes the markers of most commits, after it said that all is durable. A transaction that
@@ -114,7 +115,7 @@ class Cluster:
 
     def __init__(self, bootstrap_servers: str, options: Mapping[str, str]) -> None:
         self.servers = bootstrap_servers
-        self._refused = ""
+        self._cause: KafkaError | None = None
         self.options: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 2, **options}
         self.options["logger"] = logging.getLogger("rdkafka")  # else it writes to stderr in a form of its own
         try:
@@ -123,16 +124,17 @@ class Cluster:
             raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
 
     def _note(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-            self._refused = error.str()
+        """Why no broker was reached: that one refused us says the most, that all are down the least."""
+        if self._cause is None or _telling(error) >= _telling(self._cause):
+            self._cause = error
 
     def failure(self, doing: str, error: KafkaError) -> OrdertapError:
-        """Our error for a failed call; where no broker was reached it says why, if one refused us."""
+        """Our error for a failed call; where no broker was reached it says why."""
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
             self._admin.poll(0)  # lets the client say what it knows
-            if self._refused:
-                text = f"{doing}: {self._refused} (Kafka at {self.servers})"
-                return UnavailableError(text, "check sasl.* and ssl.* in the `kafka` settings")
+            if self._cause is not None:
+                said, hint = _cause(self._cause)
+                return UnavailableError(f"{doing}: {said} (Kafka at {self.servers})", hint)
         return kafka_error(doing, error, self.servers)
 
     @property
@@ -147,6 +149,8 @@ class Cluster:
                 topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise self.failure("listing topics", error.args[0]) from None
+        self._admin.poll(0)
+        self._cause = None  # of before, or of one broker among others
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def create_topic(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
@@ -158,7 +162,7 @@ class Cluster:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
-            raise kafka_error(f"making topic {name}", error.args[0], self.servers) from None
+            raise self.failure(f"making topic {name}", error.args[0]) from None
         return True
 
     def last_value(self, topic: str, key: bytes, settled: bool = True, timeout: float = _SETTLES) -> bytes | None:
@@ -232,7 +236,7 @@ class Cluster:
                     passes = error.args[0].retriable() or error.args[0].code() in _NO_LEADER_YET
                     if not passes or time.monotonic() > deadline:
                         doing = f"reading the end of {partition.topic}"
-                        raise kafka_error(doing, error.args[0], self.servers) from None
+                        raise self.failure(doing, error.args[0]) from None
                 else:
                     del left[partition]
             time.sleep(0.1 if left else 0)
@@ -267,7 +271,7 @@ class TransactionalProducer:
             with waiting("Kafka (starting the transactional producer)"):
                 self._producer.init_transactions(timeout)
         except KafkaException as error:
-            raise kafka_error("starting the transactional producer", error.args[0], self._servers) from None
+            raise cluster.failure("starting the transactional producer", error.args[0]) from None
         self.begin_transaction = self._call("beginning a transaction", self._producer.begin_transaction)
         self.produce_one = self._producer.produce
         """librdkafka's own, for the snapshot's rows: raises BufferError when the queue is full; wants `errors`."""
@@ -344,6 +348,24 @@ class TransactionalProducer:
                 raise kafka_error(doing, error.args[0], self._servers) from None
 
         return call
+
+
+def _telling(error: KafkaError) -> int:
+    refused = error.code() in _REFUSED or "handshake" in error.str()
+    return 2 if refused else int(error.code() != KafkaError._ALL_BROKERS_DOWN)
+
+
+def _cause(error: KafkaError) -> tuple[str, str]:
+    """What librdkafka said, and the next step."""
+    said = error.str().split(" (after ")[0]
+    protocol = "check security.protocol, sasl.* and ssl.* in the `kafka` settings"
+    if error.code() in _REFUSED:
+        return said, protocol
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:  # it says no more of a connection that ends at once
+        said += ", or end the connection at once, as a port with TLS does where the client is without"
+    elif "ssl://" not in said:
+        return said, "check bootstrap_servers and that the broker runs"
+    return said, f"check bootstrap_servers, and that the broker runs; {protocol}"
 
 
 def _ignore(_error: KafkaError) -> None:

@@ -1,0 +1,70 @@
+"""Why Kafka is not reached, in librdkafka's words, which come beside the error of the call."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from capture.kafka import broker
+from capture.kafka.producer import Cluster, TransactionalProducer
+from schemas.errors import UnavailableError
+
+
+@pytest.fixture
+def closing() -> Iterator[str]:
+    """A port that ends each connection, as one with TLS and one without do to who speaks the other."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.recv(100_000)  # all of it: else the end is a reset
+                connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def said(cluster: Cluster) -> UnavailableError:
+    with pytest.raises(UnavailableError) as caught:
+        cluster.partitions(timeout=2.0)
+    assert "in state" not in caught.value.message
+    return caught.value
+
+
+def test_a_name_that_is_none() -> None:
+    error = said(Cluster("nosuch.invalid:9092", {}))
+    assert "Failed to resolve 'nosuch.invalid:9092'" in error.message
+    assert "check bootstrap_servers" in error.hint
+
+
+def test_tls_to_a_port_without(closing: str) -> None:
+    error = said(Cluster(closing, {"security.protocol": "SSL"}))
+    assert "connecting to a PLAINTEXT broker listener?" in error.message
+    assert "security.protocol" in error.hint
+
+
+def test_no_tls_to_a_port_with(closing: str) -> None:
+    error = said(Cluster(closing, {}))
+    assert "as a port with TLS does" in error.message
+    assert "security.protocol" in error.hint
+
+
+def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    cluster = Cluster(nobody, {})
+    monkeypatch.setattr(broker, "_TIMEOUT", 2.0)
+    with pytest.raises(UnavailableError, match=r"describing the cluster: .* Connection refused"):
+        broker.brokers(cluster)
+    with pytest.raises(UnavailableError, match=r"starting the transactional producer: .* Connection refused"):
+        TransactionalProducer(cluster, "ordertap-nobody", timeout=2.0)
