@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from capture.commands.findings import Finding
+from capture.commands.findings import Finding, Looks
 from capture.kafka import broker
 from capture.kafka.broker import Brokers, Topic
 from capture.kafka.producer import CLIENT_LIMIT, NotAllowedError
@@ -15,8 +15,11 @@ from schemas.errors import OrdertapError
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 
 
-def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
-    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics)."""
+def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
+    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics).
+
+    Returns whether the position can be read, or is known not to be there.
+    """
     cluster = plan.cluster
     try:
         found_brokers = broker.brokers(cluster)
@@ -24,11 +27,13 @@ def kafka_findings(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
         existing = broker.topics(cluster, [*plan.topics.own, *tables])
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
-        return
-    yield from _creation(plan, found_brokers, tables)
+        return False
+    sees_all = yield from _creation(plan, found_brokers, tables)
     for name, topic in existing.items():
         yield from _topic(plan, name, topic)
     yield _transactions(plan)
+    position = existing.get(plan.topics.position)
+    return sees_all if position is None else "READ" in position.allowed
 
 
 def _kafka_acls(plan: Plan, rest: str) -> str:
@@ -36,18 +41,21 @@ def _kafka_acls(plan: Plan, rest: str) -> str:
     return f"kafka-acls.sh --bootstrap-server {plan.cluster.servers} --add --allow-principal User:{user} {rest}"
 
 
-def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iterator[Finding]:
-    """A user without rights on a topic does not see it, so what seems to be missing is tried, and nothing made."""
+def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Looks:
+    """A user without rights on a topic does not see it, so what seems to be missing is tried, and nothing made.
+
+    Returns whether what seems to be missing is.
+    """
     missing = plan.topics.missing(tables)
     if not missing:
-        return
+        return True
     wanted = max(one.making.replication for one in missing)
     said = f"new topics get {wanted} replicas, and the number of brokers is {found_brokers.number}"
     if wanted > found_brokers.number:
         yield Finding(
             "BAD", said, "lower topic_creation_default_replication_factor (or that of a group), or add brokers"
         )
-        return
+        return False
     names = [one.name for one in missing]
     try:
         broker.try_creating(plan.cluster, missing)
@@ -62,6 +70,8 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Iter
     else:
         first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
+        return True
+    return False
 
 
 def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:

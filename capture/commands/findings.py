@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Literal, NamedTuple
 
 Level = Literal["ok", "warn", "BAD"]
@@ -16,6 +17,10 @@ class Finding(NamedTuple):
     level: Level
     what: str
     remedy: str = ""
+
+
+Looks = Generator[Finding, None, bool]
+"""Findings, and whether what hangs on them can be looked at."""
 
 
 def found(ok: bool, what: str, remedy: str, otherwise: Level = "BAD") -> Finding:

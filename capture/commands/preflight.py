@@ -9,7 +9,7 @@ from typing import Any
 from capture.checks import not_ours, problem
 from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
-from capture.commands.findings import Finding, found, literal, quoted
+from capture.commands.findings import Finding, Looks, found, literal, quoted
 from capture.kafka.position import parse_position
 from capture.pipeline import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
@@ -22,37 +22,34 @@ _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 def check(plan: Plan) -> Iterator[Finding]:
     """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there."""
-    well = True
-    for finding in _parts(plan):
-        well = well and finding.level != "BAD"
-        yield finding
-    if well:  # it wants both sides
-        yield from _guarded(_next_start(plan))
-
-
-def _parts(plan: Plan) -> Iterator[Finding]:
     schemas: list[tuple[str, dict[str, Any]]] = []
-    yield from _database(plan, schemas)
-    yield from kafka_findings(plan, [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)])
+    has_slot = yield from _database(plan, schemas)
+    topics = [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)]
+    has_position = yield from kafka_findings(plan, topics)
     yield from registry_findings(plan, schemas)
+    if has_slot and has_position:
+        yield from _guarded(_next_start(plan))
 
 
 def _is_value(subject: str) -> bool:
     return subject.endswith("-value")
 
 
-def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
+    """Returns whether slot and position can be compared."""
     try:
         connection = plan.server.connect()
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
-        return
+        return False
     try:
         for part in (_server, _clock, _role, _slots, _senders):
             yield from _guarded(part(connection, plan))
         yield from _guarded(publication_findings(connection, plan, schemas))
-        if _may_replicate(connection):
-            yield from _guarded(_replicates(plan))
+        if not _may_replicate(connection):
+            return False
+        connects = yield from _replicates(plan)
+        return connects and not _is_standby(connection)
     finally:
         connection.close()
 
@@ -77,6 +74,10 @@ def _setting(connection: Any, name: str) -> str:
     return str(value)
 
 
+def _is_standby(connection: Any) -> bool:
+    return bool(_one(connection, "SELECT pg_is_in_recovery()")[0])
+
+
 def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
     version = connection.server_version
     upgrade = "upgrade the server: logical messages in pgoutput came with PostgreSQL 14"
@@ -84,7 +85,7 @@ def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
     level = _setting(connection, "wal_level")
     remedy = "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
     yield found(level == "logical", f"wal_level is {level}", remedy)
-    (standby,) = _one(connection, "SELECT pg_is_in_recovery()")
+    standby = _is_standby(connection)
     use = "set database_hostname to the primary: heartbeats and the leadership lock are written there"
     yield found(not standby, f"the server is a {'standby' if standby else 'primary'}", use)
     keep = _setting(connection, "max_slot_wal_keep_size")
@@ -171,7 +172,7 @@ def _senders(connection: Any, plan: Plan) -> Iterator[Finding]:
     yield found(used < most or ours > 0, f"{most - used} of {most} max_wal_senders are free", remedy)
 
 
-def _replicates(plan: Plan) -> Iterator[Finding]:
+def _replicates(plan: Plan) -> Looks:
     """A logical replication connection is matched by pg_hba.conf like an ordinary one, not by its word `replication`.
 
     Source: PostgreSQL manual, "The pg_hba.conf File".
@@ -182,12 +183,16 @@ def _replicates(plan: Plan) -> Iterator[Finding]:
     except OrdertapError as error:
         line = f"host {server.database} {server.user} <address of capture> scram-sha-256"
         yield Finding("BAD", error.message, f"in pg_hba.conf: {line} -- then SELECT pg_reload_conf();")
-        return
+        return False
     try:
         replication.identify()
-        yield Finding("ok", "a replication connection is allowed")
+    except OrdertapError as error:
+        yield Finding("BAD", error.message, error.hint)
+        return False
     finally:
         replication.close()
+    yield Finding("ok", "a replication connection is allowed")
+    return True
 
 
 def _next_start(plan: Plan) -> Iterator[Finding]:

@@ -329,6 +329,10 @@ def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsSh
     (gone,) = serious(ready).items()
     assert f"slot {name} is gone: changes since" in gone[0]
     assert "capture repair --execute" in gone[1]
+    ready.sql("ALTER PUBLICATION tap DROP TABLE lines")
+    both = serious(ready)  # one round says all
+    assert both.keys() == {gone[0], "table public.lines is not in publication tap"}
+    as_dba(ready, both["table public.lines is not in publication tap"])
     shown = run("capture", "status", config=ready.config)
     assert shown.returncode == 1
     assert f"problem    {gone[0]}" in shown.stdout
