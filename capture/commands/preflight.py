@@ -153,12 +153,29 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
         if slot.wal_status == "unreserved":
             soon = "start capture now, or ALTER SYSTEM SET max_slot_wal_keep_size higher; SELECT pg_reload_conf();"
             yield Finding("warn", f"slot {name} is about to be given up by the server", soon)
+        yield from _failover(connection, plan)
         return
     used, most = _one(
         connection, "SELECT count(*), current_setting('max_replication_slots')::int FROM pg_replication_slots"
     )
     remedy = f"ALTER SYSTEM SET max_replication_slots = {most + 5}; -- then restart the server"
     yield found(used < most, f"slot {name} will be made; {most - used} of {most} slots are free", remedy)
+
+
+def _failover(connection: Any, plan: Plan) -> Iterator[Finding]:
+    """The setting makes new slots; one that is there is altered over a replication connection, while nobody reads it.
+
+    Source: PostgreSQL manual, "Streaming Replication Protocol", ALTER_REPLICATION_SLOT.
+    """
+    name, server = plan.options.slot, plan.server
+    if not plan.failover or connection.server_version < 170_000:
+        return
+    (copied,) = _one(connection, "SELECT failover FROM pg_replication_slots WHERE slot_name = %s", name)
+    if not copied:
+        where = f"host={server.host} port={server.port} user={server.user} dbname={server.database}"
+        alter = f"""psql "{where} replication=database" -c 'ALTER_REPLICATION_SLOT "{name}" (FAILOVER true)'"""
+        said = f"slot {name} was made without failover: standbys do not get it, though slot_failover is true"
+        yield Finding("BAD", said, f"stop capture; {alter}")
 
 
 def _senders(connection: Any, plan: Plan) -> Iterator[Finding]:

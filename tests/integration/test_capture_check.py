@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -183,6 +184,22 @@ def test_what_a_snapshot_would_refuse_is_found_before(ready: OpsShop) -> None:
     assert "public.gone is in snapshot_include_collection_list or" in found
     ready.write({"snapshot_select_statement_overrides": {"public.orders": "SELECT * FROM orders LIMIT 5;"}})
     assert serious(ready) == {}
+
+
+@pytest.mark.parametrize("server", [18], indirect=True)
+def test_a_slot_that_was_made_without_failover_is_altered_by_what_is_printed(ready: OpsShop) -> None:
+    name = ready.settings["slot_name"]
+    ready.sql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
+    foreign = serious(ready).keys()
+    ready.write({"slot_failover": True})
+    found = serious(ready)
+    (said,) = found.keys() - foreign
+    assert said == f"slot {name} was made without failover: standbys do not get it, though slot_failover is true"
+    psql, *arguments = shlex.split(found[said].removeprefix("stop capture; "))
+    done = subprocess.run([ready.server.bin / psql, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ready.value(f"SELECT failover FROM pg_replication_slots WHERE slot_name = '{name}'") is True
+    assert serious(ready).keys() == foreign
 
 
 def test_server_settings(parts_folder, ops_shop: OpsShop) -> None:  # type: ignore[no-untyped-def]
