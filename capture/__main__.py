@@ -111,8 +111,9 @@ def check(config: Config = None, as_json: Json = False) -> None:
 
     Exit code 0 when all is well or only warned of, 1 when something is BAD.
     """
+    settings = load("capture", Settings, config)
     found = []
-    for finding in preflight.check(_plan(load("capture", Settings, config))):
+    for finding in preflight.check(_plan(settings), (settings.health_host, settings.health_port)):
         found.append(finding)
         if not as_json:
             typer.echo(f"{finding.level:4} {finding.what}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -87,6 +89,28 @@ class _QuietRequests(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
         """Probes come every few seconds: not logged."""
+
+
+def port_taken(host: str, port: int) -> tuple[str, bool]:
+    """Why a health server could not have the port on this machine (empty: it could), and whether one of ours has it."""
+    try:
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as WSGIServer does
+            tried.bind((host, port))
+    except OSError as error:
+        return error.strerror or str(error), _answers(host, port)
+    return "", False
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/health/live")
+        return b'"healthy"' in connection.getresponse().read(10_000)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class HealthServer:

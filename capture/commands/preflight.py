@@ -15,13 +15,17 @@ from capture.pipeline import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
 from schemas.errors import OrdertapError
+from schemas.service import port_taken
 
 MINIMUM_VERSION = 140_000
 _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 
-def check(plan: Plan) -> Iterator[Finding]:
-    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there."""
+def check(plan: Plan, health: tuple[str, int] = ("", 0)) -> Iterator[Finding]:
+    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there.
+
+    `health` is where capture's own server listens, on this machine; port 0: it has none.
+    """
     schemas: list[tuple[str, dict[str, Any]]] = []
     has_slot = yield from _database(plan, schemas)
     topics = [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)]
@@ -29,6 +33,21 @@ def check(plan: Plan) -> Iterator[Finding]:
     yield from registry_findings(plan, schemas)
     if has_slot and has_position:
         yield from _guarded(_next_start(plan))
+    yield from _health(*health)
+
+
+def _health(host: str, port: int) -> Iterator[Finding]:
+    """Who runs check beside a capture finds the port taken by that."""
+    if not port:
+        return
+    reason, ours = port_taken(host, port)
+    said = f"health_port {port} of {host} "
+    if ours:
+        hint = "if that is the capture of these settings, all is well; else set another health_port"
+        yield Finding("warn", f"{said}is taken on this machine by a capture or sink that runs", hint)
+    else:
+        hint = "set health_port to a free one, health_host to an address of this machine"
+        yield found(not reason, said + (f"cannot be had on this machine: {reason}" if reason else "is free"), hint)
 
 
 def _is_value(subject: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -357,6 +358,20 @@ def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsSh
     assert gone[0] in done.stdout
     assert "no table is read again (snapshot_mode no_data)" in done.stdout
     assert "a snapshot is not complete" in run("capture", "repair", config=ready.config).stdout
+
+
+def test_a_health_port_that_is_taken(ready: OpsShop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ready.write({"health_port": port})
+        checked = run("capture", "check", config=ready.config)
+        started = run("capture", "run", config=ready.config)
+    said = f"health_port {port} of 127.0.0.1 cannot be had on this machine: Address already in use"
+    assert f"BAD  {said}\n     mend: set health_port to a free one" in checked.stdout
+    assert checked.returncode == 1
+    assert started.returncode == ExitCode.CONFIG
+    assert f"port {port} of 127.0.0.1 cannot be had: Address already in use" in started.stderr
+    assert f"ok   health_port {port} of 127.0.0.1 is free" in run("capture", "check", config=ready.config).stdout
 
 
 def test_clocks_that_differ(ready: OpsShop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from schemas.errors import SettingsError
-from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.service import HealthServer, configure_logs, port_taken, stop_event
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,21 @@ def test_health_and_metrics() -> None:
         assert get(server.port, "/")[0] == 404
         with pytest.raises(SettingsError, match=f"port {server.port} of 127.0.0.1 cannot be had"):
             HealthServer("127.0.0.1", server.port, lambda: (True, ""), lambda: (True, ""), registry)
+        assert port_taken("127.0.0.1", server.port) == ("Address already in use", True)
+    assert port_taken("127.0.0.1", server.port) == ("", False)
     assert not any(thread.name == "health" for thread in threading.enumerate())
+
+
+def test_a_port_of_somebody_else_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        thread = threading.Thread(target=lambda: other.accept()[0].close())  # an answer that is none
+        thread.start()
+        assert port_taken("127.0.0.1", port) == ("Address already in use", False)
+        thread.join()
+    reason, ours = port_taken("192.0.2.1", port)  # an address of no machine
+    assert reason
+    assert not ours
 
 
 def test_json_logs_are_one_object_a_line_libraries_included(capsys: pytest.CaptureFixture[str]) -> None:
