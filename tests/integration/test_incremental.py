@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -429,8 +428,8 @@ def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> Non
     shop.drain()
     rewriting = psycopg2.connect(shop.dsn)
     rewriting.cursor().execute("ALTER TABLE log ALTER COLUMN what TYPE text USING what || '!'")
-    signal = {"slot": shop.prefix, "id": "a", "type": "execute-snapshot", "tables": ["public.log"], "condition": None}
-    shop.sql(f"SELECT pg_logical_emit_message(false, 'ordertap.signal', '{json.dumps(signal)}')")
+    signal = Signal(shop.prefix, "a", "execute-snapshot", ("public.log",)).signed(b"").dump()  # the command would wait
+    shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{signal}')")
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass"
     shop.until(lambda: shop.value(waiting) > 0)
     rewriting.commit()
