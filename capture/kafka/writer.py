@@ -78,6 +78,8 @@ class Writer:
         Kafka has it with the next commit; what is only in this position and not in the source is for `add`.
         """
         if self._flight is not None:
+            if self._waiting and self._waiting[-1][0] is None:  # many may come while Kafka is away
+                self._waiting.pop()
             self._waiting.append((None, 0, position))
         elif self._reaches is not None:
             self._reaches = position

@@ -178,3 +178,13 @@ def test_what_only_the_position_says_is_written_though_it_brings_no_record(
     land(writer, producer)
     assert producer.committed == 2
     assert positions(producer.transactions[1]) == [300]
+
+
+def test_what_has_nothing_to_write_takes_no_memory_while_kafka_is_away(writer: Writer, producer: FakeProducer) -> None:
+    writer.add([row(b"a")], 1, at(200))
+    writer.step(time.monotonic(), force=True)
+    for lsn in range(300, 1300):
+        writer.advance(at(lsn))
+    assert len(writer._waiting) == 1
+    land(writer, producer)
+    assert writer.durable.end_lsn == 1299
