@@ -23,7 +23,7 @@ from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
 from schemas import records
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp, snapshot_header, stamp_header
-from schemas.errors import SettingsError
+from schemas.errors import DataError, OrdertapError, SettingsError
 from schemas.lsn import LSN
 from schemas.wire import unframed
 
@@ -118,15 +118,15 @@ class Incremental:
             self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key, self._retakes)
         elif self._chunk is not None and self._chunk.done():
             error = self._chunk.exception()
-            if isinstance(error, SettingsError):
+            if isinstance(error, SettingsError | DataError):
                 self._chunk = self.window = None  # its high mark never comes
-            if isinstance(error, SettingsError) and not isinstance(error, ParkedError):
+            if isinstance(error, SettingsError | DataError) and not isinstance(error, ParkedError):
                 return self.left_out(error)
             if error is not None:
                 raise error
         return None
 
-    def left_out(self, error: SettingsError) -> list[Fields]:
+    def left_out(self, error: OrdertapError) -> list[Fields]:
         """Goes on without the table that is being read: the notices to write."""
         request, *rest = self.demand.requests
         (name, condition), *tables = request.tables
@@ -202,7 +202,8 @@ class Incremental:
             return None
         if mark.low:
             self.window = Window()
-            self._before = frozenset(self._committed)
+            self._before = self._before.union(self._committed)
+            self._committed.clear()
             return None
         if self.window is None:
             return None
@@ -212,6 +213,11 @@ class Incremental:
         if not self.demand.requests:  # stopped meanwhile
             return None
         if self._hides(chunk):
+            if self._unknown and not self._retakes:
+                said = (
+                    "the snapshot waits for transactions that were open at the start: see pg_locks, pg_prepared_xacts"
+                )
+                log.warning(said, xids=sorted(self._unknown))
             self._again(chunk, "a transaction of before the start is open, or one in the log is not visible yet")
             return None
         if chunk.table.name in window.truncated:
@@ -232,7 +238,8 @@ class Incremental:
         """Whether it may be without a commit that was read before it, by this run or an earlier one."""
         hides = chunk.visibility.hides
         self._unknown = frozenset(filter(hides, self._unknown))
-        return bool(self._unknown) or any(map(hides, self._before))
+        self._before = frozenset(filter(hides, self._before))  # what a chunk shows, later ones show, too
+        return bool(self._unknown or self._before)
 
     def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
         """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""

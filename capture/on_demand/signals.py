@@ -21,7 +21,7 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
 
     Also without a slot: it reads nothing that was written before it was made.
     """
-    signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(tables), condition)
+    signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(dict.fromkeys(tables)), condition)
     signal = signal.signed(plan.options.signal_key.get_secret_value().encode())
     connection = plan.server.connect()
     try:
@@ -34,7 +34,9 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
                 "`capture run` makes it, and copies the tables by itself; if it was lost, `capture check` says so",
             )
         with database_errors("writing the signal"), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)", [SIGNAL_PREFIX, signal.dump()])
+            # The commit of an xid flushes it: a crash of the server does not lose what we say was asked for.
+            statement = "SELECT pg_logical_emit_message(false, %s, %s), txid_current()"
+            cursor.execute(statement, [SIGNAL_PREFIX, signal.dump()])
     finally:
         connection.close()
     return signal

@@ -22,7 +22,7 @@ from schemas import wire
 from schemas.change import UNCHANGED_HEADER, Cells
 from schemas.codec import SourceOrigin
 from schemas.envelope import topic_name
-from schemas.errors import SettingsError
+from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 from schemas.relation import Column, Relation, TableFacts
 
@@ -54,6 +54,8 @@ def streaming(lists: Lists, request: Request, running: Sequence[set[int]] = ()) 
     def read(_number: int, name: str, *_: object) -> ChunkRows:
         if name == "public.gone":
             raise SettingsError("not published")
+        if name == "public.broken":
+            raise DataError("a value that is none")
         return ChunkRows(table, rows, None, Visibility(100, frozenset(next(every))))
 
     return Incremental(Demand((request,)), read, "me", own, 1, unknown), table
@@ -268,3 +270,26 @@ def test_a_window_remembers_no_more_rows_than_memory_has_room_for(monkeypatch: p
         window.saw([("elsewhere", 0, wire.frame(1, b"%d" % number), b"", [])])
         assert (window.spoils(chunk) is None) == (number < 11)
     assert len(window._changed) == 11
+
+
+def test_a_row_that_cannot_be_read_leaves_its_table_out_and_not_capture() -> None:
+    incremental, table = streaming(Lists(), asking("public.broken", NAME))
+    incremental.step(0)
+    time.sleep(0.05)
+    assert incremental.step(0) == []
+    assert [name for name, _ in incremental.demand.requests[0].tables] == [NAME]
+    incremental.step(0)
+    marked(incremental, 2, low=True)
+    assert marked(incremental, 2, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
+
+
+def test_commits_that_a_chunk_shows_are_not_asked_for_again() -> None:
+    incremental, _ = streaming(Lists(), asking(NAME))
+    for xid in (5, 7):
+        incremental.committed(xid)
+    incremental.step(0)
+    marked(incremental, 1, low=True)
+    assert marked(incremental, 1, low=False) != []
+    assert incremental._before == frozenset()
+    incremental.close()
