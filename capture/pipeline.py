@@ -216,13 +216,9 @@ class Capture:
         plan = self._plan
         every = catalogue.published_tables(leadership.connection, plan.publication)
         published = [table for table in every if plan.selection.table(table.relation.table)]
-        missing = plan.selection.missing(table.relation.table for table in every)
-        if missing or not published:
-            raise SettingsError(
-                f"publication {plan.publication} of database {plan.server.database} "
-                + (f"does not have {', '.join(missing)}" if missing and every else "does not exist or has no tables"),
-                "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
-            )
+        if not published:
+            missing = plan.selection.missing(table.relation.table for table in every)
+            raise self._not_published(missing if every else ())
         catalogue.refuse_namesakes(published)
         return published
 
@@ -243,7 +239,7 @@ class Capture:
             origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
             tables = self._tables(leadership, () if position is None else position.parked)
             tables.published = frozenset(table.relation.table for table in published)
-            self._check_columns(tables, published, position)
+            self._check_lists(tables, published, position)
             problem = self._problem(position, system, slot, replication)
             position = self._rest(leadership, published, position, problem)
             step = next_step(plan.snapshot.mode, position, problem, self._taken)
@@ -256,6 +252,8 @@ class Capture:
             if self._ended or position is None:
                 log.info("the snapshot is complete: ending", slot=plan.options.slot, next=_AFTER_INITIAL_ONLY)
                 return
+            if step == "stream":
+                self._tell_uncopied(leadership, published, position)
             if position.timeline != system.timeline:
                 self._beats.run = _run_id()  # the numbers of those that the standby never got are no gap
             position = position._replace(settings=plan.settings_hash, timeline=system.timeline)
@@ -266,19 +264,46 @@ class Capture:
             replication.close()
         self._note_stop(leadership, committed, durable)
 
-    def _check_columns(self, tables: Tables, published: list[catalogue.Published], position: Position | None) -> None:
-        """SettingsError for rules on columns that a table cannot keep, and for new ones that no column meets.
+    def _tell_uncopied(self, leadership: Leadership, published: list[catalogue.Published], position: Position) -> None:
+        """Warns of tables that have rows and never had a record in Kafka: published while capture was down."""
+        plan = self._plan
+        if plan.snapshot.mode == "no_data":
+            return
+        awaited = {name for request in position.demand.requests for name, _ in request.tables}
+        meant = [one.relation for one in chosen(published, plan.snapshot) if one.relation.table not in awaited]
+        topics = {relation.table: plan.topics.of(relation.table) for relation in meant}
+        ends = broker.ends(plan.cluster, {topic: plan.topics.partitions(topic) for topic in topics.values()})
+        for relation in meant:
+            if not ends[topics[relation.table]] and catalogue.has_pages(leadership.connection, relation):
+                hint = f"capture signal snapshot {relation.table}"
+                log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
 
-        Such an entry may be misspelt, and the values that it was for would be seen. One that has met a column may
-        outlive it: the log may still have rows with the column.
+    def _not_published(self, missing: Iterable[str]) -> SettingsError:
+        named = ", ".join(missing)
+        return SettingsError(
+            f"publication {self._plan.publication} of database {self._plan.server.database} "
+            + (f"does not have {named}" if named else "does not exist or has no tables"),
+            "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
+        )
+
+    def _check_lists(self, tables: Tables, published: list[catalogue.Published], position: Position | None) -> None:
+        """SettingsError for rules on columns that a table cannot keep, and for new entries that meet nothing.
+
+        Such an entry may be misspelt, and the values that it was for would be seen. One that has met something may
+        outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
         """
         plan = self._plan
+        relations = [one.relation for one in published]
+        new = position is None or unfinished(position) or position.settings != plan.settings_hash
+        if missing := plan.selection.missing(relation.table for relation in relations):
+            if new:
+                raise self._not_published(missing)
+            log.warning("settings mean no published table", entries=missing)
         if not plan.selection.has_rules:
             return
         for one in published:
             tables.check(one.relation)
-        relations = [one.relation for one in published]
-        if position is None or unfinished(position) or position.settings != plan.settings_hash:
+        if new:
             plan.selection.check_used(relations)
         elif unused := plan.selection.unused(relations):
             log.warning("settings mean no captured column or table", entries=unused)

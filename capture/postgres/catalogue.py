@@ -150,6 +150,16 @@ def has_key(connection: Any, relation: Relation) -> bool:
     return bool(key_indexes(relation, table_facts(connection, relation)))
 
 
+def has_pages(connection: Any, relation: Relation) -> bool:
+    """Whether the table, or a partition of it, has or had rows; asks nothing that takes long, or a right to SELECT."""
+    statement = """
+        SELECT coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(oid)s)),
+                        pg_relation_size(%(oid)s)) > 0"""
+    with database_errors(f"looking at {relation.table}"), connection.cursor() as cursor:
+        cursor.execute(statement, {"oid": relation.oid})
+        return bool(cursor.fetchone()[0])
+
+
 def database_tables(connection: Any) -> list[str]:
     """schema.table of what a publication could have: no partitions, nothing that is not in the log."""
     with database_errors("listing the tables"), connection.cursor() as cursor:

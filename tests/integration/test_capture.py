@@ -16,6 +16,7 @@ from tests.fix_postgres import AVAILABLE
 from tests.programs import Program, run
 from tests.proof.content import check_content, replay, shop_tables
 from tests.proof.records import Record, changes
+from tests.shop import said
 
 
 def one_table(shop: Shop, table: str) -> list[Record]:
@@ -60,6 +61,33 @@ def test_goes_on_where_it_was_killed(shop: Shop) -> None:
         shop.capture.start()
     shop.drain()
     shop.prove()
+
+
+def test_tables_that_come_and_go_while_capture_is_down(shop: Shop) -> None:
+    shop.sql("CREATE TABLE gone (id int PRIMARY KEY)", "ALTER PUBLICATION tap ADD TABLE gone")
+    shop.configure(table_include_list=[*TABLES, "public.gone"])
+    shop.capture.start()
+    shop.drain()
+    shop.capture.kill()
+    shop.sql("DROP TABLE gone")
+    shop.capture.start()
+    shop.drain()
+    assert "settings mean no published table" in said(shop.capture)
+    assert shop.capture.stop() == 0
+    shop.sql(
+        "CREATE TABLE late (id int PRIMARY KEY)",
+        "CREATE TABLE bare (id int PRIMARY KEY)",
+        "INSERT INTO late VALUES (1)",
+    )
+    shop.sql("ALTER PUBLICATION tap ADD TABLE late, bare")
+    shop.configure(table_include_list=[*TABLES, "public.late", "public.bare"])
+    shop.capture.start()
+    shop.drain()
+    assert said(shop.capture).count("table has rows, and Kafka none of them") == 1
+    assert "capture signal snapshot public.late" in said(shop.capture)
+    assert shop.capture.stop() == 0
+    shop.configure(table_include_list=[*TABLES, "public.never"])
+    assert "does not have public.never" in run("capture", "run", config=shop.config).stderr
 
 
 def test_a_large_transaction_streams_through_and_ends_on_the_transaction_topic(shop: Shop) -> None:
