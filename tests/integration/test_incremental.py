@@ -426,14 +426,13 @@ def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> Non
     shop.sql("INSERT INTO log SELECT n, 'row' FROM generate_series(1, 100) n")
     shop.capture.start()
     shop.drain()
-    rewriting = psycopg2.connect(shop.dsn)
-    rewriting.cursor().execute("ALTER TABLE log ALTER COLUMN what TYPE text USING what || '!'")
-    signal = Signal(shop.prefix, "a", "execute-snapshot", ("public.log",)).signed(b"").dump()  # the command would wait
-    shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{signal}')")
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass"
-    shop.until(lambda: shop.value(waiting) > 0)
-    rewriting.commit()
-    rewriting.close()
+    with closing(psycopg2.connect(shop.dsn)) as rewriting:  # whatever happens: other tests' slots would wait for it
+        rewriting.cursor().execute("ALTER TABLE log ALTER COLUMN what TYPE text USING what || '!'")
+        signal = Signal(shop.prefix, "a", "execute-snapshot", ("public.log",)).signed(b"").dump()  # the command waits
+        shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{signal}')")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass"
+        shop.until(lambda: shop.value(waiting) > 0)
+        rewriting.commit()
     shop.until(lambda: finished(shop))
     assert len(read_again(shop, "public.log")) == 100
     shop.drain()
