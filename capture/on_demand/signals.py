@@ -34,7 +34,9 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
                 "`capture run` makes it, and copies the tables by itself; if it was lost, `capture check` says so",
             )
         with database_errors("writing the signal"), connection.cursor() as cursor:
-            # The commit of an xid flushes it: a crash of the server does not lose what we say was asked for.
+            # The commit of an xid flushes it: a crash of the server does not lose what we say was asked for. No
+            # standby's answer is needed for that, and one that is away would hold the command for ever.
+            cursor.execute("SET synchronous_commit = local")
             statement = "SELECT pg_logical_emit_message(false, %s, %s), txid_current()"
             cursor.execute(statement, [SIGNAL_PREFIX, signal.dump()])
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.errors import SettingsError
@@ -196,7 +196,7 @@ def test_retention_that_overtakes_while_reading_leaves_a_gap(sink: Sink) -> None
         for future in sink.admin.delete_records([TopicPartition(sink.topic, 0, 8)]).values():
             future.result(10)
         sink.write(1)
-        consumer._consumer.seek(TopicPartition(sink.topic, 0, 5))  # what a slow reader would ask for next
+        _seek(consumer, TopicPartition(sink.topic, 0, 5))  # what a slow reader would ask for next
         found: list[int] = []
         deadline = time.monotonic() + 30
         while 8 not in found and time.monotonic() < deadline:
@@ -205,6 +205,15 @@ def test_retention_that_overtakes_while_reading_leaves_a_gap(sink: Sink) -> None
             gaps += sink.stage(batch)
     assert found == [8]
     assert [gap.range for gap in gaps] == [Range(4, 8)]
+
+
+def _seek(consumer: ShopConsumer, place: TopicPartition) -> None:
+    """A fetch that came after the deletion has found the gap by itself: librdkafka refuses to seek that partition."""
+    try:
+        consumer._consumer.seek(place)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError._STATE:
+            raise
 
 
 def test_a_topic_that_is_made_again_starts_at_its_beginning(sink: Sink) -> None:
