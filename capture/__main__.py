@@ -23,7 +23,7 @@ from capture.commands.repair import Repair
 from capture.commands.status import lines
 from capture.commands.status import status as status_of
 from capture.kafka import broker
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from capture.kafka.topics import Group, Making, Topics
 from capture.kafka.topics import Route as TopicRoute
 from capture.kafka.writer import Limits

@@ -12,16 +12,19 @@ from typing import NamedTuple
 import structlog
 from tenacity import wait_exponential_jitter
 
+from capture.changes.heartbeats import Beats, Heartbeats
 from capture.changes.messages import Messages, Route, refuse_taken
 from capture.changes.own_records import OwnRecords
 from capture.changes.stream import INTERNAL, Options, Stream
 from capture.changes.tables import Tables
-from capture.changes.transaction import Beats, RecordLimit
+from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Policy, Versions
 from capture.checks import another_log, not_ours, problem, repaired
 from capture.kafka import broker
+from capture.kafka.cluster import Cluster
+from capture.kafka.errors import FencedError
 from capture.kafka.position import Position, parse_position
-from capture.kafka.producer import CLIENT_LIMIT, Cluster, FencedError, TransactionalProducer
+from capture.kafka.producer import CLIENT_LIMIT, TransactionalProducer
 from capture.kafka.topics import Topics
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
@@ -436,6 +439,8 @@ class Capture:
         self._metrics.restarted()
         log.info("streaming", slot=options.slot, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(producer, plan.topics.position, plan.name.encode(), position, plan.limits)
+        awaited = beat if again else None
+        heartbeats = Heartbeats(leadership, options.slot, self._beats, options.heartbeat, awaited, self._metrics)
         name = uuid.uuid4().hex[:12]
         chunks = ChunkReader(plan.server, plan.publication, tables, origin, name, plan.chunk_rows, plan.record_limit)
         unknown = leadership.open_transactions()
@@ -445,19 +450,17 @@ class Capture:
         messages = Messages(plan.prefix, prefixes, plan.outbox, INTERNAL, register, partitions, taken, plan.frame)
         stream = Stream(
             replication,
-            leadership,
             writer,
             tables,
             own,
             origin,
             position,
-            beat if again else None,
+            heartbeats,
             incremental,
             messages,
             plan.record_limit,
             options,
             self._metrics,
-            self._beats,
         )
         gc.collect()
         gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import yaml
 
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from deploy.embedded import Kafka, Postgres
 from tests.programs import Program, run, write_settings
 from tests.proof.content import check_content, replay, shop_tables

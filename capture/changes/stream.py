@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 import structlog
 from pydantic import SecretStr
 
+from capture.changes.heartbeats import HEARTBEAT_PREFIX, Heartbeats
 from capture.changes.messages import COLLECTION, Counted, Messages
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Draft, Table, Tables
-from capture.changes.transaction import Beats, RecordLimit, Transaction
+from capture.changes.transaction import RecordLimit, Transaction
 from capture.changes.versions import ParkedError
-from capture.kafka.position import Heartbeat, Partial, Position, parse_heartbeat
+from capture.kafka.position import Partial, Position
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import WATERMARK_PREFIX, parse_mark
@@ -26,23 +26,21 @@ from capture.on_demand.demand import SIGNAL_PREFIX, parse_signal
 from capture.on_demand.incremental import Incremental
 from capture.postgres import pgoutput
 from capture.postgres.acknowledge import Acknowledger
-from capture.postgres.replication import Leadership, Replication, database_errors, slot_state
+from capture.postgres.replication import Replication, database_errors
 from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
 from schemas.codec import SourceOrigin, SourcePrefix
-from schemas.errors import SettingsError
+from schemas.lsn import LSN
 from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
 Result = TypeVar("Result")
 
-HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 """Prefixes of our own messages, which are no records."""
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
 _DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
-_REPAIR: Final = "capture repair --execute makes a new slot and reads the tables again"
 
 
 class Options(NamedTuple):
@@ -63,38 +61,31 @@ class Stream:
     def __init__(
         self,
         replication: Replication,
-        leadership: Leadership,
         writer: Writer,
         tables: Tables,
         own: OwnRecords,
         origin: SourceOrigin,
         position: Position,
-        expected: Heartbeat | None,
+        heartbeats: Heartbeats,
         incremental: Incremental,
         messages: Messages,
         record_limit: RecordLimit,
         options: Options,
         metrics: Metrics,
-        beats: Beats,
     ) -> None:
-        """`expected` is the position's heartbeat where the server sends it again, if its log is still the same."""
         self._replication = replication
-        self._leadership = leadership
         self._writer = writer
         self._tables = tables
         self._own = own
         self._origin = origin
         self._position = position  # of what was read: the last whole transaction, or how far a large one is written
-        self._expected = expected
+        self._heartbeats = heartbeats
         self._incremental = incremental
         self._messages = messages
         self._record_limit = record_limit
         self._suspect = record_limit.suspect
         self._options = options
         self._metrics = metrics
-        self._beats = beats
-        beats.written = None  # the server may have crashed since
-        self._next_beat = 0.0
         self._commit_us = 0  # of the last commit in this round
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
@@ -141,13 +132,13 @@ class Stream:
     def reread(self, options: Options, limits: Limits) -> None:
         """Other sizes and times from now on."""
         self._options = options._replace(keepalive=self._options.keepalive)
-        self._next_beat = min(self._next_beat, time.monotonic() + options.heartbeat)
+        self._heartbeats.every(options.heartbeat)
         self._writer.limits = limits
 
     def _pause(self, now: float) -> None:
         """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
         lingering = self._writer.lingering(now)
-        pause = min(lingering or 0.5, max(0.0, self._next_beat - now), 0.5)
+        pause = min(lingering or 0.5, self._heartbeats.wait(now), 0.5)
         if self._writer.full:  # the server has sent more, which would end the other wait at once
             self._writer.await_landing(pause)
         elif lingering > _GATHER or self._writer.behind:
@@ -162,13 +153,11 @@ class Stream:
         self._writer.step(now)
         self._metrics.turned()
         reached = self._writer.durable
-        last = reached.heartbeat
-        self._metrics.durable(reached, last.number if last is not None and last.run == self._beats.run else None)
-        if now >= self._next_beat:
-            self._next_beat = now + self._options.heartbeat
-            self._beat()
+        self._metrics.durable(reached, self._heartbeats.number(reached.heartbeat))
+        if not self._heartbeats.wait(now):
+            self._heartbeats.send(now, self._reached())
         durable = reached.end_lsn
-        if self._expected is None and self._acknowledger.due(now, self._writer.pending, durable):
+        if self._heartbeats.proved and self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
         self._go_on_with_snapshot(now)
@@ -198,18 +187,10 @@ class Stream:
             said = "the snapshot that was to bring it back has not read all of it"
             self._tables.park(ParkedError(name, said, "mend what kept it from that"))
 
-    def _beat(self) -> None:
-        slot = slot_state(self._leadership.connection, self._options.slot)
-        if slot is not None:
-            reached = self._writer.durable.end_lsn
-            if not self._writer.pending and self._open is None:
-                reached = max(reached, self._replication.sent)  # all that was sent is durable, or not for us
-            self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, slot.current_lsn - reached)
-        number = self._beats.next(self._leadership.flushed())
-        beat = {"run": self._beats.run, "number": number, "slot": self._options.slot}
-        self._metrics.heartbeat_sent(number)
-        content = json.dumps(beat | {"at_ms": time.time_ns() // 10**6})
-        self._beats.written = self._leadership.heartbeat(HEARTBEAT_PREFIX, content)
+    def _reached(self) -> LSN:
+        """Up to where all is in Kafka: all that was sent when nothing is on its way, or it is not for us."""
+        durable = self._writer.durable.end_lsn
+        return durable if self._writer.pending or self._open is not None else max(durable, self._replication.sent)
 
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
@@ -264,7 +245,7 @@ class Stream:
         if begin.commit_lsn < position.end_lsn:
             self._open.skip = float("inf")
         else:
-            self._check_log()
+            self._heartbeats.prove()
 
     def _commit(self, payload: bytes, _lsn: int) -> None:
         commit = pgoutput.decode_commit(payload)
@@ -349,10 +330,10 @@ class Stream:
                 counted, draft = self._record(message, self._prefix(transaction, COLLECTION), stamp)
                 self._take(transaction, counted, "m", [draft], len(message.content))
         elif message.prefix in self._own_messages:
-            if self._expected == parse_heartbeat(message.content, self._options.slot, message.lsn):
-                self._expected = None
+            if message.prefix == HEARTBEAT_PREFIX:
+                self._heartbeats.read(message)
             if message.lsn >= self._position.end_lsn:
-                self._check_log()
+                self._heartbeats.prove()
                 self._own_messages[message.prefix](message)
         elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
             # Its LSN may also be that of the next commit, whose changes count from 1.
@@ -376,28 +357,12 @@ class Stream:
 
     def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
         """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
-        beat = parse_heartbeat(message.content, self._options.slot, message.lsn)
+        beat = self._heartbeats.read(message)
         if beat is None:
             return
-        last = self._position.heartbeat
-        if last is not None and last.run == beat.run and beat.number > last.number + 1:
-            raise SettingsError(
-                f"slot {self._options.slot} was moved by somebody else: heartbeats {last.number + 1} to "
-                f"{beat.number - 1} before {message.lsn} are missing, and changes beside them may be",
-                _REPAIR,
-            )
-        self._metrics.heartbeat_back(beat.number if beat.run == self._beats.run else None)
+        self._heartbeats.follow(beat, self._position.heartbeat)
         self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
         self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
-
-    def _check_log(self) -> None:
-        """SettingsError where the log goes on behind the position without having brought its heartbeat."""
-        if self._expected is not None:
-            raise SettingsError(
-                f"the log has no heartbeat of capture's that ends at {self._expected.lsn}: the shop was put back to an "
-                "older copy, and its log has come past the position since; what changed before that is missing",
-                _REPAIR,
-            )
 
     def _signal(self, message: pgoutput.LogicalMessage) -> None:
         signal = parse_signal(message.content, self._options.slot)

@@ -1,8 +1,7 @@
-"""What a stream knows of the source transaction that it reads, of its heartbeats, and of how large a record may be."""
+"""What a stream knows of the source transaction that it reads, and of how large a record may be."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from capture.changes.tables import Draft
@@ -11,31 +10,9 @@ from capture.kafka.position import Partial
 from capture.postgres import pgoutput
 from schemas.codec import SourcePrefix
 from schemas.errors import DataError
-from schemas.lsn import LSN
 
 _GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
 _HEADER_ROOM: Final = 1024  # bytes
-
-
-@dataclass(slots=True)
-class Beats:
-    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
-
-    `run` is the process's, and another one after a promotion: that leaves a gap, too.
-    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
-    have lost, leaves no gap: the next heartbeat has its number again.
-    """
-
-    run: str
-    number: int = 0
-    written: LSN | None = None
-
-    def next(self, flushed: LSN) -> int:
-        """The next one's number, when the server has flushed its log so far."""
-        if self.written is not None and self.written <= flushed:
-            self.number += 1
-        self.written = None
-        return self.number + 1
 
 
 class RecordLimit(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any, Final
 from capture.commands.findings import Finding, Looks
 from capture.kafka import broker
 from capture.kafka.broker import Brokers, Topic
-from capture.kafka.producer import CLIENT_LIMIT, NotAllowedError
+from capture.kafka.errors import NotAllowedError
+from capture.kafka.producer import CLIENT_LIMIT
 from capture.pipeline import Plan
 from schemas.errors import OrdertapError
 

@@ -15,7 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from capture.kafka import topics as topics_
-from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.kafka.cluster import Cluster
+from capture.kafka.producer import TransactionalProducer
 from schemas.errors import UnavailableError
 
 _TIMEOUT = 10.0

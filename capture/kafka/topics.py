@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from schemas.envelope import topic_name
 from schemas.errors import SettingsError
 

@@ -17,8 +17,9 @@ import structlog
 
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
+from capture.kafka.cluster import Cluster
 from capture.kafka.position import Position, SnapshotState
-from capture.kafka.producer import Cluster, Record, TransactionalProducer
+from capture.kafka.producer import Record, TransactionalProducer
 from capture.postgres.catalogue import Published, published_tables
 from capture.postgres.replication import Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, NamedTuple
 
-from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.kafka.cluster import Cluster
+from capture.kafka.producer import TransactionalProducer
 from capture.postgres.replication import Server
 from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
 from capture.snapshot.locks import Locks, reader_at

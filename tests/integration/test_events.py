@@ -11,7 +11,7 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from tests.fix_capture import TABLES, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run, write_settings

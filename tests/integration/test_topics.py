@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from capture.kafka.broker import topics as described
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from tests.fix_capture import Shop
 from tests.programs import run
 from tests.proof.records import Record

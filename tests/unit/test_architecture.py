@@ -20,12 +20,17 @@ POSTGRES = {
         "ledger", "worker", "accounts", "reconcile", "held",
     },
 }  # fmt: skip
-KAFKA = {"capture": {"kafka.broker", "kafka.producer"}, "sink": {"consumer", "offsets"}, "schemas": {"registry_http"}}
+KAFKA = {
+    "capture": {"kafka.broker", "kafka.cluster", "kafka.errors", "kafka.producer"},
+    "sink": {"consumer", "offsets"},
+    "schemas": {"registry_http"},
+}
 SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
-        "__main__", "changes.stream", "commands.preflight", "commands.status", "kafka.producer",
-        "kafka.writer", "metrics", "on_demand.incremental", "on_demand.chunk_reader", "pipeline",
+        "__main__", "changes.heartbeats", "changes.stream", "commands.preflight", "commands.status",
+        "kafka.cluster", "kafka.producer", "kafka.writer", "metrics", "on_demand.incremental",
+        "on_demand.chunk_reader", "pipeline",
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {"__main__", "consumer", "worker", "pipeline", "erp.sql"},

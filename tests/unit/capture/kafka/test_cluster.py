@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from capture.kafka import broker
-from capture.kafka.producer import Cluster, TransactionalProducer
+from capture.kafka.cluster import Cluster
+from capture.kafka.producer import TransactionalProducer
 from schemas.errors import UnavailableError
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from capture.kafka.producer import Cluster
+from capture.kafka.cluster import Cluster
 from capture.kafka.topics import Group, Making, Route, Topics
 from capture.settings import TopicRoute
 from schemas.errors import SettingsError

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from capture.kafka.errors import FencedError
 from capture.kafka.position import Position, parse_position
-from capture.kafka.producer import FencedError, Record, TransactionalProducer
+from capture.kafka.producer import Record, TransactionalProducer
 from capture.kafka.writer import Limits, Writer
 from schemas.errors import UnavailableError
 from schemas.lsn import LSN

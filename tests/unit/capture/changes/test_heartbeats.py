@@ -1,6 +1,6 @@
 """Numbers of heartbeats: a gap must mean that somebody moved the slot, so what the server lost must leave none."""
 
-from capture.changes.transaction import Beats
+from capture.changes.heartbeats import Beats
 from schemas.lsn import LSN
 
 

@@ -1,0 +1,118 @@
+"""Heartbeats: logical messages of our own in the shop's log, so that an idle shop's log goes on. One that is back says
+that all before it was read; one that is missing, that the slot was moved or that the log is another one."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from capture.kafka.position import Heartbeat, parse_heartbeat
+from capture.metrics import Metrics
+from capture.postgres import pgoutput
+from capture.postgres.replication import Leadership, slot_state
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+
+HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
+_REPAIR: Final = "capture repair --execute makes a new slot and reads the tables again"
+
+
+@dataclass(slots=True)
+class Beats:
+    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
+
+    `run` is the process's, and another one after a promotion: that leaves a gap, too.
+    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
+    have lost, leaves no gap: the next heartbeat has its number again.
+    """
+
+    run: str
+    number: int = 0
+    written: LSN | None = None
+
+    def next(self, flushed: LSN) -> int:
+        """The next one's number, when the server has flushed its log so far."""
+        if self.written is not None and self.written <= flushed:
+            self.number += 1
+        self.written = None
+        return self.number + 1
+
+
+class Heartbeats:
+    """Those of one stream, which the leader alone writes, every `interval` seconds."""
+
+    def __init__(
+        self,
+        leadership: Leadership,
+        slot: str,
+        beats: Beats,
+        interval: float,
+        awaited: Heartbeat | None,
+        metrics: Metrics,
+    ) -> None:
+        """`awaited` is the position's heartbeat where the server sends it again, if its log is still the same."""
+        self._leadership = leadership
+        self._slot = slot
+        self._beats = beats
+        self._interval = interval
+        self._awaited = awaited
+        self._metrics = metrics
+        self._next = 0.0
+        beats.written = None  # the server may have crashed since
+
+    def every(self, interval: float) -> None:
+        """Another interval, from now on."""
+        self._interval = interval
+        self._next = min(self._next, time.monotonic() + interval)
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next one is due; none left: 0."""
+        return max(0.0, self._next - now)
+
+    def send(self, now: float, reached: LSN) -> None:
+        """Looks at the slot and writes the next one; `reached` is up to where all is durable in Kafka."""
+        self._next = now + self._interval
+        slot = slot_state(self._leadership.connection, self._slot)
+        if slot is not None:
+            self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, slot.current_lsn - reached)
+        number = self._beats.next(self._leadership.flushed())
+        self._metrics.heartbeat_sent(number)
+        beat = {"run": self._beats.run, "number": number, "slot": self._slot, "at_ms": time.time_ns() // 10**6}
+        self._beats.written = self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat))
+
+    def number(self, heartbeat: Heartbeat | None) -> int | None:
+        """Its number if this process wrote it."""
+        return heartbeat.number if heartbeat is not None and heartbeat.run == self._beats.run else None
+
+    def read(self, message: pgoutput.LogicalMessage) -> Heartbeat | None:
+        """One that the log has, be it for the first time or again; None for another slot's."""
+        beat = parse_heartbeat(message.content, self._slot, message.lsn)
+        if beat is not None and beat == self._awaited:
+            self._awaited = None
+        return beat
+
+    def follow(self, beat: Heartbeat, last: Heartbeat | None) -> None:
+        """`beat` is read after `last`; SettingsError when there were others between them."""
+        if last is not None and last.run == beat.run and beat.number > last.number + 1:
+            raise SettingsError(
+                f"slot {self._slot} was moved by somebody else: heartbeats {last.number + 1} to "
+                f"{beat.number - 1} before {beat.lsn} are missing, and changes beside them may be",
+                _REPAIR,
+            )
+        self._metrics.heartbeat_back(self.number(beat))
+
+    @property
+    def proved(self) -> bool:
+        """Whether the log is known to be the one that the position was read from."""
+        return self._awaited is None
+
+    def prove(self) -> None:
+        """SettingsError where the log goes on behind the position without having brought its heartbeat."""
+        if self._awaited is not None:
+            raise SettingsError(
+                f"the log has no heartbeat of capture's that ends at {self._awaited.lsn}: the shop was put back to an "
+                "older copy, and its log has come past the position since; what changed before that is missing",
+                _REPAIR,
+            )
