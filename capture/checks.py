@@ -66,8 +66,9 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     if position.partial is not None and position.settings != settings:
         raise SettingsError(
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
-            "start once with the old settings of topic_prefix, the lists of tables and columns, columns_as_text,"
-            " tombstones_on_delete, output and the handling modes",
+            "start once with the settings of before: topic_prefix, topic_routing, publication_name, output, the lists "
+            "of tables, columns and message prefixes, masks, columns_as_text, message_key_columns, outbox_routing, "
+            "tombstones_on_delete, skipped_operations, provide_transaction_metadata and the handling modes",
         )
 
 

@@ -172,6 +172,9 @@ class Capture:
         return self._stopping()
 
     def _say_again(self, error: UnavailableError) -> None:
+        if self._stopping():
+            log.warning("stopped", reason=error.message, next="start again: what is not in Kafka is read once more")
+            return
         self._metrics.state = "starting again: " + error.message
         self._metrics.turned()
         log.warning("starting again", reason=error.message, next=error.hint)

@@ -110,6 +110,11 @@ def parse_position(value: bytes) -> Position:
         parked = tuple(content.pop("parked", ()))
         for name in ("end_lsn", "last_commit_lsn"):
             content[name] = LSN(content[name])
+        if newer := sorted(content.keys() - set(Position._fields)):
+            raise DataError(
+                f"the position record has {', '.join(newer)}, which this version does not know",
+                "a newer capture has written it: run that one",
+            )
         return Position(
             **content,
             partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,

@@ -23,7 +23,7 @@ from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
 from schemas import records
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp, snapshot_header, stamp_header
-from schemas.errors import DataError, OrdertapError, SettingsError
+from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.lsn import LSN
 from schemas.wire import unframed
 
@@ -33,6 +33,7 @@ _REMEMBERED_XIDS: Final = 100_000
 _REMEMBERED_ROWS: Final = 100_000
 _RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
 _SLOWEST_RETAKE: Final = 5.0
+_SLOWEST_ATTEMPT: Final = 60.0
 
 
 class Window:
@@ -100,6 +101,7 @@ class Incremental:
         self._number = 0
         self._chunk: Future[ChunkRows] | None = None
         self._retakes = 0
+        self._failures = 0
         self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "incremental")
 
@@ -107,7 +109,7 @@ class Incremental:
         """Asks for the next chunk when there is one to read and none is on its way.
 
         A table that cannot be read is left out, and nothing else is: the notices to write, else None. ParkedError when
-        its records are refused: then the caller says left_out().
+        its records are refused: then the caller says left_out(). One that cannot be read just now is tried again.
         """
         if self._chunk is None and self.demand.requests and not self.demand.paused and now >= self._not_before:
             request = self.demand.requests[0]
@@ -118,12 +120,21 @@ class Incremental:
             self._chunk = self._thread.submit(self._read, self._number, name, condition, request.key, self._retakes)
         elif self._chunk is not None and self._chunk.done():
             error = self._chunk.exception()
-            if isinstance(error, SettingsError | DataError):
-                self._chunk = self.window = None  # its high mark never comes
-            if isinstance(error, SettingsError | DataError) and not isinstance(error, ParkedError):
-                return self.left_out(error)
             if error is not None:
-                raise error
+                self._chunk = self.window = None  # its high mark never comes
+                return self._failed(error, now)
+        return None
+
+    def _failed(self, error: BaseException, now: float) -> list[Fields] | None:
+        """What passes is tried again, later each time, while the stream goes on; see step()."""
+        if isinstance(error, SettingsError | DataError) and not isinstance(error, ParkedError):
+            return self.left_out(error)
+        if not isinstance(error, UnavailableError):
+            raise error
+        pause = min(_SLOWEST_ATTEMPT, 2**self._failures)
+        self._failures += 1
+        self._not_before = now + pause
+        log.warning("chunk will be read again", reason=error.message, next=error.hint, seconds=pause)
         return None
 
     def left_out(self, error: OrdertapError) -> list[Fields]:
@@ -209,7 +220,10 @@ class Incremental:
             return None
         window, self.window = self.window, None
         future, self._chunk = self._chunk, None
+        if (error := future.exception()) is not None:  # the mark is in the log, and its connection is gone
+            return self._failed(error, time.monotonic())
         chunk = future.result()
+        self._failures = 0
         if not self.demand.requests:  # stopped meanwhile
             return None
         if self._hides(chunk):

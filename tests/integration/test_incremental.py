@@ -422,7 +422,10 @@ def _commit_and_wait(connection: psycopg2.extensions.connection) -> None:
 
 
 def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> None:
-    """A snapshot that is older than a rewrite sees an empty table, and the log says nothing of rewrites."""
+    """A snapshot that is older than a rewrite sees an empty table, and the log says nothing of rewrites.
+
+    It holds up this table alone, and so does a session that is ended meanwhile.
+    """
     shop.sql("INSERT INTO log SELECT n, 'row' FROM generate_series(1, 100) n")
     shop.capture.start()
     shop.drain()
@@ -432,8 +435,14 @@ def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> Non
         shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{signal}')")
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass"
         shop.until(lambda: shop.value(waiting) > 0)
+        shop.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = 'log'::regclass")
+        shop.until_said("chunk will be read again")
+        shop.until(lambda: shop.value(waiting) > 0)
+        shop.sql("UPDATE orders SET note = 'meanwhile' WHERE id = 1")
+        shop.drain()
         rewriting.commit()
     shop.until(lambda: finished(shop))
+    assert "starting again" not in said(shop.capture)
     assert len(read_again(shop, "public.log")) == 100
     shop.drain()
     shop.prove()

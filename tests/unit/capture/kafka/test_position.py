@@ -36,3 +36,8 @@ def test_an_operator_can_read_it() -> None:
 def test_what_is_not_ours_is_refused(value: bytes) -> None:
     with pytest.raises(DataError):
         parse_position(value)
+
+
+def test_what_a_newer_version_wrote_is_told_from_what_is_not_ours() -> None:
+    with pytest.raises(DataError, match="epoch, which this version does not know"):
+        parse_position(json.dumps({**json.loads(FULL.dump()), "epoch": 1}).encode())

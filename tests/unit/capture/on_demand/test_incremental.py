@@ -23,7 +23,7 @@ from schemas import wire
 from schemas.change import UNCHANGED_HEADER, Cells
 from schemas.codec import SourceOrigin
 from schemas.envelope import topic_name
-from schemas.errors import DataError, SettingsError
+from schemas.errors import DataError, SettingsError, UnavailableError
 from schemas.lsn import LSN
 from schemas.relation import Column, Relation, TableFacts
 
@@ -52,7 +52,9 @@ def streaming(lists: Lists, request: Request, running: Sequence[set[int]] = ()) 
     every = chain(running, repeat(set[int]()))
     own = OwnRecords("shop", "shop", Topics(Cluster("", {}), "shop", Making(1, 1, {})), lambda *_: 1, wire.frame)
 
-    def read(_number: int, name: str, *_: object) -> ChunkRows:
+    def read(number: int, name: str, *_: object) -> ChunkRows:
+        if name == "public.locked" and number < 3:
+            raise UnavailableError("a schema change has the table")
         if name == "public.gone":
             raise SettingsError("not published")
         if name == "public.broken":
@@ -89,6 +91,21 @@ def test_a_row_that_changed_is_left_to_the_stream() -> None:
     before = SNAPSHOT_ROWS.labels(NAME)._value.get()
     assert written_after(Lists(), changed=0) == [2]
     assert SNAPSHOT_ROWS.labels(NAME)._value.get() - before == 2
+
+
+def test_a_table_that_cannot_be_read_just_now_is_tried_again_later_each_time() -> None:
+    incremental, table = streaming(Lists(), asking("public.locked"))
+    for now, number in ((0.0, 1), (1.0, 2)):
+        incremental.step(now)
+        while incremental.step(now) is None and incremental._chunk is not None:
+            time.sleep(0.001)
+        assert incremental._number == number
+    incremental.step(2.9)
+    assert incremental._number == 2, "the second pause is of two seconds"
+    incremental.step(3.0)
+    assert marked(incremental, 3, low=True) == []
+    assert marked(incremental, 3, low=False).count(table.topic) == len(ROWS)
+    incremental.close()
 
 
 def test_a_key_is_the_same_under_another_version_of_its_schema() -> None:
