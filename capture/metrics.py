@@ -148,7 +148,7 @@ class Metrics:
             WAL_STATUS.labels(status).set(status == wal_status)
 
     def lag_seconds(self) -> float:
-        """How old the oldest thing is that is not in Kafka: the last commit read, or a heartbeat under way."""
+        """How far Kafka is behind: by the age that the commit read last had then, or by a heartbeat under way."""
         sent = self._sent
         under_way = time.monotonic() - sent[0][1] if sent else 0.0
         return max(under_way, self._commit_age)

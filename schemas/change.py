@@ -40,7 +40,8 @@ Op: TypeAlias = Literal["c", "u", "d", "r", "t"]
 
 
 class Stamp(NamedTuple):
-    """The order of all changes. The generation counts restores of the shop, after which LSNs start anew.
+    """The order of all changes. The generation grows with each repair after a loss or a restore, for LSNs may then
+    start anew.
 
     The ordinal counts the changes of a source transaction from 1; a row of the first snapshot has the consistent point
     and 0, so that it never wins over the stream; one of a snapshot on demand its chunk's high mark and 0, so that it

@@ -1,4 +1,5 @@
-"""Reads the log from a position on: assembles source transactions and hands them to the writer, whole."""
+"""Reads the log from a position on: makes records of it and hands each source transaction to the writer, whole; a large
+one in parts, which the position counts."""
 
 from __future__ import annotations
 

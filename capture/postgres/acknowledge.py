@@ -7,6 +7,8 @@ data_start.
 
 To confirm while something is pending is right, too, but the reader then waits for Kafka at each change that lies before
 what was confirmed. Under steady load something always is, and the log has to go: it is done less often.
+
+`changes/stream` asks before each message and before each confirmation.
 """
 
 from __future__ import annotations

@@ -217,6 +217,65 @@ def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
         assert len(set(again)) == len(again) == shop.value(f"SELECT count(*) FROM {table}")
 
 
+ICU = """
+    CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    CREATE COLLATION numbered (provider = icu, locale = 'de-u-kn-true');
+"""
+WITHOUT_ICU = 'CREATE COLLATION folded FROM "C"; CREATE COLLATION numbered FROM "C";'  # as the wheels' servers are
+COLLATED = """
+    CREATE DOMAIN folded_text AS text COLLATE folded;
+    CREATE TABLE names (a text COLLATE folded, b text COLLATE numbered, c folded_text, n int, body text,
+        PRIMARY KEY (a, b, c, n));
+    ALTER TABLE names ALTER body SET STORAGE EXTERNAL;
+    INSERT INTO names SELECT (ARRAY['a', 'A', 'ä', 'Ä', 'b', 'B'])[1 + n % 6], 'x' || n % 12,
+        (ARRAY['z', 'Z'])[1 + n % 2], n, repeat('out of line ', 300) FROM generate_series(1, 100) n;
+    CREATE TABLE words (a text COLLATE folded PRIMARY KEY, n int);
+    INSERT INTO words SELECT chr(97 + n % 26) || n / 26, n FROM generate_series(1, 100) n;
+    CREATE TABLE made (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED{virtual});
+    INSERT INTO made VALUES (1, 5), (2, NULL);
+    ALTER PUBLICATION tap ADD TABLE names, words, made{options};
+"""
+
+
+@pytest.mark.parametrize("server", [AVAILABLE[0], 18], indirect=True, ids=lambda version: f"pg{version}")
+def test_keys_of_any_collation_and_generated_columns_are_alike_in_each_way(shop: Shop) -> None:
+    new = shop.server.version >= 18
+    virtual = ", thrice int GENERATED ALWAYS AS (a * 3) VIRTUAL" if new else ""
+    options = "; ALTER PUBLICATION tap SET (publish_generated_columns = stored)" if new else ""
+    icu = shop.value("SELECT count(*) > 0 FROM pg_collation WHERE collname = 'de-x-icu'")
+    assert icu or shop.server.version != 15
+    shop.sql(ICU if icu else WITHOUT_ICU, COLLATED.format(virtual=virtual, options=options))
+    shop.configure(incremental_snapshot_chunk_size=7)
+    shop.capture.start()
+    shop.drain()
+    shop.signal("pause")
+    shop.signal("snapshot", "public.names", "public.words", "public.made")
+    shop.sql(
+        "UPDATE names SET a = upper(a) WHERE n % 3 = 0",  # equal to the server
+        "UPDATE names SET b = 'x00' WHERE n = 50",
+        "UPDATE words SET a = upper(a) WHERE n % 2 = 0",
+        "UPDATE made SET a = a",
+    )
+    shop.signal("resume")
+    for number in range(10):
+        shop.sql(f"UPDATE words SET a = translate(a, 'abcABC', 'ABCabc') WHERE n % 7 = {number % 7}")
+    shop.until(lambda: finished(shop))
+    shop.drain()
+    for table in ("names", "words"):
+        again = read_again(shop, f"public.{table}")
+        assert len(again) == len(set(again)), table
+    shop.prove([*shop.tables, "public.names", "public.words"], former=["public.made"])
+    stored = {"twice"} if new else set()
+    rows: dict[str, list[object]] = {}
+    for each in changes(shop.records(), shop.prefix)["public.made"]:
+        assert each.value is not None
+        assert each.value["after"].keys() == {"id", "a", *stored}
+        kind = "chunk" if each.value["source"]["snapshot"] == "incremental" else each.op
+        rows.setdefault(kind, []).append(sorted(each.value["after"].items()))
+    assert {kind: len(found) for kind, found in rows.items()} == {"r": 2, "u": 2, "chunk": 2}
+    assert sorted(rows["r"], key=str) == sorted(rows["u"], key=str) == sorted(rows["chunk"], key=str)
+
+
 def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
@@ -337,6 +396,58 @@ def test_pause_resume_and_stop(small_chunks: Shop) -> None:
     assert steps(shop)[-1] == "ABORTED"
     assert shop.position()["demand"]["requests"] == []
     assert not shop.position()["demand"]["paused"]
+    shop.prove()
+
+
+def ordered(shop: Shop) -> list[tuple[str, ...]]:
+    """The tables of the snapshots on demand that wait."""
+    return [tuple(name for name, _ in request["scope"]) for request in shop.position()["demand"]["requests"]]
+
+
+def test_what_waits_is_paused_resumed_and_stopped_across_kills_and_stops(shop: Shop) -> None:
+    shop.configure(incremental_snapshot_chunk_size=2)
+    shop.capture.start()
+    shop.drain()
+    shop.signal("pause")
+    shop.signal("snapshot", "public.orders")
+    shop.signal("snapshot", "public.lines")
+    for end in (shop.capture.kill, shop.capture.stop):
+        shop.drain()
+        end()
+        shop.capture.start()
+        shop.drain()
+        assert shop.position()["demand"]["paused"]
+        assert ordered(shop) == [("public.orders",), ("public.lines",)]
+    assert read_again(shop, "public.orders") == read_again(shop, "public.lines") == []
+    shop.capture.kill()
+    shop.signal("resume")  # read at the next start
+    shop.capture.start()
+    shop.until(lambda: rows_written(shop) > 10)
+    shop.signal("pause")
+    shop.until(lambda: shop.position()["demand"]["paused"])
+    assert ordered(shop)[0] == ("public.orders",), "the test's premise: a part of it is read"
+    assert shop.capture.stop() == 0
+    shop.signal("resume")
+    shop.capture.start()
+    shop.until(lambda: finished(shop))
+    assert steps(shop) == ["STARTED", "STARTED"] + ["TABLE_SCAN_COMPLETED", "COMPLETED"] * 2
+    for table in ("orders", "lines"):
+        again = read_again(shop, f"public.{table}")
+        assert len(again) == len(set(again)) == 300
+    shop.signal("pause")
+    shop.signal("snapshot", "public.orders")
+    shop.signal("snapshot", "public.lines")
+    shop.drain()
+    shop.capture.kill()
+    shop.signal("stop")
+    for end in (shop.capture.kill, shop.capture.stop):
+        shop.capture.start()
+        shop.drain()
+        assert ordered(shop) == []
+        assert not shop.position()["demand"]["paused"]
+        end()
+    assert steps(shop)[-4:] == ["STARTED", "STARTED", "ABORTED", "ABORTED"]
+    assert len(read_again(shop, "public.orders")) == 300
     shop.prove()
 
 
