@@ -51,8 +51,15 @@ def mark(cursor: Cursor, touched: Mapping[DocumentRef, str]) -> None:
 
 
 def ready(cursor: Cursor) -> bool:
-    """Whether a first snapshot is staged as a whole: before that no document is planned."""
-    cursor.execute("SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE state = 'complete')")
+    """Whether the first snapshot is staged as a whole: before that no document is planned.
+
+    One on demand may be complete before it, with a part of the tables.
+    """
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM ordertap.snapshot AS whole WHERE state = 'complete' AND NOT EXISTS"
+        " (SELECT FROM ordertap.snapshot AS older WHERE older.state = 'announced'"
+        " AND (older.generation, older.lsn) < (whole.generation, whole.lsn)))"
+    )
     return bool(_one(cursor)[0])
 
 

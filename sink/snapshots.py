@@ -36,11 +36,16 @@ def note(cursor: Cursor, notices: Iterable[SnapshotNotice]) -> None:
 
 def complete(cursor: Cursor, tables: Tables, staged: frozenset[str]) -> list[str]:
     """Completes the announced snapshots whose rows are all here; the tables of those, in which vanished rows are now
-    marked deleted."""
-    cursor.execute("SELECT id, generation, lsn, tables, rows FROM ordertap.snapshot WHERE state = 'announced'")
+    marked deleted. A table that a later complete snapshot has is that one's: a row remembers the last that brought it.
+    """
+    cursor.execute(
+        "SELECT id, generation, lsn, tables, rows FROM ordertap.snapshot WHERE state = 'announced'"
+        " ORDER BY generation DESC, lsn DESC"
+    )
     done: list[str] = []
     for snapshot_id, generation, lsn, names, rows in cursor.fetchall():
-        ours = [name for name in names if name in staged]
+        later = _read_later(cursor, generation, lsn)
+        ours = [name for name in names if name in staged - later]
         if any(_come(cursor, tables, name, snapshot_id) < (rows or {}).get(name, 0) for name in ours):
             continue
         stamp = Stamp(generation, LSN(int(lsn)), 0)
@@ -52,6 +57,16 @@ def complete(cursor: Cursor, tables: Tables, staged: frozenset[str]) -> list[str
         cursor.execute("UPDATE ordertap.snapshot SET state = 'complete' WHERE id = %s", (snapshot_id,))
         done += ours
     return done
+
+
+def _read_later(cursor: Cursor, generation: int, lsn: int) -> set[str]:
+    """The tables of complete snapshots that are later than this place."""
+    cursor.execute(
+        "SELECT DISTINCT unnest(tables) FROM ordertap.snapshot"
+        " WHERE state = 'complete' AND (generation, lsn) > (%s, %s)",
+        (generation, lsn),
+    )
+    return {name for (name,) in cursor.fetchall()}
 
 
 def accept(cursor: Cursor, person: str) -> str:

@@ -170,6 +170,31 @@ def test_a_completed_snapshot_marks_rows_that_it_does_not_have(shop: Shop) -> No
         snapshots.accept(cursor, "Ada")
 
 
+def test_a_later_snapshot_of_a_table_does_not_keep_the_first_from_completing(shop: Shop) -> None:
+    def states() -> list[tuple[object, ...]]:
+        return shop.rows("SELECT id, state FROM ordertap.snapshot ORDER BY id")
+
+    def planning() -> bool:
+        with transaction(shop.connection) as cursor:
+            return ledger.ready(cursor)
+
+    shop.stage(
+        shop.change("c", ORDER | {"id": 9}, (50, 1), {ORDERS: 1}),
+        shop.change("c", line(9), (60, 1), {LINES: 1}, LINES),
+        shop.change("r", ORDER, (100, 0), snapshot="first"),
+        completed("first", {ORDERS: 1, LINES: 1}, 100),
+        shop.change("r", ORDER | {"status": "read again"}, (200, 0), snapshot="second"),
+        completed("second", {ORDERS: 1}, 190),
+    )
+    assert states() == [("first", "announced"), ("second", "complete")]
+    assert not planning(), "the first has lines that are not here"
+    shop.stage(shop.change("r", line(1), (100, 0), None, LINES, snapshot="first"))
+    assert states() == [("first", "complete"), ("second", "complete")]
+    assert planning()
+    assert shop.orders() == [(17, "read again")]
+    assert shop.rows("SELECT id FROM shop.order_lines") == [(1,)]
+
+
 def test_a_streamed_transaction_waits_for_its_end(shop: Shop) -> None:
     shop.stage(shop.change("c", ORDER, (100, 1)), shop.change("c", line(1), (100, 2), None, LINES))
     assert shop.marked() == {}
