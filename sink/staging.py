@@ -24,6 +24,7 @@ from sink import blocked, evidence, inbox, snapshots, touches
 from sink.consumer import Batch, Record
 from sink.database import Connection, Cursor, transaction
 from sink.evidence import Gap, Partition, Range, Seen
+from sink.jsonb import refuse_unfit
 from sink.ledger import DocumentRef
 from sink.profile import Profile
 from sink.row_writer import RowWriter
@@ -154,6 +155,7 @@ class Staging:
                 try:
                     if item.op != "t":
                         self._tables.fit(cursor, converted)
+                        refuse_unfit(item.table, converted.columns, converted.values)
                     changes.append((place, converted))
                     continue
                 except DataError as error:

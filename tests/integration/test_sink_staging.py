@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from schemas.change import Change, Stamp, TransactionEnd
 from schemas.lsn import LSN
-from sink import blocked, inbox, ledger, snapshots
+from sink import blocked, inbox, jsonb, ledger, snapshots
 from sink.consumer import Batch, Record
 from sink.database import transaction
 from sink.evidence import Partition, Range
@@ -334,3 +335,33 @@ def test_a_table_without_rows_is_there_for_the_profiles_sql(shop: Shop) -> None:
     assert shop.rows("SELECT o.total, l.sku FROM shop.orders o LEFT JOIN shop.order_lines l ON l.order_id = o.id") == []
     shop.stage(shop.change("c", ORDER, (200, 1), {ORDERS: 1}), staging=staging)
     assert shop.orders() == [(17, "paid")]
+
+
+@pytest.mark.parametrize("extra", [r'{"a": "x\u0000y"}', [r'"\ud83d"', "1"]], ids=["jsonb", "jsonb[]"])
+def test_json_that_jsonb_refuses_parks_its_record_and_the_rest_flows_on(shop: Shop, extra: object) -> None:
+    columns = {**COLUMNS[ORDERS], "extra": "jsonb" if isinstance(extra, str) else "jsonb[]"}
+    bad = shop.change("c", ORDER | {"extra": extra}, (100, 1), {ORDERS: 1}, columns=columns)
+    good = shop.change("c", ORDER | {"id": 18, "extra": None}, (200, 1), {ORDERS: 1}, columns=columns)
+    assert shop.stage(bad, good).parked == 1
+    assert shop.orders("id") == [(18,)]
+    [(reason,)] = shop.rows("SELECT reason FROM ordertap.parked")
+    assert str(reason).startswith(f"table {ORDERS}, column extra: jsonb cannot hold")
+
+
+_JSON = [
+    r'"\u0000"', r'"\\u0000"', r'"\\\u0000"', r'"\\ud83d"', r'"\ud83d"', r'"\ude00"', r'"\ud83d\ude00"',
+    r'"\ude00\ud83d"', r'{"x": "\uD83D\uDE00 \ud83d"}', r'[1e1, {"a\u0000": 1}]', '"1e999999"', "0e999999", "0e-99999", "1e+99999",
+    "1e131071", "1.5e131071", "0.1e131072", "1e131072", "-1e131072", "1e10000000000", "1e99999999999999999999",
+    "1e-16383", "1e-16384", "0." + "1" * 16383, "0." + "1" * 16384, "1" * 131072, "1" * 131073,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", _JSON, ids=lambda text: text[:24])
+def test_what_jsonb_refuses_is_what_the_server_refuses(shop: Shop, text: str) -> None:
+    shop.rows(f"SELECT '{text}'::json::text")
+    try:
+        shop.rows(f"SELECT '{text}'::jsonb::text")
+    except psycopg2.DataError:
+        assert jsonb.unfit(text) is not None
+    else:
+        assert jsonb.unfit(text) is None
