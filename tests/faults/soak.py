@@ -7,17 +7,20 @@ kinds of faults, each proved by itself.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults import rounds
 from tests.faults.day import Day
+from tests.proof.rules import Finding
 
 
 def main() -> int:
@@ -32,12 +35,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"soak: seed {options.seed}, {options.minutes:g} minutes", flush=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="ordertap-soak-") as name:
-            Path(name).chmod(0o755)  # the server runs as another account
-            return (_capture if options.what == "capture" else _day)(Path(name), options)
+        folder = Path(tempfile.mkdtemp(prefix="ordertap-soak-"))
+        folder.chmod(0o755)  # the server runs as another account
+        code = (_capture if options.what == "capture" else _day)(folder, options)
     except KeyboardInterrupt:
         print(f"\nsoak: stopped; nothing is proved (seed {options.seed})")
-        return 130
+        code = 130
+    if code == 1:
+        print(f"logs and data stay for a look: {folder}")
+    else:
+        shutil.rmtree(folder)
+    return code
 
 
 def _day(folder: Path, options: argparse.Namespace) -> int:
@@ -46,7 +54,7 @@ def _day(folder: Path, options: argparse.Namespace) -> int:
         day = Day(folder, server, kafka, "soak", options.seed)
         result = day.run(options.minutes * 60, _say)
     print()
-    for finding in (*result.verdict.findings[:40], *result.erp[:40]):
+    for finding in (*_some(result.verdict.findings), *_some(result.erp)):
         print(f"{finding.kind}: {finding.text}")
     if result.held:
         print(result.held)
@@ -85,7 +93,7 @@ def _told(name: str, result: rounds.Result) -> Counter[str]:
     """Says what a round came to; how many findings of each kind."""
     _say(name, f"{result.verdict.changes} changes, {result.faults.total()} faults")
     print(flush=True)
-    for finding in result.verdict.findings[:40]:
+    for finding in _some(result.verdict.findings):
         print(f"{finding.kind}: {finding.text}")
     if result.trouble:
         print(f"wrong: {result.trouble}")
@@ -93,6 +101,15 @@ def _told(name: str, result: rounds.Result) -> Counter[str]:
     if not result.sound:
         bad["wrong"] += bool(result.trouble or not result.verdict.findings)
     return bad
+
+
+def _some(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The first ones of each kind."""
+    seen: Counter[str] = Counter()
+    for finding in findings:
+        seen[finding.kind] += 1
+        if seen[finding.kind] <= 15:
+            yield finding
 
 
 def _say(*words: str) -> None:
