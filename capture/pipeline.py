@@ -23,6 +23,7 @@ from capture.checks import another_log, not_ours, problem, repaired
 from capture.kafka import broker
 from capture.kafka.cluster import Cluster
 from capture.kafka.errors import FencedError
+from capture.kafka.hanging import end_hanging, find_hanging
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import CLIENT_LIMIT, TransactionalProducer
 from capture.kafka.topics import Topics
@@ -193,6 +194,7 @@ class Capture:
             refuse_taken(plan.outbox, plan.topics.taken)
             plan.topics.create(topics)
             producer = TransactionalProducer(plan.cluster, plan.transactional_id)
+            self._end_hanging(leadership, producer)
             value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
             self._led = True
             self._from_position(leadership, producer, published, None if value is None else parse_position(value))
@@ -217,6 +219,20 @@ class Capture:
             if self._stopping():
                 return False
         return True
+
+    def _end_hanging(self, leadership: Leadership, producer: TransactionalProducer) -> None:
+        """Before the position is read and anything is written: what a broker that came back has left open."""
+        plan, key = self._plan, self._plan.name.encode()
+        if not find_hanging(plan.cluster, plan.topics.writes):
+            return
+        value = plan.cluster.last_value(plan.topics.position, key, settled=False)
+        position = None if value is None else parse_position(value)
+        if position is not None and position.snapshot is not None and unfinished(position):
+            fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
+        if hanging := find_hanging(plan.cluster, plan.topics.writes):
+            slot = slot_state(leadership.connection, plan.options.slot)
+            confirmed = None if slot is None else slot.confirmed_flush_lsn
+            end_hanging(plan.cluster, producer, hanging, plan.topics.position, key, position, confirmed)
 
     def _published(self, leadership: Leadership) -> list[catalogue.Published]:
         plan = self._plan

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from capture.on_demand.demand import UNREADABLE, Demand, parse_demand
+from schemas.change import Stamp
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
@@ -84,6 +85,14 @@ class Position(NamedTuple):
             self.demand,
             self.parked,
         )
+
+    def covers(self, stamp: Stamp) -> bool:
+        """Whether a record with this stamp is in Kafka, by this position."""
+        if stamp.generation != self.generation:
+            return stamp.generation < self.generation
+        if self.partial is not None and stamp.commit_lsn == self.partial.commit_lsn:
+            return stamp.ordinal <= self.partial.ordinal
+        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # what is outside transactions has 0
 
     def dump(self) -> bytes:
         """The value of the record."""

@@ -107,6 +107,10 @@ class Topics:
         """Whether a topic is one of this prefix, or of a table that was asked for."""
         return topic.startswith(f"{self._prefix}.") or topic in self._tables
 
+    def writes(self, topic: str) -> bool:
+        """Whether capture writes to a topic; but for those that a message's route names."""
+        return self.has(topic) or topic in self.own
+
     def taken(self, topic: str) -> bool:
         """Whether a topic is capture's own, Kafka's, or of a table that was asked for (….v2 and so on, too)."""
         return topic in self.own or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables

@@ -21,7 +21,7 @@ POSTGRES = {
     },
 }  # fmt: skip
 KAFKA = {
-    "capture": {"kafka.broker", "kafka.cluster", "kafka.errors", "kafka.producer"},
+    "capture": {"kafka.broker", "kafka.cluster", "kafka.errors", "kafka.hanging", "kafka.producer"},
     "sink": {"consumer", "offsets"},
     "schemas": {"registry_http"},
 }

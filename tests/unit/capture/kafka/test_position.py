@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, parse_position
+from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, first_position, parse_position
+from schemas.change import Stamp
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
@@ -41,3 +42,20 @@ def test_what_is_not_ours_is_refused(value: bytes) -> None:
 def test_what_a_newer_version_wrote_is_told_from_what_is_not_ours() -> None:
     with pytest.raises(DataError, match="epoch, which this version does not know"):
         parse_position(json.dumps({**json.loads(FULL.dump()), "epoch": 1}).encode())
+
+
+@pytest.mark.parametrize(
+    ("stamp", "covered"),
+    [
+        (Stamp(0, LSN(10**6), 5), True),  # of before a repair
+        (Stamp(2, LSN(1), 1), False),
+        (Stamp(1, LSN(99), 7), True),
+        (Stamp(1, LSN(100), 0), True),  # a message, or a chunk's mark, that the position reaches
+        (Stamp(1, LSN(100), 1), False),  # the transaction behind it begins where the last one ends
+        (Stamp(1, LSN(300), 4), True),
+        (Stamp(1, LSN(300), 5), False),
+    ],
+)
+def test_what_a_position_covers(stamp: Stamp, covered: bool) -> None:
+    position = first_position(1, "7", 1, "slot", LSN(100), "hash")._replace(partial=Partial(LSN(300), 4, {}))
+    assert position.covers(stamp) is covered

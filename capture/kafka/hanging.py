@@ -1,0 +1,111 @@
+"""Transactions of ours that the broker has ended without telling their partitions ("hanging", in Kafka's words).
+
+A broker that comes back may drop the markers of partitions that have no leader at that moment (KAFKA-20734, in 4.3.1).
+Readers of committed records then stand there; and our next commit in such a partition would end the old transaction
+with it, and show a second time what was aborted and is written again. So a start ends them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+
+from capture.kafka.cluster import Cluster, ignore_lost_connection
+from capture.kafka.position import Position, parse_position
+from capture.kafka.producer import Fields, TransactionalProducer
+from schemas.change import STAMP_HEADER, parse_stamp
+from schemas.errors import UnavailableError
+from schemas.lsn import LSN
+
+log = structlog.get_logger("capture")
+
+_PATIENCE: Final = 10.0  # seconds
+_KEY: Final = b"ordertap.aborted"  # a compacted topic takes no record without a key
+
+
+def find_hanging(cluster: Cluster, ours: Callable[[str], bool]) -> list[TopicPartition]:
+    """The partitions of topics that are `ours` with an open transaction, each with the offset where the first begins.
+
+    It is only asked for once all that might write there are fenced.
+    """
+    counts = {name: count for name, count in cluster.partitions().items() if ours(name)}
+    every = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+    ends = cluster.ends(every)
+    stable = cluster.ends(every, IsolationLevel.READ_COMMITTED)
+    return [TopicPartition(one.topic, one.partition, stable[one]) for one in every if stable[one] < ends[one]]
+
+
+def end_hanging(
+    cluster: Cluster,
+    producer: TransactionalProducer,
+    hanging: Sequence[TopicPartition],
+    topic: str,
+    key: bytes,
+    reached: Position | None,
+    confirmed: LSN | None,
+) -> None:
+    """Ends what hangs. `topic` and `key` are the position's, `reached` what is committed of it.
+
+    What the position covers was committed: the next commit in that partition shows it. So was the position itself when
+    the slot is `confirmed` up to it. All else was not, and is aborted. A transaction of somebody else stays as it is.
+    """
+    for place in hanging:
+        value = _last(cluster, place, key) if place.topic == topic else None
+        if value is not None and _is_confirmed(parse_position(value), confirmed):
+            reached = parse_position(value)
+            producer.begin_transaction()
+            producer.produce([(topic, 0, key, value, [])])
+            producer.commit(_PATIENCE)
+    aborted = [place for place in hanging if not _is_covered(cluster, place, reached)]
+    log.warning(
+        "the broker has left transactions open that it had ended (KAFKA-20734): aborting what was not committed",
+        aborted=[f"{place.topic}/{place.partition}" for place in aborted],
+        committed=[f"{place.topic}/{place.partition}" for place in hanging if place not in aborted],
+    )
+    records: list[Fields] = [(place.topic, place.partition, _KEY, None, []) for place in aborted]
+    if records:
+        producer.abort(records, _PATIENCE)
+
+
+def _is_confirmed(position: Position, confirmed: LSN | None) -> bool:
+    """Whether the server was told that all up to here is durable; of a part of a transaction it is told nothing."""
+    return position.partial is None and confirmed is not None and confirmed >= position.end_lsn
+
+
+def _is_covered(cluster: Cluster, place: TopicPartition, reached: Position | None) -> bool:
+    for message in _open(cluster, place):
+        stamp = dict(message.headers() or []).get(STAMP_HEADER)
+        if isinstance(stamp, bytes):
+            return reached is not None and reached.covers(parse_stamp(stamp))
+    return False
+
+
+def _last(cluster: Cluster, place: TopicPartition, key: bytes) -> bytes | None:
+    """The last value of a key among what is open."""
+    values = [message.value() for message in _open(cluster, place) if message.key() == key]
+    return values[-1] if values else None
+
+
+def _open(cluster: Cluster, place: TopicPartition) -> Iterator[Message]:
+    """The records of a partition from this offset to the end, committed or not."""
+    options = {**cluster.options, "group.id": f"{place.topic}-reader", "error_cb": ignore_lost_connection}
+    options |= {"enable.auto.commit": False, "enable.partition.eof": True, "isolation.level": "read_uncommitted"}
+    doing = f"reading topic {place.topic}"
+    consumer = Consumer(options)
+    try:
+        consumer.assign([place])
+        while (message := consumer.poll(_PATIENCE)) is not None:
+            error = message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                return
+            if error is not None:
+                raise cluster.failure(doing, error)
+            yield message
+        raise UnavailableError(f"{doing}: no end of it in {_PATIENCE:.0f} s", "check the broker")
+    except KafkaException as error:
+        raise cluster.failure(doing, error.args[0]) from None
+    finally:
+        consumer.close()

@@ -1,0 +1,157 @@
+"""A broker that comes back forgets to tell partitions how a transaction of ours ended (KAFKA-20734): nothing of it is
+lost, or shown a second time, and nobody waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
+
+from capture.kafka.cluster import Cluster
+from capture.kafka.hanging import end_hanging, find_hanging
+from capture.kafka.position import Position, first_position
+from capture.kafka.producer import Fields, TransactionalProducer
+from deploy.embedded import Kafka, Postgres
+from schemas.change import STAMP_HEADER
+from schemas.lsn import LSN
+from tests.shop import open_shop, said
+
+CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
+TIMEOUT = {"transaction.timeout.ms": "2500"}
+KEY = b"connector"
+
+
+@pytest.fixture(scope="module")
+def own_kafka(parts_folder: Path) -> Iterator[Kafka]:
+    """A broker that these tests may kill; it looks for transactions that last too long more often than usual."""
+    with Kafka(parts_folder / "hanging-kafka", CLEANUP) as broker:
+        yield broker
+
+
+def restart(kafka: Kafka, hanging: list[str]) -> None:
+    """kill -9 of the broker, which forgets the transactions that time out while it starts, and a start."""
+    kafka.kill()
+    kafka.start()
+    cluster = Cluster(kafka.bootstrap_servers, {})
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:  # for as long as it might still do it
+        waits = [topic for topic in hanging if _hangs(cluster, topic)]
+        assert waits == hanging, "this broker forgets nothing any more: these tests have no premise"
+        time.sleep(1)
+
+
+def _hangs(cluster: Cluster, topic: str) -> bool:
+    place = TopicPartition(topic, 0)
+    return cluster.ends([place], IsolationLevel.READ_COMMITTED)[place] < cluster.ends([place])[place]
+
+
+def shown(kafka: Kafka, topic: str) -> list[bytes | None]:
+    """The values of a topic that readers of committed records get, once they stand at its end."""
+    cluster = Cluster(kafka.bootstrap_servers, {})
+    assert not _hangs(cluster, topic)
+    options = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": topic, "enable.partition.eof": True}
+    consumer = Consumer(options)
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    values = []
+    while (message := consumer.poll(10)) is not None and message.error() is None:
+        values.append(message.value())
+    consumer.close()
+    return values
+
+
+class Case(NamedTuple):
+    """A transaction that hangs, behind a position at LSN 100: the LSN of its change, and of its position if it came to
+    that; what the slot has confirmed; whether it counts."""
+
+    name: str
+    change: int
+    position: int | None
+    confirmed: int
+    counts: bool
+
+    def data(self, value: bytes, lsn: int) -> Fields:
+        return (f"{self.name}.data", 0, b"k", value, [(STAMP_HEADER, b"1:%d:1" % lsn)])
+
+    def reaches(self, lsn: int) -> Fields:
+        return (f"{self.name}.position", 0, KEY, _position(lsn).dump(), [])
+
+
+def _position(lsn: int) -> Position:
+    return first_position(1, "7", 1, "slot", LSN(lsn), "hash")
+
+
+CASES = [
+    Case("aborted before its position", 150, None, 100, False),
+    Case("aborted with its position", 150, 200, 100, False),
+    Case("committed and acknowledged", 150, 200, 200, True),
+    Case("committed and its position shown", 50, None, 100, True),
+]
+
+
+def test_what_the_broker_forgot_is_aborted_or_shown_as_it_had_ended(own_kafka: Kafka) -> None:
+    cases = [case._replace(name=case.name.replace(" ", "-")) for case in CASES]
+    cluster = Cluster(own_kafka.bootstrap_servers, {})
+    dying = [_begun(cluster, case) for case in cases]
+    restart(own_kafka, [f"{case.name}.data" for case in cases])
+    for case in cases:
+        producer = TransactionalProducer(cluster, case.name)
+        mine = f"{case.name}."
+        hanging = find_hanging(cluster, partial(_begins, mine))
+        end_hanging(cluster, producer, hanging, f"{mine}position", KEY, _position(100), LSN(case.confirmed))
+        reached = cluster.last_value(f"{mine}position", KEY)
+        assert reached == _position(200 if case.position and case.counts else 100).dump(), case.name
+        producer.begin_transaction()
+        producer.produce([case.data(b"next", 300)])
+        producer.commit(10)
+        assert shown(own_kafka, f"{mine}data") == [b"first", *[b"hung"] * case.counts, b"next"], case
+    del dying
+
+
+def _begins(prefix: str, topic: str) -> bool:
+    return topic.startswith(prefix)
+
+
+def _begun(cluster: Cluster, case: Case) -> Producer:
+    """A producer that dies in its second transaction."""
+    for topic in (f"{case.name}.data", f"{case.name}.position"):
+        cluster.create_topic(topic, 1, 1, {})
+    producer = TransactionalProducer(Cluster(cluster.servers, TIMEOUT), case.name)
+    producer.begin_transaction()
+    producer.produce([case.data(b"first", 40), case.reaches(100)])
+    producer.commit(10)
+    producer.begin_transaction()
+    producer.produce([case.data(b"hung", case.change)])
+    if case.position is not None:
+        producer.produce([case.reaches(case.position)])
+    producer._producer.flush(10)
+    return producer._producer
+
+
+def test_capture_writes_again_what_hangs_and_nobody_sees_it_twice(
+    own_kafka: Kafka,
+    postgres: Postgres,
+    new_database: Callable[[Postgres, str], str],
+    prefix: str,
+    tmp_path: Path,
+) -> None:
+    settings = {"linger_ms": 1500, "kafka": TIMEOUT}
+    dsn = new_database(postgres, "hanging")
+    with open_shop(postgres, own_kafka, dsn, prefix, tmp_path, settings) as shop:
+        shop.capture.start()
+        shop.drain()
+        shop.order(1, 5)
+        cluster = Cluster(own_kafka.bootstrap_servers, {})
+        shop.until(lambda: _hangs(cluster, f"{prefix}.public.orders"))
+        shop.capture.kill()
+        restart(own_kafka, [f"{prefix}.public.orders"])
+        shop.capture.start()
+        shop.order(6, 10)
+        shop.drain()
+        shop.prove()
+        assert "KAFKA-20734" in said(shop.capture)
+        shop.drop_slots()
