@@ -23,7 +23,7 @@ from capture.checks import another_log, not_ours, problem, repaired
 from capture.kafka import broker
 from capture.kafka.cluster import Cluster
 from capture.kafka.errors import FencedError
-from capture.kafka.hanging import end_hanging, find_hanging
+from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import CLIENT_LIMIT, TransactionalProducer
 from capture.kafka.topics import Topics
@@ -228,7 +228,11 @@ class Capture:
         value = plan.cluster.last_value(plan.topics.position, key, settled=False)
         position = None if value is None else parse_position(value)
         if position is not None and position.snapshot is not None and unfinished(position):
-            fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
+            workers = fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
+            done = {plan.topics.of(table) for table in position.snapshot.tables_done}
+            left = [place for place in find_hanging(plan.cluster, plan.topics.writes) if place.topic not in done]
+            for worker in workers:
+                abort_hanging(worker, left)
         if hanging := find_hanging(plan.cluster, plan.topics.writes):
             slot = slot_state(leadership.connection, plan.options.slot)
             confirmed = None if slot is None else slot.confirmed_flush_lsn

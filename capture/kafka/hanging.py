@@ -64,8 +64,14 @@ def end_hanging(
         "the broker has left transactions open that it had ended (KAFKA-20734): aborting what was not committed",
         aborted=[f"{place.topic}/{place.partition}" for place in aborted],
         committed=[f"{place.topic}/{place.partition}" for place in hanging if place not in aborted],
+        next="where readers of committed records still stand later on, kafka-transactions.sh find-hanging says why",
     )
-    records: list[Fields] = [(place.topic, place.partition, _KEY, None, []) for place in aborted]
+    abort_hanging(producer, aborted)
+
+
+def abort_hanging(producer: TransactionalProducer, places: Sequence[TopicPartition]) -> None:
+    """Aborts what this producer, or the one that it has fenced, has open there. Of others it aborts nothing."""
+    records: list[Fields] = [(place.topic, place.partition, _KEY, None, []) for place in places]
     if records:
         producer.abort(records, _PATIENCE)
 

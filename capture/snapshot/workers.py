@@ -75,10 +75,12 @@ def worker_ids(transactional_id: str, count: int) -> list[str]:
     return [f"{transactional_id}-snapshot-{number}" for number in range(1, count + 1)]
 
 
-def fence(cluster: Cluster, transactional_id: str, count: int, timeout: float = 30.0) -> None:
-    """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere."""
-    for worker in worker_ids(transactional_id, count):
-        TransactionalProducer(cluster, worker, timeout)
+def fence(cluster: Cluster, transactional_id: str, count: int, timeout: float = 30.0) -> list[TransactionalProducer]:
+    """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere.
+
+    Returns the producers that did it, in the workers' stead.
+    """
+    return [TransactionalProducer(cluster, worker, timeout) for worker in worker_ids(transactional_id, count)]
 
 
 class _Worker:
