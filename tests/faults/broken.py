@@ -20,6 +20,7 @@ from typing import Any
 from capture.__main__ import main
 from capture.changes.stream import Stream
 from capture.kafka.producer import TransactionalProducer
+from capture.kafka.writer import Writer
 from capture.postgres.replication import Replication
 
 _CALLS: dict[str, tuple[type, str]] = {
@@ -81,8 +82,8 @@ def _watch_reads() -> None:
     data_start of the message read last."""
     make = Stream.__init__
 
-    def made(self: Stream, replication: Replication, leadership: Any, writer: Any, *rest: Any) -> None:
-        make(self, replication, leadership, writer, *rest)
+    def made(self: Stream, replication: Replication, writer: Writer, *rest: Any) -> None:
+        make(self, replication, writer, *rest)
         read, confirm = replication.read, replication.confirm
         confirmed = start = 0
 

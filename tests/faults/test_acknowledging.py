@@ -50,7 +50,7 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
 
     The reader stands still so long that the server asks for a word of it between two rows of C.
     """
-    shop.sql(f"ALTER DATABASE {shop.dsn.rpartition('/')[2]} SET wal_sender_timeout = '4s'")
+    shop.sql(f"ALTER DATABASE {shop.dsn.rpartition('/')[2]} SET wal_sender_timeout = '8s'")
     shop.capture.start()
     shop.drain()
     older = psycopg2.connect(shop.dsn)

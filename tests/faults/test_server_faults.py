@@ -234,11 +234,13 @@ def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_re
         shop.drain()
         assert shop.capture.stop() == 0
         server.stop()
+        copied = shop.position()["heartbeat"]
         _copy(server.data, place / "older")
         server.start()
         shop.capture.start()
         shop.order(1, 60)
         shop.drain()
+        shop.until(lambda: shop.position()["heartbeat"] != copied)  # one that the copy does not have
         assert shop.capture.stop() == 0
         server.stop()
         server.data.rename(place / "newer")
