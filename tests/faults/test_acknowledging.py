@@ -50,7 +50,7 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
 
     The reader stands still so long that the server asks for a word of it between two rows of C.
     """
-    shop.sql(f"ALTER DATABASE {shop.dsn.rpartition('/')[2]} SET wal_sender_timeout = '8s'")
+    shop.sql(f"ALTER DATABASE {shop.dsn.rpartition('/')[2]} SET wal_sender_timeout = '6s'")
     shop.capture.start()
     shop.drain()
     older = psycopg2.connect(shop.dsn)
@@ -67,10 +67,10 @@ def test_a_transaction_that_waits_for_kafka_is_not_acknowledged_by_rows_of_an_ol
         time.sleep(0.5)  # A is read
         os.kill(shop.capture.pid, signal.SIGSTOP)
         older.commit()
-        time.sleep(2.7)  # more than half of the server's patience
+        time.sleep(3.4)  # more than half of its patience, and less than all from our last word on
         os.kill(shop.capture.pid, signal.SIGCONT)
         seen = []
-        end = time.monotonic() + 4
+        end = time.monotonic() + 3.5
         while time.monotonic() < end:
             seen.append(_confirmed(shop))
             time.sleep(0.1)

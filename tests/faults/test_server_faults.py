@@ -163,6 +163,7 @@ def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends
     shop.capture.start()
     shop.order(1, 20)
     shop.drain()
+    shop.until(lambda: shop.position()["heartbeat"] is not None)
     slot = f"pg_replication_slots WHERE slot_name = '{shop.prefix}'"
     walsender = int(shop.value(f"SELECT active_pid FROM {slot}"))
     os.kill(walsender, signal.SIGSTOP)
