@@ -16,7 +16,6 @@ from capture.kafka.cluster import Cluster
 from capture.kafka.hanging import end_hanging, find_hanging
 from capture.kafka.position import Position, first_position
 from capture.kafka.producer import Fields, TransactionalProducer
-from capture.snapshot.workers import worker_ids
 from deploy.embedded import Kafka, Postgres
 from schemas.change import STAMP_HEADER
 from schemas.lsn import LSN
@@ -147,25 +146,23 @@ def _begun(cluster: Cluster, case: Case) -> Producer:
     return producer._producer
 
 
-@pytest.mark.parametrize("whose", ["the stream's", "a snapshot worker's"])
 def test_capture_writes_again_what_hangs_and_nobody_sees_it_twice(
     own_kafka: Kafka,
     postgres: Postgres,
     new_database: Callable[[Postgres, str], str],
     prefix: str,
     tmp_path: Path,
-    whose: str,
 ) -> None:
     settings = {"linger_ms": 1500, "kafka": TIMEOUT}
     dsn = new_database(postgres, "hanging")
     with open_shop(postgres, own_kafka, dsn, prefix, tmp_path, settings) as shop:
-        (_leave_snapshot if whose == "a snapshot worker's" else _leave_stream)(shop)
+        _leave_stream(shop)
         hanging = restart(own_kafka, [f"{prefix}.public.orders"])
         shop.capture.start()
         shop.order(100_006, 100_010)
         shop.drain()
         shop.prove()
-        assert "KAFKA-20734" in said(shop.capture) or whose != "the stream's" or not hanging
+        assert "KAFKA-20734" in said(shop.capture) or not hanging
         shop.drop_slots()
 
 
@@ -176,17 +173,3 @@ def _leave_stream(shop: Shop) -> None:
     cluster = Cluster(shop.bootstrap_servers, {})
     shop.until(lambda: _hangs(cluster, f"{shop.prefix}.public.orders"))
     shop.capture.kill()
-
-
-def _leave_snapshot(shop: Shop) -> None:
-    """As a worker that dies, and its parent with it; what it wrote is of a row that is gone when all is read anew."""
-    shop.sql("INSERT INTO orders SELECT n, repeat('x', 100), n FROM generate_series(1, 60000) n")
-    shop.capture.start()
-    shop.until_said("snapshot begins")
-    shop.capture.kill()
-    assert shop.position()["snapshot"]["state"] == "running"
-    [worker, *_] = worker_ids(f"ordertap-{shop.prefix}-{shop.prefix}", 1)
-    producer = TransactionalProducer(Cluster(shop.bootstrap_servers, TIMEOUT), worker)
-    producer.begin_transaction()
-    producer.produce([(f"{shop.prefix}.public.orders", 0, b"k", b"v", [(STAMP_HEADER, b"1:1:0")])])
-    producer._producer.flush(10)
