@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     ConfigResource,
@@ -113,18 +121,20 @@ def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes
         consumer = Consumer(options | {"enable.auto.commit": False, "enable.partition.eof": True})
         try:
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
-            yield from _to_the_end(consumer, cluster, topic)
+            for message in to_the_end(consumer, cluster, topic):
+                yield message.key(), message.value()
         finally:
             consumer.close()
 
 
-def _to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+def to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[Message]:
+    """The records of a partition that is assigned, with enable.partition.eof, from its place there to the end."""
     while True:
         message = consumer.poll(_TIMEOUT)
         if message is None:
             raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
         if message.error() is None:
-            yield message.key(), message.value()
+            yield message
         elif message.error().code() == KafkaError._PARTITION_EOF:
             return
         else:

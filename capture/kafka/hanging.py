@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
 
+from capture.kafka.broker import to_the_end
 from capture.kafka.cluster import Cluster, ignore_lost_connection
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import Fields, TransactionalProducer
 from schemas.change import STAMP_HEADER, parse_stamp
-from schemas.errors import UnavailableError
 from schemas.lsn import LSN
 
 log = structlog.get_logger("capture")
@@ -99,19 +99,11 @@ def _open(cluster: Cluster, place: TopicPartition) -> Iterator[Message]:
     """The records of a partition from this offset to the end, committed or not."""
     options = {**cluster.options, "group.id": f"{place.topic}-reader", "error_cb": ignore_lost_connection}
     options |= {"enable.auto.commit": False, "enable.partition.eof": True, "isolation.level": "read_uncommitted"}
-    doing = f"reading topic {place.topic}"
     consumer = Consumer(options)
     try:
         consumer.assign([place])
-        while (message := consumer.poll(_PATIENCE)) is not None:
-            error = message.error()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                return
-            if error is not None:
-                raise cluster.failure(doing, error)
-            yield message
-        raise UnavailableError(f"{doing}: no end of it in {_PATIENCE:.0f} s", "check the broker")
+        yield from to_the_end(consumer, cluster, place.topic)
     except KafkaException as error:
-        raise cluster.failure(doing, error.args[0]) from None
+        raise cluster.failure(f"reading topic {place.topic}", error.args[0]) from None
     finally:
         consumer.close()
