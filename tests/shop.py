@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 
 import psycopg2
 import yaml
+from confluent_kafka import IsolationLevel, TopicPartition
 
 from capture.kafka.cluster import Cluster
 from deploy.embedded import Kafka, Postgres
@@ -132,6 +135,26 @@ class Shop:
         cluster = Cluster(self.kafka.bootstrap_servers, {})
         value = cluster.last_value(f"{self.prefix}.position", self.prefix.encode(), settled)
         return json.loads(value) if value else {}
+
+    def open_transaction(self, topic: str = "public.lines", partitions: Iterable[int] = (0, 1)) -> bool:
+        """Whether a partition of the topic, named without prefix, has records of a transaction that has not ended."""
+        cluster = Cluster(self.kafka.bootstrap_servers, {})
+        places = [TopicPartition(f"{self.prefix}.{topic}", number) for number in partitions]
+        return cluster.ends(places, IsolationLevel.READ_COMMITTED) != cluster.ends(places)
+
+    def order_until_open(self, first: int) -> int:
+        """Orders, five at a time, until capture is seen with a transaction open, which a long linger_ms keeps so, and
+        stops the process there; the number of the next order. On a busy machine one look alone may come too late."""
+        for number in range(first, first + 100, 5):
+            self.order(number, number + 4)
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                if self.open_transaction():
+                    os.kill(self.capture.pid, signal.SIGSTOP)
+                    if self.open_transaction():
+                        return number + 5
+                    os.kill(self.capture.pid, signal.SIGCONT)
+        raise AssertionError(self.capture.tail(40))
 
     def drain(self, program: Program | None = None) -> None:
         """Waits until Kafka has all that the log has now."""

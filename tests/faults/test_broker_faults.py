@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import IsolationLevel, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from deploy.embedded import Kafka, Postgres
 from tests.shop import Shop, open_shop, said
@@ -90,15 +90,12 @@ def _cpu_seconds(pid: int) -> float:
 def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
-    shop.order(1, 5)
-    shop.until(lambda: _open_transaction(shop))
-    os.kill(shop.capture.pid, signal.SIGSTOP)
+    following = shop.order_until_open(1)
     try:
-        assert _open_transaction(shop), "ended before the process stood still"
-        shop.until(lambda: not _open_transaction(shop))
+        shop.until(lambda: not shop.open_transaction())
     finally:
         os.kill(shop.capture.pid, signal.SIGCONT)
-    shop.order(6, 10)
+    shop.order(following, following + 4)
     shop.drain()
     assert "the broker gave up our transaction" in said(shop.capture)
     assert "standing by" not in said(shop.capture)
@@ -120,9 +117,9 @@ def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Sho
     killed.produce(topic, b"never committed", shop.prefix.encode())
     killed.flush()
     assert shop.position(settled=False) == committed
-    assert _open_transaction(shop, topic, [0]), "status waited for its end"
+    assert shop.open_transaction("position", [0]), "status waited for its end"
     assert shop.position() == committed
-    assert not _open_transaction(shop, topic, [0])
+    assert not shop.open_transaction("position", [0])
 
 
 def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
@@ -177,15 +174,3 @@ def _hang(shop: Shop) -> None:
 def _wake(shop: Shop) -> None:
     assert shop.kafka.process is not None
     os.kill(shop.kafka.process.pid, signal.SIGCONT)
-
-
-def _open_transaction(shop: Shop, topic: str = "", partitions: Iterable[int] = (0, 1)) -> bool:
-    """Whether a partition of the topic, usually of the lines, has records of a transaction that has not ended."""
-    admin = AdminClient({"bootstrap.servers": shop.kafka.bootstrap_servers})
-    topic = topic or f"{shop.prefix}.public.lines"
-
-    def ends(level: IsolationLevel) -> list[int]:
-        wanted = {TopicPartition(topic, part): OffsetSpec.latest() for part in partitions}
-        return [future.result().offset for future in admin.list_offsets(wanted, isolation_level=level).values()]
-
-    return ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED)
