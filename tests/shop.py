@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import yaml
 from confluent_kafka import IsolationLevel, TopicPartition
 
 from capture.kafka.cluster import Cluster
+from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
 from deploy.embedded import Kafka, Postgres
 from tests.programs import Program, run, write_settings
 from tests.proof.content import check_content, replay, shop_tables
@@ -183,6 +185,11 @@ class Shop:
         done = run("capture", "signal", *words, config=self.config)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def ask(self, kind: SignalType, *tables: str) -> None:
+        """The same signal at once, without the command, which takes a second to start and waits for locked tables."""
+        written = Signal(self.prefix, uuid.uuid4().hex, kind, tables).signed(b"").dump()  # the shop has no password
+        self.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{written}')")
 
     def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
         """Waits for a condition while the program (`capture`) runs."""
