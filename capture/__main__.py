@@ -1,43 +1,29 @@
-"""`capture`: the command line, and the only reader of settings."""
+"""`capture`: the command line."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
-from pydantic import SecretStr
 
-from capture.changes.messages import Route
-from capture.changes.stream import Options
 from capture.commands import adopt as adoption
 from capture.commands import preflight, setup
 from capture.commands.repair import Repair
 from capture.commands.status import lines
 from capture.commands.status import status as status_of
 from capture.kafka import broker
-from capture.kafka.cluster import Cluster
-from capture.kafka.topics import Group, Making, Topics
-from capture.kafka.topics import Route as TopicRoute
-from capture.kafka.writer import Limits
 from capture.metrics import Metrics
 from capture.on_demand import signals
 from capture.on_demand.demand import SignalType
-from capture.pipeline import Capture, Plan
-from capture.postgres.replication import Server
-from capture.selection import Selection, patterns
+from capture.pipeline import Capture
+from capture.plan import Plan, limits_of, options_of, own_version, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
-from capture.snapshot.modes import SnapshotOptions
 from schemas.errors import ExitCode, OrdertapError, SettingsError
-from schemas.json_output import JsonRegistry
-from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.settings import load
 
@@ -57,7 +43,7 @@ Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, o
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"capture {_version()}")
+        typer.echo(f"capture {own_version()}")
         raise typer.Exit
 
 
@@ -80,7 +66,7 @@ def run(config: Config = None) -> None:
     configure_logs(settings.log_level, settings.log_json)
     stop, hangup = stop_event(), reread_event()
     metrics = Metrics(settings.heartbeat_interval_ms / 1000)
-    plan = _plan(settings)
+    plan = plan_of(settings)
 
     def stopping() -> bool:
         """Asked at every turn of the loop, so SIGHUP is seen here, too."""
@@ -113,7 +99,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
     """
     settings = load("capture", Settings, config)
     found = []
-    for finding in preflight.check(_plan(settings), (settings.health_host, settings.health_port)):
+    for finding in preflight.check(plan_of(settings), (settings.health_host, settings.health_port)):
         found.append(finding)
         if not as_json:
             typer.echo(f"{finding.level:4} {finding.what}")
@@ -137,7 +123,7 @@ def init(
 
     With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
     """
-    plan = _plan(load("capture", Settings, config))
+    plan = plan_of(load("capture", Settings, config))
     for line in setup.script(plan) if dry_run else setup.init(plan, keyless):
         typer.echo(line)
 
@@ -152,7 +138,7 @@ def drop(
 
     Refuses while capture runs. The registry's subjects stay: records that others keep may need them.
     """
-    plan = _plan(load("capture", Settings, config))
+    plan = plan_of(load("capture", Settings, config))
     removal = setup.Removal(plan, topics)
     try:
         for line in removal.lines():
@@ -181,7 +167,7 @@ def status(
     Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer, or the slot
     is lost.
     """
-    told = status_of(_plan(load("capture", Settings, config)), seconds)
+    told = status_of(plan_of(load("capture", Settings, config)), seconds)
     if as_json:
         typer.echo(json.dumps(told, indent=1))
     else:
@@ -196,7 +182,7 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
     The sink then marks what is no longer in the shop. Stop `capture run` first.
     """
-    found = Repair(_plan(load("capture", Settings, config)), int(time.time()))
+    found = Repair(plan_of(load("capture", Settings, config)), int(time.time()))
     try:
         for line in found.lines():
             typer.echo(line)
@@ -227,7 +213,7 @@ def adopt(
     Stop the connector first. topic_prefix, slot_name and publication_name must be Debezium's topic.prefix, slot.name
     and publication.name. After it, `capture run`.
     """
-    plan = _plan(load("capture", Settings, config))
+    plan = plan_of(load("capture", Settings, config))
     if not from_debezium or bool(connector) == (offsets is not None):
         raise SettingsError("whose offset?", "say --from-debezium with --connector NAME or with --offsets FILE")
     if offsets is not None:
@@ -267,7 +253,7 @@ def signal_snapshot(
 
     The rows come as op `r` and win over older ones. `sink` then marks rows that are gone (not with --where).
     """
-    plan = _plan(load("capture", Settings, config))
+    plan = plan_of(load("capture", Settings, config))
     signal = signals.send(plan, "execute-snapshot", tables, where)
     for table in sorted(plan.snapshot.overrides.keys() & set(tables)):
         typer.echo(f"of {table} all rows{' that --where means' if where else ''}: its SELECT is for the first snapshot")
@@ -293,73 +279,8 @@ def signal_stop(config: Config = None) -> None:
 
 
 def _signal(config: Path | None, kind: SignalType) -> None:
-    signals.send(_plan(load("capture", Settings, config)), kind)
+    signals.send(plan_of(load("capture", Settings, config)), kind)
     typer.echo(f"{kind} asked for")
-
-
-def _plan(settings: Settings) -> Plan:
-    cluster = Cluster(settings.bootstrap_servers, _shown(settings.kafka))
-    return Plan(
-        name=settings.name,
-        prefix=settings.topic_prefix,
-        server=Server(
-            settings.database_hostname,
-            settings.database_port,
-            settings.database_user,
-            settings.database_password.get_secret_value(),
-            settings.database_dbname,
-            settings.database_sslmode,
-            settings.database_sslrootcert,
-            settings.database_sslcert,
-            settings.database_sslkey,
-            settings.database_sslpassword.get_secret_value(),
-        ),
-        publication=settings.publication_name,
-        selection=Selection(settings.lists),
-        as_text=frozenset(settings.columns_as_text),
-        modes=settings.modes,
-        tombstones=settings.tombstones_on_delete,
-        park_oversized=settings.oversized_record == "park",
-        message_prefixes=settings.message_prefix_include_list,
-        outbox=tuple(Route(**route.model_dump()) for route in settings.outbox_routing),
-        incompatible_schema=settings.incompatible_schema,
-        snapshot=SnapshotOptions(
-            settings.snapshot_mode,
-            settings.snapshot_max_threads,
-            settings.snapshot_lock_timeout_ms,
-            patterns(settings.snapshot_include_collection_list),
-            settings.snapshot_select_statement_overrides,
-        ),
-        failover=settings.slot_failover,
-        chunk_rows=settings.incremental_snapshot_chunk_size,
-        cluster=cluster,
-        topics=_topics(settings, cluster),
-        registry=_registry(settings),
-        limits=_limits(settings),
-        options=_options(settings),
-        settings_hash=settings.record_hash(),
-        version=_version(),
-    )
-
-
-def _registry(settings: Settings) -> Registry:
-    if settings.output == "json":
-        return JsonRegistry()
-    return open_registry(settings.schema_registry_url, _shown(settings.schema_registry))
-
-
-def _topics(settings: Settings, cluster: Cluster) -> Topics:
-    partitions, replication = (
-        settings.topic_creation_default_partitions,
-        settings.topic_creation_default_replication_factor,
-    )
-    kept = {"cleanup.policy": "delete", "retention.ms": str(settings.topic_creation_default_retention_ms)}
-    groups = [
-        Group(tuple(map(re.compile, one.include)), one.partitions, one.replication_factor, one.config)
-        for one in settings.topic_creation_groups
-    ]
-    routes = [TopicRoute(re.compile(one.topic_regex), one.replacement) for one in settings.topic_routing]
-    return Topics(cluster, settings.topic_prefix, Making(partitions, replication, kept), groups, routes)
 
 
 def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:
@@ -370,7 +291,7 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
         later = changed - REREAD_AT_ONCE - REREAD_TO_CONNECT
         kept = new.model_copy(update={name: getattr(old, name) for name in later})
         if changed & REREAD_TO_CONNECT:
-            plan = _plan(kept)
+            plan = plan_of(kept)
     except OrdertapError as error:
         log.warning("settings are not reread: the old ones stay", reason=error.message, next=error.hint)
         return old, plan
@@ -384,34 +305,7 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
         at_the_next_connection=sorted(changed & REREAD_TO_CONNECT),
         after_a_restart=sorted(later),
     )
-    return kept, plan._replace(limits=_limits(kept), options=_options(kept))
-
-
-def _shown(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
-    return {name: secret.get_secret_value() for name, secret in secrets.items()}
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds)
-
-
-def _options(settings: Settings) -> Options:
-    return Options(
-        settings.slot_name,
-        settings.heartbeat_interval_ms / 1000,
-        settings.transaction_buffer_rows,
-        settings.transaction_buffer_bytes,
-        1.0,
-        settings.provide_transaction_metadata,
-        settings.database_password,
-    )
-
-
-def _version() -> str:
-    try:
-        return version("ordertap")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
+    return kept, plan._replace(limits=limits_of(kept), options=options_of(kept))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from capture.changes.own_records import OwnRecords
 from capture.kafka import broker
 from capture.kafka.position import Position, first_position
 from capture.kafka.producer import TransactionalProducer
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
 from capture.snapshot.initial import PositionWriter, announce_without_data

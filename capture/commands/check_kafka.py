@@ -10,7 +10,7 @@ from capture.kafka import broker
 from capture.kafka.broker import Brokers, Topic
 from capture.kafka.errors import NotAllowedError
 from capture.kafka.producer import CLIENT_LIMIT
-from capture.pipeline import Plan
+from capture.plan import Plan
 from schemas.errors import OrdertapError
 
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from capture.changes.messages import refuse_taken
 from capture.commands.findings import Finding, found, literal, quoted, quoted_table
-from capture.pipeline import Plan, plan_tables
+from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import database_errors
@@ -252,7 +252,7 @@ def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Sche
         schemas.append((subject, schema))
         return len(schemas)
 
-    tables = plan_tables(plan, lambda relation: catalogue.table_facts(connection, relation), register, lambda _: 1)
+    tables = plan.tables(lambda relation: catalogue.table_facts(connection, relation), register, lambda _: 1)
     for one in wanted:
         name = one.relation.table
         try:

@@ -11,7 +11,7 @@ from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, Looks, found, literal, quoted
 from capture.kafka.position import parse_position
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
 from schemas.errors import OrdertapError

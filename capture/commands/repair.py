@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from capture.checks import problem, repaired
 from capture.kafka.position import parse_position
 from capture.kafka.producer import TransactionalProducer
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres.replication import Leadership, Replication, slot_state
 from capture.snapshot.initial import PositionWriter
 from capture.snapshot.modes import unfinished

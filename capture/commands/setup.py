@@ -16,7 +16,7 @@ from capture.commands.check_tables import (
 from capture.commands.findings import literal, quoted, quoted_table
 from capture.kafka import broker
 from capture.kafka.producer import Record, TransactionalProducer
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, database_errors, drop_slot, slot_state
 from schemas.errors import OrdertapError, SettingsError

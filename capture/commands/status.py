@@ -10,7 +10,7 @@ from capture.checks import check_slot
 from capture.kafka import broker
 from capture.kafka.position import Position, SnapshotState, parse_position
 from capture.on_demand.demand import Demand
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import APPLICATION, LEAD, Slot, database_errors, leadership_key, slot_state
 from capture.snapshot.modes import unfinished

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -97,7 +98,6 @@ class ChunkReader:
         publication: str,
         tables: Tables,
         origin: SourceOrigin,
-        reader: str,
         chunk_rows: int,
         record_limit: RecordLimit,
     ) -> None:
@@ -105,7 +105,7 @@ class ChunkReader:
         self._publication = publication
         self._tables = tables
         self._origin = origin
-        self._reader = reader
+        self.name = uuid.uuid4().hex[:12]
         self._rows = chunk_rows
         self._fitting = chunk_rows  # as many as had room of late
         self._record_limit = record_limit
@@ -136,7 +136,7 @@ class ChunkReader:
         self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
     ) -> ChunkRows:
         with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
-            low = self._mark(cursor, Mark(self._reader, number, low=True))
+            low = self._mark(cursor, Mark(self.name, number, low=True))
             held = locks.statement(self._published(name))
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
@@ -154,7 +154,7 @@ class ChunkReader:
             self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
             more = lines.full or len(lines.kept) >= limit
             chunk = self._encoded(table, published, lines.kept, low, visibility, more)
-            self._mark(cursor, Mark(self._reader, number, low=False))
+            self._mark(cursor, Mark(self.name, number, low=False))
         return chunk
 
     def _mark(self, cursor: Any, mark: Mark) -> LSN:

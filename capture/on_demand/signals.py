@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from capture.on_demand.chunk_reader import NOT_SQL
 from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
-from capture.pipeline import Plan
+from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import database_errors, first_line, slot_state

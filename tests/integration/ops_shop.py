@@ -9,10 +9,9 @@ from typing import Any
 
 import psycopg2
 
-from capture.__main__ import _plan
 from capture.commands.findings import Finding
 from capture.commands.preflight import check
-from capture.pipeline import Plan
+from capture.plan import Plan, plan_of
 from capture.settings import Settings
 from deploy.embedded import Postgres
 from schemas.settings import load
@@ -47,7 +46,7 @@ class OpsShop:
 
     def plan(self) -> Plan:
         """What the settings say."""
-        return _plan(load("capture", Settings, self.config, environ={}))
+        return plan_of(load("capture", Settings, self.config, environ={}))
 
     def findings(self) -> dict[str, Finding]:
         """What check finds that is not well, by its text."""

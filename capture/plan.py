@@ -1,0 +1,197 @@
+"""Everything that the settings say, in the form that the other parts take: the only reader of settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from pydantic import SecretStr
+
+from capture.changes.messages import Messages, Route
+from capture.changes.stream import INTERNAL, Options
+from capture.changes.tables import Tables
+from capture.changes.transaction import RecordLimit
+from capture.changes.versions import Policy, Versions
+from capture.kafka.cluster import Cluster
+from capture.kafka.producer import CLIENT_LIMIT
+from capture.kafka.topics import Group, Making, Topics
+from capture.kafka.topics import Route as TopicRoute
+from capture.kafka.writer import Limits
+from capture.postgres.replication import Server
+from capture.selection import Selection, patterns
+from capture.settings import Settings
+from capture.snapshot.modes import SnapshotOptions
+from schemas import wire
+from schemas.envelope import Schema
+from schemas.json_output import JsonRegistry
+from schemas.registry import Registry, open_registry
+from schemas.relation import Relation, TableFacts
+from schemas.type_modes import Modes
+from schemas.wire import Frame
+
+
+class Plan(NamedTuple):
+    """Everything that the settings say, in plain values."""
+
+    name: str
+    prefix: str
+    server: Server
+    publication: str
+    selection: Selection
+    as_text: frozenset[str]
+    modes: Modes
+    tombstones: bool
+    park_oversized: bool
+    message_prefixes: tuple[str, ...]
+    outbox: tuple[Route, ...]
+    incompatible_schema: Policy
+    snapshot: SnapshotOptions
+    failover: bool
+    chunk_rows: int
+    cluster: Cluster
+    topics: Topics
+    registry: Registry
+    limits: Limits
+    options: Options
+    settings_hash: str
+    version: str
+
+    @property
+    def transactional_id(self) -> str:
+        """Of the stream's producer; those of the snapshot's begin so. Topics tell shops on one Kafka apart."""
+        return f"ordertap-{self.prefix}-{self.name}"
+
+    @property
+    def as_json(self) -> bool:
+        """Whether records are JSON text, with no schema registry."""
+        return isinstance(self.registry, JsonRegistry)
+
+    @property
+    def record_limit(self) -> RecordLimit:
+        """What Kafka's client takes."""
+        largest = int(self.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
+        return RecordLimit(largest, self.park_oversized, self.as_json)
+
+    @property
+    def frame(self) -> Frame:
+        """What makes keys and values of Avro bytes."""
+        return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
+
+    def tables(
+        self,
+        facts: Callable[[Relation], TableFacts],
+        register: Callable[[str, Schema], int],
+        partitions: Callable[[str], int],
+        parked: Iterable[str] = (),
+    ) -> Tables:
+        """The tables as the settings want them; see Versions for the three functions."""
+        latest, policy, rules = self.registry.latest, self.incompatible_schema, self.selection.rules
+        topic_of, as_text = self.topics.of, self.as_text
+        versions = Versions(
+            topic_of, as_text, facts, register, latest, partitions, policy, self.modes, rules, self.as_json
+        )
+        return Tables(self.selection, self.tombstones, versions, parked)
+
+    def messages(self) -> Messages:
+        """Those of the shop's own, with the topics of the outbox."""
+        register, partitions, taken = self.registry.register, self.topics.partitions, self.topics.taken
+        chosen = self.message_prefixes, self.outbox, INTERNAL
+        return Messages(self.prefix, *chosen, register, partitions, taken, self.frame)
+
+
+def plan_of(settings: Settings) -> Plan:
+    """SettingsError for what cannot be; connects to nothing."""
+    cluster = Cluster(settings.bootstrap_servers, _shown(settings.kafka))
+    return Plan(
+        name=settings.name,
+        prefix=settings.topic_prefix,
+        server=Server(
+            settings.database_hostname,
+            settings.database_port,
+            settings.database_user,
+            settings.database_password.get_secret_value(),
+            settings.database_dbname,
+            settings.database_sslmode,
+            settings.database_sslrootcert,
+            settings.database_sslcert,
+            settings.database_sslkey,
+            settings.database_sslpassword.get_secret_value(),
+        ),
+        publication=settings.publication_name,
+        selection=Selection(settings.lists),
+        as_text=frozenset(settings.columns_as_text),
+        modes=settings.modes,
+        tombstones=settings.tombstones_on_delete,
+        park_oversized=settings.oversized_record == "park",
+        message_prefixes=settings.message_prefix_include_list,
+        outbox=tuple(Route(**route.model_dump()) for route in settings.outbox_routing),
+        incompatible_schema=settings.incompatible_schema,
+        snapshot=SnapshotOptions(
+            settings.snapshot_mode,
+            settings.snapshot_max_threads,
+            settings.snapshot_lock_timeout_ms,
+            patterns(settings.snapshot_include_collection_list),
+            settings.snapshot_select_statement_overrides,
+        ),
+        failover=settings.slot_failover,
+        chunk_rows=settings.incremental_snapshot_chunk_size,
+        cluster=cluster,
+        topics=_topics(settings, cluster),
+        registry=_registry(settings),
+        limits=limits_of(settings),
+        options=options_of(settings),
+        settings_hash=settings.record_hash(),
+        version=own_version(),
+    )
+
+
+def _registry(settings: Settings) -> Registry:
+    if settings.output == "json":
+        return JsonRegistry()
+    return open_registry(settings.schema_registry_url, _shown(settings.schema_registry))
+
+
+def _topics(settings: Settings, cluster: Cluster) -> Topics:
+    partitions, replication = (
+        settings.topic_creation_default_partitions,
+        settings.topic_creation_default_replication_factor,
+    )
+    kept = {"cleanup.policy": "delete", "retention.ms": str(settings.topic_creation_default_retention_ms)}
+    groups = [
+        Group(tuple(map(re.compile, one.include)), one.partitions, one.replication_factor, one.config)
+        for one in settings.topic_creation_groups
+    ]
+    routes = [TopicRoute(re.compile(one.topic_regex), one.replacement) for one in settings.topic_routing]
+    return Topics(cluster, settings.topic_prefix, Making(partitions, replication, kept), groups, routes)
+
+
+def _shown(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
+    return {name: secret.get_secret_value() for name, secret in secrets.items()}
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What SIGHUP changes at once, as options_of()."""
+    return Limits(settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds)
+
+
+def options_of(settings: Settings) -> Options:
+    """Of the stream."""
+    return Options(
+        settings.slot_name,
+        settings.heartbeat_interval_ms / 1000,
+        settings.transaction_buffer_rows,
+        settings.transaction_buffer_bytes,
+        1.0,
+        settings.provide_transaction_metadata,
+        settings.database_password,
+    )
+
+
+def own_version() -> str:
+    """Of ordertap."""
+    try:
+        return version("ordertap")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"

@@ -1,0 +1,356 @@
+"""One start and what follows it: what a crash left open is ended, the position checked, a snapshot taken, the log
+streamed. Any error ends it, and the next one begins anew."""
+
+from __future__ import annotations
+
+import gc
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from capture.changes.heartbeats import Beats, Heartbeats
+from capture.changes.messages import refuse_taken
+from capture.changes.own_records import OwnRecords
+from capture.changes.stream import Stream
+from capture.checks import another_log, not_ours, problem, repaired
+from capture.kafka import broker
+from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
+from capture.kafka.position import Heartbeat, Position, parse_position
+from capture.kafka.producer import TransactionalProducer
+from capture.kafka.writer import Writer
+from capture.metrics import Metrics
+from capture.on_demand.chunk_reader import ChunkReader
+from capture.on_demand.incremental import Incremental
+from capture.plan import Plan
+from capture.postgres import catalogue
+from capture.postgres.replication import (
+    Leadership,
+    Replication,
+    Slot,
+    System,
+    drop_slot,
+    keepalive_seconds,
+    slot_state,
+)
+from capture.snapshot.initial import PositionWriter, Source, begin_without_data, chosen, take_snapshot
+from capture.snapshot.modes import next_step, unfinished, with_rest
+from capture.snapshot.workers import fence
+from schemas.codec import SourceOrigin
+from schemas.errors import SettingsError
+from schemas.lsn import LSN
+
+log = structlog.get_logger("capture")
+
+_AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
+_HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
+_COMMIT_SECONDS = 30.0  # for what is written beside the stream
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass
+class Lifetime:
+    """What outlasts a session in one process."""
+
+    beats: Beats = field(default_factory=lambda: Beats(_new_id()))
+    started: bool = False  # it came as far as a snapshot, the stream or standing by: what ends it now may pass
+    snapshot_taken: bool = False
+    ended: bool = False  # nothing is left to do
+
+
+class Session:
+    """What the leader holds from one start on."""
+
+    def __init__(
+        self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
+    ) -> None:
+        """Makes the topics and fences whoever wrote before, then reads the position; `stopping` also says we live."""
+        self.plan = plan
+        self._leadership = leadership
+        self._lifetime = lifetime
+        self._metrics = metrics
+        self._stopping = stopping
+        self._stream: Stream | None = None
+        self._published = self._find_published()
+        plan.registry.check()
+        refuse_taken(plan.outbox, plan.topics.taken)
+        plan.topics.create([plan.topics.of(table.relation.table) for table in self._published])
+        self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
+        self._end_hanging()
+        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        self._found = None if value is None else parse_position(value)
+        self._committed = PositionWriter(self._producer, plan.topics.position, plan.name.encode(), _COMMIT_SECONDS)
+        self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
+        self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
+        self._tables = plan.tables(
+            lambda relation: catalogue.table_facts(leadership.connection, relation),
+            plan.registry.register,
+            plan.topics.partitions,
+            () if self._found is None else self._found.parked,
+        )
+        self._tables.published = frozenset(table.relation.table for table in self._published)
+        self._replication = Replication(plan.server, plan.failover)
+
+    def run(self) -> None:
+        """Up to a clean stop, or to an error."""
+        try:
+            durable = self._snapshot_and_stream()
+        finally:
+            self._replication.close()
+        if durable is not None:
+            self._note_stop(durable)
+
+    def reread(self, plan: Plan) -> None:
+        """Other limits and times from now on."""
+        self.plan = plan
+        if self._stream is not None:
+            self._stream.reread(plan.options, plan.limits)
+
+    def _end_hanging(self) -> None:
+        """Before the position is read and anything is written: what a broker that came back has left open."""
+        plan, key = self.plan, self.plan.name.encode()
+        if not find_hanging(plan.cluster, plan.topics.writes):
+            return
+        value = plan.cluster.last_value(plan.topics.position, key, settled=False)
+        position = None if value is None else parse_position(value)
+        if position is not None and position.snapshot is not None and unfinished(position):
+            workers = fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
+            done = {plan.topics.of(table) for table in position.snapshot.tables_done}
+            left = [place for place in find_hanging(plan.cluster, plan.topics.writes) if place.topic not in done]
+            for worker in workers:
+                abort_hanging(worker, left)
+        if hanging := find_hanging(plan.cluster, plan.topics.writes):
+            slot = slot_state(self._leadership.connection, plan.options.slot)
+            confirmed = None if slot is None else slot.confirmed_flush_lsn
+            end_hanging(plan.cluster, self._producer, hanging, plan.topics.position, key, position, confirmed)
+
+    def _find_published(self) -> list[catalogue.Published]:
+        plan = self.plan
+        every = catalogue.published_tables(self._leadership.connection, plan.publication)
+        published = [table for table in every if plan.selection.table(table.relation.table)]
+        if not published:
+            missing = plan.selection.missing(table.relation.table for table in every)
+            raise self._not_published(missing if every else ())
+        catalogue.refuse_namesakes(published)
+        return published
+
+    def _not_published(self, missing: Iterable[str]) -> SettingsError:
+        named = ", ".join(missing)
+        return SettingsError(
+            f"publication {self.plan.publication} of database {self.plan.server.database} "
+            + (f"does not have {named}" if named else "does not exist or has no tables"),
+            "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
+        )
+
+    def _snapshot_and_stream(self) -> Position | None:
+        """As the settings and the position want it; the durable position once asked to stop, None when all is done."""
+        mode = self.plan.snapshot.mode
+        system = self._replication.identify()
+        self._check_lists()
+        reason = self._problem(system)
+        position = self._rest(reason)
+        step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
+        if step == "snapshot":
+            self._tables.unpark(self._tables.parked)  # it reads them, or what was before counts for none of the tables
+            position = self._take_snapshot(self._beginning(position, system, reason))
+            self._lifetime.snapshot_taken = True
+        self._lifetime.ended = step == "end" or mode == "initial_only"
+        if self._lifetime.ended or position is None:
+            log.info("the snapshot is complete: ending", slot=self.plan.options.slot, next=_AFTER_INITIAL_ONLY)
+            return None
+        if step == "stream":
+            self._tell_uncopied(position)
+        if position.timeline != system.timeline:
+            self._lifetime.beats.run = _new_id()  # the numbers of those that the standby never got are no gap
+        position = position._replace(settings=self.plan.settings_hash, timeline=system.timeline)
+        self._committed.write((), position._replace(stopped_lsn=None))
+        return self._run_stream(position._replace(stopped_lsn=None))
+
+    def _check_lists(self) -> None:
+        """SettingsError for rules on columns that a table cannot keep, and for new entries that meet nothing.
+
+        Such an entry may be misspelt, and the values that it was for would be seen. One that has met something may
+        outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
+        """
+        plan, position = self.plan, self._found
+        relations = [one.relation for one in self._published]
+        new = position is None or unfinished(position) or position.settings != plan.settings_hash
+        if missing := plan.selection.missing(relation.table for relation in relations):
+            if new:
+                raise self._not_published(missing)
+            log.warning("settings mean no published table", entries=missing)
+        if not plan.selection.has_rules:
+            return
+        for one in self._published:
+            self._tables.check(one.relation)
+        if new:
+            plan.selection.check_used(relations)
+        elif unused := plan.selection.unused(relations):
+            log.warning("settings mean no captured column or table", entries=unused)
+
+    def _problem(self, system: System) -> SettingsError | None:
+        """Why the position cannot be streamed from; raised when there is a slot without one."""
+        plan, name = self.plan, self.plan.options.slot
+        slot = slot_state(self._leadership.connection, name)
+        if self._found is not None:
+            return problem(self._found, system, slot, name, plan.settings_hash, self._replication.history)
+        if slot is not None:
+            raise not_ours(name, plan.topics.position, plan.name)
+        return None
+
+    def _rest(self, problem: SettingsError | None) -> Position | None:
+        """The position, of a snapshot that a crash ended with what is left to read, if that can be read."""
+        plan, position = self.plan, self._found
+        if position is None or position.snapshot is None or not unfinished(position):
+            return position
+        fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
+        keyed = {
+            table.relation.table: table.relation.table not in plan.snapshot.overrides
+            and catalogue.has_key(self._leadership.connection, table.relation)
+            for table in chosen(self._published, plan.snapshot)
+            if table.relation.table not in position.parked
+        }
+        rest = None if plan.snapshot.mode == "initial_only" else with_rest(position, problem, keyed)
+        if rest is None:
+            log.info("the snapshot begins again as a whole", snapshot=position.snapshot.id)
+            return position
+        left = [name for name, _ in rest.demand.requests[0].tables]
+        log.info("the snapshot goes on while streaming", snapshot=position.snapshot.id, tables=left)
+        return rest
+
+    def _beginning(self, position: Position | None, system: System, reason: SettingsError | None) -> Position:
+        """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""
+        name, settings = self.plan.options.slot, self.plan.settings_hash
+        if (
+            position is not None
+            and unfinished(position)
+            and not another_log(position, system, self._replication.history)
+        ):
+            fresh = position._replace(settings=settings, system_identifier=system.identifier, stopped_lsn=None)
+            return fresh._replace(timeline=system.timeline)
+        if reason is not None:
+            log.warning("a new snapshot is needed", reason=reason.message, mode=self.plan.snapshot.mode)
+        lost = reason is not None or (position is None and self._written())
+        return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
+
+    def _written(self) -> bool:
+        """Whether the topics have records though there is no position: slot and position were lost together.
+
+        What is written now must win over them, whatever generation they have.
+        """
+        counts = {name: count for name, count in self.plan.cluster.partitions().items() if self.plan.topics.has(name)}
+        written = sorted(name for name, end in broker.ends(self.plan.cluster, counts).items() if end)
+        if written:
+            log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
+        return bool(written)
+
+    def _take_snapshot(self, position: Position) -> Position:
+        """The snapshot, or with `no_data` the slot alone."""
+        plan, stops = self.plan, self._stopping
+        replication, own, committed = self._replication, self._own, self._committed
+        self._metrics.state = "snapshot"
+        self._lifetime.started = True
+        if plan.snapshot.mode == "no_data":
+            drop_slot(self._leadership.connection, plan.options.slot)
+            return begin_without_data(replication, plan.options.slot, own, position, committed, stops)
+        source = Source(
+            plan.server,
+            replication,
+            plan.options.slot,
+            plan.publication,
+            plan.cluster,
+            plan.transactional_id,
+            plan.selection.table,
+        )
+        published, tables, origin = self._published, self._tables, self._origin
+        return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, stops)
+
+    def _tell_uncopied(self, position: Position) -> None:
+        """Warns of tables that have rows and never had a record in Kafka: published while capture was down."""
+        plan = self.plan
+        if plan.snapshot.mode == "no_data":
+            return
+        awaited = {name for request in position.demand.requests for name, _ in request.tables}
+        meant = [one.relation for one in chosen(self._published, plan.snapshot) if one.relation.table not in awaited]
+        topics = {relation.table: plan.topics.of(relation.table) for relation in meant}
+        ends = broker.ends(plan.cluster, {topic: plan.topics.partitions(topic) for topic in topics.values()})
+        for relation in meant:
+            if not ends[topics[relation.table]] and catalogue.has_pages(self._leadership.connection, relation):
+                hint = f"capture signal snapshot {relation.table}"
+                log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
+
+    def _run_stream(self, position: Position) -> Position:
+        """Streams until asked to stop; the durable position."""
+        beat = position.heartbeat
+        begin = position.end_lsn if beat is None else LSN(max(0, beat.lsn - _HEARTBEAT_ROOM))
+        slot_name = self.plan.options.slot
+        self._replication.start(slot_name, begin, self.plan.publication)
+        slot = slot_state(self._leadership.connection, slot_name)  # until now a dead reader's walsender may move it
+        again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
+        self._lifetime.started = True
+        self._metrics.state = "streaming"
+        self._metrics.parked = tuple(sorted(self._tables.parked))
+        self._metrics.restarted()
+        log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)
+        plan = self.plan
+        writer = Writer(self._producer, plan.topics.position, plan.name.encode(), position, plan.limits)
+        chunks = ChunkReader(
+            plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, plan.record_limit
+        )
+        try:
+            stream = self._make_stream(position, writer, chunks, beat if again else None)
+            gc.collect()
+            gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
+            gc.set_threshold(100_000, 50, 100)
+            self._stream = stream
+            return stream.run(self._stopping)
+        finally:
+            self._stream = None
+            writer.close()
+            chunks.close()
+            gc.unfreeze()
+
+    def _make_stream(
+        self, position: Position, writer: Writer, chunks: ChunkReader, awaited: Heartbeat | None
+    ) -> Stream:
+        plan, leadership, metrics = self.plan, self._leadership, self._metrics
+        options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
+        heartbeats = Heartbeats(leadership, options.slot, self._lifetime.beats, options.heartbeat, awaited, metrics)
+        unknown = leadership.open_transactions()
+        incremental = Incremental(position.demand, chunks.read, chunks.name, self._own, position.generation, unknown)
+        return Stream(
+            self._replication,
+            writer,
+            self._tables,
+            self._own,
+            self._origin,
+            position,
+            heartbeats,
+            incremental,
+            plan.messages(),
+            plan.record_limit,
+            options,
+            metrics,
+        )
+
+    def _note_stop(self, durable: Position) -> None:
+        """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
+        slot = _left(self._leadership, self.plan.options.slot)
+        if slot is not None and slot.confirmed_flush_lsn is not None:
+            self._committed.write((), durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
+        log.info("stopped cleanly", lsn=str(durable.end_lsn))
+
+
+def _left(leadership: Leadership, name: str) -> Slot | None:
+    """The slot once our walsender is gone: until then it may still take in what we confirmed last."""
+    deadline = time.monotonic() + 2.0
+    slot = slot_state(leadership.connection, name)
+    while slot is not None and slot.active_pid is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        slot = slot_state(leadership.connection, name)
+    return None if slot is None or slot.active_pid is not None else slot
