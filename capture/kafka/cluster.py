@@ -167,7 +167,9 @@ class Cluster:
                         raise self.failure(doing, error.args[0]) from None
                 else:
                     del left[partition]
-            time.sleep(0.1 if left else 0)
+            if left:
+                time.sleep(0.1)
+                self.partitions()  # it asks with the leader epoch that it has seen last: here it sees others
         return found
 
 

@@ -109,9 +109,14 @@ def read_messages(bootstrap_servers: str, prefix: str) -> list[Any]:
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     partitions = _partitions(admin, prefix)
     _await_no_open_transaction(admin, partitions)
+    return read_partitions(bootstrap_servers, f"{prefix}-proof", partitions)
+
+
+def read_partitions(bootstrap_servers: str, group: str, partitions: list[TopicPartition]) -> list[Any]:
+    """All committed messages from the partitions' offsets on; TimeoutError as read_messages."""
     settings: dict[str, str | int | float | bool | None] = {
         "bootstrap.servers": bootstrap_servers,
-        "group.id": f"{prefix}-proof",
+        "group.id": group,
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
@@ -143,6 +148,7 @@ def _await_no_open_transaction(admin: AdminClient, partitions: list[TopicPartiti
         except KafkaException:  # a broker that stood still or was just started leads its partitions only soon
             if late:
                 raise
+            admin.list_topics(timeout=10)  # else librdkafka asks with the leader epoch of before, again and again
         else:
             if stable == high:
                 return

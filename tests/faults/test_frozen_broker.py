@@ -1,0 +1,50 @@
+"""A broker that stood still for longer than its session leads anew, over connections that never broke."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from capture.kafka.cluster import Cluster
+from deploy.embedded import Kafka
+
+IMPATIENT = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "400"}
+PLACE = TopicPartition("topic", 0)
+
+
+def test_the_end_of_a_partition_is_read_though_its_leader_epoch_is_another_one(parts_folder: Path) -> None:
+    with Kafka(parts_folder / "frozen-kafka", IMPATIENT) as broker:
+        cluster = Cluster(broker.bootstrap_servers, {})
+        cluster.create_topic("topic", 1, 1, {})
+        assert cluster.ends([PLACE]) == {PLACE: 0}
+        for _ in range(20):  # one that is quick enough with its next heartbeat keeps its session
+            _freeze(broker, 3.0)
+            if _asks_with_the_old_epoch(cluster):
+                break
+        else:
+            pytest.fail("the broker never lost its session")
+        assert cluster.ends([PLACE]) == {PLACE: 0}
+        assert not _asks_with_the_old_epoch(cluster)
+
+
+def _freeze(broker: Kafka, seconds: float) -> None:
+    assert broker.process is not None
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(broker.process.pid, signal.SIGCONT)
+    time.sleep(1)
+
+
+def _asks_with_the_old_epoch(cluster: Cluster) -> bool:
+    [asked] = cluster.admin.list_offsets({PLACE: OffsetSpec.latest()}, request_timeout=10).values()
+    try:
+        asked.result()
+    except KafkaException as error:
+        return bool(error.args[0].code() == KafkaError.FENCED_LEADER_EPOCH)
+    return False
