@@ -30,7 +30,7 @@ KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-reload4j:1.7.36"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "2.6.13.Final")
 DEBIAN_POSTGRES = "/usr/lib/postgresql/{version}/bin"
 UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 _PR_SET_PDEATHSIG = 1
 
 

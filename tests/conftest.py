@@ -1,5 +1,11 @@
 """Fixtures for all tests; the real parts are in the `fix_*` files, one per dependency."""
 
+from hypothesis import HealthCheck, settings
+
+# An example that takes long says nothing of our code: the machine may have stood still meanwhile.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_kafka",

@@ -22,7 +22,7 @@ SCHEMA = """
     INSERT INTO orders SELECT n, E'a\\tb\\\\N' || n, n / 3.0 FROM generate_series(1, 300) n;
     INSERT INTO lines SELECT n, 1, NULL FROM generate_series(1, 300) n;
 """
-PATIENCE = 40.0
+PATIENCE = 120.0
 SMALL_PIECES = {"topic_creation_default_partitions": 3, "transaction_buffer_rows": 1000, "max_batch_size": 400}
 
 

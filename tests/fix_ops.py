@@ -32,4 +32,8 @@ def ops_shop(
     shop = OpsShop(server, str(settings["database_dbname"]), tmp_path / "settings.yaml", settings)
     shop.sql(TABLES)
     yield shop
-    shop.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
+    slots = "FROM pg_replication_slots WHERE database = current_database()"
+    shop.sql(
+        f"SELECT pg_terminate_backend(active_pid, 30000) {slots} AND active",
+        f"SELECT pg_drop_replication_slot(slot_name) {slots}",
+    )

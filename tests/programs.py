@@ -23,7 +23,7 @@ def write_settings(path: Path, **parts: dict[str, Any]) -> Path:
     return path
 
 
-def run(program: str, *arguments: str, config: Path, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, config: Path, seconds: float = 150.0) -> subprocess.CompletedProcess[str]:
     """One command of a program to its end (`run("sink", "offsets", "show", config=…)`); output and errors as text."""
     command = [sys.executable, "-m", program, *arguments, "--config", str(config)]
     return subprocess.run(

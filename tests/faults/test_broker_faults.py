@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def shop(
 
 
 def _more() -> dict[str, object]:
-    return {"linger_ms": 1500, "kafka": {"transaction.timeout.ms": "2500"}}
+    return {"linger_ms": 1500, "kafka": {"transaction.timeout.ms": "20000"}}
 
 
 def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
@@ -55,11 +56,10 @@ def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
     shop.kafka.start()
     shop.order(101, 150)
     shop.drain()
-    _hang(shop)
-    shop.order(151, 200)
-    again = said(shop.capture).count("starting again")
-    shop.until_said("starting again", times=again + 1)
-    _wake(shop)
+    with _hanging(shop):
+        shop.order(151, 200)
+        again = said(shop.capture).count("starting again")
+        shop.until_said("starting again", times=again + 1)
     shop.order(201, 250)
     shop.drain()
     assert "Traceback" not in said(shop.capture)
@@ -67,17 +67,17 @@ def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
 
 
 def test_waiting_for_a_broker_that_stands_still_takes_no_cpu_though_the_shop_goes_on(shop: Shop) -> None:
-    shop.configure(max_batch_size=100, linger_ms=5, kafka={})
+    shop.configure(max_batch_size=100, linger_ms=5, kafka={}, stall_seconds=60)
     shop.capture.start()
     shop.drain()
-    _hang(shop)
-    shop.order(1, 600)
-    before = _cpu_seconds(shop.capture.pid)
-    time.sleep(3)
-    used = _cpu_seconds(shop.capture.pid) - before
-    assert "starting again" not in said(shop.capture)
-    _wake(shop)
-    assert used < 0.2
+    with _hanging(shop):
+        shop.order(1, 600)
+        used = []
+        for _ in range(3):  # what it had still to read belongs to the first
+            before = _cpu_seconds(shop.capture.pid)
+            time.sleep(2)
+            used.append(_cpu_seconds(shop.capture.pid) - before)
+    assert min(used) < 0.2, used
     shop.drain()
     shop.prove()
 
@@ -88,6 +88,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop: Shop) -> None:
+    shop.configure(kafka={"transaction.timeout.ms": "2500"})
     shop.capture.start()
     shop.drain()
     following = shop.order_until_open(1)
@@ -98,7 +99,6 @@ def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop:
     shop.order(following, following + 4)
     shop.drain()
     assert "the broker gave up our transaction" in said(shop.capture)
-    assert "standing by" not in said(shop.capture)
     shop.prove()
 
 
@@ -110,7 +110,7 @@ def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Sho
     assert shop.capture.stop() == 0
     committed = shop.position()
     topic = f"{shop.prefix}.position"
-    options = {"transactional.id": f"{shop.prefix}-killed", "transaction.timeout.ms": 5000}
+    options = {"transactional.id": f"{shop.prefix}-killed", "transaction.timeout.ms": 20000}
     killed = Producer({"bootstrap.servers": shop.kafka.bootstrap_servers, **options})
     killed.init_transactions()
     killed.begin_transaction()
@@ -148,17 +148,15 @@ def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
         shop.sql("INSERT INTO lines SELECT n, repeat('x', 500) FROM generate_series(1000, 60000) n")
         shop.capture.start()
         shop.until_said("snapshot begins")
-        _hang(shop)
     else:
         shop.capture.start()
         shop.drain()
-        _hang(shop)
-    if when == "under load":
-        shop.order(1, 300)
-    began = time.monotonic()
-    shop.server.stop(60)
-    took = time.monotonic() - began
-    _wake(shop)
+    with _hanging(shop):
+        if when == "under load":
+            shop.order(1, 300)
+        began = time.monotonic()
+        shop.server.stop(60)
+        took = time.monotonic() - began
     shop.server.start()
     assert took < 15, f"{took:.1f} s"
     shop.order(200001, 200020)
@@ -166,11 +164,12 @@ def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
     shop.prove()
 
 
-def _hang(shop: Shop) -> None:
+@contextmanager
+def _hanging(shop: Shop) -> Iterator[None]:
+    """The broker stands still, and goes on whatever happens: other tests need it."""
     assert shop.kafka.process is not None
     os.kill(shop.kafka.process.pid, signal.SIGSTOP)
-
-
-def _wake(shop: Shop) -> None:
-    assert shop.kafka.process is not None
-    os.kill(shop.kafka.process.pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(shop.kafka.process.pid, signal.SIGCONT)

@@ -12,6 +12,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +44,15 @@ def fuzz(every: list[Target], inputs: int, seed: int, progress: bool = False) ->
         for number in range(min(share, max(1, inputs - done))):
             if number % 64 == 0:
                 faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
+            data: bytes | None = None
             began = time.thread_time()
             try:
-                target.run(rng)
+                data = target.run(rng)
             except Broken as broken:
                 findings.append(f"{broken}: {type(broken.__cause__).__name__}: {broken.__cause__}")
             seconds = time.thread_time() - began
+            if seconds > SLOW_SECONDS and data is not None:
+                seconds = min(seconds, _once_more(target, data))
             if seconds > slowest:
                 slowest, slowest_target = seconds, target.name
             if seconds > SLOW_SECONDS:
@@ -59,6 +63,14 @@ def fuzz(every: list[Target], inputs: int, seed: int, progress: bool = False) ->
             print(f"{done:9} inputs, {len(findings)} findings, now {target.name}", flush=True)
     faulthandler.cancel_dump_traceback_later()
     return Result(done, findings, slowest, slowest_target)
+
+
+def _once_more(target: Target, data: bytes) -> float:
+    """Seconds of an input that was slow: is it by itself, or was it the machine?"""
+    began = time.thread_time()
+    with suppress(*target.errors):
+        target.call(data)
+    return time.thread_time() - began
 
 
 def main() -> int:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.fix_capture import PATIENCE, TABLES, Shop
@@ -64,11 +61,12 @@ def test_a_large_transaction_is_there_before_it_is_read_and_memory_stays_flat(sh
     shop.configure(transaction_buffer_rows=20_000, max_batch_size=5_000)
     shop.capture.start()
     shop.drain()
-    first = first_record(shop)
+    assert shop.capture.stop() == 0
     shop.sql(f"INSERT INTO lines SELECT n, 7, 'large' FROM generate_series(1, {LARGE}) n")
     shop.sql("INSERT INTO orders VALUES (5000, 'a neighbour', 1)")
-    first()
-    shop.capture.kill()
+    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=after-commit:3"))
+    victim.start()
+    assert victim.wait(PATIENCE) == -9, victim.tail()
     partial = shop.position()["partial"]
     assert partial is not None  # what is in Kafka is committed there, and the transaction is not whole yet
     assert 0 < partial["ordinal"] < LARGE
@@ -84,26 +82,6 @@ def peak_kilobytes(shop: Shop) -> int:
     """The most memory that capture has had."""
     status = Path(f"/proc/{shop.capture.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
-
-
-def first_record(shop: Shop) -> Callable[[], None]:
-    """From the end of `lines` as it is now: a call that waits for the first committed record behind it."""
-    options: dict[str, str | int | float | bool | None] = {
-        "bootstrap.servers": shop.bootstrap_servers, "group.id": f"{shop.prefix}-first", "enable.auto.commit": False,
-    }  # fmt: skip
-    consumer = Consumer(options)  # read_committed, as is its default
-    parts = [TopicPartition(f"{shop.prefix}.public.lines", number) for number in range(3)]
-    for part in parts:
-        part.offset = consumer.get_watermark_offsets(part)[1]
-    consumer.assign(parts)
-
-    def wait() -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not (message := consumer.poll(0.05)) or message.error():
-            assert time.monotonic() < deadline, shop.capture.tail()
-        consumer.close()
-
-    return wait
 
 
 def test_a_record_that_the_broker_refuses_is_named(shop: Shop) -> None:

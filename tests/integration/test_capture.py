@@ -41,7 +41,7 @@ def test_snapshot_then_every_kind_of_change_and_a_clean_stop(shop: Shop) -> None
     shop.drain()
     began = time.monotonic()
     assert shop.capture.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     shop.prove()
     orders = one_table(shop, "public.orders")
     assert sum(record.op == "r" for record in orders) == 300
@@ -125,6 +125,7 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     shop.drain()
     assert shop.capture.stop() == 0
     assert "nothing to repair" in run("capture", "repair", config=shop.config).stdout
+    shop.free_slot()
     shop.value(f"SELECT pg_drop_replication_slot('{shop.prefix}')")
     assert "is gone" in run("capture", "repair", config=shop.config).stdout
     shop.sql("DELETE FROM orders WHERE id = 3")
@@ -178,6 +179,7 @@ def test_stops_when_somebody_moved_the_slot(shop: Shop) -> None:
     shop.drain()
     assert shop.capture.stop() == 0
     shop.sql("INSERT INTO orders VALUES (3000, 'will be skipped', 1)")
+    shop.free_slot()
     shop.value(f"SELECT pg_replication_slot_advance('{shop.prefix}', pg_current_wal_lsn())")
     shop.capture.start()
     assert shop.capture.wait(PATIENCE) != 0

@@ -135,6 +135,7 @@ def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> 
     every_kind_of_change(people)
     people.drain()
     asked = people.signal("snapshot", "public.people", "public.full_people")
+    people.drain()
     people.until(lambda: not people.position()["demand"]["requests"])
     asked += people.signal("snapshot", "public.people", "--where", "name::int > 0")
     people.until_said("the condition for public.people is not SQL")

@@ -519,14 +519,14 @@ def test_check_tells_the_identity_and_what_is_missing(target: Target, erp: SqlEr
 
 def test_a_blocked_call_ends_in_time_and_changes_nothing(target: Target, erp: SqlErp) -> None:
     _seed(erp, "customer", "order")
-    hasty = target.adapter(timeout=0.3)
-    command = _planned(hasty, CHEAPER, SALE)
+    hasty = target.adapter(timeout=0.3)  # only for what shall fail
+    command = _planned(erp, CHEAPER, SALE)
     with target.engine.begin() as clerk:
         clerk.execute(sa.text("UPDATE orders SET status = 'confirmed'"))
         with pytest.raises(RetryError):
             hasty.apply(command, _key("order", 2))
-    assert hasty.probe("order", "amend", _key("order", 2)) is Probe.NOT_DONE
-    hasty.apply(command, _key("order", 2))
+    assert erp.probe("order", "amend", _key("order", 2)) is Probe.NOT_DONE
+    erp.apply(command, _key("order", 2))
 
 
 def test_many_short_statements_end_in_time_too(target: Target, erp: SqlErp, monkeypatch: pytest.MonkeyPatch) -> None:

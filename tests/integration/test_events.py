@@ -9,13 +9,14 @@ from pathlib import Path
 import psycopg2
 import pytest
 import yaml
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from capture.kafka.cluster import Cluster
 from tests.fix_capture import TABLES, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run, write_settings
-from tests.proof.records import Record, Schemas, changes
+from tests.proof.records import Record, Schemas, changes, read_partitions
 from tests.shop import said
 
 IDENTITIES = """
@@ -350,15 +351,6 @@ def test_with_transaction_metadata_each_change_knows_its_place_between_begin_and
 
 def read_raw(shop: Shop, topics: list[str]) -> list[Message]:
     """All committed records of topics of one partition or more, as they are."""
-    settings: dict[str, str | int | float | bool | None] = {
-        "bootstrap.servers": shop.bootstrap_servers, "group.id": f"{shop.prefix}-raw", "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-    }  # fmt: skip
-    consumer = Consumer(settings)
-    listed = consumer.list_topics(timeout=10).topics
-    consumer.assign([TopicPartition(name, number, 0) for name in topics for number in listed[name].partitions])
-    found: list[Message] = []
-    while batch := consumer.consume(10_000, 2.0):
-        found += batch
-    consumer.close()
-    return found
+    listed = AdminClient({"bootstrap.servers": shop.bootstrap_servers}).list_topics(timeout=10).topics
+    places = [TopicPartition(name, number, 0) for name in topics for number in listed[name].partitions]
+    return read_partitions(shop.bootstrap_servers, f"{shop.prefix}-raw", places)

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from capture.on_demand.demand import SIGNAL_PREFIX, Signal
-from tests.fix_capture import Shop
+from tests.fix_capture import PATIENCE, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run
 from tests.proof.records import changes
@@ -40,6 +40,12 @@ def finished(shop: Shop) -> bool:
     """Whether nothing is left of what was asked for."""
     demand = shop.position()["demand"]
     return demand is not None and not demand["requests"]
+
+
+def until_finished(shop: Shop) -> None:
+    """Waits until what was asked for is read, and nothing of it is left."""
+    shop.drain()
+    shop.until(lambda: finished(shop))
 
 
 def read_again(shop: Shop, table: str) -> list[str]:
@@ -88,7 +94,7 @@ def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: 
     shop.sql("ALTER PUBLICATION tap ADD TABLE orders")
     with busy(shop):
         shop.signal("snapshot", "public.orders")
-        shop.until(lambda: finished(shop))
+        until_finished(shop)
     shop.drain()
     assert steps(shop) == ["STARTED", "TABLE_SCAN_COMPLETED", "COMPLETED"]
     shop.prove()
@@ -100,9 +106,9 @@ def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
     shop.drain()
     shop.signal("snapshot", "public.orders", "--where", "1 / (id - 1) > 0")
     shop.until_said("table is left out of the snapshot")
-    shop.sql("SET lock_timeout = '5s'", "ALTER TABLE orders ADD more text")
+    shop.sql("SET lock_timeout = '30s'", "ALTER TABLE orders ADD more text")
     shop.signal("snapshot", "public.lines")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert len(read_again(shop, "public.lines")) == 300
     assert "starting again" not in said(shop.capture)
 
@@ -120,7 +126,7 @@ def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(sho
             shop.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', $content${content}$content$)")
     shop.until_said("signal is passed by", times=3)
     shop.until_said("table is left out of the snapshot", times=3)
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert Counter(steps(shop)) == {"STARTED": 3, "ABORTED": 3}
     assert read_again(shop, "public.lines") == []
     assert "starting again" not in said(shop.capture)
@@ -136,11 +142,11 @@ def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) 
     shop.sql("UPDATE orders SET note = 'small' WHERE id = 1")
     shop.signal("snapshot", "public.orders", "--where", "id = 1")
     shop.until_said("is parked", times=2)
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert shop.position()["parked"] == ["public.orders"]
     assert read_again(shop, "public.orders") == []
     shop.signal("snapshot", "public.orders")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.drain()
     assert shop.position()["parked"] == []
     shop.prove_content()
@@ -161,7 +167,7 @@ def test_a_parked_table_is_parked_again_when_its_snapshot_ends_before_all_of_it_
     shop.until(lambda: shop.position()["parked"] == ["public.lines", "public.orders"])
     shop.sql("UPDATE orders SET note = 'small' WHERE id = 1", "UPDATE lines SET sku = 'small' WHERE order_id = 1")
     shop.signal("snapshot", "public.lines")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.signal("pause")
     shop.signal("snapshot", "public.orders")
     shop.until(lambda: bool(shop.position()["demand"]["requests"]))
@@ -173,13 +179,13 @@ def test_a_parked_table_is_parked_again_when_its_snapshot_ends_before_all_of_it_
     else:
         shop.sql("ALTER TABLE orders RENAME TO old_orders")
         shop.signal("resume")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert shop.position()["parked"] == ["public.orders"]
     assert said(shop.capture).count("is parked") == 3
     if ending == "left out":
         shop.sql("ALTER TABLE old_orders RENAME TO orders")
     shop.signal("snapshot", "public.orders")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.drain()
     assert shop.position()["parked"] == []
     shop.prove_content()
@@ -211,7 +217,7 @@ def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     shop.signal("snapshot", "public.numbers", "public.texts", "public.turned")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     for table in ("numbers", "texts", "turned"):
         again = read_again(shop, f"public.{table}")
         assert len(set(again)) == len(again) == shop.value(f"SELECT count(*) FROM {table}")
@@ -259,7 +265,7 @@ def test_keys_of_any_collation_and_generated_columns_are_alike_in_each_way(shop:
     shop.signal("resume")
     for number in range(10):
         shop.sql(f"UPDATE words SET a = translate(a, 'abcABC', 'ABCabc') WHERE n % 7 = {number % 7}")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.drain()
     for table in ("names", "words"):
         again = read_again(shop, f"public.{table}")
@@ -286,9 +292,7 @@ def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
         shop.ask("resume-snapshot")
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.orders'::regclass"
         shop.until(lambda: shop.value(waits) == 1)
-        began = time.monotonic()
-        assert shop.capture.stop() == 0
-        assert time.monotonic() - began < 10, "it waited for the table"
+        assert shop.capture.stop() == 0, "it waited for the table, and had to be killed"
 
 
 def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop) -> None:
@@ -315,18 +319,19 @@ def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop
     writer = threading.Thread(target=touch)
     writer.start()
     try:
-        for _ in range(20):  # an update between the two marks of its chunk is likely, and not certain
+        spoilt = "leaves out values that only the chunk has"
+        for _ in range(20):  # an update between the two marks of its chunk is likely, not certain
             shop.ask("execute-snapshot", "public.orders")
             shop.drain()
-            shop.until(lambda: finished(shop))
-            if "leaves out values that only the chunk has" in said(shop.capture):
+            shop.until(lambda: spoilt in said(shop.capture) or finished(shop))
+            if spoilt in said(shop.capture):
                 break
         else:
             raise AssertionError(shop.capture.tail(40))
     finally:
         over.set()
         writer.join()
-    shop.drain()
+    until_finished(shop)
     shop.prove()
 
 
@@ -334,6 +339,7 @@ def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_l
     """Its chunk, had it stayed, would have had them."""
     shop.sql(
         "ALTER PUBLICATION tap DROP TABLE orders",
+        "INSERT INTO orders SELECT n, '', n FROM generate_series(301, 3000) n",
         "UPDATE orders SET note = repeat('out of line ', 1000) WHERE id % 7 = 0",
     )
     shop.configure(incremental_snapshot_chunk_size=2)
@@ -344,14 +350,14 @@ def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_l
     shop.until(lambda: rows_written(shop) > 10)
     shop.ask("pause-snapshot")
     shop.until(lambda: shop.position()["demand"]["paused"])
-    assert rows_written(shop) < 290, "the test's premise: it is not read yet"
-    shop.sql("UPDATE orders SET id = -5 WHERE id = 294", "UPDATE orders SET id = -6 WHERE id = 287")
+    assert 0 < rows_written(shop) < 2900, "the test's premise: it is not read yet"
+    shop.sql("UPDATE orders SET id = -5 WHERE id = 2996", "UPDATE orders SET id = -6 WHERE id = 2989")
     shop.drain()
     shop.configure(incremental_snapshot_chunk_size=2000)
     shop.capture.kill()
     shop.capture.start()
     shop.signal("resume")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.drain()
     assert Counter(steps(shop)) == {"STARTED": 2, "TABLE_SCAN_COMPLETED": 2, "COMPLETED": 2}
     shop.prove()
@@ -365,16 +371,18 @@ def rows_written(shop: Shop) -> int:
 
 def test_kill_9_between_chunks_goes_on_where_it_was(small_chunks: Shop) -> None:
     shop = small_chunks
-    shop.sql(f"INSERT INTO orders SELECT n, '', n FROM generate_series(301, {ROWS}) n")
+    shop.sql("INSERT INTO orders SELECT n, '', n FROM generate_series(301, 10000) n")
     shop.capture.start()
     shop.drain()
-    shop.signal("snapshot", "public.orders", "public.lines")
+    shop.ask("execute-snapshot", "public.orders", "public.lines")
     with busy(shop):
         for number in range(1, 4):
             shop.until(lambda number=number: rows_written(shop) > 200 * number)  # type: ignore[misc]
             shop.capture.kill()
+            if number == 3:
+                shop.configure(incremental_snapshot_chunk_size=500)
             shop.capture.start()
-        shop.until(lambda: finished(shop))
+        until_finished(shop)
     shop.drain()
     keys = read_again(shop, "public.orders")
     assert len(keys) == len(set(keys)), "a row of one snapshot came twice"
@@ -392,7 +400,7 @@ def test_pause_resume_and_stop(small_chunks: Shop) -> None:
     assert shop.position()["demand"]["paused"]
     assert steps(shop) == ["STARTED"]
     shop.signal("resume")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     shop.signal("pause")
     shop.signal("snapshot", "public.orders")
     shop.signal("stop")
@@ -409,6 +417,8 @@ def ordered(shop: Shop) -> list[tuple[str, ...]]:
 
 
 def test_what_waits_is_paused_resumed_and_stopped_across_kills_and_stops(shop: Shop) -> None:
+    rows = {"orders": 3000, "lines": 300}
+    shop.sql("INSERT INTO orders SELECT n, '', n FROM generate_series(301, 3000) n")
     shop.configure(incremental_snapshot_chunk_size=2)
     shop.capture.start()
     shop.drain()
@@ -431,13 +441,14 @@ def test_what_waits_is_paused_resumed_and_stopped_across_kills_and_stops(shop: S
     shop.until(lambda: shop.position()["demand"]["paused"])
     assert ordered(shop)[0] == ("public.orders",), "the test's premise: a part of it is read"
     assert shop.capture.stop() == 0
+    shop.configure(incremental_snapshot_chunk_size=1000)
     shop.signal("resume")
     shop.capture.start()
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert steps(shop) == ["STARTED", "STARTED"] + ["TABLE_SCAN_COMPLETED", "COMPLETED"] * 2
-    for table in ("orders", "lines"):
+    for table, count in rows.items():
         again = read_again(shop, f"public.{table}")
-        assert len(again) == len(set(again)) == 300
+        assert len(again) == len(set(again)) == count
     shop.signal("pause")
     shop.signal("snapshot", "public.orders")
     shop.signal("snapshot", "public.lines")
@@ -451,7 +462,7 @@ def test_what_waits_is_paused_resumed_and_stopped_across_kills_and_stops(shop: S
         assert not shop.position()["demand"]["paused"]
         end()
     assert steps(shop)[-4:] == ["STARTED", "STARTED", "ABORTED", "ABORTED"]
-    assert len(read_again(shop, "public.orders")) == 300
+    assert len(read_again(shop, "public.orders")) == rows["orders"]
     shop.prove()
 
 
@@ -459,7 +470,7 @@ def test_a_condition_reads_a_part_and_names_no_table_as_whole(shop: Shop) -> Non
     shop.capture.start()
     shop.drain()
     shop.signal("snapshot", "public.orders", "--where", "id <= 7")
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert read_again(shop, "public.orders") == [f'{{"id": {n}}}' for n in range(1, 8)]
     done = [r.value for r in shop.records() if r.topic.endswith(".notification") and r.value is not None][-1]
     assert done["additional_data"]["data_collections"] == ""
@@ -503,8 +514,14 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             cursor.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
             cursor.execute("SELECT pg_reload_conf()")
             shop.until(lambda: shop.value("SHOW synchronous_standby_names") == "ghost")
+            asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             thread = threading.Thread(target=_commit_and_wait, args=(waiting,))
             thread.start()
+            while not shop.value(asleep):  # until the checkpointer, too, has the new setting
+                if not thread.is_alive():
+                    thread = threading.Thread(target=_commit_and_wait, args=(waiting,))
+                    thread.start()
+                time.sleep(0.05)
             shop.until(
                 lambda: any(
                     r.value and (r.value["after"] or {}).get("note") == "seen early"
@@ -522,7 +539,7 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             cursor.execute("ALTER SYSTEM RESET synchronous_standby_names")
             cursor.execute("SELECT pg_reload_conf()")
         thread.join(20)
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     admin.close()
     waiting.close()
     shop.drain()
@@ -555,7 +572,7 @@ def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> Non
         shop.sql("UPDATE orders SET note = 'meanwhile' WHERE id = 1")
         shop.drain()
         rewriting.commit()
-    shop.until(lambda: finished(shop))
+    until_finished(shop)
     assert "starting again" not in said(shop.capture)
     assert len(read_again(shop, "public.log")) == 100
     shop.drain()
@@ -566,18 +583,18 @@ def test_a_first_snapshot_that_was_killed_goes_on_with_the_tables_that_it_had_le
     """What was done stays done; what moved meanwhile, and values that only the first reading had, are there."""
     shop.sql(f"UPDATE orders SET note = repeat('{'long ' * 50}', 50) WHERE id % 50 = 0")
     shop.sql("INSERT INTO orders SELECT n, repeat('x', 100), n FROM generate_series(1001, 80000) n")
-    shop.capture.start()
-    while "table copied" not in shop.capture.log.read_text():
-        assert shop.capture.ended() is None
-        time.sleep(0.01)
-    shop.capture.kill()
+    shop.configure(snapshot_max_threads=2, incremental_snapshot_chunk_size=200)
+    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=after-COMMIT:3"))
+    victim.start()
+    assert victim.wait(PATIENCE) == -9, victim.tail()  # with the first table
     shop.sql("UPDATE orders SET total = total + 1 WHERE id % 10 = 0", "DELETE FROM orders WHERE id % 7 = 0")
     shop.sql("UPDATE lines SET sku = 'moved' WHERE order_id < 50")
     psql_vacuum(shop)
     shop.capture.start()
     with busy(shop):
-        shop.until(lambda: rows_written(shop) > 10_000)
+        shop.until(lambda: rows_written(shop) > 5_000)
         shop.capture.kill()
+        shop.configure(incremental_snapshot_chunk_size=2048)
         shop.capture.start()
     shop.drain()
     assert "goes on while streaming" in shop.capture.log.read_text()

@@ -206,7 +206,7 @@ def _while_open(other: Connection, begun: Callable[[Cursor], object], meanwhile:
             begun(cursor)
             waiting = pool.submit(meanwhile)
             time.sleep(0.2)
-        waiting.result(10)
+        waiting.result(60)
 
 
 def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, other: Connection) -> None:

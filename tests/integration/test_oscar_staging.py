@@ -15,6 +15,7 @@ from sink import evidence, ledger
 from sink.build import Built, Missing, all_keys, build
 from sink.consumer import ShopConsumer, topic_names
 from sink.database import connect, migrate, transaction
+from sink.offsets import GroupOffsets
 from sink.profile import Profile, load_profile
 from sink.staging import Staging, decode
 from tests.faults.day import position
@@ -41,7 +42,10 @@ def test_the_middle_layer_holds_the_shops_documents(
             run_oscar("--database-url", shop, "--orders", "12", "--seed", "2")
             _await_capture(kafka, prefix, shop, capture)
             with _consumer(kafka, prefix, profile, middle) as consumer:
-                _stage_all(staging, consumer, middle, RecordReader(open_registry(registry)), prefix)
+                offsets = GroupOffsets(
+                    {"bootstrap.servers": kafka.bootstrap_servers}, prefix, topic_names(prefix, profile.tables)
+                )
+                _stage_all(staging, consumer, middle, RecordReader(open_registry(registry)), prefix, offsets)
             expected = _documents(shop, profile, "public")
             assert {name: len(found) for name, found in expected.items() if not found} == {}
             assert _documents(database, profile, "oscar") == expected
@@ -97,16 +101,22 @@ def _await_capture(kafka: Kafka, prefix: str, shop: str, capture: Program) -> No
         time.sleep(0.3)
 
 
-def _stage_all(staging: Staging, consumer: ShopConsumer, middle: Connection, reader: RecordReader, prefix: str) -> None:
-    """All that is in Kafka: until nothing came for a while after the first records."""
-    deadline, some, quiet = time.monotonic() + SECONDS, False, 0
-    while not some or quiet < 5:
-        assert time.monotonic() < deadline
+def _stage_all(
+    staging: Staging,
+    consumer: ShopConsumer,
+    middle: Connection,
+    reader: RecordReader,
+    prefix: str,
+    offsets: GroupOffsets,
+) -> None:
+    """All that is in Kafka: until the end of each topic is committed."""
+    deadline, some = time.monotonic() + SECONDS, False
+    while not some or any(shown.lag for shown in offsets.show({})):
+        assert time.monotonic() < deadline, offsets.show({})
         batch = consumer.poll()
         staging.stage(middle, decode(reader, batch.records, prefix), batch)
         consumer.commit(batch)
         some = some or bool(batch.records)
-        quiet = 0 if batch.records else quiet + 1
 
 
 def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, Built]]:

@@ -81,7 +81,7 @@ def rule(registry_url: str, subject: str, compatibility: str) -> None:
         headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
         method="PUT",
     )
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60):  # noqa: S310
         pass
 
 

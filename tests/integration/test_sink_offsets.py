@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from schemas.errors import SettingsError
 from sink import evidence
@@ -23,6 +23,7 @@ class Sink:
 
     def __init__(self, servers: str, topic: str, url: str) -> None:
         self.topic = topic
+        self.end = 0
         self.properties = {"bootstrap.servers": servers, "group.id": f"g-{topic}"}
         self.admin = AdminClient({"bootstrap.servers": servers})
         self.database: Connection = connect(url)
@@ -32,6 +33,7 @@ class Sink:
     def make(self) -> None:
         for future in self.admin.create_topics([NewTopic(self.topic, 1, 1)]).values():
             future.result(10)
+        self.end = 0
 
     def write(self, count: int) -> None:
         """So many records in one Kafka transaction, whose marker takes an offset of its own."""
@@ -43,6 +45,13 @@ class Sink:
         for number in range(count):
             producer.produce(self.topic, value=b"%d" % number)
         producer.commit_transaction(20)
+        self.end += count + 1
+        _until(lambda: self.high() == self.end, "the transaction's marker, which comes after the answer to its commit")
+
+    def high(self) -> int:
+        """The end for readers of committed records."""
+        (end,) = self.offsets._at(self.offsets.partitions(), OffsetSpec.latest()).values()
+        return end
 
     def evidence(self, partitions: Sequence[Partition]) -> dict[Partition, Seen]:
         with transaction(self.database) as cursor:
@@ -78,8 +87,13 @@ class Sink:
                     return found, gaps
         raise AssertionError(f"offset {until} was not reached: {found}")
 
+    def await_empty_group(self) -> None:
+        """A consumer that was closed may be a member for a while: its broker is told, and not waited for."""
+        _until(lambda: not self.offsets.members(), "no member in the group")
+
     def commit_as_others_do(self, offset: int) -> None:
-        """What kafka-consumer-groups --reset-offsets does: other metadata than ours."""
+        """What kafka-consumer-groups --reset-offsets does, once nobody reads: other metadata than ours."""
+        self.await_empty_group()
         request = ConsumerGroupTopicPartitions(f"g-{self.topic}", [TopicPartition(self.topic, 0, offset)])
         for future in self.admin.alter_consumer_group_offsets([request]).values():
             future.result()
@@ -87,6 +101,13 @@ class Sink:
     def seen(self) -> Seen | None:
         found = self.evidence(self.offsets.partitions())
         return next(iter(found.values()), None)
+
+
+def _until(come: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not come():
+        assert time.monotonic() < deadline, f"not in 30 s: {what}"
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -115,7 +136,7 @@ def test_reset_to_the_earliest_is_a_replay(sink: Sink) -> None:
     assert (move.effect, move.target, move.offsets) == (Effect.REPLAY, 0, 4)
     (shown,) = sink.offsets.show(sink.evidence(sink.offsets.partitions()))
     assert (shown.committed, shown.lag, shown.staged) == (4, 0, 4)  # the plan has changed nothing
-    sink.offsets.reset([move])
+    sink.offsets.reset([move], patience=20)
     assert sink.run(4) == ([0, 1, 2], [])
     assert sink.seen() == Seen(4)
 
@@ -154,7 +175,7 @@ def test_a_reset_is_refused_while_a_sink_runs(sink: Sink) -> None:
             consumer.poll(seconds=0.2)
         with pytest.raises(SettingsError, match="live members"):
             sink.offsets.reset(sink.offsets.plan("earliest", {}))
-    assert sink.offsets.members() == []
+    sink.await_empty_group()
 
 
 def test_a_middle_layer_restored_from_a_backup_goes_back_to_its_evidence(sink: Sink) -> None:
@@ -221,7 +242,7 @@ def test_a_topic_that_is_made_again_starts_at_its_beginning(sink: Sink) -> None:
     sink.run(4)
     for future in sink.admin.delete_topics([sink.topic]).values():
         future.result(10)
-    time.sleep(1)
+    _until(lambda: sink.topic not in sink.admin.list_topics(timeout=10).topics, "the deleted topic is unlisted")
     sink.make()
     sink.write(5)
     assert sink.run(6) == ([0, 1, 2, 3, 4], [])

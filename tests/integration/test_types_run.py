@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg2
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.change import Change
 from schemas.envelope import field_names
@@ -26,9 +26,11 @@ def changes(shop: Shop, table: str) -> list[Change]:
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
     reader, found, ended = RecordReader(open_registry(shop.registry)), [], 0
     while ended < len(partitions):
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None
-        if message.error():
+        if error := message.error():
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
             ended += 1
             continue
         place = (str(message.topic()), message.partition() or 0, message.offset() or 0)

@@ -159,7 +159,8 @@ def _connections(erp_url: str, middle: Connection, allowed: bool) -> None:
     with transaction(middle) as cursor:
         cursor.execute(f"UPDATE pg_database SET datallowconn = {allowed} WHERE datname = %s", (name,))
         if not allowed:
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            # Waits until they have ended: a signal alone may come late.
+            cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,))
 
 
 def test_an_outage_holds_nothing_and_ends_without_a_restart(

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,13 +28,31 @@ def logging_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+PATIENCE = 30.0  # seconds: either side of a connection gives up within 5, which a machine may stand still
+
+
 def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    """An answer, asked for until there is one."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def taken_by_ours(port: int) -> bool:
+    """Whether a health server is found on a port, looked for until it is."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := port_taken("127.0.0.1", port)) != ("Address already in use", True):
+        if time.monotonic() > deadline:
+            raise AssertionError(found)
+    return True
 
 
 def test_health_and_metrics() -> None:
@@ -52,7 +71,7 @@ def test_health_and_metrics() -> None:
         assert get(server.port, "/")[0] == 404
         with pytest.raises(SettingsError, match=f"port {server.port} of 127.0.0.1 cannot be had"):
             HealthServer("127.0.0.1", server.port, lambda: (True, ""), lambda: (True, ""), registry)
-        assert port_taken("127.0.0.1", server.port) == ("Address already in use", True)
+        assert taken_by_ours(server.port)
     assert port_taken("127.0.0.1", server.port) == ("", False)
     assert not any(thread.name == "health" for thread in threading.enumerate())
 

@@ -14,6 +14,7 @@ from capture.kafka.writer import Limits, Writer
 from schemas.errors import UnavailableError
 from schemas.lsn import LSN
 
+STALL = 60.0  # seconds: more than the machine may stand still while a commit waits for the test
 START = Position(1, "42", 1, "tap", LSN(100), LSN(90), "hash")
 
 
@@ -58,7 +59,7 @@ def producer() -> FakeProducer:
 
 @pytest.fixture
 def writer(producer: FakeProducer) -> Iterator[Writer]:
-    made = Writer(cast("TransactionalProducer", producer), "shop.position", b"shop", START, Limits(0.5, 3, 1000, 5.0))
+    made = Writer(cast("TransactionalProducer", producer), "shop.position", b"shop", START, Limits(0.5, 3, 1000, STALL))
     yield made
     producer.gate.set()
     made.close()
@@ -90,19 +91,20 @@ def test_source_transactions_share_a_kafka_transaction_with_one_position(
 @pytest.mark.parametrize("values", [[b"a"] * 3, [b"x" * 1000]], ids=["count", "bytes"])
 def test_a_full_batch_does_not_linger(writer: Writer, producer: FakeProducer, values: list[bytes]) -> None:
     producer.gate.set()
+    now = time.monotonic()  # of before, so that nothing lingered yet however long this takes
     writer.add([row(b"")], 1, at(150))
-    writer.step(time.monotonic())
+    writer.step(now)
     assert not positions(producer.transactions[0])
     writer.add([row(value) for value in values], sum(map(len, values)), at(200))
-    writer.step(time.monotonic())
+    writer.step(now)
     assert positions(producer.transactions[0]) == [200]
 
 
 def test_lingers_and_then_commits(writer: Writer, producer: FakeProducer) -> None:
     producer.gate.set()
     writer.add([row(b"a")], 1, at(200))
-    now = time.monotonic()
-    assert 0.3 < writer.lingering(now) <= 0.5
+    now = writer._opened_at
+    assert writer.lingering(now) == pytest.approx(0.5)
     writer.step(now + 0.6)
     assert positions(producer.transactions[0]) == [200]
 
@@ -137,7 +139,7 @@ def test_lets_go_when_kafka_takes_nothing(writer: Writer) -> None:
     writer.add([row(b"a")], 1, at(200))
     writer.step(time.monotonic(), force=True)
     with pytest.raises(UnavailableError, match="nothing durable"):
-        writer.step(time.monotonic() + 5.1)
+        writer.step(time.monotonic() + STALL + 0.1)
 
 
 def test_a_failed_commit_is_raised_and_nothing_becomes_durable(writer: Writer, producer: FakeProducer) -> None:

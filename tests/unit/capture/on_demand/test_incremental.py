@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import wait
 from functools import partial
 from itertools import chain, repeat
 
@@ -167,9 +168,15 @@ def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
     return [topic for topic, *_ in incremental.mark(Mark("me", number, low), LSN(20)) or ()]
 
 
+def await_chunk(incremental: Incremental) -> None:
+    """Until a chunk that is on its way has been read."""
+    if incremental._chunk is not None:
+        wait([incremental._chunk])
+
+
 def stepped(incremental: Incremental) -> list[str]:
     """What the next step writes, once a chunk that is on its way has been read."""
-    time.sleep(0.05)
+    await_chunk(incremental)
     return [topic for topic, *_ in incremental.step(time.monotonic()) or ()]
 
 
@@ -293,7 +300,7 @@ def test_a_window_remembers_no_more_rows_than_memory_has_room_for(monkeypatch: p
 def test_a_row_that_cannot_be_read_leaves_its_table_out_and_not_capture() -> None:
     incremental, table = streaming(Lists(), asking("public.broken", NAME))
     incremental.step(0)
-    time.sleep(0.05)
+    await_chunk(incremental)
     assert incremental.step(0) == []
     assert [name for name, _ in incremental.demand.requests[0].tables] == [NAME]
     incremental.step(0)

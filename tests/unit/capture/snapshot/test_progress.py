@@ -4,7 +4,10 @@ import logging
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 import pytest
 from prometheus_client import REGISTRY
@@ -47,6 +50,16 @@ def everything(terminal: int) -> str:
     return b"".join(parts).decode()
 
 
+@contextmanager
+def opened() -> Iterator[tuple[TextIO, Future[str]]]:
+    """A terminal, and all that it was given once it is closed: read meanwhile, else it is full one day and blocks."""
+    ours, theirs = os.openpty()
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(everything, ours)
+        with os.fdopen(theirs, "w") as terminal:
+            yield terminal, written
+
+
 class Clock:
     """A monotonic clock that stands at `now`."""
 
@@ -58,11 +71,10 @@ class Clock:
 
 def shown(monkeypatch: pytest.MonkeyPatch, expected: dict[str, int | None], seconds: float, columns: int = 80) -> str:
     """What a terminal has when 250 rows of the table a, and all of the table b, were copied in this time."""
-    ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
     clock = Clock()
-    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+    with opened() as (terminal, written), monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         patch.setattr(progress_module, "time", clock)
         with Progress(expected) as progress:
@@ -70,7 +82,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, expected: dict[str, int | None], seco
             progress.copied("a", 250)
             progress.table_done("b")
             progress._bar.refresh()  # type: ignore[union-attr]
-    return re.sub(r"\x1b\[\??[0-9;]*[a-zA-Z]", "", everything(ours))
+    return re.sub(r"\x1b\[\??[0-9;]*[a-zA-Z]", "", written.result())
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,26 +99,24 @@ def test_a_bar_says_nothing_of_what_is_not_known(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_long_log_line_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")
     log = logging.getLogger()
     said = "\x1b[1mtable copied\x1b[0m table=public.a_table_with_a_long_name at=16/B374D848 rows=[1, 2] :smile:"
-    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+    with opened() as (terminal, written), monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         patch.setattr(log, "handlers", [logging.StreamHandler(terminal)])
         with Progress({"a": 1000}):
             log.warning(said)
             log.warning("")
-    assert f"{said}\r\n" in everything(ours)
+    assert f"{said}\r\n" in written.result()
 
 
 def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     log = logging.getLogger()
-    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+    with opened() as (terminal, written), monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         output = logging.StreamHandler(terminal)
         patch.setattr(log, "handlers", [output])
@@ -114,8 +124,8 @@ def test_log_lines_stand_above_the_bar_and_not_in_it(monkeypatch: pytest.MonkeyP
             log.warning("said")
         log.warning("later")
         assert output.stream is terminal
-    written = everything(ours)
-    before = written.split("said")[0]
+    shown = written.result()
+    before = shown.split("said")[0]
     assert "snapshot" in before
     assert before.rpartition("\r")[2] == "\x1b[2K"  # the bar's line is wiped before the log's goes there
-    assert "later\r\n" in written
+    assert "later\r\n" in shown
