@@ -55,6 +55,12 @@ def another_log(position: Position, system: System, history: Callable[[int], str
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
     """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
     check_log(position, system)
+    if position.slot != name:
+        raise SettingsError(
+            f"the position {position.end_lsn} is of slot {position.slot}, and slot_name is {name}: what the two have "
+            "sent is not the same",
+            f"set slot_name: {position.slot}; or {REPAIR}, and {position.slot} holds the log until it is dropped",
+        )
     confirmed = check_slot(position, slot, name)
     known = position.stopped_lsn
     if known is not None and confirmed > max(known, position.end_lsn):

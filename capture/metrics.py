@@ -40,7 +40,7 @@ ON_DEMAND_LEFT = Gauge(
     "ordertap_capture_on_demand_remaining_tables", "Tables that snapshots on demand have yet to read"
 )
 PARKED = Gauge("ordertap_capture_parked_tables", "Tables whose changes are not written")
-LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot, 0 for one that stands by or starts")
+LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot, 0 for one that stands by")
 
 _WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
 _LIVE_PATIENCE: Final = 60.0

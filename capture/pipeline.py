@@ -52,7 +52,7 @@ class Capture:
 
     def run(self) -> None:
         """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
-        backoff = wait_exponential_jitter(initial=0.5, max=10)
+        backoff = wait_exponential_jitter(multiplier=0.5, max=10)
         attempt = 0
         first_try = time.monotonic()
         while not self._stopping() and not self._lifetime.ended:
@@ -95,6 +95,8 @@ class Capture:
             if not self._lead(leadership):
                 return
             self._metrics.leading = True
+            if self._metrics.state == "standby":
+                self._metrics.state = "starting"
             self._session = Session(self._plan, leadership, self._lifetime, self._metrics, self._stops)
             self._led = True
             self._session.run()
@@ -106,18 +108,22 @@ class Capture:
             leadership.close()
 
     def _lead(self, leadership: Leadership) -> bool:
-        """Waits for the leadership; False when asked to stop meanwhile."""
+        """Waits for the leadership; False when asked to stop, or to ask another server, meanwhile."""
+        server = self._plan.server
         while not leadership.acquire():
             if self._led:
                 self._led = False
-                log.warning("fenced: another copy took the lead while this one was away; nothing more was written")
+                log.warning(
+                    "fenced: another copy took the lead while this one was away, or the server has not ended our own "
+                    "session yet; nothing more was written"
+                )
             if self._metrics.state != "standby":
                 log.info("another copy leads: standing by", slot=self._plan.options.slot)
             self._metrics.state = "standby"
             self._metrics.turned()
             self._lifetime.started = True
             self._sleep(_STANDBY_PAUSE)
-            if self._stopping():
+            if self._stopping() or self._plan.server != server:  # SIGHUP may have changed it
                 return False
         return True
 

@@ -1,4 +1,4 @@
-"""Everything that the settings say, in the form that the other parts take: the only reader of settings."""
+"""What the settings say of the work, in the form that the parts take."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from schemas.wire import Frame
 
 
 class Plan(NamedTuple):
-    """Everything that the settings say, in plain values."""
+    """What the settings say of the work, in plain values."""
 
     name: str
     prefix: str

@@ -20,7 +20,7 @@ from capture.kafka import broker
 from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
 from capture.kafka.position import Heartbeat, Position, parse_position
 from capture.kafka.producer import TransactionalProducer
-from capture.kafka.writer import Writer
+from capture.kafka.writer import PositionWriter, Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import ChunkReader
 from capture.on_demand.incremental import Incremental
@@ -35,7 +35,7 @@ from capture.postgres.replication import (
     keepalive_seconds,
     slot_state,
 )
-from capture.snapshot.initial import PositionWriter, Source, begin_without_data, chosen, take_snapshot
+from capture.snapshot.initial import Source, begin_without_data, chosen, take_snapshot
 from capture.snapshot.modes import next_step, unfinished, with_rest
 from capture.snapshot.workers import fence
 from schemas.codec import SourceOrigin
@@ -76,10 +76,12 @@ class Session:
         self._metrics = metrics
         self._stopping = stopping
         self._stream: Stream | None = None
+        self._chunks: ChunkReader | None = None
         self._published = self._find_published()
         plan.registry.check()
-        refuse_taken(plan.outbox, plan.topics.taken)
-        plan.topics.create([plan.topics.of(table.relation.table) for table in self._published])
+        topics = [plan.topics.of(table.relation.table) for table in self._published]
+        refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
+        plan.topics.create(topics)
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
         value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
@@ -106,10 +108,11 @@ class Session:
             self._note_stop(durable)
 
     def reread(self, plan: Plan) -> None:
-        """Other limits and times from now on."""
-        self.plan = plan
-        if self._stream is not None:
+        """Other limits and times from now on, and the server for chunks; the rest is for the next session."""
+        self.plan = self.plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
+        if self._stream is not None and self._chunks is not None:
             self._stream.reread(plan.options, plan.limits)
+            self._chunks.server = plan.server
 
     def _end_hanging(self) -> None:
         """Before the position is read and anything is written: what a broker that came back has left open."""
@@ -232,7 +235,7 @@ class Session:
             and not another_log(position, system, self._replication.history)
         ):
             fresh = position._replace(settings=settings, system_identifier=system.identifier, stopped_lsn=None)
-            return fresh._replace(timeline=system.timeline)
+            return fresh._replace(timeline=system.timeline, slot=name)
         if reason is not None:
             log.warning("a new snapshot is needed", reason=reason.message, mode=self.plan.snapshot.mode)
         lost = reason is not None or (position is None and self._written())
@@ -307,10 +310,10 @@ class Session:
             gc.collect()
             gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
             gc.set_threshold(100_000, 50, 100)
-            self._stream = stream
+            self._stream, self._chunks = stream, chunks
             return stream.run(self._stopping)
         finally:
-            self._stream = None
+            self._stream = self._chunks = None
             writer.close()
             chunks.close()
             gc.unfreeze()
@@ -342,7 +345,9 @@ class Session:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
         slot = _left(self._leadership, self.plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
-            self._committed.write((), durable._replace(stopped_lsn=slot.confirmed_flush_lsn))
+            seconds = min(_COMMIT_SECONDS, self.plan.limits.stall)
+            noted = durable._replace(stopped_lsn=slot.confirmed_flush_lsn)
+            self._committed._replace(timeout=seconds).write((), noted)
         log.info("stopped cleanly", lsn=str(durable.end_lsn))
 
 

@@ -128,7 +128,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     INSTEAD: ClassVar[Mapping[str, str]] = INSTEAD
 
-    name: str = Field("ordertap", description="the connector's name: position key, transactional.id, leadership")
+    name: str = Field(
+        "ordertap", description="the connector's name: position key, transactional.id (slot_name decides who leads)"
+    )
     topic_prefix: str = Field(description="the first part of every topic's name", pattern=r"^[A-Za-z0-9._-]+$")
 
     database_hostname: str = "localhost"

@@ -14,10 +14,11 @@ from capture.changes.own_records import OwnRecords
 from capture.kafka import broker
 from capture.kafka.position import Position, first_position
 from capture.kafka.producer import TransactionalProducer
+from capture.kafka.writer import PositionWriter
 from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
-from capture.snapshot.initial import PositionWriter, announce_without_data
+from capture.snapshot.initial import announce_without_data
 from schemas.errors import DataError, SettingsError
 from schemas.lsn import LSN
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from capture.checks import problem, repaired
 from capture.kafka.position import parse_position
 from capture.kafka.producer import TransactionalProducer
+from capture.kafka.writer import PositionWriter
 from capture.plan import Plan
 from capture.postgres.replication import Leadership, Replication, slot_state
-from capture.snapshot.initial import PositionWriter
 from capture.snapshot.modes import unfinished
 from schemas.errors import SettingsError
 

@@ -1,4 +1,4 @@
-"""What the broker says of itself, of topics and of our rights: for `capture check`, `status` and `drop`."""
+"""What the broker says of itself, of topics and of our rights: for the commands, and for a start."""
 
 from __future__ import annotations
 

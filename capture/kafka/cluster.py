@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -167,9 +168,10 @@ class Cluster:
                         raise self.failure(doing, error.args[0]) from None
                 else:
                     del left[partition]
-            if left:
-                time.sleep(0.1)
-                self.partitions()  # it asks with the leader epoch that it has seen last: here it sees others
+            if left:  # librdkafka asks with the leader epoch that it has seen last, and sees another one in a listing
+                with suppress(UnavailableError):
+                    self.partitions(max(0.1, deadline - time.monotonic()))
+                time.sleep(0.2)
         return found
 
 

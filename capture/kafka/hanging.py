@@ -29,7 +29,7 @@ _KEY: Final = b"ordertap.aborted"  # a compacted topic takes no record without a
 def find_hanging(cluster: Cluster, ours: Callable[[str], bool]) -> list[TopicPartition]:
     """The partitions of topics that are `ours` with an open transaction, each with the offset where the first begins.
 
-    It is only asked for once all that might write there are fenced.
+    What is found while somebody may still write there need not hang.
     """
     counts = {name: count for name, count in cluster.partitions().items() if ours(name)}
     every = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]

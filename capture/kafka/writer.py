@@ -182,3 +182,19 @@ class Writer:
         self.pending = self._reaches is not None
         if self.pending:
             self._opened_at = self._waiting_since  # it has lingered while the other was in flight
+
+
+class PositionWriter(NamedTuple):
+    """Writes records with the position where no stream does: a snapshot, a start, a stop, repair and adopt."""
+
+    producer: TransactionalProducer
+    topic: str
+    key: bytes
+    timeout: float
+
+    def write(self, batch: Sequence[Record], position: Position) -> None:
+        """One Kafka transaction."""
+        self.producer.begin_transaction()
+        self.producer.produce(batch)
+        self.producer.produce([Record(self.topic, 0, self.key, position.dump(), [])])
+        self.producer.commit(self.timeout)

@@ -19,7 +19,7 @@ from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
 from capture.kafka.position import Position, SnapshotState
-from capture.kafka.producer import Record, TransactionalProducer
+from capture.kafka.writer import PositionWriter
 from capture.postgres.catalogue import Published, published_tables
 from capture.postgres.replication import Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
@@ -40,22 +40,6 @@ log = structlog.get_logger("capture")
 
 class StoppedError(Exception):
     """The process was asked to stop in the middle; the next start goes on, or begins a new snapshot."""
-
-
-class PositionWriter(NamedTuple):
-    """How the snapshot writes: a producer, and where its position goes."""
-
-    producer: TransactionalProducer
-    topic: str
-    key: bytes
-    timeout: float
-
-    def write(self, batch: Sequence[Record], position: Position) -> None:
-        """One Kafka transaction."""
-        self.producer.begin_transaction()
-        self.producer.produce(batch)
-        self.producer.produce([Record(self.topic, 0, self.key, position.dump(), [])])
-        self.producer.commit(self.timeout)
 
 
 class Source(NamedTuple):

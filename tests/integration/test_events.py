@@ -296,8 +296,11 @@ def test_an_outbox_message_cannot_write_the_position_or_a_table(shop: Shop) -> N
     shop.configure(outbox_routing=[{"prefix": "outbox", "topic": position}])
     checked = run("capture", "check", config=shop.config)
     assert f"BAD  outbox_routing: topic {position} of prefix outbox" in checked.stdout, checked.stdout
-    shop.capture.start()
-    assert shop.capture.wait(60) == 78, shop.capture.tail()
+    for topic in (position, f"{shop.prefix}.public.log"):
+        shop.configure(outbox_routing=[{"prefix": "outbox", "topic": topic}])
+        shop.capture.start()
+        assert shop.capture.wait(60) == 78, shop.capture.tail()
+        assert f"outbox_routing: topic {topic} of prefix outbox" in shop.capture.tail()
     shop.configure(outbox_routing=[{"prefix": "outbox", "topic": "{aggregatetype}"}])
     shop.capture.start()
     shop.drain()
