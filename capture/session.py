@@ -197,11 +197,15 @@ class Session:
             log.warning("settings mean no captured column or table", entries=unused)
 
     def _problem(self, system: System) -> SettingsError | None:
-        """Why the position cannot be streamed from; raised when there is a slot without one."""
+        """Why the position cannot be streamed from; raised when the slot that is there is not the position's, which a
+        new snapshot would drop."""
         plan, name = self.plan, self.plan.options.slot
         slot = slot_state(self._leadership.connection, name)
         if self._found is not None:
-            return problem(self._found, system, slot, name, plan.settings_hash, self._replication.history)
+            reason = problem(self._found, system, slot, name, plan.settings_hash, self._replication.history)
+            if reason is not None and slot is not None and self._found.slot != name:
+                raise reason
+            return reason
         if slot is not None:
             raise not_ours(name, plan.topics.position, plan.name)
         return None

@@ -186,6 +186,27 @@ def test_stops_when_somebody_moved_the_slot(shop: Shop) -> None:
     assert "was moved from" in shop.capture.tail()
 
 
+def test_another_slot_than_the_positions_is_neither_streamed_from_nor_dropped(shop: Shop) -> None:
+    """It may be another reader's, and has not sent the same."""
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    other = f"other_{shop.prefix}"
+    shop.value(f"SELECT pg_create_logical_replication_slot('{other}', 'pgoutput')")
+    for mode in ("initial", "when_needed", "always"):
+        shop.configure(slot_name=other, snapshot_mode=mode)
+        shop.capture.start()
+        assert shop.capture.wait(PATIENCE) == 78, shop.capture.tail()
+        assert f"is of slot {shop.prefix}, and slot_name is {other}" in shop.capture.tail()
+        assert f"set slot_name: {shop.prefix}; or capture repair --execute" in shop.capture.tail()
+    assert shop.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{other}'") == 1
+    shop.configure(slot_name=shop.prefix, snapshot_mode="initial")
+    shop.sql("INSERT INTO orders VALUES (1000, 'goes on', 1)")
+    shop.capture.start()
+    shop.drain()
+    shop.prove()
+
+
 def test_idle_beside_a_busy_neighbour_lets_the_log_go_and_starts_again(
     shop: Shop, postgres: Postgres, new_database: Callable[[Postgres, str], str]
 ) -> None:
