@@ -14,6 +14,10 @@ REPAIR = (
 )
 
 
+class NotOursError(SettingsError):
+    """The slot that is there is not the position's, and may be another reader's: no new snapshot may drop it."""
+
+
 def problem(
     position: Position,
     system: System,
@@ -32,9 +36,9 @@ def problem(
     return None
 
 
-def not_ours(slot: str, topic: str, name: str) -> SettingsError:
+def not_ours(slot: str, topic: str, name: str) -> NotOursError:
     """For a slot that is there when the position is not."""
-    return SettingsError(
+    return NotOursError(
         f"slot {slot} exists, but topic {topic} has no position of {name}: "
         "it belongs to another reader, or the topic was lost and changes may be missing",
         "set another slot_name; or, if the slot is ours: " + REPAIR,
@@ -56,7 +60,8 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
     check_log(position, system)
     if position.slot != name:
-        raise SettingsError(
+        kind = SettingsError if slot is None else NotOursError
+        raise kind(
             f"the position {position.end_lsn} is of slot {position.slot}, and slot_name is {name}: what the two have "
             "sent is not the same",
             f"set slot_name: {position.slot}; or {REPAIR}, and {position.slot} holds the log until it is dropped",

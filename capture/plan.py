@@ -14,17 +14,20 @@ from capture.changes.stream import INTERNAL, Options
 from capture.changes.tables import Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Policy, Versions
+from capture.checks import not_ours, problem
 from capture.kafka.cluster import Cluster
-from capture.kafka.producer import CLIENT_LIMIT
+from capture.kafka.position import Position, parse_position
+from capture.kafka.producer import CLIENT_LIMIT, TransactionalProducer
 from capture.kafka.topics import Group, Making, Topics
 from capture.kafka.topics import Route as TopicRoute
-from capture.kafka.writer import Limits
-from capture.postgres.replication import Server
+from capture.kafka.writer import Limits, PositionWriter
+from capture.postgres.replication import Server, Slot, System
 from capture.selection import Selection, patterns
 from capture.settings import Settings
 from capture.snapshot.modes import SnapshotOptions
 from schemas import wire
 from schemas.envelope import Schema
+from schemas.errors import SettingsError
 from schemas.json_output import JsonRegistry
 from schemas.registry import Registry, open_registry
 from schemas.relation import Relation, TableFacts
@@ -78,6 +81,24 @@ class Plan(NamedTuple):
     def frame(self) -> Frame:
         """What makes keys and values of Avro bytes."""
         return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
+
+    def position(self, settled: bool = True) -> Position | None:
+        """The committed one, None before the first; `settled` as Cluster.last_value has it."""
+        value = self.cluster.last_value(self.topics.position, self.name.encode(), settled)
+        return None if value is None else parse_position(value)
+
+    def position_writer(self, producer: TransactionalProducer) -> PositionWriter:
+        """What writes it where no stream does."""
+        return PositionWriter(producer, self.topics.position, self.name.encode())
+
+    def problem(
+        self, position: Position | None, system: System, slot: Slot | None, history: Callable[[int], str]
+    ) -> SettingsError | None:
+        """Why a start could not stream from the position, with the slot that is there; see checks.problem."""
+        name = self.options.slot
+        if position is None:
+            return None if slot is None else not_ours(name, self.topics.position, self.name)
+        return problem(position, system, slot, name, self.settings_hash, history)
 
     def tables(
         self,

@@ -15,12 +15,12 @@ from capture.changes.heartbeats import Beats, Heartbeats
 from capture.changes.messages import refuse_taken
 from capture.changes.own_records import OwnRecords
 from capture.changes.stream import Stream
-from capture.checks import another_log, not_ours, problem, repaired
+from capture.checks import another_log, repaired
 from capture.kafka import broker
 from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
-from capture.kafka.position import Heartbeat, Position, parse_position
+from capture.kafka.position import Heartbeat, Position
 from capture.kafka.producer import TransactionalProducer
-from capture.kafka.writer import PositionWriter, Writer
+from capture.kafka.writer import Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import ChunkReader
 from capture.on_demand.incremental import Incremental
@@ -46,7 +46,6 @@ log = structlog.get_logger("capture")
 
 _AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
 _HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
-_COMMIT_SECONDS = 30.0  # for what is written beside the stream
 
 
 def _new_id() -> str:
@@ -70,13 +69,12 @@ class Session:
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
         """Makes the topics and fences whoever wrote before, then reads the position; `stopping` also says we live."""
-        self.plan = plan
+        self._plan = plan
         self._leadership = leadership
         self._lifetime = lifetime
         self._metrics = metrics
         self._stopping = stopping
         self._stream: Stream | None = None
-        self._chunks: ChunkReader | None = None
         self._published = self._find_published()
         plan.registry.check()
         topics = [plan.topics.of(table.relation.table) for table in self._published]
@@ -84,9 +82,8 @@ class Session:
         plan.topics.create(topics)
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
-        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
-        self._found = None if value is None else parse_position(value)
-        self._committed = PositionWriter(self._producer, plan.topics.position, plan.name.encode(), _COMMIT_SECONDS)
+        self._found = plan.position()
+        self._committed = plan.position_writer(self._producer)
         self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
         self._tables = plan.tables(
@@ -96,6 +93,8 @@ class Session:
             () if self._found is None else self._found.parked,
         )
         self._tables.published = frozenset(table.relation.table for table in self._published)
+        limit = plan.record_limit
+        self._chunks = ChunkReader(plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, limit)
         self._replication = Replication(plan.server, plan.failover)
 
     def run(self) -> None:
@@ -109,18 +108,17 @@ class Session:
 
     def reread(self, plan: Plan) -> None:
         """Other limits and times from now on, and the server for chunks; the rest is for the next session."""
-        self.plan = self.plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
-        if self._stream is not None and self._chunks is not None:
+        self._plan = self._plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
+        self._chunks.server = plan.server
+        if self._stream is not None:
             self._stream.reread(plan.options, plan.limits)
-            self._chunks.server = plan.server
 
     def _end_hanging(self) -> None:
         """Before the position is read and anything is written: what a broker that came back has left open."""
-        plan, key = self.plan, self.plan.name.encode()
+        plan = self._plan
         if not find_hanging(plan.cluster, plan.topics.writes):
             return
-        value = plan.cluster.last_value(plan.topics.position, key, settled=False)
-        position = None if value is None else parse_position(value)
+        position = plan.position(settled=False)
         if position is not None and position.snapshot is not None and unfinished(position):
             workers = fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
             done = {plan.topics.of(table) for table in position.snapshot.tables_done}
@@ -130,10 +128,11 @@ class Session:
         if hanging := find_hanging(plan.cluster, plan.topics.writes):
             slot = slot_state(self._leadership.connection, plan.options.slot)
             confirmed = None if slot is None else slot.confirmed_flush_lsn
-            end_hanging(plan.cluster, self._producer, hanging, plan.topics.position, key, position, confirmed)
+            topic, key = plan.topics.position, plan.name.encode()
+            end_hanging(plan.cluster, self._producer, hanging, topic, key, position, confirmed)
 
     def _find_published(self) -> list[catalogue.Published]:
-        plan = self.plan
+        plan = self._plan
         every = catalogue.published_tables(self._leadership.connection, plan.publication)
         published = [table for table in every if plan.selection.table(table.relation.table)]
         if not published:
@@ -145,17 +144,18 @@ class Session:
     def _not_published(self, missing: Iterable[str]) -> SettingsError:
         named = ", ".join(missing)
         return SettingsError(
-            f"publication {self.plan.publication} of database {self.plan.server.database} "
+            f"publication {self._plan.publication} of database {self._plan.server.database} "
             + (f"does not have {named}" if named else "does not exist or has no tables"),
             "capture check says what is missing and prints the SQL for a DBA; capture init makes it",
         )
 
     def _snapshot_and_stream(self) -> Position | None:
         """As the settings and the position want it; the durable position once asked to stop, None when all is done."""
-        mode = self.plan.snapshot.mode
+        mode = self._plan.snapshot.mode
         system = self._replication.identify()
         self._check_lists()
-        reason = self._problem(system)
+        slot = slot_state(self._leadership.connection, self._plan.options.slot)
+        reason = self._plan.problem(self._found, system, slot, self._replication.history)
         position = self._rest(reason)
         step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
         if step == "snapshot":
@@ -164,15 +164,15 @@ class Session:
             self._lifetime.snapshot_taken = True
         self._lifetime.ended = step == "end" or mode == "initial_only"
         if self._lifetime.ended or position is None:
-            log.info("the snapshot is complete: ending", slot=self.plan.options.slot, next=_AFTER_INITIAL_ONLY)
+            log.info("the snapshot is complete: ending", slot=self._plan.options.slot, next=_AFTER_INITIAL_ONLY)
             return None
         if step == "stream":
             self._tell_uncopied(position)
         if position.timeline != system.timeline:
             self._lifetime.beats.run = _new_id()  # the numbers of those that the standby never got are no gap
-        position = position._replace(settings=self.plan.settings_hash, timeline=system.timeline)
-        self._committed.write((), position._replace(stopped_lsn=None))
-        return self._run_stream(position._replace(stopped_lsn=None))
+        position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
+        self._committed.write((), position)
+        return self._run_stream(position)
 
     def _check_lists(self) -> None:
         """SettingsError for rules on columns that a table cannot keep, and for new entries that meet nothing.
@@ -180,7 +180,7 @@ class Session:
         Such an entry may be misspelt, and the values that it was for would be seen. One that has met something may
         outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
         """
-        plan, position = self.plan, self._found
+        plan, position = self._plan, self._found
         relations = [one.relation for one in self._published]
         new = position is None or unfinished(position) or position.settings != plan.settings_hash
         if missing := plan.selection.missing(relation.table for relation in relations):
@@ -196,23 +196,9 @@ class Session:
         elif unused := plan.selection.unused(relations):
             log.warning("settings mean no captured column or table", entries=unused)
 
-    def _problem(self, system: System) -> SettingsError | None:
-        """Why the position cannot be streamed from; raised when the slot that is there is not the position's, which a
-        new snapshot would drop."""
-        plan, name = self.plan, self.plan.options.slot
-        slot = slot_state(self._leadership.connection, name)
-        if self._found is not None:
-            reason = problem(self._found, system, slot, name, plan.settings_hash, self._replication.history)
-            if reason is not None and slot is not None and self._found.slot != name:
-                raise reason
-            return reason
-        if slot is not None:
-            raise not_ours(name, plan.topics.position, plan.name)
-        return None
-
     def _rest(self, problem: SettingsError | None) -> Position | None:
         """The position, of a snapshot that a crash ended with what is left to read, if that can be read."""
-        plan, position = self.plan, self._found
+        plan, position = self._plan, self._found
         if position is None or position.snapshot is None or not unfinished(position):
             return position
         fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
@@ -232,7 +218,7 @@ class Session:
 
     def _beginning(self, position: Position | None, system: System, reason: SettingsError | None) -> Position:
         """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""
-        name, settings = self.plan.options.slot, self.plan.settings_hash
+        name, settings = self._plan.options.slot, self._plan.settings_hash
         if (
             position is not None
             and unfinished(position)
@@ -241,7 +227,7 @@ class Session:
             fresh = position._replace(settings=settings, system_identifier=system.identifier, stopped_lsn=None)
             return fresh._replace(timeline=system.timeline, slot=name)
         if reason is not None:
-            log.warning("a new snapshot is needed", reason=reason.message, mode=self.plan.snapshot.mode)
+            log.warning("a new snapshot is needed", reason=reason.message, mode=self._plan.snapshot.mode)
         lost = reason is not None or (position is None and self._written())
         return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
 
@@ -250,15 +236,15 @@ class Session:
 
         What is written now must win over them, whatever generation they have.
         """
-        counts = {name: count for name, count in self.plan.cluster.partitions().items() if self.plan.topics.has(name)}
-        written = sorted(name for name, end in broker.ends(self.plan.cluster, counts).items() if end)
+        counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
+        written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
         if written:
             log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
         return bool(written)
 
     def _take_snapshot(self, position: Position) -> Position:
         """The snapshot, or with `no_data` the slot alone."""
-        plan, stops = self.plan, self._stopping
+        plan, stops = self._plan, self._stopping
         replication, own, committed = self._replication, self._own, self._committed
         self._metrics.state = "snapshot"
         self._lifetime.started = True
@@ -279,7 +265,7 @@ class Session:
 
     def _tell_uncopied(self, position: Position) -> None:
         """Warns of tables that have rows and never had a record in Kafka: published while capture was down."""
-        plan = self.plan
+        plan = self._plan
         if plan.snapshot.mode == "no_data":
             return
         awaited = {name for request in position.demand.requests for name, _ in request.tables}
@@ -295,8 +281,8 @@ class Session:
         """Streams until asked to stop; the durable position."""
         beat = position.heartbeat
         begin = position.end_lsn if beat is None else LSN(max(0, beat.lsn - _HEARTBEAT_ROOM))
-        slot_name = self.plan.options.slot
-        self._replication.start(slot_name, begin, self.plan.publication)
+        slot_name = self._plan.options.slot
+        self._replication.start(slot_name, begin, self._plan.publication)
         slot = slot_state(self._leadership.connection, slot_name)  # until now a dead reader's walsender may move it
         again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
         self._lifetime.started = True
@@ -304,31 +290,27 @@ class Session:
         self._metrics.parked = tuple(sorted(self._tables.parked))
         self._metrics.restarted()
         log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)
-        plan = self.plan
+        plan = self._plan
         writer = Writer(self._producer, plan.topics.position, plan.name.encode(), position, plan.limits)
-        chunks = ChunkReader(
-            plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, plan.record_limit
-        )
         try:
-            stream = self._make_stream(position, writer, chunks, beat if again else None)
+            stream = self._make_stream(position, writer, beat if again else None)
             gc.collect()
             gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
             gc.set_threshold(100_000, 50, 100)
-            self._stream, self._chunks = stream, chunks
+            self._stream = stream
             return stream.run(self._stopping)
         finally:
-            self._stream = self._chunks = None
+            self._stream = None
             writer.close()
-            chunks.close()
+            self._chunks.close()
             gc.unfreeze()
 
-    def _make_stream(
-        self, position: Position, writer: Writer, chunks: ChunkReader, awaited: Heartbeat | None
-    ) -> Stream:
-        plan, leadership, metrics = self.plan, self._leadership, self._metrics
+    def _make_stream(self, position: Position, writer: Writer, awaited: Heartbeat | None) -> Stream:
+        plan, leadership, metrics = self._plan, self._leadership, self._metrics
         options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
         heartbeats = Heartbeats(leadership, options.slot, self._lifetime.beats, options.heartbeat, awaited, metrics)
         unknown = leadership.open_transactions()
+        chunks = self._chunks
         incremental = Incremental(position.demand, chunks.read, chunks.name, self._own, position.generation, unknown)
         return Stream(
             self._replication,
@@ -347,9 +329,9 @@ class Session:
 
     def _note_stop(self, durable: Position) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
-        slot = _left(self._leadership, self.plan.options.slot)
+        slot = _left(self._leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
-            seconds = min(_COMMIT_SECONDS, self.plan.limits.stall)
+            seconds = min(self._committed.timeout, self._plan.limits.stall)
             noted = durable._replace(stopped_lsn=slot.confirmed_flush_lsn)
             self._committed._replace(timeout=seconds).write((), noted)
         log.info("stopped cleanly", lsn=str(durable.end_lsn))

@@ -14,7 +14,6 @@ from capture.changes.own_records import OwnRecords
 from capture.kafka import broker
 from capture.kafka.position import Position, first_position
 from capture.kafka.producer import TransactionalProducer
-from capture.kafka.writer import PositionWriter
 from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
@@ -210,9 +209,8 @@ class Adoption:
         finally:
             replication.close()
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
-        committed = PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0)
         own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
-        announce_without_data(own, self._position(system, now), committed)
+        announce_without_data(own, self._position(system, now), plan.position_writer(producer))
 
     def _position(self, system: System, now: int) -> Position:
         """In a generation by the clock when the topics have records: what comes must win over them."""

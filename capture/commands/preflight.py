@@ -6,11 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from capture.checks import not_ours, problem
 from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, Looks, found, literal, quoted
-from capture.kafka.position import parse_position
 from capture.plan import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
@@ -233,19 +231,13 @@ def _replicates(plan: Plan) -> Looks:
 
 def _next_start(plan: Plan) -> Iterator[Finding]:
     """What a start would do with the position and the slot, or why it would refuse them."""
-    mode, name = plan.snapshot.mode, plan.options.slot
-    value = plan.cluster.last_value(plan.topics.position, plan.name.encode(), settled=False)
-    position = None if value is None else parse_position(value)
+    mode = plan.snapshot.mode
+    position = plan.position(settled=False)
     replication = Replication(plan.server)
     connection = plan.server.connect()
     try:
         system = replication.identify()  # after the position, which a running capture moves on
-        slot = slot_state(connection, name)
-        if position is None and slot is not None:
-            raise not_ours(name, plan.topics.position, plan.name)
-        trouble = None
-        if position is not None:
-            trouble = problem(position, system, slot, name, plan.settings_hash, replication.history)
+        trouble = plan.problem(position, system, slot_state(connection, plan.options.slot), replication.history)
         step = next_step(mode, position, trouble, taken=False)
     finally:
         connection.close()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from capture.checks import problem, repaired
-from capture.kafka.position import parse_position
+from capture.checks import repaired
 from capture.kafka.producer import TransactionalProducer
-from capture.kafka.writer import PositionWriter
 from capture.plan import Plan
 from capture.postgres.replication import Leadership, Replication, slot_state
 from capture.snapshot.modes import unfinished
@@ -31,16 +29,14 @@ class Repair:
         plan = self._plan
         if not self._leadership.acquire():
             raise SettingsError("capture is running: it holds the leadership", "stop it, then repair")
-        value = plan.cluster.last_value(plan.topics.position, plan.name.encode())
-        self._old = old = None if value is None else parse_position(value)
+        self._old = old = plan.position()
         self._slot = slot_state(self._leadership.connection, plan.options.slot)
         self._problem: SettingsError | None = None
         replication = Replication(plan.server)
         try:
             system = replication.identify()
             if old is not None and not unfinished(old):
-                told = (plan.options.slot, plan.settings_hash, replication.history)
-                self._problem = problem(old, system, self._slot, *told)
+                self._problem = plan.problem(old, system, self._slot, replication.history)
         finally:
             replication.close()
         self._new = repaired(old, system, plan.options.slot, plan.settings_hash, first=now)
@@ -70,7 +66,7 @@ class Repair:
         plan = self._plan
         plan.topics.create([])  # the position's may be what was lost
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
-        PositionWriter(producer, plan.topics.position, plan.name.encode(), 30.0).write((), self._new)
+        plan.position_writer(producer).write((), self._new)
 
     def close(self) -> None:
         """Gives the leadership up."""

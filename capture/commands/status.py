@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from capture.checks import check_slot
 from capture.kafka import broker
-from capture.kafka.position import Position, SnapshotState, parse_position
+from capture.kafka.position import Position, SnapshotState
 from capture.on_demand.demand import Demand
 from capture.plan import Plan
 from capture.postgres import catalogue
@@ -67,10 +67,10 @@ def _captured(connection: Any, plan: Plan) -> list[str]:
 
 def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -> Look:
     def kafka() -> tuple[Position | None, dict[str, int]]:
-        value = plan.cluster.last_value(plan.topics.position, plan.name.encode(), settled=False)
+        position = plan.position(settled=False)
         counts = plan.cluster.partitions()
         topics = {topic: counts[topic] for table in tables if (topic := plan.topics.of(table)) in counts}
-        return None if value is None else parse_position(value), broker.ends(plan.cluster, topics)
+        return position, broker.ends(plan.cluster, topics)
 
     position, records = _tried(kafka, problems) or (None, {})
     slot = None if connection is None else _tried(lambda: slot_state(connection, plan.options.slot), problems)

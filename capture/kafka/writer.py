@@ -190,7 +190,7 @@ class PositionWriter(NamedTuple):
     producer: TransactionalProducer
     topic: str
     key: bytes
-    timeout: float
+    timeout: float = 30.0  # seconds for a commit
 
     def write(self, batch: Sequence[Record], position: Position) -> None:
         """One Kafka transaction."""

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from capture.checks import NotOursError
 from capture.kafka.position import Position
 from capture.on_demand.demand import Demand, Request
 from capture.selection import Pattern
@@ -32,9 +33,11 @@ class SnapshotOptions(NamedTuple):
 def next_step(mode: Mode, position: Position | None, problem: SettingsError | None, taken: bool) -> Step:
     """What this start does: take a snapshot (no_data: only make the slot), stream from its position, or end.
 
-    `problem` says why the position cannot be streamed from; it is raised unless the mode mends it with a new snapshot.
-    `taken`: this process has taken a snapshot already.
+    `problem` says why the position cannot be streamed from; it is raised unless the mode mends it with a new snapshot,
+    and always where that would drop another reader's slot. `taken`: this process has taken a snapshot already.
     """
+    if isinstance(problem, NotOursError):
+        raise problem
     if position is None or unfinished(position):
         return "snapshot"
     if mode == "initial_only":  # what is left of a snapshot is only read while streaming

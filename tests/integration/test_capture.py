@@ -199,6 +199,8 @@ def test_another_slot_than_the_positions_is_neither_streamed_from_nor_dropped(sh
         assert shop.capture.wait(PATIENCE) == 78, shop.capture.tail()
         assert f"is of slot {shop.prefix}, and slot_name is {other}" in shop.capture.tail()
         assert f"set slot_name: {shop.prefix}; or capture repair --execute" in shop.capture.tail()
+        checked = run("capture", "check", config=shop.config).stdout
+        assert f"is of slot {shop.prefix}, and slot_name is {other}" in checked
     assert shop.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{other}'") == 1
     shop.configure(slot_name=shop.prefix, snapshot_mode="initial")
     shop.sql("INSERT INTO orders VALUES (1000, 'goes on', 1)")

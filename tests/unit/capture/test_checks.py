@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from capture.checks import check_position, check_timeline, repaired
+from capture.checks import NotOursError, check_position, check_timeline, repaired
 from capture.kafka.position import Partial, Position
 from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
@@ -42,6 +42,13 @@ def test_stops_and_says_what_happened_and_how_to_repair(change: dict[str, Any], 
     with pytest.raises(SettingsError, match=says) as caught:
         check(**change)
     assert "capture repair --execute" in str(caught.value)
+
+
+@pytest.mark.parametrize(("slot", "ours"), [(None, True), (SLOT, False)])
+def test_a_slot_of_another_name_that_is_there_is_not_ours(slot: Slot | None, ours: bool) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check(position=POSITION._replace(slot="before"), slot=slot)
+    assert isinstance(caught.value, NotOursError) is not ours
 
 
 def test_a_half_written_transaction_is_not_finished_with_other_settings() -> None:

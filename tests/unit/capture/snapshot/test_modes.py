@@ -2,6 +2,7 @@
 
 import pytest
 
+from capture.checks import NotOursError
 from capture.kafka.position import Position, SnapshotState, parse_position
 from capture.snapshot.chunks import page_ranges
 from capture.snapshot.modes import Mode, Step, next_step, unfinished, with_rest
@@ -39,6 +40,13 @@ def test_what_a_start_does(
 def test_a_loss_stops_where_no_new_snapshot_was_asked_for(mode: Mode) -> None:
     with pytest.raises(SettingsError, match="the slot is gone"):
         next_step(mode, DONE, GONE, False)
+
+
+@pytest.mark.parametrize("mode", ["initial", "initial_only", "no_data", "when_needed", "always"])
+@pytest.mark.parametrize("position", [None, DONE, BEGUN])
+def test_no_snapshot_drops_another_readers_slot(mode: Mode, position: Position | None) -> None:
+    with pytest.raises(NotOursError, match="another's"):
+        next_step(mode, position, NotOursError("another's"), False)
 
 
 def test_the_tables_that_are_done_are_kept_with_the_position() -> None:
