@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ import yaml
 from deploy.embedded import die_with_parent
 
 ROOT = Path(__file__).parent.parent
+
+
+@contextmanager
+def standing_still(process: Any) -> Iterator[None]:
+    """A process (whatever has a pid) is stopped, and goes on at the end, whatever happens: other tests need it."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def write_settings(path: Path, **parts: dict[str, Any]) -> Path:

@@ -126,11 +126,8 @@ class Shop:
 
     def free_slot(self) -> None:
         """Waits until the server has ended the walsender of a capture that is gone: until then the slot is in use."""
-        free = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{self.prefix}' AND active"
-        deadline = time.monotonic() + PATIENCE
-        while self.value(free):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        used = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{self.prefix}' AND active"
+        self.until(lambda: self.value(used) == 0)
 
     def end_backends(self, kind: str) -> int:
         """Ends capture's connections, `walsender` or `client backend`; how many."""

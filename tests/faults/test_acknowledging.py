@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
+from tests.programs import standing_still
 from tests.shop import Shop, open_shop, said
 
 SETTINGS = {"wal_sender_timeout": "1s", "fsync": "off"}  # a keepalive as soon as half of it was silent
@@ -66,22 +65,15 @@ def _older_commits_while_kafka_hangs(shop: Shop, first: int) -> None:
     shop.drain()
     confirmed_t = int(shop.position()["last_commit_lsn"])
     shop.until(lambda: _confirmed(shop) >= confirmed_t)
-    assert shop.kafka.process is not None
-    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(shop.kafka.process), closing(older):
         shop.order(first + 2, first + 2)
-        ends_a = int(shop.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+        ends_a = shop.log_end()
         time.sleep(0.5)  # A is read
-        os.kill(shop.capture.pid, signal.SIGSTOP)
-        older.commit()
-        time.sleep(3.4)  # more than half of its patience, and less than all from our last word on
-        os.kill(shop.capture.pid, signal.SIGCONT)
+        with standing_still(shop.capture):
+            older.commit()
+            time.sleep(3.4)  # more than half of its patience, and less than all from our last word on
         seen = _watched(shop, 2.5)
         assert max(seen) < ends_a, f"the server may forget A and {max(seen) - ends_a} bytes more"
-    finally:
-        os.kill(shop.capture.pid, signal.SIGCONT)
-        os.kill(shop.kafka.process.pid, signal.SIGCONT)
-        older.close()
 
 
 def _watched(shop: Shop, seconds: float, each: Callable[[int], object] = lambda _: None) -> list[int]:
@@ -108,15 +100,11 @@ def _orders_while_kafka_hangs(shop: Shop, first: int) -> None:
     def order(number: int) -> None:
         shop.order(first + 2 + number, first + 2 + number)
 
-    assert shop.kafka.process is not None
-    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(shop.kafka.process):
         shop.order(first + 1, first + 1)
         ends_first = shop.log_end()
         seen = _watched(shop, 6.5, order)  # a broker that is away for longer loses its session, and its leadership
         assert max(seen) < ends_first, f"the server may forget the first and {max(seen) - ends_first} bytes more"
-    finally:
-        os.kill(shop.kafka.process.pid, signal.SIGCONT)
 
 
 def test_no_read_finds_psycopg2_ready_to_acknowledge_what_waits(shop: Shop) -> None:

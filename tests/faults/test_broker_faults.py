@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from deploy.embedded import Kafka, Postgres
+from tests.programs import standing_still
 from tests.shop import Shop, open_shop, said
 
 CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
@@ -56,7 +56,7 @@ def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
     shop.kafka.start()
     shop.order(101, 150)
     shop.drain()
-    with _hanging(shop):
+    with standing_still(shop.kafka.process):
         shop.order(151, 200)
         again = said(shop.capture).count("starting again")
         shop.until_said("starting again", times=again + 1)
@@ -70,7 +70,7 @@ def test_waiting_for_a_broker_that_stands_still_takes_no_cpu_though_the_shop_goe
     shop.configure(max_batch_size=100, linger_ms=5, kafka={}, stall_seconds=60)
     shop.capture.start()
     shop.drain()
-    with _hanging(shop):
+    with standing_still(shop.kafka.process):
         shop.order(1, 600)
         used = []
         for _ in range(3):  # what it had still to read belongs to the first
@@ -151,7 +151,7 @@ def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
     else:
         shop.capture.start()
         shop.drain()
-    with _hanging(shop):
+    with standing_still(shop.kafka.process):
         if when == "under load":
             shop.order(1, 300)
         began = time.monotonic()
@@ -162,14 +162,3 @@ def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
     shop.order(200001, 200020)
     shop.drain()
     shop.prove()
-
-
-@contextmanager
-def _hanging(shop: Shop) -> Iterator[None]:
-    """The broker stands still, and goes on whatever happens: other tests need it."""
-    assert shop.kafka.process is not None
-    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(shop.kafka.process.pid, signal.SIGCONT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from capture.kafka.cluster import Cluster
 from deploy.embedded import Kafka
+from tests.programs import standing_still
 
 IMPATIENT = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "400"}
 PLACE = TopicPartition("topic", 0)
@@ -34,10 +33,8 @@ def test_the_end_of_a_partition_is_read_though_its_leader_epoch_is_another_one(p
 
 
 def _freeze(broker: Kafka, seconds: float) -> None:
-    assert broker.process is not None
-    os.kill(broker.process.pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    os.kill(broker.process.pid, signal.SIGCONT)
+    with standing_still(broker.process):
+        time.sleep(seconds)
     time.sleep(1)
 
 

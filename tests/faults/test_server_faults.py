@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres, Registry
+from tests.programs import standing_still
 from tests.shop import PATIENCE, Shop, open_shop, said
 
 CUT_SECONDS = 2
@@ -67,13 +68,10 @@ def test_wal_sender_timeout_while_the_process_or_the_broker_stands_still(shop: S
     shop.configure(stall_seconds=60)
     shop.capture.start()
     shop.drain()
-    os.kill(shop.capture.pid, signal.SIGSTOP)
-    shop.order(1, 50)
-    try:
+    with standing_still(shop.capture):
+        shop.order(1, 50)
         walsender = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{shop.prefix}' AND active"
         shop.until(lambda: shop.value(walsender) == 0)
-    finally:
-        os.kill(shop.capture.pid, signal.SIGCONT)
     shop.order(51, 100)
     shop.drain()
     shop.undisturbed(lambda attempt: _order_while_the_broker_hangs(shop, 101 + 50 * attempt))
@@ -81,13 +79,9 @@ def test_wal_sender_timeout_while_the_process_or_the_broker_stands_still(shop: S
 
 
 def _order_while_the_broker_hangs(shop: Shop, first: int) -> None:
-    assert shop.kafka.process is not None
-    os.kill(shop.kafka.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(shop.kafka.process):
         shop.order(first, first + 49)
         time.sleep(3 * CUT_SECONDS)
-    finally:
-        os.kill(shop.kafka.process.pid, signal.SIGCONT)
 
 
 def test_wal_sender_timeout_while_the_registry_stands_still(
@@ -111,15 +105,11 @@ def test_wal_sender_timeout_while_the_registry_stands_still(
 
 
 def _alter_while_it_hangs(shop: Shop, registry: Registry, attempt: int) -> None:
-    assert registry.process is not None
-    os.kill(registry.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(registry.process):
         shop.sql(
             f"ALTER TABLE orders ADD COLUMN more_{attempt} int", f"INSERT INTO orders VALUES (1 + {attempt}, '', 1)"
         )
         time.sleep(3 * CUT_SECONDS)
-    finally:
-        os.kill(registry.process.pid, signal.SIGCONT)
 
 
 def _dropped(shop: Shop) -> str:
