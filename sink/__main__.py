@@ -19,22 +19,26 @@ from schemas.reader import RecordReader
 from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
-from sink import blocked, evidence, inbox, ledger, views
-from sink.consumer import SESSION_SECONDS, ShopConsumer, topic_names
+from sink import views
+from sink.apply.worker import Rules, Worker
 from sink.database import Connection, connect, migrate, transaction
-from sink.erp import HoldError, RetryError, StopError
-from sink.erp.sql import SqlErp, load_mapping
-from sink.evidence import Partition, Seen
-from sink.ledger import DocumentRef
-from sink.offsets import GroupOffsets
+from sink.documents.profile import Profile, load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import HoldError, RetryError, StopError
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.intake import evidence
+from sink.intake.consumer import SESSION_SECONDS, ShopConsumer, topic_names
+from sink.intake.evidence import Partition, Seen
+from sink.intake.offsets import GroupOffsets
+from sink.ledger import documents as ledger
 from sink.pipeline import NEXT_FOR_ERP, Parts, Sink
-from sink.planner import Policy
-from sink.profile import Profile, load_profile
-from sink.reconcile import Report, readable
-from sink.reconcile import reconcile as compare
+from sink.planning.planner import Policy
+from sink.reconcile.compare import Report, readable
+from sink.reconcile.compare import reconcile as compare
 from sink.settings import Settings
-from sink.staging import Staging, registered_columns
-from sink.worker import Rules, Worker
+from sink.staging import inbox, snapshots
+from sink.staging import parked as parked_rows
+from sink.staging.stager import Staging, registered_columns
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,9 +74,11 @@ def status(config: Config = None) -> None:
     settings = _load(config)
     connection = _middle(settings)
     with transaction(connection) as cursor:
-        parked = [views.Parked(*row) for row in blocked.parked(cursor)]
+        parked = [views.Parked(*row) for row in parked_rows.parked(cursor)]
         waiting = [(one.transaction_id, one.since) for one in inbox.waiting(cursor)]
-        shown = views.status(ledger.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked, waiting)
+        shown = views.status(
+            snapshots.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked, waiting
+        )
     _print(shown)
     lag = sum(part.lag for part in _group(settings).show(_evidence(connection, _group(settings).partitions())))
     typer.echo(f"lag: {lag} offsets")

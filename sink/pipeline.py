@@ -6,19 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from schemas.errors import UnavailableError
 from schemas.reader import RecordReader
-from sink import ledger
-from sink.consumer import ShopConsumer
+from sink.apply.circuit import Circuit, Turn
+from sink.apply.worker import Worker
 from sink.database import Connection, transaction
-from sink.erp import RetryError, SlowDownError, StopError
-from sink.staging import Staging, decode
-from sink.worker import Worker
+from sink.erp.contract import RetryError, StopError
+from sink.intake.consumer import ShopConsumer
+from sink.staging import snapshots
+from sink.staging.stager import Staging, decode
 
 log = structlog.get_logger()
 
@@ -27,8 +27,6 @@ REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read aga
 APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
 NEXT_FOR_ERP = "check erp.url, and that the ERP runs and can be reached"
 _IDLE = 0.2
-_SHORTEST_REST = 0.5
-_LONGEST_REST = 60.0
 
 
 @dataclass
@@ -45,62 +43,6 @@ class Parts:
     require_snapshot: bool
 
 
-class Turn(Enum):
-    """What a thread may do now."""
-
-    WORK = "work"
-    TRY = "try"  # ask the ERP whether it can be used; nobody else does meanwhile
-    REST = "rest"
-
-
-class Circuit:
-    """One per ERP: while it cannot be used nobody sends to it, and one thread at a time asks whether it can be again.
-
-    It asks also when no document is due, so that an outage ends when it ends and not with the next order. A stop ends
-    the same way, a minute apart: what a person has mended is found without a restart.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self._rest = _SHORTEST_REST
-        self.reason = ""
-        self.stopped = ""
-        APPLYING.set(1)
-
-    def turn(self) -> Turn:
-        """After a rest the first to ask tries, the others wait for what it finds."""
-        with self._lock:
-            if not self.reason and not self.stopped:
-                return Turn.WORK
-            if self._clock() < self._until:
-                return Turn.REST
-            self._until = self._clock() + _LONGEST_REST
-            return Turn.TRY
-
-    def recovered(self) -> None:
-        """The ERP answered the one who tried."""
-        with self._lock:
-            self._rest, self._until, self.reason, self.stopped = _SHORTEST_REST, 0.0, "", ""
-        APPLYING.set(1)
-
-    def failed(self, error: RetryError) -> None:
-        """The ERP cannot be used for a while, doubling."""
-        with self._lock:
-            rest = error.seconds if isinstance(error, SlowDownError) else self._rest
-            self._until, self.reason = self._clock() + rest, str(error)
-            self._rest = min(_LONGEST_REST, self._rest * 2)
-        APPLYING.set(0)
-
-    def stop(self, error: StopError) -> None:
-        """Nothing more until a person has mended it."""
-        with self._lock:
-            self.stopped = f"{error.reason}; next: {error.next_step} (looked at again every minute)"
-            self._until = self._clock() + _LONGEST_REST
-        APPLYING.set(0)
-
-
 class Sink:
     """A running sink: `run` ends when `stop` is set, or with the first error that a restart does not mend."""
 
@@ -108,6 +50,7 @@ class Sink:
         self._parts = parts
         self._stop = stop
         self._circuit = circuit or Circuit()
+        APPLYING.set_function(lambda: self._circuit.closed)
         self._failure: BaseException | None = None
         self._turned = time.monotonic()
         self._blocked = ""
@@ -185,7 +128,7 @@ class Sink:
             while not self._stop.is_set():
                 if not begun:
                     with transaction(connection) as cursor:
-                        begun = ledger.ready(cursor)
+                        begun = snapshots.ready(cursor)
                 if not begun or not self._act(worker):
                     self._stop.wait(_IDLE)
         finally:

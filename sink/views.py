@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sink.evidence import PARKED, Gap, Partition
-from sink.ledger import Held
-from sink.offsets import Effect, Move, Offsets
+from sink.intake.evidence import PARKED, Gap, Partition
+from sink.intake.offsets import Effect, Move, Offsets
+from sink.ledger.documents import Held
 
 _STATES = ("done", "due", "settling", "retry", "waits", "held", "planned", "not ready", "ignored", "gone")
 _NEXT_FOR_GAP = "set the offsets back to before it: `sink offsets reset --to earliest`"

@@ -8,14 +8,14 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Postgres
-from sink import ledger
+from sink.apply.worker import Rules, Worker
 from sink.database import Connection, connect, migrate, transaction
-from sink.erp import Erp
-from sink.erp.sql import SqlErp, load_mapping
-from sink.ledger import DocumentRef
-from sink.planner import Policy
-from sink.profile import load_profile
-from sink.worker import Rules, Worker
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Erp
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.ledger import documents as ledger
+from sink.planning.planner import Policy
 
 ROOT = Path(__file__).parents[1]
 ORDER, CUSTOMER = DocumentRef("sales_order", "1"), DocumentRef("customer", "7")

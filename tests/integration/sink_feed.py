@@ -9,12 +9,12 @@ from typing import Any
 
 from schemas.change import Change, SnapshotNotice, Stamp
 from schemas.lsn import LSN
-from sink import ledger
-from sink.consumer import Batch
 from sink.database import Connection, connect, migrate
-from sink.evidence import Partition, Range
-from sink.profile import load_profile
-from sink.staging import Item, Staged, Staging
+from sink.documents.profile import load_profile
+from sink.intake.consumer import Batch
+from sink.intake.evidence import Partition, Range
+from sink.ledger import documents as ledger
+from sink.staging.stager import Item, Staged, Staging
 
 ORDERS, LINES = "public.orders", "public.order_lines"
 COLUMNS: Mapping[str, Mapping[str, str]] = {

@@ -5,9 +5,9 @@ from threading import Barrier
 
 import pytest
 
-from sink.accounts import account_key, account_number, normalised
 from sink.database import Connection, connect, transaction
-from sink.documents import Customer
+from sink.documents.models import Customer
+from sink.ledger.accounts import account_key, account_number, normalised
 
 
 def _buyer(key: str, kind: str = "guest", email: str | None = None) -> Customer:

@@ -1,11 +1,11 @@
 """The worker on real PostgreSQL: sample shop's tables as staged, the reference ERP."""
 
-from sink import ledger
 from sink.database import Connection, transaction
-from sink.erp import Command, Done, Key, RetryError
-from sink.erp.sql import SqlErp, load_mapping
-from sink.profile import load_profile
-from sink.reconcile import reconcile
+from sink.documents.profile import load_profile
+from sink.erp.contract import Command, Done, Key, RetryError
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.ledger import documents as ledger
+from sink.reconcile.compare import reconcile
 from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
 
 

@@ -6,10 +6,10 @@ import psycopg2
 import pytest
 
 from schemas.errors import SettingsError
-from sink.build import Built, Invalid, Missing, NotReady, build
 from sink.database import connect, transaction
-from sink.documents import Price
-from sink.profile import load_profile
+from sink.documents.build import Built, Invalid, Missing, NotReady, build
+from sink.documents.models import Price
+from sink.documents.profile import load_profile
 
 PROFILE = """
 tables: [public.prices]

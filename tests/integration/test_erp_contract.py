@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from deploy.embedded import Postgres
-from sink.erp import (
+from sink.erp.contract import (
     Command,
     ConflictError,
     Done,
@@ -33,8 +33,8 @@ from sink.erp import (
     StopError,
     Value,
 )
-from sink.erp.sql import SqlErp, load_mapping
-from sink.planner import Hold, Policy, plan
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.planning.planner import Hold, Policy, plan
 from tests.fix_erp import ROOT
 
 TABLES = ("customers", "orders", "order_lines", "returns", "return_lines", "refunds", "prices")
@@ -534,7 +534,7 @@ def test_many_short_statements_end_in_time_too(target: Target, erp: SqlErp, monk
     _seed(erp, "customer")
     before = target.content()
     times = iter((0.0, 21.0))
-    monkeypatch.setattr("sink.erp.sql.time.monotonic", lambda: next(times, 21.0))
+    monkeypatch.setattr("sink.erp.sql.adapter.time.monotonic", lambda: next(times, 21.0))
     with pytest.raises(RetryError, match="took longer than 20 s"):
         erp.apply(Command("create", SALE), _key("order"))
     monkeypatch.undo()

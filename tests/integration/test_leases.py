@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sink import ledger
 from sink.database import Connection, Cursor, connect, transaction
-from sink.erp import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
-from sink.erp.sql import SqlErp, load_mapping
-from sink.ledger import Lease
+from sink.erp.contract import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.ledger import documents as ledger
+from sink.ledger.documents import Lease
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,

@@ -10,10 +10,10 @@ import psycopg2
 import pytest
 from psycopg2.extras import RealDictCursor
 
-from sink import totals
-from sink.build import Missing, NotReady, all_keys, build
-from sink.documents import Customer, Price, Refund, ReturnOrder, SalesOrder
-from sink.profile import Profile, load_profile
+from sink.documents import totals
+from sink.documents.build import Missing, NotReady, all_keys, build
+from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
+from sink.documents.profile import Profile, load_profile
 from tests.fix_oscar import run_oscar
 
 ORDERS = 60

@@ -11,13 +11,14 @@ from psycopg2.extensions import connection as Connection  # noqa: N812  psycopg2
 from deploy.embedded import Kafka, Postgres
 from schemas.reader import RecordReader
 from schemas.registry import open_registry
-from sink import evidence, ledger
-from sink.build import Built, Missing, all_keys, build
-from sink.consumer import ShopConsumer, topic_names
 from sink.database import connect, migrate, transaction
-from sink.offsets import GroupOffsets
-from sink.profile import Profile, load_profile
-from sink.staging import Staging, decode
+from sink.documents.build import Built, Missing, all_keys, build
+from sink.documents.profile import Profile, load_profile
+from sink.intake import evidence
+from sink.intake.consumer import ShopConsumer, topic_names
+from sink.intake.offsets import GroupOffsets
+from sink.ledger import documents as ledger
+from sink.staging.stager import Staging, decode
 from tests.faults.day import position
 from tests.fix_oscar import run_oscar
 from tests.programs import Program, write_settings

@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
-from sink import ledger
 from sink.database import Connection, connect, transaction
-from sink.erp.sql import SqlErp
-from sink.profile import load_profile
-from sink.reconcile import Report, reconcile
+from sink.documents.profile import load_profile
+from sink.erp.sql.adapter import SqlErp
+from sink.ledger import documents as ledger
+from sink.reconcile.compare import Report, reconcile
 from tests.fix_erp import CUSTOMER, ORDER, PRICE, REFUND, RETURN, TABLES, change, drain, make_worker, mark, run
 
 Compare = Callable[[], Report]

@@ -10,10 +10,10 @@ import pytest
 
 from deploy.embedded import Postgres
 from deploy.shop.simulator import Simulator, prepare, skus
-from sink import totals
-from sink.build import Built, Missing, NotReady, all_keys, build
-from sink.documents import Customer, Price, Refund, ReturnOrder, SalesOrder
-from sink.profile import Profile, load_profile
+from sink.documents import totals
+from sink.documents.build import Built, Missing, NotReady, all_keys, build
+from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
+from sink.documents.profile import Profile, load_profile
 
 ORDERS = 150
 SEEDS = (1, 2, 3)

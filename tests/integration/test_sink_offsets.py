@@ -11,11 +11,11 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from schemas.errors import SettingsError
-from sink import evidence
-from sink.consumer import Batch, ShopConsumer
 from sink.database import Connection, connect, migrate, transaction
-from sink.evidence import Gap, Partition, Range, Seen
-from sink.offsets import Effect, GroupOffsets
+from sink.intake import evidence
+from sink.intake.consumer import Batch, ShopConsumer
+from sink.intake.evidence import Gap, Partition, Range, Seen
+from sink.intake.offsets import Effect, GroupOffsets
 
 
 class Sink:

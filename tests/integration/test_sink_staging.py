@@ -9,12 +9,14 @@ import pytest
 
 from schemas.change import Change, Stamp, TransactionEnd
 from schemas.lsn import LSN
-from sink import blocked, inbox, jsonb, ledger, snapshots
-from sink.consumer import Batch, Record
 from sink.database import transaction
-from sink.evidence import Partition, Range
-from sink.ledger import DocumentRef
-from sink.staging import Staging, Unreadable
+from sink.documents.refs import DocumentRef
+from sink.intake.consumer import Batch, Record
+from sink.intake.evidence import Partition, Range
+from sink.ledger import blocked
+from sink.ledger import documents as ledger
+from sink.staging import inbox, jsonb, snapshots
+from sink.staging.stager import Staging, Unreadable
 from tests.integration.sink_feed import COLUMNS, LINES, ORDERS, Shop, batch_of, completed
 
 ORDER = {
@@ -177,7 +179,7 @@ def test_a_later_snapshot_of_a_table_does_not_keep_the_first_from_completing(sho
 
     def planning() -> bool:
         with transaction(shop.connection) as cursor:
-            return ledger.ready(cursor)
+            return snapshots.ready(cursor)
 
     shop.stage(
         shop.change("c", ORDER | {"id": 9}, (50, 1), {ORDERS: 1}),

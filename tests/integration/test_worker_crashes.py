@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import sink.worker
-from sink import ledger
+import sink.apply.worker
 from sink.database import Connection, connect, transaction
-from sink.erp import Command, Done, Key, RetryError
-from sink.erp.sql import SqlErp, load_mapping
-from sink.ledger import DocumentRef
-from sink.profile import load_profile
-from sink.reconcile import reconcile
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Command, Done, Key, RetryError
+from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.ledger import documents as ledger
+from sink.reconcile.compare import reconcile
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,
@@ -76,7 +76,7 @@ def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]
     adapter = DoomedErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
     adapter.doom = Doom()
     adapter.check()
-    monkeypatch.setattr(sink.worker, "transaction", adapter.doom.transaction)
+    monkeypatch.setattr(sink.apply.worker, "transaction", adapter.doom.transaction)
     sa.event.listen(sa.Engine, "after_cursor_execute", adapter.doom.executed)
     yield adapter
     sa.event.remove(sa.Engine, "after_cursor_execute", adapter.doom.executed)

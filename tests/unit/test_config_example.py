@@ -8,7 +8,7 @@ import pytest
 from capture.settings import Settings as CaptureSettings
 from schemas.errors import SettingsError
 from schemas.settings import load
-from sink.profile import load_profile
+from sink.documents.profile import load_profile
 from sink.settings import Settings as SinkSettings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "config.example.yaml"

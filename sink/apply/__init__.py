@@ -1,0 +1,1 @@
+"""Makes the ERP agree with the shop, whatever dies on the way."""

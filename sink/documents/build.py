@@ -1,0 +1,108 @@
+"""Documents from SQL: a profile's SELECTs over the staged rows (or over the shop itself), checked by the models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import psycopg2
+from pydantic import ValidationError
+
+from schemas.errors import SettingsError, UnavailableError
+from sink.database import Cursor
+from sink.documents.models import Document
+from sink.documents.profile import DocumentRule
+
+
+class NotReady(NamedTuple):
+    """The document is there, but not to be carried over yet (`ready` is false)."""
+
+
+class Missing(NamedTuple):
+    """The shop has no such document (any more)."""
+
+
+class Invalid(NamedTuple):
+    """The shop's data does not make a document; `reason` names the field, not its value."""
+
+    reason: str
+
+
+Built = Document | NotReady | Missing | Invalid
+
+
+def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
+    """The documents of a kind by their keys.
+
+    Runs in the caller's transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the
+    caller's search_path. SettingsError when the profile's SQL does not run.
+    """
+    if not keys:
+        return {}
+    cursor.execute("SAVEPOINT build")
+    try:
+        built = _built(cursor, rule, keys)
+    except _UnfitError as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT build")
+        if len(keys) == 1:
+            return {keys[0]: Invalid(str(error))}
+        # One document's data must not hold up the others: find it.
+        return {key: one for alone in keys for key, one in build(cursor, rule, [alone]).items()}
+    cursor.execute("RELEASE SAVEPOINT build")
+    return built
+
+
+class _UnfitError(Exception):
+    """The shop's data makes the profile's SQL fail, for example by a division by zero; names no value."""
+
+
+def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
+    heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
+    parts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for field, statement in rule.children.items():
+        for row in _select(cursor, f"{rule.name}.{field}.sql", statement, keys):
+            parts[str(row.pop("parent"))][field].append(row)
+    built: dict[str, Built] = {key: Missing() for key in keys}
+    for head in heads:
+        key = str(head["key"])
+        ready = head.pop("ready", True)
+        built[key] = _document(rule, head | parts.get(key, {})) if ready else NotReady()
+    return built
+
+
+def all_keys(cursor: Cursor, rule: DocumentRule) -> list[str]:
+    """The keys of all documents of a kind that are there, ready or not, from its root and its touch expressions."""
+    keys: set[str] = set()
+    for touch in rule.touched_by:
+        if touch.steps:
+            continue
+        table = touch.table.rpartition(".")[2]
+        statement = f'SELECT DISTINCT ({touch.expression})::text AS key FROM "{table}"'  # noqa: S608  the profile's SQL
+        rows = _select(cursor, f"{rule.name}: touched_by {table}", statement.replace("%", "%%"), ())
+        keys.update(row["key"] for row in rows if row["key"] is not None)
+    return sorted(keys)
+
+
+def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
+    try:
+        document: Document = rule.model.model_validate(content)  # type: ignore[assignment]
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        reasons = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
+        return Invalid("; ".join(reasons))
+    return document
+
+
+def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        cursor.execute(statement, {"keys": list(keys)})
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
+    except psycopg2.DataError as error:
+        raise _UnfitError(f"{where}: {type(error).__name__}") from None
+    except psycopg2.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None

@@ -1,0 +1,199 @@
+"""From canonical documents to the records that an ERP keeps. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sink.documents.models import (
+    Address,
+    Charge,
+    Customer,
+    Discount,
+    Document,
+    Line,
+    Part,
+    Price,
+    Refund,
+    ReturnOrder,
+    SalesOrder,
+)
+from sink.erp.contract import Fields, Kind, Record, Value
+
+KIND_OF: dict[type[Part], Kind] = {
+    Customer: "customer",
+    SalesOrder: "order",
+    ReturnOrder: "return",
+    Refund: "refund",
+    Price: "price",
+}
+
+
+def record(document: Document, parents: dict[str, str], items: dict[str, str] | None = None) -> Record:
+    """The ERP's record of a document.
+
+    `parents`: field → external key or account number of what it belongs to (`account`, `order`, `number`);
+    `items`: SKU → the item to book instead (placeholder).
+    """
+    match document:
+        case Customer():
+            return Record("customer", _customer(document) | parents)
+        case SalesOrder():
+            return Record("order", _order(document) | parents, _order_lines(document, items or {}))
+        case ReturnOrder():
+            fields: dict[str, Value] = {"number": document.number, "returned_at": document.returned_at}
+            lines = {
+                line.key: {"order_line": f"line:{line.order_line}", "quantity": line.quantity, "reason": line.reason}
+                for line in document.lines
+            }
+            return Record("return", fields | parents, lines)
+        case Refund():
+            return Record("refund", _refund(document) | parents)
+        case Price():
+            names = ("sku", "price_list", "currency", "amount", "tax_included", "valid_from", "valid_until")
+            price: dict[str, Value] = {name: getattr(document, name) for name in names}
+            return Record("price", price | {"minimum_quantity": document.minimum_quantity})
+
+
+def fingerprint(document: Document) -> str | None:
+    """What must stay the same under one key: number, placed at, buyer. None for what has no such identity.
+
+    The buyer comes last, and is empty where the shop has forgotten him: see `same_identity`.
+    """
+    if isinstance(document, SalesOrder):
+        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
+        return f"{document.number}|{placed_at.isoformat()}|{document.customer or ''}"
+    return None
+
+
+def same_identity(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one document; a buyer who was erased in the shop is the same one."""
+    (what, _, buyer), (was, _, sold_to) = one.rpartition("|"), other.rpartition("|")
+    return what == was and (buyer == sold_to or not buyer or not sold_to)
+
+
+def _customer(customer: Customer) -> dict[str, Value]:
+    fields: dict[str, Value] = {
+        "name": customer.name,
+        "email": customer.email,
+        "company": customer.company,
+        "tax_id": customer.tax_id,
+        "kind": customer.kind,
+    }
+    return fields | _address("billing", customer.addresses)
+
+
+def _order(order: SalesOrder) -> dict[str, Value]:
+    paid = sum((payment.amount for payment in order.payments), Decimal(0))
+    fields: dict[str, Value] = {
+        "number": order.number,
+        "placed_at": order.placed_at,
+        "currency": order.currency,
+        "tax_included": order.tax_included,
+        "net": order.net,
+        "tax": order.tax,
+        "gross": order.gross,
+        "paid": paid,
+        "payment_means": ", ".join(sorted({payment.means for payment in order.payments})) or None,
+        "payment_reference": ", ".join(payment.reference for payment in order.payments if payment.reference) or None,
+    }
+    return fields | _address("billing", order.addresses) | _address("shipping", order.addresses)
+
+
+def _order_lines(order: SalesOrder, items: dict[str, str]) -> dict[str, Fields]:
+    lines: dict[str, Fields] = {}
+    for line in order.lines:
+        lines[f"line:{line.key}"] = _item(line, items)
+    for charge in order.charges:
+        lines[f"charge:{charge.key}"] = _amounts("charge", charge.kind, charge, 1)
+    for discount in order.discounts:
+        lines[f"discount:{discount.key}"] = _amounts(
+            "discount", discount.name or discount.code or "discount", discount, -1
+        )
+    return lines
+
+
+def _item(line: Line, items: dict[str, str]) -> Fields:
+    booked = items.get(line.sku)
+    return {
+        "kind": "item",
+        "sku": booked or line.sku,
+        "name": f"{line.sku} {line.name}".strip() if booked else line.name,
+        "quantity": line.quantity,
+        "unit_price": line.unit_price,
+        "discount": line.discount,
+        "tax_rate": line.tax_rate,
+        "net": line.net,
+        "tax": line.tax,
+        "gross": line.gross,
+    }
+
+
+def _amounts(kind: str, name: str, row: Charge | Discount, sign: int) -> Fields:
+    """Quantity 1 at its amount; a discount is negative, so that an ERP's lines simply add up."""
+    return {
+        "kind": kind,
+        "sku": None,
+        "name": name,
+        "quantity": Decimal(1),
+        "unit_price": sign * row.gross,
+        "discount": Decimal(0),
+        "tax_rate": row.tax_rate,
+        "net": sign * row.net,
+        "tax": sign * row.tax,
+        "gross": sign * row.gross,
+    }
+
+
+def _refund(refund: Refund) -> dict[str, Value]:
+    return {
+        "number": refund.number,
+        "currency": refund.currency,
+        "refunded_at": refund.refunded_at,
+        "means": refund.means,
+        "gross": refund.gross,
+        "net": sum((component.net for component in refund.components), Decimal(0)),
+        "tax": sum((component.tax for component in refund.components), Decimal(0)),
+    }
+
+
+def _address(kind: str, addresses: tuple[Address, ...]) -> dict[str, Value]:
+    found = next((address for address in addresses if address.kind == kind), None)
+    names = ("name", "company", "street", "postcode", "city", "country")
+    return {f"{kind}_{name}": None if found is None else getattr(found, name) for name in names}
+
+
+def to_json(value: Record) -> dict[str, Any]:
+    """For the ledger; `from_json` gives it back exactly."""
+    lines = {key: _encode(fields) for key, fields in value.lines.items()}
+    return {"kind": value.kind, "fields": _encode(value.fields), "lines": lines}
+
+
+def from_json(value: dict[str, Any]) -> Record:
+    """A record as `to_json` wrote it."""
+    lines = {key: _decode(fields) for key, fields in value["lines"].items()}
+    return Record(value["kind"], _decode(value["fields"]), lines)
+
+
+def _encode(fields: Fields) -> dict[str, Any]:
+    encoded: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Decimal):
+            encoded[name] = {"n": str(value)}
+        elif isinstance(value, datetime):
+            encoded[name] = {"t": value.isoformat()}
+        else:
+            encoded[name] = value
+    return encoded
+
+
+def _decode(fields: dict[str, Any]) -> Fields:
+    return {name: _decoded(value) for name, value in fields.items()}
+
+
+def _decoded(value: Any) -> Value:
+    if isinstance(value, dict):
+        return Decimal(value["n"]) if "n" in value else datetime.fromisoformat(value["t"])
+    result: Value = value
+    return result

@@ -1,0 +1,80 @@
+"""Do an order's figures add up? Checked before the ERP sees them. Pure, exact, in the order's own currency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from sink.documents.models import Refund, SalesOrder
+
+
+class Sums(NamedTuple):
+    """Amounts of several rows together."""
+
+    net: Decimal = Decimal(0)
+    tax: Decimal = Decimal(0)
+    gross: Decimal = Decimal(0)
+
+
+class _Row(Protocol):
+    @property
+    def tax_rate(self) -> Decimal: ...
+    @property
+    def net(self) -> Decimal: ...
+    @property
+    def tax(self) -> Decimal: ...
+    @property
+    def gross(self) -> Decimal: ...
+
+
+def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
+    """Lines and charges less discounts, per tax rate in percent (1 and 1.00 are one rate), by rate."""
+    sums: dict[Decimal, Sums] = {}
+    _add(sums, order.lines, 1)
+    _add(sums, order.charges, 1)
+    _add(sums, order.discounts, -1)
+    return dict(sorted(sums.items()))
+
+
+def total(sums: Iterable[Sums]) -> Sums:
+    """All rates together."""
+    every = list(sums)
+    return Sums(*(sum((row[i] for row in every), Decimal(0)) for i in range(3)))
+
+
+def problem(order: SalesOrder) -> str | None:
+    """Why the order does not add up, in words for the people who can mend it; None when it does."""
+    if not order.lines:
+        return "the order has no lines"
+    for kind, rows in (("line", order.lines), ("charge", order.charges), ("discount", order.discounts)):
+        for row in rows:
+            if row.net + row.tax != row.gross:
+                return f"{kind} {row.key}: net {row.net} + tax {row.tax} is not gross {row.gross}"
+    if order.net + order.tax != order.gross:
+        return f"the order's net {order.net} + tax {order.tax} is not its gross {order.gross}"
+    rates = per_rate(order)
+    found = total(rates.values())
+    for name, added, said in zip(Sums._fields, found, (order.net, order.tax, order.gross), strict=True):
+        if added != said:
+            parts = ", ".join(f"{rate.normalize():f} %: {getattr(sums, name)}" for rate, sums in rates.items())
+            return f"{name}: lines and charges less discounts are {added} ({parts}), the order says {said}"
+    return None
+
+
+def refund_problem(refund: Refund) -> str | None:
+    """Why a refund does not add up; None when it does."""
+    if not refund.components:
+        return "the refund does not say what it is for"
+    for row in refund.components:
+        if row.net + row.tax != row.gross:
+            return f"component {row.key}: net {row.net} + tax {row.tax} is not gross {row.gross}"
+    added = sum((row.gross for row in refund.components), Decimal(0))
+    return None if added == refund.gross else f"its components are {added}, the refund says {refund.gross}"
+
+
+def _add(sums: dict[Decimal, Sums], rows: Iterable[_Row], sign: int) -> None:
+    for row in rows:
+        rate = row.tax_rate
+        before = sums.get(rate, Sums())
+        sums[rate] = Sums(before.net + sign * row.net, before.tax + sign * row.tax, before.gross + sign * row.gross)

@@ -1,0 +1,1 @@
+"""An ERP that is reached through its own database."""

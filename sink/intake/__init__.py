@@ -1,0 +1,1 @@
+"""Kafka: what is read of it, where reading starts, and which offsets are staged."""

@@ -1,0 +1,1 @@
+"""What the shop wants of the ERP against what the ERP was given, document by document."""

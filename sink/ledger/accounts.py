@@ -1,0 +1,41 @@
+"""Which ERP account a buyer has: one of his own (virtual, 1:1, numbered in the middle layer) or a collective one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sink.database import Cursor
+from sink.documents.models import Customer
+
+Policy = Literal["account_per_buyer", "collective"]
+
+
+def account_key(shop: str, customer: Customer) -> str:
+    """What one account stands for: a buyer of a shop; guests are known by their e-mail, normalised.
+
+    A guest without an e-mail is known by the shop's key alone.
+    """
+    if customer.kind == "guest" and customer.email and customer.email.strip():
+        return f"{shop}/guest/{normalised(customer.email)}"
+    return f"{shop}/{customer.key}"
+
+
+def normalised(email: str) -> str:
+    """Two spellings of one mailbox are one buyer; nothing provider-specific (dots, plus) is guessed."""
+    return email.strip().casefold()
+
+
+def account_number(cursor: Cursor, account: str) -> str:
+    """The number of the virtual account, given at first use and then for ever the same. In the caller's transaction."""
+    cursor.execute("SELECT number FROM ordertap.account WHERE customer = %s", (account,))
+    row = cursor.fetchone()
+    if row is None:
+        # Two workers may meet a guest's second order at once: the first one's number stays.
+        cursor.execute(
+            "INSERT INTO ordertap.account (customer, number) VALUES (%s, nextval('ordertap.account_number')::text)"
+            " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING number",
+            (account,),
+        )
+        row = cursor.fetchone()
+    assert row is not None  # noqa: S101  RETURNING gives the row in both cases
+    return str(row[0])

@@ -1,0 +1,44 @@
+"""What keeps documents from being built because not all that they are made of is known: unreadable records, gaps,
+values that never came. A cause ends by itself when what was missing arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from psycopg2.extras import execute_values
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+
+
+def block(cursor: Cursor, refs: Iterable[DocumentRef], cause: str, reason: str) -> None:
+    """Blocks documents for a cause."""
+    values = [(*ref, cause, reason) for ref in sorted(refs)]
+    if values:
+        execute_values(
+            cursor,
+            "INSERT INTO ordertap.blocked (type, key, cause, reason) VALUES %s"
+            " ON CONFLICT (type, key, cause) DO UPDATE SET reason = excluded.reason",
+            values,
+        )
+
+
+def unblock(cursor: Cursor, causes: Sequence[str]) -> set[DocumentRef]:
+    """Ends causes; the documents that they blocked, which want another look now."""
+    if not causes:
+        return set()
+    cursor.execute("DELETE FROM ordertap.blocked WHERE cause = ANY(%s) RETURNING type, key", (list(causes),))
+    return {DocumentRef(*row) for row in cursor.fetchall()}
+
+
+def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, str]:
+    """Why these documents must not be built; one that may be is left out."""
+    wanted = tuple(tuple(ref) for ref in refs)
+    if not wanted:
+        return {}
+    cursor.execute(
+        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM ordertap.blocked"
+        " WHERE (type, key) IN %s GROUP BY type, key",
+        (wanted,),
+    )
+    return {DocumentRef(*row[:2]): row[2] for row in cursor.fetchall()}

@@ -1,0 +1,1 @@
+"""Do shop and ERP agree in counts and money?"""

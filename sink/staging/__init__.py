@@ -1,0 +1,1 @@
+"""The shop's rows in the middle layer, as of whole commits."""
