@@ -30,7 +30,7 @@ from sink.intake import evidence
 from sink.intake.consumer import SESSION_SECONDS, ShopConsumer, topic_names
 from sink.intake.evidence import Partition, Seen
 from sink.intake.offsets import GroupOffsets
-from sink.ledger import documents as ledger
+from sink.ledger import binding, documents, marks
 from sink.pipeline import NEXT_FOR_ERP, Parts, Sink
 from sink.planning.planner import Policy
 from sink.reconcile.compare import Report, readable
@@ -77,7 +77,7 @@ def status(config: Config = None) -> None:
         parked = [views.Parked(*row) for row in parked_rows.parked(cursor)]
         waiting = [(one.transaction_id, one.since) for one in inbox.waiting(cursor)]
         shown = views.status(
-            snapshots.ready(cursor), ledger.counts(cursor), evidence.open_gaps(cursor), parked, waiting
+            snapshots.ready(cursor), documents.counts(cursor), evidence.open_gaps(cursor), parked, waiting
         )
     _print(shown)
     lag = sum(part.lag for part in _group(settings).show(_evidence(connection, _group(settings).partitions())))
@@ -88,7 +88,7 @@ def status(config: Config = None) -> None:
 def held(config: Config = None) -> None:
     """Each document that waits for someone: why, and what to do."""
     with transaction(_middle(_load(config))) as cursor:
-        found = ledger.held(cursor)
+        found = documents.held(cursor)
     _print(views.held(found))
 
 
@@ -104,7 +104,7 @@ def retry(
         raise SettingsError("say which document, or --all", "sink retry sales_order 17, or sink retry --all")
     connection = _middle(_load(config))
     with transaction(connection) as cursor:
-        count = ledger.retry(cursor, None if every else DocumentRef(type_, key))
+        count = marks.retry(cursor, None if every else DocumentRef(type_, key))
     if not count and not every:
         raise SettingsError(f"there is no {type_} {key}", "`sink held` shows type and key")
     typer.echo(f"{count} to be looked at again")
@@ -201,7 +201,7 @@ def _middle(settings: Settings) -> Connection:
     connection = connect(settings.database_url.get_secret_value())
     migrate(connection)
     with transaction(connection) as cursor:
-        ledger.bind(cursor, "shop", settings.shop, "shop")
+        binding.bind(cursor, "shop", settings.shop, "shop")
     return connection
 
 
@@ -310,7 +310,7 @@ def _parts(settings: Settings) -> Parts:
             properties, _topics(settings), lambda p: _evidence(connection, p), lambda p: _other_ids(connection, p)
         ),
         reader=RecordReader(registry),
-        staging=Staging(settings.shop, profile, ledger.mark, columns),
+        staging=Staging(settings.shop, profile, marks.mark, columns),
         worker=lambda connection, number: Worker(connection, profile, erp, rules, f"{owner}:{number}"),
         topic_prefix=settings.topic_prefix,
         workers=settings.workers,

@@ -14,7 +14,7 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp, load_mapping
-from sink.ledger import documents as ledger
+from sink.ledger import documents, marks
 from sink.planning.planner import Policy
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def make_worker(
 def mark(middle: Connection, *refs: DocumentRef) -> None:
     """As staging does after a shop commit; without names: the order and its buyer."""
     with transaction(middle) as cursor:
-        ledger.mark(cursor, {ref: UNITS[ref] for ref in refs or (ORDER, CUSTOMER)})
+        marks.mark(cursor, {ref: UNITS[ref] for ref in refs or (ORDER, CUSTOMER)})
 
 
 def drain(worker: Worker) -> None:
@@ -147,7 +147,7 @@ def change(middle: Connection, statement: str) -> None:
 def held(middle: Connection) -> list[str]:
     """The reasons of what is held or waits."""
     with transaction(middle) as cursor:
-        return [one.reason or "" for one in ledger.held(cursor)]
+        return [one.reason or "" for one in documents.held(cursor)]
 
 
 def pass_deadlines(middle: Connection) -> None:

@@ -33,9 +33,9 @@ from sink.erp.contract import (
     SlowDownError,
     StopError,
 )
-from sink.ledger import accounts
-from sink.ledger import documents as ledger
-from sink.ledger.documents import Entry, Lease
+from sink.ledger import accounts, binding, documents, history, leases, marks
+from sink.ledger.documents import Entry
+from sink.ledger.leases import Lease
 from sink.planning.planner import Hold, Policy, plan
 
 log = structlog.get_logger()
@@ -95,19 +95,19 @@ class Worker:
         if not self._bound:
             self.check()
         with transaction(self._connection) as cursor:
-            held = ledger.lease(cursor, self._owner, self._rules.lease_seconds)
+            held = leases.lease(cursor, self._owner, self._rules.lease_seconds)
         if held is None:
             return False
         self._held = held
         try:
             self._unit(held)
-        except ledger.LeaseLostError:
+        except leases.LeaseLostError:
             log.warning("another worker has taken over", unit=held.unit)
             return True
         finally:
             if not self._connection.closed:
                 with transaction(self._connection) as cursor:
-                    ledger.release(cursor, held)
+                    leases.release(cursor, held)
         return True
 
     def check(self) -> None:
@@ -115,16 +115,16 @@ class Worker:
         identity = self._erp.check()
         try:
             with transaction(self._connection) as cursor:
-                ledger.bind(cursor, "erp", identity, "the ERP")
+                binding.bind(cursor, "erp", identity, "the ERP")
                 if self._rules.apply:
-                    ledger.resume(cursor)
+                    marks.resume(cursor)
         except SettingsError as error:
             raise StopError(error.message, error.hint) from None
         self._bound = True
 
     def _unit(self, held: Lease) -> None:
         with transaction(self._connection) as cursor:
-            found = ledger.entries(cursor, held.unit)
+            found = documents.entries(cursor, held.unit)
         found.sort(key=lambda one: (_ORDER[KIND_OF[self._rule(one).model]], len(one.ref.key), one.ref.key))
         if not all(self._tried(one, partial(self._settle_intent, held, one)) for one in found):
             return
@@ -154,7 +154,7 @@ class Worker:
         if self._reachable(error):
             self._again(one, str(error))
             return
-        with suppress(ledger.LeaseLostError):
+        with suppress(leases.LeaseLostError):
             self._keep(one, "retry", str(error), "the sink tries again by itself", None, 0.0)
         raise error
 
@@ -202,7 +202,7 @@ class Worker:
         except _NothingError as error:
             self._keep(one, "done", None, None, None, None)
             with transaction(self._connection) as cursor:  # should the shop open the order again, this one follows
-                ledger.save(cursor, one.ref, waits_for=error.ref)
+                documents.save(cursor, one.ref, waits_for=error.ref)
 
     def _apply(self, held: Lease, one: Entry, built: Any) -> None:
         if isinstance(built, NotReady):
@@ -286,8 +286,8 @@ class Worker:
         rule = self._profile.of_model("Customer")[0]
         ref = DocumentRef(rule.name, order.customer)
         with transaction(self._connection) as cursor:
-            ledger.need(cursor, ref)
-            buyer = ledger.entry(cursor, ref)
+            marks.need(cursor, ref)
+            buyer = documents.entry(cursor, ref)
         if buyer is None or buyer.applied is None:
             raise _WaitsError(str(ref))
         return str(from_json(buyer.applied).fields["number"])
@@ -295,7 +295,7 @@ class Worker:
     def _order_of(self, document: ReturnOrder | Refund) -> Entry:
         ref = DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)
         with transaction(self._connection) as cursor:
-            sold = ledger.entry(cursor, ref)
+            sold = documents.entry(cursor, ref)
         if sold is not None and sold.applied is None and sold.state == "done":
             raise _NothingError(str(ref))
         if sold is None or sold.applied is None:
@@ -352,15 +352,15 @@ class Worker:
             "fingerprint": one.identity,
         }
         with transaction(self._connection) as cursor:
-            ledger.renew(cursor, held, self._rules.lease_seconds)
-            ledger.save(cursor, one.ref, intent=intent, revision=revision)
+            leases.renew(cursor, held, self._rules.lease_seconds)
+            documents.save(cursor, one.ref, intent=intent, revision=revision)
         one.revision, one.intent = revision, intent
         try:
             done = self._erp.apply(command, Key(one.external(self._rules.shop), revision))
         except (HoldError, ConflictError):  # nothing was changed: there is no outcome to wait for
             with transaction(self._connection) as cursor:
-                ledger.renew(cursor, held, self._rules.lease_seconds)
-                ledger.save(cursor, one.ref, intent=None)
+                leases.renew(cursor, held, self._rules.lease_seconds)
+                documents.save(cursor, one.ref, intent=None)
             one.intent = None
             raise
         self._outcome(held, one, intent, done.reference)
@@ -376,13 +376,13 @@ class Worker:
             # The key stays taken in the ERP: the same price, if it comes back, is a new one.
             columns |= {"applied": None, "state": "gone", "incarnation": one.incarnation + 1, "revision": 0}
         with transaction(self._connection) as cursor:
-            ledger.renew(cursor, held, self._rules.lease_seconds)
-            ledger.save(cursor, one.ref, **columns, **_CLEAR, attempts=0)
+            leases.renew(cursor, held, self._rules.lease_seconds)
+            documents.save(cursor, one.ref, **columns, **_CLEAR, attempts=0)
             cursor.execute(
                 "UPDATE ordertap.document SET applied_at = clock_timestamp() WHERE type = %s AND key = %s", one.ref
             )
-            ledger.note(cursor, one.ref, intent["verb"], reference)
-            ledger.wake(cursor, str(one.ref))
+            history.note(cursor, one.ref, intent["verb"], reference)
+            marks.wake(cursor, str(one.ref))
         one.applied, one.intent = columns["applied"], None
         log.info("done in the ERP", verb=intent["verb"], document=str(one.ref), reference=reference)
 
@@ -402,8 +402,8 @@ class Worker:
             self._outcome(held, one, one.intent, observed.reference if observed else one.reference or "")
             return
         with transaction(self._connection) as cursor:
-            ledger.renew(cursor, held, self._rules.lease_seconds)
-            ledger.save(cursor, one.ref, intent=None)
+            leases.renew(cursor, held, self._rules.lease_seconds)
+            documents.save(cursor, one.ref, intent=None)
         one.intent = None
 
     def _hold(self, one: Entry, hold: Hold, settle: bool = False) -> None:
@@ -415,7 +415,7 @@ class Worker:
         self._keep(one, "held", hold.reason, hold.next_step, None, again, hold.cause)
         if one.state != "held":
             with transaction(self._connection) as cursor:
-                ledger.note(cursor, one.ref, "held", hold.reason)
+                history.note(cursor, one.ref, "held", hold.reason)
 
     def _keep(
         self, one: Entry, state: str, reason: str | None, next_step: str | None, waits_for: str | None,
@@ -425,14 +425,14 @@ class Worker:
         attempts = one.attempts if state == "retry" else 0
         assert self._held is not None  # noqa: S101  a document is looked at under a lease
         with transaction(self._connection) as cursor:
-            ledger.prove(cursor, self._held)
-            ledger.save(
+            leases.prove(cursor, self._held)
+            documents.save(
                 cursor, one.ref, state=state, reason=reason or None, next_step=next_step or None, waits_for=waits_for,
                 cause=cause or ("waits" if state == "waits" else None), attempts=attempts, seen=one.marked,
             )  # fmt: skip
             if one.shown:
-                ledger.save(cursor, one.ref, number=one.shown)
-            ledger.wait(cursor, one.ref, again)
+                documents.save(cursor, one.ref, number=one.shown)
+            documents.wait(cursor, one.ref, again)
             since = "coalesce(held_since, clock_timestamp())" if state in ("held", "waits") else "NULL"
             which = "WHERE type = %s AND key = %s"
             cursor.execute(f"UPDATE ordertap.document SET held_since = {since} {which}", one.ref)  # noqa: S608
@@ -442,8 +442,8 @@ class Worker:
     def _close_race(self, cursor: Any, one: Entry, waits_for: str) -> None:
         """What it waits for may have been done between the look and this transaction."""
         type_, _, key = waits_for.partition(" ")
-        other = ledger.entry(cursor, DocumentRef(type_, key))
-        ledger.wait(cursor, one.ref, 0.0 if other and other.applied else self._rules.recheck_seconds)
+        other = documents.entry(cursor, DocumentRef(type_, key))
+        documents.wait(cursor, one.ref, 0.0 if other and other.applied else self._rules.recheck_seconds)
 
 
 _CLEAR: Final[dict[str, Any]] = {

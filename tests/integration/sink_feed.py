@@ -13,7 +13,7 @@ from sink.database import Connection, connect, migrate
 from sink.documents.profile import load_profile
 from sink.intake.consumer import Batch
 from sink.intake.evidence import Partition, Range
-from sink.ledger import documents as ledger
+from sink.ledger import marks
 from sink.staging.stager import Item, Staged, Staging
 
 ORDERS, LINES = "public.orders", "public.order_lines"
@@ -47,7 +47,7 @@ class Shop:
 
     def another(self) -> Staging:
         """One more replica's staging."""
-        staging = Staging("shop", self.profile, ledger.mark)
+        staging = Staging("shop", self.profile, marks.mark)
         staging.prepare(self.connection)
         return staging
 

@@ -4,7 +4,7 @@ from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.erp.contract import Command, Done, Key, RetryError
 from sink.erp.sql.adapter import SqlErp, load_mapping
-from sink.ledger import documents as ledger
+from sink.ledger import marks
 from sink.reconcile.compare import reconcile
 from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
 
@@ -43,7 +43,7 @@ def test_unknown_sku_is_held_until_the_item_is_there(
     assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
     run(erp_url, "INSERT INTO items VALUES ('NEW', 'n')")
     with transaction(middle) as cursor:
-        ledger.retry(cursor, None)
+        marks.retry(cursor, None)
     drain(worker)
     assert held(middle) == []
     assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]

@@ -9,8 +9,8 @@ import pytest
 from sink.database import Connection, Cursor, connect, transaction
 from sink.erp.contract import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
 from sink.erp.sql.adapter import SqlErp, load_mapping
-from sink.ledger import documents as ledger
-from sink.ledger.documents import Lease
+from sink.ledger import documents, leases, marks
+from sink.ledger.leases import Lease
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,
@@ -62,7 +62,7 @@ def other(database: str, middle: Connection) -> Iterator[Connection]:
 
 def _lease(connection: Connection, owner: str, seconds: float = 60) -> Lease | None:
     with transaction(connection) as cursor:
-        return ledger.lease(cursor, owner, seconds)
+        return leases.lease(cursor, owner, seconds)
 
 
 def _value(connection: Connection, statement: str) -> object:
@@ -75,7 +75,7 @@ def _value(connection: Connection, statement: str) -> object:
 def _need_the_buyer(connection: Connection) -> None:
     mark(connection, CUSTOMER)
     with transaction(connection) as cursor:
-        ledger.need(cursor, CUSTOMER)
+        marks.need(cursor, CUSTOMER)
 
 
 def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
@@ -85,7 +85,7 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
     drain(make_worker(middle, lossy, profile_path))
     assert _value(middle, "SELECT count(*) FROM ordertap.document WHERE intent IS NOT NULL") == 1
     with transaction(middle) as cursor:
-        ledger.retry(cursor, None)
+        marks.retry(cursor, None)
     mark(middle, CUSTOMER)
     assert _lease(other, "w2") is None, "neither a retry nor a new mark shortens it"
     assert lossy.calls == 1
@@ -113,8 +113,8 @@ def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) 
     lease = _lease(middle, "w1")
     assert lease is not None
     with transaction(middle) as cursor:
-        ledger.save(cursor, ORDER, intent={"verb": "create"}, seen=1, next_try=None)
-        ledger.release(cursor, lease)
+        documents.save(cursor, ORDER, intent={"verb": "create"}, seen=1, next_try=None)
+        leases.release(cursor, lease)
     assert _value(middle, "SELECT due_at <= clock_timestamp() FROM ordertap.unit") is True
     assert _value(middle, "SELECT deadline > clock_timestamp() + interval '50 s' FROM ordertap.unit") is True
     assert _value(middle, "SELECT owner FROM ordertap.unit") is None
@@ -128,8 +128,8 @@ def test_release_of_settled_documents_ends_the_lease(middle: Connection) -> None
     lease = _lease(middle, "w1")
     assert lease is not None
     with transaction(middle) as cursor:
-        ledger.save(cursor, ORDER, seen=1)
-        ledger.release(cursor, lease)
+        documents.save(cursor, ORDER, seen=1)
+        leases.release(cursor, lease)
     assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap.unit") is True
 
 
@@ -138,11 +138,11 @@ def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: 
     lease = _lease(middle, "w1", 0)
     assert lease is not None
     assert _lease(other, "w2") is not None
-    for proof in (ledger.prove, lambda cursor, held: ledger.renew(cursor, held, 60)):
-        with pytest.raises(ledger.LeaseLostError), transaction(middle) as cursor:
+    for proof in (leases.prove, lambda cursor, held: leases.renew(cursor, held, 60)):
+        with pytest.raises(leases.LeaseLostError), transaction(middle) as cursor:
             proof(cursor, lease)
     with transaction(middle) as cursor:
-        ledger.release(cursor, lease)
+        leases.release(cursor, lease)
     assert _value(middle, "SELECT owner FROM ordertap.unit") == "w2"
 
 
@@ -214,13 +214,13 @@ def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, ot
     lease = _lease(middle, "w1")
     assert lease is not None
     with transaction(middle) as cursor:
-        ledger.save(cursor, PRICE, seen=1)
+        documents.save(cursor, PRICE, seen=1)
 
     def release() -> None:
         with transaction(middle) as cursor:
-            ledger.release(cursor, lease)
+            leases.release(cursor, lease)
 
-    _while_open(other, lambda cursor: ledger.mark(cursor, {PRICE: "price:A"}), release)
+    _while_open(other, lambda cursor: marks.mark(cursor, {PRICE: "price:A"}), release)
     assert _lease(middle, "w1") is not None
 
 
@@ -231,9 +231,9 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
     assert lease is not None
 
     def keep(cursor: Cursor) -> None:
-        ledger.prove(cursor, lease)
+        leases.prove(cursor, lease)
         time.sleep(0.2)
-        ledger.save(cursor, PRICE, state="done")
+        documents.save(cursor, PRICE, state="done")
 
     def both() -> None:
         mark(other, PRICE)
@@ -243,14 +243,14 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda cursor: ledger.need(cursor, CUSTOMER), lambda cursor: ledger.retry(cursor, CUSTOMER)]
+    "ask", [lambda cursor: marks.need(cursor, CUSTOMER), lambda cursor: marks.retry(cursor, CUSTOMER)]
 )
 def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable[[Cursor], object]) -> None:
     """The look began before, and writes what it saw after: its mark is older."""
     mark(middle, CUSTOMER)
     with transaction(middle) as cursor:
-        before = ledger.entry(cursor, CUSTOMER)
+        before = documents.entry(cursor, CUSTOMER)
         assert before is not None
         ask(cursor)
-        ledger.save(cursor, CUSTOMER, seen=before.marked)
+        documents.save(cursor, CUSTOMER, seen=before.marked)
     assert _value(middle, "SELECT seen < marked FROM ordertap.document") is True

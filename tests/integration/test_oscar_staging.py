@@ -17,7 +17,7 @@ from sink.documents.profile import Profile, load_profile
 from sink.intake import evidence
 from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.offsets import GroupOffsets
-from sink.ledger import documents as ledger
+from sink.ledger import marks
 from sink.staging.stager import Staging, decode
 from tests.faults.day import position
 from tests.fix_oscar import run_oscar
@@ -38,7 +38,7 @@ def test_the_middle_layer_holds_the_shops_documents(
     try:
         with closing(connect(database)) as middle:
             migrate(middle)
-            staging = Staging("oscar", profile, ledger.mark)
+            staging = Staging("oscar", profile, marks.mark)
             staging.prepare(middle)
             run_oscar("--database-url", shop, "--orders", "12", "--seed", "2")
             _await_capture(kafka, prefix, shop, capture)

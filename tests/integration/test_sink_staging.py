@@ -13,8 +13,7 @@ from sink.database import transaction
 from sink.documents.refs import DocumentRef
 from sink.intake.consumer import Batch, Record
 from sink.intake.evidence import Partition, Range
-from sink.ledger import blocked
-from sink.ledger import documents as ledger
+from sink.ledger import blocked, marks
 from sink.staging import inbox, jsonb, snapshots
 from sink.staging.stager import Staging, Unreadable
 from tests.integration.sink_feed import COLUMNS, LINES, ORDERS, Shop, batch_of, completed
@@ -332,7 +331,7 @@ def test_a_table_without_key_is_parked_and_the_rest_flows_on(shop: Shop) -> None
 
 
 def test_a_table_without_rows_is_there_for_the_profiles_sql(shop: Shop) -> None:
-    staging = Staging("shop", shop.profile, ledger.mark, lambda table: COLUMNS[table])
+    staging = Staging("shop", shop.profile, marks.mark, lambda table: COLUMNS[table])
     shop.stage(completed("s1", {ORDERS: 0, LINES: 0}, 100), staging=staging)
     assert shop.rows("SELECT o.total, l.sku FROM shop.orders o LEFT JOIN shop.order_lines l ON l.order_id = o.id") == []
     shop.stage(shop.change("c", ORDER, (200, 1), {ORDERS: 1}), staging=staging)

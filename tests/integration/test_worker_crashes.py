@@ -13,7 +13,7 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Command, Done, Key, RetryError
 from sink.erp.sql.adapter import SqlErp, load_mapping
-from sink.ledger import documents as ledger
+from sink.ledger import documents
 from sink.reconcile.compare import reconcile
 from tests.fix_erp import (
     CUSTOMER,
@@ -183,4 +183,4 @@ def test_an_outage_holds_nothing_and_ends_without_a_restart(
     drain(worker)
     assert run(erp_url, "SELECT gross::text FROM orders") == [("9.90",)]
     with transaction(middle) as cursor:
-        assert ledger.counts(cursor) == {("customer", "done"): 1, ("sales_order", "done"): 1}
+        assert documents.counts(cursor) == {("customer", "done"): 1, ("sales_order", "done"): 1}

@@ -16,7 +16,7 @@ POSTGRES = {
         "postgres.replication", "snapshot.locks", "snapshot.chunks", "on_demand.signals", "on_demand.chunk_reader",
     },
     "sink": {
-        "database", "intake.evidence", "documents.build", "ledger.blocked", "ledger.documents",
+        "database", "intake.evidence", "documents.build", "ledger.blocked", "ledger.documents", "ledger.marks",
         "staging.inbox", "staging.parked", "staging.row_writer", "staging.snapshots", "staging.tables",
         "staging.touches",
     },

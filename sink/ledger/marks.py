@@ -1,0 +1,74 @@
+"""Marks: which documents want another look, and the units that are due by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg2.extras import execute_values
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+
+
+def mark(cursor: Cursor, touched: Mapping[DocumentRef, str]) -> None:
+    """Says that documents want another look; `touched`: document → unit, such as `sales_order:17`, leased together.
+
+    Called inside the staging transaction. Each mark is a version, so that a look that began before it does not clear
+    it. Upserts are in sorted order, and units come before documents here and everywhere: nobody waits in a circle.
+    """
+    if not touched:
+        return
+    units = [(unit,) for unit in sorted(set(touched.values()))]
+    execute_values(
+        cursor,
+        "INSERT INTO ordertap.unit AS u (unit, due_at) VALUES %s"
+        " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)",
+        units,
+        template="(%s, clock_timestamp())",
+        page_size=1_000,
+    )
+    execute_values(
+        cursor,
+        "INSERT INTO ordertap.document AS d (type, key, unit) VALUES %s"
+        " ON CONFLICT (type, key) DO UPDATE"
+        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit",
+        sorted((ref.type, ref.key, unit) for ref, unit in touched.items()),
+        page_size=1_000,
+    )
+
+
+def need(cursor: Cursor, ref: DocumentRef) -> None:
+    """A document that others wait for is wanted now."""
+    _look_again(cursor, "needed = true, marked = marked + 1", "type = %s AND key = %s AND NOT needed", tuple(ref))
+
+
+def wake(cursor: Cursor, waits_for: str) -> None:
+    """What waited for this looks again at once."""
+    _look_again(cursor, "next_try = clock_timestamp()", "waits_for = %s", (waits_for,))
+
+
+def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
+    """Looks again at one held document, or at all of them; how many."""
+    which = "type = %s AND key = %s" if ref else "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
+    anew = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
+    return _look_again(cursor, anew, which, tuple(ref or ()))
+
+
+def resume(cursor: Cursor) -> None:
+    """What was only planned, because `mode` was `plan`, is due now."""
+    _look_again(cursor, "marked = marked + 1", "state = 'planned'", ())
+
+
+def _look_again(cursor: Cursor, change: str, which: str, values: tuple[str, ...]) -> int:
+    """Changes documents and makes their units due; how many documents.
+
+    Units are locked before their documents: a worker has its unit locked when it writes a document.
+    """
+    units = f"SELECT unit FROM ordertap.document WHERE {which}"  # noqa: S608  our own conditions
+    cursor.execute(f"SELECT FROM ordertap.unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
+    cursor.execute(f"UPDATE ordertap.document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
+    found = [row[0] for row in cursor.fetchall()]
+    cursor.execute(
+        "UPDATE ordertap.unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
+    )
+    return len(found)
