@@ -25,7 +25,8 @@ from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import HoldError, RetryError, StopError
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.intake import evidence
 from sink.intake.consumer import SESSION_SECONDS, ShopConsumer, topic_names
 from sink.intake.evidence import Partition, Seen

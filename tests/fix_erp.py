@@ -13,7 +13,8 @@ from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from sink.planning.planner import Policy
 

@@ -25,14 +25,13 @@ from sink.erp.contract import (
     Erp,
     HoldError,
     Key,
-    Kind,
     Observed,
     Probe,
-    Record,
     RetryError,
     SlowDownError,
     StopError,
 )
+from sink.erp.kinds import ErpRecord, Kind
 from sink.ledger import accounts, binding, documents, history, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
@@ -257,7 +256,7 @@ class Worker:
             problem = totals.refund_problem(document) if isinstance(document, Refund) else None
         return None if problem is None else Hold(problem, "correct the order in the shop", "data")
 
-    def _desired(self, one: Entry, document: Document) -> tuple[Record, Observed | None]:
+    def _desired(self, one: Entry, document: Document) -> tuple[ErpRecord, Observed | None]:
         """The ERP's record, and the ERP's order where the document belongs to one."""
         match document:
             case Customer():
@@ -267,7 +266,7 @@ class Worker:
             case SalesOrder():
                 made = record(document, {"account": self._account(one, document)}, self._items(one, document))
                 cancelled = {"cancelled": document.status == "cancelled"}
-                return Record(made.kind, {**made.fields, **cancelled}, made.lines), None
+                return ErpRecord(made.kind, {**made.fields, **cancelled}, made.lines), None
             case ReturnOrder() | Refund():
                 sold = self._order_of(document)
                 observed = self._observed("order", sold)
@@ -319,7 +318,7 @@ class Worker:
         return self._erp.observe(kind, one.external(self._rules.shop))
 
     def _carry_out(
-        self, held: Lease, one: Entry, desired: Record | None, applied: Record | None, observed: Observed | None,
+        self, held: Lease, one: Entry, desired: ErpRecord | None, applied: ErpRecord | None, observed: Observed | None,
         order: Observed | None,
     ) -> None:  # fmt: skip
         if applied is None and desired is not None and one.revision and observed is None:
@@ -451,6 +450,6 @@ _CLEAR: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _number(made: Record) -> str | None:
+def _number(made: ErpRecord) -> str | None:
     value = made.fields.get("number")
     return None if value is None else str(value)

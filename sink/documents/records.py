@@ -19,7 +19,7 @@ from sink.documents.models import (
     ReturnOrder,
     SalesOrder,
 )
-from sink.erp.contract import Fields, Kind, Record, Value
+from sink.erp.kinds import ErpRecord, Fields, Kind, Value
 
 KIND_OF: dict[type[Part], Kind] = {
     Customer: "customer",
@@ -30,7 +30,7 @@ KIND_OF: dict[type[Part], Kind] = {
 }
 
 
-def record(document: Document, parents: dict[str, str], items: dict[str, str] | None = None) -> Record:
+def record(document: Document, parents: dict[str, str], items: dict[str, str] | None = None) -> ErpRecord:
     """The ERP's record of a document.
 
     `parents`: field → external key or account number of what it belongs to (`account`, `order`, `number`);
@@ -38,22 +38,22 @@ def record(document: Document, parents: dict[str, str], items: dict[str, str] | 
     """
     match document:
         case Customer():
-            return Record("customer", _customer(document) | parents)
+            return ErpRecord("customer", _customer(document) | parents)
         case SalesOrder():
-            return Record("order", _order(document) | parents, _order_lines(document, items or {}))
+            return ErpRecord("order", _order(document) | parents, _order_lines(document, items or {}))
         case ReturnOrder():
             fields: dict[str, Value] = {"number": document.number, "returned_at": document.returned_at}
             lines = {
                 line.key: {"order_line": f"line:{line.order_line}", "quantity": line.quantity, "reason": line.reason}
                 for line in document.lines
             }
-            return Record("return", fields | parents, lines)
+            return ErpRecord("return", fields | parents, lines)
         case Refund():
-            return Record("refund", _refund(document) | parents)
+            return ErpRecord("refund", _refund(document) | parents)
         case Price():
             names = ("sku", "price_list", "currency", "amount", "tax_included", "valid_from", "valid_until")
             price: dict[str, Value] = {name: getattr(document, name) for name in names}
-            return Record("price", price | {"minimum_quantity": document.minimum_quantity})
+            return ErpRecord("price", price | {"minimum_quantity": document.minimum_quantity})
 
 
 def fingerprint(document: Document) -> str | None:
@@ -164,16 +164,16 @@ def _address(kind: str, addresses: tuple[Address, ...]) -> dict[str, Value]:
     return {f"{kind}_{name}": None if found is None else getattr(found, name) for name in names}
 
 
-def to_json(value: Record) -> dict[str, Any]:
+def to_json(value: ErpRecord) -> dict[str, Any]:
     """For the ledger; `from_json` gives it back exactly."""
     lines = {key: _encode(fields) for key, fields in value.lines.items()}
     return {"kind": value.kind, "fields": _encode(value.fields), "lines": lines}
 
 
-def from_json(value: dict[str, Any]) -> Record:
+def from_json(value: dict[str, Any]) -> ErpRecord:
     """A record as `to_json` wrote it."""
     lines = {key: _decode(fields) for key, fields in value["lines"].items()}
-    return Record(value["kind"], _decode(value["fields"]), lines)
+    return ErpRecord(value["kind"], _decode(value["fields"]), lines)
 
 
 def _encode(fields: Fields) -> dict[str, Any]:

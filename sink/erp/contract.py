@@ -4,37 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
-Value = str | bool | Decimal | datetime | None
-Fields = Mapping[str, Value]
-Kind = Literal["customer", "order", "return", "refund", "price"]
-KINDS: tuple[Kind, ...] = ("customer", "order", "return", "refund", "price")
-
-
-class Milestone(StrEnum):
-    """What an ERP document has become. Later ones are further from being changed."""
-
-    DRAFT = "draft"
-    CONFIRMED = "confirmed"
-    PART_DELIVERED = "part delivered"
-    DELIVERED = "delivered"
-    INVOICED = "invoiced"
-    PAID = "paid"
-    CLOSED = "closed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True)
-class Record:
-    """A document as an ERP keeps it: fields of the head, and lines by their key. Only fields that the shop owns."""
-
-    kind: Kind
-    fields: Fields
-    lines: Mapping[str, Fields] = field(default_factory=dict)
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone
 
 
 @dataclass(frozen=True)
@@ -42,7 +16,7 @@ class Observed:
     """The ERP's own view of a document. `returned`: per order line what the ERP shows as come back, also by hand;
     `refunded`: what the ERP shows as given back of the order, per key of the refund."""
 
-    record: Record
+    record: ErpRecord
     milestone: Milestone
     reference: str
     revision: int
@@ -55,7 +29,7 @@ class Command:
     """One step in the ERP. `record` is the whole document as it shall be after it."""
 
     verb: Literal["create", "amend", "cancel", "remove"]
-    record: Record
+    record: ErpRecord
     fields: Fields = field(default_factory=dict)  # amend: those of the head that change
     set_lines: Mapping[str, Fields] = field(default_factory=dict)  # amend: new lines, and fields of lines that change
     remove_lines: tuple[str, ...] = ()
@@ -77,7 +51,7 @@ class Probe(Enum):
     UNCLEAR = "unclear"
 
 
-class Done(NamedTuple):
+class Applied(NamedTuple):
     """The ERP's own number of the document."""
 
     reference: str
@@ -97,7 +71,7 @@ class Erp(Protocol):
     Every record that a command makes (head, each line) carries a key of its own in the ERP, unique there, so that
     nothing is made twice whatever was lost on the way. A command is done as a whole or not at all. A command whose
     revision is not higher than the record's changes nothing: a late write of an older state is harmless.
-    Fields that are not in a Record belong to the ERP and are never written.
+    Fields that are not in a ErpRecord belong to the ERP and are never written.
     """
 
     def check(self) -> str:
@@ -117,7 +91,7 @@ class Erp(Protocol):
         """Those of the SKUs that the ERP's item master does not have."""
         ...
 
-    def apply(self, command: Command, key: Key) -> Done:
+    def apply(self, command: Command, key: Key) -> Applied:
         """Does the command, once. RetryError: nothing is known about the outcome; ConflictError: nothing was changed,
         since the document is not as it was when the command was planned; HoldError: the ERP refused it."""
         ...

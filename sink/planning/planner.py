@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
-from sink.erp.contract import Command, Fields, Kind, Milestone, Observed, Record, Value
+from sink.erp.contract import Command, Observed
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
 
 SEND: Final = "send"
 POSTED: Final = (
@@ -76,8 +77,8 @@ class Policy:
 
 
 def plan(
-    desired: Record | None,
-    applied: Record | None,
+    desired: ErpRecord | None,
+    applied: ErpRecord | None,
     observed: Observed | None,
     policy: Policy,
     order: Observed | None = None,
@@ -129,7 +130,7 @@ def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) ->
     return [name for name in every if not same(one.get(name), other.get(name))]
 
 
-def _create(desired: Record, observed: Observed | None) -> list[Command] | Hold:
+def _create(desired: ErpRecord, observed: Observed | None) -> list[Command] | Hold:
     if observed is not None:
         return Hold(
             "the ERP has a document with this key that the ledger knows nothing of",
@@ -142,7 +143,7 @@ def _create(desired: Record, observed: Observed | None) -> list[Command] | Hold:
     return [Command("create", desired)]
 
 
-def _deleted(applied: Record | None, observed: Observed | None, policy: Policy) -> list[Command] | Hold:
+def _deleted(applied: ErpRecord | None, observed: Observed | None, policy: Policy) -> list[Command] | Hold:
     """A delete in the shop is not by itself a cancellation: a shop purges old orders too."""
     if applied is None or applied.kind == "customer":
         return []
@@ -158,7 +159,7 @@ def _deleted(applied: Record | None, observed: Observed | None, policy: Policy) 
     )
 
 
-def _cap(desired: Record, order: Observed | None) -> Hold | None:
+def _cap(desired: ErpRecord, order: Observed | None) -> Hold | None:
     if desired.kind not in ("return", "refund") or order is None:
         return None
     change = "return goods" if desired.kind == "return" else "refund money"
@@ -168,7 +169,7 @@ def _cap(desired: Record, order: Observed | None) -> Hold | None:
     return _return_cap(desired, order) if desired.kind == "return" else _refund_cap(desired, order)
 
 
-def _return_cap(desired: Record, order: Observed) -> Hold | None:
+def _return_cap(desired: ErpRecord, order: Observed) -> Hold | None:
     """Never more than was sold less what the ERP shows as come back, by whomever."""
     wanted: dict[str, Decimal] = {}
     for line in desired.lines.values():
@@ -187,7 +188,7 @@ def _return_cap(desired: Record, order: Observed) -> Hold | None:
     return None
 
 
-def _refund_cap(desired: Record, order: Observed) -> Hold | None:
+def _refund_cap(desired: ErpRecord, order: Observed) -> Hold | None:
     """Never more money than was paid less what the ERP shows as given back."""
     paid = _number(order.record.fields, "paid")
     others = (sum_ for number, sum_ in order.refunded.items() if number != desired.fields["number"])
@@ -200,7 +201,7 @@ def _refund_cap(desired: Record, order: Observed) -> Hold | None:
     )
 
 
-def _edited_in_erp(desired: Record, applied: Record, observed: Observed) -> Hold | None:
+def _edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
     """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
     found = _edits("", desired.fields, applied.fields, observed.record.fields)
     for key in sorted({*applied.lines, *observed.record.lines}):
@@ -234,7 +235,7 @@ def _shown(value: Value) -> str:
     return "nothing" if value is None or value == "" else f"{value}"
 
 
-def _changes(desired: Record, applied: Record) -> list[str]:
+def _changes(desired: ErpRecord, applied: ErpRecord) -> list[str]:
     """The rows of the table that the difference falls under."""
     if desired.kind != "order":
         same_lines = desired.lines.keys() == applied.lines.keys() and not any(
@@ -253,7 +254,7 @@ def _changes(desired: Record, applied: Record) -> list[str]:
     return [change for change in TABLE if change in found]
 
 
-def _head_change(name: str, desired: Record) -> str:
+def _head_change(name: str, desired: ErpRecord) -> str:
     if name == "cancelled":
         return "cancel" if desired.fields.get(name) else "reopen"
     if name in ("net", "tax", "gross"):
@@ -268,18 +269,18 @@ def _refused(change: str, milestone: Milestone, whose: str = "") -> Hold | None:
     return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", "settle it in the ERP, then `sink retry`")
 
 
-def _commands(desired: Record, applied: Record, changes: list[str], milestone: Milestone) -> list[Command]:
+def _commands(desired: ErpRecord, applied: ErpRecord, changes: list[str], milestone: Milestone) -> list[Command]:
     """What else changed comes before a cancellation: the ERP's cancelled order shows the shop's last figures."""
     if "cancel" not in changes:
         return [_amend(desired, applied, milestone)]
     cancel = Command("cancel", desired, expected=milestone)
     if changes == ["cancel"]:
         return [cancel]
-    open_still = Record(desired.kind, {**desired.fields, "cancelled": False}, desired.lines)
+    open_still = ErpRecord(desired.kind, {**desired.fields, "cancelled": False}, desired.lines)
     return [_amend(open_still, applied, milestone), cancel]
 
 
-def _amend(desired: Record, applied: Record, milestone: Milestone) -> Command:
+def _amend(desired: ErpRecord, applied: ErpRecord, milestone: Milestone) -> Command:
     fields = {name: desired.fields.get(name) for name in differing(desired.fields, applied.fields)}
     lines: dict[str, Fields] = {}
     for key, line in desired.lines.items():

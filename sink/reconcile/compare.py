@@ -14,7 +14,8 @@ from sink.documents.build import Invalid, Missing, NotReady, all_keys, build
 from sink.documents.models import Document, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF, record
-from sink.erp.contract import KINDS, Erp, Fields, Kind, Milestone, Observed, Record
+from sink.erp.contract import Erp, Observed
+from sink.erp.kinds import KINDS, ErpRecord, Fields, Kind, Milestone
 from sink.planning.planner import differing
 
 Class = Literal[
@@ -341,7 +342,7 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     return ", ".join([*names, *sorted(lines), *rates]), _amount(wanted) - _amount(observed.record) or moved
 
 
-def _rates(order: SalesOrder, in_erp: Record) -> tuple[list[str], Decimal]:
+def _rates(order: SalesOrder, in_erp: ErpRecord) -> tuple[list[str], Decimal]:
     """Per tax rate whose net or tax differs: both sides; and how much gross is under a wrong rate."""
     ours = totals.per_rate(order)
     theirs: dict[Decimal, totals.Sums] = {}
@@ -360,14 +361,14 @@ def _rates(order: SalesOrder, in_erp: Record) -> tuple[list[str], Decimal]:
     return found, moved
 
 
-def _same_line(one: Record, other: Record, key: str) -> bool:
+def _same_line(one: ErpRecord, other: ErpRecord, key: str) -> bool:
     if key not in one.lines or key not in other.lines:
         return False
     names = (one.lines[key].keys() & other.lines[key].keys()) - {"sku", "name"}  # a placeholder item is no difference
     return not differing(one.lines[key], other.lines[key], names)
 
 
-def _amount(value: Record) -> Decimal:
+def _amount(value: ErpRecord) -> Decimal:
     return _number(value.fields, "amount" if value.kind == "price" else "gross")
 
 

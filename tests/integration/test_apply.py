@@ -2,8 +2,9 @@
 
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
-from sink.erp.contract import Command, Done, Key, RetryError
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.contract import Applied, Command, Key, RetryError
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
 from sink.reconcile.compare import reconcile
 from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
@@ -67,7 +68,7 @@ def test_a_lost_reply_makes_no_second_document(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     class LosesReplies(SqlErp):
-        def apply(self, command: Command, key: Key) -> Done:
+        def apply(self, command: Command, key: Key) -> Applied:
             super().apply(command, key)
             raise RetryError("the reply was lost")
 

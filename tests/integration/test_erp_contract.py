@@ -18,22 +18,10 @@ import pytest
 import sqlalchemy as sa
 
 from deploy.embedded import Postgres
-from sink.erp.contract import (
-    Command,
-    ConflictError,
-    Done,
-    HoldError,
-    Key,
-    Kind,
-    Milestone,
-    Observed,
-    Probe,
-    Record,
-    RetryError,
-    StopError,
-    Value,
-)
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.contract import Applied, Command, ConflictError, HoldError, Key, Observed, Probe, RetryError, StopError
+from sink.erp.kinds import ErpRecord, Kind, Milestone, Value
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.planning.planner import Hold, Policy, plan
 from tests.fix_erp import ROOT
 
@@ -101,7 +89,7 @@ def _line(quantity: str, unit: str, sku: str | None = "A", kind: str = "item") -
     }  # fmt: skip
 
 
-def _order(lines: Mapping[str, Mapping[str, Value]], **fields: Value) -> Record:
+def _order(lines: Mapping[str, Mapping[str, Value]], **fields: Value) -> ErpRecord:
     sums: dict[str, Value] = {
         name: sum((Decimal(str(line[name])) for line in lines.values()), Decimal(0)) for name in ("net", "tax", "gross")
     }
@@ -110,37 +98,43 @@ def _order(lines: Mapping[str, Mapping[str, Value]], **fields: Value) -> Record:
         "tax_included": True, "paid": sums["gross"], "payment_means": "card", "payment_reference": None,
         "billing_name": "Ann", "shipping_name": "Ann", "cancelled": False,
     }  # fmt: skip
-    return Record("order", head | sums | fields, lines)
+    return ErpRecord("order", head | sums | fields, lines)
 
 
-CUSTOMER = Record("customer", {"number": "100001", "name": "Ann", "email": "a@example.org", "kind": "registered"})
+CUSTOMER = ErpRecord("customer", {"number": "100001", "name": "Ann", "email": "a@example.org", "kind": "registered"})
 LINES = {
     "line:1": _line("3", "10.00"),
     "line:2": _line("1", "0.35", "B"),
     "charge:1": _line("1", "4.90", None, "charge"),
 }
 SALE = _order(LINES)
-RETURN = Record(
+RETURN = ErpRecord(
     "return",
     {"order": EXTERNAL["order"], "number": "R-1", "returned_at": datetime(2026, 1, 5, 10, 0, tzinfo=UTC)},
     {"r1": {"order_line": "line:1", "quantity": Decimal(2), "reason": "too small"}},
 )
-REFUND = Record(
+REFUND = ErpRecord(
     "refund",
     {"order": EXTERNAL["order"], "number": "F-1", "currency": "EUR", "means": "card",
      "refunded_at": datetime(2026, 1, 6, 10, 0, tzinfo=UTC),
      "net": Decimal("16.81"), "tax": Decimal("3.19"), "gross": Decimal("20.00")},
 )  # fmt: skip
-PRICE = Record(
+PRICE = ErpRecord(
     "price",
     {"sku": "A", "price_list": "retail", "currency": "EUR", "amount": Decimal("10.00"), "tax_included": True,
      "valid_from": None, "valid_until": None, "minimum_quantity": Decimal(1)},
 )  # fmt: skip
-BY_KIND: dict[Kind, Record] = {"customer": CUSTOMER, "order": SALE, "return": RETURN, "refund": REFUND, "price": PRICE}
+BY_KIND: dict[Kind, ErpRecord] = {
+    "customer": CUSTOMER,
+    "order": SALE,
+    "return": RETURN,
+    "refund": REFUND,
+    "price": PRICE,
+}
 CHEAPER = _order({"line:1": _line("3", "9.00"), "line:3": _line("2", "1.00", "B"), "charge:1": LINES["charge:1"]})
 
 
-def _with(record: Record, **fields: Value) -> Record:
+def _with(record: ErpRecord, **fields: Value) -> ErpRecord:
     return replace(record, fields={**record.fields, **fields})
 
 
@@ -159,7 +153,9 @@ def _see(erp: SqlErp, kind: Kind) -> Observed:
     return found
 
 
-def _planned(erp: SqlErp, desired: Record | None, applied: Record | None, order: Observed | None = None) -> Command:
+def _planned(
+    erp: SqlErp, desired: ErpRecord | None, applied: ErpRecord | None, order: Observed | None = None
+) -> Command:
     kind = (desired or applied or SALE).kind
     commands = plan(desired, applied, erp.observe(kind, EXTERNAL[kind]) if applied else None, POLICY, order)
     assert isinstance(commands, list), commands
@@ -167,7 +163,7 @@ def _planned(erp: SqlErp, desired: Record | None, applied: Record | None, order:
     return commands[0]
 
 
-def _held(erp: SqlErp, desired: Record | None, applied: Record | None, order: Observed | None = None) -> str:
+def _held(erp: SqlErp, desired: ErpRecord | None, applied: ErpRecord | None, order: Observed | None = None) -> str:
     kind = (desired or applied or SALE).kind
     found = plan(desired, applied, erp.observe(kind, EXTERNAL[kind]) if applied else None, POLICY, order)
     assert isinstance(found, Hold), found
@@ -176,7 +172,7 @@ def _held(erp: SqlErp, desired: Record | None, applied: Record | None, order: Ob
 
 ALL: tuple[Kind, ...] = ("customer", "order", "return", "refund", "price")
 # What is there before, what the shop wants, what was written last, and whether it is a delete in the shop.
-COMMANDS: dict[str, tuple[tuple[Kind, ...], Record | None, Record | None]] = {
+COMMANDS: dict[str, tuple[tuple[Kind, ...], ErpRecord | None, ErpRecord | None]] = {
     "create customer": ((), CUSTOMER, None),
     "amend customer": (("customer",), _with(CUSTOMER, name="Ann B."), CUSTOMER),
     "create order": (("customer",), SALE, None),
@@ -250,7 +246,7 @@ def test_a_kill_after_each_write_leaves_nothing_and_a_lost_reply_is_found(
         with pytest.raises(ConflictError):
             erp.apply(command, key)
     else:
-        assert erp.apply(command, key) == Done(_see(erp, command.record.kind).reference)
+        assert erp.apply(command, key) == Applied(_see(erp, command.record.kind).reference)
     assert target.content() == done
     again = plan(desired, command.record, erp.observe(command.record.kind, key.external), POLICY)
     assert again == [], "nothing is left to do"
@@ -306,10 +302,10 @@ def test_a_late_cancel_of_an_amended_order_changes_nothing(target: Target, erp: 
     assert _see(erp, "order").milestone is Milestone.CONFIRMED
 
 
-def _race(calls: list[Callable[[], Done]]) -> list[Done | Exception]:
+def _race(calls: list[Callable[[], Applied]]) -> list[Applied | Exception]:
     barrier = threading.Barrier(len(calls))
 
-    def one(call: Callable[[], Done]) -> Done | Exception:
+    def one(call: Callable[[], Applied]) -> Applied | Exception:
         barrier.wait()
         try:
             return call()
@@ -327,7 +323,7 @@ def test_replicas_that_create_one_key_make_one_document(target: Target) -> None:
         key = Key(f"shop/order/{number}/1", 1)
         command = Command("create", _order(LINES, number=f"S-{number}"))
         found = _race([partial(erp.apply, command, key) for erp in (first, second)])
-        assert sorted(type(one).__name__ for one in found) == ["ConflictError", "Done"]
+        assert sorted(type(one).__name__ for one in found) == ["Applied", "ConflictError"]
     assert target.run("SELECT count(*), count(DISTINCT external_key) FROM orders") == [(5, 5)]
     assert target.run("SELECT count(*), count(DISTINCT external_key) FROM order_lines") == [(15, 15)]
 

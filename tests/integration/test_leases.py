@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sink.database import Connection, Cursor, connect, transaction
-from sink.erp.contract import Command, ConflictError, Done, HoldError, Key, Kind, Probe, RetryError, StopError
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.contract import Applied, Command, ConflictError, HoldError, Key, Probe, RetryError, StopError
+from sink.erp.kinds import Kind
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
 from sink.ledger.leases import Lease
 from tests.fix_erp import (
@@ -33,9 +35,9 @@ class Lossy(SqlErp):
     away = False
     calls = 0
 
-    def apply(self, command: Command, key: Key) -> Done:
+    def apply(self, command: Command, key: Key) -> Applied:
         self.calls += 1
-        done = super().apply(command, key) if self.done else Done("")
+        done = super().apply(command, key) if self.done else Applied("")
         if self.failure is not None:
             raise self.failure
         return done

@@ -11,8 +11,9 @@ import sink.apply.worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Command, Done, Key, RetryError
-from sink.erp.sql.adapter import SqlErp, load_mapping
+from sink.erp.contract import Applied, Command, Key, RetryError
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents
 from sink.reconcile.compare import reconcile
 from tests.fix_erp import (
@@ -65,7 +66,7 @@ class DoomedErp(SqlErp):
 
     doom: Doom
 
-    def apply(self, command: Command, key: Key) -> Done:
+    def apply(self, command: Command, key: Key) -> Applied:
         done = super().apply(command, key)
         self.doom.step()
         return done

@@ -26,7 +26,7 @@ KAFKA = {
     "sink": {"intake.consumer", "intake.offsets"},
     "schemas": {"registry_http"},
 }
-SQLALCHEMY = {"sink": {"erp.sql.adapter"}}
+SQLALCHEMY = {"sink": {"erp.sql.adapter", "erp.sql.connections", "erp.sql.reads", "erp.sql.writes"}}
 CLOCK = {
     "capture": {
         "__main__", "changes.heartbeats", "changes.stream", "commands.preflight", "commands.status",

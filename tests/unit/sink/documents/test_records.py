@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.records import fingerprint, from_json, record, same_identity, to_json
-from sink.erp.contract import Record
+from sink.erp.kinds import ErpRecord
 from sink.planning.planner import differing
 
 D = Decimal
@@ -125,7 +125,7 @@ _FIELDS = st.dictionaries(st.text(max_size=8), _VALUES, max_size=5)
 
 @given(st.sampled_from(["order", "price"]), _FIELDS, st.dictionaries(st.text(max_size=8), _FIELDS, max_size=3))
 def test_the_ledger_gives_back_exactly_what_it_was_given(kind: Any, fields: Any, lines: Any) -> None:
-    made = Record(kind, fields, lines)
+    made = ErpRecord(kind, fields, lines)
     back = from_json(json.loads(json.dumps(to_json(made))))
     assert back == made
     assert [str(value) for value in back.fields.values()] == [str(value) for value in made.fields.values()]

@@ -5,12 +5,13 @@ from decimal import Decimal
 
 import pytest
 
-from sink.erp.contract import Milestone, Observed, Record
+from sink.erp.contract import Observed
+from sink.erp.kinds import ErpRecord, Milestone
 from sink.planning.planner import SEND, TABLE, Hold, Policy, plan
 
 LINE = {"sku": "A", "quantity": Decimal(3), "net": Decimal(10), "gross": Decimal(12)}
 HEAD = {"number": "S-1", "gross": Decimal(12), "paid": Decimal(12), "shipping_city": "Bonn", "cancelled": False}
-ORDER = Record("order", HEAD, {"line:1": LINE})
+ORDER = ErpRecord("order", HEAD, {"line:1": LINE})
 POLICY = Policy("shop")
 CHANGES = {
     "change prices": replace(ORDER, lines={"line:1": {**LINE, "net": Decimal(9)}}),
@@ -22,7 +23,7 @@ CHANGES = {
 }
 
 
-def _seen(milestone: Milestone, record: Record = ORDER, returned: str = "0") -> Observed:
+def _seen(milestone: Milestone, record: ErpRecord = ORDER, returned: str = "0") -> Observed:
     return Observed(record, milestone, "1", 1, {"line:1": {"by hand": Decimal(returned)}})
 
 
@@ -56,14 +57,14 @@ def test_deleted_in_the_shop_is_held() -> None:
 
 @pytest.mark.parametrize(("quantity", "back", "held"), [("1", "2", False), ("2", "2", True), ("4", "0", True)])
 def test_a_return_is_capped_by_sold_less_what_the_erp_has_back(quantity: str, back: str, held: bool) -> None:
-    goods = Record("return", {"number": "R"}, {"1": {"order_line": "line:1", "quantity": Decimal(quantity)}})
+    goods = ErpRecord("return", {"number": "R"}, {"1": {"order_line": "line:1", "quantity": Decimal(quantity)}})
     result = plan(goods, None, None, POLICY, _seen(Milestone.DELIVERED, returned=back))
     assert isinstance(result, Hold) is held
 
 
 def test_a_refund_is_capped_by_what_was_paid() -> None:
     for gross, held in (("12", False), ("12.01", True)):
-        refund = Record("refund", {"number": "G", "gross": Decimal(gross)})
+        refund = ErpRecord("refund", {"number": "G", "gross": Decimal(gross)})
         assert isinstance(plan(refund, None, None, POLICY, _seen(Milestone.PAID)), Hold) is held
 
 
@@ -71,12 +72,12 @@ def test_an_order_without_lines_is_never_made() -> None:
     assert isinstance(plan(replace(ORDER, lines={}), None, None, POLICY), Hold)
 
 
-RETURN = Record("return", {"number": "R"}, {"r1": {"order_line": "line:1", "quantity": Decimal(2)}})
-REFUND = Record("refund", {"number": "G", "gross": Decimal(5), "means": "card"})
-CUSTOMER = Record("customer", {"number": "100001", "name": "Ann"})
-PRICE = Record("price", {"sku": "A", "amount": Decimal(10)})
+RETURN = ErpRecord("return", {"number": "R"}, {"r1": {"order_line": "line:1", "quantity": Decimal(2)}})
+REFUND = ErpRecord("refund", {"number": "G", "gross": Decimal(5), "means": "card"})
+CUSTOMER = ErpRecord("customer", {"number": "100001", "name": "Ann"})
+PRICE = ErpRecord("price", {"sku": "A", "amount": Decimal(10)})
 # Row of the table: what was written, and what the shop wants now (None: it has it no more).
-OTHERS: dict[str, tuple[Record, Record | None]] = {
+OTHERS: dict[str, tuple[ErpRecord, ErpRecord | None]] = {
     "change return": (RETURN, replace(RETURN, lines={"r1": {**RETURN.lines["r1"], "quantity": Decimal(1)}})),
     "change refund": (REFUND, replace(REFUND, fields={**REFUND.fields, "gross": Decimal(4)})),
     "change customer": (CUSTOMER, replace(CUSTOMER, fields={**CUSTOMER.fields, "name": "Ann B."})),
@@ -103,7 +104,7 @@ def test_each_cell_of_returns_refunds_customers_and_prices(change: str, mileston
 
 @pytest.mark.parametrize("milestone", list(Milestone))
 @pytest.mark.parametrize(("change", "record"), [("return goods", RETURN), ("refund money", REFUND)])
-def test_the_order_must_take_a_return_or_refund(change: str, record: Record, milestone: Milestone) -> None:
+def test_the_order_must_take_a_return_or_refund(change: str, record: ErpRecord, milestone: Milestone) -> None:
     result = plan(record, None, None, POLICY, _seen(milestone))
     if TABLE[change][milestone] == SEND:
         assert isinstance(result, list)
@@ -121,7 +122,7 @@ def test_a_cancelled_order_is_never_opened_again(milestone: Milestone) -> None:
 
 
 @pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND, PRICE])
-def test_cancelled_by_hand_is_held_even_if_the_shop_wants_nothing_new(applied: Record) -> None:
+def test_cancelled_by_hand_is_held_even_if_the_shop_wants_nothing_new(applied: ErpRecord) -> None:
     result = plan(applied, applied, _seen(Milestone.CANCELLED, applied), POLICY)
     assert isinstance(result, Hold)
     assert result.reason == "changed in the ERP: it was cancelled"
@@ -143,7 +144,7 @@ def test_where_the_erp_owns_prices_none_is_sent() -> None:
 
 
 @pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND])
-def test_a_delete_in_the_shop_is_no_cancellation(applied: Record) -> None:
+def test_a_delete_in_the_shop_is_no_cancellation(applied: ErpRecord) -> None:
     seen = _seen(Milestone.DRAFT, applied)
     assert isinstance(plan(None, applied, seen, POLICY), Hold)
     assert plan(None, applied, seen, Policy("shop", "keep")) == []
