@@ -34,8 +34,9 @@ from sink.intake.offsets import GroupOffsets
 from sink.ledger import binding, documents, marks
 from sink.pipeline import NEXT_FOR_ERP, Parts, Sink
 from sink.planning.planner import Policy
-from sink.reconcile.compare import Report, readable
-from sink.reconcile.compare import reconcile as compare
+from sink.reconcile.report import Report
+from sink.reconcile.sides import readable
+from sink.reconcile.sides import reconcile as compare
 from sink.settings import Settings
 from sink.staging import inbox, snapshots
 from sink.staging import parked as parked_rows

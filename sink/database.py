@@ -53,6 +53,14 @@ def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> It
         ) from None
 
 
+@contextmanager
+def reading(connection: Connection, schema: str) -> Iterator[Cursor]:
+    """One moment of the database, read-only; plain names of tables are those of the schema."""
+    with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
+        cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (schema,))
+        yield cursor
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 

@@ -14,8 +14,8 @@ import structlog
 from schemas.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.documents import totals
-from sink.documents.build import Invalid, Missing, NotReady, build
-from sink.documents.models import Customer, Document, Refund, ReturnOrder, SalesOrder
+from sink.documents.build import build
+from sink.documents.models import Customer, Document, Invalid, Missing, NotReady, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.records import KIND_OF, fingerprint, from_json, record, same_identity, to_json
 from sink.documents.refs import DocumentRef

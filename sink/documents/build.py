@@ -4,32 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg2
 from pydantic import ValidationError
 
-from schemas.errors import SettingsError, UnavailableError
+from schemas.errors import DataError, SettingsError, UnavailableError
 from sink.database import Cursor
-from sink.documents.models import Document
+from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule
-
-
-class NotReady(NamedTuple):
-    """The document is there, but not to be carried over yet (`ready` is false)."""
-
-
-class Missing(NamedTuple):
-    """The shop has no such document (any more)."""
-
-
-class Invalid(NamedTuple):
-    """The shop's data does not make a document; `reason` names the field, not its value."""
-
-    reason: str
-
-
-Built = Document | NotReady | Missing | Invalid
 
 
 def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
@@ -46,14 +29,14 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     except _UnfitError as error:
         cursor.execute("ROLLBACK TO SAVEPOINT build")
         if len(keys) == 1:
-            return {keys[0]: Invalid(str(error))}
+            return {keys[0]: Invalid(error.message)}
         # One document's data must not hold up the others: find it.
         return {key: one for alone in keys for key, one in build(cursor, rule, [alone]).items()}
     cursor.execute("RELEASE SAVEPOINT build")
     return built
 
 
-class _UnfitError(Exception):
+class _UnfitError(DataError):
     """The shop's data makes the profile's SQL fail, for example by a division by zero; names no value."""
 
 
@@ -102,7 +85,7 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except psycopg2.DataError as error:
-        raise _UnfitError(f"{where}: {type(error).__name__}") from None
+        raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
     except psycopg2.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None

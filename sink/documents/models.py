@@ -7,7 +7,7 @@ net + tax = gross. Quantities and amounts of a return or refund are positive. A 
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -167,3 +167,20 @@ class Price(Part):
 
 Document = Customer | SalesOrder | ReturnOrder | Refund | Price
 MODELS: dict[str, type[Part]] = {model.__name__: model for model in (Customer, SalesOrder, ReturnOrder, Refund, Price)}
+
+
+class NotReady(NamedTuple):
+    """The document is there, but not to be carried over yet (`ready` is false)."""
+
+
+class Missing(NamedTuple):
+    """The shop has no such document (any more)."""
+
+
+class Invalid(NamedTuple):
+    """The shop's data does not make a document; `reason` names the field, not its value."""
+
+    reason: str
+
+
+Built = Document | NotReady | Missing | Invalid

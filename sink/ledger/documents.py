@@ -10,6 +10,7 @@ from psycopg2.extras import Json
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+from sink.ledger.outcomes import Standing, State
 
 
 @dataclass
@@ -106,3 +107,9 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
         " FROM ordertap.document GROUP BY 1, 2 ORDER BY 1, 2"
     )
     return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
+
+
+def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
+    """Where each document stands."""
+    cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM ordertap.document")
+    return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

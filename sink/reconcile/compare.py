@@ -1,156 +1,52 @@
-"""Do shop and ERP agree in counts and money? Reads both sides anew, and gives each difference a class."""
+"""Compares shop and ERP document by document. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final
 
-from sink.database import Connection, transaction
 from sink.documents import totals
-from sink.documents.build import Invalid, Missing, NotReady, all_keys, build
-from sink.documents.models import Document, Refund, ReturnOrder, SalesOrder
-from sink.documents.profile import Profile
-from sink.documents.records import KIND_OF, record
-from sink.erp.contract import Erp, Observed
-from sink.erp.kinds import KINDS, ErpRecord, Fields, Kind, Milestone
+from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesOrder
+from sink.documents.records import record
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Figures, Observed
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone
+from sink.ledger.outcomes import Standing, State
 from sink.planning.planner import differing
+from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
-Class = Literal[
-    "agree", "in flight", "held", "ignored", "planned", "missing in the ERP", "in the ERP only", "differs", "invalid"
-]
-EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "planned")
 _ZERO: Final = Decimal(0)
-_WITH_MONEY: Final = ("order", "refund")
-Key = tuple[str, str]  # type and key of a document
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One document; `difference` is shop less ERP in money, or what moved between tax rates where the sum is right."""
+class Sides:
+    """Both sides and the ledger between them. `kinds`: type of a document → what the ERP keeps of it."""
 
-    type: str
-    key: str
-    result: Class
-    detail: str = ""
-    difference: Decimal = _ZERO
-
-
-@dataclass
-class Sums:
-    """Of one kind of document: how many there are and what they come to, cancelled ones without their money."""
-
-    shop: int = 0
-    erp: int = 0
-    shop_money: Decimal = _ZERO
-    erp_money: Decimal = _ZERO
+    shop: str
+    desired: Mapping[DocumentRef, Document | Invalid]
+    in_erp: Mapping[Kind, Figures]
+    ledger: Mapping[DocumentRef, Standing]
+    kinds: Mapping[str, Kind]
+    collective: bool
 
 
-@dataclass
-class Report:
-    """All of it. `agreed` counts documents per kind, `foreign` those of the ERP that no shop knows: typed in by hand.
-    Those belong to the ERP and are no difference; what they take back or refund of a shop's order is."""
-
-    findings: list[Finding] = field(default_factory=list)
-    agreed: Counter[str] = field(default_factory=Counter)
-    foreign: Counter[str] = field(default_factory=Counter)
-    sums: dict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
-
-    @property
-    def difference(self) -> Decimal:
-        """Money that differs, added without sign so that errors do not cancel out."""
-        return sum((abs(finding.difference) for finding in self.findings), _ZERO)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether nothing is left to do or to explain: a held or late document does not agree yet."""
-        return not self.findings
-
-    @property
-    def explained(self) -> bool:
-        """Whether each difference has a reason that is known."""
-        return all(finding.result in EXPLAINED for finding in self.findings)
-
-    def summary(self) -> str:
-        """The one line for people. `agree` is said only of all documents."""
-        counted = f"{self.agreed['order']} orders, {self.agreed['return']} returns, {self.agreed['price']} prices"
-        if self.agrees:
-            return f"agree: {counted}, difference {self.difference:.2f}"
-        classes = Counter(finding.result for finding in self.findings)
-        parts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
-        return f"DISAGREE: {parts}; agreed {counted}, difference {self.difference:.2f}"
-
-    def lines(self) -> list[str]:
-        """For people; the summary is the last one."""
-        lines = [f"{one.result}: {one.type} {one.key}: {one.detail} ({one.difference:.2f})" for one in self.findings]
-        if self.foreign.total():
-            counted = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.foreign.items()) if count)
-            lines.append(f"typed in by hand in the ERP, and not compared: {counted}")
-        return [*lines, *self._table(), self.summary()]
-
-    def _table(self) -> Iterator[str]:
-        """Counts and money of both sides, side by side; prices and customers have no sum."""
-        yield f"{'':10} {'shop':>8} {'ERP':>8} {'shop, money':>16} {'ERP, money':>16} {'difference':>12}"
-        for kind in KINDS:
-            one = self.sums.get(kind)
-            if one is not None:
-                money = f"{one.shop_money:16,.2f} {one.erp_money:16,.2f} {one.shop_money - one.erp_money:12,.2f}"
-                yield f"{kind + 's':10} {one.shop:8} {one.erp:8} {money if kind in _WITH_MONEY else ''}".rstrip()
-
-    def to_json(self) -> dict[str, Any]:
-        """For machines; amounts as text."""
-        return {
-            "agrees": self.agrees,
-            "explained": self.explained,
-            "agreed": dict(self.agreed),
-            "foreign": dict(self.foreign),
-            "difference": str(self.difference),
-            "findings": [{**vars(finding), "difference": str(finding.difference)} for finding in self.findings],
-        }
-
-
-class _Entry(NamedTuple):
-    """What the ledger says of a document."""
-
-    state: str
-    incarnation: int
-    needed: bool
-    dirty: bool
-    marked: int
-
-
-def reconcile(
-    middle: Connection,
-    shop: Connection | None,
-    name: str,
-    profile: Profile,
-    erp: Erp,
-    collective: bool,
-    compare_prices: bool = True,
-) -> Report:
-    """Compares. `shop`: the shop's own database, read-only; None: what is staged of it."""
-    before = _ledger(middle)
-    desired = _desired(shop or middle, "public" if shop else name, profile)
-    figures = {kind: erp.figures(kind, f"{name}/") for kind in _kinds(profile, compare_prices)}
-    entries = {
-        ref: entry._replace(dirty=entry.dirty or ref not in before or before[ref].marked != entry.marked)
-        for ref, entry in _ledger(middle).items()
-    }
-    comparison = _Comparison(name, entries, {kind: dict(found.records) for kind, found in figures.items()}, collective)
-    void = _void(desired, figures["order"].records if "order" in figures else {})
-    comparison.report.foreign.update({kind: found.foreign for kind, found in figures.items()})
-    for (type_, key), document in sorted(desired.items()):
-        kind = KIND_OF[profile.documents[type_].model]
-        if kind in figures and not (isinstance(document, ReturnOrder | Refund) and document.order in void):
-            comparison.look((type_, key), kind, document)
-    comparison.orders(desired)
+def compare(sides: Sides) -> Report:
+    """Gives each difference a class."""
+    comparison = _Comparison(sides)
+    void = _void(sides.desired, sides.in_erp["order"].records if "order" in sides.in_erp else {})
+    for ref, document in sorted(sides.desired.items()):
+        kind = sides.kinds[ref.type]
+        if kind in sides.in_erp and not (isinstance(document, ReturnOrder | Refund) and document.order in void):
+            comparison.look(ref, kind, document)
+    comparison.orders(sides.desired)
     comparison.left_over()
     return comparison.report
 
 
-def _void(desired: Mapping[Key, Document | Invalid], in_erp: Iterable[str]) -> set[str]:
+def _void(desired: Mapping[DocumentRef, Document | Invalid], in_erp: Iterable[str]) -> set[str]:
     """Keys of orders that were cancelled before the ERP heard of them: it needs neither them nor what came of them."""
     known = {external.rpartition("/")[0].rpartition("/")[2] for external in in_erp}
     orders = (document for document in desired.values() if isinstance(document, SalesOrder))
@@ -160,18 +56,16 @@ def _void(desired: Mapping[Key, Document | Invalid], in_erp: Iterable[str]) -> s
 class _Comparison:
     """Fills a report; takes what it has seen out of `in_erp`."""
 
-    def __init__(
-        self, name: str, entries: Mapping[Key, _Entry], in_erp: dict[Kind, dict[str, Observed]], collective: bool
-    ) -> None:
-        self.report = Report()
-        self._name = name
-        self._entries = entries
-        self._in_erp = in_erp
-        self._collective = collective
-        self._kinds = frozenset(in_erp)
-        self._agreed_orders: dict[Key, Observed] = {}
+    def __init__(self, sides: Sides) -> None:
+        self.report = Report(foreign=Counter({kind: found.foreign for kind, found in sides.in_erp.items()}))
+        self._name = sides.shop
+        self._entries = sides.ledger
+        self._in_erp = {kind: dict(found.records) for kind, found in sides.in_erp.items()}
+        self._collective = sides.collective
+        self._kinds = frozenset(sides.in_erp)
+        self._agreed_orders: dict[DocumentRef, Observed] = {}
 
-    def look(self, ref: Key, kind: Kind, document: Document | Invalid) -> None:
+    def look(self, ref: DocumentRef, kind: Kind, document: Document | Invalid) -> None:
         """Compares one document with the ERP's."""
         entry = self._entries.get(ref)
         external = f"{self._name}/{ref[0]}/{ref[1]}/{entry.incarnation if entry else 1}"
@@ -204,7 +98,7 @@ class _Comparison:
             sums.erp += 1
             sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
 
-    def orders(self, desired: Mapping[Key, Document | Invalid]) -> None:
+    def orders(self, desired: Mapping[DocumentRef, Document | Invalid]) -> None:
         """What remains of each order: goods sold less come back, and money given back, whoever booked it."""
         goods, money, parts = _given_back(desired)
         for ref, observed in sorted(self._agreed_orders.items()):
@@ -225,73 +119,41 @@ class _Comparison:
                 if observed.milestone is Milestone.CANCELLED:
                     continue
                 type_, _, rest = external.removeprefix(f"{self._name}/").partition("/")
-                ref = (type_, rest.rpartition("/")[0])
+                ref = DocumentRef(type_, rest.rpartition("/")[0])
                 entry = self._entries.get(ref)
-                gone = entry is not None and entry.state == "gone" and not entry.dirty
+                gone = entry is not None and entry.state is State.GONE and not entry.dirty
                 if gone and kind == "customer":
                     continue  # the shop deletes buyers, the ERP's books keep them
                 detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
                 self._found(ref, "ignored" if gone else "in the ERP only", detail, -_amount(observed.record))
 
-    def _found(self, ref: Key, result: Class, detail: str, money: Decimal) -> None:
+    def _found(self, ref: DocumentRef, result: Class, detail: str, money: Decimal) -> None:
         entry = self._entries.get(ref)
         if entry is None:
             detail += "; the sink has not heard of it"
-        self.report.findings.append(Finding(*ref, _explanation(entry) or result, detail, money))
+        self.report.findings.append(Difference(*ref, _explanation(entry) or result, detail, money))
 
 
-def _explanation(entry: _Entry | None) -> Class | None:
+def _explanation(entry: Standing | None) -> Class | None:
     """Why a difference is no surprise. A document that the ledger does not know is one: it may be lost."""
     if entry is None:
         return None
-    if entry.state in ("held", "waits"):
+    if entry.state in (State.HELD, State.WAITS):
         return "held"
-    if entry.state == "ignored":
+    if entry.state is State.IGNORED:
         return "ignored"
-    if entry.dirty or entry.state in ("due", "settling", "retry"):
+    if entry.dirty or entry.state in (State.DUE, State.SETTLING, State.RETRY):
         return "in flight"
-    return "planned" if entry.state == "planned" else None
-
-
-def _ledger(middle: Connection) -> dict[Key, _Entry]:
-    with transaction(middle) as cursor:
-        cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM ordertap.document")
-        return {(row[0], row[1]): _Entry(*row[2:]) for row in cursor.fetchall()}
-
-
-def _kinds(profile: Profile, prices: bool) -> set[Kind]:
-    """Where the ERP owns the prices they carry no key of ours."""
-    kinds: set[Kind] = {KIND_OF[rule.model] for rule in profile.documents.values()}
-    return kinds if prices else kinds - {"price"}
-
-
-def readable(shop: Connection, profile: Profile) -> None:
-    """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
-    with transaction(shop, "REPEATABLE READ READ ONLY") as cursor:
-        cursor.execute("SET LOCAL search_path = public")
-        for rule in profile.documents.values():
-            build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
-
-
-def _desired(connection: Connection, path: str, profile: Profile) -> dict[Key, Document | Invalid]:
-    found: dict[Key, Document | Invalid] = {}
-    with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
-        cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (path,))
-        for name, rule in profile.documents.items():
-            keys = all_keys(cursor, rule)
-            for key, built in build(cursor, rule, keys).items():
-                if not isinstance(built, (Missing, NotReady)):
-                    found[name, key] = built
-    return found
+    return "planned" if entry.state is State.PLANNED else None
 
 
 def _given_back(
-    desired: Mapping[Key, Document | Invalid],
-) -> tuple[dict[str, dict[str, Decimal]], dict[str, Decimal], dict[str, set[Key]]]:
+    desired: Mapping[DocumentRef, Document | Invalid],
+) -> tuple[dict[str, dict[str, Decimal]], dict[str, Decimal], dict[str, set[DocumentRef]]]:
     """Per order: quantity that came back by line, money given back, and the documents that say so."""
     goods: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     money: dict[str, Decimal] = defaultdict(Decimal)
-    parts: dict[str, set[Key]] = defaultdict(set)
+    parts: dict[str, set[DocumentRef]] = defaultdict(set)
     for ref, document in desired.items():
         if isinstance(document, ReturnOrder):
             for line in document.lines:

@@ -6,7 +6,7 @@ from sink.erp.contract import Applied, Command, Key, RetryError
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
-from sink.reconcile.compare import reconcile
+from sink.reconcile.sides import reconcile
 from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from schemas.errors import SettingsError
 from sink.database import connect, transaction
-from sink.documents.build import Built, Invalid, Missing, NotReady, build
-from sink.documents.models import Price
+from sink.documents.build import build
+from sink.documents.models import Built, Invalid, Missing, NotReady, Price
 from sink.documents.profile import load_profile
 
 PROFILE = """

@@ -11,8 +11,8 @@ import pytest
 from psycopg2.extras import RealDictCursor
 
 from sink.documents import totals
-from sink.documents.build import Missing, NotReady, all_keys, build
-from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
+from sink.documents.build import all_keys, build
+from sink.documents.models import Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
 from tests.fix_oscar import run_oscar
 

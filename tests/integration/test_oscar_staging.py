@@ -12,7 +12,8 @@ from deploy.embedded import Kafka, Postgres
 from schemas.reader import RecordReader
 from schemas.registry import open_registry
 from sink.database import connect, migrate, transaction
-from sink.documents.build import Built, Missing, all_keys, build
+from sink.documents.build import all_keys, build
+from sink.documents.models import Built, Missing
 from sink.documents.profile import Profile, load_profile
 from sink.intake import evidence
 from sink.intake.consumer import ShopConsumer, topic_names

@@ -9,7 +9,8 @@ from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
-from sink.reconcile.compare import Report, reconcile
+from sink.reconcile.report import Report
+from sink.reconcile.sides import reconcile
 from tests.fix_erp import CUSTOMER, ORDER, PRICE, REFUND, RETURN, TABLES, change, drain, make_worker, mark, run
 
 Compare = Callable[[], Report]

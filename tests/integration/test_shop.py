@@ -11,8 +11,8 @@ import pytest
 from deploy.embedded import Postgres
 from deploy.shop.simulator import Simulator, prepare, skus
 from sink.documents import totals
-from sink.documents.build import Built, Missing, NotReady, all_keys, build
-from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
+from sink.documents.build import all_keys, build
+from sink.documents.models import Built, Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
 
 ORDERS = 150

@@ -1,0 +1,65 @@
+"""Reads shop, ERP and ledger anew, and has them compared."""
+
+from __future__ import annotations
+
+from sink.database import Connection, reading, transaction
+from sink.documents.build import all_keys, build
+from sink.documents.models import Document, Invalid, Missing, NotReady
+from sink.documents.profile import Profile
+from sink.documents.records import KIND_OF
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Erp
+from sink.ledger import documents
+from sink.ledger.outcomes import Standing
+from sink.reconcile.compare import Sides, compare
+from sink.reconcile.report import Report
+
+_OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
+
+
+def reconcile(
+    middle: Connection,
+    shop: Connection | None,
+    name: str,
+    profile: Profile,
+    erp: Erp,
+    collective: bool,
+    compare_prices: bool = True,
+) -> Report:
+    """Do both sides agree? `shop`: the shop's own database, read-only; None: what is staged of it.
+
+    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then.
+    """
+    before = _standings(middle)
+    desired = _desired(shop or middle, _OF_THE_SHOP if shop else name, profile)
+    kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
+    in_erp = {kind: erp.figures(kind, f"{name}/") for kind in {*kinds.values()} if compare_prices or kind != "price"}
+    ledger = {
+        # What was marked while we read is on its way.
+        ref: one._replace(dirty=one.dirty or ref not in before or before[ref].marked != one.marked)
+        for ref, one in _standings(middle).items()
+    }
+    return compare(Sides(name, desired, in_erp, ledger, kinds, collective))
+
+
+def readable(shop: Connection, profile: Profile) -> None:
+    """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
+    with reading(shop, _OF_THE_SHOP) as cursor:
+        for rule in profile.documents.values():
+            build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
+
+
+def _standings(middle: Connection) -> dict[DocumentRef, Standing]:
+    with transaction(middle) as cursor:
+        return documents.standings(cursor)
+
+
+def _desired(connection: Connection, schema: str, profile: Profile) -> dict[DocumentRef, Document | Invalid]:
+    found: dict[DocumentRef, Document | Invalid] = {}
+    with reading(connection, schema) as cursor:
+        for name, rule in profile.documents.items():
+            keys = all_keys(cursor, rule)
+            for key, built in build(cursor, rule, keys).items():
+                if not isinstance(built, (Missing, NotReady)):
+                    found[DocumentRef(name, key)] = built
+    return found
