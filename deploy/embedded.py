@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Self
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-reload4j:1.7.36"
+KAFKA_TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-reload4j:1.7.36"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "2.6.13.Final")
 DEBIAN_POSTGRES = "/usr/lib/postgresql/{version}/bin"
 UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
@@ -297,6 +298,13 @@ class Kafka(Part):
             | self.settings
         )
 
+    def consumer_groups(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Kafka's own tool for consumer groups, as operations use it: kafka-consumer-groups.sh."""
+        tool = ["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"]
+        command = self._java("128m", *tool, "--bootstrap-server", self.bootstrap_servers, *options)
+        command[command.index("-cp") + 1] = kafka_tools_class_path()
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+
     def _java(self, memory: str, *arguments: str) -> list[str]:
         flags = [
             "-XX:+UseSerialGC",
@@ -366,17 +374,26 @@ def java() -> str:
 
 def kafka_class_path(say: Callable[[str], None] = print) -> str:
     """Kafka's jars as a class path; fetched from Maven Central once, later taken from the cache without network."""
-    note = cache_folder() / f"kafka-{KAFKA.split(':')[2].split('+')[0]}.json"
+    return _class_path("kafka", KAFKA, "Apache Kafka", say)
+
+
+def kafka_tools_class_path(say: Callable[[str], None] = print) -> str:
+    """The same of Kafka's command line tools, which the broker does without."""
+    return _class_path("kafka-tools", KAFKA_TOOLS, "Kafka's tools", say)
+
+
+def _class_path(name: str, endpoint: str, what: str, say: Callable[[str], None]) -> str:
+    note = cache_folder() / f"{name}-{endpoint.split(':')[2].split('+')[0]}.json"
     with _one_at_a_time():
         if note.exists():
             jars: list[str] = json.loads(note.read_text())
             if all(Path(jar).exists() for jar in jars):
                 return os.pathsep.join(jars)
-        say("fetching Apache Kafka from Maven Central, about 15 s, once")
-        with _fetching("Apache Kafka"), _own_java():
+        say(f"fetching {what} from Maven Central, about 15 s, once")
+        with _fetching(what), _own_java():
             import jgo
 
-            folder = Path(jgo.build(endpoint=KAFKA).path)
+            folder = Path(jgo.build(endpoint=endpoint).path)
         jars = sorted(str(jar) for part in ("jars", "modules") for jar in (folder / part).glob("*.jar"))
         note.write_text(json.dumps(jars))
         return os.pathsep.join(jars)

@@ -84,7 +84,7 @@ class History:
             replication.cursor() as slot,
         ):
             slot.execute(f'CREATE_REPLICATION_SLOT "{self._slot}" LOGICAL pgoutput EXPORT_SNAPSHOT')
-            _, point, snapshot, _ = slot.fetchone()
+            _, point, snapshot, _ = slot.fetchone() or ("",) * 4
             with self._session() as cursor:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
@@ -146,17 +146,17 @@ class History:
         return self.tables[name]
 
     def _apply(self, message: bytes) -> None:
-        kind, body = message[:1], _Body(message)
-        if kind == b"R":
+        body = Message(message)
+        if body.kind == b"R":
             self._relation(body)
-        elif kind in b"IUD":
-            self._row(kind, body)
-        elif kind == b"T":
+        elif body.kind in b"IUD":
+            self._row(body)
+        elif body.kind == b"T":
             for oid in body.truncated():
                 if table := self.tables.get(self._shapes[oid][0]):
                     table.rows.clear()
 
-    def _relation(self, body: _Body) -> None:
+    def _relation(self, body: Message) -> None:
         oid, name, columns = body.relation()
         self._shapes[oid] = name, columns
         table = self.tables.get(name)
@@ -166,14 +166,14 @@ class History:
         if table is not None and table.columns != columns:
             table.take_shape(columns)
 
-    def _row(self, kind: bytes, body: _Body) -> None:
+    def _row(self, body: Message) -> None:
         name, columns = self._shapes[body.oid()]
         table = self.tables.get(name)
         if table is None:
             return
         tuples = {tag: dict(zip(columns, values, strict=True)) for tag, values in body.tuples()}
         new = tuples.get(b"N")
-        old = tuples.get(b"K") or tuples.get(b"O") or (new if kind == b"U" else None)
+        old = tuples.get(b"K") or tuples.get(b"O") or (new if body.kind == b"U" else None)
         before = table.rows.pop(table.key_of(old), {}) if old else {}
         if new is not None:
             kept = {column: before[column] for column in new if column in before}
@@ -198,28 +198,32 @@ def _commits(messages: Iterator[bytes]) -> Iterator[Commit]:
             changes.append(message)
 
 
-class _Body:
-    """Reads a message from its second byte on."""
+class Message:
+    """One message of pgoutput, read from its second byte on, each part once and in order."""
 
     def __init__(self, message: bytes) -> None:
+        self.kind = message[:1]
         self._message = message
         self._at = 1
 
     def oid(self) -> int:
+        """Which table it is of."""
         return self._number(">I")
 
     def relation(self) -> tuple[int, str, dict[str, int]]:
+        """Of R: the table's OID, its name with the schema, and its columns with the OIDs of their types."""
         oid, schema, name = self.oid(), self._name(), self._name()
         self._number(">B")  # replica identity
         return oid, f"{schema}.{name}", dict(self._column() for _ in range(self._number(">H")))
 
     def truncated(self) -> list[int]:
+        """Of T: the tables."""
         count = self._number(">I")
         self._number(">B")  # options
         return [self.oid() for _ in range(count)]
 
     def tuples(self) -> Iterator[tuple[bytes, list[Any]]]:
-        """Each of a change with its tag: N new, K old key, O old row."""
+        """Of I, U and D: rows with their tags, N new, K old key, O old row."""
         while self._at < len(self._message):
             tag = self._take(1)
             yield tag, [self._value() for _ in range(self._number(">H"))]
