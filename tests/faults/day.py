@@ -25,7 +25,6 @@ from tests.proof.wal import Witness
 PUBLICATION = "ordertap"
 SETTLE_SECONDS = 300.0
 DRAIN_SECONDS = 60.0
-_FEWEST_KILLS = 6  # however slow the machine is
 _ATTEMPTS = 3
 
 
@@ -38,6 +37,9 @@ class Result:
     erp: tuple[Finding, ...]
     difference: Decimal
     held: str = ""
+    prefixes: int = 0  # places at which the sink's copy was compared with the shop
+    torn: int = 0
+    copy: tuple[str, ...] = ()
 
     def count(self, kind: str) -> int:
         """Findings of a kind, in Kafka and in the ERP."""
@@ -46,15 +48,20 @@ class Result:
     @property
     def sound(self) -> bool:
         """Whether every promise was kept."""
-        return not self.verdict.findings and not self.erp and self.difference == 0 and self.verdict.changes > 0
+        agrees = not self.erp and self.difference == 0
+        return agrees and not self.verdict.findings and not self.copy and self.verdict.changes > 0
 
     def __str__(self) -> str:
         counts = f"{self.count('lost')} lost, {self.count('double')} double, {self.count('out of order')} out of order"
-        return f"soak: {self.verdict.changes} changes, {self.kills} kills, {counts}, difference {self.difference:.2f}"
+        copy = f"{self.prefixes} prefixes checked, {self.torn} torn"
+        changes = f"{self.verdict.changes} changes, {self.kills} kills"
+        return f"soak: {changes}, {counts}, difference {self.difference:.2f}, {copy}"
 
 
 class Day:
     """Databases, settings and processes of one shop; `prefix` tells its topics and databases from others'."""
+
+    fewest_kills = 6  # however slow the machine is
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
         self.seed = seed
@@ -70,6 +77,7 @@ class Day:
         self.config = write_settings(folder / "settings.yaml", capture=self._capture(), sink=self._sink())
         self.capture = Program("capture", self.config, folder / "capture.log")
         self.sink = Program("sink", self.config, folder / "sink.log")
+        self._programs = (self.capture, self.sink)
         self._chance = random.Random(seed)
         self._day_over = threading.Event()
         self._troubles: list[Exception] = []
@@ -127,7 +135,7 @@ class Day:
         try:
             for buyer in buyers:
                 buyer.start()
-            self._kill_through(seconds, say)
+            self._disturb_through(seconds, say)
             self._day_over.set()
             for buyer in buyers:
                 buyer.join()
@@ -150,28 +158,36 @@ class Day:
         except psycopg2.Error as error:
             self._troubles.append(error)
 
-    def _kill_through(self, seconds: float, say: Callable[[str], None]) -> None:
+    def _disturb_through(self, seconds: float, say: Callable[[str], None]) -> None:
         """The first kills come within the initial snapshot; each program is started again at once."""
-        programs = (self.capture, self.sink)
-        for program in programs:
+        for program in self._programs:
             program.start()
         end = time.monotonic() + seconds
         half = time.monotonic() + seconds / 2
-        while time.monotonic() < end or self.kills < _FEWEST_KILLS:
+        while time.monotonic() < end or self.kills < self.fewest_kills:
             time.sleep(self._chance.uniform(0.7, 1.5) if self.kills < 3 else self._chance.uniform(1.5, 6.0))
-            victim = self.capture if self.kills < 2 or not self._sink_works() else self._chance.choice(programs)
-            for program in programs:
+            for program in self._programs:
                 if program.ended() is not None:
                     raise RuntimeError(f"{program.name} ended by itself:\n{program.tail()}")
-            victim.kill()
-            self._logged = self.sink.log.stat().st_size if victim is self.sink else self._logged
-            self.kills += 1
-            victim.start()
-            say(f"{max(0, end - time.monotonic()):4.0f} s to go, {self.kills} kills, {self._orders()} orders")
+            done = self._disturb()
+            say(f"{max(0, end - time.monotonic()):4.0f} s to go, {self.kills} kills, {self._orders()} orders{done}")
             if half is not None and time.monotonic() > half:
                 half = float("inf")
                 self.reset_to_earliest()
                 say("offsets reset to the earliest")
+
+    def _disturb(self) -> str:
+        """Does one thing that the programs must live through; words for the progress line."""
+        self.kill_one()
+        return ""
+
+    def kill_one(self) -> None:
+        """kill -9 of capture or the sink, and a start at once."""
+        victim = self.capture if self.kills < 2 or not self._sink_works() else self._chance.choice(self._programs)
+        victim.kill()
+        self._logged = self.sink.log.stat().st_size if victim is self.sink else self._logged
+        self.kills += 1
+        victim.start()
 
     def _sink_works(self) -> bool:
         """Whether it has written to the ERP since it was killed last.

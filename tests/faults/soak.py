@@ -19,7 +19,7 @@ from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults import rounds
-from tests.faults.day import Day
+from tests.faults.wild import WildDay
 from tests.proof.rules import Finding
 
 
@@ -51,13 +51,16 @@ def main() -> int:
 def _day(folder: Path, options: argparse.Namespace) -> int:
     settings = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
     with Postgres(folder / "postgres", options.postgres, settings) as server, Kafka(folder / "kafka") as kafka:
-        day = Day(folder, server, kafka, "soak", options.seed)
+        day = WildDay(folder, server, kafka, "soak", options.seed)
         result = day.run(options.minutes * 60, _say)
     print()
     for finding in (*_some(result.verdict.findings), *_some(result.erp)):
         print(f"{finding.kind}: {finding.text}")
+    for text in result.copy[:40]:
+        print(text)
     if result.held:
         print(result.held)
+    print(f"faults: {', '.join(f'{count} {name}' for name, count in day.faults.most_common())}")
     print(result)
     return 0 if result.sound else 1
 

@@ -1,0 +1,25 @@
+"""The sink's copy is the shop as of one commit at every look, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.wild import WildDay
+
+SECONDS = 20.0
+SEED = 11
+
+
+def test_the_copy_is_always_the_shop_as_of_one_commit(
+    postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path
+) -> None:
+    day = WildDay(tmp_path, postgres, kafka, prefix, SEED)
+    day.freezes = (1, 3)
+    result = day.run(SECONDS)
+    assert result.torn == 0, "\n".join(result.copy[:40])
+    assert result.sound, f"{result}\n{result.verdict}\n{result.copy[:40]}\n{result.erp[:40]}\n{result.held}"
+    assert result.prefixes > 10
+    assert len(day.faults) > 3
+    for program in (day.capture, day.sink):
+        assert "Traceback" not in program.log.read_text()

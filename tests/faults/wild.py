@@ -1,0 +1,186 @@
+"""A day on which everything happens that a copy of the shop must live through, while it is read again and again.
+
+Beside the sample shop with its ERP there are tables that no document reads: changes of every kind and of the schema
+(`workload`), and `memos`, of which capture parks the changes now and then.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import psycopg2
+import yaml
+
+from deploy.embedded import Kafka, Postgres
+from tests.faults.day import PUBLICATION, Day, Result
+from tests.faults.workload import SCHEMA, TABLES, Workload, prefill, touch
+from tests.offsets import reset_offsets
+from tests.programs import ROOT, run, standing_still
+from tests.proof.copy import CopyChecker, Watch
+from tests.proof.history import History
+
+PARKED: Final = "public.memos"
+LARGE: Final = 10_000  # rows of a commit
+REACH_SECONDS: Final = 60.0  # for the copy to come to the shop's end, once the ERP is there
+_MEMOS = """
+CREATE TABLE memos (id bigint PRIMARY KEY, memo text);
+INSERT INTO memos SELECT n, 'a' FROM generate_series(1, 9) n;
+"""
+_TOO_LARGE = 1_200_000  # bytes, for a record
+_COPIED = (*(table for table in TABLES if table != "public.journal"), PARKED)  # the journal has no key
+
+
+class WildDay(Day):
+    """A day with more kinds of faults, and with a watch over the copy. `faults` counts what was done, `freezes` are the
+    seconds that a process stands still: now and then longer than any session lasts."""
+
+    freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
+    fewest_kills = 3
+
+    def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
+        self._profile = folder / "profile"
+        tables = _write_profile(self._profile)
+        super().__init__(folder, server, kafka, prefix, seed)
+        self.faults: Counter[str] = Counter()
+        self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix))
+        self._workload = Workload(self.shop, seed, writers=1, pause=0.2, ddl_pause=4)
+        self._is_parked = False
+        self._faults: list[tuple[float, Callable[[], None]]] = [
+            (6, self.kill_one),
+            (2, self.freeze),
+            (1, self.reset),
+            (2, self.snapshot),
+            (2, self.change_schema),
+            (1, self.commit_large),
+            (1, self.truncate),
+            (1.5, self.park),
+        ]
+
+    def run(self, seconds: float, say: Callable[[str], None] = lambda _: None) -> Result:
+        """The same day; the result also has what the watch saw."""
+        self.watch.start()
+        self._workload.start()
+        try:
+            return super().run(seconds, say)
+        finally:
+            self._workload.finish()
+            self.watch.finish()
+
+    def _make_shop_and_erp(self) -> None:
+        super()._make_shop_and_erp()
+        self._execute(self.shop, SCHEMA + _MEMOS)
+        prefill(self.shop, 300)
+        self.history = History(self.shop, PUBLICATION, f"history_{self.prefix}")
+        self.history.create()
+
+    def _capture(self) -> dict[str, object]:
+        return super()._capture() | {"oversized_record": "park"}
+
+    def _sink(self) -> dict[str, object]:
+        return super()._sink() | {"profile": str(self._profile)}
+
+    def _disturb(self) -> str:
+        """The first faults are kills: they come within the first snapshot."""
+        fault = self._chance.choices(*zip(*((f, weight) for weight, f in self._faults), strict=True))[0]
+        fault = fault if self.kills > 1 else self.kill_one
+        self.faults[fault.__name__] += 1
+        with suppress(psycopg2.errors.DeadlockDetected):  # with the shop's own work
+            fault()
+        return f", {self.watch.checker.checked} prefixes, {self.watch.checker.torn} torn, {fault.__name__}"
+
+    def _settle(self, say: Callable[[str], None]) -> Result:
+        """The copy must come to the end, too."""
+        self._workload.finish()
+        while self._is_parked:
+            self.park()
+        touch(self.shop)
+        self._execute(self.shop, "UPDATE customers SET name = name")  # each newest record has today's columns
+        end = self._scalar(self.shop, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+        result = super()._settle(say)
+        self.watch.finish()
+        checker = self.watch.checker
+        say("the ERP agrees; waiting for the copy" if result.sound else "waiting for the copy")
+        came = checker.reach(end, REACH_SECONDS)
+        self.history.drop()
+        # What is not written while a table is parked is not in Kafka: the copy's own end is its proof.
+        findings = tuple(one for one in result.verdict.findings if PARKED not in one.text)
+        copy = tuple(map(str, checker.findings)) + (() if came else ("the copy does not come to the shop's end",))
+        verdict = replace(result.verdict, findings=findings)
+        return replace(result, verdict=verdict, prefixes=checker.checked, torn=checker.torn, copy=copy)
+
+    def freeze(self) -> None:
+        """One of them stands still."""
+        with standing_still(self._chance.choice((self.capture, self.sink))):
+            time.sleep(self._chance.choice(self.freezes))
+
+    def reset(self) -> None:
+        """Kafka's own tool sets offsets back, to the beginning or by some."""
+        self.reset_offsets(*self._chance.choice((("--to-earliest",), ("--shift-by", "-300"))))
+
+    def reset_to_earliest(self) -> None:
+        self.reset_offsets("--to-earliest")
+
+    def reset_offsets(self, *to: str) -> None:
+        """Stop, reset, start."""
+        self.sink.stop()
+        reset_offsets(self._kafka, f"ordertap-{self.prefix}", *to)
+        self.sink.start()
+
+    def snapshot(self) -> None:
+        """Some table is read again while all goes on."""
+        self._signal(self._chance.choice(("public.orders", "public.order_lines", *_COPIED)))
+
+    def change_schema(self) -> None:
+        """Of the sample shop's tables; `workload` does it to its own."""
+        name = f"more_{sum(self.faults.values())}"
+        self._execute(
+            self.shop,
+            self._chance.choice(
+                (
+                    f"ALTER TABLE customers ADD COLUMN {name} text NOT NULL DEFAULT 'made later'",
+                    f"ALTER TABLE customers ADD COLUMN {name} int",
+                    "ALTER TABLE order_lines ALTER COLUMN quantity TYPE bigint",
+                    "ALTER TABLE returns REPLICA IDENTITY FULL",
+                )
+            ),
+        )
+
+    def commit_large(self) -> None:
+        """Rows of one commit, and the next time their end."""
+        rows = f"INSERT INTO parts SELECT -1000000 - n, 1, n FROM generate_series(1, {LARGE}) n"
+        there = self._scalar(self.shop, "SELECT count(*) FROM parts WHERE item < -1000000 AND number = 1")
+        self._execute(self.shop, "DELETE FROM parts WHERE item < -1000000 AND number = 1" if there else rows)
+
+    def truncate(self) -> None:
+        """A table of many rows is empty, and goes on."""
+        self._execute(self.shop, f"TRUNCATE {self._chance.choice(('parts', 'notes'))}")
+
+    def park(self) -> None:
+        """A row that is too large for Kafka parks its table; the next time it is gone and the table is read again."""
+        if not self._is_parked:
+            self._execute(self.shop, f"INSERT INTO memos VALUES (-1, repeat('x', {_TOO_LARGE}))")
+            self._is_parked = True
+        else:
+            self._execute(self.shop, "DELETE FROM memos WHERE id < 0")
+            self._is_parked = not self._signal(PARKED)
+        self._execute(self.shop, "UPDATE memos SET memo = memo || 'a'; DELETE FROM memos WHERE length(memo) > 90")
+
+    def _signal(self, table: str) -> bool:
+        """False while capture has no slot yet: it reads all tables then by itself."""
+        return run("capture", "signal", "snapshot", table, config=self.config).returncode == 0
+
+
+def _write_profile(folder: Path) -> list[str]:
+    """The sample's with more tables; all that are copied."""
+    shutil.copytree(ROOT / "sink/profiles/sample", folder)
+    content = yaml.safe_load((folder / "profile.yaml").read_text())
+    content["tables"] |= dict.fromkeys(_COPIED)
+    (folder / "profile.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return list(content["tables"])
