@@ -20,11 +20,11 @@ from schemas.registry import Registry, open_registry
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import views
-from sink.apply.worker import Rules, Worker
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
 from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import HoldError, RetryError, StopError
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.intake import evidence
@@ -32,7 +32,7 @@ from sink.intake.consumer import SESSION_SECONDS, ShopConsumer, topic_names
 from sink.intake.evidence import Partition, Seen
 from sink.intake.offsets import GroupOffsets
 from sink.ledger import binding, documents, marks
-from sink.pipeline import NEXT_FOR_ERP, Parts, Sink
+from sink.pipeline import Parts, Sink
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
 from sink.reconcile.sides import readable
@@ -144,10 +144,9 @@ def check(config: Config = None) -> None:
         try:
             look()
             typer.echo(f"ok   {name}")
-        except (OrdertapError, StopError, RetryError) as error:
+        except OrdertapError as error:
             bad += 1
-            reason, mend = _told(error)
-            typer.echo(f"BAD  {name}: {reason}\n     mend: {mend}")
+            typer.echo(f"BAD  {name}: {error.message}\n     mend: {error.hint}")
     typer.echo(f"{bad} to mend" if bad else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
@@ -337,23 +336,9 @@ def main() -> None:
     """The console script: errors that a user can mend are printed once, without a stack trace."""
     try:
         app()
-    except (OrdertapError, StopError, RetryError, HoldError) as error:
-        reason, step = _told(error)
-        typer.echo(f"sink: {reason}" + (f"\n  next: {step}" if step else ""), err=True)
-        sys.exit(_exit_code(error))
-
-
-def _told(error: OrdertapError | StopError | RetryError | HoldError) -> tuple[str, str]:
-    """What happened, and the next step."""
-    if isinstance(error, OrdertapError):
-        return error.message, error.hint
-    return (error.reason, error.next_step) if isinstance(error, StopError | HoldError) else (str(error), NEXT_FOR_ERP)
-
-
-def _exit_code(error: OrdertapError | StopError | RetryError | HoldError) -> int:
-    if isinstance(error, OrdertapError):
-        return int(error.exit_code)
-    return int(ExitCode.CONFIG if isinstance(error, StopError | HoldError) else ExitCode.UNAVAILABLE)
+    except OrdertapError as error:
+        typer.echo(f"sink: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), err=True)
+        sys.exit(int(error.exit_code))
 
 
 if __name__ == "__main__":

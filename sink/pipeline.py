@@ -25,7 +25,6 @@ log = structlog.get_logger()
 STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged")
 REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
 APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
-NEXT_FOR_ERP = "check erp.url, and that the ERP runs and can be reached"
 _IDLE = 0.2
 
 
@@ -145,11 +144,11 @@ class Sink:
             worker.check()
         except RetryError as error:
             self._circuit.failed(error)
-            log.warning("the ERP cannot be used now", reason=str(error), next=NEXT_FOR_ERP)
+            log.warning("the ERP cannot be used now", reason=error.message, next=error.hint)
             return False
         except StopError as error:
             self._circuit.stop(error)
-            log.warning("applying stops, staging goes on", reason=error.reason, next=error.next_step)
+            log.warning("applying stops, staging goes on", reason=error.message, next=error.hint)
             return False
         self._circuit.recovered()
         log.info("the ERP can be used again")
