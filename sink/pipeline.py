@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from schemas.errors import UnavailableError
 from schemas.reader import RecordReader
@@ -17,14 +16,12 @@ from sink.apply.worker import Worker
 from sink.database import Connection, transaction
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
+from sink.metrics import APPLYING, REPLAYED, STAGED
 from sink.staging import snapshots
 from sink.staging.stager import Staging, decode
 
 log = structlog.get_logger()
 
-STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged")
-REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
-APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
 _IDLE = 0.2
 
 

@@ -34,11 +34,11 @@ CLOCK = {
         "on_demand.chunk_reader", "pipeline", "session",
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
-    "sink": {"__main__", "apply.circuit", "pipeline", "erp.sql.adapter"},
+    "sink": {"apply.circuit", "commands.reconcile", "pipeline", "erp.sql.adapter"},
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
 READS_ENVIRONMENT = {"schemas": {"settings"}}
-READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__"}}
+READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__", "wiring"}}
 
 
 def source_files(package: str) -> Iterator[tuple[str, ast.Module]]:
