@@ -1,4 +1,4 @@
-"""Columns for the eye. Pure."""
+"""Columns for the eye."""
 
 from __future__ import annotations
 
