@@ -27,7 +27,7 @@ _IDLE = 0.2
 
 @dataclass
 class Parts:
-    """What the composition root made."""
+    """What a running sink is made of; `wiring` makes it."""
 
     connect: Callable[[], Connection]
     consumer: Callable[[Connection], ShopConsumer]

@@ -267,6 +267,19 @@ def test_every_error_of_the_sink_says_what_is_next() -> None:
     assert strangers == []
 
 
+def test_every_error_that_the_sink_raises_has_a_hint() -> None:
+    """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
+    own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "ValueError"}
+    without = [
+        f"sink.{name}:{node.lineno}"
+        for name, tree in source_files("sink")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")
+        if node.func.id not in own and len(node.args) + len(node.keywords) < 2
+    ]
+    assert without == []
+
+
 @pytest.mark.parametrize(
     ("package", "source"),
     [("capture", "import sink.ledger"), ("schemas", "from capture import x"), ("sink", "from . import ledger")],
