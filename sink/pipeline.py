@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from schemas.errors import UnavailableError
 from schemas.reader import RecordReader
@@ -17,21 +16,18 @@ from sink.apply.worker import Worker
 from sink.database import Connection, transaction
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
+from sink.metrics import APPLYING, REPLAYED, STAGED
 from sink.staging import snapshots
 from sink.staging.stager import Staging, decode
 
 log = structlog.get_logger()
 
-STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged")
-REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
-APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
-NEXT_FOR_ERP = "check erp.url, and that the ERP runs and can be reached"
 _IDLE = 0.2
 
 
 @dataclass
 class Parts:
-    """What the composition root made."""
+    """What a running sink is made of; `wiring` makes it."""
 
     connect: Callable[[], Connection]
     consumer: Callable[[Connection], ShopConsumer]
@@ -145,11 +141,11 @@ class Sink:
             worker.check()
         except RetryError as error:
             self._circuit.failed(error)
-            log.warning("the ERP cannot be used now", reason=str(error), next=NEXT_FOR_ERP)
+            log.warning("the ERP cannot be used now", reason=error.message, next=error.hint)
             return False
         except StopError as error:
             self._circuit.stop(error)
-            log.warning("applying stops, staging goes on", reason=error.reason, next=error.next_step)
+            log.warning("applying stops, staging goes on", reason=error.message, next=error.hint)
             return False
         self._circuit.recovered()
         log.info("the ERP can be used again")

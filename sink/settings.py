@@ -18,7 +18,7 @@ class ErpSettings(BaseModel):
     timeout_seconds: float = Field(20.0, gt=0, description="how long one call may take")
 
 
-class Settings(BaseModel):
+class SinkSettings(BaseModel):
     """The part `sink` of the settings file. Times in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,7 +74,7 @@ class Settings(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _complete(self) -> Settings:
+    def _complete(self) -> SinkSettings:
         if self.customers == "collective" and not self.collective_account:
             raise ValueError("customers is `collective`: set collective_account to the ERP account that all orders use")
         if self.unknown_sku == "placeholder" and not self.placeholder_sku:

@@ -8,7 +8,8 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Postgres
-from sink.apply.worker import Rules, Worker
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
 from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef

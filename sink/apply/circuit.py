@@ -60,11 +60,11 @@ class Circuit:
         """The ERP cannot be used for a while, doubling."""
         with self._lock:
             rest = error.seconds if isinstance(error, SlowDownError) else self._rest
-            self._until, self.reason = self._clock() + rest, str(error)
+            self._until, self.reason = self._clock() + rest, error.message
             self._rest = min(_LONGEST_REST, self._rest * 2)
 
     def stop(self, error: StopError) -> None:
         """Nothing more until a person has mended it."""
         with self._lock:
-            self.stopped = f"{error.reason}; next: {error.next_step} (looked at again every minute)"
+            self.stopped = f"{error.message}; next: {error.hint} (looked at again every minute)"
             self._until = self._clock() + _LONGEST_REST

@@ -8,7 +8,11 @@ from decimal import Decimal
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
+from schemas.errors import ExitCode, OrdertapError
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone
+
+Cause = Literal["data", "master data", "decision"]
+"""What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,18 @@ class Erp(Protocol):
         """All documents of a kind whose external key starts with the prefix."""
         ...
 
+    def close(self) -> None:
+        """Gives back what it holds open."""
+        ...
 
-class RetryError(Exception):
+
+class RetryError(OrdertapError):
     """The same again later. The outcome of the call is not known."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, hint: str = "check erp.url, and that the ERP runs and can be reached") -> None:
+        super().__init__(message, hint)
 
 
 class ConflictError(RetryError):
@@ -117,22 +130,17 @@ class SlowDownError(RetryError):
         self.seconds = seconds
 
 
-class HoldError(Exception):
+class HoldError(OrdertapError):
     """This document alone waits for a person. Nothing was changed in the ERP."""
 
-    def __init__(
-        self, reason: str, next_step: str, cause: Literal["data", "master data", "decision"] = "decision"
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.next_step = next_step
-        self.cause = cause
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, message: str, hint: str, cause: Cause = "decision") -> None:
+        super().__init__(message, hint)
+        self.cause: Cause = cause
 
 
-class StopError(Exception):
+class StopError(OrdertapError):
     """Nothing more goes to this ERP until a person has mended it: credentials, another ERP, missing tables."""
 
-    def __init__(self, reason: str, next_step: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.next_step = next_step
+    exit_code = ExitCode.CONFIG

@@ -43,7 +43,7 @@ _REFUSED: Final = (
 )
 
 
-class Record(NamedTuple):
+class KafkaRecord(NamedTuple):
     """A Kafka record, not decoded."""
 
     topic: str
@@ -61,7 +61,7 @@ class Batch:
     `first` is the lowest offset there was when a partition without evidence was first assigned.
     """
 
-    records: list[Record] = field(default_factory=list)
+    records: list[KafkaRecord] = field(default_factory=list)
     read: dict[Partition, Range] = field(default_factory=dict)
     first: dict[Partition, int] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ class Committed(NamedTuple):
     ours: bool
 
 
-class Start(NamedTuple):
+class StartAt(NamedTuple):
     """Where to read a partition from, and what to tell the operator when that is not simply the next record."""
 
     offset: int
@@ -82,7 +82,7 @@ class Start(NamedTuple):
 
 def start_of(
     partition: Partition, committed: Committed | None, seen: Seen | None, low: int, high: int, recreated: bool = False
-) -> Start:
+) -> StartAt:
     """Where a partition starts; `recreated`: there is evidence of a topic of this name with another id.
 
     SettingsError when Kafka has lost records that are staged: going on would take new records for replays.
@@ -97,35 +97,35 @@ def start_of(
     if start.offset < low:
         lost = seen is None or seen.next_offset < low
         notice = f"{where}: offset {start.offset} is gone, retention has overtaken; starting at {low}"
-        return Start(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
+        return StartAt(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
     if start.offset > high:
-        return Start(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")
+        return StartAt(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")
     return start
 
 
-def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int, recreated: bool) -> Start:
+def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int, recreated: bool) -> StartAt:
     if recreated and seen is None:
-        return Start(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
+        return StartAt(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
     if committed is None:
         if seen is None:
-            return Start(low, f"{where} is new: starting at its beginning, {low}")
+            return StartAt(low, f"{where} is new: starting at its beginning, {low}")
         notice = f"{where}: the group has no committed offset any more (expired?); going on at {seen.next_offset}"
-        return Start(seen.next_offset, notice)
+        return StartAt(seen.next_offset, notice)
     if not committed.ours or (seen is not None and committed.offset <= seen.next_offset):
         return _chosen(where, committed.offset, seen, low)
     if seen is None:
-        return Start(low, f"{where}: the middle layer is empty; reading again from the beginning, {low}")
+        return StartAt(low, f"{where}: the middle layer is empty; reading again from the beginning, {low}")
     notice = f"{where}: the middle layer is older than the committed offset {committed.offset} (restored?)"
-    return Start(seen.next_offset, f"{notice}; going back to {seen.next_offset}")
+    return StartAt(seen.next_offset, f"{notice}; going back to {seen.next_offset}")
 
 
-def _chosen(where: str, offset: int, seen: Seen | None, low: int) -> Start:
+def _chosen(where: str, offset: int, seen: Seen | None, low: int) -> StartAt:
     known = low if seen is None else seen.next_offset
     if offset > known:
-        return Start(offset, f"{where}: the group's offset was set forward to {offset}: [{known}, {offset}) is a gap")
+        return StartAt(offset, f"{where}: the group's offset was set forward to {offset}: [{known}, {offset}) is a gap")
     if offset < known:
-        return Start(offset, f"{where}: reading again from {offset}; up to {known} all is staged and changes nothing")
-    return Start(offset)
+        return StartAt(offset, f"{where}: reading again from {offset}; up to {known} all is staged and changes nothing")
+    return StartAt(offset)
 
 
 class ShopConsumer:
@@ -219,7 +219,7 @@ class ShopConsumer:
         if until > start or partition in self._first:
             batch.read[partition] = Range(start, until)
         if error is None:
-            batch.records.append(Record(*place, offset, message.key(), message.value(), _headers(message)))
+            batch.records.append(KafkaRecord(*place, offset, message.key(), message.value(), _headers(message)))
 
     def _report(self, error: KafkaError, topic: str) -> None:
         code = error.code()

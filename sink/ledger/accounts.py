@@ -7,7 +7,7 @@ from typing import Literal
 from sink.database import Cursor
 from sink.documents.models import Customer
 
-Policy = Literal["account_per_buyer", "collective"]
+AccountPolicy = Literal["account_per_buyer", "collective"]
 
 
 def account_key(shop: str, customer: Customer) -> str:

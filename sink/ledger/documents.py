@@ -1,16 +1,18 @@
-"""The ledger: for each document what is desired, what the ERP was given, and what keeps the two apart."""
+"""The ledger's documents: for each what is desired, what the ERP was given, and what keeps the two apart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg2.extras import Json
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
-from sink.ledger.outcomes import Standing, State
+from sink.ledger import history, leases, marks
+from sink.ledger.leases import Lease
+from sink.ledger.outcomes import Intent, Outcome, Standing, State
 
 
 @dataclass
@@ -21,12 +23,12 @@ class Entry:
     unit: str
     marked: int
     marked_at: datetime
-    state: str
+    state: State
     needed: bool
     fingerprint: str | None
     incarnation: int
     revision: int
-    intent: dict[str, Any] | None
+    intent: Intent | None
     applied: dict[str, Any] | None
     reference: str | None
     attempts: int
@@ -39,7 +41,7 @@ class Entry:
         return f"{shop}/{self.ref.type}/{self.ref.key}/{self.incarnation}"
 
 
-_ENTRY = (
+_ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, extract(epoch FROM clock_timestamp() - marked_at)::float FROM ordertap.document"
 )
@@ -59,7 +61,71 @@ def entry(cursor: Cursor, ref: DocumentRef) -> Entry | None:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(DocumentRef(row[0], row[1]), *row[2:])
+    found = Entry(DocumentRef(row[0], row[1]), *row[2:])
+    found.state = State(found.state)
+    found.intent = Intent(**row[10]) if row[10] else None
+    return found
+
+
+def write(cursor: Cursor, lease: Lease, one: Entry, outcome: Outcome) -> None:
+    """Writes what a look came to; nothing else does. Without the lease nothing can be committed: LeaseLostError.
+
+    What was marked since the entry was read stays due.
+    """
+    leases.prove(cursor, lease)
+    sent = outcome.sent
+    cursor.execute(
+        _OUTCOME,
+        {
+            "type": one.ref.type,
+            "key": one.ref.key,
+            "state": outcome.state,
+            "reason": outcome.reason or None,
+            "next_step": outcome.next_step or None,
+            "cause": outcome.cause,
+            "waits_for": str(outcome.waits_for) if outcome.waits_for else None,
+            "attempts": outcome.attempts,
+            "seen": sent.marked if sent else one.marked,
+            "again": 0.0 if outcome.state is State.WAITS and _has_come(cursor, outcome) else outcome.again,
+        },
+    )
+    if sent:
+        _write_sent(cursor, one, sent, outcome.reference)
+    elif one.shown:
+        save(cursor, one.ref, number=one.shown)
+    if outcome.state is State.HELD and one.state is not State.HELD:
+        history.note(cursor, one.ref, "held", outcome.reason or "")
+
+
+_OUTCOME: Final = """
+UPDATE ordertap.document SET state = %(state)s, reason = %(reason)s, next_step = %(next_step)s, cause = %(cause)s,
+    waits_for = %(waits_for)s, attempts = %(attempts)s, seen = %(seen)s,
+    next_try = clock_timestamp() + make_interval(secs => %(again)s),
+    held_since = CASE WHEN %(state)s IN ('held', 'waits') THEN coalesce(held_since, clock_timestamp()) END
+WHERE type = %(type)s AND key = %(key)s
+"""
+
+
+def _has_come(cursor: Cursor, outcome: Outcome) -> bool:
+    """Whether what it waits for was done between the look and this transaction."""
+    other = entry(cursor, outcome.waits_for) if outcome.waits_for else None
+    return other is not None and bool(other.applied)
+
+
+def _write_sent(cursor: Cursor, one: Entry, sent: Intent, reference: str) -> None:
+    """What the ERP was given, and those that waited for it."""
+    columns: dict[str, Any] = {
+        "intent": None, "reference": reference, "number": sent.record["fields"].get("number"),
+        "applied": sent.record, "desired": sent.record, "fingerprint": one.fingerprint or sent.fingerprint,
+    }  # fmt: skip
+    if sent.verb == "remove":
+        # The key stays taken in the ERP: the same price, if it comes back, is a new one.
+        columns |= {"applied": None, "incarnation": one.incarnation + 1, "revision": 0}
+    save(cursor, one.ref, **columns)
+    cursor.execute("UPDATE ordertap.document SET applied_at = clock_timestamp() WHERE type = %s AND key = %s", one.ref)
+    history.note(cursor, one.ref, sent.verb, reference)
+    marks.wake(cursor, str(one.ref))
+    one.applied, one.intent = columns["applied"], None
 
 
 def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
@@ -67,15 +133,6 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
     cursor.execute(f"UPDATE ordertap.document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
-
-
-def wait(cursor: Cursor, ref: DocumentRef, seconds: float | None) -> None:
-    """When to look again by itself; None: not before the next mark or retry."""
-    cursor.execute(
-        "UPDATE ordertap.document SET next_try = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE type = %s AND key = %s",
-        (seconds, *ref),
-    )
 
 
 class Held(NamedTuple):

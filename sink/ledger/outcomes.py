@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
+
+from sink.documents.refs import DocumentRef
 
 
 class State(StrEnum):
@@ -29,3 +32,83 @@ class Standing(NamedTuple):
     needed: bool
     dirty: bool
     marked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The command under way: written before the ERP is called, and asked for should the reply be lost."""
+
+    verb: str
+    record: dict[str, Any]
+    revision: int
+    marked: int
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
+
+    `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
+    whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`.
+    """
+
+    state: State
+    reason: str | None = None
+    next_step: str | None = None
+    cause: str | None = None
+    waits_for: DocumentRef | None = None
+    again: float | None = None
+    attempts: int = 0
+    sent: Intent | None = None
+    reference: str = ""
+
+    @classmethod
+    def done(cls) -> Self:
+        """Shop and ERP agree."""
+        return cls(State.DONE)
+
+    @classmethod
+    def unneeded(cls, order: DocumentRef) -> Self:
+        """Its order was cancelled before the ERP heard of it. Should the shop open that again, this one follows."""
+        return cls(State.DONE, waits_for=order)
+
+    @classmethod
+    def gone(cls) -> Self:
+        """The shop has it no more, and the ERP needs nothing."""
+        return cls(State.GONE)
+
+    @classmethod
+    def not_ready(cls) -> Self:
+        """Nothing is to be sent yet."""
+        return cls(State.NOT_READY, "the shop has not finished it")
+
+    @classmethod
+    def waits(cls, ref: DocumentRef, again: float) -> Self:
+        """It depends on another document that is not in the ERP yet."""
+        return cls(State.WAITS, f"waits for {ref}", f"see `sink held` for {ref}", "waits", ref, again)
+
+    @classmethod
+    def settling(cls, reason: str, next_step: str, again: float) -> Self:
+        """It may mend itself: what is missing can be on its way."""
+        return cls(State.SETTLING, reason, next_step, again=again)
+
+    @classmethod
+    def held(cls, reason: str, next_step: str, cause: str, again: float | None) -> Self:
+        """It waits for a person."""
+        return cls(State.HELD, reason, next_step, cause, again=again)
+
+    @classmethod
+    def retry(cls, reason: str, again: float, attempts: int, next_step: str = "the sink tries again by itself") -> Self:
+        """The ERP could not do it now."""
+        return cls(State.RETRY, reason, next_step, again=again, attempts=attempts)
+
+    @classmethod
+    def planned(cls, steps: str) -> Self:
+        """What would be sent, were it not for the mode."""
+        return cls(State.PLANNED, f"would {steps}", "set mode: apply")
+
+    @classmethod
+    def applied(cls, sent: Intent, reference: str) -> Self:
+        """The ERP has done it."""
+        return cls(State.GONE if sent.verb == "remove" else State.DONE, sent=sent, reference=reference)

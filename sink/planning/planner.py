@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
-from sink.erp.contract import Command, Observed
+from sink.erp.contract import Cause, Command, Observed
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
 
 SEND: Final = "send"
@@ -65,7 +65,7 @@ class Hold(NamedTuple):
 
     reason: str
     next_step: str
-    cause: Literal["data", "master data", "decision"] = "decision"
+    cause: Cause = "decision"
 
 
 @dataclass(frozen=True)

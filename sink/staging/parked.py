@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from psycopg2.extras import Json
 
 from sink.database import Cursor
-from sink.intake.consumer import Record
+from sink.intake.consumer import KafkaRecord
 
 
-def park(cursor: Cursor, record: Record, transaction_id: str | None, reason: str) -> None:
+class ParkedRecord(NamedTuple):
+    """A record that could not be read."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+
+
+def park(cursor: Cursor, record: KafkaRecord, transaction_id: str | None, reason: str) -> None:
     """Keeps a record that cannot be read, with its bytes."""
     headers = [[name, (value or b"").hex()] for name, value in record.headers]
     cursor.execute(
@@ -21,10 +31,10 @@ def park(cursor: Cursor, record: Record, transaction_id: str | None, reason: str
     )
 
 
-def parked(cursor: Cursor) -> list[tuple[str, int, int, str]]:
-    """(topic, partition, offset, reason) of each record that could not be read."""
+def parked(cursor: Cursor) -> list[ParkedRecord]:
+    """Each record that could not be read."""
     cursor.execute('SELECT topic, partition, "offset", reason FROM ordertap.parked ORDER BY 1, 2, 3')
-    return [(row[0], row[1], row[2], row[3]) for row in cursor.fetchall()]
+    return [ParkedRecord(*row) for row in cursor.fetchall()]
 
 
 def unpark(cursor: Cursor, places: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], str | None]:

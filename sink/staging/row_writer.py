@@ -16,13 +16,13 @@ from sink.documents.refs import DocumentRef
 from sink.ledger import blocked
 from sink.staging import touches
 from sink.staging.rows import NEW_HALF, OLD_HALF, PARKED_OP, RowChange, StagedRow, identity
-from sink.staging.tables import Table, Tables, load, write
+from sink.staging.tables import StagedTable, StagedTables, load, write
 
 
 class RowWriter:
     """Writes rows for one profile. All of it runs in the staging transaction, under its lock."""
 
-    def __init__(self, profile: Profile, tables: Tables) -> None:
+    def __init__(self, profile: Profile, tables: StagedTables) -> None:
         self._profile = profile
         self._tables = tables
 
@@ -60,7 +60,7 @@ class RowWriter:
             by_table[change.table][identity(change.key or {})].append(change)
         keys = {name: [same[0].key or {} for same in by_key.values()] for name, by_key in by_table.items()}
         refs = touches.touched(cursor, self._profile, self._tables, keys)
-        written: list[tuple[Table, list[StagedRow], list[StagedRow]]] = []
+        written: list[tuple[StagedTable, list[StagedRow], list[StagedRow]]] = []
         for name, by_key in by_table.items():
             table = self._tables.get(cursor, name)
             assert table is not None  # noqa: S101  fit has just made it
@@ -76,7 +76,7 @@ class RowWriter:
         return refs | touches.touched(cursor, self._profile, self._tables, keys)
 
     def _unseen(
-        self, cursor: Cursor, table: Table, rows: Iterable[StagedRow], before: Iterable[StagedRow]
+        self, cursor: Cursor, table: StagedTable, rows: Iterable[StagedRow], before: Iterable[StagedRow]
     ) -> set[DocumentRef]:
         """Blocks what is made of rows with values that never came; the documents that are free again."""
         for row in rows:
@@ -113,5 +113,5 @@ def _takes_over(change: RowChange) -> bool:
     return change.half == NEW_HALF and len(change.values) < len(change.columns)
 
 
-def _unseen_cause(table: Table, row: StagedRow) -> str:
+def _unseen_cause(table: StagedTable, row: StagedRow) -> str:
     return f"unseen:{table.name}:{':'.join(identity(row.key))}"

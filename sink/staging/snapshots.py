@@ -12,7 +12,7 @@ from schemas.errors import SettingsError
 from schemas.lsn import LSN
 from schemas.records import COMPLETED
 from sink.database import Cursor
-from sink.staging.tables import Tables, mark_deleted
+from sink.staging.tables import StagedTables, mark_deleted
 
 
 def note(cursor: Cursor, notices: Iterable[SnapshotNotice]) -> None:
@@ -48,7 +48,7 @@ def ready(cursor: Cursor) -> bool:
     return row is not None and bool(row[0])
 
 
-def complete(cursor: Cursor, tables: Tables, staged: frozenset[str]) -> list[str]:
+def complete(cursor: Cursor, tables: StagedTables, staged: frozenset[str]) -> list[str]:
     """Completes the announced snapshots whose rows are all here; the tables of those, in which vanished rows are now
     marked deleted. A table that a later complete snapshot has is that one's: a row remembers the last that brought it.
     """
@@ -101,7 +101,7 @@ def accept(cursor: Cursor, person: str) -> str:
     return name
 
 
-def _come(cursor: Cursor, tables: Tables, name: str, snapshot_id: str) -> int:
+def _come(cursor: Cursor, tables: StagedTables, name: str, snapshot_id: str) -> int:
     table = tables.get(cursor, name)
     if table is None:
         return 0

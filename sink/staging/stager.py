@@ -24,7 +24,7 @@ from sink.database import Connection, Cursor, transaction
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
-from sink.intake.consumer import Batch, Record
+from sink.intake.consumer import Batch, KafkaRecord
 from sink.intake.evidence import Gap, Partition, Range, Seen
 from sink.ledger import blocked
 from sink.staging import inbox, snapshots, touches
@@ -32,7 +32,7 @@ from sink.staging import parked as parked_rows
 from sink.staging.jsonb import refuse_unfit
 from sink.staging.row_writer import RowWriter
 from sink.staging.rows import NEW_HALF, OLD_HALF, PARKED_OP, WHOLE, RowChange, row_change
-from sink.staging.tables import Tables
+from sink.staging.tables import StagedTables
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ordertap.staging'
 class Unreadable(NamedTuple):
     """A record that cannot be read, with what its headers still say."""
 
-    record: Record
+    record: KafkaRecord
     reason: str
     table: str
     stamp: Stamp | None
@@ -86,7 +86,7 @@ class Staging:
         self._profile = profile
         self._names = frozenset(profile.tables)
         self._mark = mark
-        self._tables = Tables(shop)
+        self._tables = StagedTables(shop)
         self._rows = RowWriter(profile, self._tables)
 
     def prepare(self, connection: Connection) -> None:
@@ -162,7 +162,7 @@ class Staging:
                     changes.append((place, converted))
                     continue
                 except DataError as error:
-                    record = raw.get(place, Record(*place, None, None, ()))
+                    record = raw.get(place, KafkaRecord(*place, None, None, ()))
                     item = Unreadable(record, error.message, item.table, item.stamp, item.transaction_id, item.size)
             if isinstance(item, Unreadable):
                 parked_rows.park(cursor, item.record, item.transaction_id, item.reason)
@@ -260,7 +260,7 @@ def registered_columns(registry: Registry, prefix: str) -> Callable[[str], Mappi
     return columns
 
 
-def decode(reader: RecordReader, records: Iterable[Record], prefix: str) -> list[Item]:
+def decode(reader: RecordReader, records: Iterable[KafkaRecord], prefix: str) -> list[Item]:
     """What records say; those that cannot be read come as Unreadable. UnavailableError when the registry is away."""
     items: list[Item] = []
     for record in records:
@@ -274,7 +274,7 @@ def decode(reader: RecordReader, records: Iterable[Record], prefix: str) -> list
     return items
 
 
-def _unreadable(record: Record, reason: str, prefix: str) -> Unreadable:
+def _unreadable(record: KafkaRecord, reason: str, prefix: str) -> Unreadable:
     found = dict(record.headers)
     stamp, mark = None, None
     with suppress(DataError):

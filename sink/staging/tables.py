@@ -31,7 +31,7 @@ _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class StagedTable:
     """A staged table as it is now: its columns with their types, its key, and the TRUNCATE that guards it."""
 
     name: str
@@ -51,12 +51,12 @@ def stored_name(table: str) -> str:
     return table.encode()[:50].decode(errors="ignore") + "#" + hashlib.sha256(table.encode()).hexdigest()[:12]
 
 
-class Tables:
+class StagedTables:
     """The staged tables of a shop. All of it runs in the staging transaction, under its lock."""
 
     def __init__(self, shop: str) -> None:
         self._shop = shop
-        self._known: dict[str, Table] = {}
+        self._known: dict[str, StagedTable] = {}
         self._fitting: dict[tuple[str, int], Mapping[str, str]] = {}
 
     def forget(self) -> None:
@@ -64,7 +64,7 @@ class Tables:
         self._known.clear()
         self._fitting.clear()
 
-    def get(self, cursor: Cursor, name: str) -> Table | None:
+    def get(self, cursor: Cursor, name: str) -> StagedTable | None:
         """The table, None while it has none staged."""
         if name not in self._known:
             found = _read(cursor, name)
@@ -87,7 +87,7 @@ class Tables:
             cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
             cursor.execute(sql.SQL("CREATE VIEW {} AS SELECT {} WHERE false").format(view, nulls))
 
-    def fit(self, cursor: Cursor, change: RowChange) -> Table:
+    def fit(self, cursor: Cursor, change: RowChange) -> StagedTable:
         """The table with all columns of the change's record; made or altered where needed. DataError without a key."""
         known = (change.table, id(change.columns))
         if known in self._fitting:
@@ -119,10 +119,10 @@ class Tables:
             (*map(int, stamp), name),
         )
         mark_deleted(cursor, table, stamp, sql.SQL("true"), ())
-        self._known[name] = Table(table.name, table.key, table.columns, stamp)
+        self._known[name] = StagedTable(table.name, table.key, table.columns, stamp)
 
-    def _make(self, cursor: Cursor, change: RowChange) -> Table:
-        table = Table(change.table, tuple(change.key or ()), dict(change.columns))
+    def _make(self, cursor: Cursor, change: RowChange) -> StagedTable:
+        table = StagedTable(change.table, tuple(change.key or ()), dict(change.columns))
         columns = [sql.SQL("{} {}").format(sql.Identifier(c), sql.SQL(kind)) for c, kind in table.columns.items()]
         cursor.execute(
             sql.SQL("CREATE TABLE {} ({}, {}, PRIMARY KEY ({}))").format(
@@ -135,7 +135,7 @@ class Tables:
         self._show(cursor, table)
         return table
 
-    def _alter(self, cursor: Cursor, table: Table, columns: Mapping[str, str]) -> Table:
+    def _alter(self, cursor: Cursor, table: StagedTable, columns: Mapping[str, str]) -> StagedTable:
         types = {name: widen(table.columns.get(name, kind), kind) for name, kind in columns.items()}
         changed = {name: kind for name, kind in types.items() if table.columns.get(name) != kind}
         if not changed:
@@ -145,14 +145,14 @@ class Tables:
             step = "ALTER COLUMN {0} TYPE {1} USING {0}::text::{1}" if name in table.columns else "ADD COLUMN {0} {1}"
             step_sql = sql.SQL(step).format(sql.Identifier(name), sql.SQL(kind))
             cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.identifier, step_sql))
-        altered = Table(table.name, table.key, {**table.columns, **changed}, table.truncated)
+        altered = StagedTable(table.name, table.key, {**table.columns, **changed}, table.truncated)
         self._show(cursor, altered)
         return altered
 
     def _view(self, name: str) -> sql.Identifier:
         return sql.Identifier(self._shop, name.partition(".")[2])
 
-    def _show(self, cursor: Cursor, table: Table) -> None:
+    def _show(self, cursor: Cursor, table: StagedTable) -> None:
         view = self._view(table.name)
         cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
         cursor.execute(
@@ -162,7 +162,7 @@ class Tables:
         )
 
 
-def load(cursor: Cursor, table: Table, keys: Sequence[Mapping[str, Any]]) -> list[StagedRow]:
+def load(cursor: Cursor, table: StagedTable, keys: Sequence[Mapping[str, Any]]) -> list[StagedRow]:
     """The staged rows of these keys, in their order, without their values; a row that is not there is empty."""
     guard = table.truncated
     rows = [StagedRow(dict(key), stamp=guard, deleted=guard is not None) for key in keys]
@@ -184,7 +184,7 @@ def load(cursor: Cursor, table: Table, keys: Sequence[Mapping[str, Any]]) -> lis
     return rows
 
 
-def write(cursor: Cursor, table: Table, rows: Iterable[StagedRow]) -> None:
+def write(cursor: Cursor, table: StagedTable, rows: Iterable[StagedRow]) -> None:
     """Writes staged rows: those that write the same columns in one statement, the others keep theirs."""
     groups: dict[tuple[str, ...], list[StagedRow]] = {}
     for row in rows:
@@ -205,7 +205,7 @@ def write(cursor: Cursor, table: Table, rows: Iterable[StagedRow]) -> None:
 
 
 def mark_deleted(
-    cursor: Cursor, table: Table, stamp: Stamp, condition: sql.Composable, values: Sequence[object]
+    cursor: Cursor, table: StagedTable, stamp: Stamp, condition: sql.Composable, values: Sequence[object]
 ) -> int:
     """Marks rows deleted that are older than the stamp and meet the condition; how many."""
     cursor.execute(
@@ -245,7 +245,7 @@ def _names(names: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
-def _read(cursor: Cursor, name: str) -> Table | None:
+def _read(cursor: Cursor, name: str) -> StagedTable | None:
     cursor.execute(
         "SELECT key_columns, truncate_generation, truncate_lsn, truncate_ordinal"
         " FROM ordertap.staged_table WHERE table_name = %s",
@@ -261,7 +261,7 @@ def _read(cursor: Cursor, name: str) -> Table | None:
     )
     columns = {column: _short(kind) for column, kind in cursor.fetchall()}
     truncated = None if row[1] is None else Stamp(row[1], LSN(int(row[2])), row[3])
-    return Table(name, tuple(row[0]), columns, truncated)
+    return StagedTable(name, tuple(row[0]), columns, truncated)
 
 
 def _short(kind: str) -> str:

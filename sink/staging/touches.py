@@ -18,12 +18,12 @@ from schemas.errors import SettingsError
 from sink.database import Cursor
 from sink.documents.profile import DocumentRule, Profile, Touch
 from sink.documents.refs import DocumentRef
-from sink.staging.tables import Table, Tables
+from sink.staging.tables import StagedTable, StagedTables
 
 Keys = Sequence[Mapping[str, Any]]
 
 
-def touched(cursor: Cursor, profile: Profile, tables: Tables, changed: Mapping[str, Keys]) -> set[DocumentRef]:
+def touched(cursor: Cursor, profile: Profile, tables: StagedTables, changed: Mapping[str, Keys]) -> set[DocumentRef]:
     """The documents that these rows touch as they are staged now, marked rows too. `changed`: table → keys."""
     found: set[DocumentRef] = set()
     for rule in profile.documents.values():
@@ -46,7 +46,7 @@ def touched(cursor: Cursor, profile: Profile, tables: Tables, changed: Mapping[s
     return found
 
 
-def every_document(cursor: Cursor, profile: Profile, tables: Tables, names: Iterable[str]) -> set[DocumentRef]:
+def every_document(cursor: Cursor, profile: Profile, tables: StagedTables, names: Iterable[str]) -> set[DocumentRef]:
     """The documents that any row of these tables touches: after a snapshot, or when a table was truncated."""
     wanted = set(names)
     found: set[DocumentRef] = set()
@@ -63,7 +63,9 @@ def every_document(cursor: Cursor, profile: Profile, tables: Tables, names: Iter
     return found
 
 
-def units(cursor: Cursor, profile: Profile, tables: Tables, refs: Iterable[DocumentRef]) -> dict[DocumentRef, str]:
+def units(
+    cursor: Cursor, profile: Profile, tables: StagedTables, refs: Iterable[DocumentRef]
+) -> dict[DocumentRef, str]:
     """What each document is applied together with: its shop order, else it stands alone."""
     found: dict[DocumentRef, str] = {}
     by_type: dict[str, list[str]] = defaultdict(list)
@@ -89,14 +91,14 @@ def units(cursor: Cursor, profile: Profile, tables: Tables, refs: Iterable[Docum
     return found
 
 
-def _chain(cursor: Cursor, tables: Tables, touch: Touch) -> list[Table] | None:
+def _chain(cursor: Cursor, tables: StagedTables, touch: Touch) -> list[StagedTable] | None:
     """The tables of a path; None while one of them has no row: nothing can resolve then."""
     chain = [tables.get(cursor, name) for name in (touch.table, *(step.table for step in touch.steps))]
     found = [table for table in chain if table is not None]
     return found if len(found) == len(chain) else None
 
 
-def _select(touch: Touch, source: sql.Composable, chain: Sequence[Table], quoted: bool = True) -> sql.Composable:
+def _select(touch: Touch, source: sql.Composable, chain: Sequence[StagedTable], quoted: bool = True) -> sql.Composable:
     """The SELECT of the keys. The expression stands in a query of its own, where its columns mean the last table's."""
     joins = [
         sql.SQL(" JOIN {} AS {} ON {}.{} = {}.{}").format(

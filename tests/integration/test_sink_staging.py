@@ -11,7 +11,7 @@ from schemas.change import Change, Stamp, TransactionEnd
 from schemas.lsn import LSN
 from sink.database import transaction
 from sink.documents.refs import DocumentRef
-from sink.intake.consumer import Batch, Record
+from sink.intake.consumer import Batch, KafkaRecord
 from sink.intake.evidence import Partition, Range
 from sink.ledger import blocked, marks
 from sink.staging import inbox, jsonb, snapshots
@@ -216,7 +216,7 @@ def test_a_parked_record_counts_as_seen_and_holds_what_its_commit_touches(shop: 
     broken = shop.change("c", line(1), (100, 2), size, LINES)
     place = (broken.topic, broken.partition, broken.offset)
     unreadable = Unreadable(
-        Record(*place, b"k", b"\x07", [("h", b"v")]), "not Avro", LINES, broken.stamp, "7:100", size
+        KafkaRecord(*place, b"k", b"\x07", [("h", b"v")]), "not Avro", LINES, broken.stamp, "7:100", size
     )
     other = shop.change("c", ORDER | {"id": 18}, (90, 1), {ORDERS: 1})
     staged = shop.stage(other, shop.change("c", ORDER, (100, 1), size), unreadable)
@@ -237,7 +237,12 @@ def test_two_parked_records_of_one_commit_that_are_mended_in_two_batches(shop: S
     broken = [shop.change("c", line(n), (100, 1 + n), size, LINES) for n in (1, 2)]
     unreadable = [
         Unreadable(
-            Record(c.topic, c.partition, c.offset, b"k", b"\x07", [("h", b"v")]), "x", LINES, c.stamp, "7:100", size
+            KafkaRecord(c.topic, c.partition, c.offset, b"k", b"\x07", [("h", b"v")]),
+            "x",
+            LINES,
+            c.stamp,
+            "7:100",
+            size,
         )
         for c in broken
     ]

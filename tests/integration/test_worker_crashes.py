@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import sink.apply.worker
+import sink.database
+from sink.apply import desired, sending, worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
@@ -77,7 +78,8 @@ def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]
     adapter = DoomedErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
     adapter.doom = Doom()
     adapter.check()
-    monkeypatch.setattr(sink.apply.worker, "transaction", adapter.doom.transaction)
+    for module in (sink.database, worker, desired, sending):
+        monkeypatch.setattr(module, "transaction", adapter.doom.transaction)
     sa.event.listen(sa.Engine, "after_cursor_execute", adapter.doom.executed)
     yield adapter
     sa.event.remove(sa.Engine, "after_cursor_execute", adapter.doom.executed)

@@ -1,32 +1,43 @@
-"""Who may import whom, walked from the source: the parts meet only in Kafka, and pure files stay pure."""
+"""Who may import whom, walked from the source: the parts meet only in Kafka, and pure files stay pure.
+
+A list of exceptions that has one too many fails as well: what nobody needs is not allowed.
+"""
 
 import ast
-from collections.abc import Iterator
+import importlib
+import inspect
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from schemas.errors import OrdertapError
 
 ROOT = Path(__file__).parents[2]
 OURS = frozenset({"capture", "sink", "schemas", "deploy", "tests"})
 ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"sink", "schemas"}}
 
-# A dependency that touches the world, and the files that may import it. Every other file is pure.
+SINK_TOP_DOWN = (
+    "__main__", "wiring", "pipeline", "settings", "metrics",
+    "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
+    "database",
+)  # fmt: skip
+"""A folder of the sink imports only what stands below it."""
+
+# A dependency that touches the world, and the files or folders that may import it.
 POSTGRES = {
     "capture": {
         "postgres.replication", "snapshot.locks", "snapshot.chunks", "on_demand.signals", "on_demand.chunk_reader",
     },
-    "sink": {
-        "database", "intake.evidence", "documents.build", "ledger.blocked", "ledger.documents", "ledger.marks",
-        "staging.inbox", "staging.parked", "staging.row_writer", "staging.snapshots", "staging.tables",
-        "staging.touches",
-    },
+    "sink": {"database", "documents.build", "intake.evidence", "ledger", "staging"},
 }  # fmt: skip
 KAFKA = {
     "capture": {"kafka.broker", "kafka.cluster", "kafka.errors", "kafka.hanging", "kafka.producer"},
     "sink": {"intake.consumer", "intake.offsets"},
     "schemas": {"registry_http"},
 }
-SQLALCHEMY = {"sink": {"erp.sql.adapter", "erp.sql.connections", "erp.sql.reads", "erp.sql.writes"}}
+SQLALCHEMY = {"sink": {"erp.sql"}}
 CLOCK = {
     "capture": {
         "__main__", "changes.heartbeats", "changes.stream", "commands.preflight", "commands.status",
@@ -34,11 +45,32 @@ CLOCK = {
         "on_demand.chunk_reader", "pipeline", "session",
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
-    "sink": {"__main__", "apply.circuit", "pipeline", "erp.sql.adapter"},
+    "sink": {"apply.circuit", "commands.reconcile", "erp.sql.adapter", "pipeline"},
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
+SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
 READS_ENVIRONMENT = {"schemas": {"settings"}}
-READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__"}}
+READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__", "wiring"}}
+
+PURE = frozenset({
+    "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",
+    "documents.records", "ledger.outcomes", "staging.rows", "staging.jsonb", "erp.kinds", "erp.contract",
+})  # fmt: skip
+"""Files and folders of the sink that import each other, `schemas`, and of others only this:"""
+PURE_IMPORTS = {
+    "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "functools", "json", "pydantic", "re",
+    "typing",
+}  # fmt: skip
+
+# Two classes may have one name only here: both words are those of what they speak of, or are still to be parted.
+ONE_NAME = {
+    "Begin": "pgoutput's message; what a worker of the snapshot is told",
+    "Commit": "pgoutput's message; a commit in the index of commits",
+    "Route": "of an outbox's event; of a table's records",
+    "SnapshotState": "as the position keeps it; as the index of commits tells it",
+}
+
+Trees = Iterable[tuple[str, ast.Module]]
 
 
 def source_files(package: str) -> Iterator[tuple[str, ast.Module]]:
@@ -48,15 +80,28 @@ def source_files(package: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """The modules that a file imports, anywhere in it, with full names; relative imports are refused by the linter."""
+    """What a file imports, anywhere in it, with full names; relative imports are refused by the linter.
+
+    `from sink.ledger import leases` is `sink.ledger.leases`, and `from sink.erp.kinds import Kind` has a name too many.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
+            yield from (f"{'.' * node.level}{node.module or ''}.{name.name}" for name in node.names)
 
 
-def wrong_packages(package: str, trees: Iterator[tuple[str, ast.Module]]) -> list[str]:
+def packages(tree: ast.Module) -> set[str]:
+    """The first part of each import."""
+    return {module.split(".")[0] for module in imported(tree)}
+
+
+def within(name: str, places: Iterable[str]) -> bool:
+    """Whether a file is one of these, or in one of these folders."""
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def wrong_packages(package: str, trees: Trees) -> list[str]:
     """Imports of ours that the package may not have."""
     return [
         f"{package}.{name} imports {module}"
@@ -66,20 +111,51 @@ def wrong_packages(package: str, trees: Iterator[tuple[str, ast.Module]]) -> lis
     ]
 
 
-def wrong_dependencies(package: str, trees: Iterator[tuple[str, ast.Module]]) -> list[str]:
+def wrong_dependencies(package: str, trees: Trees) -> list[str]:
     """Imports of a dependency outside the files that are there for it."""
     return [
         f"{package}.{name} imports {module}"
         for name, tree in trees
-        for module in imported(tree)
-        if name not in MAY_IMPORT.get(module.split(".")[0], {}).get(package, {name})
-        or (module.split(".")[0] in MAY_IMPORT and package not in MAY_IMPORT[module.split(".")[0]])
+        for module in sorted(packages(tree) & MAY_IMPORT.keys())
+        if not within(name, MAY_IMPORT[module].get(package, ()))
     ]
 
 
-def environment_readers(package: str) -> list[str]:
-    """Files that look at the process's environment."""
+def wrong_order(trees: Trees) -> list[str]:
+    """Imports of the sink that go upwards."""
+    rank = {place: number for number, place in enumerate(SINK_TOP_DOWN)}
     return [
+        f"sink.{name} imports {module}"
+        for name, tree in trees
+        for module in imported(tree)
+        if module.startswith("sink.")
+        and (own := name.split(".")[0]) != (other := module.split(".")[1])
+        and rank[own] > rank.get(other, -1)
+    ]
+
+
+def impure(trees: Trees) -> list[str]:
+    """Imports of pure files that are not, and looks at the clock."""
+    return [
+        f"sink.{name} has {found}"
+        for name, tree in trees
+        if within(name, PURE)
+        for found in [
+            *(m for m in imported(tree) if m.startswith("sink.") and not within(m.removeprefix("sink."), PURE)),
+            *(packages(tree) - PURE_IMPORTS - {"sink", "schemas"}),
+            *(name for name in attributes(tree) if name in ("now", "today", "utcnow")),
+        ]
+    ]
+
+
+def attributes(tree: ast.Module) -> set[str]:
+    """The names after a dot, `execute` of `cursor.execute(…)`."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def environment_readers(package: str) -> set[str]:
+    """Files that look at the process's environment."""
+    return {
         name
         for name, tree in source_files(package)
         for node in ast.walk(tree)
@@ -87,7 +163,18 @@ def environment_readers(package: str) -> list[str]:
         and node.attr in {"environ", "getenv"}
         and isinstance(node.value, ast.Name)
         and node.value.id == "os"
-    ]
+    }
+
+
+def classes_of_one_name() -> dict[str, list[str]]:
+    """Names that more than one class has, and where."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for package in ALLOWED:
+        for name, tree in source_files(package):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    found[node.name].append(f"{package}.{name}")
+    return {name: places for name, places in found.items() if len(places) > 1}
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
@@ -95,25 +182,102 @@ def test_packages_import_only_what_is_below_them(package: str) -> None:
     assert wrong_packages(package, source_files(package)) == []
 
 
+def test_a_folder_of_the_sink_imports_only_what_stands_below_it() -> None:
+    assert wrong_order(source_files("sink")) == []
+
+
+def test_every_folder_of_the_sink_has_its_place() -> None:
+    folders = {name.split(".")[0] for name, _ in source_files("sink")} - {"__init__"}
+    assert folders == set(SINK_TOP_DOWN)
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_each_dependency_stays_in_its_files(package: str) -> None:
     assert wrong_dependencies(package, source_files(package)) == []
 
 
+def test_sql_is_spoken_only_to_a_database() -> None:
+    speakers = {name for name, tree in source_files("sink") if "execute" in attributes(tree)}
+    assert {name for name in speakers if not within(name, SPEAKS_SQL)} == set()
+
+
+def test_pure_files_are_pure() -> None:
+    assert impure(source_files("sink")) == []
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_only_the_settings_loader_reads_the_environment(package: str) -> None:
-    assert set(environment_readers(package)) <= READS_ENVIRONMENT.get(package, set())
+    assert environment_readers(package) == READS_ENVIRONMENT.get(package, set())
 
 
 @pytest.mark.parametrize("package", ["capture", "sink"])
 def test_settings_are_read_where_plain_values_are_made_of_them(package: str) -> None:
-    readers = {name for name, tree in source_files(package) if f"{package}.settings" in set(imported(tree))}
-    assert readers <= READS_SETTINGS.get(package, set())
+    readers = {
+        name
+        for name, tree in source_files(package)
+        if any(module.startswith(f"{package}.settings.") for module in imported(tree))
+    }
+    assert readers == READS_SETTINGS[package]
 
 
 def test_no_file_imports_the_entry_point() -> None:
     every = [module for package in ALLOWED for _, tree in source_files(package) for module in imported(tree)]
-    assert [module for module in every if module.endswith("__main__")] == []
+    assert [module for module in every if "__main__" in module.split(".")] == []
+
+
+def test_no_rule_allows_what_nobody_needs() -> None:
+    trees = {package: list(source_files(package)) for package in ALLOWED}
+    unused = [
+        f"{package}.{place}: {module}"
+        for module, rule in MAY_IMPORT.items()
+        for package, places in rule.items()
+        for place in places
+        if not any(within(name, [place]) and module in packages(tree) for name, tree in trees[package])
+    ]
+    unused += [
+        f"{package}: {other}"
+        for package, others in ALLOWED.items()
+        for other in others - {package}
+        if not any(other in packages(tree) for _, tree in trees[package])
+    ]
+    pure = [(name, tree) for name, tree in trees["sink"] if within(name, PURE)]
+    unused += [f"pure: {place}" for place in PURE if not any(within(name, [place]) for name, _ in pure)]
+    unused += [f"pure: {module}" for module in PURE_IMPORTS if not any(module in packages(tree) for _, tree in pure)]
+    assert unused == []
+
+
+def test_a_place_that_speaks_sql_does() -> None:
+    speakers = {name for name, tree in source_files("sink") if "execute" in attributes(tree)}
+    assert {place for place in SPEAKS_SQL if not any(within(name, [place]) for name in speakers)} == set()
+
+
+def test_no_two_classes_have_one_name() -> None:
+    assert classes_of_one_name().keys() == ONE_NAME.keys()
+
+
+def test_every_error_of_the_sink_says_what_is_next() -> None:
+    """One family: whoever catches OrdertapError has a message and a hint."""
+    strangers = [
+        f"{found.__module__}.{name}"
+        for file, _ in source_files("sink")
+        for name, found in inspect.getmembers(importlib.import_module(f"sink.{file}".removesuffix(".__init__")))
+        if inspect.isclass(found) and issubclass(found, BaseException) and found.__module__.startswith("sink.")
+        if not issubclass(found, OrdertapError)
+    ]
+    assert strangers == []
+
+
+def test_every_error_that_the_sink_raises_has_a_hint() -> None:
+    """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
+    own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "ValueError"}
+    without = [
+        f"sink.{name}:{node.lineno}"
+        for name, tree in source_files("sink")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")
+        if node.func.id not in own and len(node.args) + len(node.keywords) < 2
+    ]
+    assert without == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +285,27 @@ def test_no_file_imports_the_entry_point() -> None:
     [("capture", "import sink.ledger"), ("schemas", "from capture import x"), ("sink", "from . import ledger")],
 )
 def test_a_wrong_direction_is_found(package: str, source: str) -> None:
-    assert wrong_packages(package, iter([("made_up", ast.parse(source))]))
+    assert wrong_packages(package, [("made_up", ast.parse(source))])
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("ledger.made_up", "from sink.apply import worker"),
+        ("erp.made_up", "def f():\n    from sink.intake.evidence import Gap"),
+        ("staging.made_up", "import sink.pipeline"),
+    ],
+)
+def test_a_wrong_order_is_found(file: str, source: str) -> None:
+    assert wrong_order([(file, ast.parse(source))])
+
+
+@pytest.mark.parametrize(
+    "source", ["import time", "from sink.database import Cursor", "import sink.ledger.leases", "datetime.now(UTC)"]
+)
+def test_what_is_not_pure_is_found(source: str) -> None:
+    assert impure([("planning.made_up", ast.parse(source))])
+    assert not impure([("apply.made_up", ast.parse(source))])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +313,7 @@ def test_a_wrong_direction_is_found(package: str, source: str) -> None:
     [("sink", "import psycopg2"), ("schemas", "def f():\n    import psycopg2"), ("capture", "import sqlalchemy.orm")],
 )
 def test_a_dependency_in_a_pure_file_is_found(package: str, source: str) -> None:
-    assert wrong_dependencies(package, iter([("made_up", ast.parse(source))]))
+    assert wrong_dependencies(package, [("made_up", ast.parse(source))])
 
 
 @pytest.mark.parametrize("package", ["capture", "sink"])

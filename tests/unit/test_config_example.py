@@ -9,7 +9,7 @@ from capture.settings import Settings as CaptureSettings
 from schemas.errors import SettingsError
 from schemas.settings import load
 from sink.documents.profile import load_profile
-from sink.settings import Settings as SinkSettings
+from sink.settings import SinkSettings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "config.example.yaml"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from capture.settings import Settings as CaptureSettings
 from schemas.settings import Section, load
-from sink.settings import Settings as SinkSettings
+from sink.settings import SinkSettings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))

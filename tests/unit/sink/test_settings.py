@@ -8,7 +8,7 @@ import yaml
 
 from schemas.errors import SettingsError
 from schemas.settings import load
-from sink.settings import Settings
+from sink.settings import SinkSettings
 
 GOOD: dict[str, Any] = {
     "profile": "sample", "topic_prefix": "shop", "bootstrap_servers": "k:9092", "schema_registry_url": "http://r",
@@ -17,10 +17,10 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _load(tmp_path: Path, **changes: Any) -> Settings:
+def _load(tmp_path: Path, **changes: Any) -> SinkSettings:
     content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"sink": content}))
-    return load("sink", Settings, tmp_path / "config.yaml", {})
+    return load("sink", SinkSettings, tmp_path / "config.yaml", {})
 
 
 def test_nothing_is_sent_unless_it_is_asked_for(tmp_path: Path) -> None:

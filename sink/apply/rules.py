@@ -1,0 +1,33 @@
+"""What the settings decide for applying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sink.ledger.accounts import AccountPolicy
+from sink.ledger.outcomes import Outcome
+from sink.planning.planner import Hold, Policy
+
+
+@dataclass(frozen=True)
+class Rules:
+    """As settings say it. Times in seconds."""
+
+    shop: str
+    policy: Policy
+    apply: bool
+    customers: AccountPolicy = "account_per_buyer"
+    collective_account: str = ""
+    placeholder_sku: str = ""
+    settle_seconds: float = 30.0
+    recheck_seconds: float = 60.0
+    lease_seconds: float = 60.0
+
+    def held(self, hold: Hold) -> Outcome:
+        """Held; the ERP's master data are looked at again, since nothing tells us when they change."""
+        return Outcome.held(*hold, again=self.recheck_seconds if hold.cause == "master data" else None)
+
+    def settling(self, hold: Hold, age: float) -> Outcome:
+        """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""
+        left = self.settle_seconds - age
+        return Outcome.settling(hold.reason, hold.next_step, left) if left > 0 else self.held(hold)

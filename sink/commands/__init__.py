@@ -1,0 +1,1 @@
+"""What `sink` does besides `run`, one file per command, each with what it prints."""

@@ -1,0 +1,62 @@
+"""`sink check`: looks at each part before a first start, and says what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from sink.database import Connection
+from sink.documents.profile import Profile
+from sink.erp.contract import Erp
+from sink.intake.offsets import GroupOffsets
+from sink.reconcile.sides import readable
+
+
+class PartCheck(NamedTuple):
+    """At one part; `error` is None where all is well."""
+
+    part: str
+    error: OrdertapError | None
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        if self.error is None:
+            return f"ok   {self.part}"
+        return f"BAD  {self.part}: {self.error.message}\n     mend: {self.error.hint}"
+
+
+def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
+    """One after the other, whatever is found."""
+    for name, look in parts.items():
+        try:
+            look()
+        except OrdertapError as error:
+            yield PartCheck(name, error)
+        else:
+            yield PartCheck(name, None)
+
+
+def erp_answers(erp: Erp) -> None:
+    """Address, credentials, tables."""
+    with closing(erp):
+        erp.check()
+
+
+def topics_exist(group: GroupOffsets, topics: Iterable[str]) -> None:
+    """Kafka answers, and has what the profile's tables need."""
+    missing = sorted(set(topics) - {partition.topic for partition in group.partitions()})
+    if missing:
+        raise UnavailableError(f"Kafka has no topic {', '.join(missing)}", "`capture init` makes them")
+
+
+def shop_is_readable(shop: Connection, profile: Profile) -> None:
+    """As `sink reconcile` reads it: the profile's SQL runs there."""
+    with closing(shop):
+        try:
+            readable(shop, profile)
+        except SettingsError as error:
+            hint = "let shop_url lead to the shop, as a user who may read its tables"
+            raise SettingsError(error.message, hint) from None

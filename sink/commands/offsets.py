@@ -1,0 +1,70 @@
+"""`sink offsets show` and `sink offsets reset`: the effect is told before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from schemas.errors import SettingsError
+from sink.commands.columns import place, table
+from sink.database import Connection
+from sink.intake.consumer import SESSION_SECONDS
+from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets, Target
+from sink.operations import offsets
+
+_COUNTED = {
+    Effect.REPLAY: "{} offsets are read again, which changes nothing in the ERP",
+    Effect.GAP: "{} offsets are skipped: a gap that `sink status` names until the offsets are set back over it",
+    Effect.RESUME: "{} offsets are still to be read",
+}
+
+
+def show(connection: Connection, group: GroupOffsets) -> Iterator[str]:
+    """Where each partition stands."""
+    yield from shown(offsets.show(connection, group))
+
+
+def reset(connection: Connection, group: GroupOffsets, target: Target, execute: bool) -> Iterator[str]:
+    """What a reset would do; with `execute` it is done."""
+    planned = offsets.plan(connection, group, target)
+    yield from moves(planned)
+    if not execute:
+        yield "nothing was changed; --execute does it"
+        return
+    if group.members():
+        yield f"a sink is still in the group; one that was killed leaves in {SESSION_SECONDS} s: waiting"
+    group.reset(planned, patience=1.5 * SESSION_SECONDS)
+    yield "done; next: start `sink run`"
+
+
+def target_of(text: str) -> Target:
+    """What `--to` says; SettingsError when it is no place."""
+    if text == "earliest":
+        return "earliest"
+    if text == "latest":
+        return "latest"
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"--to {text} is neither earliest, latest nor a time", "write a time like 2026-11-23T08:00:00+01:00"
+        ) from None
+
+
+def shown(parts: Sequence[Offsets]) -> Iterator[str]:
+    """Committed, available and staged offsets of each partition."""
+    names = ("partition", "committed", "lowest", "end", "staged", "lag")
+    yield from table(names, ((place(p.partition), p.committed, p.low, p.high, p.staged, p.lag) for p in parts))
+    yield f"lag: {sum(part.lag for part in parts)} offsets"
+
+
+def moves(planned: Sequence[Move]) -> Iterator[str]:
+    """What a reset does: the partitions that it changes, and the sums."""
+    changed = [move for move in planned if move.effect is not Effect.NOTHING]
+    rows = [(place(m.partition), m.committed, m.target, m.offsets, m.effect.value) for m in changed]
+    if rows:
+        yield from table(("partition", "committed", "new", "offsets", "effect"), rows)
+    for effect, text in _COUNTED.items():
+        if any(move.effect is effect for move in changed):
+            yield text.format(sum(move.offsets for move in changed if move.effect is effect))
+    yield f"{len(planned) - len(changed)} of {len(planned)} partitions stay as they are"

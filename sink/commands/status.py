@@ -1,0 +1,61 @@
+"""`sink status`: documents by type and state, the lag, and what a person should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sink.commands.columns import place, table
+from sink.database import Connection
+from sink.intake.evidence import PARKED, Gap
+from sink.intake.offsets import GroupOffsets
+from sink.ledger.outcomes import State
+from sink.operations import offsets, status
+from sink.operations.status import SinkStatus
+from sink.staging.parked import ParkedRecord
+
+_NEXT_FOR_GAP = "set the offsets back to before it: `sink offsets reset --to earliest`"
+_NEXT_FOR_PARKED = (
+    "it is kept in ordertap.parked; mend what wrote it, or the registry, and set the offsets back to before it"
+)
+
+
+def lines(connection: Connection, group: GroupOffsets) -> Iterator[str]:
+    """What the middle layer says first: Kafka may be away."""
+    yield from told(status.status(connection))
+    yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
+
+
+def told(found: SinkStatus) -> Iterator[str]:
+    """What of it concerns people, with the next step."""
+    yield "snapshot: " + ("complete" if found.complete else "not complete, nothing is planned yet")
+    yield from _documents(found.counts)
+    yield from _gaps(found.gaps, found.parked)
+    if found.waiting:
+        oldest, since = found.waiting[0]
+        yield f"{len(found.waiting)} shop commits are not here as a whole, the oldest ({oldest}) since {since}"
+        yield "    next: that is normal for seconds; if it stays, read the topics again: `sink offsets reset`"
+    waiting = sum(count for (_, state), count in found.counts.items() if state in (State.HELD, State.WAITS))
+    if waiting:
+        yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
+    if any(state == State.PLANNED for _, state in found.counts):
+        yield "mode is plan: nothing is sent; next: set mode: apply when the plan is what you want"
+
+
+def _documents(counts: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    if not counts:
+        yield "no documents yet"
+        return
+    states = [state for state in State if any(found == state for _, found in counts)]
+    rows = [(type_, *(counts.get((type_, state), 0) for state in states)) for type_ in sorted({t for t, _ in counts})]
+    yield from table(("document", *states), rows)
+
+
+def _gaps(gaps: Sequence[Gap], parked: Sequence[ParkedRecord]) -> Iterator[str]:
+    for gap in gaps:
+        if gap.cause != PARKED:
+            offsets = f"offsets {gap.range.start} to {gap.range.until - 1}"
+            yield f"gap ({gap.cause}): {place(gap.partition)} {offsets}\n    next: {_NEXT_FOR_GAP}"
+    for one in parked:
+        where = f"{one.topic} [{one.partition}] offset {one.offset}"
+        reason = one.reason.removeprefix(f"{where}: ")
+        yield f"parked: {where}: {reason}\n    next: {_NEXT_FOR_PARKED}"

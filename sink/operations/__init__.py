@@ -1,0 +1,1 @@
+"""What people ask of a running sink, whatever the place they ask from."""

@@ -1,0 +1,161 @@
+"""From settings to parts. Nothing else but the command line knows of settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from schemas.reader import RecordReader
+from schemas.registry import Registry, open_registry
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
+from sink.commands import check
+from sink.database import Connection, connect, migrate, transaction
+from sink.documents.profile import Profile, load_profile
+from sink.erp.contract import Erp
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
+from sink.intake import evidence
+from sink.intake.consumer import ShopConsumer, topic_names
+from sink.intake.evidence import Partition, Seen
+from sink.intake.offsets import GroupOffsets
+from sink.ledger import binding, marks
+from sink.pipeline import Parts
+from sink.planning.planner import Policy
+from sink.reconcile.report import Report
+from sink.reconcile.sides import reconcile
+from sink.settings import SinkSettings
+from sink.staging.stager import Staging, registered_columns
+
+
+def middle(settings: SinkSettings) -> Connection:
+    """The middle layer, of our schema version, and of this shop."""
+    connection = connect(settings.database_url.get_secret_value())
+    migrate(connection)
+    with transaction(connection) as cursor:
+        binding.bind(cursor, "shop", settings.shop, "shop")
+    return connection
+
+
+def shop(settings: SinkSettings) -> Connection | None:
+    """The shop's own database, where the settings lead to it."""
+    return _shop(settings.shop_url) if settings.shop_url else None
+
+
+def _shop(url: SecretStr) -> Connection:
+    return connect(url.get_secret_value(), "the shop (shop_url)")
+
+
+def profile(settings: SinkSettings) -> Profile:
+    """The shop's mapping."""
+    return load_profile(settings.profile)
+
+
+def registry(settings: SinkSettings) -> Registry:
+    """Where the schemas of records are."""
+    options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
+    return open_registry(settings.schema_registry_url, options)
+
+
+def topics(settings: SinkSettings) -> list[str]:
+    """What is read."""
+    return topic_names(settings.topic_prefix, profile(settings).tables)
+
+
+def group(settings: SinkSettings) -> GroupOffsets:
+    """Kafka's consumer group of the sink."""
+    return GroupOffsets(_kafka(settings), settings.group, topics(settings))
+
+
+def erp(settings: SinkSettings) -> Erp:
+    """The ERP, by the adapter of its kind."""
+    return ADAPTERS[settings.erp.kind](settings)
+
+
+def _sql(settings: SinkSettings) -> Erp:
+    mapping = load_mapping(Path(settings.erp.mapping))
+    return SqlErp(settings.erp.url.get_secret_value(), mapping, settings.erp.timeout_seconds, settings.workers + 1)
+
+
+ADAPTERS: Final[Mapping[str, Callable[[SinkSettings], Erp]]] = {"sql": _sql}
+
+
+def rules(settings: SinkSettings) -> Rules:
+    """What applying may do."""
+    return Rules(
+        shop=settings.shop,
+        policy=Policy(settings.prices_owner, settings.order_deleted),
+        apply=settings.mode == "apply",
+        customers=settings.customers,
+        collective_account=settings.collective_account,
+        placeholder_sku=settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
+        settle_seconds=settings.settle_seconds,
+        recheck_seconds=settings.recheck_seconds,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def parts(settings: SinkSettings) -> Parts:
+    """What a running sink is made of. Each thread makes its own connection, consumer and worker."""
+    mapping, the_erp, the_rules, schemas = profile(settings), erp(settings), rules(settings), registry(settings)
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    properties = {**_kafka(settings), "group.id": settings.group}
+    return Parts(
+        connect=lambda: connect(settings.database_url.get_secret_value()),
+        consumer=lambda connection: ShopConsumer(
+            properties, topics(settings), lambda p: _evidence(connection, p), lambda p: _other_ids(connection, p)
+        ),
+        reader=RecordReader(schemas),
+        staging=Staging(settings.shop, mapping, marks.mark, registered_columns(schemas, settings.topic_prefix)),
+        worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
+        topic_prefix=settings.topic_prefix,
+        workers=settings.workers,
+        require_snapshot=settings.require_snapshot,
+    )
+
+
+def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
+    """What `sink check` looks at."""
+    found: dict[str, Callable[[], object]] = {
+        "profile": lambda: profile(settings),
+        "middle layer": lambda: middle(settings).close(),
+        "ERP": lambda: check.erp_answers(erp(settings)),
+        "registry": lambda: registry(settings).check(),
+        "broker and topics": lambda: check.topics_exist(group(settings), topics(settings)),
+    }
+    url = settings.shop_url
+    if url is not None:
+        found["shop"] = lambda: check.shop_is_readable(_shop(url), profile(settings))
+    return found
+
+
+def reconciled(settings: SinkSettings) -> Report:
+    """Shop and ERP compared now."""
+    with ExitStack() as open_:
+        ours, theirs = open_.enter_context(closing(middle(settings))), open_.enter_context(closing(erp(settings)))
+        source = shop(settings)
+        if source is not None:
+            open_.enter_context(closing(source))
+        collective, prices = settings.customers == "collective", settings.prices_owner == "shop"
+        return reconcile(ours, source, settings.shop, profile(settings), theirs, collective, prices)
+
+
+def _kafka(settings: SinkSettings) -> dict[str, str]:
+    options = {name: secret.get_secret_value() for name, secret in settings.kafka.items()}
+    return {"bootstrap.servers": settings.bootstrap_servers, **options}
+
+
+def _evidence(connection: Connection, partitions: Sequence[Partition]) -> Mapping[Partition, Seen]:
+    with transaction(connection) as cursor:
+        return evidence.load(cursor, partitions)
+
+
+def _other_ids(connection: Connection, partitions: Sequence[Partition]) -> set[str]:
+    with transaction(connection) as cursor:
+        return evidence.other_ids(cursor, partitions)
