@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from capture.kafka.position import Position, SnapshotState, first_position
 from capture.postgres.replication import Slot, System
@@ -42,6 +42,16 @@ def not_ours(slot: str, topic: str, name: str) -> NotOursError:
         f"slot {slot} exists, but topic {topic} has no position of {name}: "
         "it belongs to another reader, or the topic was lost and changes may be missing",
         "set another slot_name; or, if the slot is ours: " + REPAIR,
+    )
+
+
+def another_connector(prefix: str, names: Sequence[str]) -> SettingsError:
+    """For a prefix under which somebody else writes."""
+    named = ", ".join(names)
+    return SettingsError(
+        f"topic_prefix {prefix} is in use: there is a position of connector {named}",
+        f"give each connector a topic_prefix of its own; or, if {named} is not used any more, `capture drop` with "
+        f"`name: {names[0]}` lets go of it",
     )
 
 

@@ -1,4 +1,4 @@
-"""Debezium's options that have no meaning here or another form."""
+"""Debezium's options that have no meaning here or another form, and those of earlier versions of capture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "incremental_snapshot_watermarking_strategy": "marks are messages in the log; no table is written",
     "key_converter": "write output: avro or json, and schema_registry_url",
     "lsn_flush_mode": "the server may forget what is in Kafka",
-    "max_queue": "see transaction_buffer_rows, transaction_buffer_bytes and max_batch_bytes",
+    "max_queue": "see max_batch_size and max_batch_bytes",
     "message_prefix_exclude_list": "write message_prefix_include_list: ['(?!unwanted).*']",
     "notification_": "notifications are always on the topic <topic_prefix>.notification",
     "plugin_name": "always pgoutput",
@@ -55,6 +55,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "topic_heartbeat_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
     "topic_naming_strategy": "topic_routing gives topics other names",
     "topic_transaction": "the topic is <topic_prefix>.transaction",
+    "transaction_buffer_": "rows go to Kafka as they are read: take it out; see max_batch_size and max_batch_bytes",
     "transforms": "see topic_routing, outbox_routing and the column_... lists",
     "value_converter": "write output: avro or json, and schema_registry_url",
     "xmin_fetch_interval_ms": "the slot has no xmin to look at",

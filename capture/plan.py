@@ -14,10 +14,11 @@ from capture.changes.stream import INTERNAL, Options
 from capture.changes.tables import Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Policy, Versions
-from capture.checks import not_ours, problem
+from capture.checks import another_connector, not_ours, problem
 from capture.kafka.cluster import Cluster
-from capture.kafka.position import Position, parse_position
-from capture.kafka.producer import CLIENT_LIMIT, TransactionalProducer
+from capture.kafka.index import Index
+from capture.kafka.position import Position, is_moved, moved, parse_position
+from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
 from capture.kafka.topics import Group, Making, Topics
 from capture.kafka.topics import Route as TopicRoute
 from capture.kafka.writer import Limits, PositionWriter
@@ -83,13 +84,30 @@ class Plan(NamedTuple):
         return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
 
     def position(self, settled: bool = True) -> Position | None:
-        """The committed one, None before the first; `settled` as Cluster.last_value has it."""
-        value = self.cluster.last_value(self.topics.position, self.name.encode(), settled)
-        return None if value is None else parse_position(value)
+        """The committed one, None before the first; `settled` as Cluster.last_values has it.
 
-    def position_writer(self, producer: TransactionalProducer) -> PositionWriter:
-        """What writes it where no stream does."""
-        return PositionWriter(producer, self.topics.position, self.name.encode())
+        SettingsError when there is one of another connector: the index of commits, by which readers know that they have
+        all, can only be one's.
+        """
+        key = self.name.encode()
+        found = self.cluster.last_values(self.topics.position, settled)
+        if key not in found:  # not since this version: it may be where earlier ones have it
+            former = self.cluster.last_values(self.topics.former_position, settled)
+            found = {other: value for other, value in former.items() if not is_moved(value)} | found
+        if others := found.keys() - {key}:
+            raise another_connector(self.prefix, sorted(other.decode(errors="replace") for other in others))
+        return parse_position(found[key]) if key in found else None
+
+    def position_writer(self, producer: TransactionalProducer, found: Position | None) -> PositionWriter:
+        """What writes it, and the index of commits; `found` is what position() has said."""
+        key, topics = self.name.encode(), self.topics
+        former = self.cluster.last_values(topics.former_position).get(key)
+        left: Fields | None = None
+        if former is not None and not is_moved(former):
+            left = (topics.former_position, 0, key, moved(former, topics.position), [])
+        index = Index(topics.commits, key, found)
+        alone = self.position if found is None else None
+        return PositionWriter(producer, topics.position, key, index, former=left, alone=alone)
 
     def problem(
         self, position: Position | None, system: System, slot: Slot | None, history: Callable[[int], str]
@@ -202,8 +220,6 @@ def options_of(settings: Settings) -> Options:
     return Options(
         settings.slot_name,
         settings.heartbeat_interval_ms / 1000,
-        settings.transaction_buffer_rows,
-        settings.transaction_buffer_bytes,
         1.0,
         settings.provide_transaction_metadata,
         settings.database_password,

@@ -20,7 +20,7 @@ from capture.kafka import broker
 from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
 from capture.kafka.position import Heartbeat, Position
 from capture.kafka.producer import TransactionalProducer
-from capture.kafka.writer import Writer
+from capture.kafka.writer import COMMIT_PATIENCE, Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import ChunkReader
 from capture.on_demand.incremental import Incremental
@@ -77,13 +77,14 @@ class Session:
         self._stream: Stream | None = None
         self._published = self._find_published()
         plan.registry.check()
+        plan.position(settled=False)  # raises where another connector writes here, before anything is made or ended
         topics = [plan.topics.of(table.relation.table) for table in self._published]
         refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
         plan.topics.create(topics)
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
         self._found = plan.position()
-        self._committed = plan.position_writer(self._producer)
+        self._committed = plan.position_writer(self._producer, self._found)
         self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
         self._tables = plan.tables(
@@ -128,8 +129,8 @@ class Session:
         if hanging := find_hanging(plan.cluster, plan.topics.writes):
             slot = slot_state(self._leadership.connection, plan.options.slot)
             confirmed = None if slot is None else slot.confirmed_flush_lsn
-            topic, key = plan.topics.position, plan.name.encode()
-            end_hanging(plan.cluster, self._producer, hanging, topic, key, position, confirmed)
+            topics, key = (plan.topics.position, plan.topics.commits), plan.name.encode()
+            end_hanging(plan.cluster, self._producer, hanging, *topics, key, position, confirmed)
 
     def _find_published(self) -> list[catalogue.Published]:
         plan = self._plan
@@ -171,7 +172,7 @@ class Session:
         if position.timeline != system.timeline:
             self._lifetime.beats.run = _new_id()  # the numbers of those that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
-        self._committed.write((), position)
+        self._committed.write((), position)  # it also says to readers of the index how all stands
         return self._run_stream(position)
 
     def _check_lists(self) -> None:
@@ -276,6 +277,7 @@ class Session:
             if not ends[topics[relation.table]] and catalogue.has_pages(self._leadership.connection, relation):
                 hint = f"capture signal snapshot {relation.table}"
                 log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
+                self._committed.index.begins(relation.table)
 
     def _run_stream(self, position: Position) -> Position:
         """Streams until asked to stop; the durable position."""
@@ -290,8 +292,7 @@ class Session:
         self._metrics.parked = tuple(sorted(self._tables.parked))
         self._metrics.restarted()
         log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)
-        plan = self._plan
-        writer = Writer(self._producer, plan.topics.position, plan.name.encode(), position, plan.limits)
+        writer = Writer(self._committed, position, self._plan.limits)
         try:
             stream = self._make_stream(position, writer, beat if again else None)
             gc.collect()
@@ -331,9 +332,8 @@ class Session:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
         slot = _left(self._leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
-            seconds = min(self._committed.timeout, self._plan.limits.stall)
             noted = durable._replace(stopped_lsn=slot.confirmed_flush_lsn)
-            self._committed._replace(timeout=seconds).write((), noted)
+            self._committed.write((), noted, timeout=min(COMMIT_PATIENCE, self._plan.limits.stall))
         log.info("stopped cleanly", lsn=str(durable.end_lsn))
 
 

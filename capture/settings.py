@@ -18,7 +18,7 @@ from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
 
 REREAD_AT_ONCE: Final = frozenset(
     {"log_level", "log_json", "linger_ms", "max_batch_size", "max_batch_bytes", "stall_seconds"}
-    | {"heartbeat_interval_ms", "transaction_buffer_rows", "transaction_buffer_bytes"}
+    | {"heartbeat_interval_ms"}
 )
 """What SIGHUP changes in a running process."""
 REREAD_TO_CONNECT: Final = frozenset(
@@ -227,8 +227,6 @@ class Settings(BaseModel):
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
     max_batch_size: int = Field(5_000, ge=1, description="changes in one Kafka transaction")
     max_batch_bytes: int = Field(8_000_000, ge=1)
-    transaction_buffer_rows: int = Field(20_000, ge=1, description="a larger source transaction streams through")
-    transaction_buffer_bytes: int = Field(16_000_000, ge=1)
     stall_seconds: float = Field(10.0, gt=0, description="nothing durable for so long: the shop's log is let go")
 
     health_host: str = "127.0.0.1"

@@ -6,7 +6,6 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from schemas.errors import DataError
@@ -17,6 +16,7 @@ TRANSACTION_HEADER: Final = "ordertap.transaction"
 UNCHANGED_HEADER: Final = "ordertap.unchanged"
 NEW_KEY_HEADER: Final = "__debezium.newkey"
 OLD_KEY_HEADER: Final = "__debezium.oldkey"
+_SNAPSHOT: Final = b"snapshot:"
 
 UNAVAILABLE: Final = "__debezium_unavailable_value"
 """What stands in a record for a TOAST value that PostgreSQL did not send, where the type can hold it."""
@@ -54,9 +54,10 @@ class Stamp(NamedTuple):
 
 
 class TransactionMark(NamedTuple):
-    """What `ordertap.transaction` says: the transaction and its changes per table, or the snapshot that a row is of.
+    """What `ordertap.transaction` says: the transaction (xid:LSN), or the snapshot that a row is of.
 
-    `size` is None for a large transaction that streams through: its counts come with its TransactionEnd.
+    `size`, its changes per table, is in records of an earlier form only; there None says that they come with its
+    TransactionEnd. Now the index of commits has them (schemas.commits).
     """
 
     transaction_id: str | None
@@ -142,25 +143,38 @@ def parse_stamp(value: bytes) -> Stamp:
     return Stamp(generation, LSN(commit_lsn), ordinal)
 
 
-def transaction_header(xid: int, commit_lsn: int, size: Mapping[str, int] | None) -> bytes:
-    """The value of `ordertap.transaction` of a streamed change; `size` None: the transaction streams through."""
-    text = b"null" if size is None else _size_json(tuple(size.items()))
-    return b'{"id":"%d:%d","size":%s}' % (xid, commit_lsn, text)
-
-
-@lru_cache(1024)
-def _size_json(size: tuple[tuple[str, int], ...]) -> bytes:
-    """Most transactions of a shop have one of a few shapes."""
-    return _compact(dict(size))
+def transaction_header(xid: int, commit_lsn: int) -> bytes:
+    """The value of `ordertap.transaction` of a streamed change: `xid:LSN`. No JSON: Kafka Connect's default header
+    converter makes a map of that, which stops other connectors."""
+    return b"%d:%d" % (xid, commit_lsn)
 
 
 def snapshot_header(snapshot_id: str) -> bytes:
-    """The value of `ordertap.transaction` of a snapshot row."""
-    return _compact({"snapshot": snapshot_id})
+    """The value of `ordertap.transaction` of a snapshot row: `snapshot:ID`."""
+    return _SNAPSHOT + snapshot_id.encode()
 
 
 def parse_transaction(value: bytes) -> TransactionMark:
-    """Reads `ordertap.transaction`; raises DataError when it is not what the builders write."""
+    """Reads `ordertap.transaction`, of the earlier form, too; raises DataError when the builders never wrote it."""
+    if value.startswith(_SNAPSHOT):
+        return TransactionMark(None, None, value[len(_SNAPSHOT) :].decode(errors="replace"))
+    if not value.startswith(b"{"):
+        return TransactionMark(_transaction_id(value), None, None)
+    return _earlier_mark(value)
+
+
+def _transaction_id(value: bytes) -> str:
+    try:
+        xid, lsn = map(int, value.split(b":"))
+    except ValueError:
+        xid = lsn = -1
+    if not (0 <= xid < 1 << 32 and 0 <= lsn < 1 << 64):
+        raise DataError(f"header {TRANSACTION_HEADER} is not xid:lsn or snapshot:id ({len(value)} bytes)")
+    return f"{xid}:{lsn}"
+
+
+def _earlier_mark(value: bytes) -> TransactionMark:
+    """As it lies in topics since before the index: `{"id":"xid:LSN","size":{…}}`, or `{"snapshot":"ID"}`."""
     content = _json_header(TRANSACTION_HEADER, value)
     if not isinstance(content, dict) or not isinstance(content.get("size"), dict | None):
         raise DataError(f"header {TRANSACTION_HEADER} is not the expected JSON object")

@@ -23,7 +23,7 @@ SCHEMA = """
     INSERT INTO lines SELECT n, 1, NULL FROM generate_series(1, 300) n;
 """
 PATIENCE = 120.0
-SMALL_PIECES = {"topic_creation_default_partitions": 3, "transaction_buffer_rows": 1000, "max_batch_size": 400}
+SMALL_PIECES = {"topic_creation_default_partitions": 3, "max_batch_size": 400}
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from deploy.embedded import Kafka, Postgres
 from schemas.errors import UnavailableError
 from tests.programs import Program, run, write_settings
 from tests.proof.content import check_content, replay, shop_tables
-from tests.proof.records import Record, changes, read_topics
-from tests.proof.rules import Finding, check_order, check_snapshots
+from tests.proof.records import Listing, Record, changes, read_index, read_topics
+from tests.proof.rules import Finding, check_index, check_order, check_snapshots
 from tests.proof.verdict import Verdict, judge
 from tests.proof.wal import Witness
 
@@ -141,13 +141,14 @@ class Shop:
     def position(self, settled: bool = True) -> dict[str, Any]:
         """The newest committed position, empty before the first; `settled` waits for an open transaction's end."""
         cluster = Cluster(self.kafka.bootstrap_servers, {})
-        value = cluster.last_value(f"{self.prefix}.position", self.prefix.encode(), settled)
-        return json.loads(value) if value else {}
+        values = cluster.last_values(f"ordertap.{self.prefix}.position", settled)
+        return json.loads(values.get(self.prefix.encode(), "{}"))
 
     def open_transaction(self, topic: str = "public.lines", partitions: Iterable[int] = (0, 1)) -> bool:
         """Whether a partition of the topic, named without prefix, has records of a transaction that has not ended."""
         cluster = Cluster(self.kafka.bootstrap_servers, {})
-        places = [TopicPartition(f"{self.prefix}.{topic}", number) for number in partitions]
+        prefix = f"ordertap.{self.prefix}" if topic == "position" else self.prefix
+        places = [TopicPartition(f"{prefix}.{topic}", number) for number in partitions]
         return cluster.ends(places, IsolationLevel.READ_COMMITTED) != cluster.ends(places)
 
     def order_until_open(self, first: int) -> int:
@@ -193,6 +194,10 @@ class Shop:
     def records(self) -> list[Record]:
         """All committed records."""
         return read_topics(self.bootstrap_servers, self.registry, self.prefix)
+
+    def index(self) -> list[Listing]:
+        """The index of commits."""
+        return read_index(self.bootstrap_servers, self.prefix)
 
     def signal(self, *words: str) -> str:
         """`capture signal …`; its output."""
@@ -277,6 +282,7 @@ class Shop:
         """After a repair, when the log no longer tells all: order, snapshots and content."""
         records = self.records()
         findings = [*check_order(records, self.prefix), *check_snapshots(records, self.prefix)]
+        findings += check_index(records, self.index())
         findings += check_content(replay(records, self.prefix), shop_tables(self.dsn, self.tables))
         assert not findings, findings[:10]
 

@@ -1,5 +1,5 @@
-"""Reads the log from a position on: makes records of it and hands each source transaction to the writer, whole; a large
-one in parts, which the position counts."""
+"""Reads the log from a position on: makes records of it and hands them to the writer by the piece, which the position
+counts, and with the last piece of a source transaction the commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Draft, Table, Tables
 from capture.changes.transaction import RecordLimit, Transaction
 from capture.changes.versions import ParkedError
-from capture.kafka.position import Partial, Position
+from capture.kafka.index import News
+from capture.kafka.position import Position
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
 from capture.on_demand.chunk_reader import WATERMARK_PREFIX, parse_mark
@@ -28,7 +29,7 @@ from capture.on_demand.incremental import Incremental
 from capture.postgres import pgoutput
 from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Replication, database_errors
-from schemas.change import TRANSACTION_HEADER, Stamp, transaction_header
+from schemas.change import Stamp
 from schemas.codec import SourceOrigin, SourcePrefix
 from schemas.lsn import LSN
 from schemas.relation import Relation
@@ -41,16 +42,17 @@ INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
+_LAST_READ: Final = 0.5  # seconds
 _DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
+_PIECE_RECORDS: Final = 128
+_PIECE_BYTES: Final = 128 * 1024
 
 
 class Options(NamedTuple):
-    """What shapes a stream, and the key of signals that are for it. Seconds, rows, bytes."""
+    """What shapes a stream, and the key of signals that are for it. Seconds."""
 
     slot: str
     heartbeat: float
-    buffer_rows: int
-    buffer_bytes: int
     keepalive: float
     metadata: bool
     signal_key: SecretStr
@@ -79,7 +81,7 @@ class Stream:
         self._tables = tables
         self._own = own
         self._origin = origin
-        self._position = position  # of what was read: the last whole transaction, or how far a large one is written
+        self._position = position  # of what was read: the last whole transaction, or how far an open one is handed on
         self._heartbeats = heartbeats
         self._incremental = incremental
         self._messages = messages
@@ -123,12 +125,22 @@ class Stream:
                 self._look_around(now)
                 if not self._read_round():
                     self._pause(now)
+            self._come_to_a_commit()
             self._writer.flush(self._alive)
             self._replication.confirm(self._writer.durable.end_lsn, force=True)
             return self._writer.durable
         finally:
             self._aside.shutdown(wait=False)
             self._incremental.close()
+
+    def _come_to_a_commit(self) -> None:
+        """Reads on for a moment where a transaction is written in part, which a start with other settings refuses."""
+        began = now = time.monotonic()
+        while self._position.partial is not None and now - began < _LAST_READ:
+            self._writer.step(now)
+            if not self._read_round():
+                self._pause(now)
+            now = time.monotonic()
 
     def reread(self, options: Options, limits: Limits) -> None:
         """Other sizes and times from now on."""
@@ -149,7 +161,8 @@ class Stream:
 
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
-        self._writer.behind = bool(self._commit_us) and time.time() - self._commit_us / 1e6 > _BEHIND
+        committed = self._commit_us if self._open is None else self._open.commit_us
+        self._writer.behind = bool(committed) and time.time() - committed / 1e6 > _BEHIND
         self._commit_us = 0
         self._writer.step(now)
         self._metrics.turned()
@@ -201,8 +214,8 @@ class Stream:
         for _ in range(_ROUND):
             if writer.full:
                 return False
-            if not acknowledger.may_read(writer.pending):
-                writer.flush(self._alive)
+            if not acknowledger.may_read(writer.pending) and self._position.end_lsn > writer.durable.end_lsn:
+                writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
             try:
                 message = read()
             except Exception:
@@ -258,8 +271,8 @@ class Stream:
         if transaction.skip == float("inf"):
             return
         self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
-        if transaction.size:
-            self._writer.add(self._whole(transaction), transaction.bytes, self._position)
+        if transaction.drafts or transaction.handed:
+            self._end(transaction)
         else:
             self._writer.advance(self._position)
 
@@ -283,6 +296,8 @@ class Stream:
                 self._tables.park(error)
                 self._note_parked()
                 return
+            counts, place = transaction.counts, table.place
+            counts[place] = counts.get(place, 0) + (1 if len(drafts) == 1 else _halves(drafts))
             self._take(transaction, table, op, drafts, size)
 
     def _late(self, oid: bytes) -> Table | None:
@@ -290,6 +305,8 @@ class Stream:
         if oid not in self._tables.waiting:
             return None
         table = self._patiently(lambda: self._tables.begin(oid))
+        if table is not None and table.name not in self._incremental.copied:
+            self._writer.index.begins(table.name)
         self._note_parked()
         return table
 
@@ -307,6 +324,7 @@ class Stream:
             if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
                 stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
                 prefix = self._prefix(transaction, table.name)
+                transaction.counts[table.place] = transaction.counts.get(table.place, 0) + 1
                 self._take(transaction, table, "t", table.truncate(prefix, lsn, stamp), 0)
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
@@ -390,7 +408,8 @@ class Stream:
         if records is not None:
             self._metrics.parked = parked = tuple(sorted(self._tables.parked))
             self._position = self._position._replace(demand=self._incremental.demand, parked=parked)
-            self._writer.add(records, sum(len(value or b"") for _, _, _, value, _ in records), self._position)
+            size = sum(len(value or b"") for _, _, _, value, _ in records)
+            self._writer.add(records, size, self._position, self._incremental.take_news())
 
     def _transaction(self) -> Transaction:
         if self._open is None:
@@ -402,49 +421,53 @@ class Stream:
         return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
 
     def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
-        counts = transaction.size
-        counts[table.name] = counts.get(table.name, 0) + 1
+        if self._options.metadata:
+            transaction.size[table.name] = transaction.size.get(table.name, 0) + 1
         table.events[op] += 1
         transaction.drafts += drafts
         transaction.bytes += size + _DRAFT_OVERHEAD
-        if transaction.bytes >= self._options.buffer_bytes or len(transaction.drafts) >= self._options.buffer_rows:
-            self._pass_through(transaction)
+        if len(transaction.drafts) >= _PIECE_RECORDS or transaction.bytes >= _PIECE_BYTES:
+            self._hand_on(transaction)
 
-    def _pass_through(self, transaction: Transaction) -> None:
-        """Writes what has come of a large transaction; readers know its size by its END."""
-        begins, transaction.streamed = not transaction.streamed, True
-        if begins:
-            log.info("large transaction streams through", lsn=str(transaction.commit_lsn), rows=len(transaction.drafts))
-        written = Partial(transaction.commit_lsn, transaction.ordinal, dict(transaction.size))
-        self._position = self._position._replace(partial=written, stopped_lsn=None)  # until its commit
-        records = self._records(transaction, None)
-        if begins and self._options.metadata:
-            records = [self._own.transaction_begin(transaction.id, transaction.commit_us // 1000), *records]
-        self._writer.add(records, transaction.bytes, self._position)
+    def _hand_on(self, transaction: Transaction) -> None:
+        """Writes what has come of a transaction that goes on."""
+        records, news = self._records(transaction)
+        self._position = self._position._replace(partial=transaction.written(), stopped_lsn=None)  # until its commit
+        self._writer.add(records, transaction.bytes, self._position, news)
+        transaction.handed = True
         transaction.drafts = []
         transaction.bytes = 0
 
-    def _whole(self, transaction: Transaction) -> list[Draft]:
-        """All records of a transaction that ends, with END (and BEGIN) where the transaction topic has them."""
-        records = self._records(transaction, None if transaction.streamed else transaction.size)
-        now_ms = transaction.commit_us // 1000
-        if self._options.metadata and not transaction.streamed:
-            records.insert(0, self._own.transaction_begin(transaction.id, now_ms))
-        if self._options.metadata or transaction.streamed:
+    def _end(self, transaction: Transaction) -> None:
+        """Writes the rest of a transaction, and lists its commit."""
+        records, news = self._records(transaction)
+        if self._options.metadata:
             stamp = Stamp(self._position.generation, transaction.commit_lsn, transaction.ordinal)
-            records.append(self._own.transaction_end(transaction.id, stamp, transaction.size, now_ms))
-        return records
+            ms = transaction.commit_us // 1000
+            records.append(self._own.transaction_end(transaction.id, stamp, transaction.size, ms))
+        commit = News(transaction.commit_lsn, transaction.commit_us, transaction.counts)
+        if news is not None:
+            commit = commit._replace(states=news.states)
+        self._writer.add(records, transaction.bytes, self._position, commit)
 
-    def _records(self, transaction: Transaction, size: dict[str, int] | None) -> list[Draft]:
-        """The drafts, each with the header that they share."""
-        header = (TRANSACTION_HEADER, transaction_header(transaction.xid, transaction.commit_lsn, size))
-        for draft in transaction.drafts:
+    def _records(self, transaction: Transaction) -> tuple[list[Draft], News | None]:
+        """The drafts, each with the header that they share; what comes with them that no draft says."""
+        records, header = transaction.drafts, transaction.header
+        for draft in records:
             draft[4].append(header)
         if self._incremental.window is not None:
-            self._incremental.window.saw(transaction.drafts)
-        if self._tables.unfilled:
-            notices = self._incremental.unfilled(self._tables.unfilled, transaction.commit_lsn)
-            self._tables.unfilled.clear()
-            self._position = self._position._replace(demand=self._incremental.demand)
-            return [*transaction.drafts, *notices]
-        return transaction.drafts
+            self._incremental.window.saw(records)
+        if self._options.metadata and not transaction.handed:
+            begin = self._own.transaction_begin(transaction.id, transaction.commit_us // 1000)
+            records = [begin, *records]
+        if not self._tables.unfilled:
+            return records, None
+        notices = self._incremental.unfilled(self._tables.unfilled, transaction.commit_lsn)
+        self._tables.unfilled.clear()
+        self._position = self._position._replace(demand=self._incremental.demand)
+        return [*records, *notices], self._incremental.take_news()
+
+
+def _halves(drafts: list[Draft]) -> int:
+    """What the index of commits counts of a change: a delete and its tombstone once, both halves of a key change."""
+    return sum(value is not None for _, _, _, value, _ in drafts)

@@ -20,7 +20,7 @@ from schemas.relation import Relation
 log = structlog.get_logger("capture")
 
 Draft = Fields
-"""A record of a change, to whose headers its transaction's is added at commit."""
+"""A record of a change, to whose headers its transaction's is added when it is handed on."""
 
 Made = TypeVar("Made")
 
@@ -42,6 +42,7 @@ class Table:
         "name",
         "partition",
         "partitions",
+        "place",
         "record",
         "topic",
     )
@@ -67,6 +68,7 @@ class Table:
 
     def _use(self, bound: Bound) -> None:
         self.topic, self.partitions, self.encoder = bound
+        self.place = self.name, self.topic  # as the index of commits names it
         self.record = self.encoder.record
         self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
 

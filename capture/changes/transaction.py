@@ -8,7 +8,9 @@ from capture.changes.tables import Draft
 from capture.changes.versions import ParkedError
 from capture.kafka.position import Partial
 from capture.postgres import pgoutput
+from schemas.change import TRANSACTION_HEADER, transaction_header
 from schemas.codec import SourcePrefix
+from schemas.commits import TableTopic
 from schemas.errors import DataError
 
 _GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
@@ -48,24 +50,35 @@ class RecordLimit(NamedTuple):
 
 
 class Transaction:
-    """The source transaction that is being read. `skip`: changes up to this ordinal are in Kafka already."""
+    """The source transaction that is being read.
+
+    `skip`: changes up to this ordinal are in Kafka already. `drafts` and their `bytes` are not handed to the writer
+    yet; `handed` says whether anything was. `counts` are those of the index of commits, `size` those of the END.
+    """
 
     __slots__ = (
-        "bytes", "commit_lsn", "commit_us", "drafts", "ordinal", "prefix", "size", "skip", "stamp", "streamed", "xid",
+        "bytes", "commit_lsn", "commit_us", "counts", "drafts", "handed", "header", "ordinal", "prefix", "size", "skip",
+        "stamp", "xid",
     )  # fmt: skip
 
     def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
         self.commit_lsn, self.commit_us, self.xid = begin
         self.prefix = prefix
         self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
+        self.header = (TRANSACTION_HEADER, transaction_header(begin.xid, begin.commit_lsn))
         self.skip: float = 0
         self.size: dict[str, int] = {}
-        self.streamed = written is not None
+        self.counts: dict[TableTopic, int] = {}
+        self.handed = written is not None
         if written is not None:
-            self.skip, self.size = written.ordinal, dict(written.size)
+            self.skip, self.size, self.counts = written.ordinal, dict(written.size), dict(written.counts or {})
         self.ordinal = 0
         self.drafts: list[Draft] = []
         self.bytes = 0
+
+    def written(self) -> Partial:
+        """How far it is written, once its drafts are."""
+        return Partial(self.commit_lsn, self.ordinal, dict(self.size), dict(self.counts))
 
     @property
     def id(self) -> str:

@@ -162,7 +162,7 @@ class Adoption:
         plan = self._plan
         if not self._leadership.acquire():
             raise SettingsError("capture is running: it holds the leadership", "stop it first")
-        if plan.cluster.last_value(plan.topics.position, plan.name.encode()) is not None:
+        if plan.position() is not None:
             raise SettingsError(
                 f"topic {plan.topics.position} has a position of {plan.name} already",
                 "capture run goes on from it; capture drop lets it go",
@@ -210,7 +210,7 @@ class Adoption:
             replication.close()
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
-        announce_without_data(own, self._position(system, now), plan.position_writer(producer))
+        announce_without_data(own, self._position(system, now), plan.position_writer(producer, None))
 
     def _position(self, system: System, now: int) -> Position:
         """In a generation by the clock when the topics have records: what comes must win over them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from capture.commands.findings import Finding, Looks
+from capture.commands.findings import Finding, Level, Looks
 from capture.kafka import broker
 from capture.kafka.broker import Brokers, Topic
 from capture.kafka.errors import NotAllowedError
@@ -14,6 +14,9 @@ from capture.plan import Plan
 from schemas.errors import OrdertapError
 
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
+_DAY_MS: Final = 86_400_000
+_STANDSTILL_MS: Final = 7 * _DAY_MS
+"""A sink that stands still for a week is noticed: an index that is kept for less is warned of."""
 
 
 def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
@@ -104,6 +107,8 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     if name == plan.topics.position and policy not in ("", "compact"):
         said = f"topic {name} has cleanup.policy {policy}: the position would be deleted with age"
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=compact,retention.ms=-1"))
+    if name == plan.topics.commits:
+        yield from _index(plan, name, topic)
     if name not in plan.topics.own and "compact" in policy:
         yield from _compacted(plan, name, policy)
     yield from _differences(plan, name, topic)
@@ -116,6 +121,24 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     if limit < ours:
         said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
         yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
+
+
+def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
+    """Whether what is listed stays long enough: a sink that stands still for longer cannot know what it missed."""
+    if "compact" in topic.config.get("cleanup.policy", ""):
+        said = f"topic {name} has cleanup.policy {topic.config['cleanup.policy']}: readers of the index need all of it"
+        yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=delete"))
+    kept_ms, kept_bytes = int(topic.config.get("retention.ms", -1)), int(topic.config.get("retention.bytes", -1))
+    if kept_bytes >= 0:
+        said = f"topic {name} keeps {kept_bytes} bytes, so for how long a sink may stand still is not known"
+        yield Finding("warn", said, _alter(plan, name, "retention.bytes=-1"))
+    if kept_ms < 0:
+        return
+    days = kept_ms / _DAY_MS
+    said = f"topic {name} keeps the index of commits for {days:.1f} days: no sink may stand still for longer"
+    level: Level = "ok" if kept_ms >= _STANDSTILL_MS else "warn"
+    longer = _alter(plan, name, f"retention.ms={_STANDSTILL_MS}")
+    yield Finding(level, said, longer if level == "warn" else "")
 
 
 def _compacted(plan: Plan, name: str, policy: str) -> Iterator[Finding]:

@@ -66,7 +66,7 @@ class Repair:
         plan = self._plan
         plan.topics.create([])  # the position's may be what was lost
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
-        plan.position_writer(producer).write((), self._new)
+        plan.position_writer(producer, self._old).write((), self._new)
 
     def close(self) -> None:
         """Gives the leadership up."""

@@ -201,9 +201,10 @@ class Removal:
         self._slot = slot
         self._publication = publication_of(connection, plan.publication)
         tables = _topics(plan, _published(connection, plan) or plan.selection.named)
-        self._position = plan.cluster.last_value(plan.topics.position, plan.name.encode())
+        places = (plan.topics.position, plan.topics.former_position)
+        self._positions = [name for name in places if plan.name.encode() in plan.cluster.last_values(name)]
         existing = plan.cluster.partitions()
-        there = [name for name in (*plan.topics.own, *tables) if name in existing]
+        there = [name for name in (*plan.topics.own, plan.topics.former_position, *tables) if name in existing]
         self._topics, self._left = (there, []) if with_topics else ([], there)
 
     def lines(self) -> Iterator[str]:
@@ -215,8 +216,9 @@ class Removal:
             yield f"publication {plan.publication}"
         elif self._publication is not None:
             yield f"(publication {plan.publication} stays: `capture init` did not make it, or it is not our role's)"
-        if self._position is not None:
-            yield f"the position of {plan.name} in topic {plan.topics.position}: the next start takes a new snapshot"
+        if self._positions:
+            where = " and ".join(self._positions)
+            yield f"the position of {plan.name} in topic {where}: the next start takes a new snapshot"
         yield from (f"topic {name} with all its records" for name in self._topics)
         if self._left:
             yield f"({len(self._left)} topics stay: --topics deletes them, too)"
@@ -224,7 +226,7 @@ class Removal:
     @property
     def empty(self) -> bool:
         """Whether nothing would go."""
-        return not (self._slot or self._drops_publication or self._position or self._topics)
+        return not (self._slot or self._drops_publication or self._positions or self._topics)
 
     @property
     def _drops_publication(self) -> bool:
@@ -236,10 +238,10 @@ class Removal:
         if self._slot is not None:
             drop_slot(self._leadership.connection, plan.options.slot)
             yield f"slot {plan.options.slot} dropped"
-        if self._position is not None:
+        if self._positions:
             producer = TransactionalProducer(plan.cluster, plan.transactional_id)
             producer.begin_transaction()
-            producer.produce([Record(plan.topics.position, 0, plan.name.encode(), None, [])])
+            producer.produce([Record(name, 0, plan.name.encode(), None, []) for name in self._positions])
             producer.commit(30.0)
             yield f"position of {plan.name} deleted"
         if self._drops_publication:

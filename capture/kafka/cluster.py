@@ -89,15 +89,15 @@ class Cluster:
             raise self.failure(f"making topic {name}", error.args[0]) from None
         return True
 
-    def last_value(self, topic: str, key: bytes, settled: bool = True, timeout: float = _SETTLES) -> bytes | None:
-        """The last committed value of a key in a one-partition topic, read to its end; None without topic or value.
+    def last_values(self, topic: str, settled: bool = True, timeout: float = _SETTLES) -> dict[bytes, bytes]:
+        """The last committed value of each key in a one-partition topic, read to its end; none without the topic.
 
         The last offset may be a commit marker, so the end is where `position()` reaches the high watermark; an open
         transaction of somebody else keeps the last stable offset below it, and is named after `timeout` seconds. With
         `settled=False` such a transaction is not waited for: the value is the one committed so far.
         """
         if topic not in self.partitions():
-            return None
+            return {}
         end = self._end(topic, IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED)
         self._settle(topic, end, timeout)
         deadline = time.monotonic() + _READING
@@ -109,7 +109,7 @@ class Cluster:
         }
         consumer = Consumer(options | {"isolation.level": "read_committed", "enable.partition.eof": False})
         try:
-            return self._read_to(consumer, topic, key, end, deadline)
+            return self._read_to(consumer, topic, end, deadline)
         except KafkaException as error:
             raise kafka_error(f"reading topic {topic}", error.args[0], self.servers) from None
         finally:
@@ -130,19 +130,19 @@ class Cluster:
                     told = True
                 time.sleep(0.1)
 
-    def _read_to(self, consumer: Consumer, topic: str, key: bytes, end: int, deadline: float) -> bytes | None:
+    def _read_to(self, consumer: Consumer, topic: str, end: int, deadline: float) -> dict[bytes, bytes]:
         partition = TopicPartition(topic, 0, OFFSET_BEGINNING)
         consumer.assign([partition])
-        found: bytes | None = None
+        found: dict[bytes, bytes | None] = {}
         while end > 0 and consumer.position([partition])[0].offset < end:
             for message in consumer.consume(1_000, 0.2):
                 if message.error():
                     raise kafka_error(f"reading topic {topic}", message.error(), self.servers)
-                if message.key() == key:
-                    found = message.value()
+                if (key := message.key()) is not None:
+                    found[key] = message.value()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"topic {topic} could not be read to its end", "check the broker")
-        return found
+        return {key: value for key, value in found.items() if value is not None}
 
     def _end(self, topic: str, isolation: IsolationLevel) -> int:
         [end] = self.ends([TopicPartition(topic, 0)], isolation).values()

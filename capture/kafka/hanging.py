@@ -18,6 +18,7 @@ from capture.kafka.cluster import Cluster, ignore_lost_connection
 from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import Fields, TransactionalProducer
 from schemas.change import STAMP_HEADER, parse_stamp
+from schemas.commits import parse_index
 from schemas.lsn import LSN
 
 log = structlog.get_logger("capture")
@@ -43,11 +44,13 @@ def end_hanging(
     producer: TransactionalProducer,
     hanging: Sequence[TopicPartition],
     topic: str,
+    commits: str,
     key: bytes,
     reached: Position | None,
     confirmed: LSN | None,
 ) -> None:
-    """Ends what hangs. `topic` and `key` are the position's, `reached` what is committed of it.
+    """Ends what hangs. `topic` and `key` are the position's, `commits` is the index's topic, `reached` is what is
+    committed of the position.
 
     What the position covers was committed: the next commit in that partition shows it. So was the position itself when
     the slot is `confirmed` up to it. All else was not, and is aborted. A transaction of somebody else stays as it is.
@@ -59,7 +62,7 @@ def end_hanging(
             producer.begin_transaction()
             producer.produce([(topic, 0, key, value, [])])
             producer.commit(_PATIENCE)
-    aborted = [place for place in hanging if not _is_covered(cluster, place, reached)]
+    aborted = [place for place in hanging if not _is_covered(cluster, place, commits, reached)]
     log.warning(
         "the broker has left transactions open that it had ended (KAFKA-20734): aborting what was not committed",
         aborted=[f"{place.topic}/{place.partition}" for place in aborted],
@@ -81,12 +84,19 @@ def _is_confirmed(position: Position, confirmed: LSN | None) -> bool:
     return position.partial is None and confirmed is not None and confirmed >= position.end_lsn
 
 
-def _is_covered(cluster: Cluster, place: TopicPartition, reached: Position | None) -> bool:
+def _is_covered(cluster: Cluster, place: TopicPartition, commits: str, reached: Position | None) -> bool:
     for message in _open(cluster, place):
+        if place.topic == commits:
+            return reached is not None and _is_listed(message.value(), reached)
         stamp = dict(message.headers() or []).get(STAMP_HEADER)
         if isinstance(stamp, bytes):
             return reached is not None and reached.covers(parse_stamp(stamp))
     return False
+
+
+def _is_listed(value: bytes | None, reached: Position) -> bool:
+    """Whether a record of the index is in the chain up to a position. Its LSN does not say: others may have it, too."""
+    return value is not None and reached.chain is not None and parse_index(value).serial <= reached.chain.serial
 
 
 def _last(cluster: Cluster, place: TopicPartition, key: bytes) -> bytes | None:

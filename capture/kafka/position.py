@@ -1,4 +1,4 @@
-"""Where we are in the source: the record that every Kafka transaction carries on `<prefix>.position`.
+"""Where we are in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`.
 
 Pure. JSON, so that an operator can read it with any console consumer.
 """
@@ -7,20 +7,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from capture.on_demand.demand import UNREADABLE, Demand, parse_demand
 from schemas.change import Stamp
+from schemas.commits import TableTopic
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
+_MOVED: Final = "moved_to"
+
 
 class Partial(NamedTuple):
-    """How far a large transaction has been written: its commit LSN, the last change's ordinal, and its counts."""
+    """How far a transaction has been written: its commit LSN, the last change's ordinal, and its counts so far.
+
+    `size` are those of its END, by collection, where there are ENDs; `counts` those of the index of commits. A capture
+    of before the index has kept none (None): then the index begins behind this transaction.
+    """
 
     commit_lsn: LSN
     ordinal: int
     size: dict[str, int]
+    counts: dict[TableTopic, int] | None = None
+
+
+class Chain(NamedTuple):
+    """The last record of the index of commits: its serial number, and its `end`."""
+
+    serial: int
+    end: LSN
 
 
 class SnapshotState(NamedTuple):
@@ -51,7 +66,8 @@ class Position(NamedTuple):
 
     `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
     record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
-    clean stop, None while running: any later lead of the slot is somebody else's doing.
+    clean stop, None while running: any later lead of the slot is somebody else's doing. `chain` is None until the first
+    record of the index of commits.
     """
 
     generation: int
@@ -67,6 +83,7 @@ class Position(NamedTuple):
     stopped_lsn: LSN | None = None
     demand: Demand = Demand()
     parked: tuple[str, ...] = ()
+    chain: Chain | None = None
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
         """The position after a whole source transaction; made for each one, so without the slow _replace."""
@@ -84,6 +101,7 @@ class Position(NamedTuple):
             None,
             self.demand,
             self.parked,
+            self.chain,
         )
 
     def covers(self, stamp: Stamp) -> bool:
@@ -98,10 +116,14 @@ class Position(NamedTuple):
         """The value of the record."""
         parts = {name: None if part is None else part._asdict() for name, part in self._parts()}
         parts["demand"] = self.demand.shown()
+        if self.partial is not None and self.partial.counts is not None:
+            counts = [[*table_topic, count] for table_topic, count in self.partial.counts.items()]
+            parts["partial"] = self.partial._asdict() | {"counts": counts}
         return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
 
-    def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | None], ...]:
-        return ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
+    def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | Chain | None], ...]:
+        named = ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
+        return *named, ("chain", self.chain)
 
 
 def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
@@ -117,6 +139,7 @@ def parse_position(value: bytes) -> Position:
         stopped = content.pop("stopped_lsn")
         demand = parse_demand(content.pop("demand", None))
         parked = tuple(content.pop("parked", ()))
+        chain = content.pop("chain", None)
         for name in ("end_lsn", "last_commit_lsn"):
             content[name] = LSN(content[name])
         if newer := sorted(content.keys() - set(Position._fields)):
@@ -126,18 +149,39 @@ def parse_position(value: bytes) -> Position:
             )
         return Position(
             **content,
-            partial=Partial(LSN(partial["commit_lsn"]), partial["ordinal"], partial["size"]) if partial else None,
+            partial=_partial(partial) if partial else None,
             snapshot=SnapshotState(**snapshot) if snapshot else None,
             heartbeat=Heartbeat(**{**heartbeat, "lsn": LSN(heartbeat.get("lsn", 0))}) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
             demand=demand,
             parked=parked,
+            chain=Chain(chain["serial"], LSN(chain["end"])) if chain else None,
         )
     except UNREADABLE:
         raise DataError(
             f"the position record ({len(value)} bytes) is not one of capture's",
             "look at what else writes to the position topic",
         ) from None
+
+
+def _partial(content: Mapping[str, Any]) -> Partial:
+    counts = content.get("counts")
+    counted = None if counts is None else {(table, topic): count for table, topic, count in counts}
+    return Partial(LSN(content["commit_lsn"]), content["ordinal"], content["size"], counted)
+
+
+def moved(value: bytes, topic: str) -> bytes:
+    """What stands in the topic of earlier captures once the position is in `topic`: the position as it was, with a
+    field that they do not know, so that none of them starts from it."""
+    return json.dumps({**json.loads(value), _MOVED: topic}, separators=(",", ":")).encode()
+
+
+def is_moved(value: bytes) -> bool:
+    """Whether moved() made it."""
+    try:
+        return _MOVED in json.loads(value)
+    except UNREADABLE:
+        return False
 
 
 def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from capture.kafka.cluster import Cluster
+from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.errors import SettingsError
 
@@ -76,11 +77,14 @@ class Topics:
         self._routes = routes
         self._known: dict[str, int] = {}
         self._tables: dict[str, str] = {}  # by topic
-        self.position = f"{prefix}.position"
+        self.position = f"ordertap.{prefix}.position"
+        self.commits = index_topic(prefix)
+        self.former_position = f"{prefix}.position"
+        """Where earlier captures have it. Not among our own: it is not made any more, and may go once it was read."""
         self.transaction = f"{prefix}.transaction"
         self.notification = f"{prefix}.notification"
         self.heartbeat = f"__debezium-heartbeat.{prefix}"
-        self.own = (self.position, self.transaction, self.notification, self.heartbeat)
+        self.own = (self.position, self.commits, self.transaction, self.notification, self.heartbeat)
 
     def of(self, table: str) -> str:
         """The topic of a table (schema.table); SettingsError when it is no name, or has another table's records."""
@@ -94,7 +98,7 @@ class Topics:
             hint = "letters, digits, dots, _ and -, 249 at the most; see topic_routing"
             raise SettingsError(f"table {table}: {name} is no topic's name", hint)
         other = self._tables.setdefault(name, table)
-        if other != table or name in self.own:
+        if other != table or name in (*self.own, self.former_position):
             whose = f"table {other}'s" if other != table else "capture's own"
             raise SettingsError(
                 f"table {table}: topic {name} is {whose}, and rows of two tables may have the same key",
@@ -105,7 +109,8 @@ class Topics:
 
     def has(self, topic: str) -> bool:
         """Whether a topic is one of this prefix, or of a table that was asked for."""
-        return topic.startswith(f"{self._prefix}.") or topic in self._tables
+        outside = (self.position, self.commits)
+        return topic.startswith(f"{self._prefix}.") or topic in outside or topic in self._tables
 
     def writes(self, topic: str) -> bool:
         """Whether capture writes to a topic; but for those that a message's route names."""
@@ -113,7 +118,8 @@ class Topics:
 
     def taken(self, topic: str) -> bool:
         """Whether a topic is capture's own, Kafka's, or of a table that was asked for (….v2 and so on, too)."""
-        return topic in self.own or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
+        ours = (*self.own, self.former_position)
+        return topic in ours or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
 
     def create(self, topics: Iterable[str]) -> list[str]:
         """Makes what is missing of our own topics and of these; returns what it made."""
@@ -126,7 +132,7 @@ class Topics:
         return [one for one in self._wanted(topics) if one.name not in self._known]
 
     def _wanted(self, topics: Iterable[str]) -> list[NewTopic]:
-        own = (_POSITION, self._default.config, self._default.config, _COMPACT)
+        own = (_POSITION, *[self._default.config] * 3, _COMPACT)
         ours = [NewTopic(n, Making(1, self._default.replication, c)) for n, c in zip(self.own, own, strict=True)]
         return ours + [NewTopic(name, self.making(name)) for name in topics]
 

@@ -1,4 +1,5 @@
-"""Groups source transactions into Kafka transactions, each with the position that it reaches. One commit is in flight.
+"""Groups source transactions into Kafka transactions, each with the position that it reaches and its part of the index
+of commits. One commit is in flight.
 
 While Kafka commits in a thread, the next source transactions wait here; what comes while none is in flight is produced
 at once, so that sending goes on while the reader encodes.
@@ -12,11 +13,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
+from capture.kafka.index import Index, News
 from capture.kafka.position import Position
-from capture.kafka.producer import Fields, Record, TransactionalProducer
+from capture.kafka.producer import Fields, TransactionalProducer
 from capture.metrics import BATCH_RECORDS, COMMIT_SECONDS, COMMITS
-from schemas.errors import UnavailableError
+from schemas.commits import SnapshotState
+from schemas.errors import SettingsError, UnavailableError
 
+COMMIT_PATIENCE = 30.0
+"""Seconds for a commit where no stream is."""
 _LINGERS_BEHIND = 20
 _MANY = 100  # changes: fewer of them come too slowly to be a backlog, whatever the clocks say
 
@@ -33,12 +38,11 @@ class Limits(NamedTuple):
 class Writer:
     """`pending` says whether anything that was added is not durable yet; `durable` is the position that is."""
 
-    def __init__(
-        self, producer: TransactionalProducer, topic: str, key: bytes, position: Position, limits: Limits
-    ) -> None:
-        self._producer = producer
-        self._topic = topic
-        self._key = key
+    def __init__(self, committed: PositionWriter, position: Position, limits: Limits) -> None:
+        """`committed` says how a Kafka transaction ends, and with which producer."""
+        self._producer = committed.producer
+        self._committed = committed
+        self.index = committed.index
         self.limits = limits
         self.durable = position
         self.pending = False
@@ -48,7 +52,7 @@ class Writer:
         self._opened_at = 0.0
         self._changes = 0
         self._bytes = 0
-        self._waiting: list[tuple[Sequence[Fields] | None, int, Position]] = []
+        self._waiting: list[tuple[Sequence[Fields] | None, int, Position, News | None]] = []
         self._waiting_changes = self._waiting_bytes = 0
         self._flight: Future[None] | None = None
         self._flight_position = position
@@ -56,21 +60,22 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "kafka-commit")
         self.done_fd, self._done = os.pipe()
 
-    def add(self, records: Sequence[Fields], size: int, position: Position) -> None:
-        """Takes the records of one source transaction (or part of a large one), their bytes, the position after it."""
+    def add(self, records: Sequence[Fields], size: int, position: Position, news: News | None = None) -> None:
+        """Takes records of a source transaction, their bytes, the position after them, and what they bring to the
+        index: with the last of them, the commit."""
         if not self.pending:
             self._pending_since = time.monotonic()
         self.pending = True
         if self._flight is not None:
             if not self._waiting_changes:
                 self._waiting_since = time.monotonic()
-            self._waiting.append((records, size, position))
+            self._waiting.append((records, size, position, news))
             self._waiting_changes += len(records)
             self._waiting_bytes += size
             limits = self.limits
             self.full = self._waiting_changes >= limits.changes or self._waiting_bytes >= limits.size_bytes
         else:
-            self._produce(records, size, position)
+            self._produce(records, size, position, news)
 
     def advance(self, position: Position) -> None:
         """Nothing to write, but the source is further: the server may forget up to there as soon as nothing waits.
@@ -80,7 +85,7 @@ class Writer:
         if self._flight is not None:
             if self._waiting and self._waiting[-1][0] is None:  # many may come while Kafka is away
                 self._waiting.pop()
-            self._waiting.append((None, 0, position))
+            self._waiting.append((None, 0, position, None))
         elif self._reaches is not None:
             self._reaches = position
         else:
@@ -135,7 +140,7 @@ class Writer:
         """Behind, nobody waits for just these changes, and larger Kafka transactions cost less."""
         return self.limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
 
-    def _produce(self, records: Sequence[Fields], size: int, position: Position) -> None:
+    def _produce(self, records: Sequence[Fields], size: int, position: Position, news: News | None) -> None:
         if self._reaches is None:
             self._producer.begin_transaction()
             self._opened_at = time.monotonic()
@@ -143,11 +148,16 @@ class Writer:
         self._producer.produce(records)
         self._bytes += size
         self._changes += len(records)
+        if position.parked:
+            self.index.parked(position.parked)
+        if news is not None:
+            self.index.take(news)
+            if self.index.full:
+                self._producer.produce(self.index.record(position)[0])
 
     def _take_off(self) -> None:
         assert self._reaches is not None  # noqa: S101  the callers' condition
-        self._producer.produce([Record(self._topic, 0, self._key, self._reaches.dump(), [])])
-        self._flight_position, self._reaches = self._reaches, None
+        self._flight_position, self._reaches = self._committed.end(self._reaches), None
         self._pending_since = time.monotonic()  # Kafka is not to blame when it was we who stood still
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
@@ -174,27 +184,79 @@ class Writer:
         self.full = False
         self._waiting_changes = self._waiting_bytes = 0
         self._pending_since = time.monotonic()
-        for records, size, position in waiting:
+        for records, size, position, news in waiting:
             if records is None:
                 self.advance(position)
             else:
-                self._produce(records, size, position)
+                self._produce(records, size, position, news)
         self.pending = self._reaches is not None
         if self.pending:
             self._opened_at = self._waiting_since  # it has lingered while the other was in flight
 
 
-class PositionWriter(NamedTuple):
-    """Writes records with the position where no stream does: a snapshot, a start, a stop, repair and adopt."""
+class PositionWriter:
+    """Ends each Kafka transaction of a session with the index and the position; writes those where no stream does: of a
+    snapshot, a start, a stop, repair and adopt."""
 
-    producer: TransactionalProducer
-    topic: str
-    key: bytes
-    timeout: float = 30.0  # seconds for a commit
+    def __init__(
+        self,
+        producer: TransactionalProducer,
+        topic: str,
+        key: bytes,
+        index: Index,
+        *,
+        former: Fields | None = None,
+        alone: Callable[[], object] | None = None,
+    ) -> None:
+        """`former` is written once beside the first position: it ends the use of another topic.
 
-    def write(self, batch: Sequence[Record], position: Position) -> None:
-        """One Kafka transaction."""
+        `alone` is for a first position of this key. It raises SettingsError when there is another connector's:
+        whoever writes and then looks is seen by the other one, or sees it.
+        """
+        self.producer = producer
+        self.index = index
+        self._topic = topic
+        self._key = key
+        self._former = former
+        self._alone = alone
+
+    def end(self, position: Position) -> Position:
+        """Writes what every Kafka transaction ends with; the position as it is written."""
+        records, position = self.index.record(position)
+        if self._former is not None:
+            records.append(self._former)
+            self._former = None
+        self.producer.produce([*records, (self._topic, 0, self._key, position.dump(), [])])
+        return position
+
+    def write(
+        self,
+        batch: Sequence[Fields],
+        position: Position,
+        states: tuple[SnapshotState, ...] = (),
+        timeout: float = COMMIT_PATIENCE,
+    ) -> None:
+        """One Kafka transaction, with snapshots whose state is new; `timeout` seconds for its commit."""
+        if self._alone is not None:
+            self._claim(position)
         self.producer.begin_transaction()
         self.producer.produce(batch)
-        self.producer.produce([Record(self.topic, 0, self.key, position.dump(), [])])
-        self.producer.commit(self.timeout)
+        self.index.take(News(states=states))
+        self.end(position)
+        self.producer.commit(timeout)
+
+    def _claim(self, position: Position) -> None:
+        """Writes the first position by itself, and takes it back where another connector is there."""
+        assert self._alone is not None  # noqa: S101  the caller's condition
+        self._put(position.dump())
+        try:
+            self._alone()
+        except SettingsError:
+            self._put(None)
+            raise
+        self._alone = None
+
+    def _put(self, value: bytes | None) -> None:
+        self.producer.begin_transaction()
+        self.producer.produce([(self._topic, 0, self._key, value, [])])
+        self.producer.commit(COMMIT_PATIENCE)

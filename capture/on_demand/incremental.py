@@ -11,18 +11,20 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from capture.changes.own_records import OwnRecords
 from capture.changes.versions import ParkedError
+from capture.kafka.index import News
 from capture.kafka.producer import Fields
 from capture.metrics import SNAPSHOT_ROWS
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Read, Row
 from capture.on_demand.demand import Demand, Request, Signal
 from schemas import records
 from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp, snapshot_header, stamp_header
+from schemas.commits import SnapshotState, SnapshotStep
 from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.lsn import LSN
 from schemas.wire import unframed
@@ -34,6 +36,11 @@ _REMEMBERED_ROWS: Final = 100_000
 _RETAKE: Final = 0.2  # seconds: a commit that waits for a synchronous standby is visible soon
 _SLOWEST_RETAKE: Final = 5.0
 _SLOWEST_ATTEMPT: Final = 60.0
+_STATES: Final[Mapping[str, SnapshotStep]] = {
+    records.STARTED: "running",
+    records.COMPLETED: "completed",
+    records.ABORTED: "aborted",
+}
 
 
 class Window:
@@ -104,6 +111,14 @@ class Incremental:
         self._failures = 0
         self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "incremental")
+        self._news = News()
+        self.copied: set[str] = set()
+        """Tables that this run has read as a whole."""
+
+    def take_news(self) -> News:
+        """What was made since the last call brings to the index: a chunk, snapshots that begin or end."""
+        news, self._news = self._news, News()
+        return news
 
     def step(self, now: float) -> list[Fields] | None:
         """Asks for the next chunk when there is one to read and none is on its way.
@@ -268,9 +283,13 @@ class Incremental:
         written: list[Fields] = [(table.topic, table.partition, key, value, headers) for key, value in rows]
         table.events["r"] += len(written)
         SNAPSHOT_ROWS.labels(table.name).inc(len(written))
+        if written:
+            self._news = self._news._replace(lsn=lsn, counts={table.place: len(written)}, snapshot=request.id)
         counts = {**request.rows, table.name: request.rows.get(table.name, 0) + len(written)}
         request = request._replace(rows=counts, key=chunk.last_key)
         if chunk.last_key is None:
+            if request.tables[0][1] is None:
+                self.copied.add(table.name)
             request = request._replace(tables=request.tables[1:])
             scanned = {"table": table.name, "rows_scanned": counts[table.name]}
             written.append(self._notice(records.TABLE_SCAN_COMPLETED, request, **scanned))
@@ -296,18 +315,25 @@ class Incremental:
         log.warning("tables have no first copy", tables=[name for name, _ in request.scope], next=hint)
         return [aborted, self._first_completed(request.lsn, *request.first)]
 
-    def _notice(self, step: str, request: Request, **more: object) -> Fields:
+    def _tell(self, state: SnapshotState) -> None:
+        self._news = self._news._replace(states=(*self._news.states, state))
+
+    def _notice(self, step: str, request: Request, **more: Any) -> Fields:
         """What a reader may take for gone is judged by the signal's place: what changed later was not read again.
 
         A table of which a part was read by a condition is not named: its other rows are not gone.
         """
         whole = [name for name, condition in request.scope if condition is None]
         stamp = Stamp(self._generation, request.lsn, 0)
+        if step in _STATES:
+            state = SnapshotState(request.id, _STATES[step], request.lsn, False, tuple(whole), more.get("rows", {}))
+            self._tell(state)
         return self._own.snapshot(step, stamp, request.id, whole, time.time_ns() // 10**6, incremental=True, **more)
 
     def _first_completed(self, point: LSN, snapshot: str, rows: Mapping[str, int]) -> Fields:
         """The initial snapshot is complete for the tables that it had done, now that the others are here, too."""
         stamp = Stamp(self._generation, point, 0)
+        self._tell(SnapshotState(snapshot, "completed", point, True, tuple(rows), rows))
         return self._own.snapshot(records.COMPLETED, stamp, snapshot, list(rows), time.time_ns() // 10**6, rows=rows)
 
     def close(self) -> None:

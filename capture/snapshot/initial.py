@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ import structlog
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
+from capture.kafka.index import NOT_COPIED
 from capture.kafka.position import Position, SnapshotState
-from capture.kafka.writer import PositionWriter
+from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
 from capture.postgres.catalogue import Published, published_tables
 from capture.postgres.replication import Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
@@ -29,7 +30,7 @@ from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
 from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
-from schemas import records
+from schemas import commits, records
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
@@ -95,7 +96,7 @@ def take_snapshot(
         ids = _worker_ids(source.transactional_id, options.threads, expected)
         position = position._replace(parked=tuple(sorted(tables.parked)))
         state = SnapshotState(str(uuid.uuid4()), "making", {}, len(ids))
-        committed.write((), position._replace(snapshot=state))
+        committed.write((), position._replace(snapshot=state), _given_up(position))
         drop_slot(holder, source.slot)
         log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
         point, exported = source.replication.create_slot(source.slot, stopping)
@@ -103,7 +104,7 @@ def take_snapshot(
         locks = locks_of(published, options.lock_timeout_ms)
         _hold_unchanged(holder, locks, source, options, published, exported)
         run = _Run(_parts(holder, compiled, options), own, committed, position, holder)
-        setups = _setups(source, locks, exported, ids, committed.timeout)
+        setups = _setups(source, locks, exported, ids, COMMIT_PATIENCE)
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
                 workers.await_ready(stop)
@@ -137,7 +138,15 @@ def announce_without_data(own: OwnRecords, position: Position, committed: Positi
     """Writes a first position. Readers wait for a first copy: they are told that this one is complete, of no table."""
     stamp = Stamp(position.generation, position.end_lsn, 0)
     done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
-    committed.write([done], position)
+    committed.write([done], position, (commits.SnapshotState(NOT_COPIED, "completed", position.end_lsn, True, (), {}),))
+
+
+def _given_up(position: Position) -> tuple[commits.SnapshotState, ...]:
+    """A snapshot that began and that this one takes the place of."""
+    old = position.snapshot
+    if old is None or old.state != "running":
+        return ()
+    return (commits.SnapshotState(old.id, "aborted", position.end_lsn, True, (), {}),)
 
 
 def _parts(reader: Any, compiled: Sequence[tuple[Published, Table]], options: SnapshotOptions) -> list[_Part]:
@@ -218,7 +227,7 @@ class _Run:
         """Announces it."""
         point = str(self._position.end_lsn)
         log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
-        self._write(records.STARTED)
+        self._write(records.STARTED, self._told("running", {}))
 
     def copy(self, workers: OwnProcess | Workers, origin: SourceOrigin, stopping: Callable[[], object]) -> None:
         """Takes note of the chunks as they become durable, and of each table with its last one."""
@@ -240,7 +249,7 @@ class _Run:
         self._check_lock()
         rows = self._progress.rows
         self._state = self._state._replace(state="completed", tables_done={}, workers=0)
-        self._write(records.COMPLETED, rows=rows)
+        self._write(records.COMPLETED, self._told("completed", rows), rows=rows)
         log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
         return self._position
 
@@ -256,7 +265,11 @@ class _Run:
         with database_errors("the lock on the tables was lost during the snapshot"), self._holder.cursor() as cursor:
             cursor.execute("SELECT 1")
 
-    def _write(self, step: str, **more: Any) -> None:
+    def _told(self, state: commits.SnapshotStep, rows: Mapping[str, int]) -> tuple[commits.SnapshotState, ...]:
+        point, names = self._stamp.commit_lsn, tuple(self._names)
+        return (commits.SnapshotState(self._state.id, state, point, True, names, rows),)
+
+    def _write(self, step: str, states: tuple[commits.SnapshotState, ...] = (), **more: Any) -> None:
         self._position = self._position._replace(snapshot=self._state)
         notice = self._own.snapshot(step, self._stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
-        self._committed.write([notice], self._position)
+        self._committed.write([notice], self._position, states)

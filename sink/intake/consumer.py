@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from sink.intake.evidence import Partition, Range, Seen
@@ -273,9 +274,9 @@ class ShopConsumer:
 
 
 def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
-    """The topics of these tables and of the transactions and notifications of a prefix."""
+    """The topics of these tables, of the transactions and notifications of a prefix, and of its index of commits."""
     parts = [*tables, "transaction", "notification"]
-    return [topic_name(prefix, part) for part in parts]
+    return [*(topic_name(prefix, part) for part in parts), index_topic(prefix)]
 
 
 QUIET: Final = {"log_level": "2"}

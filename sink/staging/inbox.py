@@ -27,14 +27,19 @@ class Waiting(NamedTuple):
     size: Mapping[str, int] | None
 
 
-def ordinals(changes: Iterable[RowChange]) -> dict[str, int]:
-    """The changes seen per table: an ordinal counts once, a key change when both of its halves are there."""
+HALVES = ""
+"""In a size, beside its tables: it counts the two halves of a key change, as the index of commits does."""
+
+
+def ordinals(changes: Iterable[RowChange], size: Mapping[str, int] | None) -> dict[str, int]:
+    """The changes seen per table: an ordinal counts once, a key change when both of its halves are there; or each half
+    where the size does so."""
     halves: dict[tuple[str, int], set[int]] = defaultdict(set)
     for change in changes:
         halves[change.table, change.stamp.ordinal].add(change.half)
     counts: dict[str, int] = defaultdict(int)
     for (table, _), found in halves.items():
-        counts[table] += WHOLE in found or {OLD_HALF, NEW_HALF} <= found
+        counts[table] += len(found) if HALVES in (size or ()) else WHOLE in found or {OLD_HALF, NEW_HALF} <= found
     return dict(counts)
 
 
@@ -56,7 +61,7 @@ def whole(
     rest: dict[str, list[RowChange]] = {}
     for transaction_id, part in by_transaction.items():
         size = _size(part) or sizes.get(transaction_id)
-        if transaction_id not in known and is_complete(ordinals(part), size, tables):
+        if transaction_id not in known and is_complete(ordinals(part, size), size, tables):
             done += part
             sizes.pop(transaction_id, None)
         else:
@@ -70,13 +75,14 @@ def whole(
 def waiting(cursor: Cursor, transaction_ids: Sequence[str] | None = None) -> list[Waiting]:
     """The transactions in the inbox, or those of these, the oldest first."""
     cursor.execute(
-        "SELECT i.transaction_id, i.table_name, count(*) FILTER (WHERE i.whole), min(i.since)::text, s.size FROM ("
-        " SELECT transaction_id, table_name, ordinal, min(received_at) AS since,"
+        "SELECT i.transaction_id, i.table_name, CASE WHEN s.size ? %(halves)s THEN sum(i.halves)::bigint"
+        " ELSE count(*) FILTER (WHERE i.whole) END, min(i.since)::text, s.size FROM ("
+        " SELECT transaction_id, table_name, ordinal, min(received_at) AS since, count(DISTINCT half) AS halves,"
         " bool_or(half = 0) OR count(DISTINCT half) = 2 AS whole FROM ordertap.inbox"
         " WHERE %(ids)s IS NULL OR transaction_id = ANY(%(ids)s) GROUP BY 1, 2, 3"
         ") AS i LEFT JOIN ordertap.transaction_size AS s USING (transaction_id)"
         " GROUP BY i.transaction_id, i.table_name, s.size ORDER BY 4, 1",
-        {"ids": None if transaction_ids is None else list(transaction_ids)},
+        {"ids": None if transaction_ids is None else list(transaction_ids), "halves": HALVES},
     )
     found: dict[str, Waiting] = {}
     for transaction_id, table, count, since, size in cursor.fetchall():

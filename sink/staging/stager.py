@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import structlog
 
 from schemas import change
 from schemas.change import Change, SnapshotNotice, Stamp, TransactionEnd
+from schemas.commits import index_topic, parse_index
 from schemas.envelope import topic_name
 from schemas.errors import DataError
-from schemas.reader import RecordError, RecordReader, row_reader
+from schemas.lsn import LSN
+from schemas.reader import RecordReader, row_reader
 from schemas.registry import Registry
 from sink.database import Connection, Cursor, transaction
 from sink.documents.profile import Profile
@@ -171,7 +173,7 @@ class Staging:
                 changes += [(item.place, stand_in) for stand_in in _stand_in(item)]
         result.parked = len(parked)
         snapshots.note(cursor, (item for item in items if isinstance(item, SnapshotNotice)))
-        ends = [item for item in items if isinstance(item, TransactionEnd)]
+        ends = [item for item in items if isinstance(item, TransactionEnd) and not self._names.isdisjoint(item.size)]
         if ends:
             inbox.forget_old_sizes(cursor)
         parked_places = {(p.topic, p.number, offset) for p, offset in parked}
@@ -265,13 +267,44 @@ def decode(reader: RecordReader, records: Iterable[KafkaRecord], prefix: str) ->
     items: list[Item] = []
     for record in records:
         try:
+            if record.topic == index_topic(prefix):
+                items += _ends(record)
+                continue
             item = reader.read(*record[:5], list(record.headers))
-        except RecordError as error:
+        except DataError as error:
             items.append(_unreadable(record, error.message, prefix))
         else:
+            if isinstance(item, Change) and _is_listed(record):
+                item = replace(item, transaction_id=_commit_id(item.stamp))
             if item is not None:
                 items.append(item)
     return items
+
+
+def _commit_id(stamp: Stamp) -> str:
+    """What the index of commits and the headers of rows have in common."""
+    return f"{stamp.generation}:{int(stamp.commit_lsn)}"
+
+
+def _is_listed(record: KafkaRecord) -> bool:
+    """Whether the sizes of the record's transaction are in the index of commits, and not in this header or an END."""
+    header = dict(record.headers).get(change.TRANSACTION_HEADER, b"{")
+    return not header.startswith((b"{", b"snapshot:"))
+
+
+def _ends(record: KafkaRecord) -> list[Item]:
+    """The commits that a record of the index lists."""
+    found = parse_index(record.value or b"")
+    ends: list[Item] = []
+    for commit in found.commits:
+        if commit.snapshot is None:
+            stamp = Stamp(found.generation, LSN(commit.lsn), 0)
+            size: dict[str, int] = {inbox.HALVES: 0}
+            for number, count in commit.changes:
+                table = found.tables[number][0]
+                size[table] = size.get(table, 0) + count
+            ends.append(TransactionEnd(stamp, _commit_id(stamp), size, *record[:3]))
+    return ends
 
 
 def _unreadable(record: KafkaRecord, reason: str, prefix: str) -> Unreadable:
@@ -285,7 +318,8 @@ def _unreadable(record: KafkaRecord, reason: str, prefix: str) -> Unreadable:
     table = record.topic.removeprefix(f"{prefix}.")
     if mark is None:
         return Unreadable(record, reason, table, stamp, None, None)
-    return Unreadable(record, reason, table, stamp, mark.transaction_id, mark.size)
+    transaction_id = _commit_id(stamp) if stamp is not None and _is_listed(record) else mark.transaction_id
+    return Unreadable(record, reason, table, stamp, transaction_id, mark.size)
 
 
 def _is_replay(item: Item, seen: Mapping[Partition, Seen], ids: Mapping[tuple[str, int], Partition]) -> bool:

@@ -230,7 +230,7 @@ def _reading(bootstrap_servers: str, prefix: str) -> dict[str, str | int | float
 @contextmanager
 def _position(bootstrap_servers: str, prefix: str) -> Iterator[Consumer]:
     consumer = Consumer(_reading(bootstrap_servers, prefix))
-    consumer.assign([TopicPartition(f"{prefix}.position", 0, 0)])
+    consumer.assign([TopicPartition(f"ordertap.{prefix}.position", 0, 0)])
     yield consumer
     consumer.close()
 

@@ -147,7 +147,7 @@ def _await_completed(
 ) -> float:
     """Waits until the position is `completed`; the sum of the peaks of memory in MB."""
     peaks: dict[int, float] = {}
-    consumer = _consumer(bootstrap_servers, name, f"{name}.position")
+    consumer = _consumer(bootstrap_servers, name, f"ordertap.{name}.position")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and program.ended() is None:
         for message in consumer.consume(100, timeout=0.05):

@@ -79,7 +79,8 @@ def _jump_clock(seconds: int) -> None:
 
 def _watch_reads() -> None:
     """Keeps psycopg2's own books: on a keepalive it acknowledges all when the LSN confirmed last is at or above the
-    data_start of the message read last."""
+    data_start of the message read last. Pieces of a transaction that goes on may wait: what the server calls sent ends
+    before its commit."""
     make = Stream.__init__
 
     def made(self: Stream, replication: Replication, writer: Writer, *rest: Any) -> None:
@@ -89,7 +90,7 @@ def _watch_reads() -> None:
 
         def watched() -> Any:
             nonlocal start
-            if writer.pending and confirmed >= start:
+            if writer.pending and self._position.end_lsn > writer.durable.end_lsn and confirmed >= start:
                 os._exit(UNSAFE_READ)
             message = read()
             start = start if message is None else message.data_start

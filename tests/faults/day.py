@@ -293,7 +293,7 @@ def position(bootstrap_servers: str, prefix: str) -> int:
         "allow.auto.create.topics": False,
     }
     consumer = Consumer(settings)
-    consumer.assign([TopicPartition(f"{prefix}.position", 0, 0)])
+    consumer.assign([TopicPartition(f"ordertap.{prefix}.position", 0, 0)])
     newest: dict[str, object] = {}
     while message := consumer.poll(2.0):
         if message.error():

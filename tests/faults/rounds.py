@@ -242,7 +242,6 @@ def _settings(chance: random.Random) -> dict[str, Any]:
     """Sizes and modes under which other code runs."""
     return {
         "topic_creation_default_partitions": chance.choice((1, 3)),
-        "transaction_buffer_rows": chance.choice((50, 1000, 20000)),
         "max_batch_size": chance.choice((100, 1000, 5000)),
         "linger_ms": chance.choice((0, 5, 50)),
         "snapshot_max_threads": chance.choice((1, 2)),

@@ -30,8 +30,7 @@ def own_server(parts_folder: Path) -> Iterator[Postgres]:
 def shop(
     own_server: Postgres, kafka: Kafka, new_database: Callable[[Postgres, str], str], prefix: str, tmp_path: Path
 ) -> Iterator[Shop]:
-    more = {"transaction_buffer_rows": 1_000_000, "transaction_buffer_bytes": 500_000_000}
-    with open_shop(own_server, kafka, new_database(own_server, "ack"), prefix, tmp_path, more) as made:
+    with open_shop(own_server, kafka, new_database(own_server, "ack"), prefix, tmp_path) as made:
         yield made
         made.drop_slots()
 

@@ -109,7 +109,7 @@ def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Sho
     shop.drain()
     assert shop.capture.stop() == 0
     committed = shop.position()
-    topic = f"{shop.prefix}.position"
+    topic = f"ordertap.{shop.prefix}.position"
     options = {"transactional.id": f"{shop.prefix}-killed", "transaction.timeout.ms": 20000}
     killed = Producer({"bootstrap.servers": shop.kafka.bootstrap_servers, **options})
     killed.init_transactions()
@@ -127,14 +127,14 @@ def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
     shop.order(1, 10)
     shop.drain()
     admin = AdminClient({"bootstrap.servers": shop.kafka.bootstrap_servers})
-    for future in admin.delete_topics([f"{shop.prefix}.position"]).values():
+    for future in admin.delete_topics([f"ordertap.{shop.prefix}.position"]).values():
         future.result()
     shop.order(11, 20)
     assert shop.capture.wait(60) != 0  # while it runs
     assert "the topic was lost and changes may be missing" in said(shop.capture)
     shop.sql("DELETE FROM orders WHERE id = -7")
     shop.stops_with("the topic was lost and changes may be missing")
-    for future in admin.delete_topics([f"{shop.prefix}.position"]).values():
+    for future in admin.delete_topics([f"ordertap.{shop.prefix}.position"]).values():
         future.result()
     before = int(time.time())
     shop.repair()

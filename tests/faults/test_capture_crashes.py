@@ -34,7 +34,7 @@ def test_a_round_of_faults(own_parts: tuple[Postgres, Kafka], prefix: str, tmp_p
 def test_large_transactions_stream_through_kills(
     postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path
 ) -> None:
-    small = {"transaction_buffer_rows": 500, "max_batch_size": 300, "topic_creation_default_partitions": 3}
+    small = {"max_batch_size": 300, "topic_creation_default_partitions": 3}
     with open_shop(postgres, kafka, database, prefix, tmp_path, small) as shop:
         shop.capture.start()
         shop.drain()

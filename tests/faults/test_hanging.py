@@ -14,10 +14,11 @@ from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 
 from capture.kafka.cluster import Cluster
 from capture.kafka.hanging import end_hanging, find_hanging
-from capture.kafka.position import Position, first_position
+from capture.kafka.position import Chain, Position, first_position
 from capture.kafka.producer import Fields, TransactionalProducer
 from deploy.embedded import Kafka, Postgres
 from schemas.change import STAMP_HEADER
+from schemas.commits import IndexRecord, dump_index, parse_index
 from schemas.lsn import LSN
 from tests.shop import Shop, open_shop, said
 
@@ -66,35 +67,42 @@ def shown(kafka: Kafka, topic: str) -> list[bytes | None]:
 
 class Case(NamedTuple):
     """A transaction that hangs, behind a position at LSN 100: the LSN of its change, and of its position if it came to
-    that; what the slot has confirmed; whether it counts."""
+    that; the serial number of its record of the index, likewise; what the slot has confirmed; whether it counts."""
 
     name: str
     change: int
     position: int | None
+    serial: int | None
     confirmed: int
     counts: bool
 
     @property
     def topics(self) -> list[str]:
         """Where it has written."""
-        return [f"{self.name}.data"] + ([] if self.position is None else [f"{self.name}.position"])
+        written = {"data": True, "commits": self.serial is not None, "position": self.position is not None}
+        return [f"{self.name}.{name}" for name, is_written in written.items() if is_written]
 
     def data(self, value: bytes, lsn: int) -> Fields:
         return (f"{self.name}.data", 0, b"k", value, [(STAMP_HEADER, b"1:%d:1" % lsn)])
+
+    def lists(self, serial: int) -> Fields:
+        """A record of the index. All have one LSN, as those inside a large commit do."""
+        value = dump_index(IndexRecord(serial, 1, LSN(100), LSN(100)))
+        return (f"{self.name}.commits", 0, KEY, value, [(STAMP_HEADER, b"1:100:0")])
 
     def reaches(self, lsn: int) -> Fields:
         return (f"{self.name}.position", 0, KEY, _position(lsn).dump(), [])
 
 
 def _position(lsn: int) -> Position:
-    return first_position(1, "7", 1, "slot", LSN(lsn), "hash")
+    return first_position(1, "7", 1, "slot", LSN(lsn), "hash")._replace(chain=Chain(lsn // 100, LSN(100)))
 
 
 CASES = [
-    Case("aborted before its position", 150, None, 100, False),
-    Case("aborted with its position", 150, 200, 100, False),
-    Case("committed and acknowledged", 150, 200, 200, True),
-    Case("committed and its position shown", 50, None, 100, True),
+    Case("aborted before its position", 150, None, None, 100, False),
+    Case("aborted with its position", 150, 200, 2, 100, False),
+    Case("committed and acknowledged", 150, 200, 2, 200, True),
+    Case("committed and its position shown", 50, None, 1, 100, True),
 ]
 
 
@@ -120,13 +128,16 @@ def _ended_as_it_should(kafka: Kafka, cluster: Cluster, case: Case) -> None:
     producer = TransactionalProducer(cluster, case.name)
     mine = f"{case.name}."
     hanging = find_hanging(cluster, partial(_begins, mine))
-    end_hanging(cluster, producer, hanging, f"{mine}position", KEY, _position(100), LSN(case.confirmed))
-    reached = cluster.last_value(f"{mine}position", KEY)
+    topics = (f"{mine}position", f"{mine}commits")
+    end_hanging(cluster, producer, hanging, *topics, KEY, _position(100), LSN(case.confirmed))
+    reached = cluster.last_values(f"{mine}position")[KEY]
     assert reached == _position(200 if case.position and case.counts else 100).dump(), case
     producer.begin_transaction()
-    producer.produce([case.data(b"next", 300)])
+    producer.produce([case.data(b"next", 300), case.lists(9)])
     producer.commit(10)
     assert shown(kafka, f"{mine}data") == [b"first", *[b"hung"] * case.counts, b"next"], case
+    serials = [parse_index(value or b"").serial for value in shown(kafka, f"{mine}commits")]
+    assert serials == [0, *([case.serial] if case.counts else []), 9], case
 
 
 def _begins(prefix: str, topic: str) -> bool:
@@ -135,14 +146,16 @@ def _begins(prefix: str, topic: str) -> bool:
 
 def _begun(cluster: Cluster, case: Case) -> Producer:
     """A producer that dies in its second transaction."""
-    for topic in (f"{case.name}.data", f"{case.name}.position"):
+    for topic in (f"{case.name}.data", f"{case.name}.commits", f"{case.name}.position"):
         cluster.create_topic(topic, 1, 1, {})
     producer = TransactionalProducer(Cluster(cluster.servers, TIMEOUT), case.name)
     producer.begin_transaction()
-    producer.produce([case.data(b"first", 40), case.reaches(100)])
+    producer.produce([case.data(b"first", 40), case.lists(0), case.reaches(100)])
     producer.commit(10)
     producer.begin_transaction()
     producer.produce([case.data(b"hung", case.change)])
+    if case.serial is not None:
+        producer.produce([case.lists(case.serial)])
     if case.position is not None:
         producer.produce([case.reaches(case.position)])
     producer._producer.flush(10)

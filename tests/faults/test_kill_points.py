@@ -23,7 +23,7 @@ _SNAPSHOT_COMMITS = 8  # of two tables
 
 @pytest.fixture
 def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path) -> Iterator[Shop]:
-    more = {"transaction_buffer_rows": 100, "max_batch_size": 80}
+    more = {"max_batch_size": 80}
     with open_shop(postgres, kafka, database, prefix, tmp_path, more) as made:
         yield made
         made.drop_slots()
@@ -98,7 +98,7 @@ def test_killed_in_each_phase_of_a_snapshot(shop: Shop) -> None:
 def test_a_killed_initial_only_is_not_complete_until_all_is_read(shop: Shop) -> None:
     """One table is done at the kill; the rest could be read while streaming, but this mode does not stream."""
     shop.configure(snapshot_mode="initial_only", snapshot_max_threads=1)
-    victim = shop.copy("initial-only", "tests.faults.broken", ("-X", "fault=before-COMMIT:5"))
+    victim = shop.copy("initial-only", "tests.faults.broken", ("-X", "fault=before-COMMIT:6"))
     victim.start()
     assert victim.wait(PATIENCE) == -9, victim.tail()
     assert len(shop.position()["snapshot"]["tables_done"]) == 1

@@ -267,7 +267,7 @@ def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
         _copy(server.data, place / "older")
         server.start()
         shop.order(1, 200)
-        victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=before-COMMIT:5"))
+        victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=before-COMMIT:6"))
         victim.start()
         assert victim.wait(PATIENCE) == -9, victim.tail()
         server.stop()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
-from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.kafka.position import Chain, Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
 from capture.on_demand.chunk_reader import Mark, parse_mark
 from capture.on_demand.demand import Signal, parse_signal
 from capture.postgres import pgoutput
@@ -28,6 +28,8 @@ from schemas.change import (
     parse_unchanged,
 )
 from schemas.codec import Codec, SourceOrigin, compile_codec
+from schemas.commits import Commit, IndexRecord, dump_index, parse_index
+from schemas.commits import SnapshotState as IndexSnapshot
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES
 from schemas.envelope import topic_name
@@ -182,7 +184,7 @@ def _records(corpus: Corpus, folder: Path) -> Iterator[Target]:
     values = [encoder.create(PREFIX, 1, row) for row in rows] + [encoder.delete(PREFIX, 1, row) for row in rows]
     keys = [encoder.key(row) or b"" for row in rows]
     reader = RecordReader(registry)
-    stamp, transaction, unchanged = b"1:2:3", b'{"id":"7:2","size":{"public.t":1}}', b'["text"]'
+    stamp, transaction, unchanged = b"1:2:3", b"7:2", b'["text"]'
     headers = [(STAMP_HEADER, stamp), (TRANSACTION_HEADER, transaction), (UNCHANGED_HEADER, unchanged)]
 
     def read(key: bytes, value: bytes, *more: tuple[str, bytes]) -> object:
@@ -203,7 +205,8 @@ def _small() -> Iterator[Target]:
     """Positions, headers, heartbeats, LSNs, expressions of defaults."""
     position = Position(
         1, "7318", 1, "ordertap", LSN(9), LSN(8), "ab",
-        Partial(LSN(9), 3, {"public.t": 3}), SnapshotState("id", "running"), Heartbeat("r", 1), LSN(5),
+        Partial(LSN(9), 3, {"public.t": 3}, {("public.t", "s.public.t"): 3}), SnapshotState("id", "running"),
+        Heartbeat("r", 1), LSN(5), chain=Chain(7, LSN(8)),
     )  # fmt: skip
     beat = b'{"run":"a","number":3,"slot":"ordertap","at_ms":5}'
     yield Target("a position", [position.dump()], parse_position)
@@ -212,7 +215,11 @@ def _small() -> Iterator[Target]:
     yield Target("a signal", [signal], _signal)
     yield Target("a mark", [Mark("reader", 3, low=True).dump().encode()], parse_mark)
     yield Target("ordertap.stamp", [b"1:25802600:3"], parse_stamp)
-    yield Target("ordertap.transaction", [b'{"id":"7:9","size":{"t":1}}', b'{"snapshot":"x"}'], parse_transaction)
+    yield Target("ordertap.transaction", [b"7:9", b"snapshot:x", b'{"id":"7:9","size":{"t":1}}'], parse_transaction)
+    chunk = Commit(9, 0, ((0, 5),), "id")
+    listed = IndexRecord(7, 1, LSN(8), LSN(9), (("t", "s.t"),), (Commit(8, 5, ((0, 3),)), chunk), ("t",), ("t",))
+    snapshot = IndexSnapshot("id", "completed", LSN(8), True, ("t",), {"t": 5})
+    yield Target("the index", [dump_index(listed._replace(snapshots=(snapshot,)))], parse_index)
     yield Target("ordertap.unchanged", [b'["a","b"]'], parse_unchanged)
     yield Target("an LSN", [b"16/B374D848", b"0/0"], lambda data: LSN.parse(data.decode("latin-1")))
     expressions = [b"'it''s'::text", b"(-5)", b"'2024-01-01'::date", b"true", b"1.50", b"'{}'::text[]", b"now()"]

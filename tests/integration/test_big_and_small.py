@@ -58,7 +58,7 @@ def test_a_record_over_the_limit_stops_all_or_parks_its_table_and_is_never_dropp
 
 
 def test_a_large_transaction_is_there_before_it_is_read_and_memory_stays_flat(shop: Shop) -> None:
-    shop.configure(transaction_buffer_rows=20_000, max_batch_size=5_000)
+    shop.configure(max_batch_size=5_000)
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0

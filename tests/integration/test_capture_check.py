@@ -247,15 +247,19 @@ def test_topics_that_cannot_do_their_work(ready: OpsShop) -> None:
     prefix = ready.settings["topic_prefix"]
     plan = ready.plan()
     compacted = {"cleanup.policy": "compact", "min.insync.replicas": "2", "max.message.bytes": "5000"}
-    plan.cluster.create_topic(f"{prefix}.position", 2, 1, {"cleanup.policy": "delete"})
+    plan.cluster.create_topic(f"ordertap.{prefix}.position", 2, 1, {"cleanup.policy": "delete"})
+    an_hour = {"cleanup.policy": "compact", "retention.ms": "3600000"}
+    plan.cluster.create_topic(f"ordertap.{prefix}.commits", 1, 1, an_hour)
     plan.cluster.create_topic(f"{prefix}.public.orders", 1, 1, compacted)
     while f"{prefix}.public.orders" not in plan.cluster.partitions():
         time.sleep(0.05)
     ready.write({"topic_creation_default_replication_factor": 3})
     found = "\n".join(f"{f.level} {what} {f.remedy}" for what, f in ready.findings().items())
     for said in (
-        f"BAD topic {prefix}.position has 2 partitions",
-        f"BAD topic {prefix}.position has cleanup.policy delete",
+        f"BAD topic ordertap.{prefix}.position has 2 partitions",
+        f"BAD topic ordertap.{prefix}.position has cleanup.policy delete",
+        f"BAD topic ordertap.{prefix}.commits has cleanup.policy compact: readers of the index need all of it",
+        f"warn topic ordertap.{prefix}.commits keeps the index of commits for 0.0 days: no sink may stand still",
         f"warn topic {prefix}.public.orders has cleanup.policy compact",
         "min.insync.replicas is 2: nothing can be written",
         "takes records up to 5000 bytes, and capture sends up to 1000000",
@@ -302,7 +306,7 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
     capture.start()
     try:
         deadline = time.monotonic() + 40
-        while ready.plan().cluster.last_value(f"{prefix}.position", prefix.encode()) is None:
+        while prefix.encode() not in ready.plan().cluster.last_values(f"ordertap.{prefix}.position"):
             assert time.monotonic() < deadline, capture.tail()
         running = run("capture", "drop", "--yes", config=ready.config)
         assert running.returncode == 78
@@ -326,13 +330,13 @@ def test_drop_asks_and_takes_away_only_what_is_ours(ready: OpsShop) -> None:
 def test_a_start_that_would_refuse_slot_or_position_is_found_before(ready: OpsShop) -> None:
     name = ready.settings["slot_name"]
     never = run("capture", "repair", config=ready.config)
-    assert f"topic {name}.position has no position of {name}, and no slot" in never.stdout
+    assert f"topic ordertap.{name}.position has no position of {name}, and no slot" in never.stdout
     unread = run("capture", "signal", "snapshot", "public.orders", config=ready.config)
     assert unread.returncode == 78
     assert f"slot {name} is not there" in unread.stderr
     ready.sql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
     (said,) = serious(ready)
-    assert f"slot {name} exists, but topic {name}.position has no position" in said
+    assert f"slot {name} exists, but topic ordertap.{name}.position has no position" in said
     ready.sql(f"SELECT pg_drop_replication_slot('{name}')")
     ready.write({"snapshot_mode": "no_data"})
     assert serious(ready) == {}

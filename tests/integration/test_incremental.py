@@ -584,7 +584,7 @@ def test_a_first_snapshot_that_was_killed_goes_on_with_the_tables_that_it_had_le
     shop.sql(f"UPDATE orders SET note = repeat('{'long ' * 50}', 50) WHERE id % 50 = 0")
     shop.sql("INSERT INTO orders SELECT n, repeat('x', 100), n FROM generate_series(1001, 80000) n")
     shop.configure(snapshot_max_threads=2, incremental_snapshot_chunk_size=200)
-    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=after-COMMIT:3"))
+    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=after-COMMIT:4"))
     victim.start()
     assert victim.wait(PATIENCE) == -9, victim.tail()  # with the first table
     shop.sql("UPDATE orders SET total = total + 1 WHERE id % 10 = 0", "DELETE FROM orders WHERE id % 7 = 0")

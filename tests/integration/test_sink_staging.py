@@ -1,21 +1,25 @@
 """Staging on a real PostgreSQL: whole commits, the guard, replays and gaps, snapshots, values in full fidelity."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import psycopg2
 import pytest
 
 from schemas.change import Change, Stamp, TransactionEnd
+from schemas.commits import Commit, IndexRecord, dump_index
 from schemas.lsn import LSN
+from schemas.reader import RecordReader
 from sink.database import transaction
 from sink.documents.refs import DocumentRef
 from sink.intake.consumer import Batch, KafkaRecord
 from sink.intake.evidence import Partition, Range
 from sink.ledger import blocked, marks
 from sink.staging import inbox, jsonb, snapshots
-from sink.staging.stager import Staging, Unreadable
+from sink.staging.stager import Staging, Unreadable, decode
 from tests.integration.sink_feed import COLUMNS, LINES, ORDERS, Shop, batch_of, completed
 
 ORDER = {
@@ -209,6 +213,34 @@ def test_a_streamed_transaction_waits_for_its_end(shop: Shop) -> None:
     shop.stage(shop.change("c", line(2), (100, 3), None, LINES))
     assert shop.orders() == [(17, "paid")]
     assert shop.rows("SELECT count(*) FROM ordertap.transaction_size") == [(0,)]
+
+
+def listed(offset: int, *entries: Commit) -> KafkaRecord:
+    """A record of the index with these commits, of generation 1."""
+    tables = ((ORDERS, "shop.public.orders"), (LINES, "shop.public.order_lines"), ("public.x", "shop.public.x"))
+    value = dump_index(IndexRecord(1, 1, LSN(0), LSN(900), tables, entries))
+    return KafkaRecord("ordertap.shop.commits", 0, offset, b"shop", value, [])
+
+
+def test_the_index_of_commits_says_what_belongs_to_a_commit(shop: Shop) -> None:
+    """With both halves of a key change; what was listed for other tables alone leaves nothing behind."""
+    reader = cast("RecordReader", None)  # the index is read without schemas
+    entries = (Commit(100, 5, ((0, 3), (2, 1))), Commit(110, 5, ((2, 7),)), Commit(120, 0, ((0, 4),), "chunk"))
+    ends = decode(reader, [listed(0, *entries)], "shop")
+    halves = [shop.change("d", {"id": 17}, (100, 2), key_change="old")]
+    halves += [shop.change("c", ORDER | {"id": 18}, (100, 2), key_change="new", partition=1)]
+    rows = [replace(row, transaction_id="1:100") for row in (shop.change("c", ORDER, (100, 1)), *halves)]
+    shop.stage(*rows[:2])
+    shop.stage(*ends)
+    assert shop.orders() == []
+    shop.stage(rows[2])
+    assert shop.orders() == [(18, "paid")]
+    assert shop.rows("SELECT count(*) FROM ordertap.transaction_size") == [(0,)]
+
+
+def test_a_record_of_the_index_that_is_none_is_parked(shop: Shop) -> None:
+    (item,) = decode(cast("RecordReader", None), [KafkaRecord("ordertap.shop.commits", 0, 0, None, b"{}", [])], "shop")
+    assert shop.stage(item).parked == 1
 
 
 def test_a_parked_record_counts_as_seen_and_holds_what_its_commit_touches(shop: Shop) -> None:

@@ -31,6 +31,7 @@ class Stamp(NamedTuple):
 class Record:
     """One record. `value` is None for a tombstone; `types` names the Connect type of each column that has one.
 
+    `transaction` has the `id` of a source transaction (xid:LSN), or that of the `snapshot` which the row is of.
     `old_key` is that of the row before its key changed, as `key` shows keys.
     """
 
@@ -40,7 +41,7 @@ class Record:
     key: str | None
     value: dict[str, Any] | None
     stamp: Stamp | None = None
-    transaction: dict[str, Any] = field(default_factory=dict)
+    transaction: dict[str, str] = field(default_factory=dict)
     unchanged: frozenset[str] = frozenset()
     key_change: str | None = None
     types: dict[str, str] = field(default_factory=dict)
@@ -134,7 +135,7 @@ def _partitions(admin: AdminClient, prefix: str) -> list[TopicPartition]:
     return [
         TopicPartition(name, number, 0)
         for name, topic in topics.items()
-        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"
+        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"  # of a capture before the index
         for number in topic.partitions
     ]
 
@@ -195,12 +196,40 @@ def record(message: Any, schemas: Schemas) -> Record:
         None if key is None else json.dumps(key, sort_keys=True, default=str),
         value,
         None if stamp is None else Stamp(*map(int, stamp.split(b":"))),
-        json.loads(headers.get("ordertap.transaction", b"{}")),
+        _transaction(headers.get("ordertap.transaction")),
         frozenset(json.loads(headers.get("ordertap.unchanged", b"[]"))),
         next((half for name, half in halves.items() if name in headers), None),
         types,
         json.dumps(json.loads(old_key), sort_keys=True) if old_key is not None else None,
     )
+
+
+def _transaction(header: bytes | None) -> dict[str, str]:
+    if header is None:
+        return {}
+    kind, _, name = header.decode().partition(":")
+    return {"snapshot": name} if kind == "snapshot" else {"id": header.decode()}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One record of the index of commits, as JSON has it; `stamp` is its header."""
+
+    offset: int
+    stamp: Stamp
+    content: dict[str, Any]
+
+
+def read_index(bootstrap_servers: str, prefix: str) -> list[Listing]:
+    """The index of commits from the beginning; TimeoutError as read_messages."""
+    partitions = [TopicPartition(f"ordertap.{prefix}.commits", 0, 0)]
+    _await_no_open_transaction(AdminClient({"bootstrap.servers": bootstrap_servers}), partitions)
+    return [_listing(message) for message in read_partitions(bootstrap_servers, f"{prefix}-proof", partitions)]
+
+
+def _listing(message: Any) -> Listing:
+    stamp = dict(message.headers())["ordertap.stamp"]
+    return Listing(message.offset(), Stamp(*map(int, stamp.split(b":"))), json.loads(message.value()))
 
 
 def table_of(record: Record, prefix: str) -> str | None:

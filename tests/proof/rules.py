@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from tests.proof.records import Record, Stamp, changes, table_of
+from tests.proof.records import Listing, Record, Stamp, changes, table_of
 from tests.proof.wal import Logged
 
 Kind = Literal["lost", "double", "out of order", "wrong"]
+Place: TypeAlias = tuple[int, int, str]
+"""Generation, LSN, and for a chunk the snapshot on demand."""
+TableTopic: TypeAlias = tuple[str, ...]
+"""A table and a topic of its records."""
 
 
 class Finding(NamedTuple):
@@ -123,29 +127,78 @@ def _wanted(op: str, records: list[Record]) -> dict[tuple[str, str | None], int]
     return {(op, None): 1}
 
 
-def check_sizes(records: Iterable[Record], prefix: str) -> list[Finding]:
-    """A transaction's counts per table, in its header or in its END, are the changes that are there."""
-    records = list(records)
-    ends = {
-        each.value["id"]: {part["data_collection"]: part["event_count"] for part in each.value["data_collections"]}
-        for each in records
-        if each.topic == f"{prefix}.transaction" and each.value and each.value["status"] == "END"
-    }
-    ordinals: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    sizes: dict[str, Mapping[str, int] | None] = {}
+def check_index(records: Iterable[Record], index: Iterable[Listing]) -> list[Finding]:
+    """The index of commits is an unbroken chain, lists each commit once and in order, and says how many changes each
+    has in each table and topic: just those that are there, with the halves of a key change counted apart."""
+    index = list(index)
+    found = _check_chain(index)
+    listed: dict[Place, dict[TableTopic, int]] = {}
+    for listing in index:
+        for lsn, _ts_us, numbers, *snapshot in listing.content["commits"]:
+            place = (listing.content["generation"], lsn, snapshot[0] if snapshot else "")
+            if place in listed:
+                found.append(Finding("double", f"index@{listing.offset}: {place} was listed before"))
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            listed[place] = {tuple(listing.content["tables"][number]): count for number, count in pairs}
+    there = _written(records, index)
+    for place in sorted(there.keys() | listed.keys()):
+        if there.get(place) != listed.get(place):
+            kind: Kind = "wrong" if place in listed else "lost"
+            said = f"commit {place}: the index has {listed.get(place)}, the topics {there.get(place)}"
+            found.append(Finding(kind, said))
+    return found
+
+
+def _check_chain(index: list[Listing]) -> list[Finding]:
+    """A chain begins with serial 1: the first one anywhere, any other in a new generation."""
+    found = []
+    generation, serial, end, last = 0, 0, 0, (0, 0)
+    for listing in index:
+        content, where = listing.content, f"index@{listing.offset}"
+        now = (content["generation"], content["serial"], content["previous"])
+        if now[1:] != (serial + 1, end) and not (now[1] == 1 and now[0] > generation):
+            found.append(
+                Finding("wrong", f"{where}: the chain is broken, {now} comes after {(generation, serial, end)}")
+            )
+        if listing.stamp != (now[0], content["end"], 0):
+            found.append(Finding("wrong", f"{where}: stamp {listing.stamp} of a record that ends at {content['end']}"))
+        if (now[0], content["end"]) < (generation, end):
+            found.append(Finding("out of order", f"{where}: {now} goes back behind {(generation, end)}"))
+        for lsn, *_ in content["commits"]:
+            if (now[0], lsn) < last or not now[2] <= lsn <= content["end"]:
+                found.append(Finding("out of order", f"{where}: commit {lsn} behind {last}, up to {content['end']}"))
+            last = (now[0], lsn)
+        generation, serial, end = now[0], now[1], content["end"]
+    return found
+
+
+def _written(records: Iterable[Record], index: list[Listing]) -> dict[Place, dict[TableTopic, int]]:
+    """What the index should list of each commit and chunk, by the records of the tables' topics, since it begins."""
+    firsts = {state["id"] for listing in index for state in listing.content["snapshots"] if state["first"]}
+    begin = min(((one.content["generation"], one.content["previous"]) for one in index), default=(0, 0))
+    seen: dict[Place, dict[TableTopic, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for each in records:
+        snapshot = each.transaction.get("snapshot", "")
+        if each.stamp is None or each.value is None or each.value.get("op", "m") == "m" or snapshot in firsts:
+            continue
+        if each.stamp[:2] >= begin:
+            source = each.value["source"]
+            change = (each.partition, each.offset) if snapshot else (each.stamp.ordinal, each.key_change)
+            place = (each.stamp.generation, each.stamp.commit_lsn, snapshot)
+            seen[place][f"{source['schema']}.{source['table']}", each.topic].add(change)
+    return {place: {table: len(which) for table, which in tables.items()} for place, tables in seen.items()}
+
+
+def check_transactions(records: Iterable[Record], prefix: str) -> list[Finding]:
+    """The transaction that a change names ends where its stamp says, and is the only one there."""
+    ids: dict[tuple[int, int], str] = {}
     found = []
     for each in _of_tables(records, prefix):
         if each.op == "r" or each.stamp is None:
             continue
-        name, size = each.transaction.get("id", ""), each.transaction.get("size")
-        if name.rpartition(":")[2] != str(each.stamp.commit_lsn) or sizes.setdefault(name, size) != size:
+        name, commit = each.transaction.get("id", ""), each.stamp[:2]
+        if name.rpartition(":")[2] != str(commit[1]) or ids.setdefault(commit, name) != name:
             found.append(Finding("wrong", f"{each.where}: transaction {name!r} contradicts its stamp or other records"))
-        ordinals[name][str(table_of(each, prefix))].add(each.stamp.ordinal)
-    for name, tables in ordinals.items():
-        size = sizes[name] if sizes[name] is not None else ends.get(name)
-        there = {table: len(numbers) for table, numbers in tables.items()}
-        if size != there:
-            found.append(Finding("wrong", f"transaction {name}: announced {size}, in Kafka {there}"))
     return found
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.proof.content import check_content, replay, shop_tables
-from tests.proof.records import Record, changes, read_topics
-from tests.proof.rules import Finding, check_once, check_order, check_sizes, check_snapshots
+from tests.proof.records import Listing, Record, changes, read_index, read_topics
+from tests.proof.rules import Finding, check_index, check_once, check_order, check_snapshots, check_transactions
 from tests.proof.wal import Logged, Witness
 
 
@@ -27,12 +27,13 @@ class Verdict:
         return "\n".join([f"{self.changes} changes, {len(self.findings)} findings", *lines])
 
 
-def judge_log(records: Sequence[Record], prefix: str, log: Sequence[Logged]) -> list[Finding]:
+def judge_log(records: Sequence[Record], index: Sequence[Listing], prefix: str, log: Sequence[Logged]) -> list[Finding]:
     """The checks that need no database."""
     return [
         *check_order(records, prefix),
         *check_once(records, prefix, log),
-        *check_sizes(records, prefix),
+        *check_transactions(records, prefix),
+        *check_index(records, index),
         *check_snapshots(records, prefix),
     ]
 
@@ -55,7 +56,7 @@ def judge(
     records = read_topics(bootstrap_servers, registry_url, prefix)
     foreign = sorted(changes(records, prefix).keys() - wanted)
     findings = [Finding("wrong", f"a topic for {table}, which is not captured") for table in foreign]
-    findings += judge_log(records, prefix, log)
+    findings += judge_log(records, read_index(bootstrap_servers, prefix), prefix, log)
     findings += check_content(replay(records, prefix), shop_tables(witness.dsn, sorted(present)))
     rows = sum(len(own) for own in changes(records, prefix).values())
     if not rows:

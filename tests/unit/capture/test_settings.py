@@ -113,6 +113,7 @@ def test_a_choice_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> N
         ("signal_enabled_channels", "`capture signal` needs no table"),
         ("snapshot.delay.ms", "start it later"),
         ("query_fetch_size", "the snapshot reads by COPY"),
+        ("transaction_buffer_rows", "rows go to Kafka as they are read: take it out"),
         ("sanitize_field_names", "names are always as Avro wants them"),
         ("executor_shutdown_timeout_ms", "stops in about a second"),
         ("snapshot_select_statement_overrides_public_orders", r"overrides: \{public.orders: SELECT"),

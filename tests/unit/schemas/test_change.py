@@ -45,20 +45,26 @@ def test_what_is_no_stamp_is_refused(value: bytes) -> None:
         change.parse_stamp(value)
 
 
-def test_the_transaction_header_is_the_agreed_json() -> None:
-    assert change.transaction_header(5, 99, {"public.orders": 1}) == b'{"id":"5:99","size":{"public.orders":1}}'
-    assert change.transaction_header(5, LSN(99), None) == b'{"id":"5:99","size":null}'
-    assert change.snapshot_header("s-1") == b'{"snapshot":"s-1"}'
+def test_the_transaction_header_is_plain_text() -> None:
+    assert change.transaction_header(5, LSN(99)) == b"5:99"
+    assert change.snapshot_header("s-1") == b"snapshot:s-1"
 
 
 def test_the_transaction_header_comes_back() -> None:
     parse = change.parse_transaction
-    assert parse(change.transaction_header(5, 99, {"a.b": 2})) == TransactionMark("5:99", {"a.b": 2}, None)
-    assert parse(change.transaction_header(5, 99, None)) == TransactionMark("5:99", None, None)
+    assert parse(change.transaction_header(2**32 - 1, 2**64 - 1)).transaction_id == f"{2**32 - 1}:{2**64 - 1}"
+    assert parse(change.transaction_header(5, 99)) == TransactionMark("5:99", None, None)
     assert parse(change.snapshot_header("s-1")) == TransactionMark(None, None, "s-1")
 
 
-@pytest.mark.parametrize("value", [b"", b"[]", b'{"size":3}', b"\xff"])
+def test_the_transaction_header_of_before_the_index_is_understood() -> None:
+    parse = change.parse_transaction
+    assert parse(b'{"id":"5:99","size":{"a.b":2}}') == TransactionMark("5:99", {"a.b": 2}, None)
+    assert parse(b'{"id":"5:99","size":null}') == TransactionMark("5:99", None, None)
+    assert parse(b'{"snapshot":"s-1"}') == TransactionMark(None, None, "s-1")
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b'{"size":3}', b"\xff", b"5", b"5:99:1", b"x:1", b"-5:99", b"{"])
 def test_what_is_no_transaction_header_is_refused(value: bytes) -> None:
     with pytest.raises(DataError, match=r"ordertap\.transaction"):
         change.parse_transaction(value)

@@ -34,7 +34,7 @@ from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX
 STAMP = Stamp(2, LSN(423384100), 3)
 HEADERS = [
     (STAMP_HEADER, stamp_header(STAMP)),
-    (TRANSACTION_HEADER, transaction_header(4711, 423384100, {"public.orders": 3})),
+    (TRANSACTION_HEADER, transaction_header(4711, 423384100)),
 ]
 
 
@@ -80,7 +80,7 @@ def test_a_change_comes_back_with_all_that_it_is() -> None:
         op="c",
         stamp=STAMP,
         transaction_id="4711:423384100",
-        size={"public.orders": 3},
+        size=None,
         snapshot=None,
         key={"id": 7},
         before=None,

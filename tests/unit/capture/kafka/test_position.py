@@ -4,17 +4,28 @@ import json
 
 import pytest
 
-from capture.kafka.position import Heartbeat, Partial, Position, SnapshotState, first_position, parse_position
+from capture.kafka.position import (
+    Chain,
+    Heartbeat,
+    Partial,
+    Position,
+    SnapshotState,
+    first_position,
+    is_moved,
+    moved,
+    parse_position,
+)
 from schemas.change import Stamp
 from schemas.errors import DataError
 from schemas.lsn import LSN
 
 PLAIN = Position(2, "7400000000000000001", 1, "ordertap", LSN(0x1_0000_0000), LSN(0xFFFF_FFF0), "abc")
 FULL = PLAIN._replace(
-    partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}),
+    partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}, {("public.orders", "shop.public.orders"): 70_001}),
     snapshot=SnapshotState("a-b", "completed"),
     heartbeat=Heartbeat("run", 12, 1_700_000_000_000, LSN(0xFFFF_FFF8)),
     stopped_lsn=LSN(0),
+    chain=Chain(12, LSN(0x1_0000_0000)),
 )
 
 
@@ -26,7 +37,32 @@ def test_comes_back_as_it_was(position: Position) -> None:
 def test_an_operator_can_read_it() -> None:
     shown = json.loads(FULL.dump())
     assert shown["end_lsn"] == 0x1_0000_0000
-    assert shown["partial"] == {"commit_lsn": 9, "ordinal": 70_000, "size": {"public.orders": 69_999}}
+    assert shown["partial"] == {
+        "commit_lsn": 9,
+        "ordinal": 70_000,
+        "size": {"public.orders": 69_999},
+        "counts": [["public.orders", "shop.public.orders", 70_001]],
+    }
+    assert shown["chain"] == {"serial": 12, "end": 0x1_0000_0000}
+
+
+def test_one_of_before_the_index_is_understood() -> None:
+    content = json.loads(FULL.dump())
+    del content["chain"], content["partial"]["counts"]
+    found = parse_position(json.dumps(content).encode())
+    assert FULL.partial is not None
+    assert found == FULL._replace(chain=None, partial=FULL.partial._replace(counts=None))
+
+
+@pytest.mark.parametrize("position", [PLAIN, FULL], ids=["plain", "full"])
+def test_what_is_left_where_it_was_before_is_refused_by_name(position: Position) -> None:
+    """Earlier captures refuse any field that they do not know."""
+    left = moved(position.dump(), "ordertap.shop.position")
+    with pytest.raises(DataError, match="moved_to, which this version does not know"):
+        parse_position(left)
+    assert is_moved(left)
+    assert not is_moved(position.dump())
+    assert not is_moved(b"\xff")
 
 
 @pytest.mark.parametrize(

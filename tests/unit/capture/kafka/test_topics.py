@@ -56,6 +56,8 @@ def test_two_tables_have_no_topic_together() -> None:
 @pytest.mark.parametrize(
     ("topic", "taken"),
     [
+        ("ordertap.shop.position", True),
+        ("ordertap.shop.commits", True),
         ("shop.position", True),
         ("shop.transaction", True),
         ("__debezium-heartbeat.shop", True),

@@ -8,14 +8,17 @@ from typing import Any, cast
 import pytest
 
 from capture.kafka.errors import FencedError
-from capture.kafka.position import Position, parse_position
+from capture.kafka.index import RECORD_BYTES, Index, News
+from capture.kafka.position import Chain, Position, parse_position
 from capture.kafka.producer import Record, TransactionalProducer
-from capture.kafka.writer import Limits, Writer
-from schemas.errors import UnavailableError
+from capture.kafka.writer import Limits, PositionWriter, Writer
+from schemas.commits import IndexRecord, SnapshotState, parse_index
+from schemas.errors import SettingsError, UnavailableError
 from schemas.lsn import LSN
 
 STALL = 60.0  # seconds: more than the machine may stand still while a commit waits for the test
-START = Position(1, "42", 1, "tap", LSN(100), LSN(90), "hash")
+START = Position(1, "42", 1, "tap", LSN(100), LSN(90), "hash", chain=Chain(6, LSN(100)))
+TABLE = ("public.orders", "shop.public.orders")
 
 
 def at(lsn: int) -> Position:
@@ -57,16 +60,29 @@ def producer() -> FakeProducer:
     return FakeProducer()
 
 
+def ending(producer: FakeProducer, **more: Any) -> PositionWriter:
+    index = Index("ordertap.shop.commits", b"shop", START)
+    return PositionWriter(cast("TransactionalProducer", producer), "shop.position", b"shop", index, **more)
+
+
 @pytest.fixture
 def writer(producer: FakeProducer) -> Iterator[Writer]:
-    made = Writer(cast("TransactionalProducer", producer), "shop.position", b"shop", START, Limits(0.5, 3, 1000, STALL))
+    made = Writer(ending(producer), START, Limits(0.5, 3, 1000, STALL))
     yield made
     producer.gate.set()
     made.close()
 
 
 def positions(records: list[Record]) -> list[int]:
-    return [parse_position(cast("bytes", r.value)).end_lsn for r in records if r.topic == "shop.position"]
+    return [
+        parse_position(cast("bytes", value)).end_lsn for topic, _, _, value, _ in records if topic == "shop.position"
+    ]
+
+
+def listings(producer: FakeProducer) -> list[IndexRecord]:
+    """The records of the index, of all transactions."""
+    every = [record for records in producer.transactions for record in records]
+    return [parse_index(cast("bytes", value)) for topic, _, _, value, _ in every if topic.endswith(".commits")]
 
 
 def land(writer: Writer, producer: FakeProducer) -> None:
@@ -83,7 +99,7 @@ def test_source_transactions_share_a_kafka_transaction_with_one_position(
     land(writer, producer)
     assert len(producer.transactions) == 1
     assert positions(producer.transactions[0]) == [300]
-    assert producer.transactions[0][-1].topic == "shop.position"
+    assert [topic for topic, *_ in producer.transactions[0]][-2:] == ["ordertap.shop.commits", "shop.position"]
     assert not writer.pending
     assert writer.durable.end_lsn == 300
 
@@ -152,7 +168,7 @@ def test_a_failed_commit_is_raised_and_nothing_becomes_durable(writer: Writer, p
 
 
 def test_closing_abandons_what_is_open(producer: FakeProducer) -> None:
-    writer = Writer(cast("TransactionalProducer", producer), "t", b"k", START, Limits(5, 3, 1000, 5.0))
+    writer = Writer(ending(producer), START, Limits(5, 3, 1000, 5.0))
     writer.add([row(b"a")], 1, at(200))
     writer.close()
     assert producer.abandoned
@@ -191,3 +207,84 @@ def test_what_has_nothing_to_write_takes_no_memory_while_kafka_is_away(writer: W
     assert len(writer._waiting) == 1
     land(writer, producer)
     assert writer.durable.end_lsn == 1299
+
+
+def test_what_waits_for_a_commit_is_listed_in_the_transaction_that_has_it(
+    writer: Writer, producer: FakeProducer
+) -> None:
+    writer.add([row(b"a")], 1, at(200), News(150, 7, {TABLE: 1}))
+    writer.step(time.monotonic(), force=True)
+    writer.add([row(b"b")], 1, at(250))  # a piece of what ends later
+    writer.add([row(b"c")], 1, at(300), News(260, 8, {TABLE: 2}))
+    land(writer, producer)
+    first, second = listings(producer)
+    assert [(one.lsn, one.ts_us, one.changes) for one in first.commits] == [(150, 7, ((0, 1),))]
+    assert [(one.lsn, one.ts_us, one.changes) for one in second.commits] == [(260, 8, ((0, 2),))]
+    assert (first.serial, first.previous, first.end, first.tables) == (7, 100, 200, (TABLE,))
+    assert (second.serial, second.previous, second.end) == (8, 200, 300)
+    assert writer.durable.chain == Chain(8, LSN(300))
+
+
+def test_a_heartbeat_moves_the_index_and_so_does_what_had_nothing_to_write(
+    writer: Writer, producer: FakeProducer
+) -> None:
+    writer.advance(at(150))
+    writer.add([row(b"beat")], 0, at(200))
+    writer.advance(at(250))
+    land(writer, producer)
+    assert [(one.previous, one.end, one.commits) for one in listings(producer)] == [(100, 250, ())]
+
+
+def test_a_record_that_grows_large_goes_on_in_another_one_of_the_same_transaction(producer: FakeProducer) -> None:
+    writer = Writer(ending(producer), START, Limits(60, 10**6, 10**9, STALL))
+    producer.gate.set()
+    size = len(b"[200,7,[0,1]]")
+    count = RECORD_BYTES // size + 5
+    for number in range(count):
+        writer.add([], 0, at(201 + number), News(200 + number, 7, {TABLE: 1}))
+    land(writer, producer)
+    assert producer.committed == 1
+    first, second = listings(producer)
+    assert len(first.commits) + len(second.commits) == count
+    assert first.end == first.commits[-1].lsn + 1 == second.previous
+    assert (first.tables, second.tables) == ((TABLE,), (TABLE,)), "each stands alone"
+    assert positions(producer.transactions[0]) == [200 + count]
+    assert writer.durable.chain == Chain(8, LSN(200 + count))
+    writer.close()
+
+
+def test_a_table_that_was_parked_and_is_back_is_named_once_more(writer: Writer, producer: FakeProducer) -> None:
+    producer.gate.set()
+    parked = at(200)._replace(parked=("public.orders",))
+    steps = [parked, parked._replace(end_lsn=LSN(210)), at(220), at(230)]
+    for position in steps:
+        writer.add([], 0, position)
+        writer.flush(lambda: None)
+    assert [one.parked for one in listings(producer)] == [*[("public.orders",)] * 3, ()]
+    writer.add([], 0, parked._replace(end_lsn=LSN(240)))
+    writer.add([], 0, at(250))
+    writer.flush(lambda: None)
+    assert listings(producer)[-1].parked == ("public.orders",)
+
+
+def test_the_first_position_of_a_key_is_taken_back_where_another_connector_has_one(producer: FakeProducer) -> None:
+    def refuse() -> None:
+        raise SettingsError("in use", "choose another")
+
+    producer.gate.set()
+    with pytest.raises(SettingsError, match="in use"):
+        ending(producer, alone=refuse).write([row(b"a")], START)
+    written = [[(topic, value is None) for topic, _, _, value, _ in records] for records in producer.transactions]
+    assert written == [[("shop.position", False)], [("shop.position", True)]]
+
+
+def test_snapshots_are_told_by_a_start_and_by_what_begins_and_ends(producer: FakeProducer) -> None:
+    producer.gate.set()
+    committed = ending(producer, former=("shop.old", 0, b"shop", b"moved", []))
+    done = SnapshotState("s", "completed", 100, True, ("public.orders",), {"public.orders": 3})
+    for states in ((), (done,), ()):
+        committed.write((), START, states)
+    told = [[(one.id, one.state) for one in record.snapshots] for record in listings(producer)]
+    assert told == [[("no_data", "completed")], [("s", "completed")], []]
+    topics = [[topic for topic, *_ in records] for records in producer.transactions]
+    assert [("shop.old" in one) for one in topics] == [True, False, False]

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.change import Stamp
 from schemas.lsn import LSN
-from sink.staging.inbox import is_complete, ordinals
+from sink.staging.inbox import HALVES, is_complete, ordinals
 from sink.staging.rows import NEW_HALF, OLD_HALF, WHOLE, RowChange, StagedRow, identity, text, widen
 
 COLUMNS = {"id": "bigint", "a": "text", "b": "text"}
@@ -49,8 +49,16 @@ def test_nothing_of_a_deleted_row_shows_through_the_next_one() -> None:
 
 def test_ordinals_are_counted_once_and_halves_as_one() -> None:
     seen = [change(1, "c", 1), change(1, "c", 1), change(1, "u", 2), change(1, "d", 3, OLD_HALF)]
-    assert ordinals(seen) == {"public.t": 2}
-    assert ordinals([*seen, change(1, "c", 3, NEW_HALF)]) == {"public.t": 3}
+    assert ordinals(seen, None) == {"public.t": 2}
+    assert ordinals([*seen, change(1, "c", 3, NEW_HALF)], {"public.t": 3}) == {"public.t": 3}
+
+
+def test_by_the_index_of_commits_each_half_counts() -> None:
+    seen = [change(1, "c", 1), change(1, "c", 1), change(1, "d", 3, OLD_HALF)]
+    size = {HALVES: 0, "public.t": 3}
+    assert ordinals(seen, size) == {"public.t": 2}
+    assert not is_complete(ordinals(seen, size), size, frozenset({"public.t"}))
+    assert is_complete(ordinals([*seen, change(1, "c", 3, NEW_HALF)], size), size, frozenset({"public.t"}))
 
 
 def test_complete_looks_at_the_staged_tables_only() -> None:

@@ -1,0 +1,149 @@
+"""The index of commits as capture writes it: what the open Kafka transaction brings, and the chain of its records.
+
+schemas.commits says what a record is. Each commit is made into bytes as it comes, for there may be many in one record.
+Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from capture.kafka.position import Chain, Position
+from capture.kafka.producer import Fields
+from schemas.change import STAMP_HEADER
+from schemas.commits import IndexRecord, SnapshotState, TableTopic, dump_index
+from schemas.lsn import LSN
+
+RECORD_BYTES: Final = 256 * 1024
+"""From here on what is listed goes on in another record."""
+NOT_COPIED: Final = "no_data"
+"""Stands for the id of the first snapshot where none was made."""
+
+
+class News(NamedTuple):
+    """What records that are written bring to the index: a commit or a chunk as schemas.commits.Commit has it (`counts`
+    empty: none), and snapshots whose state is new."""
+
+    lsn: int = 0
+    ts_us: int = 0
+    counts: Mapping[TableTopic, int] = {}
+    snapshot: str | None = None
+    states: tuple[SnapshotState, ...] = ()
+
+
+class _Numbers(dict[TableTopic, int]):
+    """The tables of a record by their number, which the first one to ask for it gets."""
+
+    def __missing__(self, table: TableTopic) -> int:
+        self[table] = number = len(self)
+        return number
+
+
+class Index:
+    """Gathers what one session's Kafka transactions bring, and makes the record at the end of each."""
+
+    def __init__(self, topic: str, key: bytes, found: Position | None) -> None:
+        """`found` is the position of the start, whose chain goes on; without one it begins anew."""
+        self._topic = topic
+        self._key = key
+        self._chain = Chain(0, LSN(0)) if found is None or found.chain is None else found.chain
+        self._parked: set[str] = set() if found is None else set(found.parked)
+        self._begun: list[str] = []
+        self._states: dict[str, SnapshotState] = {}
+        self._told = False  # a first record of this start has said how all snapshots stand
+        self._clear()
+
+    def _clear(self) -> None:
+        self._numbers = _Numbers()
+        self._commits: list[bytes] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time for a record though the Kafka transaction goes on."""
+        return self._bytes > RECORD_BYTES
+
+    def take(self, news: News) -> None:
+        """Lists what was written just now."""
+        lsn, ts_us, counts, snapshot, states = news
+        if counts:
+            numbers = self._numbers
+            pairs = b",".join([b"%d,%d" % (numbers[table], count) for table, count in counts.items()])
+            entry = b"[%d,%d,[%b]]" % (lsn, ts_us, pairs)
+            if snapshot is not None:
+                entry = b"%b,%b]" % (entry[:-1], json.dumps(snapshot, ensure_ascii=False).encode())
+            self._commits.append(entry)
+            self._bytes += len(entry)
+        for state in states:
+            self._states[state.id] = state
+
+    def parked(self, tables: Iterable[str]) -> None:
+        """Tables that are not written just now: the next record has them, though they may be back by then."""
+        self._parked.update(tables)
+
+    def begins(self, table: str) -> None:
+        """A table has its first change, and what it had before is in no snapshot."""
+        self._begun.append(table)
+
+    def record(self, position: Position) -> tuple[list[Fields], Position]:
+        """The record of all that was taken since the last one, which ends where `position` does, and the position with
+        the chain up to it; no record as long as the chain cannot begin.
+
+        The first record of a chain lists nothing: it says where the chain begins. That is not in the middle of a
+        commit of which an earlier capture has kept no counts.
+        """
+        if self._chain.serial == 0:
+            self._clear()
+            if position.partial is not None and position.partial.counts is None:
+                return [], position
+            self._chain = Chain(0, position.end_lsn)
+        if not self._told:
+            self._told = True
+            self._states = {state.id: state for state in states_of(position)} | self._states
+        self.parked(position.parked)
+        content = dump_index(
+            IndexRecord(
+                self._chain.serial + 1,
+                position.generation,
+                self._chain.end,
+                position.end_lsn,
+                tuple(self._numbers),
+                (),
+                tuple(sorted(self._parked)),
+                tuple(self._begun),
+                tuple(self._states.values()),
+            )
+        )
+        # No text can have these bytes: a quotation mark inside it has a backslash before it.
+        value = content.replace(b'"commits":[]', b'"commits":[%b]' % b",".join(self._commits), 1)
+        self._chain = Chain(self._chain.serial + 1, position.end_lsn)
+        self._clear()
+        self._parked, self._begun, self._states = set(position.parked), [], {}
+        stamp = b"%d:%d:0" % (position.generation, position.end_lsn)
+        fields: Fields = (self._topic, 0, self._key, value, [(STAMP_HEADER, stamp)])
+        return [fields], position._replace(chain=self._chain)
+
+
+def states_of(position: Position) -> list[SnapshotState]:
+    """How the snapshots stand by a position, for readers that have not seen them begin or end.
+
+    What the position does not know any more is left out: tables and rows of those that are completed, and their LSN.
+    """
+    snapshot, requests = position.snapshot, position.demand.requests
+    firsts = {request.first[0] for request in requests if request.first is not None}
+    states = []
+    if snapshot is None:
+        states.append(SnapshotState(NOT_COPIED, "completed", 0, True, (), {}))
+    elif snapshot.state == "running":
+        states.append(SnapshotState(snapshot.id, "running", position.end_lsn, True, tuple(snapshot.tables_done), {}))
+    elif snapshot.state == "completed" and snapshot.id not in firsts:
+        states.append(SnapshotState(snapshot.id, "completed", 0, True, (), {}))
+    for request in requests:
+        whole = tuple(name for name, condition in request.scope if condition is None)
+        if request.first is not None:
+            identity, done = request.first
+            states.append(SnapshotState(identity, "running", request.lsn, True, (*done, *whole), {}))
+        states.append(SnapshotState(request.id, "running", request.lsn, False, whole, {}))
+    return states
