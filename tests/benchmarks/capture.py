@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -39,10 +38,10 @@ from tests.benchmarks.backlog import (
     load,
     prepare,
 )
+from tests.benchmarks.usage import cpu, peak_megabytes
 from tests.programs import Program, write_settings
 
 DRAIN_SECONDS = 600.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Drain(NamedTuple):
@@ -177,15 +176,15 @@ class Bench:
             program.start()
             try:
                 started = self._in_use(f"capture_{number}", program)
-                cpu_before = _cpu(program.pid)
+                before = cpu(program.pid)
                 _await_position(consumer, backlog.end_lsn, program)
                 seconds = time.perf_counter() - started
-                cpu, memory = _cpu(program.pid), _peak_megabytes(program.pid)
+                spent, memory = cpu(program.pid), peak_megabytes(program.pid)
             finally:
                 program.stop()
         self._check_count(f"bench{number}", backlog.rows)
         per_row = 1e6 / backlog.rows
-        return Drain(backlog.rows / seconds, (cpu - cpu_before) * per_row, cpu * per_row, memory)
+        return Drain(backlog.rows / seconds, (spent - before) * per_row, spent * per_row, memory)
 
     def _in_use(self, slot: str, program: Program | None = None) -> float:
         """Waits until a walsender serves the slot; the clock's start."""
@@ -245,17 +244,6 @@ def _await_position(consumer: Consumer, end_lsn: int, program: Program) -> None:
                 return
         if program.ended() is not None or time.monotonic() > deadline:
             raise SystemExit(f"capture did not drain the backlog:\n{program.tail()}")
-
-
-def _cpu(pid: int) -> float:
-    """User and system seconds of a running process (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _peak_megabytes(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

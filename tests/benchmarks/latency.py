@@ -8,7 +8,6 @@ of capture and of the broker, with the same load and without any.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
 from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, prepare
+from tests.benchmarks.usage import cpu
 from tests.programs import ROOT, Program, write_settings
 
 CURVE: Final = (0, 1, 2, 5, 10, 20, 50)
 IDLE_SECONDS: Final = 5.0
 JIT_SECONDS: Final = 30.0
 WARM_SECONDS: Final = 3.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 _INSERT = """INSERT INTO order_lines (order_id, sku, name, quantity, unit_price, tax_rate, gross, note, changed_at)
     VALUES (1, 'SKU', 'A product with a name of usual length', 1, 19.99, 19, 19.99, repeat('note ', 16), now())
     RETURNING id"""
@@ -116,13 +115,13 @@ class Bench:
     def run(self, linger: int | None, rate: int, seconds: float) -> Latency:
         """Idle for a while, then the load; the first seconds of it are not counted."""
         with self._capture(linger) as (name, program):
-            before = _cpu(program.pid), _cpu(self._kafka.process.pid)
+            before = cpu(program.pid), cpu(self._kafka.process.pid)
             time.sleep(IDLE_SECONDS)
             idle = (
                 _share(program.pid, before[0], IDLE_SECONDS),
                 _share(self._kafka.process.pid, before[1], IDLE_SECONDS),
             )
-            before = _cpu(program.pid), _cpu(self._kafka.process.pid)
+            before = cpu(program.pid), cpu(self._kafka.process.pid)
             began = time.perf_counter()
             committed, arrived = self._measure(name, rate, seconds)
             spent = time.perf_counter() - began
@@ -209,14 +208,8 @@ def _id(key: bytes) -> int:
     return number >> 1
 
 
-def _cpu(pid: int) -> float:
-    """User and system seconds of a running process (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def _share(pid: int, before: float, seconds: float) -> float:
-    return (_cpu(pid) - before) / seconds * 100
+    return (cpu(pid) - before) / seconds * 100
 
 
 if __name__ == "__main__":

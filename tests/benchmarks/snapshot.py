@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -24,10 +23,10 @@ from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
 from tests.benchmarks.backlog import DATABASE, PUBLICATION, SETTINGS, TABLE, prepare
+from tests.benchmarks.usage import children, cpu_with_children, peak_megabytes
 from tests.programs import Program, run, write_settings
 
 PATIENCE = 300.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 _FILL = """
     INSERT INTO order_lines (order_id, sku, name, quantity, unit_price, tax_rate, gross, note, changed_at)
     SELECT n / 4, 'SKU-' || (n % 5000), 'A product with a name of usual length, ' || n % 4, 1, 19.99, 19, 19.99,
@@ -110,11 +109,11 @@ def _snapshot(
             run("capture", "signal", "snapshot", TABLE, config=config).check_returncode()
         memory = _await_completed(bootstrap_servers, name, program, _demand_met if options.on_demand else _first_made)
         seconds = time.perf_counter() - started
-        cpu = _cpu(program.pid)
+        spent = cpu_with_children(program.pid)
     finally:
         program.stop()
     _check_count(bootstrap_servers, name, options.rows)
-    return Copy(options.rows / seconds, cpu * 1e6 / options.rows, memory)
+    return Copy(options.rows / seconds, spent * 1e6 / options.rows, memory)
 
 
 def _await_slot(dsn: str, name: str, program: Program) -> None:
@@ -155,7 +154,7 @@ def _await_completed(
             if value and completed(json.loads(value)):
                 consumer.close()
                 return sum(peaks.values())
-        peaks.update({pid: _peak_megabytes(pid) for pid in (program.pid, *_children(program.pid))})
+        peaks.update({pid: peak_megabytes(pid) for pid in (program.pid, *children(program.pid))})
     raise SystemExit(f"the snapshot does not end:\n{program.tail()}")
 
 
@@ -183,27 +182,6 @@ def _consumer(bootstrap_servers: str, name: str, topic: str) -> Consumer:
     )
     consumer.assign([TopicPartition(topic, 0, 0)])
     return consumer
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _cpu(pid: int) -> float:
-    """User and system seconds of a process and of its children that ended (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS
-
-
-def _peak_megabytes(pid: int) -> float:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has just ended
-        return 0.0
-    return int((status.partition("VmHWM:")[2].split() or ["0"])[0]) / 1024
 
 
 if __name__ == "__main__":

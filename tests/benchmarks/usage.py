@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -18,21 +17,26 @@ def cpu_with_children(pid: int) -> float:
     """The same of a server with all its children, those that have ended among them."""
     while True:
         own = _fields(pid)
-        living = sum(sum(_fields(child)[11:13]) for child in _children(pid))
+        living = sum(sum(_fields(child)[11:13]) for child in children(pid))
         if _fields(pid)[13:15] == own[13:15]:  # else one ended meanwhile, and is in neither of the two
             return (sum(own[11:15]) + living) / _TICKS
 
 
 def peak_megabytes(pid: int) -> float:
-    """The most memory that a running process had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    """The most memory that a process had; 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return int((status.partition("VmHWM:")[2].split() or ["0"])[0]) / 1024
 
 
-def _children(pid: int) -> Iterator[int]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        if folder.name != str(pid) and _fields(int(folder.name))[1] == pid:
-            yield int(folder.name)
+def children(pid: int) -> list[int]:
+    """The processes that it has started and that run."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _fields(pid: int) -> list[int]:
