@@ -69,6 +69,9 @@ class WildDay(Day):
         self._workload.start()
         try:
             return super().run(seconds, say)
+        except RuntimeError as error:
+            error.add_note("\n".join(map(str, self.watch.checker.findings[:40])))
+            raise
         finally:
             self._workload.finish()
             self.watch.finish()

@@ -6,6 +6,7 @@ own history at that very place. Nothing is shared with capture or sink but the n
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ STEADY: Final = "steady"
 _UNSEEN: Final = "OT001"
 """SQLSTATE of a view that has a value which never came."""
 _KEPT: Final = 200  # findings
+_OF_A_TABLE: Final = 5  # at one place
 
 
 class Claim(NamedTuple):
@@ -104,7 +106,8 @@ class CopyChecker:
         for name, rows in copy.tables.items():
             table = self._history.tables.get(name)
             if table is not None:
-                yield from (Torn(copy.claim, name, key, what) for key, what in differences(table, rows))
+                found = (Torn(copy.claim, name, key, what) for key, what in differences(table, rows))
+                yield from itertools.islice(found, _OF_A_TABLE)
 
     def _read(self) -> Copy | None:
         with closing(psycopg2.connect(self._middle, options="-c timezone=UTC -c datestyle=ISO")) as connection:
