@@ -62,6 +62,7 @@ class Index:
 
     def _clear(self) -> None:
         self._numbers = _Numbers()
+        self._shapes: dict[tuple[tuple[TableTopic, int], ...], bytes] = {}
         self._commits: list[bytes] = []
         self._bytes = 0
 
@@ -74,9 +75,8 @@ class Index:
         """Lists what was written just now."""
         lsn, ts_us, counts, snapshot, states = news
         if counts:
-            numbers = self._numbers
-            pairs = b",".join([b"%d,%d" % (numbers[table], count) for table, count in counts.items()])
-            entry = b"[%d,%d,[%b]]" % (lsn, ts_us, pairs)
+            shape = tuple(counts.items())
+            entry = b"[%d,%d,[%b]]" % (lsn, ts_us, self._shapes.get(shape) or self._pairs(shape))
             if snapshot is not None:
                 entry = b"%b,%b]" % (entry[:-1], json.dumps(snapshot, ensure_ascii=False).encode())
             self._commits.append(entry)
@@ -87,6 +87,12 @@ class Index:
                 self.accounted = frozenset()  # what was copied before is of another generation, or of no use
             if state.state == "completed":
                 self.account(state.tables)
+
+    def _pairs(self, shape: tuple[tuple[TableTopic, int], ...]) -> bytes:
+        """Numbers and counts of the tables; most commits of a shop have one of a few shapes."""
+        pairs = b",".join([b"%d,%d" % (self._numbers[table], count) for table, count in shape])
+        self._shapes[shape] = pairs
+        return pairs
 
     def parked(self, tables: Iterable[str]) -> None:
         """Tables that are not written just now: the next record has them, though they may be back by then."""
