@@ -17,7 +17,15 @@ from capture.changes.versions import Policy, Versions
 from capture.checks import another_connector, not_ours, problem
 from capture.kafka.cluster import Cluster
 from capture.kafka.index import Index
-from capture.kafka.position import Position, is_moved, moved, parse_position
+from capture.kafka.position import (
+    Position,
+    accounted_key,
+    is_accounted_key,
+    is_moved,
+    moved,
+    parse_accounted,
+    parse_position,
+)
 from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
 from capture.kafka.topics import Group, Making, Topics
 from capture.kafka.topics import Route as TopicRoute
@@ -94,7 +102,7 @@ class Plan(NamedTuple):
         if key not in found:  # not since this version: it may be where earlier ones have it
             former = self.cluster.last_values(self.topics.former_position, settled)
             found = {other: value for other, value in former.items() if not is_moved(value)} | found
-        if others := found.keys() - {key}:
+        if others := {other for other in found if other != key and not is_accounted_key(other)}:
             raise another_connector(self.prefix, sorted(other.decode(errors="replace") for other in others))
         return parse_position(found[key]) if key in found else None
 
@@ -105,7 +113,8 @@ class Plan(NamedTuple):
         left: Fields | None = None
         if former is not None and not is_moved(former):
             left = (topics.former_position, 0, key, moved(former, topics.position), [])
-        index = Index(topics.commits, key, found)
+        accounted = self.cluster.last_values(topics.position).get(accounted_key(key))
+        index = Index(topics.commits, key, found, None if accounted is None else parse_accounted(accounted))
         alone = self.position if found is None else None
         return PositionWriter(producer, topics.position, key, index, former=left, alone=alone)
 

@@ -169,6 +169,7 @@ class Session:
             return None
         if step == "stream":
             self._tell_uncopied(position)
+        self._account(position)
         if position.timeline != system.timeline:
             self._lifetime.beats.run = _new_id()  # the numbers of those that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
@@ -277,7 +278,15 @@ class Session:
             if not ends[topics[relation.table]] and catalogue.has_pages(self._leadership.connection, relation):
                 hint = f"capture signal snapshot {relation.table}"
                 log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
-                self._committed.index.begins(relation.table)
+
+    def _account(self, position: Position) -> None:
+        """Which tables begin without a copy with their next change: those that no snapshot has read or has yet to."""
+        index, requests = self._committed.index, position.demand.requests
+        if index.accounted is None:  # no snapshot was wanted, or an earlier version took it
+            index.account(one.relation.table for one in self._published)
+        read = {name for request in requests for name, _ in request.scope}
+        read |= {name for request in requests if request.first is not None for name in request.first[1]}
+        self._tables.published = (index.accounted or frozenset()) | read
 
     def _run_stream(self, position: Position) -> Position:
         """Streams until asked to stop; the durable position."""

@@ -301,11 +301,11 @@ class Stream:
             self._take(transaction, table, op, drafts, size)
 
     def _late(self, oid: bytes) -> Table | None:
-        """A table that was published after the start, with its first change; None for what is not written."""
+        """A table that no snapshot has read, with its first change; None for what is not written."""
         if oid not in self._tables.waiting:
             return None
         table = self._patiently(lambda: self._tables.begin(oid))
-        if table is not None and table.name not in self._incremental.copied:
+        if table is not None:
             self._writer.index.begins(table.name)
         self._note_parked()
         return table

@@ -194,7 +194,7 @@ class Tables:
         self._tombstones = tombstones
         self._versions = versions
         self.parked = frozenset(parked)
-        self.published: frozenset[str] = frozenset()  # at the start; empty: unknown
+        self.published: frozenset[str] = frozenset()  # and accounted for, at the start; empty: unknown
         self.unfilled: set[str] = set()
         """Where rows have come under a new key without all of their values, until somebody clears it."""
         self.waiting: dict[bytes, Relation] = {}

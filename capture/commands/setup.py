@@ -15,6 +15,7 @@ from capture.commands.check_tables import (
 )
 from capture.commands.findings import literal, quoted, quoted_table
 from capture.kafka import broker
+from capture.kafka.position import accounted_key
 from capture.kafka.producer import Record, TransactionalProducer
 from capture.plan import Plan
 from capture.postgres import catalogue
@@ -241,7 +242,8 @@ class Removal:
         if self._positions:
             producer = TransactionalProducer(plan.cluster, plan.transactional_id)
             producer.begin_transaction()
-            producer.produce([Record(name, 0, plan.name.encode(), None, []) for name in self._positions])
+            keys = (plan.name.encode(), accounted_key(plan.name.encode()))
+            producer.produce([Record(name, 0, key, None, []) for name in self._positions for key in keys])
             producer.commit(30.0)
             yield f"position of {plan.name} deleted"
         if self._drops_publication:

@@ -44,19 +44,25 @@ class _Numbers(dict[TableTopic, int]):
 class Index:
     """Gathers what one session's Kafka transactions bring, and makes the record at the end of each."""
 
-    def __init__(self, topic: str, key: bytes, found: Position | None) -> None:
-        """`found` is the position of the start, whose chain goes on; without one it begins anew."""
+    def __init__(self, topic: str, key: bytes, found: Position | None, accounted: frozenset[str] | None = None) -> None:
+        """`found` is the position of the start, whose chain goes on; without one it begins anew.
+
+        `accounted` are tables that were copied, or of which was said that they were not; None: nobody has kept it.
+        """
         self._topic = topic
         self._key = key
         self._chain = Chain(0, LSN(0)) if found is None or found.chain is None else found.chain
         self._parked: set[str] = set() if found is None else set(found.parked)
         self._begun: list[str] = []
         self._states: dict[str, SnapshotState] = {}
+        self.accounted = accounted
+        self._accounts = False  # for more tables than the last time
         self._told = False  # a first record of this start has said how all snapshots stand
         self._clear()
 
     def _clear(self) -> None:
         self._numbers = _Numbers()
+        self._shapes: dict[tuple[tuple[TableTopic, int], ...], bytes] = {}
         self._commits: list[bytes] = []
         self._bytes = 0
 
@@ -69,23 +75,45 @@ class Index:
         """Lists what was written just now."""
         lsn, ts_us, counts, snapshot, states = news
         if counts:
-            numbers = self._numbers
-            pairs = b",".join([b"%d,%d" % (numbers[table], count) for table, count in counts.items()])
-            entry = b"[%d,%d,[%b]]" % (lsn, ts_us, pairs)
+            shape = tuple(counts.items())
+            entry = b"[%d,%d,[%b]]" % (lsn, ts_us, self._shapes.get(shape) or self._pairs(shape))
             if snapshot is not None:
                 entry = b"%b,%b]" % (entry[:-1], json.dumps(snapshot, ensure_ascii=False).encode())
             self._commits.append(entry)
             self._bytes += len(entry)
         for state in states:
             self._states[state.id] = state
+            if state.first and state.state == "running":
+                self.accounted = frozenset()  # what was copied before is of another generation, or of no use
+            if state.state == "completed":
+                self.account(state.tables)
+
+    def _pairs(self, shape: tuple[tuple[TableTopic, int], ...]) -> bytes:
+        """Numbers and counts of the tables; most commits of a shop have one of a few shapes."""
+        pairs = b",".join([b"%d,%d" % (self._numbers[table], count) for table, count in shape])
+        self._shapes[shape] = pairs
+        return pairs
 
     def parked(self, tables: Iterable[str]) -> None:
         """Tables that are not written just now: the next record has them, though they may be back by then."""
         self._parked.update(tables)
 
     def begins(self, table: str) -> None:
-        """A table has its first change, and what it had before is in no snapshot."""
-        self._begun.append(table)
+        """A table that is not accounted for has a change: what it had before is in no snapshot."""
+        if self.accounted is None or table not in self.accounted:
+            self._begun.append(table)
+            self.account([table])
+
+    def account(self, tables: Iterable[str]) -> None:
+        """Tables that were copied, or of which was said that they were not."""
+        now = (self.accounted or frozenset()).union(tables)
+        if now and now != self.accounted:
+            self.accounted, self._accounts = now, True
+
+    def take_accounted(self) -> frozenset[str] | None:
+        """All that are accounted for, if there are more than at the last call."""
+        taken, self._accounts = self._accounts, False
+        return self.accounted if taken else None
 
     def record(self, position: Position) -> tuple[list[Fields], Position]:
         """The record of all that was taken since the last one, which ends where `position` does, and the position with

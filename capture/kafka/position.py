@@ -6,7 +6,7 @@ Pure. JSON, so that an operator can read it with any console consumer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from capture.on_demand.demand import UNREADABLE, Demand, parse_demand
@@ -16,6 +16,8 @@ from schemas.errors import DataError
 from schemas.lsn import LSN
 
 _MOVED: Final = "moved_to"
+_ACCOUNTED: Final = b"/tables"
+_LOOK: Final = "look at what else writes to the position topic"
 
 
 class Partial(NamedTuple):
@@ -160,8 +162,34 @@ def parse_position(value: bytes) -> Position:
     except UNREADABLE:
         raise DataError(
             f"the position record ({len(value)} bytes) is not one of capture's",
-            "look at what else writes to the position topic",
+            _LOOK,
         ) from None
+
+
+def accounted_key(key: bytes) -> bytes:
+    """The key of the record beside the position that says which tables are accounted for.
+
+    It changes seldom and may be long: the position is written with each Kafka transaction.
+    """
+    return key + _ACCOUNTED
+
+
+def is_accounted_key(key: bytes) -> bool:
+    """Whether accounted_key() made it."""
+    return key.endswith(_ACCOUNTED)
+
+
+def dump_accounted(tables: Iterable[str]) -> bytes:
+    """The value of that record: tables that were copied, or were said to have changes without a copy."""
+    return json.dumps(sorted(tables), separators=(",", ":")).encode()
+
+
+def parse_accounted(value: bytes) -> frozenset[str]:
+    """The reverse; DataError for what is not ours."""
+    try:
+        return frozenset(map(str, json.loads(value)))
+    except UNREADABLE:
+        raise DataError("the record of tables beside the position is not one of capture's", _LOOK) from None
 
 
 def _partial(content: Mapping[str, Any]) -> Partial:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from capture.kafka.index import Index, News
-from capture.kafka.position import Position
+from capture.kafka.position import Position, accounted_key, dump_accounted
 from capture.kafka.producer import Fields, TransactionalProducer
 from capture.metrics import BATCH_RECORDS, COMMIT_SECONDS, COMMITS
 from schemas.commits import SnapshotState
@@ -226,6 +226,8 @@ class PositionWriter:
         if self._former is not None:
             records.append(self._former)
             self._former = None
+        if (accounted := self.index.take_accounted()) is not None:
+            records.append((self._topic, 0, accounted_key(self._key), dump_accounted(accounted), []))
         self.producer.produce([*records, (self._topic, 0, self._key, position.dump(), [])])
         return position
 

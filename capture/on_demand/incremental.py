@@ -112,8 +112,6 @@ class Incremental:
         self._not_before = 0.0
         self._thread = ThreadPoolExecutor(1, "incremental")
         self._news = News()
-        self.copied: set[str] = set()
-        """Tables that this run has read as a whole."""
 
     def take_news(self) -> News:
         """What was made since the last call brings to the index: a chunk, snapshots that begin or end."""
@@ -288,8 +286,6 @@ class Incremental:
         counts = {**request.rows, table.name: request.rows.get(table.name, 0) + len(written)}
         request = request._replace(rows=counts, key=chunk.last_key)
         if chunk.last_key is None:
-            if request.tables[0][1] is None:
-                self.copied.add(table.name)
             request = request._replace(tables=request.tables[1:])
             scanned = {"table": table.name, "rows_scanned": counts[table.name]}
             written.append(self._notice(records.TABLE_SCAN_COMPLETED, request, **scanned))

@@ -239,8 +239,8 @@ def _await_position(consumer: Consumer, end_lsn: int, program: Program) -> None:
     deadline = time.monotonic() + DRAIN_SECONDS
     while True:
         for message in consumer.consume(1000, timeout=0.02):
-            value = None if message.error() else message.value()
-            if value and json.loads(value)["last_commit_lsn"] >= end_lsn:
+            content = {} if message.error() else json.loads(message.value() or b"{}")
+            if isinstance(content, dict) and content.get("last_commit_lsn", 0) >= end_lsn:
                 return
         if program.ended() is not None or time.monotonic() > deadline:
             raise SystemExit(f"capture did not drain the backlog:\n{program.tail()}")

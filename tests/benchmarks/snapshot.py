@@ -150,8 +150,8 @@ def _await_completed(
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and program.ended() is None:
         for message in consumer.consume(100, timeout=0.05):
-            value = None if message.error() else message.value()
-            if value and completed(json.loads(value)):
+            content = {} if message.error() else json.loads(message.value() or b"{}")
+            if content and isinstance(content, dict) and completed(content):
                 consumer.close()
                 return sum(peaks.values())
         peaks.update({pid: peak_megabytes(pid) for pid in (program.pid, *children(program.pid))})

@@ -298,7 +298,8 @@ def position(bootstrap_servers: str, prefix: str) -> int:
     while message := consumer.poll(2.0):
         if message.error():
             break
-        newest = json.loads(message.value() or b"{}")
+        if message.key() == prefix.encode():
+            newest = json.loads(message.value() or b"{}")
     consumer.close()
     snapshot = newest.get("snapshot")
     running = isinstance(snapshot, dict) and snapshot["state"] in ("making", "running")

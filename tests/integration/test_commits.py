@@ -224,3 +224,27 @@ def test_the_position_moves_once_and_a_crash_in_between_loses_nothing(shop: Shop
     assert [one.content["serial"] for one in index] == list(range(1, len(index) + 1))
     assert listed(index) == [{"public.log": 1}, {"public.log": 1}]
     shop.prove()
+
+
+def test_a_table_that_was_published_while_capture_was_away_begins_and_an_empty_one_does_not(shop: Shop) -> None:
+    """public.log was copied when it had no row; what the killed run had said and not written is said again."""
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    shop.sql("CREATE TABLE late (id int PRIMARY KEY)", "INSERT INTO late VALUES (1)")
+    shop.sql("ALTER PUBLICATION tap ADD TABLE late", "INSERT INTO log VALUES (1, 'the first')")
+    shop.sql("INSERT INTO late VALUES (2)")
+    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=before-commit:1"))
+    victim.start()
+    assert victim.wait(PATIENCE) == -9, victim.tail()
+    assert [one.content["begun"] for one in shop.index() if one.content["begun"]] == []
+    shop.capture.start()
+    shop.drain()
+    shop.sql("INSERT INTO late VALUES (3)")
+    shop.drain()
+    shop.capture.kill()
+    shop.capture.start()
+    shop.sql("INSERT INTO late VALUES (4)")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert [one.content["begun"] for one in shop.index() if one.content["begun"]] == [["public.late"]]

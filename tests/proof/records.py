@@ -115,6 +115,14 @@ def read_messages(bootstrap_servers: str, prefix: str) -> list[Any]:
 
 def read_partitions(bootstrap_servers: str, group: str, partitions: list[TopicPartition]) -> list[Any]:
     """All committed messages from the partitions' offsets on; TimeoutError as read_messages."""
+    consumer = _consumer(bootstrap_servers, group)
+    try:
+        return list(_until_end(consumer, partitions))
+    finally:
+        consumer.close()
+
+
+def _consumer(bootstrap_servers: str, group: str) -> Consumer:
     settings: dict[str, str | int | float | bool | None] = {
         "bootstrap.servers": bootstrap_servers,
         "group.id": group,
@@ -123,11 +131,7 @@ def read_partitions(bootstrap_servers: str, group: str, partitions: list[TopicPa
         "enable.partition.eof": True,
         "auto.offset.reset": "error",
     }
-    consumer = Consumer(settings)
-    try:
-        return list(_until_end(consumer, partitions))
-    finally:
-        consumer.close()
+    return Consumer(settings)
 
 
 def _partitions(admin: AdminClient, prefix: str) -> list[TopicPartition]:
@@ -221,10 +225,26 @@ class Listing:
 
 
 def read_index(bootstrap_servers: str, prefix: str) -> list[Listing]:
-    """The index of commits from the beginning; TimeoutError as read_messages."""
-    partitions = [TopicPartition(f"ordertap.{prefix}.commits", 0, 0)]
-    _await_no_open_transaction(AdminClient({"bootstrap.servers": bootstrap_servers}), partitions)
-    return [_listing(message) for message in read_partitions(bootstrap_servers, f"{prefix}-proof", partitions)]
+    """The index of commits, from the beginning to what is its end now, once that is committed.
+
+    It is never at rest: heartbeats move it. TimeoutError as read_messages.
+    """
+    place = TopicPartition(f"ordertap.{prefix}.commits", 0, 0)
+    [end] = _latest(
+        AdminClient({"bootstrap.servers": bootstrap_servers}), [place], IsolationLevel.READ_UNCOMMITTED
+    ).values()
+    consumer = _consumer(bootstrap_servers, f"{prefix}-proof")
+    found: list[Listing] = []
+    try:
+        consumer.assign([place])
+        deadline = time.monotonic() + READ_SECONDS
+        while consumer.position([place])[0].offset < end:
+            found += [_listing(message) for message in consumer.consume(1000, timeout=0.2) if message.error() is None]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the index of {prefix} could not be read up to {end}")
+    finally:
+        consumer.close()
+    return found
 
 
 def _listing(message: Any) -> Listing:

@@ -29,7 +29,7 @@ def record(index: Index, position: Position = START) -> IndexRecord:
     return parse_index(cast("bytes", value))
 
 
-@given(st.lists(_news, max_size=6), st.lists(_names, max_size=2), st.lists(_names, max_size=2))
+@given(st.lists(_news, max_size=6), st.lists(_names, max_size=2), st.lists(_names, max_size=2, unique=True))
 def test_the_bytes_are_those_of_the_agreed_form(several: list[News], parked: list[str], begun: list[str]) -> None:
     index = Index("t", b"k", START)
     tables: dict[tuple[str, str], int] = {}
@@ -142,3 +142,32 @@ def test_how_snapshots_stand_by_a_position(
 ) -> None:
     found = states_of(START._replace(snapshot=snapshot, demand=Demand(tuple(requests))))
     assert [(one.id, one.state, one.first, one.tables) for one in found] == told
+
+
+def test_a_table_is_named_once_when_it_begins_without_a_copy() -> None:
+    index = Index("t", b"k", START, frozenset({"public.o"}))
+    assert index.take_accounted() is None
+    for name in ("public.o", "public.l", "public.l"):
+        index.begins(name)
+    assert record(index).begun == ("public.l",)
+    assert index.take_accounted() == {"public.o", "public.l"}
+    assert index.take_accounted() is None
+    index.begins("public.l")
+    assert record(index).begun == ()
+
+
+def test_what_a_snapshot_has_read_as_a_whole_is_accounted_for_and_a_new_first_one_counts_anew() -> None:
+    index = Index("t", b"k", START, frozenset({"public.o", "public.x"}))
+    first = commits.SnapshotState("a", "running", 90, True, ("public.o",), {})
+    index.take(News(states=(first,)))
+    assert index.take_accounted() is None, "a crash now leaves what was"
+    index.take(News(states=(first._replace(state="completed", rows={"public.o": 0}),)))
+    asked = commits.SnapshotState("b", "completed", 95, False, ("public.l",), {"public.l": 1, "public.x": 1})
+    index.take(News(states=(asked,)))
+    assert index.take_accounted() == {"public.o", "public.l"}, "of the other one a part was read"
+
+
+def test_where_nobody_has_kept_account_nothing_is_known_of_any_table() -> None:
+    index = Index("t", b"k", START)
+    index.take(News(states=(commits.SnapshotState("no_data", "completed", 90, True, (), {}),)))
+    assert index.accounted is None

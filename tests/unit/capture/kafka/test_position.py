@@ -10,9 +10,13 @@ from capture.kafka.position import (
     Partial,
     Position,
     SnapshotState,
+    accounted_key,
+    dump_accounted,
     first_position,
+    is_accounted_key,
     is_moved,
     moved,
+    parse_accounted,
     parse_position,
 )
 from schemas.change import Stamp
@@ -95,3 +99,16 @@ def test_what_a_newer_version_wrote_is_told_from_what_is_not_ours() -> None:
 def test_what_a_position_covers(stamp: Stamp, covered: bool) -> None:
     position = first_position(1, "7", 1, "slot", LSN(100), "hash")._replace(partial=Partial(LSN(300), 4, {}))
     assert position.covers(stamp) is covered
+
+
+def test_the_tables_that_are_accounted_for_come_back_under_a_key_that_is_no_connectors() -> None:
+    tables = frozenset({"public.größe", "public.b"})
+    assert parse_accounted(dump_accounted(tables)) == tables
+    assert is_accounted_key(accounted_key(b"shop"))
+    assert not is_accounted_key(b"shop")
+
+
+@pytest.mark.parametrize("value", [b"", b"5", b"null", b"\xff"])
+def test_what_is_no_list_of_tables_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError, match="the record of tables beside the position"):
+        parse_accounted(value)
