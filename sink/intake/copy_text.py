@@ -22,7 +22,9 @@ from schemas.errors import DataError
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(value as fastavro gives it without logical types, where it ends) of what begins at a place of the message."""
 
-FAILURES: Final = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, struct.error)
+FAILURES: Final = (
+    LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError, struct.error
+)  # fmt: skip
 
 
 class _Null(bytes):
@@ -32,7 +34,8 @@ class _Null(bytes):
 NULL: Final = _Null(b"\x02")
 """What stands for NULL in COPY: COPY … (NULL E'\\x02'). A value of that byte alone is escaped."""
 
-_REMEMBERED: Final = 4096
+_REMEMBERED: Final = 16_384
+_SHORT: Final = 40
 _LONGEST_DECIMAL: Final = 65_536
 """Bytes; PostgreSQL's longest numeric has 61,227."""
 
@@ -47,7 +50,10 @@ UPPER_EXPONENT: Final = re.compile(rb"E[+-]?\d\d\d\d\d").search
 
 
 class Remembered(dict[Any, bytes]):
-    """What was made of a value, for columns of few values many times; forgets all when it has too many."""
+    """What was made of a value, for columns of few values many times; forgets all when it has too many.
+
+    Long texts are not kept.
+    """
 
     def __init__(self, make: Callable[[Any], bytes]) -> None:
         super().__init__()
@@ -55,9 +61,10 @@ class Remembered(dict[Any, bytes]):
 
     def __missing__(self, value: Any) -> bytes:
         made = self._make(value)
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[value] = made
+        if len(made) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[value] = made
         return made
 
 
@@ -72,24 +79,6 @@ def long(b: bytes, i: int) -> tuple[int, int]:
         n |= (part & 127) << shift
         shift += 7
     raise ValueError("no long")
-
-
-_PAIRS: Final = tuple(
-    (a & 127) | (z & 127) << 7 if a > 127 and z > 127 else None for z in range(256) for a in range(256)
-)
-_LAST: Final = tuple((a & 127) | z << 7 if a > 127 and z < 128 else None for z in range(256) for a in range(256))
-"""Two bytes in the middle and at the end of a long → their 14 bits."""
-_four_pairs: Final = struct.Struct("<HHHH").unpack_from
-
-
-def long_of_eight(b: bytes, i: int) -> tuple[int, int]:
-    """The same, fast for those of eight bytes: µs since 1970 from 1974 to 3111."""
-    try:
-        first, second, third, last = _four_pairs(b, i)
-        n = _PAIRS[first] | _PAIRS[second] << 14 | _PAIRS[third] << 28 | _LAST[last] << 42
-    except (TypeError, struct.error):
-        return long(b, i)
-    return (n >> 1) ^ -(n & 1), i + 8
 
 
 def span(b: bytes, i: int) -> tuple[int, int]:
@@ -309,8 +298,6 @@ _LAST_MINUTE: Final = (datetime.max - _EPOCH) // timedelta(minutes=1)  # noqa: D
 
 
 def _minute(minutes: int) -> bytes:
-    if not _FIRST_MINUTE <= minutes <= _LAST_MINUTE:
-        raise OverflowError("a year that Python has not")
     return (_EPOCH + timedelta(minutes=minutes)).isoformat(" ")[:-2].encode()
 
 
@@ -318,16 +305,35 @@ _MINUTES: Final = Remembered(_minute)
 """Minutes since 1970 → `2024-02-29 12:34:`; rows that were written together are few minutes."""
 
 
+_PAIRS: Final = tuple(
+    (a & 127) | (z & 127) << 7 if a > 127 and z > 127 else None for z in range(256) for a in range(256)
+)
+_LAST: Final = tuple((a & 127) | z << 7 if a > 127 and z < 128 else None for z in range(256) for a in range(256))
+"""Two bytes in the middle and at the end of a long → their 14 bits."""
+_four_pairs: Final = struct.Struct("<HHHH").unpack_from
+
+
 def micro_timestamp(otherwise: Callable[[int], bytes]) -> Callable[[bytes, int], tuple[bytes, int]]:
-    """What reads µs since 1970 and shows six digits after the point; `otherwise` is for years beyond Python's."""
+    """What reads µs since 1970 and shows six digits after the point; `otherwise` is for years beyond Python's.
+
+    Those of eight bytes, from 1974 to 3111, are read two bytes at a time.
+    """
 
     def read(b: bytes, i: int) -> tuple[bytes, int]:
-        count, i = long_of_eight(b, i)
-        minutes, rest = divmod(count, _MINUTE)
         try:
+            first, second, third, last = _four_pairs(b, i)
+            minutes, rest = divmod(
+                _PAIRS[first] | _PAIRS[second] << 14 | _PAIRS[third] << 28 | _LAST[last] << 42, 2 * _MINUTE
+            )
+            if rest & 1 == 0:  # zigzag: not negative, and twice its value
+                return b"%b%09.6f" % (_MINUTES[minutes], rest / 2_000_000), i + 8
+        except (TypeError, struct.error):
+            pass
+        count, i = long(b, i)
+        minutes, rest = divmod(count, _MINUTE)
+        if _FIRST_MINUTE <= minutes <= _LAST_MINUTE:
             return b"%b%09.6f" % (_MINUTES[minutes], rest / 1_000_000), i
-        except OverflowError:
-            return otherwise(count), i
+        return otherwise(count), i
 
     return read
 

@@ -39,6 +39,7 @@ KeyLine: TypeAlias = Callable[[bytes, int], bytes]
 _POSTGRESQL: Final = "io.debezium.connector.postgresql.Source"
 _CONNECTOR: Final = b"\x14postgresql"
 _WIDER: Final = re.compile(r"(numeric|timestamp|time)\([^)]*\)")
+_MOST_SETS: Final = 256
 _HINT: Final = "see what wrote it; the record cannot be staged"
 
 
@@ -88,6 +89,8 @@ class Decoder:
         """
         line = self._without.get(unchanged)
         if line is None:
+            if len(self._without) >= _MOST_SETS:
+                self._without.clear()
             skipped = [index for index, name in enumerate(self.columns) if name in unchanged]
             line = self._without[unchanged] = self._compile(skipped)
         return line
@@ -136,21 +139,30 @@ class KeyDecoder:
 def compile_decoder(schema: Schema) -> Decoder:
     """The decoder of an envelope's schema, ours or that of Debezium's connector; DataError for any other."""
     table = schema.get("namespace", "")
-    fields = {field["name"]: field["type"] for field in schema.get("fields", ())}
-    if schema.get("name") != "Envelope" or list(fields)[:3] != ["before", "after", "source"]:
-        raise DataError(f"schema {table}.{schema.get('name')}: not that of a table's changes")
-    before, source = fields["before"], fields["source"]
-    if sorted(map(_shape, before)) != ["null", "record"] or source["fields"][0]["type"] != "string":
-        raise DataError(f"schema {table}.{schema.get('name')}: not that of a table's changes")
-    row = next(index for index, branch in enumerate(before) if branch != "null")
+    try:
+        names = [field["name"] for field in schema["fields"]]
+        before, _, source = (field["type"] for field in schema["fields"][:3])
+        if names[:3] != ["before", "after", "source"] or source["fields"][0]["type"] != "string":
+            raise _no_schema(schema)
+        row = next(index for index, branch in enumerate(before) if branch != "null")
+        fields = _fields(table, before[row]["fields"])
+    except (*copy_text.FAILURES, StopIteration):
+        raise _no_schema(schema) from None
     connector = _CONNECTOR if source.get("connect.name") == _POSTGRESQL else b""
-    return Decoder(table, _fields(table, before[row]["fields"]), (2 * row, 2 - 2 * row), connector)
+    return Decoder(table, fields, (2 * row, 2 - 2 * row), connector)
 
 
 def compile_key_decoder(schema: Schema) -> KeyDecoder:
-    """The decoder of a key's schema."""
+    """The decoder of a key's schema; DataError for one that no connector writes."""
     table = schema.get("namespace", "")
-    return KeyDecoder(table, _fields(table, schema["fields"]))
+    try:
+        return KeyDecoder(table, _fields(table, schema["fields"]))
+    except (*copy_text.FAILURES, StopIteration):
+        raise _no_schema(schema) from None
+
+
+def _no_schema(schema: Schema) -> DataError:
+    return DataError(f"schema {schema.get('namespace', '')}.{schema.get('name')}: not that of a table's records")
 
 
 def _shape(branch: Any) -> str:
@@ -167,7 +179,7 @@ def _fields(table: str, fields: Sequence[Schema]) -> list[Field]:
     for field in fields:
         name, avro = field["name"], field["type"]
         value, read = column_value(avro, named), copy_text.reader(avro, readers)
-        column = _straight(avro, value) or Column(Form.OTHER, None, None, _other(table, name, value, read))
+        column = _straight(avro, value) or Column(Form.OTHER, _other(table, name, value, read), step=read)
         found.append(Field(name, value, column, read, _is_exact(avro, value)))
     return found
 
@@ -184,9 +196,10 @@ def _straight(avro: Any, value: ColumnValue) -> Column | None:
     kind = avro if isinstance(avro, str) else avro["type"]
     name = "" if isinstance(avro, str) else avro.get("connect.name", "")
     found = _FORMS[kind](value, name, avro) if kind in _FORMS else None
-    return (
-        None if found is None else Column(found[0], present, null, found[1], found[0] is Form.SIZED and kind == "bytes")
-    )
+    if found is None:
+        return None
+    form, show = found
+    return Column(form, show, present, null, ready=show is copy_text.shown_bytea)
 
 
 Found: TypeAlias = tuple[Form, Any]
@@ -200,7 +213,7 @@ def _integer(value: ColumnValue, name: str, _avro: Any) -> Found:
     if value.convert is None:
         return Form.INTEGER, None
     show = copy_text.shown(value.convert)
-    if name.endswith(".MicroTimestamp"):
+    if name == "io.debezium.time.MicroTimestamp":
         return Form.NUMBER, copy_text.micro_timestamp(show)
     return Form.NUMBER, copy_text.number(Remembered(show).__getitem__ if value.type == "date" else show)
 
@@ -217,13 +230,13 @@ def _string(value: ColumnValue, name: str, _avro: Any) -> Found:
     if value.convert is None:
         return Form.JSON if value.type == "jsonb" else Form.TEXT, None
     show = copy_text.shown_string(value.convert)
-    return Form.ZONED if name.endswith(".ZonedTimestamp") else Form.SIZED, show
+    return Form.ZONED if name == "io.debezium.time.ZonedTimestamp" else Form.SIZED, show
 
 
 def _bytes(value: ColumnValue, name: str, avro: Any) -> Found:
     if value.convert is None:
         return Form.SIZED, copy_text.shown_bytea
-    if name.endswith(".Bits"):
+    if name == "io.debezium.data.Bits":
         return Form.SIZED, copy_text.shown(value.convert)
     scale, precision = int(avro.get("scale", 0)), int(avro.get("precision", 64))
     return Form.REMEMBERED, Remembered(copy_text.shown_decimal(value.convert, scale, precision))

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas.errors import DataError
 from sink.intake import copy_text
-from sink.intake.copy_text import FAILURES, NULL
+from sink.intake.copy_text import FAILURES, NULL, Read
 
 
 class Form(Enum):
@@ -27,7 +27,7 @@ class Form(Enum):
     JSON = "string, JSON that jsonb may refuse"
     ZONED = "string, a timestamp that PostgreSQL reads as it is but for years beyond four digits"
     SIZED = "string or bytes, through `show`"
-    REMEMBERED = "string or bytes, looked up in `show`"
+    REMEMBERED = "bytes, looked up in `show`: a number"
     OTHER = "of any type, NULL too, read and shown by `show`"
 
 
@@ -35,14 +35,15 @@ class Column(NamedTuple):
     """How one column is read.
 
     `present` and `null` are the bytes of a union's branches, None where there is no union of null and a type. `show`
-    makes the text: a function or a table, or, of the message and a place, the text and where the value ends.
-    `ready` says that the text is escaped for COPY already, and has two backslashes.
+    makes the text: a function or a table, or, of the message and a place, the text and where the value ends. `step`
+    reads the value of an OTHER without making its text. `ready` says that the text is escaped for COPY already.
     """
 
     form: Form
-    present: int | None
-    null: int | None
-    show: Any = None
+    show: Any
+    present: int | None = None
+    null: int | None = None
+    step: Read | None = None
     ready: bool = False
 
 
@@ -73,6 +74,7 @@ _SPACE: Final = {
     "lower_exponent": copy_text.LOWER_EXPONENT,
     "upper_exponent": copy_text.UPPER_EXPONENT,
     "join": b"\t".join,
+    "concatenate": b"".join,
     "FAILURES": FAILURES,
     "DataError": DataError,
 }
@@ -112,7 +114,8 @@ def key_source(columns: Sequence[Column]) -> str:
 def compiled(source: str, columns: Sequence[Column], tools: Tools, **more: Any) -> Any:
     """The function `line` of a source."""
     space: dict[str, Any] = {**_SPACE, **tools._asdict(), **more}
-    space |= {f"show{index}": column.show for index, column in enumerate(columns)}
+    for index, column in enumerate(columns):
+        space |= {f"show{index}": column.show, f"step{index}": column.step}
     exec(compile(source, "<line>", "exec"), space)  # noqa: S102  made of our own templates and numbers, no names
     return space["line"]
 
@@ -128,10 +131,8 @@ def _function(arguments: str, lines: Sequence[str]) -> str:
 
 
 def _row(columns: Sequence[Column], skipped: Collection[int]) -> list[str]:
-    """Lines that read the columns: v0, v1 … are their texts, `nulls` and `marks` count NULLs and backslashes."""
-    lines = [f"nulls = {len(skipped)}"]
-    if any(column.ready for column in columns):
-        lines.append("marks = 0")
+    """Lines that read the columns: v0, v1 … are their texts, `nulls` counts NULLs among those that may be unusual."""
+    lines = ["nulls = 0"]
     for index, column in enumerate(columns):
         if index in skipped:
             lines += [*_step(index, column), f"v{index} = NULL"]
@@ -143,14 +144,19 @@ def _row(columns: Sequence[Column], skipped: Collection[int]) -> list[str]:
 def _checked(columns: Sequence[Column], skipped: Collection[int]) -> list[str]:
     """Lines that make `t` of the texts: one look each for what COPY would take for something else."""
     values = "".join(f"v{index}, " for index in range(len(columns)))
-    ready = any(column.ready for index, column in enumerate(columns) if index not in skipped)
-    backslash = "92 in t and t.count(92) != marks" if ready else "92 in t"
-    unusual = f"{backslash} or 10 in t or 13 in t or 0 in t or t.count(9) != {len(columns) - 1}"
+    suspects = [f"v{index}" for index, column in enumerate(columns) if _suspect(column) and index not in skipped]
+    if not suspects:
+        return [f"t = join(({values}))"]
     return [
-        f"t = join(({values}))",
-        f"if {unusual} or 2 in t and t.count(2) != nulls:",
-        f"    t = careful(({values}))",
+        f"t = {suspects[0]}" if len(suspects) == 1 else f"t = concatenate(({', '.join(suspects)}))",
+        "unusual = 92 in t or 9 in t or 10 in t or 13 in t or 0 in t or 2 in t and t.count(2) != nulls",
+        f"t = careful(({values})) if unusual else join(({values}))",
     ]
+
+
+def _suspect(column: Column) -> bool:
+    """Whether a text may hold what COPY takes for something else."""
+    return column.form not in _HARMLESS and not column.ready
 
 
 def _source_follows(connector: bytes) -> list[str]:
@@ -170,7 +176,7 @@ def _read(index: int, column: Column) -> list[str]:
         "m = b[i]",
         f"if m == {column.present}:",
         *_indent(_value(index, column, 1)),
-        f"elif m == {column.null}: v{index} = NULL; nulls += 1; i += 1",
+        f"elif m == {column.null}: v{index} = NULL; i += 1" + ("; nulls += 1" if _suspect(column) else ""),
         "else: raise ValueError",
     ]
 
@@ -204,10 +210,10 @@ def _value(index: int, column: Column, by: int) -> list[str]:
         f"if n < 128: j = i + SIZES{by}[n]; {value} = {opening}b[{behind}:j]{closing}; i = j",
         f"else: n, i = span(b, {here}); {value} = {opening}b[n:i]{closing}",
         *(line.replace("#", str(index)) for line in _AFTER.get(column.form, ())),
-        *(["marks += 2"] if column.ready else []),
     ]
 
 
+_HARMLESS: Final = (Form.BOOLEAN, Form.INTEGER, Form.NUMBER, Form.FOUR, Form.EIGHT, Form.REMEMBERED)
 _FIXED: Final = {Form.FOUR: 4, Form.EIGHT: 8}
 _SHOWN: Final = {Form.SIZED: ("show#(", ")"), Form.REMEMBERED: ("show#[", "]")}
 _AFTER: Final = {
@@ -222,7 +228,7 @@ _AFTER: Final = {
 def _step(index: int, column: Column) -> list[str]:
     """Lines that step over a column."""
     if column.form is Form.OTHER:
-        return [f"i = show{index}(b, i)[1]"]
+        return [f"i = step{index}(b, i)[1]"]
     if column.null is None:
         return _step_value(column)
     return [
