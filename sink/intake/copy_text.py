@@ -36,8 +36,7 @@ NULL: Final = _Null(b"\x02")
 
 _REMEMBERED: Final = 16_384
 _SHORT: Final = 40
-_LONGEST_DECIMAL: Final = 65_536
-"""Bytes; PostgreSQL's longest numeric has 61,227."""
+"""Bytes of a text."""
 
 INTEGERS: Final = tuple(b"%d" % ((n >> 1) ^ -(n & 1)) for n in range(1 << 14))
 """Zigzag → text, of the numbers of one or two bytes."""
@@ -235,6 +234,7 @@ def text(value: Any) -> str:
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, list):
+        # Quotes do no harm around a number, and keep NULL, braces and commas what they are.
         return "{" + ",".join("NULL" if item is None else _quoted(text(item)) for item in value) + "}"
     return str(value)
 
@@ -271,7 +271,7 @@ def shown_string(convert: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
 
 
 def shown_decimal(convert: Callable[[Any], Any], scale: int, precision: int) -> Callable[[bytes], bytes]:
-    """The same of the bytes of a decimal: what is longer than any numeric would be computed for very long."""
+    """The same of the bytes of a decimal; the usual ones, positive and with digits after the point, without Decimal."""
     unit, beyond, pattern = 10**scale, 10**precision, b"%%d.%%0%dd" % scale
 
     def show(value: bytes) -> bytes:
@@ -279,8 +279,6 @@ def shown_decimal(convert: Callable[[Any], Any], scale: int, precision: int) -> 
         if scale and 0 <= unscaled < beyond:
             shown: bytes = pattern % divmod(unscaled, unit)
             return shown
-        if len(value) > _LONGEST_DECIMAL:
-            raise ValueError("more digits than numeric has")
         return text(convert(value)).encode()
 
     return show

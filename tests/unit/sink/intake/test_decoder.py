@@ -96,7 +96,7 @@ def decoded(columns: dict[str, str], found: list[bytes | None]) -> dict[str, Any
 
 
 @pytest.mark.parametrize("avro", AVRO_TYPES.values(), ids=AVRO_TYPES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_every_type_is_what_the_reader_says(avro: Any, data: st.DataObject) -> None:
     columns = fields([avro, avro, "string"], [False, True, False])
@@ -122,6 +122,20 @@ def test_any_row_is_what_the_reader_says(made: Any, with_before: bool, data: st.
     assert found == expected(schema, value, unchanged)
     assert decoder.line(change(schema, None, before), 5, TAIL) is None
     assert decoder.line(change(schema, None, None), 5, TAIL) is NEITHER
+
+
+LENGTHS_OF_LONGS = sorted(
+    {sign * 2 ** (7 * size - 1) + by for size in range(1, 10) for sign in (1, -1) for by in (-1, 0, 1)}
+)
+
+
+@pytest.mark.parametrize("avro", ["long", named("long", "io.debezium.time.MicroTimestamp")], ids=["long", "timestamp"])
+def test_longs_of_every_length(avro: Any) -> None:
+    schema = envelope(fields([avro], [True]))
+    decoder = compile_decoder(schema)
+    for number in (0, 2**63 - 1, -(2**63), 1_795_387_678_803_755, -62_135_596_800_000_000, *LENGTHS_OF_LONGS):
+        value = change(schema, {"v0": number})
+        assert decoded(decoder.columns, row_of(decoder.line(value, 5, TAIL), 1)) == expected(schema, value)
 
 
 def test_a_line_of_an_order() -> None:
@@ -343,6 +357,15 @@ def test_a_length_without_end_is_refused_at_once() -> None:
     array = compile_decoder(envelope(fields([{"type": "array", "items": ["null", "int"]}], [False])))
     with pytest.raises(DataError, match="not what its schema says"):
         array.line(VALUE[:7] + b"\xfe\xff\xff\xff\xff\xff\xff\x0f" + b"\0" * 100, 5, TAIL)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("avro", [VARIABLE_SCALE, decimal_type(12, 2)], ids=["any scale", "scale 2"])
+def test_a_number_longer_than_any_numeric_is_refused_at_once(avro: Any) -> None:
+    schema, digits = envelope(fields([avro], [False])), b"\x81" * 1_000_000
+    value = change(schema, {"v0": digits if avro != VARIABLE_SCALE else {"scale": 2, "value": digits}})
+    with pytest.raises(DataError, match="not what its schema says"):
+        compile_decoder(schema).line(value, 5, TAIL)
 
 
 def test_a_shifted_record_is_noticed() -> None:
