@@ -46,6 +46,7 @@ from schemas.temporal import (
 Convert = Callable[[Any], Any]
 
 _ANY_PRECISION: Final = Context(prec=200_000)  # more than PostgreSQL's longest numeric
+_LONGEST_NUMERIC: Final = 61_440  # bytes; PostgreSQL's 147,455 digits take fewer, and a megabyte takes minutes
 _FIRST_DAY: Final = date.min.toordinal() - EPOCH.toordinal()
 _LAST_DAY: Final = date.max.toordinal() - EPOCH.toordinal()
 _SPECIAL_DECIMALS: Final = {0: "NaN", 1: "Infinity", -1: "-Infinity"}
@@ -66,7 +67,7 @@ def _decimal(scale: int, precision: int) -> Convert:
     beyond = 10**precision
 
     def convert(content: bytes) -> Decimal:
-        unscaled = int.from_bytes(content, "big", signed=True)
+        unscaled = _unscaled(content)
         return Decimal("NaN") if unscaled == beyond else Decimal(unscaled).scaleb(-scale, _ANY_PRECISION)
 
     return convert
@@ -75,7 +76,13 @@ def _decimal(scale: int, precision: int) -> Convert:
 def _variable_scale(record: dict[str, Any]) -> Decimal:
     if not record["value"]:
         return Decimal(_SPECIAL_DECIMALS[record["scale"]])
-    return Decimal(int.from_bytes(record["value"], "big", signed=True)).scaleb(-record["scale"], _ANY_PRECISION)
+    return Decimal(_unscaled(record["value"])).scaleb(-record["scale"], _ANY_PRECISION)
+
+
+def _unscaled(content: bytes) -> int:
+    if len(content) > _LONGEST_NUMERIC:
+        raise ValueError("more digits than numeric has")
+    return int.from_bytes(content, "big", signed=True)
 
 
 def _date_text(days: int) -> tuple[str, str]:

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from schemas.errors import DataError
 
-_SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?\d{5}|\d{10000}")
+_SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?\d{5}|(?<!\d)\d{10000}")
 _PAIR: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # to the end of the text without a second quote
 _NUMBER: Final = re.compile(r"-?\d[\d.]*(?:[eE][+-]?\d+)?")
 _MOST_DIGITS: Final = 131_072  # of numeric, before the decimal point
 _MOST_DECIMALS: Final = 16_383
