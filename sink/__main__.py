@@ -13,7 +13,7 @@ from schemas.errors import ExitCode, OrdertapError
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import wiring
-from sink.commands import check, held, offsets, reconcile, retry, status
+from sink.commands import accept, check, held, offsets, reconcile, retry, status
 from sink.operations import holds
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
@@ -28,6 +28,10 @@ app = typer.Typer(
 )
 offsets_app = typer.Typer(no_args_is_help=True, help="Where the sink resumes reading: Kafka's own committed offsets.")
 app.add_typer(offsets_app, name="offsets")
+accept_app = typer.Typer(no_args_is_help=True, help="Your word for what cannot be had any more; a dry run first.")
+app.add_typer(accept_app, name="accept")
+Person = Annotated[str, typer.Option(help="Your name, for the history.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
 
 
@@ -53,7 +57,7 @@ def _run(config: Config = None) -> None:
 def _status(config: Config = None) -> None:
     """How many documents are where, the lag, and gaps."""
     settings = _load(config)
-    _print(status.lines(wiring.middle(settings), wiring.group(settings)))
+    _print(status.lines(wiring.middle(settings), wiring.group(settings), settings.require_snapshot))
 
 
 @app.command("held")
@@ -111,15 +115,30 @@ def _offsets_show(config: Config = None) -> None:
 @offsets_app.command("reset")
 def _offsets_reset(
     to: Annotated[str, typer.Option(help="earliest, latest, or a time with its zone: 2026-11-23T08:00:00+01:00")],
-    execute: Annotated[
-        bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")
-    ] = False,
+    execute: Execute = False,
     config: Config = None,
 ) -> None:
     """Moves where the sink resumes. Going back changes nothing in the ERP; going forward leaves a gap that is named."""
     settings = _load(config)
     target = offsets.target_of(to)
     _print(offsets.reset(wiring.middle(settings), wiring.group(settings), target, execute))
+
+
+@accept_app.command("gap")
+def _accept_gap(
+    table: Annotated[str, typer.Argument(help="As `sink status` names it: public.orders")],
+    person: Person,
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Takes a table with a gap for complete. `capture signal snapshot TABLE` fills it instead, where that can be."""
+    _print(accept.gap(wiring.middle(_load(config)), table, person, execute))
+
+
+@accept_app.command("snapshot")
+def _accept_snapshot(person: Person, execute: Execute = False, config: Config = None) -> None:
+    """Plans without the end of a first snapshot, where the topics do not reach back to it."""
+    _print(accept.snapshot(wiring.middle(_load(config)), person, execute))
 
 
 def _load(config: Path | None) -> SinkSettings:

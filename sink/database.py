@@ -54,9 +54,15 @@ def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> It
 
 
 @contextmanager
-def reading(connection: Connection, schema: str) -> Iterator[Cursor]:
-    """One moment of the database, read-only; plain names of tables are those of the schema."""
+def reading(connection: Connection, schema: str, staged: bool = True) -> Iterator[Cursor]:
+    """One moment of the database, read-only; plain names of tables are those of the schema.
+
+    `staged`: of the middle layer. Then the gate is taken first, which needs no snapshot yet: a staged table that was
+    rewritten after the snapshot was taken would look empty.
+    """
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
+        if staged:
+            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE")
         cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (schema,))
         yield cursor
 

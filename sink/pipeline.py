@@ -5,24 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
 
 from schemas.errors import UnavailableError
-from schemas.reader import RecordReader
 from sink.apply.circuit import Circuit, Turn
 from sink.apply.worker import Worker
-from sink.database import Connection, transaction
+from sink.database import Connection
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
-from sink.metrics import APPLYING, REPLAYED, STAGED
-from sink.staging import snapshots
-from sink.staging.stager import Staging, decode
+from sink.metrics import APPLYING, LEADING
+from sink.staging import leadership
+from sink.staging.stager import Known, Stager
 
 log = structlog.get_logger()
 
 _IDLE = 0.2
+_STANDS_BY = 1.0
 
 
 @dataclass
@@ -30,13 +31,11 @@ class Parts:
     """What a running sink is made of; `wiring` makes it."""
 
     connect: Callable[[], Connection]
-    consumer: Callable[[Connection], ShopConsumer]
-    reader: RecordReader
-    staging: Staging
+    consumer: Callable[[Known], ShopConsumer]
+    stager: Stager
     worker: Callable[[Connection, int], Worker]
-    topic_prefix: str
+    indexes: Callable[[threading.Event], None]
     workers: int
-    require_snapshot: bool
 
 
 class Sink:
@@ -69,6 +68,8 @@ class Sink:
         ]
         for thread in threads:
             thread.start()
+        # It may be in the middle of a large index at the end, which the server finishes or leaves for the next start.
+        threading.Thread(target=self._parts.indexes, args=(self._stop,), name="indexes", daemon=True).start()
         try:
             while not self._stop.is_set():
                 self._turned = time.monotonic()
@@ -86,22 +87,21 @@ class Sink:
             raise self._failure
 
     def _stage(self) -> None:
-        connection = self._parts.connect()
-        try:
-            self._parts.staging.prepare(connection)
-            with self._parts.consumer(connection) as consumer:
-                while not self._stop.is_set():
-                    batch = consumer.poll()
-                    self._turned = time.monotonic()
-                    if batch.read:
-                        items = decode(self._parts.reader, batch.records, self._parts.topic_prefix)
-                        staged = self._parts.staging.stage(connection, items, batch)
-                        consumer.commit(batch)
-                        STAGED.inc(staged.rows)
-                        REPLAYED.inc(staged.replays)
-                    self._blocked = ""
-        finally:
-            connection.close()
+        """Stages while this copy leads; stands by until then."""
+        with closing(self._parts.connect()) as connection:
+            while not leadership.lead(connection):
+                self._turn()
+                if self._stop.wait(_STANDS_BY):
+                    return
+            log.info("this copy stages")
+            LEADING.set(1)
+            try:
+                self._parts.stager.run(connection, self._parts.consumer, self._stop.is_set, self._turn)
+            finally:
+                LEADING.set(0)
+
+    def _turn(self) -> None:
+        self._turned, self._blocked = time.monotonic(), ""
 
     def _guard(self, number: int) -> None:
         """A thread's error ends the process, and is told by its main thread."""
@@ -117,18 +117,11 @@ class Sink:
             self._stop.set()
 
     def _work(self, number: int) -> None:
-        connection = self._parts.connect()
-        try:
+        with closing(self._parts.connect()) as connection:
             worker = self._parts.worker(connection, number)
-            begun = not self._parts.require_snapshot
             while not self._stop.is_set():
-                if not begun:
-                    with transaction(connection) as cursor:
-                        begun = snapshots.ready(cursor)
-                if not begun or not self._act(worker):
+                if not self._act(worker):
                     self._stop.wait(_IDLE)
-        finally:
-            connection.close()
 
     def _act(self, worker: Worker) -> bool:
         """Whether something was done: then there may be more."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
-from schemas.reader import RecordReader
+from schemas.commits import index_topic
+from schemas.envelope import topic_name
 from schemas.registry import Registry, open_registry
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
@@ -21,17 +22,20 @@ from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
-from sink.intake import evidence
 from sink.intake.consumer import ShopConsumer, topic_names
-from sink.intake.evidence import Partition, Seen
+from sink.intake.decoder import compile_decoder
+from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.ledger import binding, marks
+from sink.ledger import binding
 from sink.pipeline import Parts
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
 from sink.settings import SinkSettings
-from sink.staging.stager import Staging, registered_columns
+from sink.staging import indexes
+from sink.staging.schema import Catalogue
+from sink.staging.stager import Stager
+from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
@@ -69,8 +73,10 @@ def topics(settings: SinkSettings) -> list[str]:
 
 
 def group(settings: SinkSettings) -> GroupOffsets:
-    """Kafka's consumer group of the sink."""
-    return GroupOffsets(_kafka(settings), settings.group, topics(settings))
+    """Kafka's consumer group of the sink on the tables' topics. The index is read on from where the copy stands,
+    whatever the group's offset of it says."""
+    of_tables = set(topics(settings)) - {index_topic(settings.topic_prefix)}
+    return GroupOffsets(_kafka(settings), settings.group, of_tables)
 
 
 def erp(settings: SinkSettings) -> Erp:
@@ -98,26 +104,37 @@ def rules(settings: SinkSettings) -> Rules:
         settle_seconds=settings.settle_seconds,
         recheck_seconds=settings.recheck_seconds,
         lease_seconds=settings.lease_seconds,
+        require_snapshot=settings.require_snapshot,
     )
 
 
 def parts(settings: SinkSettings) -> Parts:
     """What a running sink is made of. Each thread makes its own connection, consumer and worker."""
-    mapping, the_erp, the_rules, schemas = profile(settings), erp(settings), rules(settings), registry(settings)
+    mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
         connect=lambda: connect(settings.database_url.get_secret_value()),
-        consumer=lambda connection: ShopConsumer(
-            properties, topics(settings), lambda p: _evidence(connection, p), lambda p: _other_ids(connection, p)
-        ),
-        reader=RecordReader(schemas),
-        staging=Staging(settings.shop, mapping, marks.mark, registered_columns(schemas, settings.topic_prefix)),
+        consumer=lambda staged: ShopConsumer(properties, topics(settings), index_topic(settings.topic_prefix), staged),
+        stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
-        topic_prefix=settings.topic_prefix,
+        indexes=lambda stop: indexes.keep(lambda: connect(settings.database_url.get_secret_value()), mapping, stop),
         workers=settings.workers,
-        require_snapshot=settings.require_snapshot,
     )
+
+
+def _stager(settings: SinkSettings, mapping: Profile) -> Stager:
+    schemas = registry(settings)
+    usual = {table: topic_name(settings.topic_prefix, table) for table in mapping.tables}
+    reads = {table: frozenset(mapping.columns.get(table, ())) or None for table in mapping.tables}
+
+    def columns(table: str) -> Mapping[str, str]:
+        """Of a table of which no record came yet: by the profile, else by the newest schema that capture registered."""
+        schema = None if mapping.columns.get(table) else schemas.latest(f"{usual[table]}-value")
+        return mapping.columns.get(table, {}) if schema is None else compile_decoder(schema).columns
+
+    writer = CopyWriter(settings.shop, mapping, Catalogue(settings.shop, reads), RegistryDecoders(schemas), columns)
+    return Stager(writer, usual, index_topic(settings.topic_prefix))
 
 
 def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
@@ -127,12 +144,19 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
         "middle layer": lambda: middle(settings).close(),
         "ERP": lambda: check.erp_answers(erp(settings)),
         "registry": lambda: registry(settings).check(),
-        "broker and topics": lambda: check.topics_exist(group(settings), topics(settings)),
+        "broker and topics": lambda: _look_at_topics(settings),
     }
     url = settings.shop_url
     if url is not None:
         found["shop"] = lambda: check.shop_is_readable(_shop(url), profile(settings))
     return found
+
+
+def _look_at_topics(settings: SinkSettings) -> None:
+    wanted = topics(settings)
+    check.topics_exist(
+        GroupOffsets(_kafka(settings), settings.group, wanted), wanted, index_topic(settings.topic_prefix)
+    )
 
 
 def reconciled(settings: SinkSettings) -> Report:
@@ -149,13 +173,3 @@ def reconciled(settings: SinkSettings) -> Report:
 def _kafka(settings: SinkSettings) -> dict[str, str]:
     options = {name: secret.get_secret_value() for name, secret in settings.kafka.items()}
     return {"bootstrap.servers": settings.bootstrap_servers, **options}
-
-
-def _evidence(connection: Connection, partitions: Sequence[Partition]) -> Mapping[Partition, Seen]:
-    with transaction(connection) as cursor:
-        return evidence.load(cursor, partitions)
-
-
-def _other_ids(connection: Connection, partitions: Sequence[Partition]) -> set[str]:
-    with transaction(connection) as cursor:
-        return evidence.other_ids(cursor, partitions)

@@ -6,11 +6,14 @@ from typing import Any
 
 import psycopg2
 import pytest
+from psycopg2 import sql
 
 from deploy.embedded import Postgres
+from schemas.change import Stamp
+from schemas.lsn import LSN
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, connect, migrate, transaction
+from sink.database import Connection, Cursor, connect, migrate, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
@@ -18,6 +21,9 @@ from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from sink.planning.planner import Policy
+from sink.staging import snapshots
+from sink.staging.assembly import LAST
+from sink.staging.position import Position, save_position
 
 ROOT = Path(__file__).parents[1]
 ORDER, CUSTOMER = DocumentRef("sales_order", "1"), DocumentRef("customer", "7")
@@ -42,11 +48,11 @@ PROFILE = {
     "profile.yaml": """
 tables: [public.orders, public.returns, public.prices]
 documents:
-  customer: {model: Customer, key: orders.customer, touched_by: [orders.customer]}
-  sales_order: {model: SalesOrder, key: orders.id, order: orders.id, touched_by: [orders.id]}
-  return_order: {model: ReturnOrder, key: returns.id, order: returns.order_id, touched_by: [returns.id]}
-  refund: {model: Refund, key: returns.id, order: returns.order_id, touched_by: [returns: id + 1]}
-  price: {model: Price, key: prices.sku, touched_by: [prices.sku]}
+  customer: {model: Customer, key: orders.customer, touched_by: {orders: customer}}
+  sales_order: {model: SalesOrder, key: orders.id, order: orders.id, touched_by: {orders: id}}
+  return_order: {model: ReturnOrder, key: returns.id, order: returns.order_id, touched_by: {returns: id}}
+  refund: {model: Refund, key: returns.id, order: returns.order_id, touched_by: {returns: id + 1}}
+  price: {model: Price, key: prices.sku, touched_by: {prices: sku}}
 """,
     "customer.sql": "SELECT DISTINCT customer AS key, 'registered' AS kind, 'Ann' AS name FROM orders"
     " WHERE customer = ANY (%(keys)s)",
@@ -95,6 +101,8 @@ def middle(database: str) -> Iterator[Connection]:
     with transaction(connection) as cursor:
         cursor.execute("CREATE SCHEMA shop; SET LOCAL search_path = shop")
         cursor.execute(TABLES)
+        snapshots.accept(cursor, "the test")
+        stand_at(cursor, 1_000)
     yield connection
     connection.close()
 
@@ -126,10 +134,21 @@ def make_worker(
     return Worker(middle, load_profile(profile_path), erp, rules, owner)
 
 
+def stand_at(cursor: Cursor, lsn: int) -> None:
+    """The copy is the shop as of this place in its log."""
+    save_position(cursor, Position(Stamp(1, LSN(lsn), LAST), "steady"), None)
+
+
 def mark(middle: Connection, *refs: DocumentRef) -> None:
     """As staging does after a shop commit; without names: the order and its buyer."""
     with transaction(middle) as cursor:
-        marks.mark(cursor, {ref: UNITS[ref] for ref in refs or (ORDER, CUSTOMER)})
+        mark_in(cursor, *refs or (ORDER, CUSTOMER))
+
+
+def mark_in(cursor: Cursor, *refs: DocumentRef) -> None:
+    """The same in a transaction that goes on."""
+    rows = [sql.SQL("({}, {}, {})").format(*map(sql.Literal, (*ref, UNITS[ref]))) for ref in refs]
+    marks.mark(cursor, sql.SQL("SELECT * FROM (VALUES {}) AS t (type, key, unit)").format(sql.SQL(", ").join(rows)))
 
 
 def drain(worker: Worker) -> None:

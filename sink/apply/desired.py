@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
 from sink.database import Connection, reading, transaction
 from sink.documents import totals
@@ -29,8 +30,14 @@ from sink.ledger import accounts, blocked, documents, marks
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.planner import Hold
+from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
+from sink.staging.position import why_not_planned
 
 _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture repair`"
+
+
+class NotPlannedError(OrdertapError):
+    """The copy is not one to act on now."""
 
 
 class Wanted(NamedTuple):
@@ -54,16 +61,30 @@ class Desired:
         return KIND_OF[self._profile.documents[ref.type].model]
 
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Built | Hold]:
-        """All documents of a unit as of one moment; held where not all that they are made of is known."""
+        """All documents of a unit as of one moment; held where not all that they are made of is known.
+
+        NotPlannedError when the copy is not one to act on.
+        """
         found: dict[DocumentRef, Built | Hold] = {}
         with reading(self._connection, self._rules.shop) as cursor:
+            if reason := why_not_planned(cursor, self._rules.require_snapshot):
+                raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
             for name in sorted({ref.type for ref in refs}):
                 keys = [ref.key for ref in refs if ref.type == name]
                 for key, built in build(cursor, self._profile.documents[name], keys).items():
                     found[DocumentRef(name, key)] = built
             for ref, reason in blocked.reasons(cursor, refs).items():
                 found[ref] = Hold(reason, _READ_AGAIN, "data")
-        return found
+            gaps = table_gaps(cursor)
+        return {ref: self._certain(ref, built, gaps) for ref, built in found.items()}
+
+    def _certain(self, ref: DocumentRef, built: Built | Hold, gaps: Collection[TableGap]) -> Built | Hold:
+        """What was built, unless changes of a table that it is made of are missing. A cancellation is certain."""
+        missing = [gap for gap in gaps if gap.table in self._profile.documents[ref.type].reads]
+        if not missing or (isinstance(built, SalesOrder) and built.status == "cancelled"):
+            return built
+        gap = missing[0]
+        return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
 
     def of(self, one: Entry, built: Built | Hold) -> Wanted | Outcome:
         """What is wanted of what was built; HoldError where a person must decide."""
@@ -73,7 +94,7 @@ class Desired:
             case NotReady():
                 return Outcome.not_ready()
             case Invalid():
-                hold = Hold(built.reason, "mend it in the shop, or the profile", "data")
+                hold = Hold(built.reason, built.next_step, "data")
                 return self._rules.settling(hold, one.age)
             case Hold():
                 return self._rules.settling(built, one.age)

@@ -22,6 +22,7 @@ class Rules:
     settle_seconds: float = 30.0
     recheck_seconds: float = 60.0
     lease_seconds: float = 60.0
+    require_snapshot: bool = True
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""

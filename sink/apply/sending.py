@@ -14,6 +14,7 @@ from sink.ledger import documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome
+from sink.staging.position import note_acted
 
 log = structlog.get_logger()
 
@@ -63,6 +64,8 @@ class Sending:
         with transaction(self._connection) as cursor:
             leases.renew(cursor, lease, self._rules.lease_seconds)
             documents.save(cursor, one.ref, **columns)
+            if intent is not None:
+                note_acted(cursor)
         one.intent = intent
         one.revision = one.revision if intent is None else intent.revision
 

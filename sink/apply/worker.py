@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired
+from sink.apply.desired import Desired, NotPlannedError
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending
 from sink.database import Connection, transaction
@@ -60,6 +60,8 @@ class Worker:
         except LeaseLostError:
             log.warning("another worker has taken over", unit=lease.unit)
             return True
+        except NotPlannedError:
+            return False
         finally:
             if not self._connection.closed:
                 with transaction(self._connection) as cursor:

@@ -45,9 +45,15 @@ def erp_answers(erp: Erp) -> None:
         erp.check()
 
 
-def topics_exist(group: GroupOffsets, topics: Iterable[str]) -> None:
-    """Kafka answers, and has what the profile's tables need."""
+def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None:
+    """Kafka answers, and has the index of commits and what the profile's tables need."""
     missing = sorted(set(topics) - {partition.topic for partition in group.partitions()})
+    if index in missing:
+        others = "".join(f", nor {topic}" for topic in missing if topic != index)
+        raise UnavailableError(
+            f"Kafka has no topic {index}, the index of commits by which the sink reads" + others,
+            "capture of this release makes it: `capture init`, then `capture run`",
+        )
     if missing:
         raise UnavailableError(f"Kafka has no topic {', '.join(missing)}", "`capture init` makes them")
 

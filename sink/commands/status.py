@@ -11,7 +11,9 @@ from sink.intake.offsets import GroupOffsets
 from sink.ledger.outcomes import State
 from sink.operations import offsets, status
 from sink.operations.status import SinkStatus
+from sink.staging.gaps import FILLED_BY
 from sink.staging.parked import ParkedRecord
+from sink.staging.position import Copy
 
 _NEXT_FOR_GAP = "set the offsets back to before it: `sink offsets reset --to earliest`"
 _NEXT_FOR_PARKED = (
@@ -19,26 +21,38 @@ _NEXT_FOR_PARKED = (
 )
 
 
-def lines(connection: Connection, group: GroupOffsets) -> Iterator[str]:
+def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool) -> Iterator[str]:
     """What the middle layer says first: Kafka may be away."""
-    yield from told(status.status(connection))
+    yield from told(status.status(connection, require_snapshot))
     yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
 
 
 def told(found: SinkStatus) -> Iterator[str]:
     """What of it concerns people, with the next step."""
-    yield "snapshot: " + ("complete" if found.complete else "not complete, nothing is planned yet")
+    yield from _copy(found.copy)
+    if found.not_planned:
+        yield f"nothing is planned: {found.not_planned}"
     yield from _documents(found.counts)
+    for gap in found.table_gaps:
+        yield f"gap ({gap.cause}): {gap.table}: {gap.detail}\n    next: `{FILLED_BY.format(table=gap.table)}`"
     yield from _gaps(found.gaps, found.parked)
-    if found.waiting:
-        oldest, since = found.waiting[0]
-        yield f"{len(found.waiting)} shop commits are not here as a whole, the oldest ({oldest}) since {since}"
-        yield "    next: that is normal for seconds; if it stays, read the topics again: `sink offsets reset`"
     waiting = sum(count for (_, state), count in found.counts.items() if state in (State.HELD, State.WAITS))
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
     if any(state == State.PLANNED for _, state in found.counts):
         yield "mode is plan: nothing is sent; next: set mode: apply when the plan is what you want"
+
+
+def _copy(copy: Copy) -> Iterator[str]:
+    """Where the copy of the shop stands, and what keeps it there."""
+    made = (
+        copy.committed_at and f", the shop's last commit in it of {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    )
+    where = f"{copy.stamp.commit_lsn} (generation {copy.stamp.generation})"
+    yield f"copy: {copy.state} at {where}" + (made or "")
+    if copy.waits_for:
+        since = f" since {copy.reached_at.astimezone():%H:%M:%S %Z}" if copy.reached_at else ""
+        yield f"    waits{since}: {copy.waits_for}"
 
 
 def _documents(counts: Mapping[tuple[str, str], int]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg2
 from pydantic import ValidationError
@@ -13,6 +13,9 @@ from schemas.errors import DataError, SettingsError, UnavailableError
 from sink.database import Cursor
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule
+
+UNSEEN: Final = "OT001"
+"""The SQLSTATE of a view whose row has not all values that the profile reads."""
 
 
 def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
@@ -29,7 +32,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     except _UnfitError as error:
         cursor.execute("ROLLBACK TO SAVEPOINT build")
         if len(keys) == 1:
-            return {keys[0]: Invalid(error.message)}
+            return {keys[0]: Invalid(error.message, error.hint)}
         # One document's data must not hold up the others: find it.
         return {key: one for alone in keys for key, one in build(cursor, rule, [alone]).items()}
     cursor.execute("RELEASE SAVEPOINT build")
@@ -37,7 +40,9 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
 
 
 class _UnfitError(DataError):
-    """The shop's data makes the profile's SQL fail, for example by a division by zero; names no value."""
+    """The shop's data makes the profile's SQL fail, for example by a division by zero, or a value that it reads never
+    came; names no value.
+    """
 
 
 def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
@@ -54,16 +59,33 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
     return built
 
 
+def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[str]:
+    """Those of the keys of which the head is there and ready, without its children; one that fails is not."""
+    if not keys:
+        return set()
+    cursor.execute("SAVEPOINT ready")
+    try:
+        heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
+    except _UnfitError:
+        cursor.execute("ROLLBACK TO SAVEPOINT ready")
+        half = len(keys) // 2
+        return ready_keys(cursor, rule, keys[:half]) | ready_keys(cursor, rule, keys[half:]) if half else set()
+    cursor.execute("RELEASE SAVEPOINT ready")
+    return {str(head["key"]) for head in heads if head.get("ready", True)}
+
+
 def all_keys(cursor: Cursor, rule: DocumentRule) -> list[str]:
-    """The keys of all documents of a kind that are there, ready or not, from its root and its touch expressions."""
+    """The keys of all documents of a kind that are there, ready or not: what its expressions give over whole tables."""
     keys: set[str] = set()
+    cursor.execute("SET LOCAL ordertap.unseen = 'show'")  # rows are listed here, not read
     for touch in rule.touched_by:
-        if touch.steps:
+        if touch.selects:
             continue
         table = touch.table.rpartition(".")[2]
-        statement = f'SELECT DISTINCT ({touch.expression})::text AS key FROM "{table}"'  # noqa: S608  the profile's SQL
-        rows = _select(cursor, f"{rule.name}: touched_by {table}", statement.replace("%", "%%"), ())
+        statement = f'SELECT DISTINCT ({touch.sql}\n)::text AS key FROM "{table}" AS changed'  # noqa: S608  the profile's
+        rows = _select(cursor, f"{rule.name}.touched_by.{table}", statement.replace("%", "%%"), ())
         keys.update(row["key"] for row in rows if row["key"] is not None)
+    cursor.execute("SET LOCAL ordertap.unseen = ''")
     return sorted(keys)
 
 
@@ -87,5 +109,7 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
     except psycopg2.DataError as error:
         raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
     except psycopg2.Error as error:
+        if error.pgcode == UNSEEN:
+            raise _UnfitError(str(error.diag.message_primary), str(error.diag.message_hint)) from None
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None

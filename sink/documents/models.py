@@ -178,9 +178,10 @@ class Missing(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """The shop's data does not make a document; `reason` names the field, not its value."""
+    """The shop's data does not make a document, or not all of it was seen; `reason` names the field, not its value."""
 
     reason: str
+    next_step: str = "mend it in the shop, or the profile"
 
 
 Built = Document | NotReady | Missing | Invalid

@@ -1,18 +1,28 @@
 """A shop's mapping: a folder with `profile.yaml` and SQL. Data, no Python.
 
 tables:                                 what is staged, and the columns that the SQL reads: it runs before a row came
-  public.orders: {id: bigint, number: text}
+  public.orders: {id: bigint, number: text, email: text}
+  public.returns: {id: bigint, order_id: bigint}
+  public.return_lines: {id: bigint, return_id: bigint}
+  public.return_photos: {line_id: bigint, url: text}
 documents:
   return_order:                         also the name of its files: return_order.sql, return_order.lines.sql
     model: ReturnOrder                  one of sink/documents/models.py
     key: returns.id                     its root row
     order: returns.order_id             the shop order it belongs to: both are applied together
-    touched_by:                         which changed rows make it worth another look: a path to its key …
-      - returns.id
-      - return_lines.return_id
-      - return_photos.line_id -> return_lines.return_id
-      - orders: "'guest:' || lower(email)"    … or an SQL expression over the columns of one table
-      - order_addresses <- orders.address_id    … or a row that the root refers to
+    touched_by:                         which changed rows make it worth another look: table → SQL that gives its key
+      returns: id                         an expression over one changed row
+      return_lines: return_id
+      return_photos: SELECT l.return_id FROM changed c JOIN return_lines l ON l.id = c.line_id
+      orders: SELECT r.id FROM changed c JOIN returns r ON r.order_id = c.id
+
+One table may have several, as a list. `changed` has all columns of the table, the rows before and after, and deleted
+ones as they were. NULL touches nothing: "CASE WHEN user_id IS NULL THEN 'guest:' || lower(email) END". A SELECT sees
+the shop's other tables as they are before the change, and again as they are after it; `tables` says their columns. The
+expressions over whole tables are all keys of a document, so its root must have one.
+
+A table that the SQL reads and `touched_by` does not name is a *reference*: its changes touch nothing, so that one
+renamed product does not mark a million orders. Only a row that comes late wakes the documents that lacked it.
 """
 
 from __future__ import annotations
@@ -22,39 +32,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import yaml
 
 from schemas.errors import SettingsError
 from sink.documents.models import MODELS, Part
-
-
-class Step(NamedTuple):
-    """`column` of the table before refers to the primary key of `table`; `back`: `column` of `table` to that before."""
-
-    column: str
-    table: str
-    back: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Touch:
-    """From a changed row of `table`, over `steps`, to a document's key: `expression` over the last table's columns."""
-
-    table: str
-    steps: tuple[Step, ...]
-    expression: str
-
-    @property
-    def last(self) -> str:
-        """The table whose columns the expression reads."""
-        return self.steps[-1].table if self.steps else self.table
+from sink.documents.sqltext import named
+from sink.documents.touched_by import Touch, rewritten, statements
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRule:
-    """One kind of document: its model, how it is found and how it is read."""
+    """One kind of document: its model, how it is found and how it is read.
+
+    `reads` are the tables that its SQL names, in its files and in `touched_by`: those of the profile whose bare name
+    stands in it as a word, outside comments and literals. A column that is named like a table counts too.
+    """
 
     name: str
     model: type[Part]
@@ -64,6 +58,12 @@ class DocumentRule:
     touched_by: tuple[Touch, ...]
     head: str
     children: Mapping[str, str]
+    reads: frozenset[str]
+
+    @property
+    def references(self) -> frozenset[str]:
+        """The tables that it reads, and whose changes do not touch it."""
+        return self.reads - {touch.table for touch in self.touched_by}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Profile:
     tables: tuple[str, ...]
     documents: Mapping[str, DocumentRule]
     columns: Mapping[str, Mapping[str, str]]  # table → column → PostgreSQL's type, where the profile says them
+    file: Path  # for messages
 
     def of_model(self, model: str) -> list[DocumentRule]:
         """The rules that make documents of a model."""
@@ -102,6 +103,7 @@ class _Loader:
         self._folder = folder
         self._file = folder / "profile.yaml"
         self._tables: dict[str, str] = {}
+        self._columns: dict[str, dict[str, str]] = {}
 
     def load(self) -> Profile:
         content = self._content()
@@ -110,10 +112,11 @@ class _Loader:
         self._tables = {table.rpartition(".")[2]: table for table in tables}
         if len(self._tables) < len(tables):
             raise self._wrong("tables", "two tables of different schemas have the same name")
+        if isinstance(tables, dict):
+            self._columns = {table: dict(given or {}) for table, given in tables.items()}
         rules = content.get("documents") or {}
         documents = {name: self._rule(name, rule or {}) for name, rule in rules.items()}
-        columns = {table: dict(given or {}) for table, given in tables.items()} if isinstance(tables, dict) else {}
-        return Profile(self._folder.name, tuple(tables), documents, columns)
+        return Profile(self._folder.name, tuple(tables), documents, self._columns, self._file)
 
     def _content(self) -> dict[str, Any]:
         try:
@@ -137,15 +140,11 @@ class _Loader:
         model = MODELS[rule["model"]]
         root, key = self._column(rule["key"], f"documents.{name}.key")
         order = self._of_root(rule["order"], root, f"documents.{name}.order") if "order" in rule else None
-        touches = [self._touch(path, root, key, f"documents.{name}.touched_by") for path in rule["touched_by"]]
-        # A row that a path leads through marks the document too: it may arrive after the row that refers to it.
-        later = [
-            Touch(step.table, touch.steps[index + 1 :], touch.expression)
-            for touch in touches
-            for index, step in enumerate(touch.steps)
-        ]
-        every = tuple(dict.fromkeys([*touches, *later]))
-        return DocumentRule(name, model, root, key, order, every, self._sql(f"{name}.sql"), self._children(name, model))
+        touches = self._touches(rule["touched_by"], root, key, f"documents.{name}.touched_by")
+        head, children = self._sql(f"{name}.sql"), self._children(name, model)
+        reads = self._named("\n".join([head, *children.values(), *(touch.sql for touch in touches)]))
+        every = frozenset(reads | {root} | {touch.table for touch in touches})
+        return DocumentRule(name, model, root, key, order, touches, head, children, every)
 
     def _of_root(self, text: str, root: str, where: str) -> str:
         table, column = self._column(text, where)
@@ -153,23 +152,35 @@ class _Loader:
             raise self._wrong(where, f"{text} is not a column of the root {root}")
         return column
 
-    def _touch(self, path: object, root: str, key: str, where: str) -> Touch:
-        if isinstance(path, dict) and len(path) == 1:
-            ((table, expression),) = path.items()
-            return Touch(self._table(str(table), where), (), str(expression))
-        if not isinstance(path, str):
-            raise self._wrong(where, f"{path!r} is neither a path nor {{table: expression}}")
-        if "<-" in path:
-            table, _, referring = path.partition("<-")
-            column = self._of_root(referring.strip(), root, where)
-            return Touch(self._table(table.strip(), where), (Step(column, root, back=True),), f'"{key}"')
-        first, *rest = [self._column(part.strip(), where) for part in path.split("->")]
-        table, column = first
-        steps = []
-        for next_table, next_column in rest:
-            steps.append(Step(column, next_table))
-            column = next_column
-        return Touch(table, tuple(steps), f'"{column}"')
+    def _touches(self, given: object, root: str, key: str, where: str) -> tuple[Touch, ...]:
+        if isinstance(given, list):
+            hint = f"write it as table: SQL, with the primary keys as they are:\n{rewritten(given, root, key)}"
+            raise self._wrong(where, "a list of paths, which is no longer read", hint)
+        if not isinstance(given, dict):
+            raise self._wrong(where, f"{given!r} is not a mapping of tables to SQL")
+        touches: list[Touch] = []
+        for name, value in given.items():
+            table = self._table(str(name), where)
+            try:
+                touches += [Touch(table, sql) for sql in statements(value)]
+            except ValueError as error:
+                raise self._wrong(f"{where}.{name}", str(error)) from None
+        for touch in touches:
+            self._readable(touch, f"{where}.{touch.table.rpartition('.')[2]}")
+        if not any(touch.table == root and not touch.selects for touch in touches):
+            raise self._wrong(where, f"the root has no expression; add `{root.rpartition('.')[2]}: {key}`")
+        return tuple(dict.fromkeys(touches))
+
+    def _readable(self, touch: Touch, where: str) -> None:
+        """A SELECT runs as soon as a row of its table came, when the others may have none yet."""
+        if not touch.selects:
+            return
+        for table in sorted(self._named(touch.sql) - {touch.table}):
+            if not self._columns.get(table):
+                raise self._wrong(where, f"its SELECT reads {table}, of which `tables` says no columns")
+
+    def _named(self, sql: str) -> set[str]:
+        return {self._tables[name] for name in named(sql, self._tables)}
 
     def _column(self, text: str, where: str) -> tuple[str, str]:
         table, dot, column = str(text).rpartition(".")
@@ -210,8 +221,8 @@ class _Loader:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
         return self._wrong(where, f"{name!r} is unknown" + (f"; did you mean {near[0]!r}?" if near else ""))
 
-    def _wrong(self, where: str, reason: str) -> SettingsError:
-        return SettingsError(f"{self._file}: {where}: {reason}", "correct the profile")
+    def _wrong(self, where: str, reason: str, hint: str = "correct the profile") -> SettingsError:
+        return SettingsError(f"{self._file}: {where}: {reason}", hint)
 
 
 def _part_of(annotation: Any) -> type[Part] | None:

@@ -6,18 +6,27 @@ the group's committed offset and the evidence of what is staged, and said in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Self, cast
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
-from sink.intake.evidence import Partition, Range, Seen
+from sink.intake.evidence import Partition, Seen
 
 log = structlog.get_logger()
 
@@ -28,12 +37,15 @@ an operator's skip (a gap) from a middle layer that was restored from an older b
 SESSION_SECONDS: Final = 10
 """A sink that was killed leaves the group after so long."""
 _SECONDS: Final = 10.0
+_JOINING: Final = 3.0  # seconds that joining the group may take
+_BATCH: Final = 5_000
 _PASSING: Final = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._STATE,
     KafkaError._ASSIGNMENT_LOST,
+    KafkaError._NO_OFFSET,
 )
 """A commit refused because the partition went to another member: that one reads again, which is harmless."""
 _REFUSED: Final = (
@@ -42,29 +54,17 @@ _REFUSED: Final = (
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
 )
+_FENCED: Final = (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError._FATAL)
+
+Place = tuple[str, int]
 
 
-class KafkaRecord(NamedTuple):
-    """A Kafka record, not decoded."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+class ReadAgainError(UnavailableError):
+    """What was read and is not staged must be read again: partitions were taken away, or their offsets are gone."""
 
 
-@dataclass(slots=True)
-class Batch:
-    """What one poll brought. `read` says which offsets were read in one go, those without records too.
-
-    `first` is the lowest offset there was when a partition without evidence was first assigned.
-    """
-
-    records: list[KafkaRecord] = field(default_factory=list)
-    read: dict[Partition, Range] = field(default_factory=dict)
-    first: dict[Partition, int] = field(default_factory=dict)
+class NotAMemberError(UnavailableError):
+    """This member of the group is none any more, and will not be one again: another is to be made."""
 
 
 class Committed(NamedTuple):
@@ -74,16 +74,33 @@ class Committed(NamedTuple):
     ours: bool
 
 
-class StartAt(NamedTuple):
+class Start(NamedTuple):
     """Where to read a partition from, and what to tell the operator when that is not simply the next record."""
 
     offset: int
     notice: str = ""
 
 
+class Assigned(NamedTuple):
+    """A partition as reading begins: from `start` on; `low` is its lowest offset, `high` its end at that moment.
+
+    `seen` is what is staged of it, None: nothing yet.
+    """
+
+    partition: Partition
+    start: int
+    low: int
+    high: int
+    seen: Seen | None
+
+    @property
+    def place(self) -> Place:
+        return self.partition.topic, self.partition.number
+
+
 def start_of(
     partition: Partition, committed: Committed | None, seen: Seen | None, low: int, high: int, recreated: bool = False
-) -> StartAt:
+) -> Start:
     """Where a partition starts; `recreated`: there is evidence of a topic of this name with another id.
 
     SettingsError when Kafka has lost records that are staged: going on would take new records for replays.
@@ -98,185 +115,252 @@ def start_of(
     if start.offset < low:
         lost = seen is None or seen.next_offset < low
         notice = f"{where}: offset {start.offset} is gone, retention has overtaken; starting at {low}"
-        return StartAt(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
+        return Start(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
     if start.offset > high:
-        return StartAt(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")
+        return Start(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")
     return start
 
 
-def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int, recreated: bool) -> StartAt:
+def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int, recreated: bool) -> Start:
     if recreated and seen is None:
-        return StartAt(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
+        return Start(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
     if committed is None:
         if seen is None:
-            return StartAt(low, f"{where} is new: starting at its beginning, {low}")
+            return Start(low, f"{where} is new: starting at its beginning, {low}")
         notice = f"{where}: the group has no committed offset any more (expired?); going on at {seen.next_offset}"
-        return StartAt(seen.next_offset, notice)
+        return Start(seen.next_offset, notice)
     if not committed.ours or (seen is not None and committed.offset <= seen.next_offset):
         return _chosen(where, committed.offset, seen, low)
     if seen is None:
-        return StartAt(low, f"{where}: the middle layer is empty; reading again from the beginning, {low}")
+        return Start(low, f"{where}: the middle layer is empty; reading again from the beginning, {low}")
     notice = f"{where}: the middle layer is older than the committed offset {committed.offset} (restored?)"
-    return StartAt(seen.next_offset, f"{notice}; going back to {seen.next_offset}")
+    return Start(seen.next_offset, f"{notice}; going back to {seen.next_offset}")
 
 
-def _chosen(where: str, offset: int, seen: Seen | None, low: int) -> StartAt:
+def _chosen(where: str, offset: int, seen: Seen | None, low: int) -> Start:
     known = low if seen is None else seen.next_offset
     if offset > known:
-        return StartAt(offset, f"{where}: the group's offset was set forward to {offset}: [{known}, {offset}) is a gap")
+        return Start(offset, f"{where}: the group's offset was set forward to {offset}: [{known}, {offset}) is a gap")
     if offset < known:
-        return StartAt(offset, f"{where}: reading again from {offset}; up to {known} all is staged and changes nothing")
-    return StartAt(offset)
+        return Start(offset, f"{where}: reading again from {offset}; up to {known} all is staged and changes nothing")
+    return Start(offset)
+
+
+class Staged(NamedTuple):
+    """What the middle layer knows of partitions: evidence, the topics that were made again, the index's next offset."""
+
+    evidence: Mapping[Partition, Seen]
+    recreated: Collection[str]
+    of_index: Mapping[Partition, int]
 
 
 class ShopConsumer:
-    """The consumer of one sink process.
-
-    `evidence` gives what is staged of partitions; for those without, Seen of the same topic under another id counts as
-    recreated when `other_ids` names the topic. Raises UnavailableError when Kafka does not answer, SettingsError when
-    it refuses.
-    """
+    """The one member of a shop's group. Raises UnavailableError when Kafka does not answer, SettingsError when it
+    refuses, ReadAgainError when what was read so far counts no more."""
 
     def __init__(
         self,
         properties: Mapping[str, str],
         topics: Iterable[str],
-        evidence: Callable[[Sequence[Partition]], Mapping[Partition, Seen]],
-        other_ids: Callable[[Sequence[Partition]], set[str]],
+        index: str,
+        staged: Callable[[Sequence[Partition]], Staged],
     ) -> None:
-        self._topics = sorted(set(topics))
-        self._evidence = evidence
-        self._other_ids = other_ids
-        self._ids: dict[str, str] = {}
-        self._position: dict[tuple[str, int], int] = {}
-        self._first: dict[Partition, int] = {}
+        """`properties` are librdkafka's with `group.id`; `staged` is asked at each assignment."""
+        self._index = index
+        self._staged = staged
+        self._topics = sorted({*topics, index})
+        self._assigned: dict[Place, Assigned] = {}
         self._failure: OrdertapError | None = None
+        self._paused: set[Place] = set()
+        self._joined_at = 0.0
         self._admin = AdminClient({**QUIET, **{k: properties[k] for k in _shared(properties)}})
-        self._consumer = Consumer({**_DEFAULTS, **properties, **_FIXED})
-        self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked)
+        instance = {"group.instance.id": f"{properties['group.id']}-stager"}
+        self._consumer = Consumer({**_DEFAULTS, **instance, **properties, **_FIXED, "on_commit": self._on_commit})
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leaves the group."""
         self._consumer.close()
 
     @property
-    def assignment(self) -> list[tuple[str, int]]:
-        """The partitions that this process reads now."""
-        return sorted(self._position)
+    def assigned(self) -> Mapping[Place, Assigned]:
+        """The partitions that are read, as reading began."""
+        return self._assigned
 
-    def poll(self, records: int = 5_000, seconds: float = 0.5) -> Batch:
-        """Up to so many records, waiting at most so long."""
-        messages = _kafka(self._consumer.consume, records, seconds)
+    def restart(self) -> bool:
+        """Reads all partitions from where the copy stands now; False while not all of them are ours.
+
+        What was polled at an assignment may be of the one before: it is read again.
+        """
+        self._failure = None
+        if not self._assigned:
+            return False
+        if missing := _places(_kafka(_shown, self._admin, set(self._topics))) - self._assigned.keys():
+            self._join_again(missing)
+            return False
+        _kafka(self._assign, [TopicPartition(*place) for place in self._assigned])
+        return True
+
+    def _join_again(self, missing: Collection[Place]) -> None:
+        """A member that comes back under its name gets the partitions of before, whatever it subscribes to now (Kafka
+        asks for no new assignment then). One that joins anew gets all."""
+        now = time.monotonic()
+        if now - self._joined_at < _JOINING:
+            return
+        self._joined_at = now
+        log.info("joining the group anew", partitions=[f"{topic} [{number}]" for topic, number in sorted(missing)])
+        self._assigned = {}
+        _kafka(self._consumer.unsubscribe)
+        _kafka(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke)
+
+    def poll(self, seconds: float) -> list[Message]:
+        """Records, and the ends of partitions (PARTITION_EOF); waits for the first at most so long.
+
+        Raises ReadAgainError once partitions were taken away.
+        """
+        first = _kafka(self._consumer.poll, seconds)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        batch = Batch()
-        lost: list[TopicPartition] = []
-        for message in messages:
-            self._take(batch, message, lost)
-        if lost:
-            self._restart(lost)
-        batch.first = {partition: self._first[partition] for partition in batch.read if partition in self._first}
-        return batch
+        if first is None:
+            return []
+        messages = [first, *_kafka(self._consumer.consume, _BATCH, 0)]
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return messages
 
-    def commit(self, batch: Batch) -> None:
-        """Commits what a batch has read, after it was staged. A partition lost in between is no error."""
-        offsets = [
-            TopicPartition(partition.topic, partition.number, read.until, COMMIT_MARK)
-            for partition, read in batch.read.items()
-        ]
-        if not offsets:
+    def follow(self, topics: Iterable[str]) -> bool:
+        """Reads these topics as well; whether any is new. What was read is read again then."""
+        wanted = sorted({*self._topics, *topics})
+        if wanted == self._topics:
+            return False
+        self._topics = wanted
+        _kafka(self._consumer.subscribe, wanted, self._on_assign, self._on_revoke)
+        return True
+
+    def pause(self, places: set[Place]) -> None:
+        """Reads these partitions no further for now, and the others on."""
+        stop, go = places - self._paused, self._paused - places
+        if stop:
+            _kafka(self._consumer.pause, [TopicPartition(*place) for place in stop])
+        if go:
+            _kafka(self._consumer.resume, [TopicPartition(*place) for place in go])
+        self._paused = set(places)
+
+    def uncommitted_ends(self, topics: Iterable[str]) -> dict[Place, int]:
+        """The ends of all partitions that the broker shows of these topics, open transactions included: what is
+        committed later lies behind them. A topic that is not there has none.
+
+        A consumer of committed records has watermarks of its own, which are the last stable offset.
+        """
+        shown = _kafka(_shown, self._admin, set(topics))
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._at(_places(shown), latest)
+
+    def _at(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
+        """In one request for all: the consumer's own connection stands in line behind a fetch that waits for data."""
+        wanted = {TopicPartition(*place): spec for place in places}
+        if not wanted:
+            return {}
+        answers = _kafka(self._list_offsets, wanted)
+        return {(part.topic, part.partition): _kafka(answer.result).offset for part, answer in answers.items()}
+
+    def _list_offsets(self, wanted: Mapping[TopicPartition, OffsetSpec]) -> Any:
+        level = IsolationLevel.READ_UNCOMMITTED
+        return self._admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=_SECONDS)
+
+    def commit(self, offsets: Mapping[Place, int], wait: bool = False) -> None:
+        """Commits offsets, after what is before them was staged. A partition lost in between is no error."""
+        parts = [TopicPartition(*place, offset, COMMIT_MARK) for place, offset in offsets.items()]
+        if not parts:
             return
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            if wait:
+                self._consumer.commit(offsets=parts, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=parts)
         except KafkaException as error:
             if error.args[0].code() not in _PASSING:
                 raise _failure(error.args[0]) from None
-            log.info("offsets not committed, the partitions went to another sink", partitions=len(offsets))
 
-    def _take(self, batch: Batch, message: Message, lost: list[TopicPartition]) -> None:
-        error = message.error()
-        place = (str(message.topic()), int(message.partition() or 0))
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                lost.append(TopicPartition(*place))
-            else:
-                self._report(error, place[0])
-            return
-        if place not in self._position:  # revoked while it was on its way
-            return
-        offset = int(message.offset() or 0)
-        until = offset if error is not None else offset + 1
-        partition = Partition(place[0], self._ids[place[0]], place[1])
-        start = batch.read[partition].start if partition in batch.read else self._position[place]
-        until = max(until, self._position[place])
-        self._position[place] = until
-        if until > start or partition in self._first:
-            batch.read[partition] = Range(start, until)
-        if error is None:
-            batch.records.append(KafkaRecord(*place, offset, message.key(), message.value(), _headers(message)))
-
-    def _report(self, error: KafkaError, topic: str) -> None:
+    def report(self, error: KafkaError, topic: str) -> None:
+        """What an error in place of a record means: raises, or says it in the log."""
         code = error.code()
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            raise ReadAgainError(f"{topic}: the offset is out of Kafka's range", "its place is looked up again")
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             log.info("a topic is not there yet", topic=topic)
-        elif error.fatal() or code in _REFUSED:
+        elif error.fatal() or code in (*_FENCED, *_REFUSED):
             raise _failure(error)
         else:
             log.warning("Kafka", reason=error.str())
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Errors must not leave a callback of librdkafka: they are raised by the poll that called it."""
         try:
-            consumer.assign(self._starts(partitions))
+            self._assign(partitions)
+            self._failure = ReadAgainError("partitions were assigned", "reading begins where the copy stands")
         except OrdertapError as error:
             self._failure = error
         except KafkaException as error:
             self._failure = _failure(error.args[0])
 
-    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            self._position.pop((partition.topic, partition.partition), None)
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """What is staged stays so; the offsets are committed again with the next ones."""
+        refused = error or next((part.error for part in partitions if part.error), None)
+        if refused is not None:
+            log.warning("Kafka does not take the offsets", reason=refused.str())
 
-    def _restart(self, partitions: list[TopicPartition]) -> None:
-        """Starts these partitions as if newly assigned; the others go on. librdkafka cannot seek a failed one."""
-        starts = _kafka(self._starts, partitions)
-        new = {(start.topic, start.partition) for start in starts}
-        others = [TopicPartition(*place, at) for place, at in self._position.items() if place not in new]
-        _kafka(self._consumer.assign, starts + others)
+    def _assign(self, partitions: list[TopicPartition]) -> None:
+        starts = self._starts(partitions)
+        self._consumer.assign([TopicPartition(*one.place, one.start) for one in starts])
+        self._assigned = {one.place: one for one in starts}
+        self._paused = set()
 
-    def _starts(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._assigned = {}
+        self._failure = ReadAgainError("partitions were taken away", "another sink may have taken over")
+
+    def _starts(self, partitions: list[TopicPartition]) -> list[Assigned]:
         if not partitions:
             return []
-        self._ids |= _topic_ids(self._admin, {partition.topic for partition in partitions})
-        named = [Partition(p.topic, self._ids[p.topic], p.partition) for p in partitions]
-        evidence = self._evidence(named)
-        recreated = self._other_ids([partition for partition in named if partition not in evidence])
+        shown = _shown(self._admin, {partition.topic for partition in partitions})
+        if gone := {partition.topic for partition in partitions} - shown.keys():
+            raise UnavailableError(f"Kafka has these topics no more: {', '.join(sorted(gone))}", "it is tried again")
+        named = [Partition(p.topic, shown[p.topic][0], p.partition) for p in partitions]
+        known = self._staged(named)
         starts = []
+        places = [(partition.topic, partition.number) for partition in named]
+        lows = self._at(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        highs = self._at(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         for partition, found in zip(named, self._consumer.committed(partitions, timeout=_SECONDS), strict=True):
-            committed = Committed(found.offset, found.metadata == COMMIT_MARK) if found.offset >= 0 else None
-            low, high = self._consumer.get_watermark_offsets(found, timeout=_SECONDS)
-            seen = evidence.get(partition)
-            start = start_of(partition, committed, seen, low, high, partition.topic in recreated)
+            low, high = lows[found.topic, found.partition], highs[found.topic, found.partition]
+            if partition.topic == self._index:
+                start = Start(min(high, max(low, known.of_index.get(partition, low))))
+            else:
+                committed = Committed(found.offset, found.metadata == COMMIT_MARK) if found.offset >= 0 else None
+                recreated = partition.topic in known.recreated
+                start = start_of(partition, committed, known.evidence.get(partition), low, high, recreated)
             if start.notice:
                 log.info("offset", message=start.notice)
-            if seen is None:
-                self._first[partition] = low
-            self._position[partition.topic, partition.number] = start.offset
-            starts.append(TopicPartition(partition.topic, partition.number, start.offset))
+            starts.append(Assigned(partition, start.offset, low, high, known.evidence.get(partition)))
         return starts
 
 
+def is_end(error: KafkaError) -> bool:
+    """Whether what came in place of a record is no failure but the end of its partition."""
+    return bool(error.code() == KafkaError._PARTITION_EOF)
+
+
 def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
-    """The topics of these tables, of the transactions and notifications of a prefix, and of its index of commits."""
-    parts = [*tables, "transaction", "notification"]
-    return [*(topic_name(prefix, part) for part in parts), index_topic(prefix)]
+    """The topics that the sink of a prefix reads: the index of commits, and those of these tables by their usual names.
+
+    The index may name others for a table.
+    """
+    return [index_topic(prefix), *(topic_name(prefix, table) for table in tables)]
 
 
 QUIET: Final = {"log_level": "2"}
@@ -285,7 +369,11 @@ _DEFAULTS: Final = {
     **QUIET,
     "topic.metadata.refresh.interval.ms": "10000",  # a new table's topic is seen soon
     "session.timeout.ms": str(SESSION_SECONDS * 1000),
-    "queued.max.messages.kbytes": "32768",
+    # A small queue with a short back-off: with the default of a second a partition that was drained stands still.
+    "queued.min.messages": "5000",
+    "queued.max.messages.kbytes": "16384",
+    "fetch.message.max.bytes": "262144",
+    "fetch.queue.backoff.ms": "2",
 }
 _FIXED: Final = {
     "isolation.level": "read_committed",
@@ -303,13 +391,24 @@ def _shared(properties: Mapping[str, str]) -> set[str]:
     return {name for name in properties if name.startswith(prefixes)}
 
 
-def _topic_ids(admin: AdminClient, topics: set[str]) -> dict[str, str]:
-    described = admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_SECONDS)
-    return {topic: str(future.result().topic_id) for topic, future in described.items()}
+def _shown(admin: AdminClient, topics: set[str]) -> dict[str, tuple[str, int]]:
+    """The id of each topic that is there, and how many partitions it has."""
+    if not topics:
+        return {}
+    found = {}
+    for topic, future in admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_SECONDS).items():
+        try:
+            description = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            continue
+        found[topic] = (str(description.topic_id), len(description.partitions))
+    return found
 
 
-def _headers(message: Message) -> list[tuple[str, bytes]]:
-    return [(name, value or b"") for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or [])]
+def _places(shown: Mapping[str, tuple[str, int]]) -> set[Place]:
+    return {(topic, number) for topic, (_, count) in shown.items() for number in range(count)}
 
 
 def _kafka(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -320,6 +419,9 @@ def _kafka(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _failure(error: KafkaError) -> OrdertapError:
+    if error.code() in _FENCED:
+        hint = "who leads joins the group again, the other stands by"
+        return NotAMemberError(f"another sink has taken this one's place in the group ({error.str()})", hint)
     if error.code() in _REFUSED:
         return SettingsError(
             f"Kafka refuses: {error.str()}", "check the credentials in `kafka` and the ACLs of group and topics"

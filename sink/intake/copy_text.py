@@ -47,6 +47,8 @@ LOWER_EXPONENT: Final = re.compile(rb"e[+-]?\d\d\d\d\d").search
 UPPER_EXPONENT: Final = re.compile(rb"E[+-]?\d\d\d\d\d").search
 """What a number that is beyond numeric looks like in JSON; two, since a pattern of one first letter is found fast."""
 
+WRITER_HINT: Final = "see what wrote it; the record cannot be staged"
+
 
 class Remembered(dict[Any, bytes]):
     """What was made of a value, for columns of few values many times; forgets all when it has too many.
@@ -143,7 +145,7 @@ def reader(avro: Any, named: dict[str, Read]) -> Read:
     if isinstance(avro, str):
         known = _SIMPLE.get(avro) or named.get(avro)
         if known is None:
-            raise DataError(f"a schema of the Avro type {avro}, which no connector writes")
+            raise DataError(f"a schema of the Avro type {avro}, which no connector writes", WRITER_HINT)
         return known
     if avro["type"] == "record":
         return _record(avro, named)
@@ -340,3 +342,12 @@ def escaped(value: bytes) -> bytes:
     """The text of a value for COPY."""
     value = value.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     return value.replace(b"\x02", b"\\002")
+
+
+_ESCAPED: Final = {b"\\\\": b"\\", b"\\t": b"\t", b"\\n": b"\n", b"\\r": b"\r", b"\\002": b"\x02"}
+_ESCAPES: Final = re.compile(rb"\\(?:002|.)", re.DOTALL)
+
+
+def unescaped(text: bytes) -> bytes:
+    """The value of a text of COPY that `escaped` made."""
+    return _ESCAPES.sub(lambda found: _ESCAPED[found[0]], text) if b"\\" in text else text

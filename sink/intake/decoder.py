@@ -20,9 +20,9 @@ from schemas.envelope import Schema
 from schemas.errors import DataError
 from schemas.values import ColumnValue, Convert, column_value
 from sink.intake import copy_text
-from sink.intake.copy_text import NULL, Read, Remembered
+from sink.intake.copy_text import NULL, WRITER_HINT, Read, Remembered
 from sink.intake.decoder_code import Column, Form, Tools, compiled, key_source, row_source
-from sink.staging.jsonb import refuse_unfit
+from sink.intake.jsonb import refuse_unfit
 
 
 class Neither(Enum):
@@ -40,7 +40,6 @@ _POSTGRESQL: Final = "io.debezium.connector.postgresql.Source"
 _CONNECTOR: Final = b"\x14postgresql"
 _WIDER: Final = re.compile(r"(numeric|timestamp|time)\([^)]*\)")
 _MOST_SETS: Final = 256
-_HINT: Final = "see what wrote it; the record cannot be staged"
 
 
 def staged_type(name: str) -> str:
@@ -162,7 +161,8 @@ def compile_key_decoder(schema: Schema) -> KeyDecoder:
 
 
 def _no_schema(schema: Schema) -> DataError:
-    return DataError(f"schema {schema.get('namespace', '')}.{schema.get('name')}: not that of a table's records")
+    name = f"{schema.get('namespace', '')}.{schema.get('name')}"
+    return DataError(f"schema {name}: not that of a table's records", WRITER_HINT)
 
 
 def _shape(branch: Any) -> str:
@@ -296,6 +296,6 @@ def _tools(table: str, fields: Sequence[Field]) -> Tools:
         refuse_unfit(table, {names[column]: "jsonb"}, {names[column]: value.decode()})
 
     def broken(b: bytes, error: Exception) -> DataError:
-        return DataError(f"{table}: not what its schema says ({type(error).__name__}, {len(b)} bytes)", _HINT)
+        return DataError(f"{table}: not what its schema says ({type(error).__name__}, {len(b)} bytes)", WRITER_HINT)
 
     return Tools(careful, refuse, broken)

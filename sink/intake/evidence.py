@@ -69,6 +69,19 @@ def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
     return Seen(max(seen.next_offset, read.until), tuple(gaps))
 
 
+def with_parked(seen: Seen, partition: Partition, offsets: Iterable[int]) -> Seen:
+    """The evidence with records that could not be staged; neighbours are one range."""
+    ranges: list[Range] = []
+    for offset in sorted(set(offsets)):
+        if ranges and ranges[-1].until == offset:
+            ranges[-1] = Range(ranges[-1].start, offset + 1)
+        else:
+            ranges.append(Range(offset, offset + 1))
+    if not ranges:
+        return seen
+    return Seen(seen.next_offset, (*seen.gaps, *(Gap(partition, one, PARKED) for one in ranges)))
+
+
 def load(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, Seen]:
     """The evidence of these partitions; one that was never staged is left out."""
     wanted = list(partitions)
@@ -112,8 +125,10 @@ def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partitio
         old = before[partition].gaps if partition in before else ()
         if old == seen.gaps:
             continue
-        _replace(cursor, set(old) - set(seen.gaps), [gap for gap in seen.gaps if gap not in old])
-        new += [gap for gap in seen.gaps if not any(_within(gap.range, known.range) for known in old)]
+        known_before = frozenset(old)
+        opened = [gap for gap in seen.gaps if gap not in known_before]
+        _replace(cursor, set(old) - set(seen.gaps), opened)
+        new += [gap for gap in opened if not any(_within(gap.range, known.range) for known in old)]
     return new
 
 

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from psycopg2.extras import execute_values
+from psycopg2 import sql
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 
 
-def mark(cursor: Cursor, touched: Mapping[DocumentRef, str]) -> None:
-    """Says that documents want another look; `touched`: document → unit, such as `sales_order:17`, leased together.
+def mark(cursor: Cursor, touched: sql.Composable) -> int:
+    """Says that documents want another look; how many. `touched`: a SELECT of (type, key, unit), each document once.
 
-    Called inside the staging transaction. Each mark is a version, so that a look that began before it does not clear
-    it. Upserts are in sorted order, and units come before documents here and everywhere: nobody waits in a circle.
+    A unit, such as `sales_order:17`, is leased together. Called inside the staging transaction. Each mark is a version,
+    so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
+    here and everywhere: nobody waits in a circle.
     """
-    if not touched:
-        return
-    units = [(unit,) for unit in sorted(set(touched.values()))]
-    execute_values(
-        cursor,
-        "INSERT INTO ordertap.unit AS u (unit, due_at) VALUES %s"
-        " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)",
-        units,
-        template="(%s, clock_timestamp())",
-        page_size=1_000,
+    cursor.execute(
+        sql.SQL(
+            "INSERT INTO ordertap.unit AS u (unit, due_at)"
+            " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
+            " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
+        ).format(touched)
     )
-    execute_values(
-        cursor,
-        "INSERT INTO ordertap.document AS d (type, key, unit) VALUES %s"
-        " ON CONFLICT (type, key) DO UPDATE"
-        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit",
-        sorted((ref.type, ref.key, unit) for ref, unit in touched.items()),
-        page_size=1_000,
+    cursor.execute(
+        sql.SQL(
+            "INSERT INTO ordertap.document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
+            " ON CONFLICT (type, key) DO UPDATE"
+            " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
+        ).format(touched)
     )
+    return cursor.rowcount
 
 
 def need(cursor: Cursor, ref: DocumentRef) -> None:

@@ -9,28 +9,32 @@ from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
 from sink.ledger import documents
-from sink.staging import inbox, parked, snapshots
+from sink.staging import gaps, parked, position
+from sink.staging.gaps import TableGap
 from sink.staging.parked import ParkedRecord
+from sink.staging.position import Copy
 
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """As of one moment. `counts`: (type, state) → documents; `waiting`: shop commits in part, with since when."""
+    """As of one moment. `counts`: (type, state) → documents; `not_planned`: why nothing is planned, "" when it is."""
 
-    complete: bool
+    copy: Copy
+    not_planned: str
     counts: Mapping[tuple[str, str], int]
+    table_gaps: Sequence[TableGap]
     gaps: Sequence[Gap]
     parked: Sequence[ParkedRecord]
-    waiting: Sequence[tuple[str, str]]
 
 
-def status(connection: Connection) -> SinkStatus:
+def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
     """Reads it from the middle layer."""
     with transaction(connection) as cursor:
         return SinkStatus(
-            snapshots.ready(cursor),
+            position.show_copy(cursor),
+            position.why_not_planned(cursor, require_snapshot),
             documents.counts(cursor),
+            gaps.table_gaps(cursor),
             evidence.open_gaps(cursor),
             parked.parked(cursor),
-            [(one.transaction_id, one.since) for one in inbox.waiting(cursor)],
         )

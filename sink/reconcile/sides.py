@@ -13,6 +13,7 @@ from sink.ledger import documents
 from sink.ledger.outcomes import Standing
 from sink.reconcile.compare import Sides, compare
 from sink.reconcile.report import Report
+from sink.staging import touches
 
 _OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
 
@@ -31,7 +32,7 @@ def reconcile(
     `compare_prices` is False where the ERP owns the prices: they carry no key of ours then.
     """
     before = _standings(middle)
-    desired = _desired(shop or middle, _OF_THE_SHOP if shop else name, profile)
+    desired = _desired(shop, _OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
     in_erp = {kind: erp.figures(kind, f"{name}/") for kind in {*kinds.values()} if compare_prices or kind != "price"}
     ledger = {
@@ -44,9 +45,10 @@ def reconcile(
 
 def readable(shop: Connection, profile: Profile) -> None:
     """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
-    with reading(shop, _OF_THE_SHOP) as cursor:
+    with reading(shop, _OF_THE_SHOP, staged=False) as cursor:
         for rule in profile.documents.values():
             build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
+        touches.find(cursor, profile, touches.no_rows(profile))
 
 
 def _standings(middle: Connection) -> dict[DocumentRef, Standing]:
@@ -54,9 +56,11 @@ def _standings(middle: Connection) -> dict[DocumentRef, Standing]:
         return documents.standings(cursor)
 
 
-def _desired(connection: Connection, schema: str, profile: Profile) -> dict[DocumentRef, Document | Invalid]:
+def _desired(
+    connection: Connection, schema: str, profile: Profile, staged: bool
+) -> dict[DocumentRef, Document | Invalid]:
     found: dict[DocumentRef, Document | Invalid] = {}
-    with reading(connection, schema) as cursor:
+    with reading(connection, schema, staged) as cursor:
         for name, rule in profile.documents.items():
             keys = all_keys(cursor, rule)
             for key, built in build(cursor, rule, keys).items():

@@ -1,18 +1,19 @@
-"""Records that cannot be read, kept with their bytes until they can."""
+"""Records that cannot be staged, kept with their bytes until they can."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from psycopg2.extras import Json
+from psycopg2.extras import Json, execute_values
 
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER
 from sink.database import Cursor
-from sink.intake.consumer import KafkaRecord
+from sink.staging.assembly import Row
 
 
 class ParkedRecord(NamedTuple):
-    """A record that could not be read."""
+    """A record that could not be staged."""
 
     topic: str
     partition: int
@@ -20,33 +21,48 @@ class ParkedRecord(NamedTuple):
     reason: str
 
 
-def park(cursor: Cursor, record: KafkaRecord, transaction_id: str | None, reason: str) -> None:
-    """Keeps a record that cannot be read, with its bytes."""
-    headers = [[name, (value or b"").hex()] for name, value in record.headers]
-    cursor.execute(
-        'INSERT INTO ordertap.parked (topic, partition, "offset", transaction_id, reason, key, value, headers)'
-        ' VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (topic, partition, "offset")'
-        " DO UPDATE SET reason = excluded.reason",
-        (*record[:3], transaction_id, reason, record.key, record.value, Json(headers)),
+def cause(commit: bytes) -> str:
+    """What the documents of a commit with parked records are blocked by, until the last of them is staged."""
+    return f"parked:{commit.decode()}"
+
+
+def commit_of(row: Row) -> bytes:
+    """The commit of a record: generation and LSN."""
+    return row[5].rpartition(b":")[0]
+
+
+def park(cursor: Cursor, rows: Iterable[tuple[Row, str]]) -> None:
+    """Keeps records that cannot be staged, with their bytes."""
+    values = []
+    for (topic, partition, offset, key, value, stamp, mark, more), reason in rows:
+        ours = ((STAMP_HEADER, stamp), (TRANSACTION_HEADER, mark)) if stamp else ()
+        headers = [[name, content.hex()] for name, content in (*ours, *more)]
+        values.append((topic, partition, offset, reason, key, value, Json(headers)))
+    execute_values(
+        cursor,
+        'INSERT INTO ordertap.parked (topic, partition, "offset", reason, key, value, headers) VALUES %s'
+        ' ON CONFLICT (topic, partition, "offset") DO UPDATE SET reason = excluded.reason',
+        values,
+        page_size=1_000,
     )
 
 
 def parked(cursor: Cursor) -> list[ParkedRecord]:
-    """Each record that could not be read."""
+    """Each record that could not be staged."""
     cursor.execute('SELECT topic, partition, "offset", reason FROM ordertap.parked ORDER BY 1, 2, 3')
     return [ParkedRecord(*row) for row in cursor.fetchall()]
 
 
-def unpark(cursor: Cursor, places: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], str | None]:
-    """Takes parked records out that can be read now; their transactions."""
-    wanted = tuple(places)
-    if not wanted:
-        return {}
+def unpark(cursor: Cursor, rows: Sequence[Row]) -> list[str]:
+    """Takes records out that are staged now; the causes that end with that."""
+    if not rows:
+        return []
     cursor.execute(
-        'DELETE FROM ordertap.parked WHERE (topic, partition, "offset") IN %s'
-        ' RETURNING topic, partition, "offset", transaction_id',
-        (wanted,),
+        'DELETE FROM ordertap.parked WHERE (topic, partition, "offset") IN %s RETURNING topic',
+        (tuple(row[:3] for row in rows),),
     )
-    return {
-        (topic, partition, offset): transaction_id for topic, partition, offset, transaction_id in cursor.fetchall()
-    }
+    if not cursor.rowcount:
+        return []
+    cursor.execute("SELECT DISTINCT headers -> 0 ->> 1 FROM ordertap.parked")
+    left = {bytes.fromhex(stamp).rpartition(b":")[0] for (stamp,) in cursor.fetchall()}
+    return [cause(commit) for commit in {commit_of(row) for row in rows} - left]

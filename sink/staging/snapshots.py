@@ -1,110 +1,109 @@
-"""Snapshots: which are complete, and what a complete one says about rows that it does not have."""
+"""Snapshots: which are under way, and what a complete one says about rows that it does not have."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from typing import NamedTuple
 
-from psycopg2 import sql
+import structlog
 
-from schemas.change import SnapshotNotice, Stamp
+from schemas.change import Stamp
+from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
-from schemas.records import COMPLETED
 from sink.database import Cursor
-from sink.staging.tables import StagedTables, mark_deleted
+from sink.staging.gaps import TableGap, close_gaps, open_gap
+from sink.staging.writer import CopyWriter
+
+log = structlog.get_logger()
 
 
-def note(cursor: Cursor, notices: Iterable[SnapshotNotice]) -> None:
-    """Keeps what capture says of its snapshots."""
-    for notice in notices:
-        done = notice.step == COMPLETED
-        cursor.execute(
-            "INSERT INTO ordertap.snapshot AS s (id, generation, lsn, tables, rows, state)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
-            " rows = excluded.rows, tables = excluded.tables WHERE s.state = 'running'",
-            (
-                notice.snapshot_id,
-                notice.generation,
-                int(notice.lsn),
-                list(notice.tables),
-                json.dumps(dict(notice.rows)) if done and notice.rows is not None else None,
-                "announced" if done else "running",
-            ),
-        )
+class Announced(NamedTuple):
+    """A snapshot of which the index says that it is complete; its rows may still be on their way."""
+
+    id: str
+    stamp: Stamp
+    tables: tuple[str, ...]
+    rows: dict[str, int]
 
 
-def ready(cursor: Cursor) -> bool:
-    """Whether the first snapshot is staged as a whole: before that no document is planned.
-
-    One on demand may be complete before it, with a part of the tables.
-    """
+def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
+    """Keeps what the index says of a snapshot."""
+    if state.state == "aborted":
+        cursor.execute("DELETE FROM ordertap.snapshot WHERE id = %s AND state <> 'complete'", (state.id,))
+        return
     cursor.execute(
-        "SELECT EXISTS (SELECT FROM ordertap.snapshot AS whole WHERE state = 'complete' AND NOT EXISTS"
-        " (SELECT FROM ordertap.snapshot AS older WHERE older.state = 'announced'"
-        " AND (older.generation, older.lsn) < (whole.generation, whole.lsn)))"
+        "INSERT INTO ordertap.snapshot AS s (id, generation, lsn, first, tables, rows, state)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+        " rows = excluded.rows, tables = excluded.tables WHERE s.state = 'running'",
+        (
+            state.id,
+            generation,
+            int(state.lsn),
+            state.first,
+            list(state.tables),
+            json.dumps(dict(state.rows)),
+            "announced" if state.state == "completed" else "running",
+        ),
     )
-    row = cursor.fetchone()
-    return row is not None and bool(row[0])
 
 
-def complete(cursor: Cursor, tables: StagedTables, staged: frozenset[str]) -> list[str]:
-    """Completes the announced snapshots whose rows are all here; the tables of those, in which vanished rows are now
-    marked deleted. A table that a later complete snapshot has is that one's: a row remembers the last that brought it.
-    """
+def announced(cursor: Cursor) -> list[Announced]:
+    """The snapshots that wait for their last rows, the oldest first."""
     cursor.execute(
-        "SELECT id, generation, lsn, tables, rows FROM ordertap.snapshot WHERE state = 'announced'"
-        " ORDER BY generation DESC, lsn DESC"
+        "SELECT id, generation, lsn, tables, rows FROM ordertap.snapshot WHERE state = 'announced' ORDER BY 2, 3"
     )
-    done: list[str] = []
-    for snapshot_id, generation, lsn, names, rows in cursor.fetchall():
-        later = _read_later(cursor, generation, lsn)
-        ours = [name for name in names if name in staged - later]
-        if any(_come(cursor, tables, name, snapshot_id) < (rows or {}).get(name, 0) for name in ours):
+    return [
+        Announced(row[0], Stamp(row[1], LSN(int(row[2])), 0), tuple(row[3]), row[4] or {}) for row in cursor.fetchall()
+    ]
+
+
+def complete(cursor: Cursor, writer: CopyWriter, one: Announced, followed: frozenset[str]) -> None:
+    """All rows of a snapshot that can come are here: of its tables, older rows that it did not bring are gone.
+
+    A table of which fewer rows came than it has in the index has a gap instead.
+    """
+    whole = []
+    for table in (name for name in one.tables if name in followed):
+        if _read_later(cursor, table, one):  # its rows are that one's now: a row remembers the last that brought it
             continue
-        stamp = Stamp(generation, LSN(int(lsn)), 0)
-        for name in ours:
-            table = tables.get(cursor, name)
-            if table is not None:
-                vanished = sql.SQL("_snapshot IS DISTINCT FROM %s")
-                mark_deleted(cursor, table, stamp, vanished, (snapshot_id,))
-        cursor.execute("UPDATE ordertap.snapshot SET state = 'complete' WHERE id = %s", (snapshot_id,))
-        done += ours
-    return done
+        missing = one.rows.get(table, 0) - writer.brought(cursor, table, one.id)
+        if missing > 0:
+            detail = f"{missing} of the {one.rows[table]} rows of its snapshot are not in its topic"
+            open_gap(cursor, TableGap(table, "short snapshot", one.stamp, detail))
+            log.warning("a table has a gap", table=table, reason=detail, next=f"capture signal snapshot {table}")
+            continue
+        writer.vanish(cursor, table, one.stamp, one.id)
+        whole.append(table)
+    writer.touch_readers(cursor, close_gaps(cursor, whole, one.stamp))
+    cursor.execute("UPDATE ordertap.snapshot SET state = 'complete' WHERE id = %s", (one.id,))
+    log.info("snapshot staged", snapshot=one.id, tables=whole)
 
 
-def _read_later(cursor: Cursor, generation: int, lsn: int) -> set[str]:
-    """The tables of complete snapshots that are later than this place."""
+def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
     cursor.execute(
-        "SELECT DISTINCT unnest(tables) FROM ordertap.snapshot"
-        " WHERE state = 'complete' AND (generation, lsn) > (%s, %s)",
-        (generation, lsn),
+        "SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE %s = ANY(tables) AND id <> %s"
+        " AND (generation, lsn) > (%s, %s))",
+        (table, one.id, *map(int, one.stamp[:2])),
     )
-    return {name for (name,) in cursor.fetchall()}
+    return bool((cursor.fetchone() or (False,))[0])
 
 
-def accept(cursor: Cursor, person: str) -> str:
+def refuse_accepted(cursor: Cursor) -> None:
+    """SettingsError when a snapshot is complete already: there is nothing to accept."""
+    cursor.execute("SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE state = 'complete')")
+    if (cursor.fetchone() or (False,))[0]:
+        raise SettingsError("a snapshot is complete already", "nothing is to be accepted")
+
+
+def accept(cursor: Cursor, person: str) -> None:
     """Declares the first copy complete by a person's word, where its end is out of reach (reset, retention).
 
-    What it is called; nothing is marked deleted. SettingsError when a snapshot is complete already.
+    Nothing is marked deleted. What is under way of it does not count any more.
     """
-    cursor.execute("SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE state = 'complete')")
-    row = cursor.fetchone()
-    if row is not None and row[0]:
-        raise SettingsError("a snapshot is complete already", "nothing is to be accepted")
-    name = f"accepted by {person}"
+    cursor.execute("DELETE FROM ordertap.snapshot WHERE first AND state <> 'complete'")
     cursor.execute(
-        "INSERT INTO ordertap.snapshot (id, generation, lsn, tables, state, accepted_by)"
-        " VALUES (%s, 0, 0, '{}', 'complete', %s) ON CONFLICT (id) DO NOTHING",
-        (name, person),
+        "INSERT INTO ordertap.snapshot (id, generation, lsn, first, tables, state, accepted_by)"
+        " VALUES (%s, 0, 0, true, '{}', 'complete', %s) ON CONFLICT (id) DO NOTHING",
+        (f"accepted by {person}", person),
     )
-    return name
-
-
-def _come(cursor: Cursor, tables: StagedTables, name: str, snapshot_id: str) -> int:
-    table = tables.get(cursor, name)
-    if table is None:
-        return 0
-    cursor.execute(sql.SQL("SELECT count(*) FROM {} WHERE _snapshot = %s").format(table.identifier), (snapshot_id,))
-    row = cursor.fetchone()
-    return 0 if row is None else int(row[0])

@@ -1,128 +1,177 @@
-"""Which documents a changed row touches: the paths of the profile, followed through the staged tables.
+"""Which documents changed rows touch: the SQL of the profile's `touched_by` over a relation with those rows.
 
-Asked before the rows are written and again after, so that a line that moves from one order to another touches both.
-A path that ends in a row that is not here yet resolves when that row comes: it marks by its own part of the path.
+Functions that make SQL take `relations`: for each table with changes a SELECT that gives its rows before and after,
+`before_and_after` or `all_rows`. What they make gives rows of (type, key) and takes no parameters. A
+SELECT of the profile reads the shop's other tables by the transaction's search_path, which the caller sets.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
-from psycopg2.extras import execute_values
 
-from schemas.errors import SettingsError
+from schemas.errors import DataError, OrdertapError, SettingsError
 from sink.database import Cursor
-from sink.documents.profile import DocumentRule, Profile, Touch
+from sink.documents.profile import DocumentRule, Profile
 from sink.documents.refs import DocumentRef
-from sink.staging.tables import StagedTable, StagedTables
+from sink.documents.touched_by import Touch
+from sink.staging.schema import StagedTable
 
-Keys = Sequence[Mapping[str, Any]]
+Relations = Mapping[str, sql.Composable]
 
 
-def touched(cursor: Cursor, profile: Profile, tables: StagedTables, changed: Mapping[str, Keys]) -> set[DocumentRef]:
-    """The documents that these rows touch as they are staged now, marked rows too. `changed`: table → keys."""
+def expressions(profile: Profile, relations: Relations) -> sql.Composable | None:
+    """One statement for all expressions over all these tables; None when there is none. It reads each table once."""
+    found: dict[str, list[tuple[DocumentRule, Touch]]] = defaultdict(list)
+    for rule, touch in _touches(profile, relations, selects=False):
+        found[touch.table].append((rule, touch))
+    return _together([_expressions(touches, relations[table]) for table, touches in found.items()])
+
+
+def selects(profile: Profile, relations: Relations) -> sql.Composable | None:
+    """One statement for all SELECTs over `changed` of these tables; None when there is none."""
+    return _together([_select(*pair, relations[pair[1].table]) for pair in _touches(profile, relations, selects=True)])
+
+
+def one(rule: DocumentRule, touch: Touch, relation: sql.Composable) -> sql.Composable:
+    """The statement of one touch."""
+    return _select(rule, touch, relation) if touch.selects else _expressions([(rule, touch)], relation)
+
+
+def before_and_after(
+    table: StagedTable, new: sql.Composable, columns: Iterable[str], live: bool = True
+) -> sql.Composable:
+    """The staged rows under the keys of `new`, a relation that is not written yet, and those rows as they will be.
+
+    `columns` are those of `new`; the others stay as they are staged. Not `live`: `new` has the keys of deleted rows,
+    which are all that they will be.
+    """
+    sent = set(columns)
+    same = sql.SQL(" AND ").join(sql.SQL("t.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key)
+    before = sql.SQL("SELECT {} FROM {} AS t JOIN {} AS n ON {}").format(
+        _of("t", table.columns), table.identifier, new, same
+    )
+    if not live:
+        return before
+    after = sql.SQL(", ").join(
+        sql.SQL("{}.{}").format(sql.Identifier("n" if name in sent else "t"), sql.Identifier(name))
+        for name in table.columns
+    )
+    rows = sql.SQL("{} UNION ALL SELECT {} FROM {} AS n").format(before, after, new)
+    if sent.issuperset(table.columns):
+        return rows
+    return rows + sql.SQL(" LEFT JOIN {} AS t ON {}").format(table.identifier, same)
+
+
+def all_rows(table: StagedTable) -> sql.Composable:
+    """Every staged row, marked ones too."""
+    return sql.SQL("SELECT {} FROM {} AS t").format(_of("t", table.columns), table.identifier)
+
+
+def no_rows(profile: Profile) -> dict[str, sql.Composable]:
+    """Nothing of each table, as the search_path has it: whether the SQL runs shows without rows, too."""
+    names = {table: sql.Identifier(table.rpartition(".")[2]) for table in profile.tables}
+    return {table: sql.SQL("SELECT * FROM {} WHERE false").format(name) for table, name in names.items()}
+
+
+def find(cursor: Cursor, profile: Profile, relations: Relations) -> set[DocumentRef]:
+    """The documents that these rows touch.
+
+    DataError when the SQL fails for one of the rows, SettingsError when it does not run at all. Both say which document
+    and table, and leave the transaction as it was before, so that the caller can try with less.
+    """
+    cursor.execute("SAVEPOINT touches")
     found: set[DocumentRef] = set()
+    try:
+        for statement in (expressions(profile, relations), selects(profile, relations)):
+            if statement is not None:
+                cursor.execute(statement)
+                found |= {DocumentRef(*row) for row in cursor.fetchall()}
+    except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT touches")
+        raise blame(cursor, profile, relations, error) from None
+    cursor.execute("RELEASE SAVEPOINT touches")
+    return found
+
+
+def collect(cursor: Cursor, profile: Profile, relations: Relations, statement: sql.Composable | None) -> None:
+    """Adds what a statement of `expressions` or `selects` gives to the touched documents of this transaction.
+
+    DataError when the SQL fails for one of the rows, SettingsError when it does not run at all. Both say which document
+    and table, and leave the transaction as it was before, so that the caller can try with less.
+    """
+    if statement is None:
+        return
+    cursor.execute("SAVEPOINT touches")
+    try:
+        cursor.execute(sql.SQL("INSERT INTO pg_temp.touched (type, key) {}").format(statement))
+    except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT touches")
+        raise blame(cursor, profile, relations, error) from None
+    cursor.execute("RELEASE SAVEPOINT touches")
+
+
+def blame(cursor: Cursor, profile: Profile, relations: Relations, error: psycopg2.Error) -> OrdertapError:
+    """Which touch a statement of several failed by, found by running each alone; the statement was rolled back."""
+    for rule, touch in _touches(profile, relations):
+        cursor.execute("SAVEPOINT touch")
+        try:
+            cursor.execute(one(rule, touch, relations[touch.table]))
+        except (psycopg2.DataError, psycopg2.ProgrammingError) as alone:
+            cursor.execute("ROLLBACK TO SAVEPOINT touch")
+            return _wrong(f"{profile.file}: documents.{rule.name}.touched_by.{touch.table}", alone)
+        cursor.execute("RELEASE SAVEPOINT touch")
+    return _wrong(f"{profile.file}: touched_by", error)
+
+
+def _touches(
+    profile: Profile, relations: Relations, selects: bool | None = None
+) -> Iterator[tuple[DocumentRule, Touch]]:
+    """The touches of these tables: expressions, SELECTs, or both."""
     for rule in profile.documents.values():
         for touch in rule.touched_by:
-            chain = _chain(cursor, tables, touch) if changed.get(touch.table) else None
-            if chain is None:
-                continue
-            first = chain[0]
-            keys = sql.SQL("(VALUES %s) AS k ({}) JOIN {} AS t0 USING ({})").format(
-                _names(first.key), first.identifier, _names(first.key)
-            )
-            template = "(" + ", ".join(f"%s::{first.columns[name]}" for name in first.key) + ")"
-            values = [tuple(key[name] for name in first.key) for key in changed[touch.table]]
-            query = _select(touch, keys, chain).as_string(cursor)
-            try:
-                rows = execute_values(cursor, query, values, template, page_size=10_000, fetch=True)
-            except psycopg2.ProgrammingError as error:
-                raise _wrong(rule, touch, error) from None
-            found |= {DocumentRef(rule.name, row[0]) for row in rows}
-    return found
+            if touch.table in relations and selects in (None, touch.selects):
+                yield rule, touch
 
 
-def every_document(cursor: Cursor, profile: Profile, tables: StagedTables, names: Iterable[str]) -> set[DocumentRef]:
-    """The documents that any row of these tables touches: after a snapshot, or when a table was truncated."""
-    wanted = set(names)
-    found: set[DocumentRef] = set()
-    for rule in profile.documents.values():
-        for touch in rule.touched_by:
-            chain = _chain(cursor, tables, touch) if touch.table in wanted else None
-            if chain is None:
-                continue
-            try:
-                cursor.execute(_select(touch, sql.SQL("{} AS t0").format(chain[0].identifier), chain, quoted=False))
-            except psycopg2.ProgrammingError as error:
-                raise _wrong(rule, touch, error) from None
-            found |= {DocumentRef(rule.name, row[0]) for row in cursor.fetchall()}
-    return found
-
-
-def units(
-    cursor: Cursor, profile: Profile, tables: StagedTables, refs: Iterable[DocumentRef]
-) -> dict[DocumentRef, str]:
-    """What each document is applied together with: its shop order, else it stands alone."""
-    found: dict[DocumentRef, str] = {}
-    by_type: dict[str, list[str]] = defaultdict(list)
-    for ref in refs:
-        found[ref] = f"{ref.type}:{ref.key}"
-        by_type[ref.type].append(ref.key)
-    sales_orders = profile.of_model("SalesOrder")
-    for name, keys in by_type.items():
-        rule = profile.documents[name]
-        root = tables.get(cursor, rule.root)
-        if rule.order is None or root is None or not sales_orders:
-            continue
-        cursor.execute(
-            sql.SQL("SELECT ({0})::text, ({1})::text FROM {2} WHERE {0} = ANY(%s::{3}) AND {1} IS NOT NULL").format(
-                sql.Identifier(rule.key),
-                sql.Identifier(rule.order),
-                root.identifier,
-                sql.SQL(root.columns[rule.key] + "[]"),
-            ),
-            (keys,),
-        )
-        found |= {DocumentRef(name, key): f"{sales_orders[0].name}:{order}" for key, order in cursor.fetchall()}
-    return found
-
-
-def _chain(cursor: Cursor, tables: StagedTables, touch: Touch) -> list[StagedTable] | None:
-    """The tables of a path; None while one of them has no row: nothing can resolve then."""
-    chain = [tables.get(cursor, name) for name in (touch.table, *(step.table for step in touch.steps))]
-    found = [table for table in chain if table is not None]
-    return found if len(found) == len(chain) else None
-
-
-def _select(touch: Touch, source: sql.Composable, chain: Sequence[StagedTable], quoted: bool = True) -> sql.Composable:
-    """The SELECT of the keys. The expression stands in a query of its own, where its columns mean the last table's."""
-    joins = [
-        sql.SQL(" JOIN {} AS {} ON {}.{} = {}.{}").format(
-            table.identifier,
-            sql.Identifier(f"t{n}"),
-            sql.Identifier(f"t{n}"),
-            sql.Identifier(step.column if step.back else chain[n].key[0]),
-            sql.Identifier(f"t{n - 1}"),
-            sql.Identifier(chain[n - 1].key[0] if step.back else step.column),
-        )
-        for n, (step, table) in enumerate(zip(touch.steps, chain[1:], strict=True), 1)
+def _expressions(touches: Iterable[tuple[DocumentRule, Touch]], relation: sql.Composable) -> sql.Composable:
+    """Each expression stands where only the columns of the changed row are to be seen, and reads the relation once."""
+    values = [
+        sql.SQL("({}, ({}\n)::text)").format(sql.Literal(rule.name), sql.SQL(touch.sql)) for rule, touch in touches
     ]
-    expression = touch.expression.replace("%", "%%") if quoted else touch.expression
+    return sql.SQL("SELECT d.type, d.key FROM ({}) AS changed CROSS JOIN LATERAL (VALUES {}) AS d (type, key)").format(
+        relation, sql.SQL(", ").join(values)
+    )
+
+
+def _select(rule: DocumentRule, touch: Touch, relation: sql.Composable) -> sql.Composable:
+    """The profile's SELECT with `changed` before it; the UNION refuses one of several columns."""
     return sql.SQL(
-        "SELECT DISTINCT d.document FROM {}{} CROSS JOIN LATERAL"
-        " (SELECT ({})::text AS document FROM (SELECT {}.*) AS last) AS d WHERE d.document IS NOT NULL"
-    ).format(source, sql.Composed(joins), sql.SQL(expression), sql.Identifier(f"t{len(joins)}"))
+        "(WITH changed AS ({}) SELECT {} AS type, d.key::text AS key"
+        " FROM (SELECT NULL AS key WHERE false UNION ALL ({}\n)) AS d)"
+    ).format(relation, sql.Literal(rule.name), sql.SQL(touch.sql))
 
 
-def _names(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
+def _together(parts: Sequence[sql.Composable]) -> sql.Composable | None:
+    if not parts:
+        return None
+    return sql.SQL("SELECT DISTINCT type, key FROM ({}) AS touched WHERE key IS NOT NULL").format(
+        sql.SQL(" UNION ALL ").join(parts)
+    )
 
 
-def _wrong(rule: DocumentRule, touch: Touch, error: psycopg2.Error) -> SettingsError:
-    path = " -> ".join([touch.table, *(step.table for step in touch.steps)])
+def _of(alias: str, names: Iterable[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(name)) for name in names)
+
+
+def _wrong(place: str, error: psycopg2.Error) -> OrdertapError:
+    """The class of an error of the data, whose text would show a value; the text of an error of the SQL."""
+    if isinstance(error, psycopg2.DataError | psycopg2.errors.CardinalityViolation):
+        cause = type(error).__name__
+        return DataError(f"{place}: fails for a row: {cause}", "mend the row in the shop, or let the SQL take any row")
     reason = str(error).strip().splitlines()[0]
-    return SettingsError(f"profile: documents.{rule.name}.touched_by: {path}: {reason}", "correct the profile")
+    return SettingsError(f"{place}: {reason}", "correct the profile")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from deploy.embedded import Kafka, Postgres
 from tests.faults.wild import WildDay
 
@@ -13,7 +11,6 @@ SECONDS = 20.0
 SEED = 11
 
 
-@pytest.mark.xfail(run=False, reason="the sink does not say yet where its copy stands")
 def test_the_copy_is_always_the_shop_as_of_one_commit(
     postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from sink.documents.profile import load_profile
 PROFILE = """
 tables: [public.prices]
 documents:
-  price: {model: Price, key: prices.id, touched_by: [prices.id]}
+  price: {model: Price, key: prices.id, touched_by: {prices: id}}
 """
 HEAD = """SELECT id::text AS key, 'A' AS sku, 'list' AS price_list, currency, 100 / per AS amount, true AS tax_included,
 ready FROM prices WHERE id = ANY (%(keys)s::bigint[]) -- 100 % net"""

@@ -18,10 +18,10 @@ from schemas.reader import row_reader
 from schemas.relation import Column, Relation
 from schemas.type_table import Modes
 from sink.intake.decoder import Decoder, compile_decoder
-from sink.staging.jsonb import unfit
-from sink.staging.rows import text
+from sink.intake.jsonb import unfit
 from tests.integration.test_types import ORIGIN, copied, fill, open_database
 from tests.integration.type_values import INTERVALS_WITH_MONTHS, TYPES, array_types
+from tests.postgres_text import text
 
 __all__ = ["open_database"]
 

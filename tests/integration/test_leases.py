@@ -22,6 +22,7 @@ from tests.fix_erp import (
     held,
     make_worker,
     mark,
+    mark_in,
     pass_deadlines,
     run,
 )
@@ -222,7 +223,7 @@ def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, ot
         with transaction(middle) as cursor:
             leases.release(cursor, lease)
 
-    _while_open(other, lambda cursor: marks.mark(cursor, {PRICE: "price:A"}), release)
+    _while_open(other, lambda cursor: mark_in(cursor, PRICE), release)
     assert _lease(middle, "w1") is not None
 
 

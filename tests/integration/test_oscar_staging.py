@@ -1,28 +1,25 @@
 """From oscar's tables through the log and Kafka into the middle layer: the documents there are those of the shop."""
 
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812  psycopg2 names its class in lower case
 
 from deploy.embedded import Kafka, Postgres
-from schemas.reader import RecordReader
-from schemas.registry import open_registry
-from sink.database import connect, migrate, transaction
+from sink import wiring
+from sink.database import connect, transaction
 from sink.documents.build import all_keys, build
 from sink.documents.models import Built, Missing
 from sink.documents.profile import Profile, load_profile
-from sink.intake import evidence
-from sink.intake.consumer import ShopConsumer, topic_names
-from sink.intake.offsets import GroupOffsets
-from sink.ledger import marks
-from sink.staging.stager import Staging, decode
-from tests.faults.day import position
+from sink.settings import SinkSettings
+from sink.staging import leadership
+from sink.staging.position import load_position, why_not_planned
 from tests.fix_oscar import run_oscar
-from tests.programs import Program, write_settings
+from tests.programs import ROOT, Program, write_settings
 
 SECONDS = 90.0
 
@@ -37,17 +34,10 @@ def test_the_middle_layer_holds_the_shops_documents(
     capture = Program("capture", config, tmp_path / "capture.log")
     capture.start()
     try:
-        with closing(connect(database)) as middle:
-            migrate(middle)
-            staging = Staging("oscar", profile, marks.mark)
-            staging.prepare(middle)
+        with closing(wiring.middle(_sink(kafka, prefix, database, registry))) as middle:
             run_oscar("--database-url", shop, "--orders", "12", "--seed", "2")
-            _await_capture(kafka, prefix, shop, capture)
-            with _consumer(kafka, prefix, profile, middle) as consumer:
-                offsets = GroupOffsets(
-                    {"bootstrap.servers": kafka.bootstrap_servers}, prefix, topic_names(prefix, profile.tables)
-                )
-                _stage_all(staging, consumer, middle, RecordReader(open_registry(registry)), prefix, offsets)
+            with _staging(_sink(kafka, prefix, database, registry)):
+                _await_copy(middle, _log_end(shop), capture)
             expected = _documents(shop, profile, "public")
             assert {name: len(found) for name, found in expected.items() if not found} == {}
             assert _documents(database, profile, "oscar") == expected
@@ -75,50 +65,62 @@ def _settings(server: Postgres, kafka: Kafka, prefix: str, shop: str, registry: 
     }
 
 
-def _consumer(kafka: Kafka, prefix: str, profile: Profile, middle: Connection) -> ShopConsumer:
-    def seen(partitions):  # type: ignore[no-untyped-def]
-        with transaction(middle) as cursor:
-            return evidence.load(cursor, partitions)
-
-    def others(partitions):  # type: ignore[no-untyped-def]
-        with transaction(middle) as cursor:
-            return evidence.other_ids(cursor, partitions)
-
-    properties = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": prefix,
-        "topic.metadata.refresh.interval.ms": "500",
-    }
-    return ShopConsumer(properties, topic_names(prefix, profile.tables), seen, others)
+def _sink(kafka: Kafka, prefix: str, database: str, registry: str) -> SinkSettings:
+    return SinkSettings.model_validate(
+        {
+            "shop": "oscar",
+            "profile": "oscar",
+            "topic_prefix": prefix,
+            "bootstrap_servers": kafka.bootstrap_servers,
+            "schema_registry_url": registry,
+            "database_url": database,
+            "erp": {"url": "sqlite://", "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
+            "prices_owner": "shop",
+        }
+    )
 
 
-def _await_capture(kafka: Kafka, prefix: str, shop: str, capture: Program) -> None:
-    """Until capture has passed the end of the shop's log."""
+@contextmanager
+def _staging(settings: SinkSettings) -> Iterator[None]:
+    """The stager as `sink run` has it, until the end of the block; its error is raised then."""
+    parts, stop, errors = wiring.parts(settings), threading.Event(), []
+
+    def run() -> None:
+        try:
+            with closing(parts.connect()) as connection:
+                assert leadership.lead(connection)
+                parts.stager.run(connection, parts.consumer, stop.is_set, lambda: None)
+        except BaseException as error:  # noqa: BLE001  raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(SECONDS)
+        if errors:
+            raise errors[0]
+
+
+def _log_end(shop: str) -> int:
+    """Where the shop's log ends now."""
     with closing(psycopg2.connect(shop)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         (end,) = cursor.fetchone() or (0,)
+    return int(end)
+
+
+def _await_copy(middle: Connection, end: int, capture: Program) -> None:
+    """Until the copy has all up to there, the first snapshot too."""
     deadline = time.monotonic() + SECONDS
-    while position(kafka.bootstrap_servers, prefix) < end:
+    while True:
+        with transaction(middle) as cursor:
+            if not why_not_planned(cursor, require_snapshot=True) and load_position(cursor).stamp.commit_lsn >= end:
+                return
         assert time.monotonic() < deadline, capture.tail()
         time.sleep(0.3)
-
-
-def _stage_all(
-    staging: Staging,
-    consumer: ShopConsumer,
-    middle: Connection,
-    reader: RecordReader,
-    prefix: str,
-    offsets: GroupOffsets,
-) -> None:
-    """All that is in Kafka: until the end of each topic is committed."""
-    deadline, some = time.monotonic() + SECONDS, False
-    while not some or any(shown.lag for shown in offsets.show({})):
-        assert time.monotonic() < deadline, offsets.show({})
-        batch = consumer.poll()
-        staging.stage(middle, decode(reader, batch.records, prefix), batch)
-        consumer.commit(batch)
-        some = some or bool(batch.records)
 
 
 def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, Built]]:

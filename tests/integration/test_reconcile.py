@@ -8,7 +8,6 @@ import pytest
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
-from sink.ledger import marks
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import CUSTOMER, ORDER, PRICE, REFUND, RETURN, TABLES, change, drain, make_worker, mark, run
@@ -240,6 +239,5 @@ def test_an_order_that_was_purged_and_kept_is_no_riddle(compare: Compare, middle
         ("sales_order", "ignored"), ("return_order", "ignored"), ("refund", "ignored")
     }  # fmt: skip
     assert report.explained is True
-    with transaction(middle) as cursor:
-        marks.mark(cursor, {ORDER: "sales_order:1"})
+    mark(middle, ORDER)
     assert ("sales_order", "in flight") in {(one.type, one.result) for one in compare().findings}

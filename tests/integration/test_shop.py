@@ -14,6 +14,7 @@ from sink.documents import totals
 from sink.documents.build import all_keys, build
 from sink.documents.models import Built, Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
+from sink.staging import touches
 
 ORDERS = 150
 SEEDS = (1, 2, 3)
@@ -273,6 +274,7 @@ def test_the_sql_runs_before_any_row_has_come(database: str, profile: Profile) -
         for rule in profile.documents.values():
             assert all_keys(cursor, rule) == []
             assert build(cursor, rule, ["1"]) == {"1": Missing()}
+        assert touches.find(cursor, profile, touches.no_rows(profile)) == set()
 
 
 def test_the_declared_columns_are_the_shops(shop: Shop, profile: Profile) -> None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -112,8 +112,8 @@ class Erp:
 class Nothing:
     def close(self) -> None: ...
 
-    def prepare(self, connection: object) -> None:
-        raise UnavailableError("no Kafka", "start it")
+    def cursor(self) -> NoReturn:
+        raise UnavailableError("no middle layer", "start it")
 
 
 def _until(true: Callable[[], bool]) -> None:
@@ -127,7 +127,8 @@ def _until(true: Callable[[], bool]) -> None:
 def test_a_running_sink_recovers_without_any_work_waiting(circuit: Circuit, clock: Clock, error: Exception) -> None:
     """One of two workers fails: a second failure that comes when the first is over would begin another rest."""
     erps, stop, nothing = (Erp(), Erp()), threading.Event(), cast(Any, Nothing())
-    parts = Parts(lambda: nothing, nothing, nothing, nothing, lambda c, n: cast(Any, erps[n]), "shop", 2, False)
+    worker: Any = lambda connection, number: erps[number]  # noqa: E731
+    parts = Parts(lambda: nothing, nothing, nothing, worker, lambda stop: None, 2)
     sink = Sink(parts, stop, circuit)
     thread = threading.Thread(target=sink.run)
     thread.start()

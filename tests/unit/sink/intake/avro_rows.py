@@ -19,7 +19,7 @@ from schemas.json_text import without_logical_types
 from schemas.relation import Column, ColumnFacts
 from schemas.temporal import INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
 from schemas.type_table import ARRAY_ELEMENTS, TYPE_TABLE, Modes, kind_of
-from sink.staging.jsonb import unfit
+from sink.intake.jsonb import unfit
 
 Values = st.SearchStrategy[Any]
 

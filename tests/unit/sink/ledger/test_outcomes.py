@@ -23,8 +23,9 @@ WAITING = [
 
 
 def _checked(column: str) -> set[str]:
-    """The words that the newest CHECK of a column of the ledger allows."""
-    text = "\n".join(script for _, script in migrations())
+    """The words that the newest CHECK of a column of a document in the ledger allows."""
+    statements = "\n".join(script for _, script in migrations()).split(";\n")
+    text = "\n".join(one for one in statements if re.search(r"TABLE ordertap\.document\b", one))
     *_, newest = re.findall(rf"CHECK \({column} IN \(([^)]*)\)\)", text)
     return set(re.findall(r"'([^']*)'", newest))
 

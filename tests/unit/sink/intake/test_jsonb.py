@@ -2,7 +2,7 @@
 
 import pytest
 
-from sink.staging.jsonb import unfit
+from sink.intake.jsonb import unfit
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+"""`sink accept`: what a person takes upon himself, said before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sink.database import Connection
+from sink.operations import accept
+
+_DRY = "nothing was changed; --execute does it"
+
+
+def gap(connection: Connection, table: str, person: str, execute: bool) -> Iterator[str]:
+    """What is missing and is taken for complete."""
+    for one in accept.accept_gaps(connection, table, person, execute):
+        yield f"{one.cause}: {one.detail}"
+    taken = "is taken" if execute else "would be taken"
+    yield f"{table} {taken} for complete as it is, and documents that were held for it go to the ERP"
+    yield "held documents are looked at again" if execute else _DRY
+
+
+def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str]:
+    """That planning begins."""
+    accept.accept_snapshot(connection, person, execute)
+    taken = "is taken" if execute else "would be taken"
+    yield f"the copy {taken} for complete without the end of a first snapshot, and planning begins"
+    if not execute:
+        yield _DRY

@@ -1,0 +1,314 @@
+"""Shop commits out of records: the index of commits says which one is next and how many changes it has; it is whole as
+soon as they are here. Commits leave in the index's order, never one before another. Pure.
+
+Records come from many partitions, each in the order of (generation, commit LSN, ordinal), and in any order between
+them. Nothing here survives a process, or a partition that is read anew: what is not visible yet is read again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+from schemas.change import Stamp, parse_transaction
+from schemas.commits import IndexRecord, SnapshotState
+from schemas.lsn import LSN
+
+Row: TypeAlias = tuple[str, int, int, bytes | None, bytes | None, bytes, bytes, tuple[tuple[str, bytes], ...]]
+"""A record of a table's topic: topic, partition, offset, key, value, `ordertap.stamp`, `ordertap.transaction`, and the
+headers beside these two. A plain tuple, since one is made for each record."""
+
+Place: TypeAlias = tuple[str, int]
+"""Topic and partition."""
+
+LAST: Final = 1 << 62
+"""The ordinal behind all changes of a commit: the copy stands there when the commit is visible."""
+
+
+def snapshot_of(mark: bytes) -> str | None:
+    """The snapshot that a row is of, by its `ordertap.transaction`; None for a row of a commit. DataError."""
+    return None if mark[:1].isdigit() else parse_transaction(mark).snapshot
+
+
+def stamp_of(stamp: bytes) -> tuple[int, int, int]:
+    """(generation, commit LSN, ordinal) of a stamp that was looked at before."""
+    generation, lsn, ordinal = stamp.split(b":")
+    return int(generation), int(lsn), int(ordinal)
+
+
+class Feed:
+    """One partition of a table's topic as it is read."""
+
+    __slots__ = ("last", "place", "position", "waiting")
+
+    def __init__(self, place: Place, position: int) -> None:
+        self.place = place
+        self.position = position
+        """The offset that is read next: all before it was seen."""
+        self.last = b""
+        """The stamp of the last record that was seen."""
+        self.waiting: deque[int] = deque()
+        """Offsets of the records that are not visible yet, in order."""
+
+    @property
+    def first_invisible(self) -> int:
+        """Where a restart must read from."""
+        return self.waiting[0] if self.waiting else self.position
+
+    def has_passed(self, stamp: Stamp, end: int | None) -> bool:
+        """Whether no record with this stamp can still come: a later one was seen, or all up to `end`, the uncommitted
+        end that was asked for after the stamp was known."""
+        if self.last and stamp_of(self.last) > stamp:
+            return True
+        return end is not None and self.position >= end
+
+
+class Short(NamedTuple):
+    """What a commit lacks in one topic of a table: `missing` changes that can come no more."""
+
+    table: str
+    topic: str
+    missing: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """A commit, or a chunk of a snapshot on demand, that is to become visible. `rows` are in their partitions' order.
+
+    `changes` has (table, topic, count) of the tables that are followed, `expected` is the sum of their counts.
+    """
+
+    key: bytes
+    stamp: Stamp
+    ts_us: int
+    changes: tuple[tuple[str, str, int], ...]
+    expected: int
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The end of a record of the index: all up to `stamp` is visible once its turn has come.
+
+    `next_offset` is where the index is read on from, with `serial` the last record that was taken.
+    """
+
+    stamp: Stamp
+    serial: int
+    next_offset: int
+    parked: tuple[str, ...]
+    begun: tuple[str, ...]
+    snapshots: tuple[SnapshotState, ...]
+
+
+class Break(NamedTuple):
+    """The index does not go on where it ended, or begins: what is up to `since` is named by no entry."""
+
+    since: Stamp
+
+
+Step: TypeAlias = Entry | Turn | Break
+
+
+class _Open:
+    """Rows of one commit, or of one chunk, that is not visible yet."""
+
+    __slots__ = ("drained", "rows", "stamp", "truncates")
+
+    def __init__(self, stamp: tuple[int, int, int]) -> None:
+        self.stamp = stamp
+        self.rows: list[Row] = []
+        self.drained: Counter[str] | None = None  # a Counter costs more than most commits have rows
+        self.truncates: set[bytes] | None = None
+
+    def come(self) -> Counter[str]:
+        """Rows by topic, those that were handed out before too."""
+        return (self.drained or Counter()) + Counter(row[0] for row in self.rows)
+
+
+class Assembly:
+    """What was read and is not visible yet. `stamp` is where the copy stands."""
+
+    def __init__(self, tables: Collection[str], stamp: Stamp, serial: int, end: Stamp | None) -> None:
+        """`tables` are those that are followed. `serial` is the index's last record that was taken and `end` where it
+        ended; None: none was, and the index is taken from where it begins."""
+        self._tables = frozenset(tables)
+        self.stamp = stamp
+        self.feeds: dict[Place, Feed] = {}
+        self.topics: dict[str, str] = {}
+        """The topics that the index names, each with its table."""
+        self.unnamed = 0
+        """Rows that were dropped because the unbroken index passed their commit without naming it."""
+        self._serial = serial
+        self._end = end
+        self._queue: deque[Step] = deque()
+        self._open: dict[bytes, _Open] = {}
+        self._floor: tuple[int, int, int] = stamp
+
+    # What comes in
+
+    def index(self, record: IndexRecord, offset: int) -> None:
+        """Takes the record of the index at this offset; one that was taken before is passed by."""
+        end = Stamp(record.generation, LSN(record.end), 0)
+        if self._end is not None and record.serial <= self._serial and end <= self._end:
+            return
+        since = Stamp(record.generation, LSN(record.previous), 0)
+        if self._end is None or record.serial != self._serial + 1 or since.commit_lsn != self._end.commit_lsn:
+            self._queue.append(Break(since))
+        self._serial, self._end = record.serial, end
+        self.topics |= {topic: table for table, topic in record.tables if table in self._tables}
+        shapes: dict[tuple[tuple[int, int], ...], tuple[tuple[tuple[str, str, int], ...], int]] = {}
+        for commit in record.commits:
+            if commit.changes not in shapes:  # most commits of a shop have one of a few
+                changes = [(*record.tables[number], count) for number, count in commit.changes]
+                followed = tuple(change for change in changes if change[0] in self._tables)
+                shapes[commit.changes] = followed, sum(change[2] for change in followed)
+            followed, expected = shapes[commit.changes]
+            whole = commit.snapshot is None
+            stamp = Stamp(record.generation, LSN(commit.lsn), LAST if whole else 0)
+            if expected and stamp > self.stamp:
+                key = b"%d:%d:" % stamp[:2] if whole else b"%d:%d:0" % stamp[:2]
+                self._queue.append(Entry(key, stamp, commit.ts_us, followed, expected))
+        self._queue.append(Turn(end, record.serial, offset + 1, record.parked, record.begun, tuple(record.snapshots)))
+
+    def row(self, feed: Feed, row: Row) -> Row | None:
+        """Takes a record of a table. It comes back if it is of no commit that is still to come: the caller decides."""
+        stamp = row[5]
+        if row[4] is None and stamp == feed.last:  # the tombstone behind its delete
+            return None
+        feed.last = stamp
+        head, _, ordinal = stamp.rpartition(b":")
+        key = stamp if ordinal == b"0" else head + b":"
+        found = self._open.get(key)
+        if found is None:
+            parsed = stamp_of(stamp)
+            if parsed <= self._floor:
+                return row
+            found = self._open[key] = _Open(parsed)
+        if row[3] is None:  # a TRUNCATE lies in every partition
+            found.truncates = found.truncates or set()
+            if stamp in found.truncates:
+                return None
+            found.truncates.add(stamp)
+        found.rows.append(row)
+        feed.waiting.append(row[2])
+        return None
+
+    # What goes out
+
+    @property
+    def next(self) -> Step | None:
+        """What is to become visible next; None while the index has nothing more."""
+        return self._queue[0] if self._queue else None
+
+    @property
+    def named(self) -> Stamp:
+        """Up to where the index has named all commits."""
+        return self._end or self.stamp
+
+    @property
+    def queued(self) -> int:
+        """How many steps of the index wait."""
+        return len(self._queue)
+
+    def ready(self, most: int) -> list[Entry | Turn]:
+        """The next steps that are whole, in order, until they have about `most` rows. They count as visible now.
+
+        A commit of more rows than that is left to `drain`, and so is all behind it.
+        """
+        steps: list[Entry | Turn] = []
+        rows = 0
+        while self._queue and rows < most:
+            step = self._queue[0]
+            if isinstance(step, Break):
+                break
+            if isinstance(step, Entry):
+                found = self._open.get(step.key)
+                if found is None or len(found.rows) < step.expected or (step.expected > most and found.drained):
+                    break
+                self._take(step, found)
+                rows += len(step.rows)
+            self._queue.popleft()
+            self.stamp = self._floor = step.stamp
+            steps.append(step)
+        return steps
+
+    def short(self, entry: Entry) -> list[Short]:
+        """What the next commit lacks now, by table and topic."""
+        found = self._open.get(entry.key)
+        come = found.come() if found else Counter()
+        return [
+            Short(table, topic, count - come[topic]) for table, topic, count in entry.changes if come[topic] < count
+        ]
+
+    def give_up(self, entry: Entry) -> None:
+        """Lets the next commit become visible without what it lacks."""
+        entry.expected = len(found.rows) if (found := self._open.get(entry.key)) else 0
+        if found is None:
+            self._open[entry.key] = _Open(entry.stamp)
+
+    def drain(self, entry: Entry) -> list[Row]:
+        """The rows of the next commit that are here, which is too large to be kept until it is whole."""
+        found = self._open.get(entry.key)
+        if found is None:
+            return []
+        rows, found.rows = found.rows, []
+        found.drained = found.drained or Counter()
+        found.drained.update(row[0] for row in rows)
+        self._leave(rows)
+        return rows
+
+    def drained(self, entry: Entry) -> None:
+        """The next commit was handed out by `drain` as a whole: it counts as visible now."""
+        self._open.pop(entry.key, None)
+        self._queue.popleft()
+        self.stamp = self._floor = entry.stamp
+
+    def catch_up(self) -> Stamp | None:
+        """Where the chain begins anew, if that is next: rows up to there belong to no entry, and come back from `row`
+        and `left` from now on."""
+        step = self.next
+        if not isinstance(step, Break):
+            return None
+        self._floor = max(self._floor, step.since)
+        return step.since
+
+    def caught_up(self) -> None:
+        """All rows up to where the chain begins are here: the copy stands there now."""
+        step = self._queue.popleft()
+        self.stamp = self._floor = max(self.stamp, step.since if isinstance(step, Break) else step.stamp)
+
+    def left(self) -> list[Row]:
+        """Rows that waited for an entry and will have none: the copy is past them. The caller decides."""
+        passed = [key for key, one in self._open.items() if one.stamp <= self._floor]
+        rows = [row for key in passed for row in self._open.pop(key).rows]
+        self._leave(rows)
+        return rows
+
+    def crowded(self, most: int) -> set[Place]:
+        """Partitions of which more than `most` records wait, beside those of the commit that is next: reading them on
+        brings nothing closer."""
+        over = {feed.place: len(feed.waiting) for feed in self.feeds.values() if len(feed.waiting) > most}
+        step = self.next
+        found = self._open.get(step.key) if isinstance(step, Entry) and over else None
+        for row in found.rows if found else ():
+            if row[:2] in over:
+                over[row[:2]] -= 1
+        return {place for place, count in over.items() if count > most}
+
+    def _take(self, entry: Entry, found: _Open) -> None:
+        del self._open[entry.key]
+        entry.rows = found.rows
+        self._leave(found.rows)
+
+    def _leave(self, rows: list[Row]) -> None:
+        """These rows wait no longer. They are the first of their partitions, where the order holds."""
+        feeds = self.feeds
+        for row in rows:
+            waiting = feeds[row[0], row[1]].waiting
+            if waiting[0] == row[2]:
+                waiting.popleft()
+            else:
+                waiting.remove(row[2])

@@ -1,0 +1,223 @@
+"""What a batch of records does to the staged tables: the latest record of each key, decoded to lines of COPY text.
+
+Pure. Records that cannot be decoded are set aside, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from schemas import change
+from schemas.errors import DataError
+from schemas.wire import FRAME_SIZE
+from sink.intake.copy_text import WRITER_HINT
+from sink.intake.decoder import NEITHER, Decoder, KeyDecoder, Neither
+from sink.staging.assembly import Row, snapshot_of
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+_FIRST: Final = 0
+
+
+class Decoders(Protocol):
+    """Compiled decoders by the schema id of a record, four bytes. UnavailableError when the registry is away."""
+
+    def value(self, schema_id: bytes) -> Decoder: ...
+
+    def key(self, schema_id: bytes) -> KeyDecoder: ...
+
+
+class GroupId(NamedTuple):
+    """What rows are written together."""
+
+    table: str
+    schema_id: bytes  # of the value; of the key for deletes
+    unchanged: frozenset[str]
+    snapshot: str | None
+    deletes: bool
+    moved: bool  # what is unchanged is taken over from the row under the old key
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows of one table that are written in one statement, no key twice."""
+
+    id: GroupId
+    decoder: Decoder | KeyDecoder
+    lines: list[bytes] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+
+class Truncate(NamedTuple):
+    """A TRUNCATE of a table."""
+
+    table: str
+    stamp: tuple[int, int, int]
+
+
+class Unreadable(NamedTuple):
+    """A record that cannot be decoded, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """The groups of each round, in their order: a row that leaves values out comes in a round after the one that has
+    them. Then the TRUNCATEs, which concern what is older than they are."""
+
+    rounds: list[list[Group]] = field(default_factory=list)
+    truncates: list[Truncate] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    old_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    """The key that a row had before its key was changed, by topic and stamp."""
+
+
+_Rounds = list[dict[bytes, Row]]
+
+
+def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders) -> Batch:
+    """The batch of these records, in the order of their partitions. `tables` gives the table of each topic."""
+    batch = Batch()
+    latest = _latest(rows, tables, decoders, batch)
+    groups: list[dict[GroupId, Group]] = []
+    for (topic, snapshot), rounds in latest.items():
+        for number, chosen in enumerate(rounds):
+            while len(groups) <= number:
+                groups.append({})
+            _decode(tables[topic], snapshot, chosen.values(), decoders, groups[number], batch)
+    batch.rounds = [[group for group in one.values() if group.rows] for one in groups]
+    return batch
+
+
+def _latest(
+    rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders, batch: Batch
+) -> dict[tuple[str, str | None], _Rounds]:
+    """By topic and snapshot the latest record of each key; those that leave values out keep what is before them."""
+    latest: dict[tuple[str, str | None], _Rounds] = {}
+    last_mark, snapshot = b"", None
+    for row in rows:
+        if row[6] != last_mark:
+            last_mark, snapshot = row[6], snapshot_of(row[6])
+        rounds = latest.get((row[0], snapshot))
+        if rounds is None:
+            rounds = latest[row[0], snapshot] = [{}]
+        key = row[3]
+        if key is None:
+            _without_key(row, tables[row[0]], decoders, batch)
+        elif row[7] and _leaves_out(row, batch):
+            _after_the_others(rounds, key[FRAME_SIZE:], row)
+        else:
+            rounds[_FIRST][key[FRAME_SIZE:]] = row
+            for later in rounds[1:]:
+                later.pop(key[FRAME_SIZE:], None)
+    return latest
+
+
+def _leaves_out(row: Row, batch: Batch) -> bool:
+    """Whether a record lacks values that the row has. Of a key change, its old half is remembered for that."""
+    headers = dict(row[7])
+    if change.NEW_KEY_HEADER in headers and row[3] is not None:
+        batch.old_keys[row[0], row[5]] = row[3]
+        return False
+    return change.UNCHANGED_HEADER in headers and row[4] is not None
+
+
+def _after_the_others(rounds: _Rounds, key: bytes, row: Row) -> None:
+    """Puts a row into the round after the last one that has its key; one under a new key after all."""
+    moved = any(name == change.OLD_KEY_HEADER for name, _ in row[7])
+    last = max((n for n, one in enumerate(rounds) if moved or key in one), default=-1)
+    while len(rounds) <= last + 1:
+        rounds.append({})
+    rounds[last + 1][key] = row
+
+
+def _without_key(row: Row, table: str, decoders: Decoders, batch: Batch) -> None:
+    """A TRUNCATE, or a row of a table that has no key, which cannot be staged."""
+    value = row[4] or b""
+    try:
+        keyed = decoders.value(value[1:FRAME_SIZE]).line(value, FRAME_SIZE, b"") is NEITHER
+        reason = "" if keyed else f"{table}: its records have no key; give the table a primary key"
+    except DataError as error:
+        reason = error.message
+    if reason:
+        batch.unreadable.append(Unreadable(row, reason))
+        return
+    generation, lsn, ordinal = row[5].split(b":")
+    batch.truncates.append(Truncate(table, (int(generation), int(lsn), int(ordinal))))
+
+
+def _decode(
+    table: str,
+    snapshot: str | None,
+    rows: Iterable[Row],
+    decoders: Decoders,
+    groups: dict[GroupId, Group],
+    batch: Batch,
+) -> None:
+    """Adds the rows to their groups. Most rows of a batch are of one group: it is looked for only when it changes."""
+    schema_id = b""
+    group: Group | None = None
+    line = None
+    for row in rows:
+        value = row[4]
+        try:
+            if value is None or row[7]:
+                _decode_other(table, snapshot, row, decoders, groups)
+                continue
+            if group is None or value[1:FRAME_SIZE] != schema_id:
+                schema_id = value[1:FRAME_SIZE]
+                group = _group(groups, GroupId(table, schema_id, _NOTHING, snapshot, False, False), decoders)
+                line = group.decoder.line
+            text = line(value, FRAME_SIZE, row[5].replace(b":", b"\t"))  # type: ignore[misc, call-arg]
+            if text is None:
+                _delete(table, row, decoders, groups)
+                continue
+            _add(group, text, row)
+        except DataError as error:
+            batch.unreadable.append(Unreadable(row, error.message))
+
+
+def _decode_other(table: str, snapshot: str | None, row: Row, decoders: Decoders, groups: dict[GroupId, Group]) -> None:
+    """Half of a key change, a record that leaves values out, or a tombstone that stands for its delete."""
+    value, headers = row[4], dict(row[7])
+    if value is None:
+        _delete(table, row, decoders, groups)
+        return
+    header = headers.get(change.UNCHANGED_HEADER)
+    unchanged = _NOTHING if header is None else change.parse_unchanged(header)
+    moved = bool(unchanged) and change.OLD_KEY_HEADER in headers
+    group = _group(groups, GroupId(table, value[1:FRAME_SIZE], unchanged, snapshot, False, moved), decoders)
+    decoder = group.decoder
+    assert isinstance(decoder, Decoder)  # noqa: S101  of a value
+    line = decoder.line_without(unchanged) if unchanged else decoder.line
+    text = line(value, FRAME_SIZE, row[5].replace(b":", b"\t"))
+    if text is None:
+        _delete(table, row, decoders, groups)
+    else:
+        _add(group, text, row)
+
+
+def _add(group: Group, line: bytes | Neither, row: Row) -> None:
+    if isinstance(line, Neither):
+        raise DataError("a key, and neither the row before nor the one after", WRITER_HINT)
+    group.lines.append(line)
+    group.rows.append(row)
+
+
+def _delete(table: str, row: Row, decoders: Decoders, groups: dict[GroupId, Group]) -> None:
+    key = row[3] or b""
+    group = _group(groups, GroupId(table, key[1:FRAME_SIZE], _NOTHING, None, True, False), decoders)
+    assert isinstance(group.decoder, KeyDecoder)  # noqa: S101  of a key
+    group.lines.append(group.decoder.line(key, FRAME_SIZE) + b"\t" + row[5].replace(b":", b"\t") + b"\n")
+    group.rows.append(row)
+
+
+def _group(groups: dict[GroupId, Group], wanted: GroupId, decoders: Decoders) -> Group:
+    group = groups.get(wanted)
+    if group is None:
+        decoder = decoders.key(wanted.schema_id) if wanted.deletes else decoders.value(wanted.schema_id)
+        group = groups[wanted] = Group(wanted, decoder)
+    return group

@@ -1,0 +1,60 @@
+"""Gaps of tables: changes that never came, or came when nobody read them. Until the table was read again, what is made
+of it is not certain, and its documents are held."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, NamedTuple, TypeAlias
+
+from schemas.change import Stamp
+from schemas.lsn import LSN
+from sink.database import Cursor
+
+Cause: TypeAlias = Literal["skipped", "lost", "parked by capture", "begun without a copy", "joined", "short snapshot"]
+
+FILLED_BY = "capture signal snapshot {table}"
+
+
+class TableGap(NamedTuple):
+    """A gap of one table since a place in the shop's log; `detail` says what is missing, for people."""
+
+    table: str
+    cause: Cause
+    stamp: Stamp
+    detail: str
+
+
+def open_gap(cursor: Cursor, gap: TableGap) -> bool:
+    """Keeps a gap; whether it is new. One that lasts moves on to its latest place: what fills it must be later."""
+    cursor.execute(
+        "INSERT INTO ordertap.table_gap AS g (table_name, cause, generation, lsn, detail) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT (table_name, cause) DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn"
+        " WHERE (g.generation, g.lsn) < (excluded.generation, excluded.lsn) RETURNING xmax = 0",
+        (gap.table, gap.cause, *map(int, gap.stamp[:2]), gap.detail),
+    )
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def close_gaps(cursor: Cursor, tables: Collection[str], read_at: Stamp) -> list[str]:
+    """Ends the gaps of tables that were read again as a whole at a place; the tables that had any."""
+    cursor.execute(
+        "DELETE FROM ordertap.table_gap WHERE table_name = ANY(%s) AND (generation, lsn) <= (%s, %s)"
+        " RETURNING table_name",
+        (list(tables), *map(int, read_at[:2])),
+    )
+    return sorted({row[0] for row in cursor.fetchall()})
+
+
+def close_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
+    """Ends one gap that has filled itself; whether there was one."""
+    cursor.execute("DELETE FROM ordertap.table_gap WHERE table_name = %s AND cause = %s", (table, cause))
+    return cursor.rowcount > 0
+
+
+def table_gaps(cursor: Cursor) -> list[TableGap]:
+    """All open gaps, by table."""
+    cursor.execute(
+        "SELECT table_name, cause, generation, lsn, detail FROM ordertap.table_gap ORDER BY table_name, found_at, cause"
+    )
+    return [TableGap(row[0], row[1], Stamp(row[2], LSN(int(row[3])), 0), row[4]) for row in cursor.fetchall()]

@@ -1,0 +1,168 @@
+"""Indexes on the columns by which a profile's SQL finds rows, made in the background: without them all goes on, slower.
+
+The profile says which: expressions of `touched_by` that are a plain column, what its SELECTs compare with a column of
+`changed` (`t.product_id = c.id`), and what its files compare with the keys (`WHERE order_id = ANY (%(keys)s…)`). It is
+told from the text; what is not understood gets no index. They are made one after the other, without keeping others from
+reading or writing, and a table of which no row came yet has its turn later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Final, NamedTuple
+
+import psycopg2
+import structlog
+from psycopg2 import sql
+
+from schemas.errors import OrdertapError
+from sink.database import Connection, Cursor
+from sink.documents.profile import DocumentRule, Profile
+from sink.documents.sqltext import Column, joined_columns, key_columns
+from sink.staging.schema import SCHEMA, stored_name
+
+log = structlog.get_logger()
+
+_LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3_600.0
+# A lock that is not to be had is tried for later: a DDL of the staging must not wait behind our waiting.
+_SESSION: Final = (
+    "SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '10s' WHEN 'application_name' THEN"
+    " 'ordertap sink: indexes' ELSE '0' END, false) FROM pg_settings"
+    " WHERE name IN ('lock_timeout', 'application_name', 'statement_timeout', 'transaction_timeout')"
+)
+_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('ordertap.indexes', 0))"
+
+
+class WantedIndex(NamedTuple):
+    """An index on a column of a staged table."""
+
+    table: str
+    column: str
+    name: str
+
+    @property
+    def staged(self) -> sql.Identifier:
+        return sql.Identifier(SCHEMA, stored_name(self.table))
+
+
+def wanted(profile: Profile) -> list[WantedIndex]:
+    """The indexes that a profile's SQL asks for."""
+    tables = {table.rpartition(".")[2]: table for table in profile.tables}
+    columns: dict[tuple[str, str], None] = {}
+    for rule in profile.documents.values():
+        for place, (table, column) in _columns(rule):
+            if table in tables:
+                columns[tables[table], column] = None
+            else:
+                log.debug("no index: the SQL does not say whose column it is", place=place, column=column)
+    plain = Counter(_name(*one) for one in columns)
+    return [WantedIndex(*one, _short(one, clashes=plain[_name(*one)] > 1)) for one in columns]
+
+
+def keep(connect: Callable[[], Connection], profile: Profile, stop: threading.Event) -> None:
+    """Makes the indexes, again and again until all are there, or `stop` is set. No failure of it harms anything."""
+    pause = _FIRST_PAUSE
+    while not _round(connect, profile) and not stop.wait(pause):
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def make(connection: Connection, profile: Profile) -> bool:
+    """Makes what can be made now, on a connection in autocommit; whether all indexes are there."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SESSION)
+        cursor.execute(_LOCK)
+        if cursor.fetchone() != (True,):
+            return False  # another replica makes them, and an index that is being made looks like one that is broken
+        made = [_made(cursor, index) for index in wanted(profile)]
+        return all(made)
+
+
+def _round(connect: Callable[[], Connection], profile: Profile) -> bool:
+    try:
+        with closing(connect()) as connection:
+            return make(connection, profile)
+    except (OrdertapError, psycopg2.Error) as error:
+        log.warning("indexes are not made now", reason=_first_line(error), next="nothing: the sink tries again later")
+        return False
+
+
+def _columns(rule: DocumentRule) -> Iterator[tuple[str, Column]]:
+    """Each with its place in the profile."""
+    for touch in rule.touched_by:
+        place, table = f"documents.{rule.name}.touched_by.{touch.table}", touch.table.rpartition(".")[2]
+        if touch.selects:
+            yield from ((place, column) for column in joined_columns(touch.sql))
+        elif touch.column is not None:
+            yield place, Column(table, touch.column)
+    for file, text in {f"{rule.name}.sql": rule.head, **_files(rule)}.items():
+        yield from ((file, column) for column in key_columns(text))
+
+
+def _files(rule: DocumentRule) -> dict[str, str]:
+    return {f"{rule.name}.{field}.sql": text for field, text in rule.children.items()}
+
+
+def _made(cursor: Cursor, index: WantedIndex) -> bool:
+    """Whether the index, or another that serves as well, is there now. A failure is logged."""
+    try:
+        state = _state(cursor, index)
+        if state in ("there", "early"):
+            return state == "there"
+        if state == "broken":  # an interrupted CREATE INDEX CONCURRENTLY leaves one that is written and never read
+            cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(SCHEMA, index.name)))
+        cursor.execute(
+            sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} ({})").format(
+                sql.Identifier(index.name), index.staged, sql.Identifier(index.column)
+            )
+        )
+    except psycopg2.Error as error:
+        if cursor.connection.closed:
+            raise
+        log.warning(
+            "index not made, the profile's SQL is slower without it",
+            table=index.table, column=index.column, reason=_first_line(error),
+            next=f"the sink tries again; or make an index on that column of {SCHEMA}.{index.table} yourself",
+        )  # fmt: skip
+        return False
+    log.info("index made", table=index.table, column=index.column, index=index.name)
+    return True
+
+
+def _state(cursor: Cursor, index: WantedIndex) -> str:
+    """`there`, `missing` or `broken`; `early` while the table has no such column."""
+    cursor.execute(
+        "SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+        (index.staged.as_string(cursor), index.column),
+    )
+    column = cursor.fetchone()
+    if column is None:
+        return "early"
+    cursor.execute(
+        "SELECT coalesce(bool_or(i.indisvalid AND i.indkey[0] = %s AND i.indpred IS NULL), false),"
+        " coalesce(bool_or(c.relname = %s AND NOT i.indisvalid), false)"
+        " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass(%s)",
+        (column[0], index.name, index.staged.as_string(cursor)),
+    )
+    serves, broken = cursor.fetchone() or (False, False)
+    return "there" if serves else "broken" if broken else "missing"
+
+
+def _name(table: str, column: str) -> str:
+    return f"ordertap_{table.rpartition('.')[2]}_{column}"
+
+
+def _short(one: tuple[str, str], clashes: bool) -> str:
+    """The name, with a hash at its end where it is too long, or would be that of another column too."""
+    name = _name(*one)
+    if len(name.encode()) <= _LONGEST_NAME and not clashes:
+        return name
+    return name.encode()[:50].decode(errors="ignore") + "_" + hashlib.sha256(".".join(one).encode()).hexdigest()[:12]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,505 @@
+"""The staged tables follow the shop's schema, and know which of their values never came.
+
+A staged table has all columns that its topic ever had, and our own, whose names no Avro field can have. A view in the
+schema that is named like the shop shows the rows that are not deleted; it raises where a query reads a value that was
+never seen. Two things tell such a value: the row's "#unseen", and the row's "#version" where the column is younger than
+the row. A column that the newest records have no more is *gone*: nothing of it can be trusted.
+
+Versions are ours, not stamps: records come late or again (a replay, a snapshot), and a row is complete when it was
+written by us with the column, whatever its stamp.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import psycopg2
+import structlog
+from psycopg2 import sql
+
+from schemas.change import Stamp
+from schemas.errors import DataError, UnavailableError
+from schemas.lsn import LSN
+from sink.database import Cursor
+
+log = structlog.get_logger()
+SCHEMA: Final = "staged"
+OWN_COLUMNS: Final = (
+    '"#generation" bigint NOT NULL, "#lsn" numeric(20) NOT NULL, "#ordinal" bigint NOT NULL,'
+    ' "#deleted" boolean NOT NULL, "#snapshot" text, "#unseen" text[], "#version" integer NOT NULL'
+)
+STAMP: Final = sql.SQL('"#generation", "#lsn", "#ordinal"')
+_LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
+_LONGEST_WAIT: Final = "2s"  # readers queue behind a lock that is waited for
+_LADDERS: Final = (("smallint", "integer", "bigint"), ("real", "double precision"), ("date", "timestamp"))
+REFUSALS: Final = ("0A", "21", "22", "23", "2B", "42", "54")
+"""Classes of SQLSTATE that say no to what was asked: the same again will be refused again."""
+_READ: Final = """
+    SELECT t.table_name, t.key_columns, t.version, t.shown,
+           t.truncate_generation, t.truncate_lsn, t.truncate_ordinal,
+           t.schema_generation, t.schema_lsn, t.schema_ordinal,
+           array_agg(c.column_name ORDER BY c.position), array_agg(c.type ORDER BY c.position),
+           array_agg(c.since_version ORDER BY c.position), array_agg(c.gone ORDER BY c.position)
+    FROM ordertap.staged_table AS t JOIN ordertap.staged_column AS c USING (table_name) GROUP BY t.table_name
+"""
+
+
+_GRANTS: Final = """
+    SELECT format('GRANT %%s ON %%s TO %%s%%s', a.privilege_type, c.oid::regclass,
+                  CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+                  CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+    FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner
+"""
+
+
+class SchemaBlockedError(UnavailableError):
+    """A lock of somebody else keeps a staged table from following the shop; `message` names who holds it."""
+
+
+class Column(NamedTuple):
+    """A staged column. Rows of a version before `since` have no value of it; `gone`: the shop has it no more."""
+
+    type: str
+    since: int = 1
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StagedTable:
+    """A staged table as it is now, gone columns too, with the TRUNCATE that guards it.
+
+    `schema` is the stamp of a record with its newest schema. `shown` is the query of its view.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Column]
+    version: int
+    schema: Stamp
+    truncated: Stamp | None = None
+    shown: str | None = None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(SCHEMA, stored_name(self.name))
+
+    @property
+    def present(self) -> list[str]:
+        """The columns that the shop has now."""
+        return [name for name, column in self.columns.items() if not column.gone]
+
+    def takes(self, name: str, kind: str) -> bool:
+        """Whether values of this staged type fit the column as it is."""
+        return name in self.columns and widened(kind, self.columns[name].type) == self.columns[name].type
+
+
+def staged_type(kind: str) -> str:
+    """A record's type without its limits: those may change in the shop, and say nothing that we need."""
+    return re.sub(r"\([\d,-]+\)", "", kind)
+
+
+def stored_name(table: str) -> str:
+    """The staged table of a shop table: its own name, or a hash at the end of one that is too long."""
+    if len(table.encode()) <= _LONGEST_NAME:
+        return table
+    return table.encode()[:50].decode(errors="ignore") + "#" + hashlib.sha256(table.encode()).hexdigest()[:12]
+
+
+def names(columns: Iterable[str]) -> sql.Composed:
+    """Columns, quoted, with commas."""
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def widened(one: str, other: str) -> str | None:
+    """The type that holds the values of both; None where one says other things than the other."""
+    if one == other:
+        return one
+    for ladder in _LADDERS:
+        if one in ladder and other in ladder:
+            return max(one, other, key=ladder.index)
+    return None
+
+
+class Catalogue:
+    """All staged tables of a shop. It runs in the staging transaction, by one session at a time.
+
+    `reads` says which columns of a table the profile reads; None: all of them; a table that is not in it: none.
+    """
+
+    def __init__(self, shop: str, reads: Mapping[str, frozenset[str] | None]) -> None:
+        self._shop = shop
+        self._reads = reads
+        self._tables: dict[str, StagedTable] | None = None
+        self._newest: dict[str, Stamp] = {}
+        self._fitting: dict[tuple[str, int], _Fitting] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._grants: dict[str, list[str]] = {}
+
+    def load(self, cursor: Cursor) -> None:
+        """Reads what is staged. One query."""
+        cursor.execute(_READ)
+        self._tables = {row[0]: _table(row) for row in cursor.fetchall()}
+        self._newest = {table.name: table.schema for table in self._tables.values()}
+        self._fitting.clear()
+
+    def forget(self) -> None:
+        """What was learnt in a transaction that was rolled back is not so: it is read again when it is needed."""
+        self._tables = None
+        self._fitting.clear()
+
+    def declare(self, cursor: Cursor, name: str, columns: Mapping[str, str]) -> None:
+        """Brings the view of a table up to what the profile reads; an empty one while no row of it came."""
+        table = self.loaded(cursor).get(name)
+        if table is not None:
+            self._complain(table)
+            if table.shown != self._query(cursor, table):
+                with self._gate(cursor, name):
+                    self._keep(cursor, table)
+        elif columns:
+            self._declare(cursor, name, staged(columns))
+
+    def fit(
+        self, cursor: Cursor, name: str, columns: Mapping[str, str], key: Sequence[str], stamp: Stamp
+    ) -> StagedTable:
+        """The table, made or altered where needed so that records with these columns fit.
+
+        `columns` is one object for all records of a schema; `stamp` is that of the newest of them. Only records that
+        are newer than the newest schema known say that a column is gone, or of another type: records of an older
+        schema may come late, and what does not fit of them counts as not sent. What an earlier call gave is out of
+        date when a later one changed the table: `loaded` has it as it is. DataError where it cannot be: the
+        record of this table is to be parked, the others go on. SchemaBlockedError: try again.
+        """
+        table = self.loaded(cursor).get(name)
+        known = self._fitting.get((name, id(columns)))
+        if table is not None and known is not None:
+            newer = stamp > self._newest[name]
+            if known.current and newer:
+                self._newest[name] = stamp
+            if known.current or not newer:
+                return table
+        return self._fit(cursor, name, table, _Fitting(columns, staged(columns)), key, stamp)
+
+    def guard(self, cursor: Cursor, name: str, stamp: Stamp) -> StagedTable | None:
+        """Keeps the stamp of a TRUNCATE: older rows that come later are deleted too. None: there is nothing staged,
+        or a later TRUNCATE has been here.
+        """
+        table = self.loaded(cursor).get(name)
+        if table is None or (table.truncated is not None and table.truncated >= stamp):
+            return None
+        cursor.execute(
+            "UPDATE ordertap.staged_table SET truncate_generation = %s, truncate_lsn = %s, truncate_ordinal = %s"
+            " WHERE table_name = %s",
+            (*map(int, stamp), name),
+        )
+        guarded = replace(table, truncated=stamp)
+        self.loaded(cursor)[name] = guarded
+        return guarded
+
+    def _declare(self, cursor: Cursor, name: str, types: Mapping[str, str]) -> None:
+        if self._shown(cursor, name, types) == [(column, True) for column in types]:
+            return
+        nulls = [sql.SQL("NULL::{} AS {}").format(sql.SQL(kind), sql.Identifier(n)) for n, kind in types.items()]
+        query = sql.SQL("SELECT {} WHERE false").format(sql.SQL(", ").join(nulls))
+        with self._gate(cursor, name):
+            self._replace_view(cursor, name, types, query.as_string(cursor))
+
+    def loaded(self, cursor: Cursor) -> dict[str, StagedTable]:
+        """All tables by name, read where they are not known."""
+        if self._tables is None:
+            self.load(cursor)
+        assert self._tables is not None  # noqa: S101  just loaded
+        return self._tables
+
+    def _fit(
+        self, cursor: Cursor, name: str, table: StagedTable | None, fitting: _Fitting, key: Sequence[str], stamp: Stamp
+    ) -> StagedTable:
+        _check_key(name, table, fitting.types, key)
+        newer = table is None or stamp > self._newest[name]
+        wanted = _made(name, fitting.types, key, stamp) if table is None else _altered(table, fitting.types, newer)
+        if table is None or wanted != table:
+            wanted = replace(wanted, schema=stamp) if newer else wanted
+            with self._gate(cursor, name):
+                if table is None:
+                    self._create(cursor, wanted)
+                else:
+                    self._alter(cursor, table, wanted)
+                wanted = self._keep(cursor, wanted)
+            self._fitting = {at: known for at, known in self._fitting.items() if at[0] != name}
+            self._complain(wanted)
+        if newer:
+            self._newest[name] = stamp
+        fitting.current = set(wanted.present) == fitting.types.keys() and all(
+            wanted.takes(column, kind) for column, kind in fitting.types.items()
+        )
+        self._fitting[name, id(fitting.columns)] = fitting
+        return wanted
+
+    def _create(self, cursor: Cursor, table: StagedTable) -> None:
+        columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
+        statement = sql.SQL("CREATE TABLE {} ({}, {}, PRIMARY KEY ({}))")
+        cursor.execute(
+            statement.format(table.identifier, sql.SQL(", ").join(columns), sql.SQL(OWN_COLUMNS), names(table.key))
+        )
+
+    def _alter(self, cursor: Cursor, table: StagedTable, wanted: StagedTable) -> None:
+        """Columns are added without a default, which rewrites nothing. Another type needs the view out of the way.
+
+        Where a person's view stands on ours, PostgreSQL refuses: this table's records are parked and the others go on.
+        Waiting for that person would keep all tables, and dropping the view, or leaving it on an old one of ours that
+        nobody writes any more, would change what he reads without a word.
+        """
+        if any(wanted.columns[name].type != column.type for name, column in table.columns.items()):
+            self._drop_view(cursor, table.name)
+        steps = []
+        for name, column in wanted.columns.items():
+            was = table.columns.get(name)
+            if was is not None and was.type == column.type:
+                continue
+            if was is not None and widened(was.type, column.type):
+                step = "ALTER COLUMN {0} TYPE {1}"
+            else:
+                step = "ADD COLUMN {0} {1}" if was is None else "DROP COLUMN {0}, ADD COLUMN {0} {1}"
+            steps.append(sql.SQL(step).format(sql.Identifier(name), sql.SQL(column.type)))
+        if steps:
+            cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.identifier, sql.SQL(", ").join(steps)))
+
+    def _keep(self, cursor: Cursor, table: StagedTable) -> StagedTable:
+        """Shows the table as it is now, and writes down what it is."""
+        query = self._query(cursor, table)
+        self._replace_view(cursor, table.name, {name: column.type for name, column in table.columns.items()}, query)
+        kept = replace(table, shown=query)
+        cursor.execute(
+            "INSERT INTO ordertap.staged_table"
+            " (table_name, key_columns, version, shown, schema_generation, schema_lsn, schema_ordinal)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (table_name) DO UPDATE SET version = excluded.version,"
+            " shown = excluded.shown, schema_generation = excluded.schema_generation,"
+            " schema_lsn = excluded.schema_lsn, schema_ordinal = excluded.schema_ordinal",
+            (kept.name, list(kept.key), kept.version, query, *map(int, kept.schema)),
+        )
+        cursor.execute("DELETE FROM ordertap.staged_column WHERE table_name = %s", (kept.name,))
+        columns = kept.columns.values()
+        cursor.execute(
+            "INSERT INTO ordertap.staged_column (table_name, column_name, position, type, since_version, gone)"
+            " SELECT %s, c.* FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[], %s::boolean[]) AS c",
+            (
+                kept.name,
+                list(kept.columns),
+                list(range(len(columns))),
+                [c.type for c in columns],
+                [c.since for c in columns],
+                [c.gone for c in columns],
+            ),
+        )
+        self.loaded(cursor)[kept.name] = kept
+        return kept
+
+    def _view(self, name: str) -> sql.Identifier:
+        return sql.Identifier(self._shop, name.partition(".")[2])
+
+    def _query(self, cursor: Cursor, table: StagedTable) -> str:
+        """The rows that are not deleted; reading one of them raises where a value that is read never came.
+
+        Columns stay where the view has them, new ones come last: what people have built on it goes on.
+        """
+        types = {name: column.type for name, column in table.columns.items()}
+        order = dict.fromkeys([name for name, same in self._shown(cursor, table.name, types) if same] + list(types))
+        conditions = sql.SQL(" AND ").join([sql.SQL('NOT "#deleted"'), *self._conditions(table)])
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(names(order), table.identifier, conditions)
+        return query.as_string(cursor)
+
+    def _conditions(self, table: StagedTable) -> Iterator[sql.Composable]:
+        """True, or they raise: whether all that the profile reads of a row was seen."""
+        reads = self._reads.get(table.name, frozenset())
+        name = sql.Literal(table.name)
+        read = {n: c for n, c in table.columns.items() if n not in table.key and (reads is None or n in reads)}
+        gone = sorted(n for n, c in read.items() if c.gone)
+        here = sorted(read.keys() - set(gone))
+        if here and reads is None:
+            yield sql.SQL('("#unseen" IS NULL OR ordertap.unseen({}, "#unseen"))').format(name)
+        elif here:
+            condition = '("#unseen" IS NULL OR NOT "#unseen" && {1} OR ordertap.unseen({0}, "#unseen", {1}))'
+            yield sql.SQL(condition).format(name, sql.Literal(here))
+        for version in sorted({read[n].since for n in here} - {1}):
+            young = sql.Literal([n for n in here if read[n].since == version])
+            condition = '("#version" >= {} OR ordertap.unseen({}, {}))'
+            yield sql.SQL(condition).format(sql.Literal(version), name, young)
+        if gone:
+            yield sql.SQL("ordertap.gone({}, {})").format(name, sql.Literal(gone))
+
+    def _shown(self, cursor: Cursor, name: str, types: Mapping[str, str]) -> list[tuple[str, bool]]:
+        """The columns of the view as it is, and whether each is of its type here."""
+        cursor.execute(
+            "SELECT a.attname, coalesce(a.atttypid = to_regtype(w.type) AND a.atttypmod = -1, false)"
+            " FROM pg_attribute AS a LEFT JOIN unnest(%s::text[], %s::text[]) AS w (name, type) ON w.name = a.attname"
+            " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            (list(types), list(types.values()), self._view(name).as_string(cursor)),
+        )
+        return cursor.fetchall()
+
+    def _replace_view(self, cursor: Cursor, name: str, types: Mapping[str, str], query: str) -> None:
+        """A view that has columns of other types, or others than these, cannot be replaced by PostgreSQL."""
+        view = self._view(name)
+        cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._shop)))
+        if not all(same for _, same in self._shown(cursor, name, types)):
+            self._drop_view(cursor, name)
+        cursor.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, sql.SQL(query)))
+        for grant in self._grants.pop(name, ()):
+            cursor.execute(grant)
+
+    def _drop_view(self, cursor: Cursor, name: str) -> None:
+        """Out of the way; who may read it may read the one that is made next."""
+        view = self._view(name)
+        cursor.execute(_GRANTS, (view.as_string(cursor),))
+        self._grants[name] = [statement for (statement,) in cursor.fetchall()]
+        cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+
+    def _complain(self, table: StagedTable) -> None:
+        """Says once, loudly, which columns the profile reads in vain."""
+        reads = self._reads.get(table.name, frozenset())
+        for name, column in table.columns.items():
+            if column.gone and (reads is None or name in reads) and (table.name, name) not in self._told:
+                self._told.add((table.name, name))
+                log.error(
+                    "the profile reads a column that the shop's table has no more: its documents are held",
+                    table=table.name,
+                    column=name,
+                    next="change the profile, which reads it",
+                )
+
+    @contextmanager
+    def _gate(self, cursor: Cursor, name: str) -> Iterator[None]:
+        """Alone with the staged tables: readers whose snapshot is older than a change have ended, others wait."""
+        cursor.execute("SELECT current_setting('lock_timeout')")
+        before = first(cursor)
+        cursor.execute("SAVEPOINT schema_gate")
+        try:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_LONGEST_WAIT,))
+            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS EXCLUSIVE MODE")
+            yield
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (before,))
+        except psycopg2.Error as error:
+            if error.pgcode is None or error.pgcode[:2] not in (*REFUSALS, "55"):
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT schema_gate")
+            if error.pgcode == "55P03":
+                raise self._blocked(cursor, name) from None
+            raise _refused(name, error) from None
+        cursor.execute("RELEASE SAVEPOINT schema_gate")
+
+    def _blocked(self, cursor: Cursor, name: str) -> SchemaBlockedError:
+        """Names the oldest of those that hold a lock that was waited for."""
+        ours = [
+            "ordertap.schema_gate",
+            sql.Identifier(SCHEMA, stored_name(name)).as_string(cursor),
+            self._view(name).as_string(cursor),
+        ]
+        cursor.execute(
+            "SELECT l.relation::regclass, l.pid, a.application_name, a.usename,"
+            " to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
+            " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
+            " WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND l.relation IN (SELECT to_regclass(r) FROM unnest(%s) AS r) ORDER BY a.xact_start LIMIT 1",
+            (ours,),
+        )
+        holder = cursor.fetchone()
+        what = f"{name}: its staged table cannot follow the shop's schema: "
+        if holder is None:
+            return SchemaBlockedError(what + "a lock was not free in time", "it is tried again")
+        relation, pid, application, user, since = holder
+        return SchemaBlockedError(
+            f"{what}process {pid} ({application or 'no application name'}, user {user}) holds a lock on {relation},"
+            f" in a transaction since {since or 'an unknown time'} UTC",
+            f"end that transaction, or `SELECT pg_terminate_backend({pid})`; it is tried again",
+        )
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """A column set that fits. It keeps the object, so that its id stays its own; `current`: it is the newest schema."""
+
+    columns: Mapping[str, str]
+    types: Mapping[str, str]
+    current: bool = field(default=False)
+
+
+def staged(columns: Mapping[str, str]) -> dict[str, str]:
+    """A record's columns with their staged types."""
+    return {name: staged_type(kind) for name, kind in columns.items()}
+
+
+def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp) -> StagedTable:
+    return StagedTable(name, tuple(key), {column: Column(kind) for column, kind in types.items()}, 1, stamp)
+
+
+def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> StagedTable:
+    """The table as it must be for records with these types, which are of its newest schema or of an older one."""
+    version = table.version + 1
+    columns = dict(table.columns)
+    for name, kind in types.items():
+        was = columns.get(name)
+        wide = widened(was.type, kind) if was is not None else None
+        if was is None:
+            columns[name] = Column(kind, version, not newer)
+        elif wide is not None:
+            columns[name] = was._replace(type=wide)
+        elif newer:
+            columns[name] = Column(kind, version)
+        if newer and columns[name].gone:
+            columns[name] = Column(columns[name].type, version)
+    if newer:
+        columns |= {name: was._replace(gone=True) for name, was in columns.items() if name not in types}
+    used = max(column.since for column in columns.values())
+    return replace(table, columns=columns, version=max(used, table.version))
+
+
+def _check_key(name: str, table: StagedTable | None, types: Mapping[str, str], key: Sequence[str]) -> None:
+    if not key:
+        raise DataError(f"{name}: its records have no key", "give the table a primary key")
+    again = "drop its staged table, then `capture signal snapshot` reads the shop's table again"
+    if table is not None and set(table.key) != set(key):
+        raise DataError(f"{name}: the key is now ({', '.join(key)}), staged by ({', '.join(table.key)})", again)
+    for column in key:
+        if table is not None and column in types and widened(types[column], table.columns[column].type) is None:
+            raise DataError(
+                f"{name}: the key's column {column} is now {types[column]}, staged as {table.columns[column].type}",
+                again,
+            )
+
+
+def _refused(name: str, error: psycopg2.Error) -> DataError:
+    """PostgreSQL's own words: they speak of tables and columns, and of no value."""
+    primary = error.diag.message_primary or type(error).__name__
+    if error.pgcode == "2BP01":
+        who = (error.diag.message_detail or "").splitlines()
+        return DataError(
+            f"{name}: the type of a column changed, but other views stand on its view: {'; '.join(who) or primary}",
+            f"drop those views, `capture signal snapshot {name}`, then make them again",
+        )
+    return DataError(
+        f"{name}: its staged table cannot follow the shop's schema: {primary}",
+        f"mend that, then `capture signal snapshot {name}`",
+    )
+
+
+def _table(row: tuple[Any, ...]) -> StagedTable:
+    name, key, version, shown = row[:4]
+    columns = {column: Column(*rest) for column, *rest in zip(*row[10:], strict=True)}
+    schema = _stamp(row[7:10])
+    return StagedTable(name, tuple(key), columns, version, schema or Stamp(0, LSN(0), 0), _stamp(row[4:7]), shown)
+
+
+def _stamp(parts: tuple[Any, ...]) -> Stamp | None:
+    return None if parts[0] is None else Stamp(parts[0], LSN(int(parts[1])), parts[2])
+
+
+def first(cursor: Cursor) -> Any:
+    """The one value that a query gives."""
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101  the query gives one
+    return row[0]

@@ -1,0 +1,44 @@
+"""What `sink check` says of topics that are not there."""
+
+from collections.abc import Collection
+from typing import Any, cast
+
+import pytest
+
+from schemas.errors import UnavailableError
+from sink.commands.check import topics_exist
+from sink.intake.evidence import Partition
+
+INDEX, ORDERS, LINES = "ordertap.shop.commits", "shop.public.orders", "shop.public.lines"
+
+
+class Group:
+    """Of a broker that has these topics."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = topics
+
+    def partitions(self) -> list[Partition]:
+        return [Partition(topic, "id", 0) for topic in self._topics]
+
+
+def told(*there: str) -> UnavailableError:
+    with pytest.raises(UnavailableError) as missing:
+        topics_exist(cast(Any, Group(there)), [INDEX, ORDERS, LINES], INDEX)
+    return missing.value
+
+
+def test_the_index_that_is_missing_is_named_with_what_makes_it() -> None:
+    said = told(ORDERS, LINES)
+    assert said.message == f"Kafka has no topic {INDEX}, the index of commits by which the sink reads"
+    assert said.hint == "capture of this release makes it: `capture init`, then `capture run`"
+    assert told(ORDERS).message.endswith(f"by which the sink reads, nor {LINES}")
+
+
+def test_tables_without_topic_are_named() -> None:
+    said = told(INDEX)
+    assert (said.message, said.hint) == (f"Kafka has no topic {LINES}, {ORDERS}", "`capture init` makes them")
+
+
+def test_all_is_there() -> None:
+    topics_exist(cast(Any, Group([INDEX, ORDERS, LINES, "shop.more"])), [INDEX, ORDERS, LINES], INDEX)
