@@ -150,8 +150,6 @@ class Reading:
     def _event(self, error: Any, place: Place, offset: int, failed: Callable[[Any, str], None]) -> None:
         if not is_end(error):
             failed(error, place[0])
-        elif place == self._index:
-            self.index_position = max(self.index_position, offset)
         elif place in self.assembly.feeds:
             feed = self.assembly.feeds[place]
             feed.position = max(feed.position, offset)  # control records have offsets, too
@@ -159,5 +157,4 @@ class Reading:
     def _other(self, place: Place, message: Any) -> None:
         """A record of the index; of a partition that was taken away in between, nothing."""
         if place == self._index:
-            self.index_position = message.offset() + 1
             self.assembly.index(parse_index(message.value() or b""), message.offset())
