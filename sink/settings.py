@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
-class ErpSettings(BaseModel):
-    """Which ERP, and how to reach it."""
+class SqlErpSettings(BaseModel):
+    """An ERP that is reached through its own database."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -16,6 +16,10 @@ class ErpSettings(BaseModel):
     url: SecretStr = Field(description="SQLAlchemy URL: postgresql://…, mariadb+pymysql://…, sqlite:///…")
     mapping: str = Field(description="the YAML file that maps our documents onto the ERP's tables")
     timeout_seconds: float = Field(20.0, gt=0, description="how long one call may take")
+
+
+ErpSettings = SqlErpSettings
+"""Which ERP, told by `kind`; with a second adapter a union that `kind` discriminates."""
 
 
 class SinkSettings(BaseModel):
@@ -46,10 +50,12 @@ class SinkSettings(BaseModel):
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
     order_deleted: Literal["hold", "keep"] = "hold"
+    goal: Literal["draft", "confirmed", "processing"] = Field("confirmed", description="how far an order is taken")
     require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
     settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")
     recheck_seconds: float = Field(60.0, gt=0, description="how often holds for the ERP's master data are looked at")
     workers: int = Field(2, ge=1, le=64)
+    batch: int = Field(50, ge=1, le=1000, description="how many orders, with their documents, go to the ERP together")
     lease_seconds: float = Field(60.0, ge=5)
 
     health_host: str = "127.0.0.1"

@@ -20,6 +20,7 @@ from sink.commands import check
 from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
+from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.intake.consumer import ShopConsumer, topic_names
@@ -28,10 +29,10 @@ from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
 from sink.ledger import binding
 from sink.pipeline import Parts
-from sink.planning.planner import Policy
+from sink.planning.policy import Policy
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
-from sink.settings import SinkSettings
+from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
 from sink.staging import indexes
 from sink.staging.schema import Catalogue
 from sink.staging.stager import Stager
@@ -81,22 +82,23 @@ def group(settings: SinkSettings) -> GroupOffsets:
 
 def erp(settings: SinkSettings) -> Erp:
     """The ERP, by the adapter of its kind."""
-    return ADAPTERS[settings.erp.kind](settings)
+    return ADAPTERS[settings.erp.kind](settings.erp, settings.workers + 1)
 
 
-def _sql(settings: SinkSettings) -> Erp:
-    mapping = load_mapping(Path(settings.erp.mapping))
-    return SqlErp(settings.erp.url.get_secret_value(), mapping, settings.erp.timeout_seconds, settings.workers + 1)
+def _sql(settings: SqlErpSettings, calls: int) -> Erp:
+    mapping = load_mapping(Path(settings.mapping))
+    return SqlErp(settings.url.get_secret_value(), mapping, settings.timeout_seconds, calls)
 
 
-ADAPTERS: Final[Mapping[str, Callable[[SinkSettings], Erp]]] = {"sql": _sql}
+ADAPTERS: Final[Mapping[str, Callable[[ErpSettings, int], Erp]]] = {"sql": _sql}
+"""By `erp.kind`: from its settings, and how many calls come at a time."""
 
 
 def rules(settings: SinkSettings) -> Rules:
     """What applying may do."""
     return Rules(
         shop=settings.shop,
-        policy=Policy(settings.prices_owner, settings.order_deleted),
+        policy=Policy(settings.prices_owner, settings.order_deleted, Milestone(settings.goal)),
         apply=settings.mode == "apply",
         customers=settings.customers,
         collective_account=settings.collective_account,
@@ -105,6 +107,7 @@ def rules(settings: SinkSettings) -> Rules:
         recheck_seconds=settings.recheck_seconds,
         lease_seconds=settings.lease_seconds,
         require_snapshot=settings.require_snapshot,
+        batch=settings.batch,
     )
 
 

@@ -20,7 +20,7 @@ from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
-from sink.planning.planner import Policy
+from sink.planning.policy import Policy
 from sink.staging import snapshots
 from sink.staging.assembly import LAST
 from sink.staging.position import Position, save_position

@@ -1,8 +1,8 @@
-"""What the ERP shall have of a document, or why it gets none now."""
+"""What the ERP shall have of documents, or why it gets none now: many of one kind together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.errors import OrdertapError
@@ -17,6 +17,7 @@ from sink.documents.models import (
     Invalid,
     Missing,
     NotReady,
+    Price,
     Refund,
     ReturnOrder,
     SalesOrder,
@@ -24,12 +25,12 @@ from sink.documents.models import (
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF, fingerprint, from_json, record, same_identity
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, HoldError, Observed
-from sink.erp.kinds import ErpRecord, Kind
+from sink.erp.contract import Erp, Found
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind
 from sink.ledger import accounts, blocked, documents, marks
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import Outcome, State
-from sink.planning.planner import Hold
+from sink.planning.policy import Hold
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import why_not_planned
 
@@ -44,7 +45,17 @@ class Wanted(NamedTuple):
     """The ERP's record (None: the shop has the document no more), and the ERP's order that it belongs to."""
 
     record: ErpRecord | None
-    order: Observed | None = None
+    order: Found | None = None
+
+
+class Around(NamedTuple):
+    """What documents of a batch refer to: the ledger's entries of buyers and orders, the numbers of accounts, SKUs that
+    the ERP's item master lacks, and its orders as it shows them."""
+
+    entries: Mapping[DocumentRef, Entry]
+    numbers: Mapping[str, str]
+    unknown: Collection[str]
+    orders: Mapping[ErpRef, Found]
 
 
 class Desired:
@@ -55,13 +66,20 @@ class Desired:
         self._profile = profile
         self._erp = erp
         self._rules = rules
+        self._collective: ErpRef | None = None
 
     def kind(self, ref: DocumentRef) -> Kind:
         """What the ERP keeps of it."""
         return KIND_OF[self._profile.documents[ref.type].model]
 
+    def in_erp(self, one: Entry) -> ErpRef:
+        """What the ERP knows it by."""
+        kind, series = self.kind(one.ref), self._profile.documents[one.ref.type].series
+        stem = f"{kind}.{series}" if series else kind
+        return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
+
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Built | Hold]:
-        """All documents of a unit as of one moment; held where not all that they are made of is known.
+        """All documents of units as of one moment; held where not all that they are made of is known.
 
         NotPlannedError when the copy is not one to act on.
         """
@@ -78,6 +96,23 @@ class Desired:
             gaps = table_gaps(cursor)
         return {ref: self._certain(ref, built, gaps) for ref, built in found.items()}
 
+    def buyers(self, built: Iterable[Built | Hold]) -> set[DocumentRef]:
+        """Those of orders, where each has an account of his own."""
+        if self._rules.customers == "collective":
+            return set()
+        name = self._profile.of_model("Customer")[0].name if self._profile.of_model("Customer") else ""
+        orders = (one for one in built if isinstance(one, SalesOrder))
+        return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
+
+    def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Built | Hold]) -> list[Wanted | Outcome]:
+        """What is wanted of what was built, of documents of one kind, for each."""
+        found = [self._of(one, built[one.ref]) for one in ones]
+        around = self._around([one for one in found if not isinstance(one, Outcome | Wanted)])
+        return [
+            one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around)
+            for entry, one in zip(ones, found, strict=True)
+        ]
+
     def _certain(self, ref: DocumentRef, built: Built | Hold, gaps: Collection[TableGap]) -> Built | Hold:
         """What was built, unless changes of a table that it is made of are missing. A cancellation is certain."""
         missing = [gap for gap in gaps if gap.table in self._profile.documents[ref.type].reads]
@@ -86,16 +121,15 @@ class Desired:
         gap = missing[0]
         return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
 
-    def of(self, one: Entry, built: Built | Hold) -> Wanted | Outcome:
-        """What is wanted of what was built; HoldError where a person must decide."""
+    def _of(self, one: Entry, built: Built | Hold) -> Document | Wanted | Outcome:
+        """The document itself, unless that it is not one says all."""
         if isinstance(built, NotReady):
             built = self._taken_back(one) if one.applied else built
         match built:
             case NotReady():
                 return Outcome.not_ready()
             case Invalid():
-                hold = Hold(built.reason, built.next_step, "data")
-                return self._rules.settling(hold, one.age)
+                return self._rules.settling(Hold(built.reason, built.next_step, "data"), one.age)
             case Hold():
                 return self._rules.settling(built, one.age)
             case Missing():
@@ -104,7 +138,7 @@ class Desired:
         one.identity, one.shown = fingerprint(built), getattr(built, "number", None)
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()
-        return self._refused(one, built) or self._wanted(one, built)
+        return self._refused(one, built) or built
 
     def _taken_back(self, one: Entry) -> Missing | Hold:
         """What the ERP has of a document that is no longer ready: a price is over then."""
@@ -130,66 +164,83 @@ class Desired:
             return None
         return self._rules.settling(Hold(problem, "correct the order in the shop", "data"), one.age)
 
-    def _wanted(self, one: Entry, document: Document) -> Wanted | Outcome:
+    def _around(self, found: Sequence[Document]) -> Around:
+        """A few queries for all of them together."""
+        if self._rules.customers == "collective" and self._collective is None:
+            matches = self._erp.find("customer", {"number": self._rules.collective_account})
+            self._collective = next((found.ref for found in matches), None)
+        buyers = self.buyers(found)
+        parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
+        accounts_of = {accounts.account_key(self._rules.shop, one) for one in found if isinstance(one, Customer)}
+        with transaction(self._connection) as cursor:
+            marks.need(cursor, sorted(buyers))
+            entries = documents.entries_of(cursor, buyers | parents)
+            numbers = accounts.account_numbers(cursor, accounts_of)
+        orders = [self.in_erp(entries[ref]) for ref in sorted(parents & entries.keys()) if entries[ref].applied]
+        seen = self._erp.observe(orders)
+        skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
+        skus |= {one.sku for one in found if isinstance(one, Price)}
+        return Around(entries, numbers, self._erp.unknown_items(skus), {ref: Found(ref, seen[ref]) for ref in seen})
+
+    def _wanted(self, one: Entry, document: Document, around: Around) -> Wanted | Outcome:
         match document:
             case Customer():
-                account = accounts.account_key(self._rules.shop, document)
-                with transaction(self._connection) as cursor:
-                    return Wanted(record(document, {"number": accounts.account_number(cursor, account)}))
+                number = around.numbers[accounts.account_key(self._rules.shop, document)]
+                return Wanted(record(document, {"number": number}))
             case SalesOrder():
-                return self._order(one, document)
+                return self._order(one, document, around)
             case ReturnOrder() | Refund():
-                return self._part_of_order(document)
-            case _:
-                self._check_items({document.sku})
-                return Wanted(record(document, {}))
+                return self._part_of_order(document, around)
+        return self._lacking({document.sku}, around) or Wanted(record(document, {}))
 
-    def _order(self, one: Entry, order: SalesOrder) -> Wanted | Outcome:
-        account = self._account(one, order)
+    def _order(self, one: Entry, order: SalesOrder, around: Around) -> Wanted | Outcome:
+        account = self._account(one, order, around)
         if isinstance(account, Outcome):
             return account
-        made = record(order, {"account": account}, self._items(order))
-        cancelled = {"cancelled": order.status == "cancelled"}
-        return Wanted(ErpRecord(made.kind, {**made.fields, **cancelled}, made.lines))
+        skus = {line.sku for line in order.lines}
+        placeholder = self._rules.placeholder_sku
+        if not placeholder and (lacking := self._lacking(skus, around)):
+            return lacking
+        items = dict.fromkeys(skus & {*around.unknown}, placeholder)
+        head: Fields = {"account": account, "cancelled": order.status == "cancelled"}
+        return Wanted(record(order, head, items))
 
-    def _account(self, one: Entry, order: SalesOrder) -> str | Outcome:
-        """The number of the account that an order is booked to; its buyer is wanted by it."""
+    def _account(self, one: Entry, order: SalesOrder, around: Around) -> ErpRef | Outcome:
+        """The account that an order is booked to; its buyer is wanted by it."""
         if self._rules.customers == "collective":
-            return self._rules.collective_account
-        if order.customer is None and one.applied:  # erased in the shop; the ERP keeps what it has
-            return str(from_json(one.applied).fields["account"])
+            step = "make it in the ERP, or correct collective_account; it is looked for again by itself"
+            lacking = Hold(f"the ERP has no account {self._rules.collective_account}", step, "master data")
+            return self._collective or self._rules.held(lacking)
         if order.customer is None:
-            raise HoldError("the order has no buyer", "use `customers: collective`, or mend it in the shop", "data")
+            kept = from_json(one.applied).fields["account"] if one.applied else None
+            if isinstance(kept, ErpRef):  # erased in the shop; the ERP keeps what it has
+                return kept
+            step = "use `customers: collective`, or mend it in the shop"
+            return self._rules.held(Hold("the order has no buyer", step, "data"))
         ref = DocumentRef(self._profile.of_model("Customer")[0].name, order.customer)
-        with transaction(self._connection) as cursor:
-            marks.need(cursor, ref)
-            buyer = documents.entry(cursor, ref)
-        if buyer is None or buyer.applied is None:
+        buyer = around.entries.get(ref)
+        # What is only planned may assume that the buyer will have been made.
+        if buyer is None or (buyer.applied is None and self._rules.apply):
             return Outcome.waits(ref, self._rules.recheck_seconds)
-        return str(from_json(buyer.applied).fields["number"])
+        return self.in_erp(buyer)
 
-    def _part_of_order(self, document: ReturnOrder | Refund) -> Wanted | Outcome:
+    def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
         """A return or refund names its order in the ERP, and is measured against it."""
-        ref = DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)
-        with transaction(self._connection) as cursor:
-            sold = documents.entry(cursor, ref)
+        ref = self._order_of(document)
+        sold = around.entries.get(ref)
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
-        if sold is None or sold.applied is None:
+        if sold is None or (sold.applied is None and self._rules.apply):
             return Outcome.waits(ref, self._rules.recheck_seconds)
-        external = sold.external(self._rules.shop)
-        return Wanted(record(document, {"order": external}), self._erp.observe("order", external))
+        order = self.in_erp(sold)
+        return Wanted(record(document, {"order": order}), around.orders.get(order))
 
-    def _items(self, order: SalesOrder) -> dict[str, str]:
-        """SKU → the item to book instead, for those that the ERP does not have."""
-        skus = {line.sku for line in order.lines}
-        if not self._rules.placeholder_sku:
-            self._check_items(skus)
-            return {}
-        return dict.fromkeys(self._erp.unknown_items(skus), self._rules.placeholder_sku)
+    def _order_of(self, document: ReturnOrder | Refund) -> DocumentRef:
+        return DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)
 
-    def _check_items(self, skus: set[str]) -> None:
-        unknown = sorted(self._erp.unknown_items(skus))
-        if unknown:
-            reason = f"the ERP has no item {', '.join(unknown[:5])}"
-            raise HoldError(reason, "make the item in the ERP; it is looked for again by itself", "master data")
+    def _lacking(self, skus: Collection[str], around: Around) -> Outcome | None:
+        unknown = sorted({*skus} & {*around.unknown})
+        if not unknown:
+            return None
+        step = "make the item in the ERP; it is looked for again by itself"
+        return self._rules.held(Hold(f"the ERP has no item {', '.join(unknown[:5])}", step, "master data"))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from sink.ledger.accounts import AccountPolicy
 from sink.ledger.outcomes import Outcome
-from sink.planning.planner import Hold, Policy
+from sink.planning.policy import Hold, Policy
 
 
 @dataclass(frozen=True)
 class Rules:
-    """As settings say it. Times in seconds."""
+    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together."""
 
     shop: str
     policy: Policy
@@ -23,6 +23,7 @@ class Rules:
     recheck_seconds: float = 60.0
     lease_seconds: float = 60.0
     require_snapshot: bool = True
+    batch: int = 50
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""

@@ -1,76 +1,191 @@
-"""Sends commands so that each is done once: intent, call, outcome, each written before the next begins."""
+"""Has the ERP do steps so that each is done once: intents, call, outcomes, each written before the next begins."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 import structlog
 
 from sink.apply.rules import Rules
 from sink.database import Connection, transaction
 from sink.documents.records import from_json, to_json
-from sink.erp.contract import Command, ConflictError, Erp, HoldError, Key, Probe
+from sink.erp.contract import (
+    Basis,
+    ConflictError,
+    Erp,
+    HoldError,
+    HowFar,
+    NotDone,
+    Observed,
+    RetryError,
+    SlowDownError,
+    Step,
+    StepResult,
+    StopError,
+    basis,
+)
+from sink.erp.kinds import ErpRef, Milestone
 from sink.ledger import documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome
+from sink.planning.policy import Hold
 from sink.staging.position import note_acted
 
 log = structlog.get_logger()
+_LONGEST_BACKOFF: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step for a document, and the intent that the ledger keeps of it."""
+
+    one: Entry
+    step: Step
+    intent: Intent
+
+    @classmethod
+    def planned(cls, one: Entry, step: Step) -> Task:
+        """As it was planned now."""
+        milestone, stamp = step.before or ("", "")
+        want = to_json(step.want)
+        return cls(one, step, Intent(step.verb, want, step.key, one.marked, one.identity, step.goal, milestone, stamp))
+
+    def going_on(self, seen: Observed | None) -> Task:
+        """The rest of a step of which a part was done: on the document as it is by that."""
+        before = basis(seen) or self.step.before
+        milestone, stamp = before or ("", "")
+        intent = replace(self.intent, before=milestone, stamp=stamp)
+        return Task(self.one, replace(self.step, before=before), intent)
 
 
 class Sending:
-    """Every transaction of it proves the lease and extends it."""
+    """Every transaction of it proves the leases. `settles_within`: what the ERP says of itself."""
 
     def __init__(self, connection: Connection, erp: Erp, rules: Rules) -> None:
         self._connection = connection
         self._erp = erp
         self._rules = rules
+        self.settles_within = 0.0
 
-    def settle(self, lease: Lease, one: Entry) -> None:
-        """A command of which the reply was lost: asked for before anything else is done."""
-        if one.intent is None:
+    def settle(self, held: Sequence[Lease], late: Sequence[tuple[Entry, ErpRef]]) -> None:
+        """Steps of which the result was lost: asked for before anything else is done to their documents."""
+        tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in late if one.intent]
+        if not tasks:
             return
-        intent, kind = one.intent, from_json(one.intent.record).kind
-        key = Key(one.external(self._rules.shop), intent.revision)
-        answer = self._erp.probe(kind, intent.verb, key)
-        if answer is Probe.UNCLEAR:
-            raise HoldError(
-                f"the ERP cannot say whether a {intent.verb} was done", "look it up there, then `sink retry`"
-            )
-        if answer is Probe.DONE:
-            observed = self._erp.observe(kind, key.external)
-            self._applied(lease, one, intent, observed.reference if observed else one.reference or "")
-        else:
-            self._intend(lease, one, None)
+        answers = self._erp.progress([task.step for task in tasks])
+        of: dict[HowFar, list[tuple[Task, Observed | None]]] = {answer: [] for answer in HowFar}
+        for task, (answer, observed) in zip(tasks, answers, strict=True):
+            of[answer].append((task, observed))
+        outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
+        for task, seen in of[HowFar.DONE]:
+            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "")))
+        with transaction(self._connection) as cursor:
+            documents.write(cursor, held, outcomes)
+        self._intend(held, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
+        self.send(held, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
 
-    def send(self, lease: Lease, one: Entry, command: Command, in_erp: int) -> None:
-        """Has the ERP do a command. `in_erp`: the revision that the ERP shows.
+    def send(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
+        """Has the ERP do steps; what each came to is written. RetryError or StopError where the ERP as a whole cannot
+        be used: that is written as well."""
+        if not tasks:
+            return
+        # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
+        not_after = self._erp.clock() + timedelta(seconds=self._rules.lease_seconds)
+        self._intend(held, tasks, under_way=True)
+        results = self._erp.apply([task.step for task in tasks], not_after)
+        for_all = self._for_all(results)
+        outcomes = [
+            (task.one, self._outcome(task, result, for_all)) for task, result in zip(tasks, results, strict=True)
+        ]
+        unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
+        with transaction(self._connection) as cursor:
+            leases.renew(cursor, held, self._rules.lease_seconds)
+            documents.write(cursor, held, outcomes)
+            documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
+        for task in unchanged:
+            task.one.intent = None
+        for task, result in zip(tasks, results, strict=True):
+            if isinstance(result, Observed):
+                log.info("done in the ERP", verb=task.step.verb, document=str(task.one.ref), reference=result.reference)
+        if for_all is not None:
+            raise for_all
 
-        A ledger from a backup counts from an older one; the ERP would take the next ones for done already.
-        """
-        revision = max(one.revision, in_erp) + 1
-        intent = Intent(command.verb, to_json(command.record), revision, one.marked, one.identity)
-        self._intend(lease, one, intent)
+    def failure(self, one: Entry, error: RetryError | HoldError | StopError, outage: bool = False) -> Outcome:
+        """What an error of the ERP comes to for a document. An outage is not the document's fault: it stays due and
+        counts nothing."""
+        if isinstance(error, HoldError):
+            return self._rules.held(Hold(error.message, error.hint, error.cause))
+        if outage and isinstance(error, RetryError):
+            return Outcome.retry(error.message, 0.0, one.attempts)
+        again, attempts = _backoff(one)
+        return Outcome.retry(error.message, again, attempts, error.hint)
+
+    def is_outage(self, error: RetryError) -> bool:
+        """Whether a call failed for all, and not for its documents alone: then the ERP answers no other question."""
+        if isinstance(error, ConflictError | SlowDownError):
+            return isinstance(error, SlowDownError)
         try:
-            done = self._erp.apply(command, Key(one.external(self._rules.shop), revision))
-        except (HoldError, ConflictError):  # nothing was changed: there is no outcome to wait for
-            self._intend(lease, one, None)
-            raise
-        self._applied(lease, one, intent, done.reference)
+            self._erp.clock()
+        except RetryError:
+            return True
+        return False
 
-    def _intend(self, lease: Lease, one: Entry, intent: Intent | None) -> None:
-        columns = {"intent": None} if intent is None else {"intent": asdict(intent), "revision": intent.revision}
+    def _intend(self, held: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> None:
+        """Writes the intents, or that there are none any more. The deadline is then that of this call."""
+        if not tasks:
+            return
+        rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
+        seconds = self._rules.lease_seconds + (self.settles_within if under_way else 0.0)
         with transaction(self._connection) as cursor:
-            leases.renew(cursor, lease, self._rules.lease_seconds)
-            documents.save(cursor, one.ref, **columns)
-            if intent is not None:
+            leases.renew(cursor, held, seconds)
+            documents.intend(cursor, rows)
+            if under_way:
                 note_acted(cursor)
-        one.intent = intent
-        one.revision = one.revision if intent is None else intent.revision
+        for one, intent, external in rows:
+            one.intent, one.external = intent, external
+            one.revision = intent.revision if intent else one.revision
 
-    def _applied(self, lease: Lease, one: Entry, intent: Intent, reference: str) -> None:
-        with transaction(self._connection) as cursor:
-            leases.renew(cursor, lease, self._rules.lease_seconds)
-            documents.write(cursor, lease, one, Outcome.applied(intent, reference))
-        log.info("done in the ERP", verb=intent.verb, document=str(one.ref), reference=reference)
+    def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
+        """The error of a step that concerns all others too."""
+        errors = [result.error for result in results if isinstance(result, NotDone)]
+        stop = next((error for error in errors if isinstance(error, StopError)), None)
+        away = [error for error in errors if isinstance(error, RetryError) and not isinstance(error, ConflictError)]
+        return stop or (away[0] if away and self.is_outage(away[0]) else None)
+
+    def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
+        if isinstance(result, Observed):
+            return Outcome.applied(task.intent, result.reference)
+        outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
+        if result.reached is None:
+            return outcome
+        reached = result.reached.milestone or ""
+        return outcome.having(task.intent, result.reached.reference, reached)
+
+    def _unclear(self, task: Task) -> Outcome:
+        reason = f"the ERP cannot say whether a {task.step.verb} was done"
+        return self._rules.held(Hold(reason, "look it up there, then `sink retry`"))
+
+
+def _step(intent: Intent, ref: ErpRef) -> Step:
+    """The step that an intent stands for."""
+    before = Basis(Milestone(intent.before), intent.stamp) if intent.before else None
+    return Step(ref, intent.verb, from_json(intent.record), before, Milestone(intent.goal), intent.revision)
+
+
+def _is_unchanged(result: StepResult) -> bool:
+    """Whether nothing was changed, and there is no outcome to wait for."""
+    return (
+        isinstance(result, NotDone) and result.reached is None and isinstance(result.error, HoldError | ConflictError)
+    )
+
+
+def _backoff(one: Entry) -> tuple[float, int]:
+    """Seconds to rest after one more attempt, doubling, and how many attempts that makes."""
+    attempts = one.attempts + 1
+    rest = min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
+    return rest * random.uniform(0.5, 1.5), attempts  # noqa: S311  jitter

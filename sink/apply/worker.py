@@ -1,34 +1,33 @@
-"""Takes one shop order with all its documents and makes the ERP agree with it, whatever dies on the way."""
+"""Takes a batch of shop orders with all their documents and makes the ERP agree with them, whatever dies on the way."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired, NotPlannedError
+from sink.apply.desired import Desired, NotPlannedError, Wanted
 from sink.apply.rules import Rules
-from sink.apply.sending import Sending
+from sink.apply.sending import Sending, Task
 from sink.database import Connection, transaction
 from sink.documents.models import Built
 from sink.documents.profile import Profile
 from sink.documents.records import from_json
-from sink.erp.contract import ConflictError, Erp, HoldError, RetryError, SlowDownError, StopError
-from sink.erp.kinds import Kind
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Erp, Found, RetryError, Step, StopError
+from sink.erp.kinds import KINDS, ErpRef, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
-from sink.ledger.outcomes import Outcome
-from sink.planning.planner import Hold, plan
+from sink.ledger.outcomes import Outcome, State
+from sink.planning.caps import with_step
+from sink.planning.planner import Standpoint, plan
+from sink.planning.policy import Hold
 
 log = structlog.get_logger()
-_ORDER: Final[dict[Kind, int]] = {"customer": 0, "order": 1, "return": 2, "refund": 3, "price": 4}
-_LONGEST_BACKOFF: Final = 300.0
+_ROUNDS: Final = 5
 
 
 class Worker:
@@ -44,119 +43,176 @@ class Worker:
         self._bound = False
 
     def step(self) -> bool:
-        """Does what is to be done for one unit; False when none is due.
+        """Does what is to be done for the units that wait longest; False when none is due.
 
-        RetryError and StopError come through where the ERP as a whole cannot be used; the unit stays due. What
+        RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. What
         concerns one document alone is kept with it, and does not.
         """
         if not self._bound:
             self.check()
         with transaction(self._connection) as cursor:
-            lease = leases.lease(cursor, self._owner, self._rules.lease_seconds)
-        if lease is None:
+            held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch)
+        if not held:
             return False
         try:
-            self._unit(lease)
-        except LeaseLostError:
-            log.warning("another worker has taken over", unit=lease.unit)
+            self._units(held)
+        except LeaseLostError as error:
+            log.warning("another worker has taken over", reason=error.message)
             return True
         except NotPlannedError:
             return False
         finally:
             if not self._connection.closed:
                 with transaction(self._connection) as cursor:
-                    leases.release(cursor, lease)
+                    leases.release(cursor, held)
         return True
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
-        identity = self._erp.check()
+        checked = self._erp.check()
+        self._sending.settles_within = checked.abilities.settles_within
         try:
             with transaction(self._connection) as cursor:
-                binding.bind(cursor, "erp", identity, "the ERP")
+                binding.bind(cursor, "erp", checked.identity, "the ERP")
                 if self._rules.apply:
                     marks.resume(cursor)
         except SettingsError as error:
             raise StopError(error.message, error.hint) from None
         self._bound = True
 
-    def _unit(self, lease: Lease) -> None:
-        """First what was sent and never answered, then each document, those that others refer to first."""
-        with transaction(self._connection) as cursor:
-            found = documents.entries(cursor, lease.unit)
-        found.sort(key=lambda one: (_ORDER[self._desired.kind(one.ref)], len(one.ref.key), one.ref.key))
-        if not all(self._tried(lease, one, partial(self._sending.settle, lease, one)) for one in found):
-            return
-        built = self._desired.build([one.ref for one in found])
-        for one in found:
-            if not self._tried(lease, one, partial(self._look, lease, one, built[one.ref])):
-                return
+    def _units(self, held: list[Lease], late: bool = True) -> None:
+        """All of them together; if a look at them fails and the ERP can be used, each by itself.
 
-    def _look(self, lease: Lease, one: Entry, built: Built | Hold) -> None:
-        """Has the ERP agree with one document."""
-        wanted = self._desired.of(one, built)
-        if isinstance(wanted, Outcome):
-            self._write(lease, one, wanted)
-            return
-        desired, applied = wanted.record, from_json(one.applied) if one.applied else None
-        # A ledger from a backup may not know of a document that the ERP has; it knows that it sent something.
-        known = applied or (desired if one.revision else None)
-        observed = self._erp.observe(known.kind, one.external(self._rules.shop)) if known else None
-        commands = plan(desired, applied, observed, self._rules.policy, wanted.order)
-        if isinstance(commands, Hold):
-            self._write(lease, one, self._rules.held(commands))
-        elif not commands:
-            self._write(lease, one, Outcome.gone() if desired is None else Outcome.done())
-        elif not self._rules.apply:
-            steps = ", ".join(f"{command.verb} {command.record.kind}" for command in commands)
-            self._write(lease, one, Outcome.planned(steps))
-        else:
-            for command in commands:
-                self._sending.send(lease, one, command, observed.revision if observed else 0)
-
-    def _tried(self, lease: Lease, one: Entry, act: Callable[[], None]) -> bool:
-        """False when nothing more may be sent for the unit, since nobody knows whether this document's call was done.
-
-        An error is written to the document, with a time to look again, so that the others get their turn.
+        `late`: what is under way was sent by someone whose time is over. What we sent ourselves may still arrive.
         """
         try:
-            act()
-        except HoldError as error:
-            self._write(lease, one, self._rules.held(Hold(error.message, error.hint, error.cause)))
-        except StopError as error:
-            again, attempts = _backoff(one)
-            self._write(lease, one, Outcome.retry(error.message, again, attempts, error.hint))
-            raise
+            self._together(held, late)
         except RetryError as error:
-            self._retry(lease, one, error)
-        return one.intent is None
+            if self._sending.is_outage(error):
+                raise
+            if len(held) > 1:
+                for one in list(held):
+                    self._units([one], late=False)
+                return
+            # With a time to look again, so that others get their turn.
+            outcomes = [(one, self._sending.failure(one, error)) for one in self._read(held)]
+            with transaction(self._connection) as cursor:
+                documents.write(cursor, held, outcomes)
 
-    def _retry(self, lease: Lease, one: Entry, error: RetryError) -> None:
-        """An outage is not the document's fault: it stays due and counts nothing."""
-        if self._reachable(error):
-            self._write(lease, one, Outcome.retry(error.message, *_backoff(one)))
-            return
-        with suppress(LeaseLostError):
-            self._write(lease, one, Outcome.retry(error.message, 0.0, one.attempts))
-        raise error
+    def _together(self, held: list[Lease], late: bool) -> None:
+        """First what was sent and never answered, then each kind of document, those that others refer to first."""
+        entries = self._read(held)
+        if late:
+            self._settle(held, entries)
+        built = dict(self._desired.build([one.ref for one in entries]))
+        joined = self._join_buyers(held, built)
+        built |= self._desired.build([one.ref for one in joined]) if joined else {}
+        entries += joined
+        for kind in KINDS:
+            ones = [one for one in entries if self._desired.kind(one.ref) == kind]
+            for _ in range(_ROUNDS):
+                # Nothing more for a unit while nobody knows whether a call for it was done.
+                blocked = {one.unit for one in entries if one.intent}
+                ones = self._look(held, [one for one in ones if one.unit not in blocked], built)
+                if not ones:
+                    break
 
-    def _reachable(self, error: RetryError) -> bool:
-        """Whether a call failed for its document alone: then the ERP answers another question."""
-        if isinstance(error, ConflictError | SlowDownError):
-            return isinstance(error, ConflictError)
-        try:
-            self._erp.check()
-        except RetryError:
-            return False
-        return True
-
-    def _write(self, lease: Lease, one: Entry, outcome: Outcome) -> None:
+    def _read(self, held: Sequence[Lease]) -> list[Entry]:
         with transaction(self._connection) as cursor:
-            documents.write(cursor, lease, one, outcome)
+            found = documents.entries(cursor, [one.unit for one in held])
+        return sorted(found, key=lambda one: (len(one.ref.key), one.ref))
+
+    def _settle(self, held: Sequence[Lease], entries: Iterable[Entry]) -> None:
+        self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
+
+    def _join_buyers(self, held: list[Lease], built: Mapping[DocumentRef, Built | Hold]) -> list[Entry]:
+        """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
+        wanted = self._desired.buyers(built.values())
+        with transaction(self._connection) as cursor:
+            found = documents.entries_of(cursor, wanted)
+            missing = [ref for ref, one in found.items() if one.applied is None]
+            marks.need(cursor, sorted(missing))
+        units = {found[ref].unit for ref in missing}.difference(one.unit for one in held)
+        with transaction(self._connection) as cursor:
+            taken = leases.take(cursor, self._owner, self._rules.lease_seconds, units)
+        if not taken:
+            return []
+        held += taken
+        joined = self._read(taken)
+        self._settle(held, joined)
+        return joined
+
+    def _look(
+        self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Built | Hold]
+    ) -> list[Entry]:
+        """Has the ERP agree with documents of one kind; those that want another round."""
+        if not ones:
+            return []
+        outcomes: list[tuple[Entry, Outcome]] = []
+        planned = self._planned(ones, self._desired.wanted(ones, built))
+        tasks: list[Task] = []
+        again: list[Entry] = []
+        for one, found in planned:
+            if isinstance(found, Outcome):
+                outcomes.append((one, found))
+            elif not self._rules.apply:
+                outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
+            else:
+                tasks.append(Task.planned(one, found[0]))
+                again += [one] if len(found) > 1 else []
+        with transaction(self._connection) as cursor:
+            documents.write(cursor, held, outcomes)
+        self._sending.send(held, tasks)
+        return [one for one in again if one.intent is None and one.state is State.DONE]
+
+    def _planned(
+        self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
+    ) -> list[tuple[Entry, list[Step] | Outcome]]:
+        """Steps for each document, or what else it comes to. Each planned step is seen by those after it."""
+        refs = {one.ref: self._desired.in_erp(one) for one in ones}
+        # A ledger from a backup may not know of a document that the ERP has; it knows that it sent something.
+        known = [
+            refs[one.ref]
+            for one, want in zip(ones, wanted, strict=True)
+            if not isinstance(want, Outcome) and (one.applied or one.revision)
+        ]
+        observed = self._erp.observe(known)
+        others = self._taken([one for one in ones if one.external is None], refs)
+        orders: dict[ErpRef, Found] = {}
+        found: list[tuple[Entry, list[Step] | Outcome]] = []
+        for one, want in zip(ones, wanted, strict=True):
+            if isinstance(want, Outcome):
+                found.append((one, want))
+                continue
+            ref = refs[one.ref]
+            if ref.external in others:
+                found.append((one, self._rules.held(_named_anew(others[ref.external]))))
+                continue
+            order = want.order and orders.get(want.order.ref, want.order)
+            ledger = Standpoint(
+                from_json(one.applied) if one.applied else None,
+                Milestone(one.reached) if one.reached else None,
+                one.revision,
+            )
+            steps = plan(ref, want.record, ledger, observed.get(ref), self._rules.policy, order)
+            if isinstance(steps, Hold):
+                found.append((one, self._rules.held(steps)))
+            elif not steps:
+                found.append((one, Outcome.gone() if want.record is None else Outcome.done()))
+            else:
+                found.append((one, steps))
+                if order is not None:
+                    orders[order.ref] = with_step(order, steps[0])
+        return found
+
+    def _taken(self, ones: Collection[Entry], refs: Mapping[DocumentRef, ErpRef]) -> dict[str, DocumentRef]:
+        """Keys in the ERP that are about to be given, and are another document's."""
+        if not ones:
+            return {}
+        with transaction(self._connection) as cursor:
+            return documents.taken(cursor, [refs[one.ref].external for one in ones])
 
 
-def _backoff(one: Entry) -> tuple[float, int]:
-    """Seconds to rest after one more attempt, doubling, and how many attempts that makes."""
-    attempts = one.attempts + 1
-    rest = min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
-    return rest * random.uniform(0.5, 1.5), attempts  # noqa: S311  jitter
+def _named_anew(other: DocumentRef) -> Hold:
+    reason = f"{other} has its key in the ERP: was the document given another name in the profile?"
+    return Hold(reason, "give it the old name again, or a `series` of its own, then `sink retry`")

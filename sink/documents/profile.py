@@ -10,6 +10,7 @@ documents:
     model: ReturnOrder                  one of sink/documents/models.py
     key: returns.id                     its root row
     order: returns.order_id             the shop order it belongs to: both are applied together
+    series: ""                          of several documents of one model: part of the key in the ERP, so for ever
     touched_by:                         which changed rows make it worth another look: table → SQL that gives its key
       returns: id                         an expression over one changed row
       return_lines: return_id
@@ -59,6 +60,7 @@ class DocumentRule:
     head: str
     children: Mapping[str, str]
     reads: frozenset[str]
+    series: str = ""
 
     @property
     def references(self) -> frozenset[str]:
@@ -116,6 +118,7 @@ class _Loader:
             self._columns = {table: dict(given or {}) for table, given in tables.items()}
         rules = content.get("documents") or {}
         documents = {name: self._rule(name, rule or {}) for name, rule in rules.items()}
+        self._told_apart(documents)
         return Profile(self._folder.name, tuple(tables), documents, self._columns, self._file)
 
     def _content(self) -> dict[str, Any]:
@@ -130,8 +133,17 @@ class _Loader:
             raise self._wrong("", "not a mapping with `tables` and `documents`")
         return content
 
+    def _told_apart(self, documents: Mapping[str, DocumentRule]) -> None:
+        """Two documents of one model may have one key; the ERP's key tells them apart by their series."""
+        names: dict[tuple[type[Part], str], str] = {}
+        for name, rule in documents.items():
+            other = names.setdefault((rule.model, rule.series), name)
+            if other != name:
+                hint = f"give one of them a name for ever, `series: {name}`: it is part of the keys in the ERP"
+                raise self._wrong(f"documents.{name}", f"it and {other} are both a {rule.model.__name__}", hint)
+
     def _rule(self, name: str, rule: dict[str, Any]) -> DocumentRule:
-        self._only(rule, ("model", "key", "order", "touched_by"), name)
+        self._only(rule, ("model", "key", "order", "touched_by", "series"), name)
         for needed in ("model", "key", "touched_by"):
             if needed not in rule:
                 raise self._wrong(f"documents.{name}", f"`{needed}` is missing")
@@ -144,7 +156,7 @@ class _Loader:
         head, children = self._sql(f"{name}.sql"), self._children(name, model)
         reads = self._named("\n".join([head, *children.values(), *(touch.sql for touch in touches)]))
         every = frozenset(reads | {root} | {touch.table for touch in touches})
-        return DocumentRule(name, model, root, key, order, touches, head, children, every)
+        return DocumentRule(name, model, root, key, order, touches, head, children, every, str(rule.get("series", "")))
 
     def _of_root(self, text: str, root: str, where: str) -> str:
         table, column = self._column(text, where)

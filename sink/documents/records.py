@@ -16,10 +16,11 @@ from sink.documents.models import (
     Part,
     Price,
     Refund,
+    RefundComponent,
     ReturnOrder,
     SalesOrder,
 )
-from sink.erp.kinds import ErpRecord, Fields, Kind, Value
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, PartKind, Value
 
 KIND_OF: dict[type[Part], Kind] = {
     Customer: "customer",
@@ -30,30 +31,42 @@ KIND_OF: dict[type[Part], Kind] = {
 }
 
 
-def record(document: Document, parents: dict[str, str], items: dict[str, str] | None = None) -> ErpRecord:
+def record(document: Document, parents: Fields, items: dict[str, str] | None = None) -> ErpRecord:
     """The ERP's record of a document.
 
-    `parents`: field → external key or account number of what it belongs to (`account`, `order`, `number`);
-    `items`: SKU → the item to book instead (placeholder).
+    `parents`: what it belongs to (`account`, `order`: links) and an account's `number`; without its order, the children
+    of a return or refund name no sold line. `items`: SKU → the item to book instead (placeholder).
     """
     match document:
         case Customer():
-            return ErpRecord("customer", _customer(document) | parents)
+            return ErpRecord("customer", {**_customer(document), **parents})
         case SalesOrder():
-            return ErpRecord("order", _order(document) | parents, _order_lines(document, items or {}))
+            return ErpRecord("order", {**_order(document), **parents}, _order_parts(document, items or {}))
         case ReturnOrder():
-            fields: dict[str, Value] = {"number": document.number, "returned_at": document.returned_at}
             lines = {
-                line.key: {"order_line": f"line:{line.order_line}", "quantity": line.quantity, "reason": line.reason}
+                line.key: {**_sold(parents, line.order_line), "quantity": line.quantity, "reason": line.reason}
                 for line in document.lines
             }
-            return ErpRecord("return", fields | parents, lines)
+            fields: Fields = {"number": document.number, "returned_at": document.returned_at}
+            return ErpRecord("return", {**fields, **parents}, {"line": lines})
         case Refund():
-            return ErpRecord("refund", _refund(document) | parents)
+            components = {
+                row.key: {**_sold(parents, row.order_line), **_amounts(row.kind, None, row, 1)}
+                for row in document.components
+            }
+            return ErpRecord("refund", {**_refund(document), **parents}, {"component": components})
         case Price():
             names = ("sku", "price_list", "currency", "amount", "tax_included", "valid_from", "valid_until")
             price: dict[str, Value] = {name: getattr(document, name) for name in names}
             return ErpRecord("price", price | {"minimum_quantity": document.minimum_quantity})
+
+
+def _sold(parents: Fields, line: str | None) -> Fields:
+    """The link to the line that was sold."""
+    order = parents.get("order")
+    if not isinstance(order, ErpRef):
+        return {}
+    return {"order_line": None if line is None else order.child("line", line)}
 
 
 def fingerprint(document: Document) -> str | None:
@@ -101,17 +114,14 @@ def _order(order: SalesOrder) -> dict[str, Value]:
     return fields | _address("billing", order.addresses) | _address("shipping", order.addresses)
 
 
-def _order_lines(order: SalesOrder, items: dict[str, str]) -> dict[str, Fields]:
-    lines: dict[str, Fields] = {}
-    for line in order.lines:
-        lines[f"line:{line.key}"] = _item(line, items)
-    for charge in order.charges:
-        lines[f"charge:{charge.key}"] = _amounts("charge", charge.kind, charge, 1)
-    for discount in order.discounts:
-        lines[f"discount:{discount.key}"] = _amounts(
-            "discount", discount.name or discount.code or "discount", discount, -1
-        )
-    return lines
+def _order_parts(order: SalesOrder, items: dict[str, str]) -> dict[PartKind, dict[str, Fields]]:
+    return {
+        "line": {line.key: _item(line, items) for line in order.lines},
+        "charge": {charge.key: _amounts("charge", charge.kind, charge, 1) for charge in order.charges},
+        "discount": {
+            row.key: _amounts("discount", row.name or row.code or "discount", row, -1) for row in order.discounts
+        },
+    }
 
 
 def _item(line: Line, items: dict[str, str]) -> Fields:
@@ -130,7 +140,7 @@ def _item(line: Line, items: dict[str, str]) -> Fields:
     }
 
 
-def _amounts(kind: str, name: str, row: Charge | Discount, sign: int) -> Fields:
+def _amounts(kind: str, name: str | None, row: Charge | Discount | RefundComponent, sign: int) -> Fields:
     """Quantity 1 at its amount; a discount is negative, so that an ERP's lines simply add up."""
     return {
         "kind": kind,
@@ -166,25 +176,28 @@ def _address(kind: str, addresses: tuple[Address, ...]) -> dict[str, Value]:
 
 def to_json(value: ErpRecord) -> dict[str, Any]:
     """For the ledger; `from_json` gives it back exactly."""
-    lines = {key: _encode(fields) for key, fields in value.lines.items()}
-    return {"kind": value.kind, "fields": _encode(value.fields), "lines": lines}
+    parts = {part: {key: _encode(fields) for key, fields in rows.items()} for part, rows in value.parts.items()}
+    return {"kind": value.kind, "fields": _encode(value.fields), "parts": parts}
 
 
 def from_json(value: dict[str, Any]) -> ErpRecord:
     """A record as `to_json` wrote it."""
-    lines = {key: _decode(fields) for key, fields in value["lines"].items()}
-    return ErpRecord(value["kind"], _decode(value["fields"]), lines)
+    parts = {part: {key: _decode(fields) for key, fields in rows.items()} for part, rows in value["parts"].items()}
+    return ErpRecord(value["kind"], _decode(value["fields"]), parts)
 
 
 def _encode(fields: Fields) -> dict[str, Any]:
     encoded: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, Decimal):
-            encoded[name] = {"n": str(value)}
-        elif isinstance(value, datetime):
-            encoded[name] = {"t": value.isoformat()}
-        else:
-            encoded[name] = value
+        match value:
+            case Decimal():
+                encoded[name] = {"n": str(value)}
+            case datetime():
+                encoded[name] = {"t": value.isoformat()}
+            case ErpRef():
+                encoded[name] = {"r": list(value)}
+            case _:
+                encoded[name] = value
     return encoded
 
 
@@ -193,7 +206,9 @@ def _decode(fields: dict[str, Any]) -> Fields:
 
 
 def _decoded(value: Any) -> Value:
-    if isinstance(value, dict):
-        return Decimal(value["n"]) if "n" in value else datetime.fromisoformat(value["t"])
-    result: Value = value
-    return result
+    if not isinstance(value, dict):
+        result: Value = value
+        return result
+    if "r" in value:
+        return ErpRef(*value["r"])
+    return Decimal(value["n"]) if "n" in value else datetime.fromisoformat(value["t"])

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sink.documents.models import Refund, SalesOrder
-
-
-class Sums(NamedTuple):
-    """Amounts of several rows together."""
-
-    net: Decimal = Decimal(0)
-    tax: Decimal = Decimal(0)
-    gross: Decimal = Decimal(0)
+from sink.erp.kinds import Sums
 
 
 class _Row(Protocol):

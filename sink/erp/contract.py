@@ -1,107 +1,228 @@
-"""What an ERP must be able to do. An adapter is one folder here that passes tests/integration/test_erp_contract.py."""
+"""What an ERP must be able to do. An adapter is one folder here that passes tests/erp_contract/.
+
+The sink observes documents, plans steps from what it saw, writes down what it is about to do, and has the steps
+applied. Whatever is lost on the way, it asks for the progress of a step before it does anything else with its document.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
 from schemas.errors import ExitCode, OrdertapError
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 
 Cause = Literal["data", "master data", "decision"]
 """What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
+Verb = Literal["create", "amend", "advance", "reopen", "cancel", "remove"]
+"""`create` makes a document, `amend` gives it the fields and parts of the step, `advance` takes it on to a later
+milestone, `reopen` and `cancel` say what they do; `remove` ends a price. None of them deletes a document."""
+
+Change = Literal[
+    "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",
+    "reopen", "advance", "return goods", "refund money", "change return", "change refund", "change customer",
+    "change price list", "remove price",
+]  # fmt: skip
+"""What the shop may want of a document that is in the ERP: the rows of the planner's table."""
+
+
+class Moved(NamedTuple):
+    """What became of a line. Quantities; None: this ERP does not say.
+
+    `returned`: by the return's external key, or `hand:` and the ERP's own key of it; without cancelled returns.
+    """
+
+    returned: Mapping[str, Decimal] = {}
+    delivered: Decimal | None = None
+    invoiced: Decimal | None = None
+
 
 @dataclass(frozen=True)
 class Observed:
-    """The ERP's own view of a document. `returned`: per order line what the ERP shows as come back, also by hand;
-    `refunded`: what the ERP shows as given back of the order, per key of the refund."""
+    """A document as the ERP has it now. Its record has only fields and parts that this ERP gives back exactly."""
 
     record: ErpRecord
-    milestone: Milestone
-    reference: str
-    revision: int
-    returned: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+    milestone: Milestone | None  # None: nothing may be planned on it, and `problem` says why
+    reference: str  # the ERP's own number of it, for people; it may change, so nothing refers to it
+    stamp: str  # another one after every change of what `record` has, lines included, and of the state
+    key: int = 0  # of the last step that was done to it
+    state: str = ""  # the ERP's own word
+    problem: str = ""
+    url: str = ""  # of its page
+    may_not: Mapping[Change, str] = field(default_factory=dict)
+    """What it cannot take now though the planner's table says that it can, and why, in words."""
+    total: Sums | None = None  # as the ERP adds up; None: a document without amounts
+    rates: Mapping[Decimal, Sums] = field(default_factory=dict)
+    """The same by tax rate in percent; empty where the ERP does not say."""
+    paid: Decimal | None = None  # None where it does not say
+    moved: Mapping[str, Moved] = field(default_factory=dict)
+    """Of an order: by the key of its line."""
     refunded: Mapping[str, Decimal] = field(default_factory=dict)
+    """Of an order: money given back, by the external key of the refund, or `hand:` and the ERP's own key of it."""
+
+
+class Basis(NamedTuple):
+    """What a step was planned on: a document that is otherwise now is not touched by it."""
+
+    milestone: Milestone
+    stamp: str
+
+
+def basis(observed: Observed | None) -> Basis | None:
+    """What a step is planned on, of a document as it was seen."""
+    return Basis(observed.milestone, observed.stamp) if observed and observed.milestone else None
 
 
 @dataclass(frozen=True)
-class Command:
-    """One step in the ERP. `record` is the whole document as it shall be after it."""
+class Step:
+    """What shall be done to one document. `want` is the whole document as it shall be after it.
 
-    verb: Literal["create", "amend", "cancel", "remove"]
-    record: ErpRecord
-    fields: Fields = field(default_factory=dict)  # amend: those of the head that change
-    set_lines: Mapping[str, Fields] = field(default_factory=dict)  # amend: new lines, and fields of lines that change
-    remove_lines: tuple[str, ...] = ()
-    expected: Milestone | None = None  # the state that the plan was made for; another one is a conflict
+    before: None for a create, else as it was observed. goal: the milestone to reach at least, or to stay at. key: of
+    this step among those of the document, rising; the ERP keeps that of the last one, written with the step's *last*
+    call. A step may take several calls, each a transaction of the ERP's own. It is idempotent: given again after it was
+    done it changes nothing; after a part of it, it goes on (see StepProgress).
+    """
+
+    ref: ErpRef
+    verb: Verb
+    want: ErpRecord
+    before: Basis | None
+    goal: Milestone
+    key: int
 
 
-class Key(NamedTuple):
-    """The idempotency key: `external` is kept, unique, in the ERP's record; `revision` counts commands to it."""
+class NotDone(NamedTuple):
+    """Why a step was not done. `reached`: what is known to be in the ERP all the same, with the step's `want` in it; it
+    may stay so, and is amended or advanced later. None: nothing was changed, or with a RetryError nobody knows."""
 
-    external: str
-    revision: int
+    error: RetryError | HoldError | StopError
+    reached: Observed | None = None
 
 
-class Probe(Enum):
-    """What a repeat needs to know."""
+StepResult = Observed | NotDone
+"""A step that was done is told by its document, read back. What came back of an order need not be in it."""
 
-    DONE = "done"
+
+class HowFar(Enum):
+    """What became of a step whose result is not known."""
+
     NOT_DONE = "not done"
-    UNCLEAR = "unclear"
+    PARTLY = "partly done"
+    DONE = "done"
+    UNCLEAR = "unclear"  # a person must look
 
 
-class Applied(NamedTuple):
-    """The ERP's own number of the document."""
+class StepProgress(NamedTuple):
+    """How far a step came, and its document as it is now, if it is there. One that is PARTLY done goes on as
+    `replace(step, before=basis(observed))`, under the same key: what it was planned on has been changed by itself."""
 
-    reference: str
+    how_far: HowFar
+    observed: Observed | None = None
+
+
+class Advice(NamedTuple):
+    """What may go wrong with this ERP, and what mends it. Applying goes on."""
+
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The ERP's own documents of a kind with our key, by external key, for the comparison of money."""
+class Abilities:
+    """fields: by kind, those that the ERP keeps. batch: how many steps of a verb one call takes best. settles_within:
+    seconds in which a call that has reached the server may still take effect (lock and statement time-outs, times the
+    server's own repeats); not the client's time-out."""
 
-    records: Mapping[str, Observed]
-    foreign: int = 0  # documents without a key of ours: typed in by hand
+    fields: Mapping[Kind, frozenset[str]]
+    batch: Mapping[Verb, int]
+    settles_within: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """identity: of this ERP's data; a restored copy or another installation has another one. version: for people."""
+
+    identity: str
+    version: str
+    abilities: Abilities
+    advice: Sequence[Advice] = ()
+
+
+class Found(NamedTuple):
+    """A document of the ERP; one that was typed in by hand has `hand:` and the ERP's own key as its external key."""
+
+    ref: ErpRef
+    observed: Observed
+
+
+class Page(NamedTuple):
+    """Some documents of a kind, and where the next page begins; None: this was the last."""
+
+    found: Sequence[Found]
+    next: str | None
 
 
 class Erp(Protocol):
     """One ERP. Calls are synchronous, end within the time limit given at construction, and may come from many threads.
 
-    Every record that a command makes (head, each line) carries a key of its own in the ERP, unique there, so that
-    nothing is made twice whatever was lost on the way. A command is done as a whole or not at all. A command whose
-    revision is not higher than the record's changes nothing: a late write of an older state is harmless.
-    Fields that are not in a ErpRecord belong to the ERP and are never written.
+    Every record that a step makes (head, child) carries its external key in the ERP, unique there, so that nothing is
+    made twice whatever was lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
+    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us.
     """
 
-    def check(self) -> str:
-        """The identity of this ERP's data (a restored copy or another installation has another one); StopError when
-        credentials or tables are wrong, RetryError when it cannot be reached."""
+    def check(self) -> Checked:
+        """Whether it can be used; StopError also where tables, rights or modules are missing."""
         ...
 
-    def probe(self, kind: Kind, verb: str, key: Key) -> Probe:
-        """Whether a command was done whose reply may be lost. Asked before any repeat."""
+    def clock(self) -> datetime:
+        """The time by the clock that `not_after` is compared with; with a zone."""
         ...
 
-    def observe(self, kind: Kind, external: str) -> Observed | None:
-        """The document as the ERP has it now, None when it has none."""
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        """The documents as they are now; those that the ERP does not have are left out. One that cannot be read as a
+        document of its kind is there with a `problem` and harms no other."""
+        ...
+
+    def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
+        """Documents whose fields have these values, by whomever they were made, at most a hundred: for adopting what
+        was typed in, linking, and matching customers. SettingsError for a field that this ERP does not keep."""
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         """Those of the SKUs that the ERP's item master does not have."""
         ...
 
-    def apply(self, command: Command, key: Key) -> Applied:
-        """Does the command, once. RetryError: nothing is known about the outcome; ConflictError: nothing was changed,
-        since the document is not as it was when the command was planned; HoldError: the ERP refused it."""
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        """What became of steps whose results were lost, one for each, in order. It is asked before anything else is
+        done to their documents, and not before `settles_within` past the `not_after` of the call."""
         ...
 
-    def figures(self, kind: Kind, prefix: str) -> Figures:
-        """All documents of a kind whose external key starts with the prefix."""
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        """Does the steps, one result for each, in order; a document is in one call once. It raises nothing of ours.
+
+        One bad step never fails the others, but for those that refer to its document. Each first write is a
+        compare-and-set on the step's `before`. After `not_after`, by the ERP's clock, nothing takes effect any more.
+
+        After its last call a step's document is read as a whole, in one moment, and compared with `want`, the keys of
+        its children included: what the ERP keeps otherwise (rounded, cut, other totals) is held, before it goes further
+        than a draft and, where the ERP can take it back, with nothing left. Errors:
+
+        - RetryError: nothing is known of this step's outcome.
+        - ConflictError: nothing was changed, since the document is not as it was when the step was planned, or the time
+          is over. A refusal is looked at again before it is called one: ERPs refuse what another has changed meanwhile,
+          and a create that finds its own key, in many words.
+        - HoldError: the ERP refused it. StopError: it refuses us.
+        """
+        ...
+
+    def page(self, kind: Kind, after: str, limit: int) -> Page:
+        """All documents of a kind by pages, ours and those typed in by hand. `after`: "" for the first page, else the
+        `next` of the page before. What is there from the first page to the last is met once."""
         ...
 
     def close(self) -> None:
@@ -119,7 +240,7 @@ class RetryError(OrdertapError):
 
 
 class ConflictError(RetryError):
-    """The document moved meanwhile: this call changed nothing, and is planned anew. The ERP itself can be used."""
+    """The document moved meanwhile: this step changed nothing, and is planned anew. The ERP itself can be used."""
 
 
 class SlowDownError(RetryError):
@@ -131,7 +252,7 @@ class SlowDownError(RetryError):
 
 
 class HoldError(OrdertapError):
-    """This document alone waits for a person. Nothing was changed in the ERP."""
+    """This document alone waits for a person."""
 
     exit_code = ExitCode.CONFIG
 

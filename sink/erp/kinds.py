@@ -1,18 +1,58 @@
-"""What an ERP keeps: kinds of documents, their fields and lines, and what a document has become there. Pure data."""
+"""What an ERP keeps: kinds of documents, their fields and parts, and what a document has become there. Pure data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
-Value = str | bool | Decimal | datetime | None
-Fields = Mapping[str, Value]
 Kind = Literal["customer", "order", "return", "refund", "price"]
 KINDS: tuple[Kind, ...] = ("customer", "order", "return", "refund", "price")
+PartKind = Literal["line", "charge", "discount", "component"]
+PARTS: Mapping[Kind, tuple[PartKind, ...]] = {
+    "customer": (),
+    "order": ("line", "charge", "discount"),
+    "return": ("line",),
+    "refund": ("component",),
+    "price": (),
+}
+"""The kinds of child that a kind of document has."""
+
+BY_HAND = "hand:"
+
+
+class ErpRef(NamedTuple):
+    """A document in the ERP, or a child of one.
+
+    `external` is the key that we gave it once (`shop/order/17/1`) and that the ERP keeps, unique. What was typed in by
+    hand has `hand:` and the ERP's own key of it.
+    """
+
+    kind: Kind
+    external: str
+
+    def child(self, part: PartKind, key: str) -> ErpRef:
+        """A child by its key in the record: `shop/order/17/1/line:3`."""
+        return ErpRef(self.kind, f"{self.external}/{part}:{key}")
+
+    def part_and_key(self, child: str) -> tuple[PartKind, str]:
+        """The other way: what part of this document a child's external key names, and its key in the record.
+
+        Keys that an earlier release gave to the lines of a return name no part.
+        """
+        rest = child.removeprefix(f"{self.external}/")
+        found, _, key = rest.partition(":")
+        for part in PARTS[self.kind]:
+            if part == found and not child.startswith(BY_HAND):
+                return part, key
+        return PARTS[self.kind][0], rest
+
+
+Value = str | bool | Decimal | datetime | ErpRef | None
+Fields = Mapping[str, Value]
 
 
 class Milestone(StrEnum):
@@ -20,6 +60,7 @@ class Milestone(StrEnum):
 
     DRAFT = "draft"
     CONFIRMED = "confirmed"
+    PROCESSING = "processing"
     PART_DELIVERED = "part delivered"
     DELIVERED = "delivered"
     INVOICED = "invoiced"
@@ -27,11 +68,80 @@ class Milestone(StrEnum):
     CLOSED = "closed"
     CANCELLED = "cancelled"
 
+    def before(self, other: Milestone) -> bool:
+        """Whether it comes before the other one; a cancelled document is at the end."""
+        order = list(Milestone)
+        return order.index(self) < order.index(other)
+
+
+class Sums(NamedTuple):
+    """Amounts of several rows together."""
+
+    net: Decimal = Decimal(0)
+    tax: Decimal = Decimal(0)
+    gross: Decimal = Decimal(0)
+
 
 @dataclass(frozen=True)
 class ErpRecord:
-    """A document as an ERP keeps it: fields of the head, and lines by their key. Only fields that the shop owns."""
+    """A document as an ERP keeps it: fields of the head, and of its children. Only fields that the shop owns.
+
+    Amounts are in the document's currency, rates in percent, times have a zone. `parts`: kind of child → key → fields.
+    A field whose value is an ErpRef is a link: `account` (of an order, to a customer), `order` (of a return or refund)
+    and `order_line` (of their children, to a child of the order). It is compared and amended as every other field.
+    """
 
     kind: Kind
     fields: Fields
-    lines: Mapping[str, Fields] = field(default_factory=dict)
+    parts: Mapping[PartKind, Mapping[str, Fields]] = field(default_factory=dict)
+
+    def children(self) -> Mapping[str, Fields]:
+        """All children by `line:3`, as people are told of them."""
+        return {f"{part}:{key}": fields for part, rows in self.parts.items() for key, fields in rows.items()}
+
+
+def same(one: Value, other: Value) -> bool:
+    """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text."""
+    if isinstance(one, datetime) and isinstance(other, datetime):
+        return _instant(one) == _instant(other)
+    return (None if one == "" else one) == (None if other == "" else other)
+
+
+def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
+    """The names of fields whose values differ; a field that is not there counts as empty."""
+    every = sorted({*one, *other}) if names is None else sorted(names)
+    return [name for name in every if not same(one.get(name), other.get(name))]
+
+
+def shown(value: Value) -> str:
+    """A value for people."""
+    if isinstance(value, ErpRef):
+        return value.external
+    return "nothing" if value is None or value == "" else f"{value}"
+
+
+def not_kept(want: ErpRecord, found: ErpRecord) -> str:
+    """What an ERP made of what it was given, where that is something else: the field and both values; '' for nothing.
+
+    `found` has the fields and parts that this ERP gives back; what it does not keep is not compared.
+    """
+    wrong = _unlike("", want.fields, found.fields)
+    for part, rows in found.parts.items():
+        wanted = want.parts.get(part, {})
+        for key in sorted({*wanted, *rows}):
+            if key not in wanted or key not in rows:
+                wrong.append(f"{part}:{key} is {'missing' if key not in rows else 'too many'}")
+            else:
+                wrong += _unlike(f"{part}:{key} ", wanted[key], rows[key])
+    return "; ".join(wrong[:5])
+
+
+def _unlike(where: str, want: Fields, found: Fields) -> list[str]:
+    return [
+        f"{where}{name}: the shop has {shown(want.get(name))}, the ERP keeps {shown(found[name])}"
+        for name in differing(want, found, found)
+    ]
+
+
+def _instant(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value

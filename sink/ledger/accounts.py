@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from sink.database import Cursor
@@ -25,17 +26,18 @@ def normalised(email: str) -> str:
     return email.strip().casefold()
 
 
-def account_number(cursor: Cursor, account: str) -> str:
-    """The number of the virtual account, given at first use and then for ever the same. In the caller's transaction."""
-    cursor.execute("SELECT number FROM ordertap.account WHERE customer = %s", (account,))
-    row = cursor.fetchone()
-    if row is None:
-        # Two workers may meet a guest's second order at once: the first one's number stays.
+def account_numbers(cursor: Cursor, keys: Collection[str]) -> dict[str, str]:
+    """The numbers of virtual accounts, given at first use and then for ever the same. In the caller's transaction."""
+    if not keys:
+        return {}
+    cursor.execute("SELECT customer, number FROM ordertap.account WHERE customer = ANY(%s)", (list(keys),))
+    found = dict(cursor.fetchall())
+    # Sorted: two workers may meet two guests' second orders at once. The first one's number stays.
+    for key in sorted(set(keys) - found.keys()):
         cursor.execute(
             "INSERT INTO ordertap.account (customer, number) VALUES (%s, nextval('ordertap.account_number')::text)"
-            " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING number",
-            (account,),
+            " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
+            (key,),
         )
-        row = cursor.fetchone()
-    assert row is not None  # noqa: S101  RETURNING gives the row in both cases
-    return str(row[0])
+        found |= dict(cursor.fetchall())
+    return found

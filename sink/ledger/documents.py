@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from psycopg2.extras import Json
+from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
@@ -32,32 +33,42 @@ class Entry:
     applied: dict[str, Any] | None
     reference: str | None
     attempts: int
+    external: str | None
+    reached: str | None
     age: float  # seconds since the last mark
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
 
-    def external(self, shop: str) -> str:
-        """The key that the ERP keeps."""
-        return f"{shop}/{self.ref.type}/{self.ref.key}/{self.incarnation}"
+    def external_key(self, stem: str) -> str:
+        """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""
+        return self.external or f"{stem}/{self.incarnation}"
 
 
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
-    " reference, attempts, extract(epoch FROM clock_timestamp() - marked_at)::float FROM ordertap.document"
+    " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float"
+    " FROM ordertap.document"
 )
 
 
-def entries(cursor: Cursor, unit: str) -> list[Entry]:
-    """The documents of a unit."""
-    cursor.execute(_ENTRY + " WHERE unit = %s ORDER BY type, key", (unit,))
+def entries(cursor: Cursor, units: Collection[str]) -> list[Entry]:
+    """The documents of units."""
+    cursor.execute(_ENTRY + " WHERE unit = ANY(%s) ORDER BY type, key", (list(units),))
     return [_entry(row) for row in cursor.fetchall()]
+
+
+def entries_of(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, Entry]:
+    """Single documents; those that the ledger does not have are left out."""
+    wanted = tuple(tuple(ref) for ref in refs)
+    if not wanted:
+        return {}
+    cursor.execute(_ENTRY + " WHERE (type, key) IN %s", (wanted,))
+    return {one.ref: one for one in map(_entry, cursor.fetchall())}
 
 
 def entry(cursor: Cursor, ref: DocumentRef) -> Entry | None:
     """One document."""
-    cursor.execute(_ENTRY + " WHERE type = %s AND key = %s", tuple(ref))
-    row = cursor.fetchone()
-    return None if row is None else _entry(row)
+    return entries_of(cursor, [ref]).get(ref)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
@@ -67,65 +78,108 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return found
 
 
-def write(cursor: Cursor, lease: Lease, one: Entry, outcome: Outcome) -> None:
-    """Writes what a look came to; nothing else does. Without the lease nothing can be committed: LeaseLostError.
+def taken(cursor: Cursor, keys: Collection[str]) -> dict[str, DocumentRef]:
+    """Which of these keys in the ERP were given to a document, and to which."""
+    if not keys:
+        return {}
+    cursor.execute("SELECT external, type, key FROM ordertap.document WHERE external = ANY(%s)", (list(keys),))
+    return {external: DocumentRef(type_, key) for external, type_, key in cursor.fetchall()}
 
-    What was marked since the entry was read stays due.
+
+Given = Sequence[tuple[Entry, Outcome]]
+
+
+def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> None:
+    """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more.
+
+    In the caller's transaction, which has to prove the lease.
     """
-    leases.prove(cursor, lease)
-    sent = outcome.sent
-    cursor.execute(
-        _OUTCOME,
-        {
-            "type": one.ref.type,
-            "key": one.ref.key,
-            "state": outcome.state,
-            "reason": outcome.reason or None,
-            "next_step": outcome.next_step or None,
-            "cause": outcome.cause,
-            "waits_for": str(outcome.waits_for) if outcome.waits_for else None,
-            "attempts": outcome.attempts,
-            "seen": sent.marked if sent else one.marked,
-            "again": 0.0 if outcome.state is State.WAITS and _has_come(cursor, outcome) else outcome.again,
-        },
+    rows = [(*one.ref, intent and Json(asdict(intent)), intent and intent.revision, key) for one, intent, key in given]
+    execute_values(
+        cursor,
+        "UPDATE ordertap.document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
+        " external = v.external FROM (VALUES %s) AS v (type, key, intent, revision, external)"
+        " WHERE d.type = v.type AND d.key = v.key",
+        rows,
+        "(%s, %s, %s, %s::bigint, %s)",
     )
-    if sent:
-        _write_sent(cursor, one, sent, outcome.reference)
-    elif one.shown:
-        save(cursor, one.ref, number=one.shown)
-    if outcome.state is State.HELD and one.state is not State.HELD:
-        history.note(cursor, one.ref, "held", outcome.reason or "")
 
 
-_OUTCOME: Final = """
-UPDATE ordertap.document SET state = %(state)s, reason = %(reason)s, next_step = %(next_step)s, cause = %(cause)s,
-    waits_for = %(waits_for)s, attempts = %(attempts)s, seen = %(seen)s,
-    next_try = clock_timestamp() + make_interval(secs => %(again)s),
-    held_since = CASE WHEN %(state)s IN ('held', 'waits') THEN coalesce(held_since, clock_timestamp()) END
-WHERE type = %(type)s AND key = %(key)s
+def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
+    """Writes what looks came to; nothing else does. Without the leases nothing can be committed: LeaseLostError.
+
+    What was marked since the entry was read stays due. Units are locked first, those of documents that are woken too.
+    """
+    if not given:
+        return
+    sent = [one.ref for one, outcome in given if outcome.sent]
+    waiting = marks.waiting_for(cursor, sent)
+    leases.prove(cursor, held, waiting)
+    come = _come(cursor, given)
+    rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
+    execute_values(cursor, _OUTCOMES, rows, _ROW, page_size=len(rows))
+    history.note_all(cursor, _events(given))
+    marks.wake(cursor, sent, waiting)
+    for one, outcome in given:
+        one.state = outcome.state
+        if outcome.sent:
+            one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
+        if outcome.sent and outcome.sent.verb == "remove":
+            one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
+
+
+_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s)"
+_OUTCOMES: Final = """
+UPDATE ordertap.document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
+    waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
+    next_try = clock_timestamp() + make_interval(secs => v.again),
+    held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
+    number = coalesce(v.number, d.number),
+    desired = CASE WHEN v.sent THEN d.intent -> 'record' ELSE d.desired END,
+    applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record' ELSE d.applied END,
+    applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
+    reference = coalesce(v.reference, d.reference),
+    fingerprint = coalesce(d.fingerprint, v.fingerprint),
+    -- The key stays taken in the ERP: the same price, if it comes back, is a new one.
+    incarnation = d.incarnation + v.removed::int,
+    revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
+    external = CASE WHEN v.removed THEN NULL ELSE d.external END,
+    reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
+FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
+    number, reference, fingerprint, reached)
+WHERE d.type = v.type AND d.key = v.key
 """
 
 
-def _has_come(cursor: Cursor, outcome: Outcome) -> bool:
-    """Whether what it waits for was done between the look and this transaction."""
-    other = entry(cursor, outcome.waits_for) if outcome.waits_for else None
-    return other is not None and bool(other.applied)
+def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
+    """What of an outcome is written, in the order of the columns."""
+    sent = outcome.sent
+    again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
+    number = sent.record["fields"].get("number") if sent else one.shown
+    return (
+        *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
+        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, sent.marked if sent else one.marked,
+        again, sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
+        sent.fingerprint if sent else None, outcome.reached or None,
+    )  # fmt: skip
 
 
-def _write_sent(cursor: Cursor, one: Entry, sent: Intent, reference: str) -> None:
-    """What the ERP was given, and those that waited for it."""
-    columns: dict[str, Any] = {
-        "intent": None, "reference": reference, "number": sent.record["fields"].get("number"),
-        "applied": sent.record, "desired": sent.record, "fingerprint": one.fingerprint or sent.fingerprint,
-    }  # fmt: skip
-    if sent.verb == "remove":
-        # The key stays taken in the ERP: the same price, if it comes back, is a new one.
-        columns |= {"applied": None, "incarnation": one.incarnation + 1, "revision": 0}
-    save(cursor, one.ref, **columns)
-    cursor.execute("UPDATE ordertap.document SET applied_at = clock_timestamp() WHERE type = %s AND key = %s", one.ref)
-    history.note(cursor, one.ref, sent.verb, reference)
-    marks.wake(cursor, str(one.ref))
-    one.applied, one.intent = columns["applied"], None
+def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
+    """Which of those that others wait for were done between the look and this transaction."""
+    waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
+    return {ref for ref, other in entries_of(cursor, waited).items() if other.applied}
+
+
+def _events(given: Given) -> list[tuple[DocumentRef, str, str]]:
+    """What people read of it later."""
+    found: list[tuple[DocumentRef, str, str]] = []
+    for one, outcome in given:
+        if outcome.sent:
+            found.append((one.ref, outcome.sent.verb, outcome.reference))
+        if outcome.state is State.HELD and one.state is not State.HELD:
+            found.append((one.ref, "held", outcome.reason or ""))
+    return found
 
 
 def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
@@ -168,5 +222,5 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
 
 def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
     """Where each document stands."""
-    cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM ordertap.document")
+    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM ordertap.document")
     return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from psycopg2.extras import execute_values
+
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 
@@ -11,3 +15,10 @@ def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "") -> None
     cursor.execute(
         "INSERT INTO ordertap.history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail)
     )
+
+
+def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]]) -> None:
+    """Lines of history: of which document, what, and its detail."""
+    if events:
+        rows = [(*ref, event, detail) for ref, event, detail in events]
+        execute_values(cursor, "INSERT INTO ordertap.history (type, key, event, detail) VALUES %s", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from schemas.errors import OrdertapError
@@ -23,66 +24,82 @@ class LeaseLostError(OrdertapError):
         super().__init__(f"another worker has taken over {unit}", "nothing is to be done: it goes on there")
 
 
-def lease(cursor: Cursor, owner: str, seconds: float) -> Lease | None:
-    """The unit that waits longest, for so many seconds; None when none is due.
+def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1) -> list[Lease]:
+    """The units that wait longest, at most so many, for so many seconds.
 
     A unit whose last owner vanished becomes free when its deadline has passed, not before: until then that owner's
     last call may still arrive at the ERP.
     """
-    cursor.execute(
-        "UPDATE ordertap.unit SET owner = %s, epoch = epoch + 1, due_at = NULL,"
-        " deadline = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE unit = (SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
-        " AND (deadline IS NULL OR deadline < clock_timestamp()) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
-        " RETURNING unit, epoch",
-        (owner, seconds),
+    due = (
+        "SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
+        " AND (deadline IS NULL OR deadline < clock_timestamp()) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
-    row = cursor.fetchone()
-    if row is None:
-        return None
+    return _take(cursor, owner, seconds, due, most)
+
+
+def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:
+    """Those of the units that nobody has, due or not."""
+    free = (
+        "SELECT unit FROM ordertap.unit WHERE unit = ANY(%s) AND (deadline IS NULL OR deadline < clock_timestamp())"
+        " ORDER BY unit FOR UPDATE SKIP LOCKED"
+    )
+    return _take(cursor, owner, seconds, free, list(units)) if units else []
+
+
+def _take(cursor: Cursor, owner: str, seconds: float, which: str, value: object) -> list[Lease]:
     # A worker that dies now leaves the unit due.
-    cursor.execute("UPDATE ordertap.unit SET due_at = deadline WHERE unit = %s", (row[0],))
-    return Lease(row[0], owner, row[1])
-
-
-def renew(cursor: Cursor, held: Lease, seconds: float) -> None:
-    """Extends the lease in the caller's transaction, which so cannot commit without it; LeaseLostError."""
-    cursor.execute(
-        "UPDATE ordertap.unit SET deadline = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp()",
-        (seconds, held.unit, held.owner, held.epoch),
+    taken = (
+        "UPDATE ordertap.unit AS u SET owner = %s, epoch = epoch + 1, due_at = t.ends, deadline = t.ends"
+        " FROM (SELECT clock_timestamp() + make_interval(secs => %s) AS ends) AS t WHERE unit = ANY(ARRAY("
     )
-    if cursor.rowcount != 1:
-        raise LeaseLostError(held.unit)
+    cursor.execute(taken + which + ")) RETURNING unit, epoch", (owner, seconds, value))
+    return [Lease(unit, owner, epoch) for unit, epoch in cursor.fetchall()]
 
 
-def prove(cursor: Cursor, held: Lease) -> None:
-    """The caller's transaction cannot commit without the lease, which is not extended; LeaseLostError."""
+def renew(cursor: Cursor, held: Sequence[Lease], seconds: float) -> None:
+    """Extends leases in the caller's transaction, which so cannot commit without them; LeaseLostError."""
+    prove(cursor, held)
     cursor.execute(
-        "SELECT FROM ordertap.unit WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp()"
-        " FOR UPDATE",
-        (held.unit, held.owner, held.epoch),
+        "UPDATE ordertap.unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
+        " WHERE unit = ANY(%s)",
+        (seconds, [one.unit for one in held]),
     )
-    if cursor.rowcount != 1:
-        raise LeaseLostError(held.unit)
 
 
-def release(cursor: Cursor, held: Lease) -> None:
-    """Gives the unit back, due when its next document is: at once where one was marked since it was read.
+def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -> None:
+    """The caller's transaction cannot commit without the leases, which are not extended; LeaseLostError.
+
+    `others`: units that it changes too. All are locked in one order, so that nobody waits in a circle.
+    """
+    cursor.execute(
+        "SELECT unit, owner, epoch, deadline > clock_timestamp() FROM ordertap.unit WHERE unit = ANY(%s)"
+        " ORDER BY unit FOR UPDATE",
+        (sorted({*(one.unit for one in held), *others}),),
+    )
+    ours = {Lease(unit, owner, epoch) for unit, owner, epoch, runs in cursor.fetchall() if runs}
+    for one in held:
+        if one not in ours:
+            raise LeaseLostError(one.unit)
+
+
+def release(cursor: Cursor, held: Sequence[Lease]) -> None:
+    """Gives units back, each due when its next document is: at once where one was marked since it was read.
 
     Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
     ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
     """
+    units = [one.unit for one in held]
     # A mark may be about to commit. Its unit is locked before we look at the documents: either we see it, or it comes
     # after us and makes the unit due again.
-    cursor.execute("SELECT FROM ordertap.unit WHERE unit = %s FOR UPDATE", (held.unit,))
+    cursor.execute("SELECT FROM ordertap.unit WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE", (units,))
     cursor.execute(
         "UPDATE ordertap.unit AS u SET owner = NULL, due_at = d.due_at,"
         " deadline = CASE WHEN d.unsettled THEN u.deadline END"
-        " FROM (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
+        " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
+        "  (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
         "  min(CASE WHEN seen < marked THEN clock_timestamp()"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
-        "  FROM ordertap.document WHERE unit = %s) AS d"
-        " WHERE u.unit = %s AND u.owner = %s AND u.epoch = %s",
-        (held.unit, held.unit, held.owner, held.epoch),
+        "  FROM ordertap.document WHERE unit = l.unit) AS d ON true"
+        " WHERE u.unit = l.unit AND u.owner = l.owner AND u.epoch = l.epoch",
+        (units, [one.owner for one in held], [one.epoch for one in held]),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from psycopg2 import sql
 
 from sink.database import Cursor
@@ -32,14 +35,32 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     return cursor.rowcount
 
 
-def need(cursor: Cursor, ref: DocumentRef) -> None:
-    """A document that others wait for is wanted now."""
-    _look_again(cursor, "needed = true, marked = marked + 1", "type = %s AND key = %s AND NOT needed", tuple(ref))
+def need(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
+    """Documents that others wait for are wanted now."""
+    if refs:
+        wanted = (tuple(tuple(ref) for ref in refs),)
+        _look_again(cursor, "needed = true, marked = marked + 1", "(type, key) IN %s AND NOT needed", wanted)
 
 
-def wake(cursor: Cursor, waits_for: str) -> None:
-    """What waited for this looks again at once."""
-    _look_again(cursor, "next_try = clock_timestamp()", "waits_for = %s", (waits_for,))
+def waiting_for(cursor: Cursor, refs: Collection[DocumentRef]) -> list[str]:
+    """The units of documents that wait for one of these."""
+    if not refs:
+        return []
+    cursor.execute("SELECT DISTINCT unit FROM ordertap.document WHERE waits_for = ANY(%s)", ([*map(str, refs)],))
+    return [row[0] for row in cursor.fetchall()]
+
+
+def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) -> None:
+    """What waited for these looks again at once. The caller has the units locked."""
+    if not units:
+        return
+    cursor.execute(
+        "UPDATE ordertap.document SET next_try = clock_timestamp() WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
+        ([*map(str, refs)], list(units)),
+    )
+    cursor.execute(
+        "UPDATE ordertap.unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (list(units),)
+    )
 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
@@ -54,7 +75,7 @@ def resume(cursor: Cursor) -> None:
     _look_again(cursor, "marked = marked + 1", "state = 'planned'", ())
 
 
-def _look_again(cursor: Cursor, change: str, which: str, values: tuple[str, ...]) -> int:
+def _look_again(cursor: Cursor, change: str, which: str, values: tuple[Any, ...]) -> int:
     """Changes documents and makes their units due; how many documents.
 
     Units are locked before their documents: a worker has its unit locked when it writes a document.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from sink.documents.refs import DocumentRef
+from sink.erp.contract import Verb
+from sink.erp.kinds import Milestone
 
 
 class State(StrEnum):
@@ -25,10 +27,11 @@ class State(StrEnum):
 
 
 class Standing(NamedTuple):
-    """What the ledger says of a document; `dirty`: it was marked since it was looked at."""
+    """What the ledger says of a document; `external`: its key in the ERP, if it was given one; `dirty`: it was marked
+    since it was looked at."""
 
     state: State
-    incarnation: int
+    external: str | None
     needed: bool
     dirty: bool
     marked: int
@@ -36,13 +39,20 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The command under way: written before the ERP is called, and asked for should the reply be lost."""
+    """The step under way: written before the ERP is called, and asked for should its result be lost.
 
-    verb: str
+    `record` is the whole document as it shall be, `revision` the step's key; `before` and `stamp` are the milestone and
+    the stamp of what it was planned on, empty for a create.
+    """
+
+    verb: Verb
     record: dict[str, Any]
     revision: int
     marked: int
     fingerprint: str | None
+    goal: str = Milestone.CONFIRMED  # those from here on are not in the intents of an earlier release
+    before: str = ""
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ class Outcome:
     """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
 
     `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
-    whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`.
+    whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
+    how far it took it (`reached`); also where a later call of the same step failed.
     """
 
     state: State
@@ -62,6 +73,7 @@ class Outcome:
     attempts: int = 0
     sent: Intent | None = None
     reference: str = ""
+    reached: str = ""
 
     @classmethod
     def done(cls) -> Self:
@@ -111,4 +123,9 @@ class Outcome:
     @classmethod
     def applied(cls, sent: Intent, reference: str) -> Self:
         """The ERP has done it."""
-        return cls(State.GONE if sent.verb == "remove" else State.DONE, sent=sent, reference=reference)
+        state = State.GONE if sent.verb == "remove" else State.DONE
+        return cls(state, sent=sent, reference=reference, reached=sent.goal)
+
+    def having(self, sent: Intent, reference: str, reached: str) -> Self:
+        """This outcome, of a step of which the ERP has a part all the same."""
+        return replace(self, sent=sent, reference=reference, reached=reached)

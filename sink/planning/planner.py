@@ -2,7 +2,8 @@
 
 The table is for an accountant to read: a row per change that the shop can make, a column per state that the ERP's
 document can be in. `send` makes the change in the ERP; a sentence holds the document and says why. Every change of a
-document needs its cell to be `send`; the first cell that is not holds it as a whole.
+document needs its cell to be `send`; the first cell that is not holds it as a whole. An adapter may narrow a cell for a
+document that it shows (`may_not`), never widen one.
 
 What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures. An order
 that was cancelled before the ERP was told of it gets no document.
@@ -10,14 +11,14 @@ that was cancelled before the ERP was told of it gets no document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-from sink.erp.contract import Cause, Command, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
+from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
+from sink.erp.kinds import ErpRecord, ErpRef, Milestone
+from sink.planning.caps import cap
+from sink.planning.changes import changes, edited_in_erp
+from sink.planning.policy import Hold, Policy
 
 SEND: Final = "send"
 POSTED: Final = (
@@ -28,109 +29,115 @@ CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
 _COLUMNS: Final = tuple(Milestone)
+_Row = tuple[str, ...]
 
-#                         draft  confirmed  part delivered  delivered  invoiced  paid    closed  cancelled
-_ORDER: Final = {
-    "change prices":      (SEND, SEND,      SEND,           SEND,      POSTED,   POSTED, CLOSED, UNDONE),
-    "change quantities":  (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
-    "change addresses":   (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
-    "change payment":     (SEND, SEND,      SEND,           SEND,      SEND,     SEND,   CLOSED, UNDONE),
-    "change head":        (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
-    "cancel":             (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, SEND),
-    "reopen":             (UNDONE,) * 8,
-    "return goods":       (SEND, SEND,      SEND,           SEND,      SEND,     SEND,   CLOSED, UNDONE),
-    "refund money":       (SEND, SEND,      SEND,           SEND,      SEND,     SEND,   CLOSED, SEND),
+#                         draft  confirmed  processing  part delivered  delivered  invoiced  paid    closed  cancelled
+_ORDER: Final[Mapping[Change, _Row]] = {
+    "change prices":      (SEND, SEND,      SEND,       SEND,           SEND,      POSTED,   POSTED, CLOSED, UNDONE),
+    "change quantities":  (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
+    "add lines":          (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
+    "change addresses":   (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
+    "change payment":     (SEND, SEND,      SEND,       SEND,           SEND,      SEND,     SEND,   CLOSED, UNDONE),
+    "change head":        (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
+    "cancel":             (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, SEND),
+    "reopen":             (UNDONE,) * 9,
+    "return goods":       (SEND, SEND,      SEND,       SEND,           SEND,      SEND,     SEND,   CLOSED, UNDONE),
+    "refund money":       (SEND, SEND,      SEND,       SEND,           SEND,      SEND,     SEND,   CLOSED, SEND),
 }  # fmt: skip
-_OTHER: Final = {
-    "change return":      (SEND, SEND,      SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
-    "change refund":      (SEND, POSTED,    POSTED,         POSTED,    POSTED,   POSTED, CLOSED, UNDONE),
-    "change customer":    (SEND,) * 6 + (CLOSED, UNDONE),
-    "change price list":  (SEND,) * 6 + (CLOSED, UNDONE),
-    "remove price":       (SEND,) * 6 + (CLOSED, SEND),
+_OTHER: Final[Mapping[Change, _Row]] = {
+    "advance":            (SEND,) * 7 + (CLOSED, UNDONE),
+    "change return":      (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
+    "change refund":      (SEND, POSTED,    POSTED,     POSTED,         POSTED,    POSTED,   POSTED, CLOSED, UNDONE),
+    "change customer":    (SEND,) * 7 + (CLOSED, UNDONE),
+    "change price list":  (SEND,) * 7 + (CLOSED, UNDONE),
+    "remove price":       (SEND,) * 7 + (CLOSED, SEND),
 }  # fmt: skip
 
-TABLE: Final[Mapping[str, Mapping[Milestone, str]]] = {
-    change: dict(zip(_COLUMNS, cells, strict=True)) for change, cells in (_ORDER | _OTHER).items()
-}
-_CHANGE_OF: Final[Mapping[Kind, str]] = {
-    "customer": "change customer",
-    "return": "change return",
-    "refund": "change refund",
-    "price": "change price list",
+TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
+    change: dict(zip(_COLUMNS, cells, strict=True)) for change, cells in {**_ORDER, **_OTHER}.items()
 }
 
 
-class Hold(NamedTuple):
-    """The document waits for a person (or for the ERP's master data)."""
+class Standpoint(NamedTuple):
+    """What the ledger knows of a document: what was written last (None before the first create), how far we took it
+    (None where an earlier release did), and the key of the last step."""
 
-    reason: str
-    next_step: str
-    cause: Cause = "decision"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the settings decide."""
-
-    prices_owner: Literal["shop", "erp"]
-    order_deleted: Literal["hold", "keep"] = "hold"
+    applied: ErpRecord | None = None
+    reached: Milestone | None = None
+    key: int = 0
 
 
 def plan(
+    ref: ErpRef,
     desired: ErpRecord | None,
-    applied: ErpRecord | None,
+    ledger: Standpoint,
     observed: Observed | None,
     policy: Policy,
-    order: Observed | None = None,
-) -> list[Command] | Hold:
-    """The commands that make the ERP's document what the shop wants, or why a person must look.
+    order: Found | None = None,
+) -> list[Step] | Hold:
+    """The steps that make the ERP's document what the shop wants, or why a person must look.
 
-    desired: None when the shop has it no more. applied: what we wrote last, None before the first create. observed:
-    what the ERP shows now. order: for returns and refunds, what the ERP shows of their order.
+    desired: None when the shop has it no more. observed: what the ERP shows now. order: for returns and refunds, what
+    the ERP shows of their order. Of several steps the second is planned anew once the first was done.
     """
+    if observed is not None and observed.milestone is None:
+        return Hold(observed.problem, "settle it in the ERP, then `sink retry`")
     if desired is None:
-        return _deleted(applied, observed, policy)
+        return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
         return []
-    capped = _cap(desired, order)
-    if applied is None:
-        return capped or _create(desired, observed)
+    capped = _capped(ref, desired, order)
+    if ledger.applied is None:
+        return capped or _create(ref, desired, observed, policy, ledger.key)
     if observed is None:
         return Hold(
             "it was made in the ERP and is no longer there; it is not made a second time",
             "restore it in the ERP, then `sink retry`",
         )
-    edited = _edited_in_erp(desired, applied, observed)
+    return _changed(ref, desired, ledger, observed, policy, capped)
+
+
+def _changed(
+    ref: ErpRef, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
+) -> list[Step] | Hold:
+    """Of a document that is in the ERP."""
+    applied = ledger.applied or desired
+    edited = edited_in_erp(desired, applied, observed)
     if edited is not None:
         return edited
-    changes = _changes(desired, applied)
-    if not changes:
-        return []
-    for change in changes:
-        refused = _refused(change, observed.milestone)
-        if refused is not None:
+    steps = _Steps(ref, observed, ledger)
+    wanted = changes(desired, applied)
+    if not wanted:
+        return _advance(steps, desired, ledger, observed, policy)
+    for change in TABLE:
+        if change in wanted and (refused := _refused(change, observed)):
             return refused
-    return capped or _commands(desired, applied, changes, observed.milestone)
+    if capped:
+        return capped
+    if "cancel" not in wanted:
+        return [steps.make("amend", desired)]
+    # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
+    open_still = ErpRecord(desired.kind, {**desired.fields, "cancelled": False}, desired.parts)
+    amend = [] if wanted == {"cancel"} else [steps.make("amend", open_still)]
+    return [*amend, steps.make("cancel", desired, Milestone.CANCELLED)]
 
 
-def same(one: Value, other: Value) -> bool:
-    """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text."""
-    if isinstance(one, datetime) and isinstance(other, datetime):
-        return _instant(one) == _instant(other)
-    return (None if one == "" else one) == (None if other == "" else other)
+class _Steps:
+    """Makes steps on what was observed, with rising keys."""
+
+    def __init__(self, ref: ErpRef, observed: Observed | None, ledger: Standpoint) -> None:
+        self._ref = ref
+        # A ledger from a backup counts from an older step; the ERP would take the next ones for done already.
+        self._key = max(ledger.key, observed.key if observed else 0)
+        self._before = basis(observed)
+
+    def make(self, verb: Verb, want: ErpRecord, goal: Milestone | None = None) -> Step:
+        self._key += 1
+        stays = self._before.milestone if self._before else Milestone.DRAFT
+        return Step(self._ref, verb, want, self._before, goal or stays, self._key)
 
 
-def _instant(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
-    """The names of fields whose values differ; a field that is not there counts as empty."""
-    every = sorted({*one, *other}) if names is None else sorted(names)
-    return [name for name in every if not same(one.get(name), other.get(name))]
-
-
-def _create(desired: ErpRecord, observed: Observed | None) -> list[Command] | Hold:
+def _create(ref: ErpRef, desired: ErpRecord, observed: Observed | None, policy: Policy, key: int) -> list[Step] | Hold:
     if observed is not None:
         return Hold(
             "the ERP has a document with this key that the ledger knows nothing of",
@@ -138,19 +145,32 @@ def _create(desired: ErpRecord, observed: Observed | None) -> list[Command] | Ho
         )
     if desired.fields.get("cancelled"):
         return []
-    if desired.kind in ("order", "return") and not desired.lines:
+    if desired.kind in ("order", "return") and not desired.parts.get("line"):
         return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data")
-    return [Command("create", desired)]
+    return [_Steps(ref, None, Standpoint(key=key)).make("create", desired, policy.goal_of(desired.kind))]
 
 
-def _deleted(applied: ErpRecord | None, observed: Observed | None, policy: Policy) -> list[Command] | Hold:
+def _advance(
+    steps: _Steps, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy
+) -> list[Step] | Hold:
+    """On to the goal, where we did not come so far yet. What a person set back stays there."""
+    goal = policy.goal_of(desired.kind)
+    short = ledger.reached is not None and ledger.reached.before(goal)
+    if not short or observed.milestone is None or not observed.milestone.before(goal):
+        return []
+    return _refused("advance", observed) or [steps.make("advance", desired, goal)]
+
+
+def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
     """A delete in the shop is not by itself a cancellation: a shop purges old orders too."""
+    applied = ledger.applied
     if applied is None or applied.kind == "customer":
         return []
     if applied.kind == "price":
         if policy.prices_owner == "erp" or observed is None or observed.milestone is Milestone.CANCELLED:
             return []
-        return _refused("remove price", observed.milestone) or [Command("remove", applied, expected=observed.milestone)]
+        removal = _Steps(ref, observed, ledger).make("remove", applied, Milestone.CANCELLED)
+        return _refused("remove price", observed) or [removal]
     if policy.order_deleted == "keep":
         return []
     return Hold(
@@ -159,139 +179,17 @@ def _deleted(applied: ErpRecord | None, observed: Observed | None, policy: Polic
     )
 
 
-def _cap(desired: ErpRecord, order: Observed | None) -> Hold | None:
+def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None) -> Hold | None:
     if desired.kind not in ("return", "refund") or order is None:
         return None
-    change = "return goods" if desired.kind == "return" else "refund money"
-    refused = _refused(change, order.milestone, "its order: ")
-    if refused is not None:
-        return refused
-    return _return_cap(desired, order) if desired.kind == "return" else _refund_cap(desired, order)
+    if order.observed.milestone is None:
+        return Hold(f"its order: {order.observed.problem}", "settle it in the ERP, then `sink retry`")
+    change: Change = "return goods" if desired.kind == "return" else "refund money"
+    return _refused(change, order.observed, "its order: ") or cap(ref, desired, order)
 
 
-def _return_cap(desired: ErpRecord, order: Observed) -> Hold | None:
-    """Never more than was sold less what the ERP shows as come back, by whomever."""
-    wanted: dict[str, Decimal] = {}
-    for line in desired.lines.values():
-        name, quantity = str(line["order_line"]), line["quantity"]
-        wanted[name] = wanted.get(name, Decimal(0)) + (quantity if isinstance(quantity, Decimal) else Decimal(0))
-    for name, quantity in sorted(wanted.items()):
-        sold = _number(order.record.lines.get(name, {}), "quantity")
-        others = order.returned.get(name, {})
-        back = sum((count for number, count in others.items() if number != desired.fields["number"]), Decimal(0))
-        if quantity > sold - back:
-            return Hold(
-                f"{name}: {quantity.normalize():f} come back, sold {sold.normalize():f}, "
-                f"back already {back.normalize():f}",
-                "compare the returns in shop and ERP, then `sink retry`",
-            )
-    return None
-
-
-def _refund_cap(desired: ErpRecord, order: Observed) -> Hold | None:
-    """Never more money than was paid less what the ERP shows as given back."""
-    paid = _number(order.record.fields, "paid")
-    others = (sum_ for number, sum_ in order.refunded.items() if number != desired.fields["number"])
-    given = sum(others, Decimal(0))
-    gross = _number(desired.fields, "gross")
-    if gross <= paid - given:
-        return None
-    return Hold(
-        f"{gross} to give back, paid {paid}, already given back {given}", "compare shop and ERP, then `sink retry`"
-    )
-
-
-def _edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
-    """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
-    found = _edits("", desired.fields, applied.fields, observed.record.fields)
-    for key in sorted({*applied.lines, *observed.record.lines}):
-        was, now = applied.lines.get(key), observed.record.lines.get(key)
-        if was is None or now is None:
-            if (key in desired.lines) != (now is not None):
-                found.append(f"{key} is {'missing' if now is None else 'new'}")
-        else:
-            found += _edits(f"{key} ", desired.lines.get(key, {}), was, now)
-    cancelled = observed.milestone is Milestone.CANCELLED
-    if cancelled and not applied.fields.get("cancelled") and not desired.fields.get("cancelled"):
-        found.append("it was cancelled")
-    if not found:
-        return None
-    return Hold(
-        f"changed in the ERP: {'; '.join(found[:5])}",
-        "undo it in the ERP, or make the same change in the shop, then `sink retry`",
-    )
-
-
-def _edits(where: str, desired: Fields, applied: Fields, observed: Fields) -> list[str]:
-    """Only fields that the adapter maps are in `observed`."""
-    return [
-        f"{where}{name}: we wrote {_shown(applied.get(name))}, the ERP has {_shown(observed[name])}"
-        for name in observed
-        if not same(observed[name], applied.get(name)) and not same(observed[name], desired.get(name))
-    ]
-
-
-def _shown(value: Value) -> str:
-    return "nothing" if value is None or value == "" else f"{value}"
-
-
-def _changes(desired: ErpRecord, applied: ErpRecord) -> list[str]:
-    """The rows of the table that the difference falls under."""
-    if desired.kind != "order":
-        same_lines = desired.lines.keys() == applied.lines.keys() and not any(
-            differing(fields, applied.lines[key]) for key, fields in desired.lines.items()
-        )
-        return [] if same_lines and not differing(desired.fields, applied.fields) else [_CHANGE_OF[desired.kind]]
-    found = {_head_change(name, desired) for name in differing(desired.fields, applied.fields)}
-    for key in {*desired.lines, *applied.lines}:
-        one, other = desired.lines.get(key), applied.lines.get(key)
-        if one is None or other is None:
-            found.add("change quantities" if key.startswith("line:") else "change prices")
-            continue
-        names = differing(one, other)
-        if names:
-            found.add("change quantities" if {"quantity", "sku"} & {*names} else "change prices")
-    return [change for change in TABLE if change in found]
-
-
-def _head_change(name: str, desired: ErpRecord) -> str:
-    if name == "cancelled":
-        return "cancel" if desired.fields.get(name) else "reopen"
-    if name in ("net", "tax", "gross"):
-        return "change prices"
-    if name.startswith(("billing_", "shipping_")):
-        return "change addresses"
-    return "change payment" if name in ("paid", "payment_means", "payment_reference") else "change head"
-
-
-def _refused(change: str, milestone: Milestone, whose: str = "") -> Hold | None:
-    cell = TABLE[change][milestone]
+def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None:
+    cell = TABLE[change][observed.milestone] if observed.milestone else observed.problem
+    if cell == SEND:
+        cell = observed.may_not.get(change, SEND)
     return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", "settle it in the ERP, then `sink retry`")
-
-
-def _commands(desired: ErpRecord, applied: ErpRecord, changes: list[str], milestone: Milestone) -> list[Command]:
-    """What else changed comes before a cancellation: the ERP's cancelled order shows the shop's last figures."""
-    if "cancel" not in changes:
-        return [_amend(desired, applied, milestone)]
-    cancel = Command("cancel", desired, expected=milestone)
-    if changes == ["cancel"]:
-        return [cancel]
-    open_still = ErpRecord(desired.kind, {**desired.fields, "cancelled": False}, desired.lines)
-    return [_amend(open_still, applied, milestone), cancel]
-
-
-def _amend(desired: ErpRecord, applied: ErpRecord, milestone: Milestone) -> Command:
-    fields = {name: desired.fields.get(name) for name in differing(desired.fields, applied.fields)}
-    lines: dict[str, Fields] = {}
-    for key, line in desired.lines.items():
-        before = applied.lines.get(key)
-        names = list(line) if before is None else differing(line, before)
-        if names:
-            lines[key] = {name: line.get(name) for name in names}
-    removed = tuple(sorted(applied.lines.keys() - desired.lines.keys()))
-    return Command("amend", desired, fields, lines, removed, milestone)
-
-
-def _number(fields: Fields, name: str) -> Decimal:
-    value = fields.get(name)
-    return value if isinstance(value, Decimal) else Decimal(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -12,13 +12,20 @@ from sink.documents import totals
 from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesOrder
 from sink.documents.records import record
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Figures, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone
+from sink.erp.contract import Moved, Observed
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
 from sink.ledger.outcomes import Standing, State
-from sink.planning.planner import differing
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
 _ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True)
+class ErpSide:
+    """The ERP's documents of a kind with our key, by external key, and how many were typed in by hand."""
+
+    records: Mapping[str, Observed]
+    foreign: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Sides:
 
     shop: str
     desired: Mapping[DocumentRef, Document | Invalid]
-    in_erp: Mapping[Kind, Figures]
+    in_erp: Mapping[Kind, ErpSide]
     ledger: Mapping[DocumentRef, Standing]
     kinds: Mapping[str, Kind]
     collective: bool
@@ -36,7 +43,7 @@ class Sides:
 def compare(sides: Sides) -> Report:
     """Gives each difference a class."""
     comparison = _Comparison(sides)
-    void = _void(sides.desired, sides.in_erp["order"].records if "order" in sides.in_erp else {})
+    void = _void(sides)
     for ref, document in sorted(sides.desired.items()):
         kind = sides.kinds[ref.type]
         if kind in sides.in_erp and not (isinstance(document, ReturnOrder | Refund) and document.order in void):
@@ -46,11 +53,15 @@ def compare(sides: Sides) -> Report:
     return comparison.report
 
 
-def _void(desired: Mapping[DocumentRef, Document | Invalid], in_erp: Iterable[str]) -> set[str]:
+def _void(sides: Sides) -> set[str]:
     """Keys of orders that were cancelled before the ERP heard of them: it needs neither them nor what came of them."""
-    known = {external.rpartition("/")[0].rpartition("/")[2] for external in in_erp}
-    orders = (document for document in desired.values() if isinstance(document, SalesOrder))
-    return {order.key for order in orders if order.status == "cancelled" and order.key not in known}
+    known = sides.in_erp["order"].records if "order" in sides.in_erp else {}
+    orders = {ref: one for ref, one in sides.desired.items() if isinstance(one, SalesOrder)}
+    return {
+        order.key
+        for ref, order in orders.items()
+        if order.status == "cancelled" and not (ref in sides.ledger and sides.ledger[ref].external in known)
+    }
 
 
 class _Comparison:
@@ -63,13 +74,13 @@ class _Comparison:
         self._in_erp = {kind: dict(found.records) for kind, found in sides.in_erp.items()}
         self._collective = sides.collective
         self._kinds = frozenset(sides.in_erp)
+        self._refs = {one.external: ref for ref, one in sides.ledger.items() if one.external}
         self._agreed_orders: dict[DocumentRef, Observed] = {}
 
     def look(self, ref: DocumentRef, kind: Kind, document: Document | Invalid) -> None:
         """Compares one document with the ERP's."""
         entry = self._entries.get(ref)
-        external = f"{self._name}/{ref[0]}/{ref[1]}/{entry.incarnation if entry else 1}"
-        observed = self._in_erp[kind].pop(external, None)
+        observed = self._in_erp[kind].pop(entry.external, None) if entry and entry.external else None
         if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
             return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
@@ -118,8 +129,7 @@ class _Comparison:
             for external, observed in records.items():
                 if observed.milestone is Milestone.CANCELLED:
                     continue
-                type_, _, rest = external.removeprefix(f"{self._name}/").partition("/")
-                ref = DocumentRef(type_, rest.rpartition("/")[0])
+                ref = self._refs.get(external) or DocumentRef(kind, external)
                 entry = self._entries.get(ref)
                 gone = entry is not None and entry.state is State.GONE and not entry.dirty
                 if gone and kind == "customer":
@@ -157,7 +167,7 @@ def _given_back(
     for ref, document in desired.items():
         if isinstance(document, ReturnOrder):
             for line in document.lines:
-                goods[document.order][f"line:{line.order_line}"] += line.quantity
+                goods[document.order][line.order_line] += line.quantity
         elif isinstance(document, Refund):
             money[document.order] += document.gross
         else:
@@ -172,12 +182,12 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     Its lines are known to be the same on both sides.
     """
     found = []
-    for line, sold in sorted(observed.record.lines.items()) if goods is not None else ():
+    for line, sold in sorted(observed.record.parts.get("line", {}).items()) if goods is not None else ():
         quantity = _number(sold, "quantity")
         ours = quantity - (goods or {}).get(line, _ZERO)
-        theirs = quantity - sum(observed.returned.get(line, {}).values())
+        theirs = quantity - sum(observed.moved.get(line, Moved()).returned.values())
         if ours != theirs:
-            found.append(f"{line}: {ours.normalize():f} remain in the shop, {theirs.normalize():f} in the ERP")
+            found.append(f"line:{line}: {ours.normalize():f} remain in the shop, {theirs.normalize():f} in the ERP")
     difference = _ZERO
     if money is not None:
         refunded = sum(observed.refunded.values(), _ZERO)
@@ -193,28 +203,26 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
     if observed is None:
         return "not in the ERP", _amount(wanted)
+    if observed.milestone is None:
+        return observed.problem, _amount(wanted) - _amount(observed.record)
     if cancelled or observed.milestone is Milestone.CANCELLED:
         same = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
     names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
-    lines = [key for key in {*wanted.lines, *observed.record.lines} if not _same_line(wanted, observed.record, key)]
-    rates, moved = _rates(document, observed.record) if isinstance(document, SalesOrder) else ([], _ZERO)
-    if not names and not lines:
+    children = _differing_children(wanted, observed.record)
+    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
+    if not names and not children:
         return "", _ZERO
-    return ", ".join([*names, *sorted(lines), *rates]), _amount(wanted) - _amount(observed.record) or moved
+    return ", ".join([*names, *children, *rates]), _amount(wanted) - _amount(observed.record) or moved
 
 
-def _rates(order: SalesOrder, in_erp: ErpRecord) -> tuple[list[str], Decimal]:
-    """Per tax rate whose net or tax differs: both sides; and how much gross is under a wrong rate."""
-    ours = totals.per_rate(order)
-    theirs: dict[Decimal, totals.Sums] = {}
-    for line in in_erp.lines.values():
-        rate = _number(line, "tax_rate")
-        added = totals.Sums(_number(line, "net"), _number(line, "tax"), _number(line, "gross"))
-        theirs[rate] = totals.total([theirs.get(rate, totals.Sums()), added])
+def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
+    """Per tax rate whose net or tax differs: both sides; and how much gross is under a wrong rate. Nothing where the
+    ERP does not say."""
+    ours, theirs = totals.per_rate(order), observed.rates
     found, moved = [], _ZERO
-    for rate in sorted({*ours, *theirs}):
-        one, other = ours.get(rate, totals.Sums()), theirs.get(rate, totals.Sums())
+    for rate in sorted({*ours, *theirs}) if theirs else ():
+        one, other = ours.get(rate, Sums()), theirs.get(rate, Sums())
         if one != other:
             moved += abs(one.gross - other.gross)
             found.append(
@@ -223,11 +231,20 @@ def _rates(order: SalesOrder, in_erp: ErpRecord) -> tuple[list[str], Decimal]:
     return found, moved
 
 
-def _same_line(one: ErpRecord, other: ErpRecord, key: str) -> bool:
-    if key not in one.lines or key not in other.lines:
+def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
+    """Of the kinds that the ERP keeps."""
+    found = []
+    for part, rows in other.parts.items():
+        wanted = one.parts.get(part, {})
+        found += [f"{part}:{key}" for key in {*wanted, *rows} if not _same_child(wanted.get(key), rows.get(key))]
+    return sorted(found)
+
+
+def _same_child(one: Fields | None, other: Fields | None) -> bool:
+    if one is None or other is None:
         return False
-    names = (one.lines[key].keys() & other.lines[key].keys()) - {"sku", "name"}  # a placeholder item is no difference
-    return not differing(one.lines[key], other.lines[key], names)
+    names = (one.keys() & other.keys()) - {"sku", "name"}  # a placeholder item is no difference
+    return not differing(one, other, names)
 
 
 def _amount(value: ErpRecord) -> Decimal:

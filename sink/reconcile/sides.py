@@ -8,13 +8,15 @@ from sink.documents.models import Document, Invalid, Missing, NotReady
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp
+from sink.erp.contract import Erp, Observed
+from sink.erp.kinds import BY_HAND, Kind
 from sink.ledger import documents
 from sink.ledger.outcomes import Standing
-from sink.reconcile.compare import Sides, compare
+from sink.reconcile.compare import ErpSide, Sides, compare
 from sink.reconcile.report import Report
 from sink.staging import touches
 
+_PAGE = 1000
 _OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
 
 
@@ -34,13 +36,26 @@ def reconcile(
     before = _standings(middle)
     desired = _desired(shop, _OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
-    in_erp = {kind: erp.figures(kind, f"{name}/") for kind in {*kinds.values()} if compare_prices or kind != "price"}
+    in_erp = {kind: _in_erp(erp, kind, name) for kind in {*kinds.values()} if compare_prices or kind != "price"}
     ledger = {
         # What was marked while we read is on its way.
         ref: one._replace(dirty=one.dirty or ref not in before or before[ref].marked != one.marked)
         for ref, one in _standings(middle).items()
     }
     return compare(Sides(name, desired, in_erp, ledger, kinds, collective))
+
+
+def _in_erp(erp: Erp, kind: Kind, name: str) -> ErpSide:
+    """All documents of a kind, by pages; those of other shops are not ours to compare."""
+    records: dict[str, Observed] = {}
+    foreign, after = 0, ""
+    while True:
+        page = erp.page(kind, after, _PAGE)
+        foreign += sum(one.ref.external.startswith(BY_HAND) for one in page.found)
+        records |= {one.ref.external: one.observed for one in page.found if one.ref.external.startswith(f"{name}/")}
+        if page.next is None:
+            return ErpSide(records, foreign)
+        after = page.next
 
 
 def readable(shop: Connection, profile: Profile) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sink.database import Connection, connect, transaction
 from sink.documents.models import Customer
-from sink.ledger.accounts import account_key, account_number, normalised
+from sink.ledger.accounts import account_key, account_numbers, normalised
 
 
 def _buyer(key: str, kind: str = "guest", email: str | None = None) -> Customer:
@@ -38,7 +38,7 @@ def test_a_mailbox_is_compared_without_case_and_blanks() -> None:
 
 def _number(connection: Connection, account: str) -> str:
     with transaction(connection) as cursor:
-        return account_number(cursor, account)
+        return account_numbers(cursor, [account])[account]
 
 
 def test_a_number_is_given_once_and_for_ever(middle: Connection) -> None:

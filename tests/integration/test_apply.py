@@ -1,8 +1,11 @@
 """The worker on real PostgreSQL: sample shop's tables as staged, the reference ERP."""
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
-from sink.erp.contract import Applied, Command, Key, RetryError
+from sink.erp.contract import NotDone, RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
@@ -68,9 +71,9 @@ def test_a_lost_reply_makes_no_second_document(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     class LosesReplies(SqlErp):
-        def apply(self, command: Command, key: Key) -> Applied:
-            super().apply(command, key)
-            raise RetryError("the reply was lost")
+        def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+            super().apply(steps, not_after)
+            return [NotDone(RetryError("the reply was lost")) for _ in steps]
 
     lossy = LosesReplies(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
     mark(middle)

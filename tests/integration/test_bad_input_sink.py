@@ -69,7 +69,7 @@ class Chain(Day):
     def in_erp(self, order: str) -> bool:
         for program in (self.capture, self.sink):
             assert program.ended() is None, program.tail()
-        key = f"{self.prefix}/sales_order/{order}/1"
+        key = f"{self.prefix}/order/{order}/1"
         return bool(self.rows(self.erp, "SELECT 1 FROM orders WHERE external_key = %s", key))
 
     def says(self, *command: str) -> str:

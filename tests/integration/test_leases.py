@@ -1,14 +1,24 @@
 """What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 
 from sink.database import Connection, Cursor, connect, transaction
-from sink.erp.contract import Applied, Command, ConflictError, HoldError, Key, Probe, RetryError, StopError
-from sink.erp.kinds import Kind
+from sink.erp.contract import (
+    ConflictError,
+    HoldError,
+    HowFar,
+    NotDone,
+    RetryError,
+    Step,
+    StepProgress,
+    StepResult,
+    StopError,
+)
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
@@ -31,22 +41,20 @@ from tests.fix_erp import (
 class Lossy(SqlErp):
     """Does what it is told, or not, and then fails."""
 
-    failure: Exception | None = RetryError("the reply was lost")
+    failure: RetryError | HoldError | StopError | None = RetryError("the reply was lost")
     done = True
     away = False
     calls = 0
 
-    def apply(self, command: Command, key: Key) -> Applied:
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         self.calls += 1
-        done = super().apply(command, key) if self.done else Applied("")
-        if self.failure is not None:
-            raise self.failure
-        return done
+        results = super().apply(steps, not_after) if self.done else []
+        return results if self.failure is None else [NotDone(self.failure) for _ in steps]
 
-    def check(self) -> str:
+    def clock(self) -> datetime:
         if self.away:
             raise RetryError("away")
-        return super().check()
+        return super().clock()
 
 
 @pytest.fixture
@@ -65,7 +73,7 @@ def other(database: str, middle: Connection) -> Iterator[Connection]:
 
 def _lease(connection: Connection, owner: str, seconds: float = 60) -> Lease | None:
     with transaction(connection) as cursor:
-        return leases.lease(cursor, owner, seconds)
+        return next(iter(leases.lease(cursor, owner, seconds)), None)
 
 
 def _value(connection: Connection, statement: str) -> object:
@@ -78,7 +86,7 @@ def _value(connection: Connection, statement: str) -> object:
 def _need_the_buyer(connection: Connection) -> None:
     mark(connection, CUSTOMER)
     with transaction(connection) as cursor:
-        marks.need(cursor, CUSTOMER)
+        marks.need(cursor, [CUSTOMER])
 
 
 def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
@@ -102,7 +110,7 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
 
 @pytest.mark.parametrize("failure", [HoldError("no", "mend"), ConflictError("moved")])
 def test_a_known_outcome_ends_the_lease_at_once(
-    middle: Connection, lossy: Lossy, profile_path: str, failure: Exception
+    middle: Connection, lossy: Lossy, profile_path: str, failure: HoldError | ConflictError
 ) -> None:
     lossy.failure, lossy.done = failure, False
     _need_the_buyer(middle)
@@ -117,7 +125,7 @@ def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) 
     assert lease is not None
     with transaction(middle) as cursor:
         documents.save(cursor, ORDER, intent={"verb": "create"}, seen=1, next_try=None)
-        leases.release(cursor, lease)
+        leases.release(cursor, [lease])
     assert _value(middle, "SELECT due_at <= clock_timestamp() FROM ordertap.unit") is True
     assert _value(middle, "SELECT deadline > clock_timestamp() + interval '50 s' FROM ordertap.unit") is True
     assert _value(middle, "SELECT owner FROM ordertap.unit") is None
@@ -132,7 +140,7 @@ def test_release_of_settled_documents_ends_the_lease(middle: Connection) -> None
     assert lease is not None
     with transaction(middle) as cursor:
         documents.save(cursor, ORDER, seen=1)
-        leases.release(cursor, lease)
+        leases.release(cursor, [lease])
     assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap.unit") is True
 
 
@@ -143,9 +151,9 @@ def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: 
     assert _lease(other, "w2") is not None
     for proof in (leases.prove, lambda cursor, held: leases.renew(cursor, held, 60)):
         with pytest.raises(leases.LeaseLostError), transaction(middle) as cursor:
-            proof(cursor, lease)
+            proof(cursor, [lease])
     with transaction(middle) as cursor:
-        leases.release(cursor, lease)
+        leases.release(cursor, [lease])
     assert _value(middle, "SELECT owner FROM ordertap.unit") == "w2"
 
 
@@ -189,8 +197,8 @@ def test_a_stop_lets_the_next_unit_have_its_turn(middle: Connection, lossy: Loss
 
 def test_an_erp_that_cannot_say_holds_the_unit(middle: Connection, lossy: Lossy, profile_path: str) -> None:
     class Unsure(Lossy):
-        def probe(self, kind: Kind, verb: str, key: Key) -> Probe:
-            return Probe.UNCLEAR
+        def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+            return [StepProgress(HowFar.UNCLEAR)] * len(steps)
 
     mark(middle, CUSTOMER, ORDER)
     drain(make_worker(middle, lossy, profile_path))
@@ -221,7 +229,7 @@ def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, ot
 
     def release() -> None:
         with transaction(middle) as cursor:
-            leases.release(cursor, lease)
+            leases.release(cursor, [lease])
 
     _while_open(other, lambda cursor: mark_in(cursor, PRICE), release)
     assert _lease(middle, "w1") is not None
@@ -234,7 +242,7 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
     assert lease is not None
 
     def keep(cursor: Cursor) -> None:
-        leases.prove(cursor, lease)
+        leases.prove(cursor, [lease])
         time.sleep(0.2)
         documents.save(cursor, PRICE, state="done")
 
@@ -246,7 +254,7 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda cursor: marks.need(cursor, CUSTOMER), lambda cursor: marks.retry(cursor, CUSTOMER)]
+    "ask", [lambda cursor: marks.need(cursor, [CUSTOMER]), lambda cursor: marks.retry(cursor, CUSTOMER)]
 )
 def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable[[Cursor], object]) -> None:
     """The look began before, and writes what it saw after: its mark is older."""

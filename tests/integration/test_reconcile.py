@@ -7,6 +7,8 @@ import pytest
 
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
+from sink.erp.contract import Page
+from sink.erp.kinds import Kind
 from sink.erp.sql.adapter import SqlErp
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
@@ -150,18 +152,18 @@ def test_a_mark_during_the_comparison_is_in_flight(
     compare: Compare, middle: Connection, erp_url: str, monkeypatch: pytest.MonkeyPatch, erp: SqlErp
 ) -> None:
     """The shop was read before the commit, the ERP after it was carried over."""
-    figures = erp.figures
+    page = erp.page
 
-    def meanwhile(kind: str, prefix: str) -> object:
+    def meanwhile(kind: Kind, after: str, limit: int) -> Page:
         if kind == "price":
             with transaction(middle) as cursor:
                 cursor.execute(
                     "UPDATE ordertap.document SET marked = marked + 1, seen = marked + 1 WHERE type = 'price'"
                 )
             run(erp_url, "UPDATE prices SET amount = 7")
-        return figures(kind, prefix)  # type: ignore[arg-type]
+        return page(kind, after, limit)
 
-    monkeypatch.setattr(erp, "figures", meanwhile)
+    monkeypatch.setattr(erp, "page", meanwhile)
     assert [one.result for one in compare().findings] == ["in flight"]
 
 

@@ -1,7 +1,8 @@
 """A worker that dies at each step of each command, in the ledger and in the ERP, and an ERP that goes away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sink.apply import desired, sending, worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Applied, Command, Key, RetryError
+from sink.erp.contract import RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents
@@ -67,8 +68,8 @@ class DoomedErp(SqlErp):
 
     doom: Doom
 
-    def apply(self, command: Command, key: Key) -> Applied:
-        done = super().apply(command, key)
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        done = super().apply(steps, not_after)
         self.doom.step()
         return done
 

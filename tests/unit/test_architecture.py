@@ -46,7 +46,7 @@ CLOCK = {
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {
-        "apply.circuit", "commands.reconcile", "erp.sql.adapter", "intake.consumer", "pipeline", "staging.stager",
+        "apply.circuit", "commands.reconcile", "intake.consumer", "pipeline", "staging.stager",
     },
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
@@ -281,7 +281,7 @@ def test_every_error_of_the_sink_says_what_is_next() -> None:
 
 def test_every_error_that_the_sink_raises_has_a_hint() -> None:
     """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
-    own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "ValueError"}
+    own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "UnkeptError", "ValueError"}
     without = [
         f"sink.{name}:{node.lineno}"
         for name, tree in source_files("sink")

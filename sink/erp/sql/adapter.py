@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import get_args
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
+from schemas.errors import SettingsError
 from sink.erp.contract import (
-    Applied,
-    Command,
-    ConflictError,
-    Figures,
-    HoldError,
-    Key,
+    Abilities,
+    Advice,
+    Checked,
+    Found,
+    HowFar,
     Observed,
-    Probe,
-    RetryError,
+    Page,
+    Step,
+    StepProgress,
+    StepResult,
     StopError,
+    Verb,
 )
-from sink.erp.kinds import KINDS, Kind
-from sink.erp.sql import writes
+from sink.erp.kinds import KINDS, ErpRef, Fields, Kind
+from sink.erp.sql import batches, reads
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import Mapped
-from sink.erp.sql.reads import observed
+from sink.erp.sql.moved import with_moved
+from sink.erp.sql.reads import ErpRow
+
+_BATCH = 100
+_MOST_FOUND = 100
 
 
 class SqlErp:
-    """The adapter. One transaction per command, ended by the database's own time limit."""
+    """The adapter. A call of `apply` is one transaction, unless the ERP refuses it; its last message is COMMIT with a
+    look at the server's clock, so nothing takes effect later than it may."""
 
     def __init__(self, url: str, mapping: Mapped, timeout: float = 20.0, connections: int = 8) -> None:
-        self._timeout = timeout
         self._database = ErpDatabase(url, mapping, timeout, connections)
+        self._advised: list[Advice] | None = None
 
     def close(self) -> None:
         """Gives all connections back."""
         self._database.close()
 
-    def check(self) -> str:
+    def check(self) -> Checked:
         """Tables and columns of the mapping exist; gives the identity."""
+        mapping = self._database.mapping
         wrong = [column for kind in KINDS for column in self._missing(kind)]
         if wrong:
             raise StopError(f"the ERP has no {', '.join(wrong)}", "correct the mapping, or the rights of the ERP user")
-        place = self._database.mapping.identity
+        place = mapping.identity
         table = self._database.table(place.table)
         with self._database.connection() as connection:
             rows = connection.execute(sa.select(table.c[place.column]).limit(2)).scalars().all()
@@ -51,22 +60,41 @@ class SqlErp:
             raise StopError(
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
-        return str(rows[0])
+        fields = {kind: frozenset(mapping.of(kind).fields) | mapping.of(kind).links.keys() for kind in KINDS}
+        abilities = Abilities(fields, dict.fromkeys(get_args(Verb), _BATCH))
+        if self._advised is None:  # each worker checks, and nothing of it changes by itself
+            self._advised = [one for kind in KINDS for one in self._advice(kind)]
+        return Checked(str(rows[0]), self._database.version, abilities, self._advised)
 
-    def probe(self, kind: Kind, verb: str, key: Key) -> Probe:
-        """By the revision that is written with every command."""
-        document, table = self._database.document(kind)
-        query = sa.select(table.c[document.revision]).where(table.c[document.key] == key.external)
+    def clock(self) -> datetime:
+        """The server's."""
         with self._database.connection() as connection:
-            revision = connection.execute(query).scalar_one_or_none()
-        return Probe.DONE if revision is not None and int(revision) >= key.revision else Probe.NOT_DONE
+            return self._database.clock(connection)
 
-    def observe(self, kind: Kind, external: str) -> Observed | None:
-        """Head and lines in one transaction."""
-        document, table = self._database.document(kind)
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        """All in one transaction, a few queries per kind."""
+        found: dict[ErpRef, Observed] = {}
+        if not refs:
+            return found
         with self._database.connection() as connection:
-            found = observed(self._database, connection, kind, table.c[document.key] == external)
-        return found.get(external)
+            for kind in dict.fromkeys(ref.kind for ref in refs):
+                keys = {ref.external for ref in refs if ref.kind == kind}
+                of_kind = reads.by_key(self._database, connection, kind, keys)
+                found |= self._seen(connection, kind, list(of_kind.values()))
+        return found
+
+    def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
+        """By equality in the mapped columns."""
+        document, table = self._database.document(kind)
+        unknown = sorted(fields.keys() - document.fields.keys())
+        if unknown:
+            raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "name it in the mapping")
+        which = sa.and_(*[table.c[document.fields[name]] == value for name, value in fields.items()])
+        with self._database.connection() as connection:
+            row_id = table.c[document.id]
+            ids = connection.execute(sa.select(row_id).where(which).limit(_MOST_FOUND)).scalars().all()
+            rows = reads.rows(self._database, connection, kind, row_id.in_(ids)) if ids else []
+            return [Found(*one) for one in self._seen(connection, kind, rows).items()]
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         """SKUs without an item."""
@@ -78,46 +106,62 @@ class SqlErp:
             known = connection.execute(sa.select(column).where(column.in_(sorted(skus)))).scalars().all()
         return set(skus) - set(known)
 
-    def apply(self, command: Command, key: Key) -> Applied:
-        """One transaction; a constraint that refuses it leaves nothing behind."""
-        kind = command.record.kind
-        try:
-            with self._database.connection(write=True) as connection, connection.begin():
-                began = time.monotonic()
-                act = writes.create if command.verb == "create" else writes.change
-                done = act(self._database, connection, command, key)
-                # The database limits each statement; many together, or a process that was frozen, end here.
-                if time.monotonic() - began > self._timeout:
-                    raise RetryError(f"the {kind} took longer than {self._timeout:g} s")
-                return done
-        except (exc.IntegrityError, exc.DataError) as error:
-            if self.observe(kind, key.external) is not None and command.verb == "create":
-                raise ConflictError(f"the {kind} was made meanwhile") from None
-            name = getattr(getattr(error.orig, "diag", None), "constraint_name", None) or type(error).__name__
-            raise HoldError(
-                f"the ERP refused the {kind}: {name}",
-                "mend it in the shop or the ERP, then `sink retry`",
-                "master data",
-            ) from None
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        """By the key of the last step, which is written with every step in its one transaction."""
+        seen = self.observe([step.ref for step in steps])
+        return [_progress(step, seen.get(step.ref)) for step in steps]
 
-    def figures(self, kind: Kind, prefix: str) -> Figures:
-        """All documents of ours, and how many others there are."""
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        """One transaction; without those that the ERP refuses."""
+        return batches.apply(self._database, steps, not_after)
+
+    def page(self, kind: Kind, after: str, limit: int) -> Page:
+        """By the ERP's own key."""
         document, table = self._database.document(kind)
-        key = table.c[document.key]
+        row_id = table.c[document.id]
+        which: sa.ColumnElement[bool] = sa.true() if after == "" else row_id > reads.typed(row_id, after)
         with self._database.connection() as connection:
-            foreign = connection.execute(
-                sa.select(sa.func.count()).select_from(table).where(key.is_(None))
-            ).scalar_one()
-            ours = observed(self._database, connection, kind, key.startswith(prefix, autoescape=True))
-            return Figures(ours, int(foreign))
+            some = sa.select(row_id).where(which).order_by(row_id).limit(limit)
+            ids = connection.execute(some).scalars().all()
+            rows = reads.rows(self._database, connection, kind, row_id.in_(ids)) if ids else []
+            found = [Found(row.ref, seen) for row, seen in zip(rows, self._each(connection, kind, rows), strict=True)]
+        return Page(found, str(ids[-1]) if len(ids) == limit else None)
+
+    def _seen(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> dict[ErpRef, Observed]:
+        return dict(zip((row.ref for row in rows), self._each(connection, kind, rows), strict=True))
+
+    def _each(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> list[Observed]:
+        return with_moved(self._database, connection, rows) if kind == "order" else [row.observed for row in rows]
 
     def _missing(self, kind: Kind) -> list[str]:
         """Columns that the mapping names and the ERP has not."""
         document = self._database.mapping.of(kind)
-        wanted = {document.key, document.id, document.revision, document.reference, *document.fields.values()}
-        wanted |= {document.status.column} if document.status else set()
-        wrong = self._database.missing(document.table, wanted)
+        wrong = self._database.missing(document.table, document.columns)
         if document.lines:
-            lines = document.lines
-            wrong += self._database.missing(lines.table, {lines.key, lines.id, lines.parent, *lines.fields.values()})
+            wrong += self._database.missing(document.lines.table, document.lines.columns)
         return wrong
+
+    def _advice(self, kind: Kind) -> list[Advice]:
+        """What keeps a key from being there twice, and a look at an order from reading a whole table."""
+        document = self._database.mapping.of(kind)
+        tables = [(document.table, document.key, [link.column for link in document.links.values()])]
+        if document.lines:
+            refers = [document.lines.parent, *(link.column for link in document.lines.links.values())]
+            tables.append((document.lines.table, document.lines.key, refers))
+        found = []
+        for table, key, refers in tables:
+            indexed, unique = self._database.leading_columns(table)
+            if key not in unique:
+                said = f"{table}.{key} is not unique: a document could be made twice"
+                found.append(Advice(said, f"CREATE UNIQUE INDEX ON {table} ({key})"))
+            found += [
+                Advice(f"{table}.{column} has no index: each look at a document reads all of it",
+                       f"CREATE INDEX ON {table} ({column})")
+                for column in refers if column not in indexed
+            ]  # fmt: skip
+        return found
+
+
+def _progress(step: Step, seen: Observed | None) -> StepProgress:
+    done = seen is not None and seen.key >= step.key
+    return StepProgress(HowFar.DONE if done else HowFar.NOT_DONE, seen)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from schemas.errors import SettingsError
-from sink.erp.contract import RetryError, StopError
+from sink.erp.contract import StopError
 from sink.erp.kinds import Kind
+from sink.erp.sql.errors import LateError, meaning
 from sink.erp.sql.mapping import DocumentTable, Mapped
+
+_CLOCK: Final[Mapping[str, str]] = {
+    "postgresql": "SELECT clock_timestamp()",
+    "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
+}
+_ANY_CLOCK: Final = "SELECT UTC_TIMESTAMP(6)"
 
 
 class ErpDatabase:
@@ -31,9 +39,19 @@ class ErpDatabase:
             )
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
             raise SettingsError("erp.url is not a database URL that is known here", "write postgresql://…") from None
-        if self._engine.dialect.name == "sqlite":
+        if self.dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _own_transactions)
             sa.event.listen(self._engine, "begin", _begin)
+
+    @property
+    def dialect(self) -> str:
+        """`postgresql`, `mariadb`, `mysql`, `sqlite`, …"""
+        return self._engine.dialect.name
+
+    @property
+    def version(self) -> str:
+        """Of the server, once a connection was made."""
+        return f"{self.dialect} {'.'.join(map(str, self._engine.dialect.server_version_info or ()))}"
 
     def close(self) -> None:
         """Gives all connections back."""
@@ -41,22 +59,41 @@ class ErpDatabase:
 
     @contextmanager
     def connection(self, write: bool = False) -> Iterator[sa.Connection]:
-        """A connection. Reads see one moment (in SQLite always)."""
+        """A connection; RetryError, HoldError or StopError for what goes wrong on it. Reads see one moment (in SQLite
+        always). What was written and not given to `commit` is rolled back."""
         options: dict[str, Any] = {"ordertap_write": write}
-        if not write and self._engine.dialect.name in ("postgresql", "mysql", "mariadb"):
+        if not write and self.dialect in ("postgresql", "mysql", "mariadb"):
             options["isolation_level"] = "REPEATABLE READ"
         try:
             with self._engine.connect() as connection:
                 yield connection.execution_options(**options)
-        except (exc.IntegrityError, exc.DataError, exc.NoSuchTableError):
+        except exc.NoSuchTableError:
             raise
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError) as error:
-            text = str(getattr(error, "orig", error))
-            if any(word in text for word in ("authentication failed", "does not exist", "Access denied")):
-                raise StopError("the ERP's database refuses us", "check user, password and name in erp.url") from None
-            raise RetryError(f"the ERP's database: {_reason(error)}") from None
-        except exc.ProgrammingError as error:
-            raise StopError(f"the ERP's database: {type(error.orig).__name__}", "check mapping and rights") from None
+        except exc.SQLAlchemyError as error:
+            raise meaning(error) from None
+
+    def clock(self, connection: sa.Connection) -> datetime:
+        """The server's real time, not that of the transaction's start."""
+        found = connection.exec_driver_sql(_CLOCK.get(self.dialect, _ANY_CLOCK)).scalar_one()
+        read = found if isinstance(found, datetime) else datetime.fromisoformat(str(found))
+        return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+    def commit(self, connection: sa.Connection, not_after: datetime) -> None:
+        """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
+
+        Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
+        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile.
+        """
+        if self.dialect != "postgresql":
+            if self.clock(connection) >= not_after:
+                raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
+            connection.commit()
+            return
+        try:
+            connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT", (not_after,))
+        except exc.DataError:
+            raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
+        connection.commit()  # the driver does not know of it yet
 
     def document(self, kind: Kind) -> tuple[DocumentTable, sa.Table]:
         """How a kind is mapped, and its table."""
@@ -75,6 +112,36 @@ class ErpDatabase:
         known = self._reflected(table).c.keys()
         return [f"{table}.{column}" for column in sorted(columns - set(known))]
 
+    def leading_columns(self, table: str) -> tuple[set[str], set[str]]:
+        """Columns by which the table has an index, and those of them that are unique by themselves."""
+        schema, _, plain = table.rpartition(".")
+        with self.connection() as connection:
+            look = sa.inspect(connection)
+            keys: list[Sequence[str | None]] = [look.get_pk_constraint(plain, schema or None)["constrained_columns"]]
+            keys += [one["column_names"] for one in look.get_unique_constraints(plain, schema or None)]
+            indexes = look.get_indexes(plain, schema or None)
+        every = [*keys, *(one["column_names"] for one in indexes)]
+        unique = [*keys, *(one["column_names"] for one in indexes if one["unique"])]
+        return {one[0] for one in every if one and one[0]}, {one[0] for one in unique if len(one) == 1 and one[0]}
+
+    def insert(self, connection: sa.Connection, table: sa.Table, rows: Collection[dict[str, Any]]) -> None:
+        """New rows, as few statements as may be."""
+        for names in dict.fromkeys(frozenset(row) for row in rows):
+            connection.execute(sa.insert(table), [row for row in rows if row.keys() == names])
+
+    def update(self, connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Changes rows by their key, which each has among its values, as few statements as may be."""
+        for names in dict.fromkeys(frozenset(row) - {key} for row in rows):
+            alike = [row for row in rows if row.keys() - {key} == names]
+            if self.dialect == "postgresql":
+                connection.execute(_update_from_values(table, key, sorted(names), alike))
+                continue
+            given = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
+            changed = sa.update(table).where(table.c[key] == sa.bindparam("at", type_=table.c[key].type)).values(given)
+            connection.execute(
+                changed, [{"at": row[key]} | {f"new_{name}": row[name] for name in names} for row in alike]
+            )
+
     def _reflected(self, name: str) -> sa.Table:
         """The table as it is in the ERP now: its columns, and nothing of keys and indexes, which are the ERP's."""
         schema, _, plain = name.rpartition(".")
@@ -85,11 +152,19 @@ class ErpDatabase:
             raise StopError(f"the ERP has no table {name}", "correct the mapping, or the rights of its user") from None
         columns = [sa.Column(column["name"], column["type"]) for column in found]
         table = sa.Table(plain, sa.MetaData(), *columns, schema=schema or None)
-        if self._engine.dialect.name == "sqlite":
+        if self.dialect == "sqlite":
             for column in table.columns:
                 if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
                     column.type = _ExactDecimal(column.type.scale or 0)
         return table
+
+
+def _update_from_values(table: sa.Table, key: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> sa.Update:
+    """`UPDATE … FROM (VALUES …)`. Cast, since a column of NULLs alone arrives as text."""
+    columns = [sa.column(name, table.c[name].type) for name in (key, *names)]
+    new = sa.values(*columns, name="new").data([tuple(row[name] for name in (key, *names)) for row in rows])
+    given = {name: sa.cast(new.c[name], table.c[name].type) for name in names}
+    return sa.update(table).where(table.c[key] == sa.cast(new.c[key], table.c[key].type)).values(given)
 
 
 class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
@@ -109,22 +184,18 @@ class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
         return None if value is None else Decimal(str(value)).quantize(Decimal(1).scaleb(-self.scale))
 
 
-def _reason(error: exc.SQLAlchemyError) -> str:
-    """What the driver says of a connection that could not be made; a statement's error may show values."""
-    if isinstance(error, exc.DBAPIError) and error.statement is None and str(error.orig).strip():
-        return str(error.orig).strip().splitlines()[0]
-    return type(error).__name__
-
-
 def _limits(url: str, timeout: float) -> dict[str, Any]:
-    """How each driver is told to end a call by itself."""
+    """How each driver, and its server, is told to end a call by itself; a transaction that stands idle, too."""
     dialect = sa.make_url(url).get_backend_name()
     if dialect == "postgresql":
         limit = int(timeout * 1000)
         settings = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
-        return {"connect_timeout": 10, "options": settings}
+        return {"connect_timeout": 10, "options": settings, "tcp_user_timeout": limit, "keepalives_idle": 10}
     if dialect in ("mysql", "mariadb"):
-        return {"connect_timeout": 10, "read_timeout": int(timeout), "write_timeout": int(timeout)}
+        seconds = max(1, int(timeout))
+        limits = {"connect_timeout": 10, "read_timeout": seconds, "write_timeout": seconds}
+        idle = {"init_command": f"SET SESSION idle_write_transaction_timeout = {seconds}"}
+        return limits | (idle if dialect == "mariadb" else {})
     return {"timeout": timeout}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,27 +30,36 @@ class ItemTable(_Strict):
     sku: str
 
 
-class StatusColumn(_Strict):
-    """The column of a document's state, what a new one has, and what a cancelled one."""
+class LinkColumn(_Strict):
+    """A column that refers to another table of the mapping: to its `id`, or to the column that `by` names."""
 
     column: str
-    new: str
-    cancelled: str
+    by: str | None = None
 
 
 class LineTable(_Strict):
-    """The table of a document's lines. `order_line`: the column that refers to the sold line (of a return)."""
+    """The table of a document's children. Its links: `order_line`, the sold line (of a return or refund)."""
 
     table: str
     parent: str
     fields: dict[str, str]
     key: str = "external_key"
     id: str = "id"
-    order_line: str | None = None
+    links: dict[Literal["order_line"], LinkColumn] = {}
+
+    @property
+    def columns(self) -> set[str]:
+        """All columns that are named."""
+        links = {link.column for link in self.links.values()}
+        return {self.key, self.id, self.parent, *self.fields.values(), *links}
 
 
 class DocumentTable(_Strict):
-    """The table of a kind of document. `order`: the column that refers to its order (of a return or refund)."""
+    """The table of a kind of document. Its links: `account` (of an order), `order` (of a return or refund).
+
+    `status` is the column of its state, and `milestones` says what each of its values means; where several mean the
+    same, the first is the one that is written.
+    """
 
     table: str
     fields: dict[str, str]
@@ -57,10 +67,21 @@ class DocumentTable(_Strict):
     key: str = "external_key"
     id: str = "id"
     revision: str = "revision"
-    order: str | None = None
-    status: StatusColumn | None = None
+    links: dict[Literal["account", "order"], LinkColumn] = {}
+    status: str | None = None
     milestones: dict[str, Milestone] = {}
     lines: LineTable | None = None
+
+    @property
+    def columns(self) -> set[str]:
+        """All columns that are named."""
+        links = {link.column for link in self.links.values()}
+        status = {self.status} if self.status else set()
+        return {self.key, self.id, self.revision, self.reference, *self.fields.values(), *links, *status}
+
+    def state_of(self, milestone: Milestone) -> str | None:
+        """The value to write for a milestone; None where the ERP has none."""
+        return next((state for state, means in self.milestones.items() if means is milestone), None)
 
 
 class Mapped(BaseModel):

@@ -1,113 +1,204 @@
-"""What the ERP's tables say of documents: heads, lines, and what came back of an order."""
+"""What the ERP's tables say of documents: heads and lines, a few queries for many documents."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from sink.erp.contract import HoldError, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
+from sink.erp.contract import Observed
+from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
-from sink.erp.sql.mapping import DocumentTable
+from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
+
+_Place = tuple[PartKind, str]
+_Row = sa.RowMapping
 
 
-def observed(
-    database: ErpDatabase, connection: sa.Connection, kind: Kind, which: sa.ColumnElement[bool]
-) -> dict[str, Observed]:
-    """The documents of a kind that meet a condition on their table, by external key, as they are now."""
+@dataclass
+class ErpRow:
+    """A document as it lies in the tables; `lines` by their place in the record."""
+
+    ref: ErpRef
+    head: _Row
+    observed: Observed
+    lines: dict[_Place, _Row] = field(default_factory=dict)
+
+
+def rows(
+    database: ErpDatabase, connection: sa.Connection, kind: Kind, which: sa.ColumnElement[bool], lock: bool = False
+) -> list[ErpRow]:
+    """The documents of a kind that meet a condition on their table, by the ERP's own key; `lock`: nobody changes
+    them before the transaction has ended."""
     document, table = database.document(kind)
-    heads = connection.execute(sa.select(table).where(which)).mappings().all()
-    lines = _lines(database, connection, document, table, which) if document.lines else {}
-    returned = _returned(database, connection, which) if kind == "order" else {}
-    refunded = _refunded(database, connection, which) if kind == "order" else {}
-    found = {}
+    query = sa.select(*[table.c[name] for name in sorted(document.columns)]).where(which)
+    query = query.order_by(table.c[document.id])
+    heads = connection.execute(query.with_for_update() if lock else query).mappings().all()
+    if not heads:
+        return []
+    lines = _lines_of(database, connection, document, [head[document.id] for head in heads], lock)
+    named = {
+        name: _targets(database, connection, link_target(database, name), link, [head[link.column] for head in heads])
+        for name, link in document.links.items()
+    }
+    sold = _sold(database, connection, document.lines, [line for some in lines.values() for line in some])
+    found = []
     for head in heads:
-        status = head[document.status.column] if document.status else None
-        milestone = Milestone.CONFIRMED if status is None else document.milestones.get(str(status))
-        if milestone is None:
-            reason = f"it is in a state of {document.table} that the mapping does not know"
-            raise HoldError(reason, "name the state in `milestones` of the mapping, then `sink retry`")
-        row_id, external = head[document.id], str(head[document.key])
-        own = {key.removeprefix(f"{external}/"): fields for key, fields in lines.get(row_id, {}).items()}
-        back = {key.removeprefix(f"{external}/"): counts for key, counts in returned.get(row_id, {}).items()}
-        fields = {name: _value(head[column]) for name, column in document.fields.items()}
-        found[external] = Observed(
-            ErpRecord(kind, fields, own), milestone, str(head[document.reference]), int(head[document.revision]), back,
-            refunded.get(row_id, {}),
-        )  # fmt: skip
+        links: Fields = {str(name): named[name].get(head[link.column]) for name, link in document.links.items()}
+        found.append(_row(kind, document, head, lines.get(head[document.id], []), links, sold))
     return found
 
 
-def _lines(
+def by_key(
+    database: ErpDatabase, connection: sa.Connection, kind: Kind, keys: Collection[str], lock: bool = False
+) -> dict[str, ErpRow]:
+    """Documents with our keys, by key. Where a key is there twice, nothing may be planned on either."""
+    document, table = database.document(kind)
+    found: dict[str, ErpRow] = {}
+    for row in rows(database, connection, kind, table.c[document.key].in_(sorted(keys)), lock):
+        if row.ref.external in found:
+            problem = f"{document.table} of the ERP has more than one row with its key"
+            row.observed = replace(row.observed, milestone=None, problem=problem)
+        found[row.ref.external] = row
+    return found
+
+
+def link_target(database: ErpDatabase, name: str) -> DocumentTable | LineTable:
+    """The table that a link refers to, as the mapping has it."""
+    if name == "account":
+        return database.mapping.customer
+    order = database.mapping.order
+    return order.lines if name == "order_line" and order.lines else order
+
+
+def _targets(
     database: ErpDatabase,
     connection: sa.Connection,
-    document: DocumentTable,
-    heads: sa.Table,
-    which: sa.ColumnElement[bool],
-) -> dict[Any, dict[str, Fields]]:
+    target: DocumentTable | LineTable,
+    link: LinkColumn,
+    values: Collection[Any],
+) -> dict[Any, ErpRef]:
+    """What the values of a link refer to, by value. What has no key of ours is named by the ERP's."""
+    wanted = {value for value in values if value is not None}
+    if not wanted:
+        return {}
+    kind: Kind = "customer" if target is database.mapping.customer else "order"
+    table = database.table(target.table)
+    by = table.c[link.by or target.id]
+    query = sa.select(by, table.c[target.key], table.c[target.id]).where(by.in_(sorted(wanted)))
+    return {value: ErpRef(kind, str(key or f"{BY_HAND}{shown}")) for value, key, shown in connection.execute(query)}
+
+
+def _sold(
+    database: ErpDatabase, connection: sa.Connection, lines: LineTable | None, found: Collection[_Row]
+) -> dict[Any, ErpRef]:
+    link = lines.links.get("order_line") if lines else None
+    if link is None or database.mapping.order.lines is None:
+        return {}
+    return _targets(database, connection, database.mapping.order.lines, link, [row[link.column] for row in found])
+
+
+def _lines_of(
+    database: ErpDatabase, connection: sa.Connection, document: DocumentTable, heads: Collection[Any], lock: bool
+) -> dict[Any, list[_Row]]:
     lines = document.lines
-    assert lines is not None  # noqa: S101  asked for documents with lines only
+    if lines is None:
+        return {}
     table = database.table(lines.table)
-    joined = table.join(heads, table.c[lines.parent] == heads.c[document.id])
-    found: dict[Any, dict[str, Fields]] = {}
-    for row in connection.execute(sa.select(table).select_from(joined).where(which)).mappings():
-        key = str(row[lines.key] or f"by hand {row[lines.id]}")
-        found.setdefault(row[lines.parent], {})[key] = {n: _value(row[c]) for n, c in lines.fields.items()}
+    columns = [table.c[name] for name in sorted(lines.columns)]
+    query = sa.select(*columns).where(table.c[lines.parent].in_(heads)).order_by(table.c[lines.id])
+    found: dict[Any, list[_Row]] = {}
+    for row in connection.execute(query.with_for_update() if lock else query).mappings():
+        found.setdefault(row[lines.parent], []).append(row)
     return found
 
 
-def _returned(
-    database: ErpDatabase, connection: sa.Connection, which: sa.ColumnElement[bool]
-) -> dict[Any, dict[str, dict[str, Decimal]]]:
-    """Per order and sold line: number of the return → quantity, those typed in by hand too."""
-    document, heads = database.document("return")
-    order, orders = database.document("order")
-    lines, sold = document.lines, order.lines
-    if lines is None or sold is None or document.order is None or lines.order_line is None:
-        return {}
-    table, sold_table = database.table(lines.table), database.table(sold.table)
-    joined = (
-        table.join(heads, table.c[lines.parent] == heads.c[document.id])
-        .join(orders, heads.c[document.order] == orders.c[order.id])
-        .join(sold_table, table.c[lines.order_line] == sold_table.c[sold.id])
+def _row(
+    kind: Kind,
+    document: DocumentTable,
+    head: _Row,
+    lines: list[_Row],
+    links: Fields,
+    sold: Mapping[Any, ErpRef],
+) -> ErpRow:
+    reference = str(head[document.reference])
+    ref = ErpRef(kind, str(head[document.key] or f"{BY_HAND}{head[document.id]}"))
+    fields: Fields = {**{name: _value(head[column]) for name, column in document.fields.items()}, **links}
+    parts: dict[PartKind, dict[str, Fields]] = {part: {} for part in PARTS[kind]} if document.lines else {}
+    placed: dict[_Place, _Row] = {}
+    for line in lines:
+        part, key = _place(ref, document.lines, line)
+        placed[part, key] = line
+        parts[part][key] = _line_fields(document.lines, line, sold)
+    state = str(head[document.status]) if document.status else ""
+    milestone = document.milestones.get(state) if document.status else Milestone.CONFIRMED
+    unknown = f"it is in a state of {document.table} that the mapping does not know: name it in `milestones` there"
+    paid = fields.get("paid")
+    observed = Observed(
+        record=ErpRecord(kind, fields, parts),
+        milestone=milestone,
+        reference=reference,
+        stamp=_stamp(document, head, lines),
+        key=int(head[document.revision] or 0),
+        state=state,
+        problem="" if milestone else unknown,
+        total=_total(fields),
+        rates=_rates(parts),
+        paid=paid if isinstance(paid, Decimal) else None,
     )
-    number = heads.c[document.fields.get("number", document.id)]
-    query = sa.select(
-        orders.c[order.id], sold_table.c[sold.key], number, table.c[lines.fields["quantity"]]
-    ).select_from(joined)
-    found: dict[Any, dict[str, dict[str, Decimal]]] = {}
-    for order_id, line, of, quantity in connection.execute(query.where(which, _valid(document, heads))):
-        counts = found.setdefault(order_id, {}).setdefault(str(line), {})
-        counts[str(of)] = counts.get(str(of), Decimal(0)) + Decimal(quantity)
-    return found
+    return ErpRow(ref, head, observed, placed)
 
 
-def _refunded(
-    database: ErpDatabase, connection: sa.Connection, which: sa.ColumnElement[bool]
-) -> dict[Any, dict[str, Decimal]]:
-    document, heads = database.document("refund")
-    order, orders = database.document("order")
-    if document.order is None:
+def _place(ref: ErpRef, lines: LineTable | None, line: _Row) -> _Place:
+    key = line[lines.key] if lines else None
+    return ref.part_and_key(str(key) if key else f"{BY_HAND}{line[lines.id] if lines else ''}")
+
+
+def _line_fields(lines: LineTable | None, line: _Row, sold: Mapping[Any, ErpRef]) -> Fields:
+    if lines is None:
         return {}
-    joined = heads.join(orders, heads.c[document.order] == orders.c[order.id])
-    number = heads.c[document.fields.get("number", document.id)]
-    query = sa.select(orders.c[order.id], number, heads.c[document.fields["gross"]]).select_from(joined)
-    found: dict[Any, dict[str, Decimal]] = {}
-    for order_id, of, gross in connection.execute(query.where(which, _valid(document, heads))):
-        sums = found.setdefault(order_id, {})
-        sums[str(of)] = sums.get(str(of), Decimal(0)) + Decimal(gross)
+    fields = {name: _value(line[column]) for name, column in lines.fields.items()}
+    return fields | {name: sold.get(line[link.column]) for name, link in lines.links.items()}
+
+
+def typed(column: sa.Column[Any], text: str) -> Any:
+    """A key as its column has it."""
+    return int(text) if column.type.python_type is int else text
+
+
+def _total(fields: Fields) -> Sums | None:
+    """Of the head, where it has all three."""
+    net, tax, gross = (fields.get(name) for name in ("net", "tax", "gross"))
+    if isinstance(net, Decimal) and isinstance(tax, Decimal) and isinstance(gross, Decimal):
+        return Sums(net, tax, gross)
+    return None
+
+
+def _rates(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
+    """By tax rate, where the lines have all that it takes."""
+    found: dict[Decimal, Sums] = {}
+    for fields in (fields for rows in parts.values() for fields in rows.values()):
+        rate, net, tax, gross = (fields.get(name) for name in ("tax_rate", "net", "tax", "gross"))
+        if not (isinstance(rate, Decimal) and isinstance(net, Decimal) and isinstance(tax, Decimal)):
+            continue
+        if isinstance(gross, Decimal):
+            before = found.get(rate, Sums())
+            found[rate] = Sums(before.net + net, before.tax + tax, before.gross + gross)
     return found
 
 
-def _valid(document: DocumentTable, heads: sa.Table) -> sa.ColumnElement[bool]:
-    """Cancelled documents count for nothing."""
-    if document.status is None:
-        return sa.true()
-    void = [name for name, milestone in document.milestones.items() if milestone is Milestone.CANCELLED]
-    return heads.c[document.status.column].not_in(void)
+def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
+    """Of all that the mapping names but our own counting, lines included."""
+    seen = [head[name] for name in sorted(document.columns - {document.revision})]
+    if document.lines is not None:
+        names = sorted(document.lines.columns)
+        seen += [line[name] for line in lines for name in names]
+    return hashlib.blake2b(repr([str(value) for value in seen]).encode(), digest_size=12).hexdigest()
 
 
 def _value(value: Any) -> Value:

@@ -1,106 +1,297 @@
-"""What a command writes into the ERP's tables."""
+"""What steps write into the ERP's tables: all those of one kind and verb together, in a transaction of the caller's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from sink.erp.contract import Applied, Command, ConflictError, HoldError, Key
-from sink.erp.kinds import ErpRecord, Fields
+from schemas.errors import OrdertapError
+from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
 from sink.erp.sql.connections import ErpDatabase
+from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
+from sink.erp.sql.reads import ErpRow, by_key, link_target, typed
+
+_MISSING: Final = {
+    "account": ("its account is not in the ERP", "see what holds the customer"),
+    "order": ("its order is not in the ERP", "see what holds the order"),
+    "order_line": ("a returned line is not on the ERP's order", "compare both orders, then `sink retry`"),
+}
 
 
-def create(database: ErpDatabase, connection: sa.Connection, command: Command, key: Key) -> Applied:
-    """A new document, in a transaction of the caller's."""
-    record = command.record
-    document, table = database.document(record.kind)
-    values = _values(document.fields, record.fields, table)
-    values |= {document.key: key.external, document.revision: key.revision}
-    if document.status:
-        values[document.status.column] = document.status.new
-    if document.order:
-        values[document.order] = _order_id(database, connection, str(record.fields["order"]))
-    connection.execute(sa.insert(table).values(values))
-    query = sa.select(table.c[document.id], table.c[document.reference]).where(table.c[document.key] == key.external)
-    row_id, reference = connection.execute(query).one()
-    for line_key in record.lines:
-        _insert_line(database, connection, record, key, row_id, line_key)
-    return Applied(str(reference))
+class UnkeptError(OrdertapError):
+    """Steps of which the ERP made something else: nothing of this transaction may stay. By place in the call."""
+
+    def __init__(self, results: Mapping[int, StepResult]) -> None:
+        super().__init__("the ERP keeps something else than it was given", "nothing is to be done: see the documents")
+        self.results = results
 
 
-def change(database: ErpDatabase, connection: sa.Connection, command: Command, key: Key) -> Applied:
-    """Amends, cancels or removes a document that is there, if it is as the plan took it to be."""
-    document, table = database.document(command.record.kind)
-    columns = [table.c[document.id], table.c[document.reference], table.c[document.revision]]
-    if document.status:
-        columns.append(table.c[document.status.column])
-    query = sa.select(*columns).where(table.c[document.key] == key.external).with_for_update()
-    row = connection.execute(query).one_or_none()
+Numbered = tuple[int, Step]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Values of columns that refer to other tables, by link and key."""
+
+    values: Mapping[str, Mapping[str, Any]]
+
+    def of(self, links: Mapping[Any, LinkColumn], fields: Fields) -> dict[str, Any]:
+        """Column → value, for those links that the fields have; HoldError where one leads nowhere."""
+        found: dict[str, Any] = {}
+        for name, link in links.items():
+            if name not in fields:
+                continue
+            ref = fields[name]
+            value = self.values[name].get(ref.external) if isinstance(ref, ErpRef) else None
+            if value is None and ref is not None:
+                message, hint = _MISSING[name]
+                raise HoldError(message, hint, "master data")
+            found[link.column] = value
+        return found
+
+
+class Writing:
+    """The steps of one kind and one verb."""
+
+    def __init__(self, database: ErpDatabase, connection: sa.Connection, steps: Sequence[Numbered]) -> None:
+        self._database = database
+        self._connection = connection
+        self._steps = steps
+        self._kind = steps[0][1].ref.kind
+        self._verb = steps[0][1].verb
+        self._document, self._table = database.document(self._kind)
+        self._lines = self._document.lines
+
+    def done(self) -> dict[int, StepResult]:
+        """Does them; by place in the call. UnkeptError where the ERP keeps something else."""
+        keys = [step.ref.external for _, step in self._steps]
+        there = by_key(self._database, self._connection, self._kind, keys, lock=True)
+        results: dict[int, StepResult] = {}
+        todo: list[Numbered] = []
+        for number, step in self._steps:
+            known = _known(step, there.get(step.ref.external))
+            if known is None:
+                todo.append((number, step))
+            else:
+                results[number] = known
+        if not todo:
+            return results
+        if self._verb == "create":
+            return results | self._read_back(self._create(todo, results))
+        return results | self._read_back(self._change(todo, there, results))
+
+    def _create(self, todo: Sequence[Numbered], results: dict[int, StepResult]) -> list[Numbered]:
+        """New heads, then their lines."""
+        heads, links = {}, self._links(todo)
+        for number, step in todo:
+            try:
+                heads[step.ref.external] = self._new_head(step, links)
+                self._new_lines(step, None, links)
+            except HoldError as error:
+                heads.pop(step.ref.external, None)
+                results[number] = NotDone(error)
+        written = [(number, step) for number, step in todo if step.ref.external in heads]
+        if not written:
+            return []
+        self._database.insert(self._connection, self._table, list(heads.values()))
+        if self._lines is not None:
+            key, row_id = self._table.c[self._document.key], self._table.c[self._document.id]
+            query = sa.select(key, row_id).where(key.in_(list(heads)))
+            ids = dict(self._connection.execute(query).all())
+            rows = [row for _, step in written for row in self._new_lines(step, ids[step.ref.external], links)]
+            self._database.insert(self._connection, self._database.table(self._lines.table), rows)
+        return written
+
+    def _change(
+        self, todo: Sequence[Numbered], there: Mapping[str, ErpRow], results: dict[int, StepResult]
+    ) -> list[Numbered]:
+        """Heads and lines of documents that are there."""
+        links = self._links(todo) if self._verb == "amend" else Links({})
+        heads, written, edits = [], [], _LineEdits([], [], [])
+        for number, step in todo:
+            row = there[step.ref.external]
+            try:
+                heads.append(self._changed_head(step, row, links))
+                if self._verb == "amend":
+                    self._change_lines(step, row, links, edits)
+            except HoldError as error:
+                results[number] = NotDone(error)
+                continue
+            written.append((number, step))
+        self._database.update(self._connection, self._table, self._document.id, heads)
+        if self._lines is not None:
+            edits.write(self._database, self._connection, self._lines)
+        return written
+
+    def _read_back(self, written: Sequence[Numbered]) -> dict[int, StepResult]:
+        """As the ERP has them now; UnkeptError where that is something else than it was given."""
+        keys = [step.ref.external for _, step in written]
+        found = by_key(self._database, self._connection, self._kind, keys) if written else {}
+        results: dict[int, StepResult] = {}
+        unkept: dict[int, StepResult] = {}
+        for number, step in written:
+            row = found.get(step.ref.external)
+            wrong = "it is not there" if row is None else _wrong(step, row)
+            if wrong or row is None:
+                hint = "let the ERP's columns keep what the shop has, or mend it in the shop, then `sink retry`"
+                unkept[number] = NotDone(HoldError(f"the ERP does not keep it: {wrong}", hint, "data"))
+            else:
+                results[number] = row.observed
+        if unkept:
+            raise UnkeptError(unkept)
+        return results
+
+    def _new_head(self, step: Step, links: Links) -> dict[str, Any]:
+        values = _values(self._document.fields, step.want.fields, self._table)
+        values |= {self._document.key: step.ref.external, self._document.revision: step.key}
+        values |= links.of(self._document.links, step.want.fields)
+        if self._document.status:
+            values[self._document.status] = _state(self._document, step.goal)
+        return values
+
+    def _changed_head(self, step: Step, row: ErpRow, links: Links) -> dict[str, Any]:
+        values: dict[str, Any] = {self._document.id: row.head[self._document.id], self._document.revision: step.key}
+        if self._verb == "amend":
+            names = differing(step.want.fields, row.observed.record.fields, self._document.fields)
+            values |= _values({name: self._document.fields[name] for name in names}, step.want.fields, self._table)
+            values |= _moved(links.of(self._document.links, step.want.fields), row.head)
+        elif self._document.status is None:
+            raise HoldError(f"this ERP cannot {self._verb} it", "do it in the ERP by hand")
+        else:
+            values[self._document.status] = _state(self._document, step.goal)
+        return values
+
+    def _new_lines(self, step: Step, row_id: Any, links: Links) -> list[dict[str, Any]]:
+        return [
+            self._new_line(step.ref, place, fields, row_id, links) for place, fields in _children(step.want).items()
+        ]
+
+    def _new_line(
+        self, ref: ErpRef, place: tuple[Any, str], fields: Fields, row_id: Any, links: Links
+    ) -> dict[str, Any]:
+        lines = self._lines
+        if lines is None:
+            return {}
+        values = _values(lines.fields, fields, self._database.table(lines.table)) | links.of(lines.links, fields)
+        return values | {lines.key: ref.child(*place).external, lines.parent: row_id}
+
+    def _change_lines(self, step: Step, row: ErpRow, links: Links, edits: _LineEdits) -> None:
+        lines = self._lines
+        if lines is None:
+            return
+        table, wanted = self._database.table(lines.table), _children(step.want)
+        for place, line in row.lines.items():
+            if place not in wanted:
+                edits.gone.append(line[lines.id])
+        for place, fields in wanted.items():
+            now = row.lines.get(place)
+            if now is None:
+                edits.new.append(self._new_line(step.ref, place, fields, row.head[self._document.id], links))
+                continue
+            names = differing(fields, row.observed.record.parts[place[0]][place[1]], lines.fields)
+            values = _values({name: lines.fields[name] for name in names}, fields, table)
+            values |= _moved(links.of(lines.links, fields), now)
+            if values:
+                edits.changed.append({lines.id: now[lines.id]} | values)
+
+    def _links(self, todo: Sequence[Numbered]) -> Links:
+        """A query for each link, whatever the number of steps."""
+        every: list[tuple[Mapping[Any, LinkColumn], Iterable[Fields]]] = [
+            (self._document.links, [step.want.fields for _, step in todo])
+        ]
+        if self._lines is not None:
+            children = [fields for _, step in todo for fields in _children(step.want).values()]
+            every.append((self._lines.links, children))
+        found = {}
+        for links, rows in every:
+            for name, link in links.items():
+                refs = {ref.external for ref in (fields.get(name) for fields in rows) if isinstance(ref, ErpRef)}
+                found[name] = self._linked(name, link, refs)
+        return Links(found)
+
+    def _linked(self, name: str, link: LinkColumn, keys: set[str]) -> dict[str, Any]:
+        """Our key, or the ERP's reference where it was typed in by hand → the link's value."""
+        target = link_target(self._database, name)
+        table = self._database.table(target.table)
+        by = table.c[link.by or target.id]
+        ours = [key for key in keys if not key.startswith(BY_HAND)]
+        found: dict[str, Any] = {}
+        if ours:
+            query = sa.select(table.c[target.key], by).where(table.c[target.key].in_(ours))
+            found = {str(key): value for key, value in self._connection.execute(query)}
+        for key in keys.difference(ours):  # a collective account
+            row_id = typed(table.c[target.id], key.removeprefix(BY_HAND))
+            found[key] = self._connection.execute(sa.select(by).where(table.c[target.id] == row_id)).scalar()
+        return found
+
+
+@dataclass
+class _LineEdits:
+    """Of many documents together."""
+
+    new: list[dict[str, Any]]
+    changed: list[dict[str, Any]]
+    gone: list[Any]
+
+    def write(self, database: ErpDatabase, connection: sa.Connection, lines: LineTable) -> None:
+        table = database.table(lines.table)
+        if self.gone:
+            connection.execute(sa.delete(table).where(table.c[lines.id].in_(self.gone)))
+        if self.changed:
+            database.update(connection, table, lines.id, self.changed)
+        if self.new:
+            database.insert(connection, table, self.new)
+
+
+def _known(step: Step, row: ErpRow | None) -> StepResult | None:
+    """What is said of a step without doing it; None: it is to be done."""
     if row is None:
-        raise HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
-    if int(row[2]) >= key.revision:
-        if int(row[2]) == key.revision:
-            return Applied(str(row[1]))
-        raise ConflictError("a later command was done already")
-    if command.expected and document.status and document.milestones.get(row[3]) is not command.expected:
-        raise ConflictError("its state in the ERP changed meanwhile")
-    values: dict[str, Any] = {document.revision: key.revision}
-    if command.verb in ("cancel", "remove"):
-        if document.status is None:
-            raise HoldError("this ERP cannot cancel it", "do it in the ERP by hand")
-        values[document.status.column] = document.status.cancelled
-    else:
-        values |= _values(document.fields, command.fields, table)
-        _change_lines(database, connection, command, key, row[0])
-    connection.execute(sa.update(table).where(table.c[document.id] == row[0]).values(values))
-    return Applied(str(row[1]))
+        if step.verb == "create":
+            return None
+        return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
+    key = row.observed.key
+    if step.verb == "create":
+        mine = key == step.key and not not_kept(step.want, row.observed.record)
+        return row.observed if mine else NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))
+    if key == step.key:
+        return row.observed
+    if key > step.key:
+        return NotDone(ConflictError("a later step was done already"))
+    if step.before is None or step.before.stamp != row.observed.stamp:
+        return NotDone(ConflictError("it changed in the ERP meanwhile"))
+    return None
 
 
-def _change_lines(database: ErpDatabase, connection: sa.Connection, command: Command, key: Key, row_id: Any) -> None:
-    lines = database.mapping.of(command.record.kind).lines
-    if lines is None:
-        return
-    table = database.table(lines.table)
-    for line_key in command.remove_lines:
-        connection.execute(sa.delete(table).where(table.c[lines.key] == f"{key.external}/{line_key}"))
-    for line_key, fields in command.set_lines.items():
-        values = _values(lines.fields, fields, table)
-        changed = sa.update(table).where(table.c[lines.key] == f"{key.external}/{line_key}")
-        # A line whose only change is a field that is not mapped still has to exist.
-        done = connection.execute(changed.values(values or {lines.key: f"{key.external}/{line_key}"}))
-        if done.rowcount == 0:
-            _insert_line(database, connection, command.record, key, row_id, line_key)
+def _wrong(step: Step, row: ErpRow) -> str:
+    """What the ERP made of a step that is not what was wanted; '' for nothing."""
+    if step.verb in ("create", "amend"):
+        return not_kept(step.want, row.observed.record)
+    return "" if row.observed.milestone is step.goal else f"it is {row.observed.state}"
 
 
-def _insert_line(
-    database: ErpDatabase, connection: sa.Connection, record: ErpRecord, key: Key, row_id: Any, line_key: str
-) -> None:
-    fields = record.lines[line_key]
-    lines = database.mapping.of(record.kind).lines
-    if lines is None:
-        return
-    table = database.table(lines.table)
-    values = _values(lines.fields, fields, table) | {lines.key: f"{key.external}/{line_key}", lines.parent: row_id}
-    if lines.order_line:
-        sold = database.mapping.order.lines
-        assert sold is not None  # noqa: S101  a return refers to lines, so orders have them
-        sold_table = database.table(sold.table)
-        sold_key = f"{record.fields['order']}/{fields['order_line']}"
-        query = sa.select(sold_table.c[sold.id]).where(sold_table.c[sold.key] == sold_key)
-        values[lines.order_line] = connection.execute(query).scalar_one_or_none()
-        if values[lines.order_line] is None:
-            raise HoldError("a returned line is not on the ERP's order", "compare both orders, then `sink retry`")
-    connection.execute(sa.insert(table).values(values))
+def _children(want: ErpRecord) -> dict[tuple[Any, str], Fields]:
+    return {(part, key): fields for part, rows in want.parts.items() for key, fields in rows.items()}
 
 
-def _order_id(database: ErpDatabase, connection: sa.Connection, external: str) -> Any:
-    document, table = database.document("order")
-    found = connection.execute(sa.select(table.c[document.id]).where(table.c[document.key] == external)).scalar()
+def _moved(values: Mapping[str, Any], now: sa.RowMapping) -> dict[str, Any]:
+    """Links that lead elsewhere than now."""
+    return {column: value for column, value in values.items() if now[column] != value}
+
+
+def _state(document: DocumentTable, goal: Milestone) -> str:
+    """The ERP's word for a milestone, or for the last one before it that it has."""
+    if goal is not Milestone.CANCELLED:
+        for milestone in reversed([one for one in Milestone if one is goal or one.before(goal)]):
+            if (state := document.state_of(milestone)) is not None:
+                return state
+    found = document.state_of(goal)
     if found is None:
-        raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
+        raise HoldError(f"this ERP has no state for `{goal}`", "name one in `milestones` of the mapping")
     return found
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sink.documents.models import Refund, SalesOrder
-from sink.documents.totals import Sums, per_rate, problem, refund_problem, total
+from sink.documents.totals import per_rate, problem, refund_problem, total
+from sink.erp.kinds import Sums
 
 D = Decimal
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from sink.erp.contract import Cause
 from sink.ledger.outcomes import Intent, Outcome, State
 
 REF = DocumentRef("customer", "7")
-SENT = Intent("create", {"kind": "order", "fields": {}, "lines": {}}, 1, 1, None)
+SENT = Intent("create", {"kind": "order", "fields": {}, "parts": {}}, 1, 1, None)
 WAITING = [
     Outcome.waits(REF, 60),
     Outcome.settling("no lines", "mend it", 3),
@@ -46,7 +46,11 @@ def test_what_does_not_go_on_says_why_and_what_is_next(outcome: Outcome) -> None
 
 def test_an_intent_is_kept_by_its_fields() -> None:
     """They are in the ledger of each installation: a new one needs a value where it is missing."""
-    assert [field.name for field in fields(Intent)] == ["verb", "record", "revision", "marked", "fingerprint"]
+    assert [field.name for field in fields(Intent)] == [
+        "verb", "record", "revision", "marked", "fingerprint", "goal", "before", "stamp",
+    ]  # fmt: skip
+    of_before = Intent("create", SENT.record, 1, 1, None)
+    assert (of_before.goal, of_before.before, of_before.stamp) == ("confirmed", "", "")
 
 
 def test_what_was_removed_is_gone() -> None:

@@ -1,0 +1,61 @@
+"""Many steps in one transaction of the ERP; a refused batch is halved until the bad step stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+from sink.erp.contract import ConflictError, HoldError, NotDone, RetryError, Step, StepResult, StopError
+from sink.erp.sql.connections import ErpDatabase
+from sink.erp.sql.errors import LateError
+from sink.erp.sql.reads import by_key
+from sink.erp.sql.writes import Numbered, UnkeptError, Writing
+
+
+def apply(database: ErpDatabase, steps: Sequence[Step], not_after: datetime) -> list[StepResult]:
+    """One result for each step, in order; nothing of ours is raised."""
+    results: dict[int, StepResult] = {}
+    left = [list(enumerate(steps))]
+    while left:
+        some = left.pop()
+        try:
+            results |= _together(database, some, not_after)
+        except UnkeptError as error:
+            results |= error.results
+            rest = [one for one in some if one[0] not in error.results]
+            left += [rest] if rest else []
+        except HoldError as error:
+            half = len(some) // 2
+            if half:
+                left += [some[half:], some[:half]]
+            else:
+                results |= _refused(database, some[0], error)
+        except LateError as error:
+            results |= {number: NotDone(ConflictError(error.message)) for number, _ in some}
+        except (RetryError, StopError) as error:
+            results |= {number: NotDone(error) for number, _ in some}
+    return [results[number] for number in range(len(steps))]
+
+
+def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datetime) -> dict[int, StepResult]:
+    """One transaction. A step that refers to the document of another comes after it in the call."""
+    results: dict[int, StepResult] = {}
+    with database.connection(write=True) as connection:
+        for _, some in groupby(steps, lambda one: (one[1].ref.kind, one[1].verb)):
+            results |= Writing(database, connection, list(some)).done()
+        database.commit(connection, not_after)
+    return results
+
+
+def _refused(database: ErpDatabase, one: Numbered, error: HoldError) -> dict[int, StepResult]:
+    """A create that met another of its key is no refusal."""
+    number, step = one
+    if step.verb == "create":
+        try:
+            with database.connection() as connection:
+                if by_key(database, connection, step.ref.kind, [step.ref.external]):
+                    return {number: NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))}
+        except (RetryError, StopError) as away:
+            return {number: NotDone(away)}
+    return {number: NotDone(error)}

@@ -1,0 +1,71 @@
+"""What an error of the ERP's database means: by its own code, never by the driver's class alone.
+
+MariaDB's driver calls a CHECK that refuses a row an operational error; taken for an outage it would be tried for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import exc
+
+from schemas.errors import OrdertapError
+from sink.erp.contract import HoldError, RetryError, StopError
+
+# The first characters of SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PG_STOP: Final = ("28", "3D", "42501", "42P01", "42703", "3F")
+_PG_AGAIN: Final = ("08", "40", "53", "55", "57", "58", "25P0", "XX")
+# https://mariadb.com/kb/en/mariadb-error-code-reference/
+_MARIADB_STOP: Final = frozenset({1044, 1045, 1049, 1054, 1142, 1143, 1146, 1698})
+_MARIADB_AGAIN: Final = frozenset(
+    {1021, 1037, 1040, 1041, 1053, 1080, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1317, 1927, 1969, 3024, 4031}
+)
+
+REFUSES_US: Final = "check user, password and name in erp.url, and what the user may do"
+
+
+class LateError(OrdertapError):
+    """The time of a call was over before its COMMIT: nothing was changed."""
+
+
+def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
+    """Of an error that the database or its driver gave. The words for people have no values of rows in them."""
+    text = _reason(error)
+    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+        return RetryError(f"the ERP's database: {text}")
+    found = _by_code(error)
+    if found == "stop":
+        return StopError(f"the ERP's database refuses us: {text}", REFUSES_US)
+    if found == "again":
+        return RetryError(f"the ERP's database: {text}")
+    return HoldError(f"the ERP refused it: {text}", "mend it in the shop or the ERP, then `sink retry`", "master data")
+
+
+def _by_code(error: exc.DBAPIError) -> str:
+    """`stop`, `again` or `hold`."""
+    state = getattr(error.orig, "pgcode", None)
+    if state is not None:
+        return "stop" if state.startswith(_PG_STOP) else "again" if state.startswith(_PG_AGAIN) else "hold"
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    if isinstance(number, int):
+        away = number >= 2000 and number < 3000  # the client's own numbers
+        return "stop" if number in _MARIADB_STOP else "again" if away or number in _MARIADB_AGAIN else "hold"
+    if isinstance(error, exc.IntegrityError | exc.DataError):
+        return "hold"
+    text = str(error.orig)
+    if any(words in text for words in ("authentication failed", "does not exist", "no such table", "no such column")):
+        return "stop"
+    return "again" if isinstance(error, exc.OperationalError | exc.InterfaceError) else "hold"
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """A constraint or column by name; what the driver says of a connection that could not be made; else the class."""
+    if not isinstance(error, exc.DBAPIError):
+        return type(error).__name__
+    named = getattr(error.orig, "diag", None)
+    for what in ("constraint_name", "column_name"):
+        if name := getattr(named, what, None):
+            return str(name)
+    if error.statement is None and str(error.orig).strip():  # a statement's error may show values
+        return str(error.orig).strip().splitlines()[0]
+    return type(error.orig).__name__

@@ -1,0 +1,52 @@
+-- What the ERP knows a document by is given once and kept: it no longer follows the document's name in the profile.
+-- Records have parts by kind and links by key, where they had lines and texts.
+
+ALTER TABLE ordertap.document
+    ADD COLUMN external text,               -- the key that the ERP keeps; NULL before the first command
+    ADD COLUMN reached text;                -- how far we took it: a milestone; NULL: an earlier release did
+
+UPDATE ordertap.document SET external =
+    coalesce((SELECT value FROM ordertap.binding WHERE name = 'shop'), 'shop') || '/' || type || '/' || key || '/' || incarnation
+ WHERE applied IS NOT NULL OR intent IS NOT NULL OR revision > 0;
+CREATE UNIQUE INDEX document_external ON ordertap.document (external);
+
+CREATE TEMPORARY TABLE account_of ON COMMIT DROP AS
+    SELECT DISTINCT ON (applied #>> '{fields,number}') applied #>> '{fields,number}' AS number, external
+      FROM ordertap.document WHERE applied ->> 'kind' = 'customer' ORDER BY 1, 2;
+CREATE INDEX ON account_of (number);
+
+CREATE FUNCTION pg_temp.link(kind text, external text) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_build_object('r', jsonb_build_array(kind, external))
+$$;
+CREATE FUNCTION pg_temp.part(record jsonb, part text) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT coalesce(jsonb_object_agg(substr(key, length(part) + 2), value), '{}')
+      FROM jsonb_each(record -> 'lines') WHERE starts_with(key, part || ':')
+$$;
+CREATE FUNCTION pg_temp.links(record jsonb) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT CASE record ->> 'kind'
+        WHEN 'order' THEN jsonb_build_object('account', pg_temp.link('customer', coalesce(
+            (SELECT external FROM account_of WHERE number = record #>> '{fields,account}'),
+            'hand:' || (record #>> '{fields,account}'))))
+        WHEN 'return' THEN jsonb_build_object('order', pg_temp.link('order', record #>> '{fields,order}'))
+        WHEN 'refund' THEN jsonb_build_object('order', pg_temp.link('order', record #>> '{fields,order}'))
+        ELSE '{}' END
+$$;
+CREATE FUNCTION pg_temp.parts(record jsonb) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT CASE record ->> 'kind'
+        WHEN 'order' THEN jsonb_build_object('line', pg_temp.part(record, 'line'),
+            'charge', pg_temp.part(record, 'charge'), 'discount', pg_temp.part(record, 'discount'))
+        WHEN 'return' THEN jsonb_build_object('line', (SELECT coalesce(jsonb_object_agg(key, value || jsonb_build_object(
+            'order_line', pg_temp.link('order', (record #>> '{fields,order}') || '/' || (value ->> 'order_line')))), '{}')
+            FROM jsonb_each(record -> 'lines')))
+        ELSE '{}' END
+$$;
+CREATE FUNCTION pg_temp.converted(record jsonb) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT CASE WHEN record ? 'lines' AND NOT record ? 'parts' THEN
+        jsonb_build_object('kind', record -> 'kind', 'fields', (record -> 'fields') || pg_temp.links(record),
+            'parts', pg_temp.parts(record))
+        ELSE record END
+$$;
+UPDATE ordertap.document SET applied = pg_temp.converted(applied), desired = pg_temp.converted(desired),
+    intent = CASE WHEN intent IS NOT NULL THEN
+        intent || jsonb_build_object('record', pg_temp.converted(intent -> 'record')) END
+ WHERE applied IS NOT NULL OR desired IS NOT NULL OR intent IS NOT NULL;

@@ -1,0 +1,80 @@
+"""Never more back than was sold and paid, whoever booked it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from sink.erp.contract import Found, Moved, Step
+from sink.erp.kinds import ErpRecord, ErpRef, Fields
+from sink.planning.policy import Hold
+
+_ZERO = Decimal(0)
+
+
+def cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
+    """What forbids a return or refund of an order as the ERP shows it; the document itself does not count against
+    itself."""
+    return _return_cap(ref, desired, order) if desired.kind == "return" else _refund_cap(ref, desired, order)
+
+
+def with_step(order: Found, step: Step) -> Found:
+    """The order as it will be once the step was done: what is planned next has to know of it."""
+    seen = order.observed
+    if step.want.kind == "refund":
+        refunded = {**seen.refunded, step.ref.external: number(step.want.fields, "gross")}
+        return order._replace(observed=replace(seen, refunded=refunded))
+    moved = {line: _without(one, step.ref) for line, one in seen.moved.items()}
+    for line, quantity in _coming_back(step.want, order.ref).items():
+        before = moved.get(line, Moved())
+        moved[line] = before._replace(returned={**before.returned, step.ref.external: quantity})
+    return order._replace(observed=replace(seen, moved=moved))
+
+
+def number(fields: Fields, name: str) -> Decimal:
+    """An amount or quantity, 0 where there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, Decimal) else _ZERO
+
+
+def _without(moved: Moved, ref: ErpRef) -> Moved:
+    return moved._replace(returned={key: count for key, count in moved.returned.items() if key != ref.external})
+
+
+def _coming_back(desired: ErpRecord, order: ErpRef) -> dict[str, Decimal]:
+    """Quantities by the order's line."""
+    found: dict[str, Decimal] = {}
+    for fields in desired.parts.get("line", {}).values():
+        sold = fields.get("order_line")
+        line = order.part_and_key(sold.external)[1] if isinstance(sold, ErpRef) else "no line"
+        found[line] = found.get(line, _ZERO) + number(fields, "quantity")
+    return found
+
+
+def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
+    lines = order.observed.record.parts.get("line", {})
+    for line, quantity in sorted(_coming_back(desired, order.ref).items()):
+        sold = number(lines.get(line, {}), "quantity")
+        others = _without(order.observed.moved.get(line, Moved()), ref)
+        back = sum(others.returned.values(), _ZERO)
+        if quantity > sold - back:
+            return Hold(
+                f"line:{line}: {quantity.normalize():f} come back, sold {sold.normalize():f}, "
+                f"back already {back.normalize():f}",
+                "compare the returns in shop and ERP, then `sink retry`",
+            )
+    return None
+
+
+def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
+    """Where the ERP does not say what was paid, the order's own amount is the most that can be given back."""
+    seen = order.observed
+    paid = number(seen.record.fields, "gross") if seen.paid is None else seen.paid
+    given = sum((sum_ for key, sum_ in seen.refunded.items() if key != ref.external), _ZERO)
+    gross = number(desired.fields, "gross")
+    if gross <= paid - given:
+        return None
+    return Hold(
+        f"{gross} to give back, {'paid' if seen.paid is not None else 'sold for'} {paid}, already given back {given}",
+        "compare shop and ERP, then `sink retry`",
+    )

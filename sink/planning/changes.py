@@ -1,0 +1,101 @@
+"""What differs: between what the shop wants and what it wanted, and between that and what the ERP shows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sink.erp.contract import Change, Observed
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, differing, same, shown
+from sink.planning.policy import Hold
+
+_CHANGE_OF: Final[Mapping[Kind, Change]] = {
+    "customer": "change customer",
+    "return": "change return",
+    "refund": "change refund",
+    "price": "change price list",
+}
+
+
+def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
+    """The rows of the planner's table that the difference falls under."""
+    names = [name for name in differing(desired.fields, applied.fields) if not _stays(name, desired, applied)]
+    if desired.kind != "order":
+        differs = names or _children(desired, applied)
+        return {_CHANGE_OF[desired.kind]} if differs else set()
+    found = {_of_head(name, desired) for name in names}
+    for part, wanted, was in _children(desired, applied):
+        found.add(_of_child(part, wanted, was))
+    return found
+
+
+def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
+    """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
+    found = _edits("", desired.fields, applied.fields, observed.record.fields)
+    for part, rows in observed.record.parts.items():  # only what this ERP keeps
+        if part not in applied.parts:
+            continue
+        wanted, before = desired.parts.get(part, {}), applied.parts[part]
+        for key in sorted({*before, *rows}):
+            was, now = before.get(key), rows.get(key)
+            if was is not None and now is not None:
+                found += _edits(f"{part}:{key} ", wanted.get(key, {}), was, now)
+            elif (key in wanted) != (now is not None):
+                found.append(f"{part}:{key} is {'missing' if now is None else 'new'}")
+    cancelled = observed.milestone is Milestone.CANCELLED
+    if cancelled and not applied.fields.get("cancelled") and not desired.fields.get("cancelled"):
+        found.append("it was cancelled")
+    if not found:
+        return None
+    return Hold(
+        f"changed in the ERP: {'; '.join(found[:5])}",
+        "undo it in the ERP, or make the same change in the shop, then `sink retry`",
+    )
+
+
+def _stays(name: str, desired: ErpRecord, applied: ErpRecord) -> bool:
+    """Whether an order was booked to a collective account, and would be again: it stays where it is."""
+    both = (desired.fields.get(name), applied.fields.get(name))
+    return all(isinstance(value, ErpRef) and value.external.startswith(BY_HAND) for value in both)
+
+
+def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, Fields | None, Fields | None]]:
+    """Kind and both sides of each child that is not the same. Kinds that an earlier release did not write down yet are
+    no change."""
+    found: list[tuple[PartKind, Fields | None, Fields | None]] = []
+    for part in one.parts.keys() & other.parts.keys():
+        here, there = one.parts[part], other.parts[part]
+        for key in {**here, **there}:
+            fields, others = here.get(key), there.get(key)
+            if fields is None or others is None or differing(fields, others):
+                found.append((part, fields, others))
+    return found
+
+
+def _of_child(part: PartKind, wanted: Fields | None, was: Fields | None) -> Change:
+    if part != "line":
+        return "change prices"
+    if was is None:
+        return "add lines"
+    if wanted is None or {"quantity", "sku"} & {*differing(wanted, was)}:
+        return "change quantities"
+    return "change prices"
+
+
+def _of_head(name: str, desired: ErpRecord) -> Change:
+    if name == "cancelled":
+        return "cancel" if desired.fields.get(name) else "reopen"
+    if name in ("net", "tax", "gross"):
+        return "change prices"
+    if name.startswith(("billing_", "shipping_")):
+        return "change addresses"
+    return "change payment" if name in ("paid", "payment_means", "payment_reference") else "change head"
+
+
+def _edits(where: str, desired: Fields, applied: Fields, observed: Fields) -> list[str]:
+    """Only fields that the ERP gives back are in `observed`."""
+    return [
+        f"{where}{name}: we wrote {shown(applied.get(name))}, the ERP has {shown(observed[name])}"
+        for name in observed
+        if not same(observed[name], applied.get(name)) and not same(observed[name], desired.get(name))
+    ]
