@@ -14,6 +14,7 @@ from sink.apply.rules import Rules
 from sink.database import Connection, transaction
 from sink.documents.records import from_json, to_json
 from sink.erp.contract import (
+    Abilities,
     Basis,
     ConflictError,
     Erp,
@@ -28,7 +29,7 @@ from sink.erp.contract import (
     StopError,
     basis,
 )
-from sink.erp.kinds import ErpRef, Milestone
+from sink.erp.kinds import ErpRef, Milestone, not_kept
 from sink.ledger import documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
@@ -64,13 +65,13 @@ class Task:
 
 
 class Sending:
-    """Every transaction of it proves the leases. `settles_within`: what the ERP says of itself."""
+    """Every transaction of it proves the leases. `abilities`: what the ERP says of itself."""
 
     def __init__(self, connection: Connection, erp: Erp, rules: Rules) -> None:
         self._connection = connection
         self._erp = erp
         self._rules = rules
-        self.settles_within = 0.0
+        self.abilities = Abilities({}, {})
 
     def settle(self, held: Sequence[Lease], late: Sequence[tuple[Entry, ErpRef]]) -> None:
         """Steps of which the result was lost: asked for before anything else is done to their documents."""
@@ -90,10 +91,15 @@ class Sending:
         self.send(held, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
 
     def send(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
-        """Has the ERP do steps; what each came to is written. RetryError or StopError where the ERP as a whole cannot
-        be used: that is written as well."""
-        if not tasks:
-            return
+        """Has the ERP do steps, as many in one call as it takes best; what each came to is written. RetryError or
+        StopError where the ERP as a whole cannot be used: that is written as well."""
+        for verb in dict.fromkeys(task.step.verb for task in tasks):
+            alike = [task for task in tasks if task.step.verb == verb]
+            most = self.abilities.batch.get(verb, 1)
+            for start in range(0, len(alike), most):
+                self._call(held, alike[start : start + most])
+
+    def _call(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
         # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
         not_after = self._erp.clock() + timedelta(seconds=self._rules.lease_seconds)
         self._intend(held, tasks, under_way=True)
@@ -140,7 +146,7 @@ class Sending:
         if not tasks:
             return
         rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
-        seconds = self._rules.lease_seconds + (self.settles_within if under_way else 0.0)
+        seconds = self._rules.lease_seconds + (self.abilities.settles_within if under_way else 0.0)
         with transaction(self._connection) as cursor:
             leases.renew(cursor, held, seconds)
             documents.intend(cursor, rows)
@@ -161,10 +167,10 @@ class Sending:
         if isinstance(result, Observed):
             return Outcome.applied(task.intent, result.reference)
         outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
-        if result.reached is None:
+        seen = result.reached
+        if seen is None or not_kept(task.step.want, seen.record):
             return outcome
-        reached = result.reached.milestone or ""
-        return outcome.having(task.intent, result.reached.reference, reached)
+        return outcome.having(task.intent, seen.reference, seen.milestone or "")
 
     def _unclear(self, task: Task) -> Outcome:
         reason = f"the ERP cannot say whether a {task.step.verb} was done"

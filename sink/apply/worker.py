@@ -28,6 +28,8 @@ from sink.planning.policy import Hold
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
+_PRICES_TOO: Final = 20
+"""Orders go first, whatever waits longer; each twentieth batch is of what waits longest, so that prices come too."""
 
 
 class Worker:
@@ -41,6 +43,8 @@ class Worker:
         self._desired = Desired(connection, profile, erp, rules)
         self._sending = Sending(connection, erp, rules)
         self._bound = False
+        self._prices = [rule.name for rule in profile.of_model("Price")]
+        self._leased = 0
 
     def step(self) -> bool:
         """Does what is to be done for the units that wait longest; False when none is due.
@@ -50,8 +54,10 @@ class Worker:
         """
         if not self._bound:
             self.check()
+        self._leased += 1
+        later = () if self._leased % _PRICES_TOO == 0 else self._prices
         with transaction(self._connection) as cursor:
-            held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch)
+            held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
         if not held:
             return False
         try:
@@ -70,7 +76,7 @@ class Worker:
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
         checked = self._erp.check()
-        self._sending.settles_within = checked.abilities.settles_within
+        self._sending.abilities = checked.abilities
         try:
             with transaction(self._connection) as cursor:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")

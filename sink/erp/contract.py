@@ -97,8 +97,9 @@ class Step:
 
 
 class NotDone(NamedTuple):
-    """Why a step was not done. `reached`: what is known to be in the ERP all the same, with the step's `want` in it; it
-    may stay so, and is amended or advanced later. None: nothing was changed, or with a RetryError nobody knows."""
+    """Why a step was not done. `reached`: the document as it was read after that, where a part was done all the same:
+    its `want` may be in it, and only its milestone is short of the goal. None: nothing was changed, or with a
+    RetryError nobody knows; it is never the state before."""
 
     error: RetryError | HoldError | StopError
     reached: Observed | None = None
@@ -161,7 +162,7 @@ class Found(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some documents of a kind, and where the next page begins; None: this was the last."""
+    """Some documents, and where the next page begins; None: this was the last."""
 
     found: Sequence[Found]
     next: str | None
@@ -214,15 +215,17 @@ class Erp(Protocol):
 
         - RetryError: nothing is known of this step's outcome.
         - ConflictError: nothing was changed, since the document is not as it was when the step was planned, or the time
-          is over. A refusal is looked at again before it is called one: ERPs refuse what another has changed meanwhile,
-          and a create that finds its own key, in many words.
+          is over; or someone else put a hand in between two calls of the step (`reached`). A refusal is looked at again
+          before it is called one: ERPs refuse what another has changed meanwhile, and a create that finds its own key,
+          in many words. A step of several calls reads what it needs, and refuses before its first write.
         - HoldError: the ERP refused it. StopError: it refuses us.
         """
         ...
 
-    def page(self, kind: Kind, after: str, limit: int) -> Page:
-        """All documents of a kind by pages, ours and those typed in by hand. `after`: "" for the first page, else the
-        `next` of the page before. What is there from the first page to the last is met once."""
+    def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
+        """All documents of these kinds by pages, ours and those typed in by hand, in an order of the ERP's own.
+        `after`: "" for the first page, else the `next` of the page before. What is there from the first page to the
+        last is met once."""
         ...
 
     def close(self) -> None:

@@ -24,17 +24,18 @@ class LeaseLostError(OrdertapError):
         super().__init__(f"another worker has taken over {unit}", "nothing is to be done: it goes on there")
 
 
-def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1) -> list[Lease]:
-    """The units that wait longest, at most so many, for so many seconds.
+def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Collection[str] = ()) -> list[Lease]:
+    """The units that wait longest, at most so many, for so many seconds; those of the types in `later` after others.
 
     A unit whose last owner vanished becomes free when its deadline has passed, not before: until then that owner's
     last call may still arrive at the ERP.
     """
     due = (
         "SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
-        " AND (deadline IS NULL OR deadline < clock_timestamp()) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
+        " AND (deadline IS NULL OR deadline < clock_timestamp())"
+        " ORDER BY split_part(unit, ':', 1) = ANY(%s), due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
-    return _take(cursor, owner, seconds, due, most)
+    return _take(cursor, owner, seconds, due, list(later), most)
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:
@@ -46,13 +47,13 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
     return _take(cursor, owner, seconds, free, list(units)) if units else []
 
 
-def _take(cursor: Cursor, owner: str, seconds: float, which: str, value: object) -> list[Lease]:
+def _take(cursor: Cursor, owner: str, seconds: float, which: str, *values: object) -> list[Lease]:
     # A worker that dies now leaves the unit due.
     taken = (
         "UPDATE ordertap.unit AS u SET owner = %s, epoch = epoch + 1, due_at = t.ends, deadline = t.ends"
         " FROM (SELECT clock_timestamp() + make_interval(secs => %s) AS ends) AS t WHERE unit = ANY(ARRAY("
     )
-    cursor.execute(taken + which + ")) RETURNING unit, epoch", (owner, seconds, value))
+    cursor.execute(taken + which + ")) RETURNING unit, epoch", (owner, seconds, *values))
     return [Lease(unit, owner, epoch) for unit, epoch in cursor.fetchall()]
 
 

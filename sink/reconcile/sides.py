@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+
 from sink.database import Connection, reading, transaction
 from sink.documents.build import all_keys, build
 from sink.documents.models import Document, Invalid, Missing, NotReady
@@ -36,7 +39,7 @@ def reconcile(
     before = _standings(middle)
     desired = _desired(shop, _OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
-    in_erp = {kind: _in_erp(erp, kind, name) for kind in {*kinds.values()} if compare_prices or kind != "price"}
+    in_erp = _in_erp(erp, {kind for kind in kinds.values() if compare_prices or kind != "price"}, name)
     ledger = {
         # What was marked while we read is on its way.
         ref: one._replace(dirty=one.dirty or ref not in before or before[ref].marked != one.marked)
@@ -45,17 +48,19 @@ def reconcile(
     return compare(Sides(name, desired, in_erp, ledger, kinds, collective))
 
 
-def _in_erp(erp: Erp, kind: Kind, name: str) -> ErpSide:
-    """All documents of a kind, by pages; those of other shops are not ours to compare."""
-    records: dict[str, Observed] = {}
-    foreign, after = 0, ""
-    while True:
-        page = erp.page(kind, after, _PAGE)
-        foreign += sum(one.ref.external.startswith(BY_HAND) for one in page.found)
-        records |= {one.ref.external: one.observed for one in page.found if one.ref.external.startswith(f"{name}/")}
-        if page.next is None:
-            return ErpSide(records, foreign)
+def _in_erp(erp: Erp, kinds: Collection[Kind], name: str) -> dict[Kind, ErpSide]:
+    """All documents of these kinds, by pages; those of other shops are not ours to compare."""
+    records: dict[Kind, dict[str, Observed]] = {kind: {} for kind in kinds}
+    foreign: Counter[Kind] = Counter()
+    after: str | None = ""
+    while after is not None and kinds:
+        page = erp.page(kinds, after, _PAGE)
+        for ref, observed in page.found:
+            if ref.external.startswith(f"{name}/"):
+                records[ref.kind][ref.external] = observed
+            foreign[ref.kind] += ref.external.startswith(BY_HAND)
         after = page.next
+    return {kind: ErpSide(records[kind], foreign[kind]) for kind in kinds}
 
 
 def readable(shop: Connection, profile: Profile) -> None:

@@ -220,7 +220,7 @@ def test_replicas_that_create_one_key_make_one_document(target: Target) -> None:
         wanted = [create(sale(LINES, number=f"S-{number}"), ref, key) for key in (1, 2)]
         found = _race([partial(erp.apply, one) for erp, one in zip((first, second), wanted, strict=True)])
         assert sorted(refused(found)) == ["", "ConflictError"]
-    page = first.erp.page("order", "", 100)
+    page = first.erp.page(["order"], "", 100)
     assert [len(one.observed.record.parts["line"]) for one in page.found] == [2] * 5
 
 

@@ -1,6 +1,6 @@
 """Differences made by hand, one of each class, on real databases: none is missed and none is called agreement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 
 import pytest
@@ -154,14 +154,14 @@ def test_a_mark_during_the_comparison_is_in_flight(
     """The shop was read before the commit, the ERP after it was carried over."""
     page = erp.page
 
-    def meanwhile(kind: Kind, after: str, limit: int) -> Page:
-        if kind == "price":
+    def meanwhile(kinds: Collection[Kind], after: str, limit: int) -> Page:
+        if after.startswith("price"):
             with transaction(middle) as cursor:
                 cursor.execute(
                     "UPDATE ordertap.document SET marked = marked + 1, seen = marked + 1 WHERE type = 'price'"
                 )
             run(erp_url, "UPDATE prices SET amount = 7")
-        return page(kind, after, limit)
+        return page(kinds, after, limit)
 
     monkeypatch.setattr(erp, "page", meanwhile)
     assert [one.result for one in compare().findings] == ["in flight"]

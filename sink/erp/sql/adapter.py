@@ -115,17 +115,23 @@ class SqlErp:
         """One transaction; without those that the ERP refuses."""
         return batches.apply(self._database, steps, not_after)
 
-    def page(self, kind: Kind, after: str, limit: int) -> Page:
-        """By the ERP's own key."""
+    def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
+        """One kind after the other, each by the ERP's own key; a page is of one kind."""
+        wanted = [kind for kind in KINDS if kind in kinds]
+        name, _, last = after.partition(":")
+        kind = next((one for one in wanted if one == name), wanted[0])
         document, table = self._database.document(kind)
         row_id = table.c[document.id]
-        which: sa.ColumnElement[bool] = sa.true() if after == "" else row_id > reads.typed(row_id, after)
+        which = row_id > reads.typed(row_id, last) if last else sa.true()
         with self._database.connection() as connection:
             some = sa.select(row_id).where(which).order_by(row_id).limit(limit)
             ids = connection.execute(some).scalars().all()
             rows = reads.rows(self._database, connection, kind, row_id.in_(ids)) if ids else []
             found = [Found(row.ref, seen) for row, seen in zip(rows, self._each(connection, kind, rows), strict=True)]
-        return Page(found, str(ids[-1]) if len(ids) == limit else None)
+        if len(ids) == limit:
+            return Page(found, f"{kind}:{ids[-1]}")
+        following = wanted[wanted.index(kind) + 1 :]
+        return Page(found, f"{following[0]}:" if following else None)
 
     def _seen(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> dict[ErpRef, Observed]:
         return dict(zip((row.ref for row in rows), self._each(connection, kind, rows), strict=True))
