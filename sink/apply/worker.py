@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -16,8 +16,8 @@ from sink.documents.models import Built
 from sink.documents.profile import Profile
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, RetryError, Step, StopError
-from sink.erp.kinds import KINDS, ErpRef, Milestone
+from sink.erp.contract import Erp, Found, Observed, RetryError, Step, StopError
+from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
@@ -43,6 +43,8 @@ class Worker:
         self._desired = Desired(connection, profile, erp, rules)
         self._sending = Sending(connection, erp, rules)
         self._bound = False
+        self._names = {*profile.documents}
+        self._former: set[str] = set()  # names that the profile does not have any more
         self._prices = [rule.name for rule in profile.of_model("Price")]
         self._leased = 0
 
@@ -80,6 +82,7 @@ class Worker:
         try:
             with transaction(self._connection) as cursor:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
+                self._former = documents.types(cursor) - self._names
                 if self._rules.apply:
                     marks.resume(cursor)
         except SettingsError as error:
@@ -107,11 +110,11 @@ class Worker:
 
     def _together(self, held: list[Lease], late: bool) -> None:
         """First what was sent and never answered, then each kind of document, those that others refer to first."""
-        entries = self._read(held)
+        entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
         built = dict(self._desired.build([one.ref for one in entries]))
-        joined = self._join_buyers(held, built)
+        joined = self._join_buyers(held, entries, built)
         built |= self._desired.build([one.ref for one in joined]) if joined else {}
         entries += joined
         for kind in KINDS:
@@ -128,16 +131,30 @@ class Worker:
             found = documents.entries(cursor, [one.unit for one in held])
         return sorted(found, key=lambda one: (len(one.ref.key), one.ref))
 
+    def _of_the_profile(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
+        """Without documents of a name that it has no more; those wait for a person, and harm nobody."""
+        hold = Hold("the profile has no document of this name any more", "give it the name again, then `sink retry`")
+        strangers = [(one, self._rules.held(hold)) for one in entries if one.ref.type not in self._names]
+        if strangers:
+            with transaction(self._connection) as cursor:
+                documents.write(cursor, held, strangers)
+        return [one for one in entries if one.ref.type in self._names]
+
     def _settle(self, held: Sequence[Lease], entries: Iterable[Entry]) -> None:
         self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
 
-    def _join_buyers(self, held: list[Lease], built: Mapping[DocumentRef, Built | Hold]) -> list[Entry]:
+    def _join_buyers(
+        self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Built | Hold]
+    ) -> list[Entry]:
         """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
         wanted = self._desired.buyers(built.values())
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, wanted)
             missing = [ref for ref, one in found.items() if one.applied is None]
             marks.need(cursor, sorted(missing))
+        for one in entries:
+            if one.ref in missing and not one.needed:
+                one.needed, one.marked = True, one.marked + 1  # as it was just written
         units = {found[ref].unit for ref in missing}.difference(one.unit for one in held)
         with transaction(self._connection) as cursor:
             taken = leases.take(cursor, self._owner, self._rules.lease_seconds, units)
@@ -166,8 +183,9 @@ class Worker:
             else:
                 tasks.append(Task.planned(one, found[0]))
                 again += [one] if len(found) > 1 else []
-        with transaction(self._connection) as cursor:
-            documents.write(cursor, held, outcomes)
+        if outcomes:
+            with transaction(self._connection) as cursor:
+                documents.write(cursor, held, outcomes)
         self._sending.send(held, tasks)
         return [one for one in again if one.intent is None and one.state is State.DONE]
 
@@ -175,50 +193,50 @@ class Worker:
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
     ) -> list[tuple[Entry, list[Step] | Outcome]]:
         """Steps for each document, or what else it comes to. Each planned step is seen by those after it."""
-        refs = {one.ref: self._desired.in_erp(one) for one in ones}
+        refs = [self._desired.in_erp(one) for one in ones]
         # A ledger from a backup may not know of a document that the ERP has; it knows that it sent something.
         known = [
-            refs[one.ref]
-            for one, want in zip(ones, wanted, strict=True)
-            if not isinstance(want, Outcome) and (one.applied or one.revision)
+            ref
+            for one, ref, want in zip(ones, refs, wanted, strict=True)
+            if isinstance(want, Wanted) and (one.applied or one.revision)
         ]
         observed = self._erp.observe(known)
-        others = self._taken([one for one in ones if one.external is None], refs)
+        others = self._renamed([one for one in ones if one.external is None])
         orders: dict[ErpRef, Found] = {}
         found: list[tuple[Entry, list[Step] | Outcome]] = []
-        for one, want in zip(ones, wanted, strict=True):
+        for one, ref, want in zip(ones, refs, wanted, strict=True):
             if isinstance(want, Outcome):
                 found.append((one, want))
                 continue
-            ref = refs[one.ref]
-            if ref.external in others:
-                found.append((one, self._rules.held(_named_anew(others[ref.external]))))
-                continue
             order = want.order and orders.get(want.order.ref, want.order)
-            ledger = Standpoint(
-                from_json(one.applied) if one.applied else None,
-                Milestone(one.reached) if one.reached else None,
-                one.revision,
-            )
-            steps = plan(ref, want.record, ledger, observed.get(ref), self._rules.policy, order)
-            if isinstance(steps, Hold):
-                found.append((one, self._rules.held(steps)))
-            elif not steps:
-                found.append((one, Outcome.gone() if want.record is None else Outcome.done()))
-            else:
-                found.append((one, steps))
-                if order is not None:
-                    orders[order.ref] = with_step(order, steps[0])
+            other = others.get(one.ref.key) if one.external is None else None
+            steps = _named_anew(other) if other else self._plan(one, ref, want.record, observed.get(ref), order)
+            found.append((one, self._rules.held(steps) if isinstance(steps, Hold) else steps or _settled(want)))
+            if order is not None and isinstance(steps, list) and steps:
+                orders[order.ref] = with_step(order, steps[0])
         return found
 
-    def _taken(self, ones: Collection[Entry], refs: Mapping[DocumentRef, ErpRef]) -> dict[str, DocumentRef]:
-        """Keys in the ERP that are about to be given, and are another document's."""
-        if not ones:
+    def _plan(
+        self, one: Entry, ref: ErpRef, desired: ErpRecord | None, seen: Observed | None, order: Found | None
+    ) -> list[Step] | Hold:
+        applied = from_json(one.applied) if one.applied else None
+        ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
+        return plan(ref, desired, ledger, seen, self._rules.policy, order)
+
+    def _renamed(self, ones: Sequence[Entry]) -> dict[str, DocumentRef]:
+        """By key: what is in the ERP under a name that the profile had before. It is not made a second time."""
+        if not ones or not self._former:
             return {}
         with transaction(self._connection) as cursor:
-            return documents.taken(cursor, [refs[one.ref].external for one in ones])
+            keys = [one.ref.key for one in ones]
+            return documents.in_erp_under(cursor, self._former, self._desired.kind(ones[0].ref), keys)
+
+
+def _settled(want: Wanted) -> Outcome:
+    """Of a document that needs no step."""
+    return Outcome.gone() if want.record is None else Outcome.done()
 
 
 def _named_anew(other: DocumentRef) -> Hold:
-    reason = f"{other} has its key in the ERP: was the document given another name in the profile?"
-    return Hold(reason, "give it the old name again, or a `series` of its own, then `sink retry`")
+    reason = f"the ERP has it as {other}: was the document given another name in the profile?"
+    return Hold(reason, "give it the old name again, then `sink retry`")

@@ -11,6 +11,7 @@ from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome, Standing, State
@@ -78,12 +79,21 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return found
 
 
-def taken(cursor: Cursor, keys: Collection[str]) -> dict[str, DocumentRef]:
-    """Which of these keys in the ERP were given to a document, and to which."""
-    if not keys:
+def types(cursor: Cursor) -> set[str]:
+    """The names that documents have, or had, in the profile."""
+    cursor.execute("SELECT DISTINCT type FROM ordertap.document")
+    return {row[0] for row in cursor.fetchall()}
+
+
+def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Collection[str]) -> dict[str, DocumentRef]:
+    """Documents of a kind that are in the ERP and have one of these names and of these keys, by key."""
+    if not names or not keys:
         return {}
-    cursor.execute("SELECT external, type, key FROM ordertap.document WHERE external = ANY(%s)", (list(keys),))
-    return {external: DocumentRef(type_, key) for external, type_, key in cursor.fetchall()}
+    cursor.execute(
+        "SELECT type, key FROM ordertap.document WHERE type = ANY(%s) AND key = ANY(%s) AND applied ->> 'kind' = %s",
+        (list(names), list(keys), kind),
+    )
+    return {key: DocumentRef(type_, key) for type_, key in cursor.fetchall()}
 
 
 Given = Sequence[tuple[Entry, Outcome]]

@@ -1,0 +1,306 @@
+"""Many orders at once: what one of them cannot have is its own, and what fails halfway is gone on with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from psycopg2 import sql
+
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
+from sink.database import Connection, transaction
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import (
+    HoldError,
+    HowFar,
+    NotDone,
+    RetryError,
+    Step,
+    StepProgress,
+    StepResult,
+    basis,
+)
+from sink.erp.kinds import Milestone
+from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
+from sink.ledger import documents, leases, marks
+from sink.planning.policy import Policy
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    PRICE,
+    REFUND,
+    RETURN,
+    ROOT,
+    UNITS,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    run,
+)
+
+COUNT = 30
+MANY = (
+    "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
+    f" FROM generate_series(2, {COUNT}) AS n"
+)
+
+
+class Counting(SqlErp):
+    """Knows what it was asked for."""
+
+    steps: list[list[Step]]
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        self.steps.append(list(steps))
+        return super().apply(steps, not_after)
+
+
+@pytest.fixture
+def counting(erp_url: str) -> Iterator[Counting]:
+    adapter = Counting(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    adapter.steps = []
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def many(middle: Connection) -> Connection:
+    """All orders and their buyers are marked."""
+    change(middle, MANY)
+    _mark_all(middle)
+    return middle
+
+
+def _mark_all(middle: Connection) -> None:
+    refs = "SELECT 'sales_order' AS type, id::text AS key, 'sales_order:' || id AS unit FROM shop.orders"
+    buyers = "SELECT 'customer', customer, 'customer:' || customer FROM shop.orders"
+    with transaction(middle) as cursor:
+        marks.mark(cursor, sql.SQL(f"{refs} UNION ALL {buyers}"))
+
+
+def test_orders_and_their_buyers_go_in_a_few_calls(many: Connection, counting: Counting, profile_path: str) -> None:
+    drain(make_worker(many, counting, profile_path))
+    kinds = [steps[0].ref.kind for steps in counting.steps]
+    assert kinds == ["customer", "order"] * 2, "fifty units at a time, orders and buyers"
+    assert sum(len(steps) for steps in counting.steps) == 2 * COUNT
+    report = reconcile(many, None, "shop", load_profile(profile_path), counting, collective=False)
+    assert report.summary() == f"agree: {COUNT} orders, 0 returns, 0 prices, difference 0.00"
+
+
+def test_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counting, profile_path: str) -> None:
+    """His own unit was never due: nobody needed him."""
+    mark(middle, CUSTOMER)
+    worker = make_worker(middle, counting, profile_path)
+    drain(worker)
+    assert counting.steps == []
+    mark(middle, ORDER)
+    assert worker.step()
+    assert [steps[0].ref.kind for steps in counting.steps] == ["customer", "order"]
+
+
+def test_what_one_cannot_have_is_its_own(many: Connection, counting: Counting, profile_path: str, erp_url: str) -> None:
+    """An item that the ERP lacks, a name that its column cannot keep, and a row that a trigger refuses."""
+    run(erp_url, "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on a Sunday'; END $$")
+    run(erp_url, "CREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.shop_number = 'S-7')"
+                 " EXECUTE FUNCTION no()")  # fmt: skip
+    change(many, "UPDATE orders SET sku = 'NEW' WHERE id = 3")
+    change(many, "UPDATE orders SET number = repeat('9', 101) WHERE id = 5")
+    drain(make_worker(many, counting, profile_path))
+    reasons = sorted(held(many))
+    assert len(reasons) == 3
+    assert reasons[0] == "the ERP has no item NEW"
+    assert all(reason.startswith("the ERP refused it: ") for reason in reasons[1:])
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(COUNT - 3,)]
+    with transaction(many) as cursor:
+        assert all(state != "retry" for _, state in documents.counts(cursor)), "a refusal is no outage"
+    run(erp_url, "DROP TRIGGER no ON orders; INSERT INTO items VALUES ('NEW', 'n')")
+    change(many, "UPDATE orders SET number = 'S-5' WHERE id = 5")
+    _mark_all(many)
+    drain(make_worker(many, counting, profile_path))
+    assert held(many) == []
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(COUNT,)]
+
+
+def test_two_returns_of_one_order_share_what_was_sold(
+    middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    """Both are planned before either is in the ERP: the second has to know of the first."""
+    drain_all = make_worker(middle, erp, profile_path)
+    mark(middle)
+    drain(drain_all)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 2, 5.95), (15, 1, 1, 5.95)")
+    second = DocumentRef("return_order", "15")
+    UNITS[second] = "sales_order:1"
+    try:
+        mark(middle, RETURN, second, REFUND)
+    finally:
+        del UNITS[second]
+    drain(drain_all)
+    assert held(middle) == ["line:l1: 1 come back, sold 2, back already 2"]
+    assert run(erp_url, "SELECT sum(quantity)::int FROM return_lines") == [(2,)]
+
+
+class Halfway(SqlErp):
+    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` comes between."""
+
+    failure: RetryError | HoldError | None = None
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        return [self._one(step, not_after) for step in steps]
+
+    def _one(self, step: Step, not_after: datetime) -> StepResult:
+        if step.ref.kind != "order" or step.verb != "create":
+            return super().apply([step], not_after)[0]
+        if step.before is None:
+            super().apply([replace(step, goal=Milestone.DRAFT, key=0)], not_after)
+        draft = self.observe([step.ref])[step.ref]
+        if self.failure is not None:
+            return NotDone(self.failure, draft if isinstance(self.failure, HoldError) else None)
+        return super().apply([replace(step, verb="advance", before=basis(draft))], not_after)[0]
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        told = super().progress(steps)
+        return [
+            one._replace(how_far=HowFar.PARTLY) if one.observed and one.how_far is HowFar.NOT_DONE else one
+            for one in told
+        ]
+
+
+@pytest.fixture
+def halfway(erp_url: str) -> Iterator[Halfway]:
+    adapter = Halfway(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+STATUS = "SELECT status, revision::int FROM orders"
+
+
+def test_a_step_whose_first_half_was_done_goes_on(
+    middle: Connection, halfway: Halfway, profile_path: str, erp_url: str
+) -> None:
+    """The reply of the second call never came."""
+    halfway.failure = RetryError("the reply was lost")
+    mark(middle)
+    drain(make_worker(middle, halfway, profile_path))
+    assert run(erp_url, STATUS) == [("draft", 0)]
+    halfway.failure = None
+    change(middle, "UPDATE orders SET gross = 9.90")  # the shop has gone on meanwhile
+    mark(middle, ORDER)
+    pass_deadlines(middle)
+    drain(make_worker(middle, halfway, profile_path, "w2"))
+    assert run(erp_url, "SELECT status, gross::text FROM orders") == [("confirmed", "9.90")]
+    assert held(middle) == []
+
+
+def test_what_a_refused_step_reached_is_kept_and_taken_on(
+    middle: Connection, halfway: Halfway, profile_path: str, erp_url: str
+) -> None:
+    """The draft stands, and its number is known; once it may be confirmed it is, and nothing is made twice."""
+    halfway.failure = HoldError("the buyer's credit is used up", "raise it, then `sink retry`")
+    mark(middle)
+    drain(make_worker(middle, halfway, profile_path))
+    assert held(middle) == ["the buyer's credit is used up"]
+    assert run(erp_url, STATUS) == [("draft", 0)]
+    ledger = "SELECT reached, reference IS NOT NULL, intent IS NULL FROM ordertap.document WHERE type = 'sales_order'"
+    with transaction(middle) as cursor:
+        cursor.execute(ledger)
+        assert cursor.fetchall() == [("draft", True, True)]
+        marks.retry(cursor, None)
+    halfway.failure = None
+    drain(make_worker(middle, halfway, profile_path))
+    assert run(erp_url, STATUS) == [("confirmed", 2)]
+    assert held(middle) == []
+
+
+def test_orders_are_taken_as_far_as_they_shall(
+    middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    for goal in (Milestone.DRAFT, Milestone.CONFIRMED):
+        rules = Rules("shop", Policy("shop", goal=goal), apply=True, settle_seconds=0)
+        mark(middle)
+        drain(Worker(middle, load_profile(profile_path), erp, rules, "w1"))
+        assert run(erp_url, "SELECT status FROM orders") == [(goal.value,)]
+
+
+def test_a_plan_takes_planned_buyers_and_orders_for_made(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, ORDER, CUSTOMER, RETURN, REFUND)
+    drain(make_worker(middle, erp, profile_path, apply=False))
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT type, reason FROM ordertap.document ORDER BY type")
+        assert cursor.fetchall() == [
+            ("customer", "would create customer"), ("refund", "would create refund"),
+            ("return_order", "would create return"), ("sales_order", "would create order"),
+        ]  # fmt: skip
+
+
+def test_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_twice(
+    middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    for file in Path(profile_path).iterdir():
+        file.rename(file.with_name(file.name.replace("sales_order", "purchase")))
+    profile = Path(profile_path) / "profile.yaml"
+    profile.write_text(profile.read_text().replace("sales_order:", "purchase:"))
+    mark(middle, ORDER)
+    with transaction(middle) as cursor:
+        marks.mark(cursor, sql.SQL("SELECT 'purchase' AS type, '1' AS key, 'purchase:1' AS unit"))
+    drain(make_worker(middle, erp, profile_path))
+    assert sorted(held(middle)) == [
+        "the ERP has it as sales_order 1: was the document given another name in the profile?",
+        "the profile has no document of this name any more",
+    ]
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
+
+
+def test_a_key_that_is_there_twice_holds_its_document_alone(
+    many: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    """An ERP without the unique index; `sink check` says what keeps it from that."""
+    run(erp_url, "ALTER TABLE orders DROP CONSTRAINT orders_external_key_key")
+    drain(make_worker(many, erp, profile_path))
+    columns = (
+        "external_key, shop_number, account_number, placed_at, currency, tax_included, net, tax, gross, paid, status"
+    )
+    run(erp_url, f"INSERT INTO orders ({columns}) SELECT {columns} FROM orders WHERE shop_number = 'S-1'")
+    change(many, "UPDATE orders SET gross = 9.90")
+    _mark_all(many)
+    drain(make_worker(many, erp, profile_path))
+    assert held(many) == ["orders of the ERP has more than one row with its key"]
+    assert run(erp_url, "SELECT count(*)::int FROM orders WHERE gross = 9.90") == [(COUNT - 1,)]
+    advice = [one.message for one in erp.check().advice]
+    assert "orders.external_key is not unique: a document could be made twice" in advice
+
+
+def test_all_orders_of_a_collective_account(middle: Connection, erp: SqlErp, profile_path: str, erp_url: str) -> None:
+    rules = Rules(
+        "shop", Policy("shop"), apply=True, settle_seconds=0, customers="collective", collective_account="10000"
+    )
+    mark(middle)
+    drain(Worker(middle, load_profile(profile_path), erp, rules, "w1"))
+    assert held(middle) == ["the ERP has no account 10000"]
+    run(erp_url, "INSERT INTO customers (account_number, name) VALUES ('10000', 'Web shop')")
+    with transaction(middle) as cursor:
+        marks.retry(cursor, None)
+    drain(Worker(middle, load_profile(profile_path), erp, rules, "w1"))
+    assert run(erp_url, "SELECT account_number, (SELECT count(*)::int FROM customers) FROM orders") == [("10000", 1)]
+
+
+def test_orders_go_before_prices_that_wait_longer(middle: Connection) -> None:
+    mark(middle, PRICE)
+    mark(middle, ORDER)
+    for later, first in (((), "price:A"), (("price",), "sales_order:1")):
+        with transaction(middle) as cursor:
+            (lease,) = leases.lease(cursor, "w1", 60, 1, later)
+            assert lease.unit == first
+            leases.release(cursor, [lease])
