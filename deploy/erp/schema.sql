@@ -101,3 +101,11 @@ CREATE TABLE prices (
     minimum_quantity numeric(14, 4) NOT NULL,
     status varchar(20) NOT NULL
 );
+
+-- What refers to a document is looked for by it.
+CREATE INDEX orders_account ON orders (account_number);
+CREATE INDEX order_lines_order ON order_lines (order_id);
+CREATE INDEX returns_order ON returns (order_id);
+CREATE INDEX return_lines_return ON return_lines (return_id);
+CREATE INDEX return_lines_order_line ON return_lines (order_line_id);
+CREATE INDEX refunds_order ON refunds (order_id);

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
 from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection
 from sink.documents.profile import Profile
-from sink.erp.contract import Erp
+from sink.erp.contract import Advice, Checked, Erp
 from sink.intake.offsets import GroupOffsets
 from sink.reconcile.sides import readable
 
 
 class PartCheck(NamedTuple):
-    """At one part; `error` is None where all is well."""
+    """At one part; `error` is None where all is well, with `advice` on what may go wrong later."""
 
     part: str
     error: OrdertapError | None
+    advice: Sequence[Advice] = ()
 
     @property
     def line(self) -> str:
         """For people."""
         if self.error is None:
-            return f"ok   {self.part}"
+            found = [f"\nnote {self.part}: {one.message}\n     mend: {one.hint}" for one in self.advice]
+            return f"ok   {self.part}" + "".join(found)
         return f"BAD  {self.part}: {self.error.message}\n     mend: {self.error.hint}"
 
 
@@ -32,17 +34,17 @@ def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
     """One after the other, whatever is found."""
     for name, look in parts.items():
         try:
-            look()
+            found = look()
         except OrdertapError as error:
             yield PartCheck(name, error)
         else:
-            yield PartCheck(name, None)
+            yield PartCheck(name, None, found.advice if isinstance(found, Checked) else ())
 
 
-def erp_answers(erp: Erp) -> None:
+def erp_answers(erp: Erp) -> Checked:
     """Address, credentials, tables."""
     with closing(erp):
-        erp.check()
+        return erp.check()
 
 
 def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None:

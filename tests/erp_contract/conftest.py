@@ -1,5 +1,6 @@
 """The ERPs that the contract suite runs on."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,17 +8,23 @@ import pytest
 
 from deploy.embedded import Postgres
 from tests.erp_contract.records import Sink
-from tests.erp_contract.sql_target import SqlTarget
+from tests.erp_contract.sql_target import SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
 
+MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
+"""`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is no dependency of
+ours, so the suite runs on it only where one is named."""
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+
+@pytest.fixture(params=["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     if request.param == "postgresql":
         new_database: Callable[[Postgres, str], str] = request.getfixturevalue("new_database")
         url = new_database(request.getfixturevalue("postgres"), "contract")
-    else:
+    elif request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/erp.db"
+    else:
+        url = new_mariadb(MARIADB)
     made = SqlTarget(url)
     yield made
     made.close()

@@ -169,6 +169,7 @@ def test_check_tells_the_identity_and_what_is_missing(target: Target, sink: Sink
     checked = sink.erp.check()
     assert checked.identity
     assert checked.version
+    assert checked.advice == []
     assert checked.abilities.fields["order"] >= {"number", "gross", "account"}
     with target.lacking() as name, pytest.raises(StopError, match=name):
         sink.erp.check()

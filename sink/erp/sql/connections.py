@@ -119,7 +119,8 @@ class ErpDatabase:
             look = sa.inspect(connection)
             keys: list[Sequence[str | None]] = [look.get_pk_constraint(plain, schema or None)["constrained_columns"]]
             keys += [one["column_names"] for one in look.get_unique_constraints(plain, schema or None)]
-            indexes = look.get_indexes(plain, schema or None)
+            implied = {"include_auto_indexes": True} if self.dialect == "sqlite" else {}
+            indexes = look.get_indexes(plain, schema or None, **implied)
         every = [*keys, *(one["column_names"] for one in indexes)]
         unique = [*keys, *(one["column_names"] for one in indexes if one["unique"])]
         return {one[0] for one in every if one and one[0]}, {one[0] for one in unique if len(one) == 1 and one[0]}

@@ -5,20 +5,22 @@ MariaDB's driver calls a CHECK that refuses a row an operational error; taken fo
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import exc
 
 from schemas.errors import OrdertapError
-from sink.erp.contract import HoldError, RetryError, StopError
+from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 
 # The first characters of SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _PG_STOP: Final = ("28", "3D", "42501", "42P01", "42703", "3F")
-_PG_AGAIN: Final = ("08", "40", "53", "55", "57", "58", "25P0", "XX")
+_PG_CAME_FIRST: Final = ("40",)
+_PG_AGAIN: Final = ("08", "53", "55", "57", "58", "25P0", "XX")
 # https://mariadb.com/kb/en/mariadb-error-code-reference/
 _MARIADB_STOP: Final = frozenset({1044, 1045, 1049, 1054, 1142, 1143, 1146, 1698})
+_MARIADB_CAME_FIRST: Final = frozenset({1020, 1213})
 _MARIADB_AGAIN: Final = frozenset(
-    {1021, 1037, 1040, 1041, 1053, 1080, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1317, 1927, 1969, 3024, 4031}
+    {1021, 1037, 1040, 1041, 1053, 1080, 1158, 1159, 1160, 1161, 1203, 1205, 1290, 1317, 1927, 1969, 3024, 4031}
 )
 
 REFUSES_US: Final = "check user, password and name in erp.url, and what the user may do"
@@ -33,29 +35,47 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
     text = _reason(error)
     if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
         return RetryError(f"the ERP's database: {text}")
-    found = _by_code(error)
-    if found == "stop":
-        return StopError(f"the ERP's database refuses us: {text}", REFUSES_US)
-    if found == "again":
-        return RetryError(f"the ERP's database: {text}")
+    match _by_code(error):
+        case "stop":
+            return StopError(f"the ERP's database refuses us: {text}", REFUSES_US)
+        case "again":
+            return RetryError(f"the ERP's database: {text}")
+        case "came first":  # a deadlock, or a serialization failure: the server has rolled all back
+            return ConflictError(f"another transaction in the ERP came first: {text}")
     return HoldError(f"the ERP refused it: {text}", "mend it in the shop or the ERP, then `sink retry`", "master data")
 
 
-def _by_code(error: exc.DBAPIError) -> str:
-    """`stop`, `again` or `hold`."""
+_Meaning = Literal["stop", "again", "came first", "hold"]
+
+
+def _by_code(error: exc.DBAPIError) -> _Meaning:
+    """By the server's code; where a driver has none, as SQLite's, by its class and words."""
     state = getattr(error.orig, "pgcode", None)
     if state is not None:
-        return "stop" if state.startswith(_PG_STOP) else "again" if state.startswith(_PG_AGAIN) else "hold"
+        return _of_postgres(state)
     number = next(iter(getattr(error.orig, "args", ())), None)
     if isinstance(number, int):
-        away = number >= 2000 and number < 3000  # the client's own numbers
-        return "stop" if number in _MARIADB_STOP else "again" if away or number in _MARIADB_AGAIN else "hold"
+        return _of_mariadb(number)
     if isinstance(error, exc.IntegrityError | exc.DataError):
         return "hold"
     text = str(error.orig)
     if any(words in text for words in ("authentication failed", "does not exist", "no such table", "no such column")):
         return "stop"
     return "again" if isinstance(error, exc.OperationalError | exc.InterfaceError) else "hold"
+
+
+def _of_postgres(state: str) -> _Meaning:
+    if state.startswith(_PG_CAME_FIRST):
+        return "came first"
+    return "stop" if state.startswith(_PG_STOP) else "again" if state.startswith(_PG_AGAIN) else "hold"
+
+
+def _of_mariadb(number: int) -> _Meaning:
+    if number in _MARIADB_CAME_FIRST:
+        return "came first"
+    if number in _MARIADB_AGAIN or 2000 <= number < 3000:  # those are the client's own: the server is away
+        return "again"
+    return "stop" if number in _MARIADB_STOP else "hold"
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:

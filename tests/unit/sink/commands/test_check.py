@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytest
 
 from schemas.errors import UnavailableError
-from sink.commands.check import topics_exist
+from sink.commands.check import check, topics_exist
+from sink.erp.contract import Abilities, Advice, Checked
 from sink.intake.evidence import Partition
 
 INDEX, ORDERS, LINES = "ordertap.shop.commits", "shop.public.orders", "shop.public.lines"
@@ -42,3 +43,13 @@ def test_tables_without_topic_are_named() -> None:
 
 def test_all_is_there() -> None:
     topics_exist(cast(Any, Group([INDEX, ORDERS, LINES, "shop.more"])), [INDEX, ORDERS, LINES], INDEX)
+
+
+def test_what_may_go_wrong_later_is_said_of_a_part_that_is_well() -> None:
+    advice = Advice("orders.external_key is not unique", "CREATE UNIQUE INDEX ON orders (external_key)")
+    checked = Checked("erp-1", "postgresql 16", Abilities({}, {}), [advice])
+    well, noted = check({"registry": lambda: None, "ERP": lambda: checked})
+    assert well.line == "ok   registry"
+    assert noted.line == (
+        "ok   ERP\nnote ERP: orders.external_key is not unique\n     mend: CREATE UNIQUE INDEX ON orders (external_key)"
+    )
