@@ -14,6 +14,7 @@ from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
+    ConflictError,
     HoldError,
     HowFar,
     NotDone,
@@ -160,6 +161,8 @@ class Halfway(SqlErp):
         if step.ref.kind != "order" or step.verb != "create":
             return super().apply([step], not_after)[0]
         if step.before is None:
+            if step.ref in self.observe([step.ref]):
+                return NotDone(ConflictError("it has the key already"))
             super().apply([replace(step, goal=Milestone.DRAFT, key=0)], not_after)
         draft = self.observe([step.ref])[step.ref]
         if self.failure is not None:
