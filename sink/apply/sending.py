@@ -168,9 +168,13 @@ class Sending:
             return Outcome.applied(task.intent, result.reference)
         outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
         seen = result.reached
-        if seen is None or not_kept(task.step.want, seen.record):
+        if seen is None:
             return outcome
-        return outcome.having(task.intent, seen.reference, seen.milestone or "")
+        reached = seen.milestone or ""
+        # A draft that the ERP could not take back is ours, whatever it made of it: the next look compares it.
+        if task.step.verb == "create" or not not_kept(task.step.want, seen.record):
+            return outcome.having(task.intent, seen.reference, reached)
+        return replace(outcome, reached=reached)
 
     def _unclear(self, task: Task) -> Outcome:
         reason = f"the ERP cannot say whether a {task.step.verb} was done"

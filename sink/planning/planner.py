@@ -115,7 +115,7 @@ def _changed(
     if capped:
         return capped
     if "cancel" not in wanted:
-        return [steps.make("amend", desired)]
+        return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
     open_still = ErpRecord(desired.kind, {**desired.fields, "cancelled": False}, desired.parts)
     amend = [] if wanted == {"cancel"} else [steps.make("amend", open_still)]
@@ -153,12 +153,19 @@ def _create(ref: ErpRef, desired: ErpRecord, observed: Observed | None, policy: 
 def _advance(
     steps: _Steps, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy
 ) -> list[Step] | Hold:
-    """On to the goal, where we did not come so far yet. What a person set back stays there."""
-    goal = policy.goal_of(desired.kind)
-    short = ledger.reached is not None and ledger.reached.before(goal)
-    if not short or observed.milestone is None or not observed.milestone.before(goal):
+    """On to the goal, where we did not come so far yet."""
+    goal = _left_to_reach(desired, ledger, observed, policy)
+    if goal is None:
         return []
     return _refused("advance", observed) or [steps.make("advance", desired, goal)]
+
+
+def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy) -> Milestone | None:
+    """The goal, if an earlier step did not come so far. What a person set back stays there."""
+    goal = policy.goal_of(desired.kind)
+    if ledger.reached is None or not ledger.reached.before(goal):
+        return None
+    return goal if observed.milestone and observed.milestone.before(goal) else None
 
 
 def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:

@@ -380,6 +380,14 @@ def test_a_document_is_advanced_and_only_as_far_as_it_shall(sink: Sink) -> None:
     assert sink.how_far(on) is HowFar.DONE
 
 
+def test_an_amendment_takes_a_document_on_that_did_not_come_to_its_goal(sink: Sink) -> None:
+    sink.seed("customer")
+    made = sink.done(replace(create(SALE, ORDER), goal=Milestone.DRAFT))
+    amended = sink.done(replace(step("amend", ORDER, CHEAPER, made, 2), goal=Milestone.CONFIRMED))
+    assert (amended.milestone, not_kept(CHEAPER, amended.record)) == (Milestone.CONFIRMED, "")
+    assert sink.see(ORDER).milestone is Milestone.CONFIRMED
+
+
 def test_deleted_by_hand_is_held(target: Target, sink: Sink) -> None:
     sink.seed("customer", "order")
     wanted = sink.planned(ORDER, CHEAPER, SALE)

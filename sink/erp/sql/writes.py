@@ -160,6 +160,8 @@ class Writing:
             names = differing(step.want.fields, row.observed.record.fields, self._document.fields)
             values |= _values({name: self._document.fields[name] for name in names}, step.want.fields, self._table)
             values |= _moved(links.of(self._document.links, step.want.fields), row.head)
+            if self._document.status and row.observed.milestone and row.observed.milestone.before(step.goal):
+                values[self._document.status] = _state(self._document, step.goal)
         elif self._document.status is None:
             raise HoldError(f"this ERP cannot {self._verb} it", "do it in the ERP by hand")
         else:

@@ -270,6 +270,18 @@ def test_what_did_not_come_to_its_goal_goes_on(
     assert [(step.verb, step.goal) for step in steps] == [(verb, goal) for verb in verbs]
 
 
+@pytest.mark.parametrize(
+    ("reached", "goal"), [(Milestone.DRAFT, Milestone.CONFIRMED), (Milestone.CONFIRMED, Milestone.DRAFT)]
+)
+def test_an_amendment_takes_on_what_did_not_come_to_its_goal_and_nothing_else(
+    reached: Milestone, goal: Milestone
+) -> None:
+    ledger = Standpoint(ORDER, reached, 1)
+    steps = plan_step(SOLD, CHANGES["change prices"], ledger, _seen(Milestone.DRAFT), POLICY)
+    assert isinstance(steps, list)
+    assert [(step.verb, step.goal) for step in steps] == [("amend", goal)]
+
+
 def test_a_new_document_is_taken_to_its_goal() -> None:
     made = plan(ORDER, None, None, Policy("shop", goal=Milestone.DRAFT))
     assert isinstance(made, list)
