@@ -155,7 +155,8 @@ class Checked:
 
 
 class Found(NamedTuple):
-    """A document of the ERP; one that was typed in by hand has `hand:` and the ERP's own key as its external key."""
+    """A document of the ERP; one that was typed in by hand has `hand:` and the ERP's own key of it, which names it
+    among those of its kind, as its external key. The adapter finds it by that, and links may lead to it."""
 
     ref: ErpRef
     observed: Observed

@@ -25,17 +25,19 @@ class LeaseLostError(OrdertapError):
 
 
 def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Collection[str] = ()) -> list[Lease]:
-    """The units that wait longest, at most so many, for so many seconds; those of the types in `later` after others.
+    """The units that wait longest, at most so many, for so many seconds; those of the types in `later` only where no
+    others are due.
 
     A unit whose last owner vanished becomes free when its deadline has passed, not before: until then that owner's
     last call may still arrive at the ERP.
     """
     due = (
         "SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
-        " AND (deadline IS NULL OR deadline < clock_timestamp())"
-        " ORDER BY split_part(unit, ':', 1) = ANY(%s), due_at LIMIT %s FOR UPDATE SKIP LOCKED"
+        " AND (deadline IS NULL OR deadline < clock_timestamp()) AND split_part(unit, ':', 1) <> ALL(%s)"
+        " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
-    return _take(cursor, owner, seconds, due, list(later), most)
+    found = _take(cursor, owner, seconds, due, list(later), most)
+    return found if found or not later else _take(cursor, owner, seconds, due, [], most)
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:
