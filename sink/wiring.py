@@ -20,7 +20,6 @@ from sink.commands import check
 from sink.database import Connection, connect, migrate, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
-from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
@@ -85,6 +84,8 @@ def erp(settings: SinkSettings) -> Erp:
 
 
 def _sql(settings: SinkSettings) -> Erp:
+    from sink.erp.sql.adapter import SqlErp  # SQLAlchemy takes a third of a second, which most commands can do without
+
     mapping = load_mapping(Path(settings.erp.mapping))
     return SqlErp(settings.erp.url.get_secret_value(), mapping, settings.erp.timeout_seconds, settings.workers + 1)
 

@@ -43,6 +43,7 @@ class WildDay(Day):
 
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
     fewest_kills = 3
+    fewest_kinds = 4  # of faults
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
         self._profile = folder / "profile"
@@ -88,6 +89,9 @@ class WildDay(Day):
 
     def _sink(self) -> dict[str, object]:
         return super()._sink() | {"profile": str(self._profile)}
+
+    def _had_enough(self) -> bool:
+        return super()._had_enough() and len(self.faults) >= self.fewest_kinds
 
     def _disturb(self) -> str:
         """The first faults are kills: they come within the first snapshot."""
