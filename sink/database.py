@@ -18,10 +18,16 @@ Cursor = psycopg2.extensions.cursor
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ordertap.migrations', 0))"
 
 
-def connect(url: str, what: str = "the middle layer (database_url)") -> Connection:
-    """A connection in autocommit; UnavailableError or SettingsError with the next step, never with the password."""
+def connect(url: str, schema: str, what: str = "the middle layer (database_url)") -> Connection:
+    """A connection in autocommit, on which plain names of tables are those of `schema`.
+
+    UnavailableError or SettingsError with the next step, never with the password.
+    """
     try:
         connection = psycopg2.connect(url, connect_timeout=10, application_name="ordertap sink")
+        connection.autocommit = True
+        with connection.cursor() as cursor:  # set here, since `options` of our own would put aside those of the URL
+            cursor.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
     except psycopg2.OperationalError as error:
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
@@ -30,7 +36,6 @@ def connect(url: str, what: str = "the middle layer (database_url)") -> Connecti
         raise UnavailableError(f"{what}: {reason}", "check that the database runs and can be reached") from None
     except psycopg2.ProgrammingError:
         raise SettingsError(f"{what}: its URL is not one", "write postgresql://user@host:port/database") from None
-    connection.autocommit = True
     return connection
 
 
@@ -54,8 +59,26 @@ def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> It
 
 
 @contextmanager
-def reading(connection: Connection, schema: str, staged: bool = True) -> Iterator[Cursor]:
-    """One moment of the database, read-only; plain names of tables are those of the schema.
+def names_of(cursor: Cursor, schema: str, unseen: str = "") -> Iterator[None]:
+    """Plain names of tables are those of `schema` alone, as the SQL of a profile wants it, to the end of the block.
+
+    `unseen`: "show" where rows are only listed, "" where they are read (SET ordertap.unseen). An error that leaves the
+    block leaves the settings: the caller goes back to before the block, by ROLLBACK or to a savepoint, and they with
+    him.
+    """
+    cursor.execute(
+        "SELECT current_setting('search_path'), set_config('search_path', quote_ident(%s), true),"
+        " set_config('ordertap.unseen', %s, true)",
+        (schema, unseen),
+    )
+    before = (cursor.fetchone() or ("",))[0]
+    yield
+    cursor.execute("SELECT set_config('search_path', %s, true), set_config('ordertap.unseen', '', true)", (before,))
+
+
+@contextmanager
+def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
+    """One moment of the database, read-only.
 
     `staged`: of the middle layer. Then the gate is taken first, which needs no snapshot yet: a staged table that was
     rewritten after the snapshot was taken would look empty.
@@ -63,7 +86,6 @@ def reading(connection: Connection, schema: str, staged: bool = True) -> Iterato
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         if staged:
             cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE")
-        cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (schema,))
         yield cursor
 
 

@@ -30,7 +30,7 @@ from sink.ledger import binding
 from sink.pipeline import Parts
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
-from sink.reconcile.sides import reconcile
+from sink.reconcile.sides import OF_THE_SHOP, reconcile
 from sink.settings import SinkSettings
 from sink.staging import indexes
 from sink.staging.schema import Catalogue
@@ -40,11 +40,15 @@ from sink.staging.writer import CopyWriter
 
 def middle(settings: SinkSettings) -> Connection:
     """The middle layer, of our schema version, and of this shop."""
-    connection = connect(settings.database_url.get_secret_value())
+    connection = _middle(settings)
     migrate(connection)
     with transaction(connection) as cursor:
         binding.bind(cursor, "shop", settings.shop, "shop")
     return connection
+
+
+def _middle(settings: SinkSettings) -> Connection:
+    return connect(settings.database_url.get_secret_value(), "ordertap")
 
 
 def shop(settings: SinkSettings) -> Connection | None:
@@ -53,7 +57,7 @@ def shop(settings: SinkSettings) -> Connection | None:
 
 
 def _shop(url: SecretStr) -> Connection:
-    return connect(url.get_secret_value(), "the shop (shop_url)")
+    return connect(url.get_secret_value(), OF_THE_SHOP, "the shop (shop_url)")
 
 
 def profile(settings: SinkSettings) -> Profile:
@@ -114,11 +118,11 @@ def parts(settings: SinkSettings) -> Parts:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
-        connect=lambda: connect(settings.database_url.get_secret_value()),
+        connect=lambda: _middle(settings),
         consumer=lambda staged: ShopConsumer(properties, topics(settings), index_topic(settings.topic_prefix), staged),
         stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
-        indexes=lambda stop: indexes.keep(lambda: connect(settings.database_url.get_secret_value()), mapping, stop),
+        indexes=lambda stop: indexes.keep(lambda: _middle(settings), mapping, stop),
         workers=settings.workers,
     )
 

@@ -96,7 +96,7 @@ def erp(erp_url: str) -> Iterator[SqlErp]:
 @pytest.fixture
 def middle(database: str) -> Iterator[Connection]:
     """The middle layer, with one order staged."""
-    connection = connect(database)
+    connection = connect(database, "ordertap")
     migrate(connection)
     with transaction(connection) as cursor:
         cursor.execute("CREATE SCHEMA shop; SET LOCAL search_path = shop")

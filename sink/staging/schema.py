@@ -399,9 +399,9 @@ class Catalogue:
             self._view(name).as_string(cursor),
         ]
         cursor.execute(
-            "SELECT l.relation::regclass, l.pid, a.application_name, a.usename,"
+            "SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname), l.pid, a.application_name, a.usename,"
             " to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
-            " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
+            " FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_stat_activity AS a USING (pid)"
             " WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND l.relation IN (SELECT to_regclass(r) FROM unnest(%s) AS r) ORDER BY a.xact_start LIMIT 1",

@@ -36,7 +36,7 @@ class Copy:
         self, url: str, reads: Mapping[str, frozenset[str] | None] | None = None, key: Sequence[str] = ("id",)
     ) -> None:
         self.url = url
-        self.connection: Connection = connect(url)
+        self.connection: Connection = connect(url, "ordertap")
         migrate(self.connection)
         self.key = key
         self.catalogue = Catalogue("shop", {ORDERS: None} if reads is None else reads)

@@ -22,7 +22,7 @@ from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import FolderRegistry
 from schemas.relation import Column, Relation
-from sink.database import Connection, Cursor, connect, migrate, reading
+from sink.database import Connection, Cursor, connect, migrate, names_of, reading
 from sink.documents.profile import Profile, load_profile
 from sink.intake.consumer import ShopConsumer
 from sink.intake.decoding import RegistryDecoders
@@ -99,7 +99,7 @@ class Feed:
         self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": "2"})
         self.group = f"g-{self.prefix}"
         self.make_topics({self.topic(table): PARTITIONS for table in self.types} | {index_topic(self.prefix): 1})
-        self.connection: Connection = connect(self.url)
+        self.connection: Connection = connect(self.url, "ordertap")
         migrate(self.connection)
 
     def make_topics(self, partitions: Mapping[str, int]) -> None:
@@ -297,11 +297,11 @@ class Feed:
         """What the queries give together, each time in one snapshot, as often as can be while the block runs."""
         found: set[tuple[Any, ...]] = set()
         stop = threading.Event()
-        connection = connect(self.url)
+        connection = connect(self.url, "ordertap")
 
         def look() -> None:
             while not stop.is_set():
-                with reading(connection, "shop") as cursor:
+                with reading(connection) as cursor, names_of(cursor, "shop"):
                     state = []
                     for query in queries:
                         cursor.execute(query)
@@ -371,7 +371,7 @@ class Running:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with closing(connect(self._feed.url)) as connection:
+                with closing(connect(self._feed.url, "ordertap")) as connection:
                     connection.cursor_factory = self._counting()
                     self._lead(connection)
             except UnavailableError as error:

@@ -19,7 +19,7 @@ TABLE = "public.orders"
 
 @pytest.fixture
 def middle(database: str) -> Iterator[Connection]:
-    connection = connect(database)
+    connection = connect(database, "ordertap")
     migrate(connection)
     yield connection
     connection.close()

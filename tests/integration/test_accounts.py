@@ -49,7 +49,7 @@ def test_a_number_is_given_once_and_for_ever(middle: Connection) -> None:
 
 
 def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, database: str) -> None:
-    connections = [connect(database) for _ in range(4)]
+    connections = [connect(database, "ordertap") for _ in range(4)]
     barrier = Barrier(4)
 
     def meet(connection: Connection, buyer: int) -> str:

@@ -105,5 +105,5 @@ def test_tables_that_are_no_reference_ask_nothing(shop: Written) -> None:
         def execute(self, *_: object) -> None:
             raise AssertionError
 
-    assert late.woken(Silent(), shop.profile, {LINES, "public.elsewhere"}) == set()  # type: ignore[arg-type]
-    assert late.woken(Silent(), shop.profile, set()) == set()  # type: ignore[arg-type]
+    assert late.woken(Silent(), "shop", shop.profile, {LINES, "public.elsewhere"}) == set()  # type: ignore[arg-type]
+    assert late.woken(Silent(), "shop", shop.profile, set()) == set()  # type: ignore[arg-type]

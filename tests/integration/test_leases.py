@@ -58,7 +58,7 @@ def lossy(erp_url: str) -> Iterator[Lossy]:
 
 @pytest.fixture
 def other(database: str, middle: Connection) -> Iterator[Connection]:
-    connection = connect(database)
+    connection = connect(database, "ordertap")
     yield connection
     connection.close()
 

@@ -33,7 +33,7 @@ INSERT INTO ordertap.binding (name, value) VALUES ('shop', 'shop');
 
 def of_the_release_before(url: str) -> Connection:
     """A middle layer at schema version 2."""
-    connection = connect(url)
+    connection = connect(url, "ordertap")
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA ordertap")
         cursor.execute(

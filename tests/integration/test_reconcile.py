@@ -183,7 +183,7 @@ def test_an_order_that_never_reached_the_sink_is_missing(
     compare: Compare, middle: Connection, erp: SqlErp, profile_path: str, database: str
 ) -> None:
     """Read from the shop itself, which has more than was staged."""
-    shop = connect(database)
+    shop = connect(database, "public")
     with transaction(shop) as cursor:
         cursor.execute(
             TABLES.replace("CREATE TABLE ", "CREATE TABLE public.").replace("INTO orders", "INTO public.orders")

@@ -129,7 +129,7 @@ class Sink(Feed):
         """Another middle layer from now on."""
         self.connection.close()
         self.url = url
-        self.connection = connect(url)
+        self.connection = connect(url, "ordertap")
         migrate(self.connection)
 
 

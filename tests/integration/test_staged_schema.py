@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from schemas.errors import DataError, UnavailableError
-from sink.database import Connection, connect, reading, transaction
+from sink.database import Connection, connect, names_of, reading, transaction
 from sink.documents.build import UNSEEN, Invalid, all_keys, build
 from sink.documents.models import Price
 from sink.documents.profile import load_profile
@@ -184,7 +184,9 @@ def test_a_persons_view_in_the_way_of_another_type_parks_that_table_alone(copy: 
     copy.run("CREATE VIEW public.report AS SELECT id FROM shop.orders")
     changed = COLUMNS | {"note": "integer"}
     with transaction(copy.connection) as cursor:
-        with pytest.raises(DataError, match=r"public\.orders: .*view report depends on view shop\.orders") as caught:
+        with pytest.raises(
+            DataError, match=r"public\.orders: .*view public\.report depends on view shop\.orders"
+        ) as caught:
             copy.catalogue.fit(cursor, ORDERS, changed, ["id"], stamp(200))
         assert "drop" in caught.value.hint
         copy.catalogue.fit(cursor, "public.other", COLUMNS, ["id"], stamp(200))
@@ -397,7 +399,7 @@ def test_a_document_that_reads_an_unseen_value_is_held_alone(copy: Copy, tmp_pat
     rule = load_profile(str(tmp_path)).documents["price"]
     copy.put((ONE, stamp(100)), (TWO, stamp(100, 2)))
     copy.put((row(COLUMNS, 3), stamp(200)), sent=["id", "note", "status"])
-    with reading(copy.connection, "shop") as cursor:
+    with reading(copy.connection) as cursor, names_of(cursor, "shop"):
         built = build(cursor, rule, ["1", "2", "3"])
         assert all_keys(cursor, rule) == ["1", "2", "3"]
     assert built["3"] == Invalid("public.orders.total was never seen", "`capture signal snapshot public.orders`")
@@ -449,7 +451,7 @@ def in_background(act: Callable[[], object]) -> threading.Thread:
 
 def waits(copy: Copy, thread: threading.Thread) -> None:
     """Until somebody waits for the gate."""
-    with closing(connect(copy.url)) as other, other.cursor() as cursor:
+    with closing(connect(copy.url, "ordertap")) as other, other.cursor() as cursor:
         until = time.monotonic() + 30
         while time.monotonic() < until and thread.is_alive():
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
@@ -466,7 +468,7 @@ def narrow(copy: Copy) -> Copy:
 
 
 def test_f1_the_premise_a_snapshot_older_than_a_rewrite_reads_an_empty_table(narrow: Copy) -> None:
-    with closing(connect(narrow.url)) as other, transaction(other, "REPEATABLE READ READ ONLY") as reader:
+    with closing(connect(narrow.url, "ordertap")) as other, transaction(other, "REPEATABLE READ READ ONLY") as reader:
         reader.execute("SELECT 1")  # no gate, and a snapshot
         retype(narrow)
         reader.execute("SELECT id FROM shop.orders")
@@ -474,8 +476,8 @@ def test_f1_the_premise_a_snapshot_older_than_a_rewrite_reads_an_empty_table(nar
 
 
 def test_f1_a_reader_that_came_first_reads_on_while_a_type_changes(narrow: Copy) -> None:
-    with closing(connect(narrow.url)) as other:
-        with reading(other, "shop") as reader:
+    with closing(connect(narrow.url, "ordertap")) as other:
+        with reading(other) as reader, names_of(reader, "shop"):
             changing = in_background(lambda: retype(narrow))
             waits(narrow, changing)
             reader.execute("SELECT id FROM shop.orders")
@@ -488,7 +490,7 @@ def test_f1_a_reader_that_comes_while_a_type_changes_waits_for_the_new_table(nar
     seen: list[list[tuple[Any, ...]]] = []
 
     def read() -> None:
-        with closing(connect(narrow.url)) as other, reading(other, "shop") as reader:
+        with closing(connect(narrow.url, "ordertap")) as other, reading(other) as reader, names_of(reader, "shop"):
             reader.execute("SELECT id FROM shop.orders ORDER BY id")
             seen.append(reader.fetchall())
 

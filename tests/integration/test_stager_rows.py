@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
-from sink.database import reading, transaction
+from sink.database import names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Invalid, NotReady
 from sink.intake.consumer import ShopConsumer
@@ -84,7 +84,7 @@ def test_a_value_that_never_came_blocks_its_document_until_it_comes(database: st
 
 def built(shop: Written, key: str) -> Any:
     """The order that the copy gives, or what keeps it back."""
-    with reading(shop.connection, "shop") as cursor:
+    with reading(shop.connection) as cursor, names_of(cursor, "shop"):
         return build(cursor, shop.profile.documents["sales_order"], [key])[key]
 
 

@@ -16,7 +16,7 @@ from deploy.embedded import Kafka, Postgres
 from schemas import change
 from schemas.change import UNAVAILABLE
 from schemas.commits import SnapshotState
-from sink.database import connect, reading
+from sink.database import connect, names_of, reading
 from sink.staging.assembly import Assembly
 from tests.integration.stager_feed import PROFILE, Feed, Piece, Running, counts, order, until
 
@@ -214,10 +214,10 @@ def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) ->
     """The reader keeps its snapshot, the stager waits and names it; who reads after finds all rows."""
     put(feed, row(TYPED, 1, 0, amount=10))
     feed.types[TYPED]["amount"] = BIGINT
-    reader = connect(feed.url)
+    reader = connect(feed.url, "ordertap")
     try:
         at = feed.place()
-        with reading(reader, "shop") as cursor:
+        with reading(reader) as cursor, names_of(cursor, "shop"):
             cursor.execute("SELECT amount FROM typed")
             assert cursor.fetchall() == [(10,)]
             feed.commit(at, row(TYPED, 2, at, amount=1 << 40))
@@ -225,7 +225,7 @@ def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) ->
             cursor.execute("SELECT amount FROM typed")
             assert cursor.fetchall() == [(10,)]
         feed.until_at(at)
-        with reading(reader, "shop") as cursor:
+        with reading(reader) as cursor, names_of(cursor, "shop"):
             cursor.execute("SELECT amount FROM typed ORDER BY id")
             assert cursor.fetchall() == [(10,), (1 << 40,)]
     finally:

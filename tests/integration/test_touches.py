@@ -228,7 +228,7 @@ def test_sql_that_does_not_run_is_the_profiles_mistake(database: str, tmp_path: 
 
 
 def test_a_check_runs_the_sql_on_the_shop_itself(database: str, tmp_path: Path) -> None:
-    with closing(connect(database)) as shop:
+    with closing(connect(database, "public")) as shop:
         with transaction(shop) as cursor:
             cursor.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
         readable(shop, another(tmp_path, ORDER.replace(", order_lines: order_id", "")))

@@ -88,7 +88,7 @@ def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]
 
 def _dies(url: str, erp: DoomedErp, profile_path: str, step: int) -> bool:
     """A new process that dies at its so manieth step; False when it came to its end before."""
-    connection = connect(url)
+    connection = connect(url, "ordertap")
     worker = make_worker(connection, erp, profile_path, owner=f"w{step}")
     erp.doom.left = step
     found = True

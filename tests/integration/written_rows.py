@@ -29,7 +29,7 @@ class Written(Feed):
     def __post_init__(self) -> None:
         self._codecs = {}
         self.registry = FolderRegistry(self.folder / "registry")
-        self.connection = connect(self.url)
+        self.connection = connect(self.url, "ordertap")
         migrate(self.connection)
         self._offsets: dict[tuple[str, int], itertools.count[int]] = {}
         with transaction(self.connection) as cursor:
