@@ -13,7 +13,7 @@ from schemas.change import Stamp
 from schemas.lsn import LSN
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, Cursor, connect, migrate, transaction
+from sink.database import Connection, Cursor, connect, migrate, names_of, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
@@ -99,8 +99,9 @@ def middle(database: str) -> Iterator[Connection]:
     connection = connect(database, "ordertap")
     migrate(connection)
     with transaction(connection) as cursor:
-        cursor.execute("CREATE SCHEMA shop; SET LOCAL search_path = shop")
-        cursor.execute(TABLES)
+        cursor.execute("CREATE SCHEMA shop")
+        with names_of(cursor, "shop"):
+            cursor.execute(TABLES)
         snapshots.accept(cursor, "the test")
         stand_at(cursor, 1_000)
     yield connection
@@ -161,8 +162,8 @@ def drain(worker: Worker) -> None:
 
 def change(middle: Connection, statement: str) -> None:
     """The shop's rows, as staged."""
-    with transaction(middle) as cursor:
-        cursor.execute(f"SET LOCAL search_path = shop; {statement}")
+    with transaction(middle) as cursor, names_of(cursor, "shop"):
+        cursor.execute(statement)
 
 
 def held(middle: Connection) -> list[str]:

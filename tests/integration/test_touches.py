@@ -8,7 +8,7 @@ import pytest
 from psycopg2 import sql
 
 from schemas.errors import DataError, SettingsError
-from sink.database import Cursor, connect, transaction
+from sink.database import Cursor, connect, names_of, transaction
 from sink.documents.build import all_keys
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
@@ -126,8 +126,7 @@ def another(folder: Path, documents: str) -> Profile:
 @contextmanager
 def staging(shop: Written) -> Iterator[Cursor]:
     """A transaction as the staging has it."""
-    with transaction(shop.connection) as cursor:
-        cursor.execute("SET LOCAL search_path = shop")
+    with transaction(shop.connection) as cursor, names_of(cursor, "shop", unseen="show"):
         yield cursor
 
 
