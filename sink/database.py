@@ -85,7 +85,7 @@ def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
     """
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         if staged:
-            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE")
+            cursor.execute("LOCK TABLE schema_gate IN ACCESS SHARE MODE")
         yield cursor
 
 
@@ -105,10 +105,9 @@ def migrate(connection: Connection) -> int:
         cursor.execute(_LOCK)
         cursor.execute("CREATE SCHEMA IF NOT EXISTS ordertap")
         cursor.execute(
-            "CREATE TABLE IF NOT EXISTS ordertap.migration"
-            " (version integer PRIMARY KEY, done_at timestamptz DEFAULT now())"
+            "CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY, done_at timestamptz DEFAULT now())"
         )
-        cursor.execute("SELECT coalesce(max(version), 0) FROM ordertap.migration")
+        cursor.execute("SELECT coalesce(max(version), 0) FROM migration")
         current: int = _only(cursor)
         every = migrations()
         if current > every[-1][0]:
@@ -119,7 +118,7 @@ def migrate(connection: Connection) -> int:
         for version, script in every:
             if version > current:
                 cursor.execute(script)
-                cursor.execute("INSERT INTO ordertap.migration (version) VALUES (%s)", [version])
+                cursor.execute("INSERT INTO migration (version) VALUES (%s)", [version])
         return every[-1][0]
 
 

@@ -27,12 +27,12 @@ def normalised(email: str) -> str:
 
 def account_number(cursor: Cursor, account: str) -> str:
     """The number of the virtual account, given at first use and then for ever the same. In the caller's transaction."""
-    cursor.execute("SELECT number FROM ordertap.account WHERE customer = %s", (account,))
+    cursor.execute("SELECT number FROM account WHERE customer = %s", (account,))
     row = cursor.fetchone()
     if row is None:
         # Two workers may meet a guest's second order at once: the first one's number stays.
         cursor.execute(
-            "INSERT INTO ordertap.account (customer, number) VALUES (%s, nextval('ordertap.account_number')::text)"
+            "INSERT INTO account (customer, number) VALUES (%s, nextval('account_number')::text)"
             " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING number",
             (account,),
         )

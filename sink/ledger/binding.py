@@ -8,8 +8,8 @@ from sink.database import Cursor
 
 def bind(cursor: Cursor, name: str, value: str, what: str) -> None:
     """The first time it is written down, later it must be the same; SettingsError."""
-    cursor.execute("INSERT INTO ordertap.binding (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, value))
-    cursor.execute("SELECT value FROM ordertap.binding WHERE name = %s", (name,))
+    cursor.execute("INSERT INTO binding (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, value))
+    cursor.execute("SELECT value FROM binding WHERE name = %s", (name,))
     row = cursor.fetchone()
     bound = row[0] if row else value
     if bound != value:

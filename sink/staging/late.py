@@ -42,7 +42,7 @@ def woken(cursor: Cursor, shop: str, profile: Profile, arrived: Collection[str])
 def _under_way(cursor: Cursor, names: list[str]) -> set[DocumentRef]:
     """Documents that are looked at now: what the look has read may be older than the rows."""
     cursor.execute(
-        "SELECT d.type, d.key FROM ordertap.unit u JOIN ordertap.document d USING (unit)"
+        "SELECT d.type, d.key FROM unit u JOIN document d USING (unit)"
         " WHERE u.due_at > clock_timestamp() AND u.owner IS NOT NULL AND d.type = ANY(%s)",
         (names,),
     )
@@ -51,7 +51,7 @@ def _under_way(cursor: Cursor, names: list[str]) -> set[DocumentRef]:
 
 def _lacking(cursor: Cursor, shop: str, rule: DocumentRule) -> set[DocumentRef]:
     cursor.execute(
-        "SELECT key, state FROM ordertap.document WHERE type = %s AND state IN ('gone', 'held', 'not ready')"
+        "SELECT key, state FROM document WHERE type = %s AND state IN ('gone', 'held', 'not ready')"
         " ORDER BY marked_at DESC LIMIT %s",
         (rule.name, _NEWEST),
     )

@@ -45,7 +45,7 @@ _READ: Final = """
            t.schema_generation, t.schema_lsn, t.schema_ordinal,
            array_agg(c.column_name ORDER BY c.position), array_agg(c.type ORDER BY c.position),
            array_agg(c.since_version ORDER BY c.position), array_agg(c.gone ORDER BY c.position)
-    FROM ordertap.staged_table AS t JOIN ordertap.staged_column AS c USING (table_name) GROUP BY t.table_name
+    FROM staged_table AS t JOIN staged_column AS c USING (table_name) GROUP BY t.table_name
 """
 
 
@@ -192,7 +192,7 @@ class Catalogue:
         if table is None or (table.truncated is not None and table.truncated >= stamp):
             return None
         cursor.execute(
-            "UPDATE ordertap.staged_table SET truncate_generation = %s, truncate_lsn = %s, truncate_ordinal = %s"
+            "UPDATE staged_table SET truncate_generation = %s, truncate_lsn = %s, truncate_ordinal = %s"
             " WHERE table_name = %s",
             (*map(int, stamp), name),
         )
@@ -274,17 +274,17 @@ class Catalogue:
         self._replace_view(cursor, table.name, {name: column.type for name, column in table.columns.items()}, query)
         kept = replace(table, shown=query)
         cursor.execute(
-            "INSERT INTO ordertap.staged_table"
+            "INSERT INTO staged_table"
             " (table_name, key_columns, version, shown, schema_generation, schema_lsn, schema_ordinal)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (table_name) DO UPDATE SET version = excluded.version,"
             " shown = excluded.shown, schema_generation = excluded.schema_generation,"
             " schema_lsn = excluded.schema_lsn, schema_ordinal = excluded.schema_ordinal",
             (kept.name, list(kept.key), kept.version, query, *map(int, kept.schema)),
         )
-        cursor.execute("DELETE FROM ordertap.staged_column WHERE table_name = %s", (kept.name,))
+        cursor.execute("DELETE FROM staged_column WHERE table_name = %s", (kept.name,))
         columns = kept.columns.values()
         cursor.execute(
-            "INSERT INTO ordertap.staged_column (table_name, column_name, position, type, since_version, gone)"
+            "INSERT INTO staged_column (table_name, column_name, position, type, since_version, gone)"
             " SELECT %s, c.* FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[], %s::boolean[]) AS c",
             (
                 kept.name,
@@ -320,16 +320,16 @@ class Catalogue:
         gone = sorted(n for n, c in read.items() if c.gone)
         here = sorted(read.keys() - set(gone))
         if here and reads is None:
-            yield sql.SQL('("#unseen" IS NULL OR ordertap.unseen({}, "#unseen"))').format(name)
+            yield sql.SQL('("#unseen" IS NULL OR unseen({}, "#unseen"))').format(name)
         elif here:
-            condition = '("#unseen" IS NULL OR NOT "#unseen" && {1} OR ordertap.unseen({0}, "#unseen", {1}))'
+            condition = '("#unseen" IS NULL OR NOT "#unseen" && {1} OR unseen({0}, "#unseen", {1}))'
             yield sql.SQL(condition).format(name, sql.Literal(here))
         for version in sorted({read[n].since for n in here} - {1}):
             young = sql.Literal([n for n in here if read[n].since == version])
-            condition = '("#version" >= {} OR ordertap.unseen({}, {}))'
+            condition = '("#version" >= {} OR unseen({}, {}))'
             yield sql.SQL(condition).format(sql.Literal(version), name, young)
         if gone:
-            yield sql.SQL("ordertap.gone({}, {})").format(name, sql.Literal(gone))
+            yield sql.SQL("gone({}, {})").format(name, sql.Literal(gone))
 
     def _shown(self, cursor: Cursor, name: str, types: Mapping[str, str]) -> list[tuple[str, bool]]:
         """The columns of the view as it is, and whether each is of its type here."""
@@ -379,7 +379,7 @@ class Catalogue:
         cursor.execute("SAVEPOINT schema_gate")
         try:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_LONGEST_WAIT,))
-            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS EXCLUSIVE MODE")
+            cursor.execute("LOCK TABLE schema_gate IN ACCESS EXCLUSIVE MODE")
             yield
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (before,))
         except psycopg2.Error as error:
@@ -394,7 +394,7 @@ class Catalogue:
     def _blocked(self, cursor: Cursor, name: str) -> SchemaBlockedError:
         """Names the oldest of those that hold a lock that was waited for."""
         ours = [
-            "ordertap.schema_gate",
+            "schema_gate",
             sql.Identifier(SCHEMA, stored_name(name)).as_string(cursor),
             self._view(name).as_string(cursor),
         ]

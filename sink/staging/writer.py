@@ -79,12 +79,12 @@ class CopyWriter:
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
         has a gap: what was before is in no commit that is still to come."""
-        cursor.execute("SELECT table_name, generation, lsn FROM ordertap.followed")
+        cursor.execute("SELECT table_name, generation, lsn FROM followed")
         known = {row[0]: Stamp(row[1], LSN(int(row[2])), 0) for row in cursor.fetchall()}
         new = [table for table in self._profile.tables if table not in known]
         for table in new:
             cursor.execute(
-                "INSERT INTO ordertap.followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
+                "INSERT INTO followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
                 (table, *map(int, stamp[:2])),
             )
             if known and stamp.generation:
@@ -332,7 +332,7 @@ class CopyWriter:
         wanted = set(names)
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
         cursor.execute(
-            "INSERT INTO pg_temp.touched SELECT type, key FROM ordertap.document"
+            "INSERT INTO pg_temp.touched SELECT type, key FROM document"
             " WHERE type = ANY(%s) AND state IN ('held', 'settling')",
             (kinds,),
         )
