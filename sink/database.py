@@ -1,21 +1,22 @@
-"""The middle-layer database: connections and forward migrations."""
+"""The middle-layer database: connections, transactions, and in which schema plain names are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
-from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.errors import SettingsError, UnavailableError
 
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ordertap.migrations', 0))"
+
+def schema_of(shop: str) -> str:
+    """The schema of a shop's ledger and staged tables. The views that its profile reads are in one named like it."""
+    return f"ordertap_{shop}"
 
 
 def connect(url: str, schema: str, what: str = "the middle layer (database_url)") -> Connection:
@@ -91,39 +92,3 @@ def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def migrations() -> list[tuple[int, str]]:
-    """(version, SQL) of each numbered file in `migrations/`, in order."""
-    found = [file for file in files("sink").joinpath("migrations").iterdir() if file.name.endswith(".sql")]
-    return sorted((int(file.name[:4]), file.read_text("utf-8")) for file in found)
-
-
-def migrate(connection: Connection) -> int:
-    """Brings the schema to our version and returns it; SettingsError when the database is of a later release."""
-    with transaction(connection) as cursor:
-        cursor.execute(_LOCK)
-        cursor.execute("CREATE SCHEMA IF NOT EXISTS ordertap")
-        cursor.execute(
-            "CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY, done_at timestamptz DEFAULT now())"
-        )
-        cursor.execute("SELECT coalesce(max(version), 0) FROM migration")
-        current: int = _only(cursor)
-        every = migrations()
-        if current > every[-1][0]:
-            raise SettingsError(
-                f"the middle layer has schema version {current}, this release knows {every[-1][0]}",
-                "run the newer release",
-            )
-        for version, script in every:
-            if version > current:
-                cursor.execute(script)
-                cursor.execute("INSERT INTO migration (version) VALUES (%s)", [version])
-        return every[-1][0]
-
-
-def _only(cursor: Cursor) -> Any:
-    row = cursor.fetchone()
-    if row is None:
-        raise OrdertapError("the middle layer gave no row where there must be one", "report this")
-    return row[0]

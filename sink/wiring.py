@@ -17,7 +17,7 @@ from schemas.registry import Registry, open_registry
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import check
-from sink.database import Connection, connect, migrate, transaction
+from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp
@@ -26,7 +26,7 @@ from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.ledger import binding
+from sink.layer import migrate
 from sink.pipeline import Parts
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
@@ -39,16 +39,14 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """The middle layer, of our schema version, and of this shop."""
+    """The shop's middle layer, of our schema version."""
     connection = _middle(settings)
-    migrate(connection)
-    with transaction(connection) as cursor:
-        binding.bind(cursor, "shop", settings.shop, "shop")
+    migrate(connection, settings.shop)
     return connection
 
 
 def _middle(settings: SinkSettings) -> Connection:
-    return connect(settings.database_url.get_secret_value(), "ordertap")
+    return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
 
 
 def shop(settings: SinkSettings) -> Connection | None:

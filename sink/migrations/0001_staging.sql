@@ -1,7 +1,5 @@
--- What the sink has read and staged. The staged rows themselves are in schema `staged`, made table by table.
--- One middle layer serves one shop.
-
-CREATE SCHEMA staged;
+-- What the sink has read and staged. The staged tables themselves are beside these, each named as the shop's table with
+-- its schema (`public.orders`).
 
 CREATE TABLE staged_table (
     table_name text PRIMARY KEY,            -- as in the shop: public.orders

@@ -1,5 +1,5 @@
 -- The ledger: what the shop wants of the ERP (desired) against what the ERP was given (applied), document by document.
--- One middle layer serves one shop and one ERP; binding says which.
+-- One ledger serves one shop and one ERP; binding says which ERP.
 
 CREATE TABLE unit (
     unit text PRIMARY KEY,                  -- a shop order with all its documents, or a customer, or a price

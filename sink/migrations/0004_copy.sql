@@ -44,27 +44,25 @@ COMMENT ON TABLE table_gap IS 'Tables of which changes are missing: what is made
 
 ALTER TABLE snapshot ADD COLUMN first boolean NOT NULL DEFAULT false;
 
--- The ledger acted on rows up to here, whatever table they are of.
+-- The ledger acted on rows up to here, whatever table they are of. Their names have a dot, or # where they were cut.
 DO $$
 DECLARE
     staged_name text;
     reached record;
 BEGIN
-    FOR staged_name IN SELECT tablename FROM pg_tables WHERE schemaname = 'staged' LOOP
-        EXECUTE format('SELECT _generation AS generation, _commit_lsn AS lsn FROM staged.%I'
+    FOR staged_name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema AND tablename ~ '[.#]' LOOP
+        EXECUTE format('SELECT _generation AS generation, _commit_lsn AS lsn FROM %I'
                        ' ORDER BY 1 DESC, 2 DESC LIMIT 1', staged_name) INTO reached;
         IF reached.generation IS NOT NULL THEN
             INSERT INTO acted AS a VALUES (true, reached.generation, reached.lsn) ON CONFLICT (one)
             DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn
             WHERE (a.generation, a.lsn) < (excluded.generation, excluded.lsn);
         END IF;
+        EXECUTE format('DROP TABLE %I CASCADE', staged_name);
     END LOOP;
 END $$;
 
-DROP SCHEMA staged CASCADE;
-CREATE SCHEMA staged;
-TRUNCATE staged_table, staged_column, evidence, gap, parked,
-    blocked, snapshot;
+TRUNCATE staged_table, staged_column, evidence, gap, parked, blocked, snapshot;
 DROP TABLE inbox, transaction_size;
 ALTER TABLE parked DROP COLUMN transaction_id;
 

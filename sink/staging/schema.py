@@ -25,10 +25,9 @@ from psycopg2 import sql
 from schemas.change import Stamp
 from schemas.errors import DataError, UnavailableError
 from schemas.lsn import LSN
-from sink.database import Cursor
+from sink.database import Cursor, schema_of
 
 log = structlog.get_logger()
-SCHEMA: Final = "staged"
 OWN_COLUMNS: Final = (
     '"#generation" bigint NOT NULL, "#lsn" numeric(20) NOT NULL, "#ordinal" bigint NOT NULL,'
     ' "#deleted" boolean NOT NULL, "#snapshot" text, "#unseen" text[], "#version" integer NOT NULL'
@@ -73,7 +72,7 @@ class Column(NamedTuple):
 class StagedTable:
     """A staged table as it is now, gone columns too, with the TRUNCATE that guards it.
 
-    `schema` is the stamp of a record with its newest schema. `shown` is the query of its view.
+    `schema` is the stamp of a record with its newest schema, `home` the schema it is in, `shown` the query of its view.
     """
 
     name: str
@@ -81,12 +80,13 @@ class StagedTable:
     columns: Mapping[str, Column]
     version: int
     schema: Stamp
+    home: str
     truncated: Stamp | None = None
     shown: str | None = None
 
     @property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(SCHEMA, stored_name(self.name))
+        return sql.Identifier(self.home, stored_name(self.name))
 
     @property
     def present(self) -> list[str]:
@@ -133,6 +133,7 @@ class Catalogue:
 
     def __init__(self, shop: str, reads: Mapping[str, frozenset[str] | None]) -> None:
         self._shop = shop
+        self._home = schema_of(shop)
         self._reads = reads
         self._tables: dict[str, StagedTable] | None = None
         self._newest: dict[str, Stamp] = {}
@@ -143,7 +144,7 @@ class Catalogue:
     def load(self, cursor: Cursor) -> None:
         """Reads what is staged. One query."""
         cursor.execute(_READ)
-        self._tables = {row[0]: _table(row) for row in cursor.fetchall()}
+        self._tables = {row[0]: _table(row, self._home) for row in cursor.fetchall()}
         self._newest = {table.name: table.schema for table in self._tables.values()}
         self._fitting.clear()
 
@@ -220,7 +221,11 @@ class Catalogue:
     ) -> StagedTable:
         _check_key(name, table, fitting.types, key)
         newer = table is None or stamp > self._newest[name]
-        wanted = _made(name, fitting.types, key, stamp) if table is None else _altered(table, fitting.types, newer)
+        wanted = (
+            _made(name, fitting.types, key, stamp, self._home)
+            if table is None
+            else _altered(table, fitting.types, newer)
+        )
         if table is None or wanted != table:
             wanted = replace(wanted, schema=stamp) if newer else wanted
             with self._gate(cursor, name):
@@ -395,7 +400,7 @@ class Catalogue:
         """Names the oldest of those that hold a lock that was waited for."""
         ours = [
             "schema_gate",
-            sql.Identifier(SCHEMA, stored_name(name)).as_string(cursor),
+            sql.Identifier(stored_name(name)).as_string(cursor),
             self._view(name).as_string(cursor),
         ]
         cursor.execute(
@@ -433,8 +438,8 @@ def staged(columns: Mapping[str, str]) -> dict[str, str]:
     return {name: staged_type(kind) for name, kind in columns.items()}
 
 
-def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp) -> StagedTable:
-    return StagedTable(name, tuple(key), {column: Column(kind) for column, kind in types.items()}, 1, stamp)
+def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp, home: str) -> StagedTable:
+    return StagedTable(name, tuple(key), {column: Column(kind) for column, kind in types.items()}, 1, stamp, home)
 
 
 def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> StagedTable:
@@ -487,11 +492,11 @@ def _refused(name: str, error: psycopg2.Error) -> DataError:
     )
 
 
-def _table(row: tuple[Any, ...]) -> StagedTable:
+def _table(row: tuple[Any, ...], home: str) -> StagedTable:
     name, key, version, shown = row[:4]
     columns = {column: Column(*rest) for column, *rest in zip(*row[10:], strict=True)}
     schema = _stamp(row[7:10])
-    return StagedTable(name, tuple(key), columns, version, schema or Stamp(0, LSN(0), 0), _stamp(row[4:7]), shown)
+    return StagedTable(name, tuple(key), columns, version, schema or Stamp(0, LSN(0), 0), home, _stamp(row[4:7]), shown)
 
 
 def _stamp(parts: tuple[Any, ...]) -> Stamp | None:

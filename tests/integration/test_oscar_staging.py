@@ -134,5 +134,5 @@ def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, B
 
 def _marked(middle: Connection) -> set[tuple[str, str]]:
     with transaction(middle) as cursor:
-        cursor.execute("SELECT type, key FROM ordertap.document")
+        cursor.execute("SELECT type, key FROM ordertap_oscar.document")
         return set(cursor.fetchall())

@@ -49,8 +49,8 @@ def make_shop(url: str, folder: Path, documents: str) -> Written:
 
 def marks(shop: Written) -> set[str]:
     """What was marked since this was asked last."""
-    found = {f"{type_} {key}" for type_, key in shop.rows("DELETE FROM ordertap.document RETURNING type, key")}
-    shop.rows("DELETE FROM ordertap.unit RETURNING unit")
+    found = {f"{type_} {key}" for type_, key in shop.rows("DELETE FROM ordertap_shop.document RETURNING type, key")}
+    shop.rows("DELETE FROM ordertap_shop.unit RETURNING unit")
     return found
 
 
@@ -77,7 +77,7 @@ def test_a_select_that_joins_a_row_with_a_value_that_never_came_touches_all_the_
     marks(shop)
     shop.stage(order(17, 200))
     assert marks(shop) == {"sales_order 17", "price 1"}
-    assert shop.rows("SELECT count(*) FROM ordertap.parked") == [(0,)]
+    assert shop.rows("SELECT count(*) FROM ordertap_shop.parked") == [(0,)]
 
 
 def test_a_delete_touches_by_the_row_as_it_was(database: str, tmp_path: Path) -> None:

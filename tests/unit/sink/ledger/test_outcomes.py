@@ -8,7 +8,7 @@ import pytest
 
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Cause
-from sink.database import migrations
+from sink.layer import migrations
 from sink.ledger.outcomes import Intent, Outcome, State
 
 REF = DocumentRef("customer", "7")
