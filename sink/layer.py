@@ -5,13 +5,26 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any, Final
 
+import psycopg2.errors
 from psycopg2 import sql
 
-from schemas.errors import OrdertapError, SettingsError
+from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection, Cursor, schema_of, transaction
 
 OLD: Final = "ordertap"
 """The one schema of releases that kept one shop in a middle layer, with the staged tables in `staged`."""
+_OLD_STAGER: Final = "ordertap.stager"  # the lock of those releases
+_HELD: Final = "hashtextextended(%s, 0)"
+_PATIENCE: Final = "5s"
+_HOLDERS: Final = """
+    SELECT a.pid, a.application_name, host(a.client_addr),
+           to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.pid <> pg_backend_pid()
+    AND l.database = a.datid AND a.datname = current_database()
+    AND (l.classid::bigint << 32 | l.objid::bigint) IN (SELECT hashtextextended(k, 0) FROM unnest(%s) AS k)
+    ORDER BY a.backend_start LIMIT 10
+"""
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -20,31 +33,115 @@ def migrations() -> list[tuple[int, str]]:
     return sorted((int(file.name[:4]), file.read_text("utf-8")) for file in found)
 
 
-def migrate(connection: Connection, shop: str) -> int:
-    """Brings the shop's layer to our version and returns it; SettingsError when it is of a later release.
+VERSION: Final = migrations()[-1][0]
+"""The version of this release."""
 
-    `connection` has the names of the shop's ledger (`schema_of`).
+
+def version(cursor: Cursor, shop: str) -> int:
+    """The version of the shop's layer; 0: there is none."""
+    home = home_of(cursor, shop)
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{home}.migration",))
+    if not _only(cursor):
+        return 0
+    cursor.execute(sql.SQL("SELECT coalesce(max(version), 0) FROM {}").format(sql.Identifier(home, "migration")))
+    return int(_only(cursor))
+
+
+def is_new(connection: Connection, shop: str) -> bool:
+    """Whether the shop has no layer yet."""
+    with transaction(connection) as cursor:
+        return version(cursor, shop) == 0
+
+
+def home_of(cursor: Cursor, shop: str) -> str:
+    """The schema of the shop's ledger as it is now."""
+    return OLD if _is_old(cursor, shop) else schema_of(shop)
+
+
+def enter(connection: Connection, shop: str) -> None:
+    """Holds the version of the layer for as long as the connection lives: no migration changes it meanwhile.
+
+    UnavailableError while it is being migrated, SettingsError when it is not of our version.
     """
     with transaction(connection) as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{schema_of(shop)}.version",))
+        cursor.execute(f"SELECT pg_try_advisory_lock_shared({_HELD})", (_lock(shop),))
+        if not _only(cursor):
+            raise UnavailableError(f"the middle layer of shop {shop} is being migrated", "try again when it has ended")
+        found = version(cursor, shop)
+    _refuse_newer(found)
+    if found < VERSION:
+        raise SettingsError(
+            f"the middle layer of shop {shop} has schema version {found}, this release has {VERSION}",
+            "`sink migrate` says what changes with it, `sink run` or `sink migrate --execute` does it",
+        )
+
+
+def migrate(connection: Connection, shop: str) -> int:
+    """Brings the shop's layer to our version and returns it; makes one where there is none.
+
+    `connection` has the names of the shop's ledger (`schema_of`). SettingsError when the layer is of a later release,
+    UnavailableError, with who it is, while somebody works with it.
+    """
+    with transaction(connection) as cursor:
+        if version(cursor, shop) == VERSION:
+            return VERSION
+        _alone(cursor, shop)
+        current = version(cursor, shop)  # another may have done it while we waited
+        _refuse_newer(current)
         _adopt(cursor, shop)
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema_of(shop))))
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY, done_at timestamptz DEFAULT now())"
         )
-        cursor.execute("SELECT coalesce(max(version), 0) FROM migration")
-        current: int = _only(cursor)
-        every = migrations()
-        if current > every[-1][0]:
-            raise SettingsError(
-                f"the middle layer has schema version {current}, this release knows {every[-1][0]}",
-                "run the newer release",
-            )
-        for version, script in every:
-            if version > current:
+        for number, script in migrations():
+            if number > current:
                 cursor.execute(script)
-                cursor.execute("INSERT INTO migration (version) VALUES (%s)", [version])
-        return every[-1][0]
+                cursor.execute("INSERT INTO migration (version) VALUES (%s)", [number])
+    return VERSION
+
+
+def _refuse_newer(found: int) -> None:
+    if found > VERSION:
+        raise SettingsError(
+            f"the middle layer has schema version {found}, this release knows {VERSION}", "run the newer release"
+        )
+
+
+def _lock(shop: str) -> str:
+    return f"{schema_of(shop)}.version"
+
+
+def _alone(cursor: Cursor, shop: str) -> None:
+    """Waits until nobody works with the layer, and keeps others away until the transaction ends."""
+    locks = [_lock(shop)]
+    if _is_old(cursor, shop):
+        locks.append(_OLD_STAGER)
+    cursor.execute("SAVEPOINT alone")
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+    try:
+        for lock in locks:
+            cursor.execute(f"SELECT pg_advisory_xact_lock({_HELD})", (lock,))
+    except psycopg2.errors.LockNotAvailable:
+        cursor.execute("ROLLBACK TO SAVEPOINT alone")
+        if version(cursor, shop) == VERSION:  # another process has migrated it, and works already
+            return
+        raise _in_use(cursor, shop, locks) from None
+
+
+def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
+    cursor.execute(_HOLDERS, (locks,))
+    sessions = cursor.fetchall()
+    who = "; ".join(
+        f"process {pid} of the database ({name or 'no application name'}, from {address or 'its own machine'},"
+        f" since {since} UTC)"
+        for pid, name, address, since in sessions
+    )
+    return UnavailableError(
+        f"the middle layer of shop {shop} cannot be migrated to schema version {VERSION} while others work with it:"
+        f" {who or 'they have just ended'}",
+        "stop every sink and command of the release before, then start this one again; of a session that nobody knows:"
+        f" `SELECT pg_terminate_backend({sessions[0][0] if sessions else 'PID'})`",
+    )
 
 
 def _adopt(cursor: Cursor, shop: str) -> None:
@@ -70,7 +167,7 @@ def _adopt(cursor: Cursor, shop: str) -> None:
 def _is_old(cursor: Cursor, shop: str) -> bool:
     """Whether the shop's ledger is still in the schema of old. It says whose it is."""
     cursor.execute(
-        "SELECT to_regnamespace(%s) IS NULL AND to_regclass('ordertap.binding') IS NOT NULL", [schema_of(shop)]
+        "SELECT to_regnamespace(%s) IS NULL AND to_regclass('ordertap.binding') IS NOT NULL", (schema_of(shop),)
     )
     if not _only(cursor):
         return False

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.registry import Registry, open_registry
+from sink import layer
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import check
@@ -26,7 +27,6 @@ from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.layer import migrate
 from sink.pipeline import Parts
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
@@ -39,14 +39,26 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """The shop's middle layer, of our schema version."""
-    connection = _middle(settings)
-    migrate(connection, settings.shop)
-    return connection
+    """The shop's middle layer, of our schema version; a new one where there is none."""
+    with closing(not_entered(settings)) as first:
+        if layer.is_new(first, settings.shop):
+            layer.migrate(first, settings.shop)
+    return _entered(settings)
 
 
-def _middle(settings: SinkSettings) -> Connection:
+def not_entered(settings: SinkSettings) -> Connection:
+    """The middle layer of whatever version it is, for who migrates it."""
     return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
+
+
+def _entered(settings: SinkSettings) -> Connection:
+    connection = not_entered(settings)
+    try:
+        layer.enter(connection, settings.shop)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def shop(settings: SinkSettings) -> Connection | None:
@@ -116,11 +128,11 @@ def parts(settings: SinkSettings) -> Parts:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
-        connect=lambda: _middle(settings),
+        connect=lambda: _entered(settings),
         consumer=lambda staged: ShopConsumer(properties, topics(settings), index_topic(settings.topic_prefix), staged),
         stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
-        indexes=lambda stop: indexes.keep(lambda: _middle(settings), mapping, stop),
+        indexes=lambda stop: indexes.keep(lambda: _entered(settings), mapping, stop),
         workers=settings.workers,
     )
 

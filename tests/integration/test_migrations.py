@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import pytest
+
+from schemas.errors import SettingsError, UnavailableError
+from sink import layer
 from sink.database import Connection, connect, schema_of, transaction
-from sink.layer import migrate, migrations
+from sink.layer import enter, migrate, migrations
 from sink.staging.position import why_not_planned
 
 # As the release before staged an order and applied it: rows of two tables, evidence, an inbox, a ledger.
@@ -122,3 +128,74 @@ def test_nothing_is_planned_before_the_copy_has_come_past_what_was_acted_on(data
             cursor.execute(stand.format(lsn))
             assert (why_not_planned(cursor, require_snapshot=True) == "") is planned
     connection.close()
+
+
+def pid_of(connection: Connection) -> int:
+    return int(rows(connection, "SELECT pg_backend_pid()")[0][0])
+
+
+@pytest.fixture
+def next_release(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, ours is a release with one migration more."""
+
+    def begin() -> None:
+        more = [*migrations(), (layer.VERSION + 1, "CREATE TABLE more ()")]
+        monkeypatch.setattr(layer, "VERSION", layer.VERSION + 1)
+        monkeypatch.setattr(layer, "migrations", lambda: more)
+        monkeypatch.setattr(layer, "_PATIENCE", "200ms")
+
+    return begin
+
+
+def test_a_process_that_works_keeps_a_migration_away_and_is_named(
+    database: str, next_release: Callable[[], None]
+) -> None:
+    with closing(of_this_release(database)) as newer, closing(connect(database, "ordertap_shop")) as older:
+        enter(older, "shop")
+        enter(newer, "shop")  # any number of them
+        rows(newer, "SELECT pg_advisory_unlock_all()")
+        next_release()
+        with pytest.raises(UnavailableError) as refused:
+            migrate(newer, "shop")
+        named = rf"process {pid_of(older)} of the database \(ordertap sink, from 127\.0\.0\.1, since 20.* UTC\)"
+        assert re.search(named, refused.value.message)
+        assert f"pg_terminate_backend({pid_of(older)})" in refused.value.hint
+        assert rows(newer, "SELECT to_regclass('more')") == [(None,)]
+        older.close()
+        assert migrate(newer, "shop") == layer.VERSION
+        assert rows(newer, "SELECT to_regclass('more') IS NOT NULL") == [(True,)]
+
+
+def test_nobody_begins_on_a_layer_that_is_not_of_his_release(
+    database: str, next_release: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(of_this_release(database)) as connection:
+        next_release()
+        with pytest.raises(SettingsError, match="has schema version 5, this release has 6"):
+            enter(connection, "shop")
+        rows(connection, "SELECT pg_advisory_unlock_all()")
+        migrate(connection, "shop")
+        enter(connection, "shop")
+        monkeypatch.undo()
+        for begin in (enter, migrate):
+            with pytest.raises(SettingsError, match="schema version 6, this release knows 5") as refused:
+                begin(connection, "shop")
+            assert refused.value.hint == "run the newer release"
+
+
+def test_nobody_begins_while_a_layer_is_migrated(database: str) -> None:
+    with closing(of_this_release(database)) as migrating, closing(connect(database, "ordertap_shop")) as other:
+        with transaction(migrating) as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('ordertap_shop.version', 0))")
+            with pytest.raises(UnavailableError, match="is being migrated"):
+                enter(other, "shop")
+        enter(other, "shop")
+
+
+def test_a_stager_of_the_release_before_is_waited_for_too(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "_PATIENCE", "200ms")
+    with closing(of_the_release_before(database)) as before:
+        rows(before, "SELECT pg_advisory_lock(hashtextextended('ordertap.stager', 0))")
+        with pytest.raises(UnavailableError, match=f"process {pid_of(before)} of the database"):
+            of_this_release(database)
+    of_this_release(database).close()
