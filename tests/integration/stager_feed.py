@@ -22,7 +22,7 @@ from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import FolderRegistry
 from schemas.relation import Column, Relation
-from sink.database import Connection, Cursor, connect, names_of, reading
+from sink.database import Connection, Cursor, connect, names_of, reading, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.intake.consumer import ShopConsumer
 from sink.intake.decoding import RegistryDecoders
@@ -86,6 +86,7 @@ class Feed:
         default_factory=lambda: {table: dict(columns) for table, columns in TYPES.items()}
     )
     profile_text: str = PROFILE
+    shop: str = "shop"
     serial: int = 0
     end: int = START
     generation: int = 1
@@ -100,8 +101,8 @@ class Feed:
         self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": "2"})
         self.group = f"g-{self.prefix}"
         self.make_topics({self.topic(table): PARTITIONS for table in self.types} | {index_topic(self.prefix): 1})
-        self.connection: Connection = connect(self.url, "ordertap_shop")
-        migrate(self.connection, "shop")
+        self.connection: Connection = connect(self.url, schema_of(self.shop))
+        migrate(self.connection, self.shop)
 
     def make_topics(self, partitions: Mapping[str, int]) -> None:
         """Makes topics with so many partitions each."""
