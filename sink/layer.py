@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -13,8 +14,8 @@ from sink.database import Connection, Cursor, schema_of, transaction
 
 OLD: Final = "ordertap"
 """The one schema of releases that kept one shop in a middle layer, with the staged tables in `staged`."""
+_INDEX_OF_COMMITS: Final = 4  # what was staged before this version is of no commit that is known
 _OLD_STAGER: Final = "ordertap.stager"  # the lock of those releases
-_HELD: Final = "hashtextextended(%s, 0)"
 _PATIENCE: Final = "5s"
 _HOLDERS: Final = """
     SELECT a.pid, a.application_name, host(a.client_addr),
@@ -47,6 +48,15 @@ def version(cursor: Cursor, shop: str) -> int:
     return int(_only(cursor))
 
 
+def read_again(cursor: Cursor, shop: str) -> list[str]:
+    """The tables whose staged rows a migration of the layer, as it is now, would drop: they are read again."""
+    if not 0 < version(cursor, shop) < _INDEX_OF_COMMITS:
+        return []
+    staged = sql.Identifier(home_of(cursor, shop), "staged_table")
+    cursor.execute(sql.SQL("SELECT table_name FROM {} ORDER BY 1").format(staged))
+    return [str(name) for (name,) in cursor.fetchall()]
+
+
 def is_new(connection: Connection, shop: str) -> bool:
     """Whether the shop has no layer yet."""
     with transaction(connection) as cursor:
@@ -64,8 +74,7 @@ def enter(connection: Connection, shop: str) -> None:
     UnavailableError while it is being migrated, SettingsError when it is not of our version.
     """
     with transaction(connection) as cursor:
-        cursor.execute(f"SELECT pg_try_advisory_lock_shared({_HELD})", (_lock(shop),))
-        if not _only(cursor):
+        if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
             raise UnavailableError(f"the middle layer of shop {shop} is being migrated", "try again when it has ended")
         found = version(cursor, shop)
     _refuse_newer(found)
@@ -76,8 +85,8 @@ def enter(connection: Connection, shop: str) -> None:
         )
 
 
-def migrate(connection: Connection, shop: str) -> int:
-    """Brings the shop's layer to our version and returns it; makes one where there is none.
+def migrate(connection: Connection, shop: str, also: Callable[[Cursor], None] = lambda _: None) -> int:
+    """Brings the shop's layer to our version and returns it; makes one where there is none. `also` is done with it.
 
     `connection` has the names of the shop's ledger (`schema_of`). SettingsError when the layer is of a later release,
     UnavailableError, with who it is, while somebody works with it.
@@ -97,6 +106,7 @@ def migrate(connection: Connection, shop: str) -> int:
             if number > current:
                 cursor.execute(script)
                 cursor.execute("INSERT INTO migration (version) VALUES (%s)", [number])
+        also(cursor)
     return VERSION
 
 
@@ -116,16 +126,23 @@ def _alone(cursor: Cursor, shop: str) -> None:
     locks = [_lock(shop)]
     if _is_old(cursor, shop):
         locks.append(_OLD_STAGER)
-    cursor.execute("SAVEPOINT alone")
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+    # Another process may have migrated it, and work already.
+    if not _waited(cursor, "pg_advisory_xact_lock", locks) and version(cursor, shop) != VERSION:
+        raise _in_use(cursor, shop, locks)
+
+
+def _waited(cursor: Cursor, function: str, locks: list[str]) -> bool:
+    """Takes advisory locks by this function; False when one of them was not free in time."""
+    cursor.execute("SAVEPOINT waits")
     try:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
         for lock in locks:
-            cursor.execute(f"SELECT pg_advisory_xact_lock({_HELD})", (lock,))
+            cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", (lock,))
     except psycopg2.errors.LockNotAvailable:
-        cursor.execute("ROLLBACK TO SAVEPOINT alone")
-        if version(cursor, shop) == VERSION:  # another process has migrated it, and works already
-            return
-        raise _in_use(cursor, shop, locks) from None
+        cursor.execute("ROLLBACK TO SAVEPOINT waits")
+        return False
+    cursor.execute("RELEASE SAVEPOINT waits")
+    return True
 
 
 def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:

@@ -27,6 +27,7 @@ from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
+from sink.operations import migration
 from sink.pipeline import Parts
 from sink.planning.planner import Policy
 from sink.reconcile.report import Report
@@ -44,6 +45,12 @@ def middle(settings: SinkSettings) -> Connection:
         if layer.is_new(first, settings.shop):
             layer.migrate(first, settings.shop)
     return _entered(settings)
+
+
+def migrate(settings: SinkSettings) -> None:
+    """What `sink run` does by itself before it begins."""
+    with closing(not_entered(settings)) as connection:
+        migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
 
 
 def not_entered(settings: SinkSettings) -> Connection:
@@ -79,6 +86,11 @@ def registry(settings: SinkSettings) -> Registry:
     """Where the schemas of records are."""
     options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
     return open_registry(settings.schema_registry_url, options)
+
+
+def tables(settings: SinkSettings) -> dict[str, str]:
+    """The profile's tables by their usual topics."""
+    return {topic_name(settings.topic_prefix, table): table for table in profile(settings).tables}
 
 
 def topics(settings: SinkSettings) -> list[str]:

@@ -183,7 +183,8 @@ def test_nobody_begins_on_a_layer_that_is_not_of_his_release(
             assert refused.value.hint == "run the newer release"
 
 
-def test_nobody_begins_while_a_layer_is_migrated(database: str) -> None:
+def test_nobody_begins_while_a_layer_is_migrated(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "_PATIENCE", "200ms")
     with closing(of_this_release(database)) as migrating, closing(connect(database, "ordertap_shop")) as other:
         with transaction(migrating) as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('ordertap_shop.version', 0))")
