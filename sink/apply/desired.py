@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
-from sink.database import Connection, reading, transaction
+from sink.database import Connection, names_of, reading, transaction
 from sink.documents import totals
 from sink.documents.build import build
 from sink.documents.models import (
@@ -66,13 +66,14 @@ class Desired:
         NotPlannedError when the copy is not one to act on.
         """
         found: dict[DocumentRef, Built | Hold] = {}
-        with reading(self._connection, self._rules.shop) as cursor:
+        with reading(self._connection) as cursor:
             if reason := why_not_planned(cursor, self._rules.require_snapshot):
                 raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
-            for name in sorted({ref.type for ref in refs}):
-                keys = [ref.key for ref in refs if ref.type == name]
-                for key, built in build(cursor, self._profile.documents[name], keys).items():
-                    found[DocumentRef(name, key)] = built
+            with names_of(cursor, self._rules.shop):
+                for name in sorted({ref.type for ref in refs}):
+                    keys = [ref.key for ref in refs if ref.type == name]
+                    for key, built in build(cursor, self._profile.documents[name], keys).items():
+                        found[DocumentRef(name, key)] = built
             for ref, reason in blocked.reasons(cursor, refs).items():
                 found[ref] = Hold(reason, _READ_AGAIN, "data")
             gaps = table_gaps(cursor)

@@ -103,6 +103,10 @@ class GroupOffsets:
             found += [Partition(topic, str(description.topic_id), part.id) for part in description.partitions]
         return sorted(found)
 
+    def beginnings(self) -> dict[Partition, int]:
+        """The first offset that each partition still has."""
+        return self._at(self.partitions(), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
     def show(self, evidence: Mapping[Partition, Seen]) -> list[Offsets]:
         """Committed, available and staged offsets of each partition that exists."""
         partitions = self.partitions()

@@ -26,15 +26,18 @@ def normalised(email: str) -> str:
 
 
 def account_number(cursor: Cursor, account: str) -> str:
-    """The number of the virtual account, given at first use and then for ever the same. In the caller's transaction."""
-    cursor.execute("SELECT number FROM ordertap.account WHERE customer = %s", (account,))
+    """The number of the virtual account, given at first use and then for ever the same. In the caller's transaction.
+
+    It begins with the shop, for each shop counts by itself and the ERP may have accounts of several: `shop-100001`.
+    """
+    cursor.execute("SELECT number FROM account WHERE customer = %s", (account,))
     row = cursor.fetchone()
     if row is None:
         # Two workers may meet a guest's second order at once: the first one's number stays.
         cursor.execute(
-            "INSERT INTO ordertap.account (customer, number) VALUES (%s, nextval('ordertap.account_number')::text)"
+            "INSERT INTO account (customer, number) VALUES (%s, %s || '-' || nextval('account_number'))"
             " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING number",
-            (account,),
+            (account, account.partition("/")[0]),
         )
         row = cursor.fetchone()
     assert row is not None  # noqa: S101  RETURNING gives the row in both cases

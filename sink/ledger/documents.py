@@ -43,7 +43,7 @@ class Entry:
 
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
-    " reference, attempts, extract(epoch FROM clock_timestamp() - marked_at)::float FROM ordertap.document"
+    " reference, attempts, extract(epoch FROM clock_timestamp() - marked_at)::float FROM document"
 )
 
 
@@ -98,7 +98,7 @@ def write(cursor: Cursor, lease: Lease, one: Entry, outcome: Outcome) -> None:
 
 
 _OUTCOME: Final = """
-UPDATE ordertap.document SET state = %(state)s, reason = %(reason)s, next_step = %(next_step)s, cause = %(cause)s,
+UPDATE document SET state = %(state)s, reason = %(reason)s, next_step = %(next_step)s, cause = %(cause)s,
     waits_for = %(waits_for)s, attempts = %(attempts)s, seen = %(seen)s,
     next_try = clock_timestamp() + make_interval(secs => %(again)s),
     held_since = CASE WHEN %(state)s IN ('held', 'waits') THEN coalesce(held_since, clock_timestamp()) END
@@ -122,7 +122,7 @@ def _write_sent(cursor: Cursor, one: Entry, sent: Intent, reference: str) -> Non
         # The key stays taken in the ERP: the same price, if it comes back, is a new one.
         columns |= {"applied": None, "incarnation": one.incarnation + 1, "revision": 0}
     save(cursor, one.ref, **columns)
-    cursor.execute("UPDATE ordertap.document SET applied_at = clock_timestamp() WHERE type = %s AND key = %s", one.ref)
+    cursor.execute("UPDATE document SET applied_at = clock_timestamp() WHERE type = %s AND key = %s", one.ref)
     history.note(cursor, one.ref, sent.verb, reference)
     marks.wake(cursor, str(one.ref))
     one.applied, one.intent = columns["applied"], None
@@ -132,7 +132,7 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     """Writes columns of one document."""
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
-    cursor.execute(f"UPDATE ordertap.document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
+    cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
 
 
 class Held(NamedTuple):
@@ -151,7 +151,7 @@ class Held(NamedTuple):
 def held(cursor: Cursor) -> list[Held]:
     """Held documents, and those that wait for them, oldest first."""
     cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM ordertap.document"
+        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM document"
         " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
     )
     return [Held(*row) for row in cursor.fetchall()]
@@ -161,12 +161,12 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
     """(type, state) → documents; one that is marked anew counts as due."""
     cursor.execute(
         "SELECT type, CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END, count(*)"
-        " FROM ordertap.document GROUP BY 1, 2 ORDER BY 1, 2"
+        " FROM document GROUP BY 1, 2 ORDER BY 1, 2"
     )
     return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
 
 
 def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
     """Where each document stands."""
-    cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM ordertap.document")
+    cursor.execute("SELECT type, key, state, incarnation, needed, seen < marked, marked FROM document")
     return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

@@ -8,6 +8,4 @@ from sink.documents.refs import DocumentRef
 
 def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "") -> None:
     """A line of history."""
-    cursor.execute(
-        "INSERT INTO ordertap.history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail)
-    )
+    cursor.execute("INSERT INTO history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail))

@@ -30,9 +30,9 @@ def lease(cursor: Cursor, owner: str, seconds: float) -> Lease | None:
     last call may still arrive at the ERP.
     """
     cursor.execute(
-        "UPDATE ordertap.unit SET owner = %s, epoch = epoch + 1, due_at = NULL,"
+        "UPDATE unit SET owner = %s, epoch = epoch + 1, due_at = NULL,"
         " deadline = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE unit = (SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
+        " WHERE unit = (SELECT unit FROM unit WHERE due_at <= clock_timestamp()"
         " AND (deadline IS NULL OR deadline < clock_timestamp()) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
         " RETURNING unit, epoch",
         (owner, seconds),
@@ -41,14 +41,14 @@ def lease(cursor: Cursor, owner: str, seconds: float) -> Lease | None:
     if row is None:
         return None
     # A worker that dies now leaves the unit due.
-    cursor.execute("UPDATE ordertap.unit SET due_at = deadline WHERE unit = %s", (row[0],))
+    cursor.execute("UPDATE unit SET due_at = deadline WHERE unit = %s", (row[0],))
     return Lease(row[0], owner, row[1])
 
 
 def renew(cursor: Cursor, held: Lease, seconds: float) -> None:
     """Extends the lease in the caller's transaction, which so cannot commit without it; LeaseLostError."""
     cursor.execute(
-        "UPDATE ordertap.unit SET deadline = clock_timestamp() + make_interval(secs => %s)"
+        "UPDATE unit SET deadline = clock_timestamp() + make_interval(secs => %s)"
         " WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp()",
         (seconds, held.unit, held.owner, held.epoch),
     )
@@ -59,8 +59,7 @@ def renew(cursor: Cursor, held: Lease, seconds: float) -> None:
 def prove(cursor: Cursor, held: Lease) -> None:
     """The caller's transaction cannot commit without the lease, which is not extended; LeaseLostError."""
     cursor.execute(
-        "SELECT FROM ordertap.unit WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp()"
-        " FOR UPDATE",
+        "SELECT FROM unit WHERE unit = %s AND owner = %s AND epoch = %s AND deadline > clock_timestamp() FOR UPDATE",
         (held.unit, held.owner, held.epoch),
     )
     if cursor.rowcount != 1:
@@ -75,14 +74,14 @@ def release(cursor: Cursor, held: Lease) -> None:
     """
     # A mark may be about to commit. Its unit is locked before we look at the documents: either we see it, or it comes
     # after us and makes the unit due again.
-    cursor.execute("SELECT FROM ordertap.unit WHERE unit = %s FOR UPDATE", (held.unit,))
+    cursor.execute("SELECT FROM unit WHERE unit = %s FOR UPDATE", (held.unit,))
     cursor.execute(
-        "UPDATE ordertap.unit AS u SET owner = NULL, due_at = d.due_at,"
+        "UPDATE unit AS u SET owner = NULL, due_at = d.due_at,"
         " deadline = CASE WHEN d.unsettled THEN u.deadline END"
         " FROM (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
         "  min(CASE WHEN seen < marked THEN clock_timestamp()"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
-        "  FROM ordertap.document WHERE unit = %s) AS d"
+        "  FROM document WHERE unit = %s) AS d"
         " WHERE u.unit = %s AND u.owner = %s AND u.epoch = %s",
         (held.unit, held.unit, held.owner, held.epoch),
     )

@@ -17,14 +17,14 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     """
     cursor.execute(
         sql.SQL(
-            "INSERT INTO ordertap.unit AS u (unit, due_at)"
+            "INSERT INTO unit AS u (unit, due_at)"
             " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
             " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
         ).format(touched)
     )
     cursor.execute(
         sql.SQL(
-            "INSERT INTO ordertap.document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
+            "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
             " ON CONFLICT (type, key) DO UPDATE"
             " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
         ).format(touched)
@@ -59,11 +59,11 @@ def _look_again(cursor: Cursor, change: str, which: str, values: tuple[str, ...]
 
     Units are locked before their documents: a worker has its unit locked when it writes a document.
     """
-    units = f"SELECT unit FROM ordertap.document WHERE {which}"  # noqa: S608  our own conditions
-    cursor.execute(f"SELECT FROM ordertap.unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
-    cursor.execute(f"UPDATE ordertap.document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
+    units = f"SELECT unit FROM document WHERE {which}"  # noqa: S608  our own conditions
+    cursor.execute(f"SELECT FROM unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
+    cursor.execute(f"UPDATE document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
     found = [row[0] for row in cursor.fetchall()]
     cursor.execute(
-        "UPDATE ordertap.unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
+        "UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
     )
     return len(found)

@@ -2,7 +2,7 @@
 
 Functions that make SQL take `relations`: for each table with changes a SELECT that gives its rows before and after,
 `before_and_after` or `all_rows`. What they make gives rows of (type, key) and takes no parameters. A
-SELECT of the profile reads the shop's other tables by the transaction's search_path, which the caller sets.
+SELECT of the profile reads the shop's other tables by their plain names, which the caller sets (`names_of`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from schemas.change import Stamp
 from schemas.errors import DataError
 from schemas.lsn import LSN
 from schemas.wire import FRAME_SIZE
-from sink.database import Cursor
+from sink.database import Cursor, names_of
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
 from sink.intake.copy_text import unescaped
@@ -79,12 +79,12 @@ class CopyWriter:
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
         has a gap: what was before is in no commit that is still to come."""
-        cursor.execute("SELECT table_name, generation, lsn FROM ordertap.followed")
+        cursor.execute("SELECT table_name, generation, lsn FROM followed")
         known = {row[0]: Stamp(row[1], LSN(int(row[2])), 0) for row in cursor.fetchall()}
         new = [table for table in self._profile.tables if table not in known]
         for table in new:
             cursor.execute(
-                "INSERT INTO ordertap.followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
+                "INSERT INTO followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
                 (table, *map(int, stamp[:2])),
             )
             if known and stamp.generation:
@@ -133,16 +133,16 @@ class CopyWriter:
         return []
 
     def _batch(self, cursor: Cursor, batch: Batch) -> None:
-        self._use_shop(cursor, unseen="show")
         for groups in batch.rounds:
             loaded = self._load(cursor, groups)
             relations = self._relations(loaded)
             selects = touches.selects(self._profile, relations)
-            touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
-            touches.collect(cursor, self._profile, relations, selects)
-            for group, table, temp in loaded:
-                self._put(cursor, batch, group, table, temp)
-            touches.collect(cursor, self._profile, relations, selects)
+            with names_of(cursor, self._shop, unseen="show"):
+                touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
+                touches.collect(cursor, self._profile, relations, selects)
+                for group, table, temp in loaded:
+                    self._put(cursor, batch, group, table, temp)
+                touches.collect(cursor, self._profile, relations, selects)
         for truncate in batch.truncates:
             self._truncate(cursor, truncate.table, Stamp(truncate.stamp[0], LSN(truncate.stamp[1]), truncate.stamp[2]))
 
@@ -225,16 +225,9 @@ class CopyWriter:
         """Touches every document of which any staged row of these tables is a part."""
         tables = self._catalogue.loaded(cursor)
         relations = {name: touches.all_rows(tables[name]) for name in names if name in tables}
-        self._use_shop(cursor, unseen="show")
-        touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
-        touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
-
-    def _use_shop(self, cursor: Cursor, unseen: str) -> None:
-        """Plain names are the shop's tables. `unseen`: "show" where rows are only listed, "" where they are read."""
-        cursor.execute(
-            "SELECT set_config('search_path', quote_ident(%s), true), set_config('ordertap.unseen', %s, true)",
-            (self._shop, unseen),
-        )
+        with names_of(cursor, self._shop, unseen="show"):
+            touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
+            touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
 
     def mark(self, cursor: Cursor) -> int:
         """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now."""
@@ -250,8 +243,7 @@ class CopyWriter:
         """A look that began while the last transaction committed may have read what was before: asked once more."""
         arrived, self._arrived = self._arrived, set()
         if arrived or self._asked:
-            self._use_shop(cursor, unseen="")
-            self._touch_refs(cursor, late.woken(cursor, self._profile, arrived | self._asked))
+            self._touch_refs(cursor, late.woken(cursor, self._shop, self._profile, arrived | self._asked))
         self._asked = arrived
 
     def _units(self, cursor: Cursor) -> sql.Composable:
@@ -340,7 +332,7 @@ class CopyWriter:
         wanted = set(names)
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
         cursor.execute(
-            "INSERT INTO pg_temp.touched SELECT type, key FROM ordertap.document"
+            "INSERT INTO pg_temp.touched SELECT type, key FROM document"
             " WHERE type = ANY(%s) AND state IN ('held', 'settling')",
             (kinds,),
         )

@@ -221,10 +221,10 @@ class Day:
         while position(self._kafka.bootstrap_servers, self.prefix) < target and time.monotonic() < deadline:
             time.sleep(0.5)
         say("capture has all; waiting for the ERP")
-        found, difference = check_erp(self.shop, self.erp, self.middle)
+        found, difference = check_erp(self.shop, self.erp, self.middle, f"ordertap_{self.prefix}")
         while found and time.monotonic() < deadline:
             time.sleep(1)
-            found, difference = check_erp(self.shop, self.erp, self.middle)
+            found, difference = check_erp(self.shop, self.erp, self.middle, f"ordertap_{self.prefix}")
         verdict = judge(self.witness, self._kafka.bootstrap_servers, self._registry, self.prefix, self._tables())
         self.witness.drop()
         held = run("sink", "held", config=self.config).stdout if found else ""

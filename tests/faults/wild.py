@@ -50,7 +50,7 @@ class WildDay(Day):
         tables = _write_profile(self._profile)
         super().__init__(folder, server, kafka, prefix, seed)
         self.faults: Counter[str] = Counter()
-        self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix))
+        self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix, f"ordertap_{prefix}"))
         self._workload = Workload(self.shop, seed, writers=1, pause=0.2, ddl_pause=4)
         self._is_parked = False
         self._faults: list[tuple[float, Callable[[], None]]] = [

@@ -18,11 +18,12 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from deploy.embedded import Postgres
 from schemas.errors import SettingsError, UnavailableError
-from sink.database import connect, migrate, transaction
+from sink.database import connect, transaction
 from sink.intake import evidence
 from sink.intake.consumer import ShopConsumer
 from sink.intake.evidence import Partition, Range, Seen
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets
+from sink.layer import migrate
 from sink.metrics import REPLAYED
 from tests.integration.stager_feed import LINES, ORDERS, PARTITIONS, START, Feed, order, until
 
@@ -129,8 +130,8 @@ class Sink(Feed):
         """Another middle layer from now on."""
         self.connection.close()
         self.url = url
-        self.connection = connect(url)
-        migrate(self.connection)
+        self.connection = connect(url, "ordertap_shop")
+        migrate(self.connection, "shop")
 
 
 @pytest.fixture

@@ -111,5 +111,5 @@ def test_a_record_that_cannot_be_staged_is_parked_and_holds_what_its_commit_touc
     with feed.running():
         feed.until_at(1_300)
     assert feed.orders() == [(17, "shipped"), (18, "paid")]
-    assert feed.rows("SELECT count(*) FROM ordertap.parked") == [(1,)]
-    assert feed.rows("SELECT type, key FROM ordertap.blocked") == [("sales_order", "17")]
+    assert feed.rows("SELECT count(*) FROM ordertap_shop.parked") == [(1,)]
+    assert feed.rows("SELECT type, key FROM ordertap_shop.blocked") == [("sales_order", "17")]

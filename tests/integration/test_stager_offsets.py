@@ -35,7 +35,9 @@ def an_order(feed: Feed, number: int, lines: int = 1) -> int:
 
 def staged(feed: Feed) -> tuple[list[object], list[object], dict[str, int]]:
     """All that a replay must not change."""
-    rows = feed.rows('SELECT id, "#generation", "#lsn", "#ordinal", "#deleted" FROM staged."public.orders" ORDER BY 1')
+    rows = feed.rows(
+        'SELECT id, "#generation", "#lsn", "#ordinal", "#deleted" FROM ordertap_shop."public.orders" ORDER BY 1'
+    )
     return rows, list(feed.lines()), feed.marked()
 
 
@@ -68,7 +70,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
     with feed.running():
         feed.until_at(skipped)
         assert feed.gaps() == [(LINES, "skipped"), (ORDERS, "skipped")]
-        assert feed.rows("SELECT cause, count(*) FROM ordertap.gap GROUP BY 1") == [("skipped", 3)]
+        assert feed.rows("SELECT cause, count(*) FROM ordertap_shop.gap GROUP BY 1") == [("skipped", 3)]
         after = feed.place()
         feed.commit(after, order(3, after, 1, "shipped", "u"), order(4, after, 2))
         feed.until_at(after)
@@ -79,7 +81,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
         until(lambda: feed.gaps() == [], "what was skipped has been read")
         assert feed.orders() == [(1, "paid"), (2, "paid"), (3, "shipped"), (4, "paid")]
         assert feed.rows("SELECT count(*) FROM shop.order_lines WHERE order_id = 3") == [(2,)]
-        assert feed.rows("SELECT count(*) FROM ordertap.gap") == [(0,)]
+        assert feed.rows("SELECT count(*) FROM ordertap_shop.gap") == [(0,)]
         assert feed.marked().keys() == {"1", "2", "3", "4"}
 
 
@@ -129,11 +131,11 @@ def test_a_parked_record_stays_so_while_it_cannot_be_staged_and_is_free_when_it_
     first = an_order(feed, 1)
     with feed.running():
         feed.until_at(first)
-        feed.rows("ALTER TABLE staged.\"public.order_lines\" ADD CONSTRAINT mine CHECK (sku <> 'B')")
+        feed.rows("ALTER TABLE ordertap_shop.\"public.order_lines\" ADD CONSTRAINT mine CHECK (sku <> 'B')")
         at = feed.place()
         feed.commit(at, order(1, at, 1, "shipped", "u"), line(11, at, 2, of=1)._replace(row=LINE_B))
         feed.until_at(at)
-    held = "SELECT count(*), (SELECT count(*) FROM ordertap.blocked WHERE key = '1') FROM ordertap.parked"
+    held = "SELECT count(*), (SELECT count(*) FROM ordertap_shop.blocked WHERE key = '1') FROM ordertap_shop.parked"
     assert feed.rows(held) == [(1, 1)]
     feed.set_offsets(lambda one: one.low)
     replayed = REPLAYED._value.get()
@@ -141,7 +143,7 @@ def test_a_parked_record_stays_so_while_it_cannot_be_staged_and_is_free_when_it_
         until(lambda: REPLAYED._value.get() > replayed, "all is read again")
         heartbeat(feed)
     assert feed.rows(held) == [(1, 1)]
-    feed.rows('ALTER TABLE staged."public.order_lines" DROP CONSTRAINT mine')
+    feed.rows('ALTER TABLE ordertap_shop."public.order_lines" DROP CONSTRAINT mine')
     feed.set_offsets(lambda one: one.low)
     with feed.running():
         until(lambda: feed.rows(held) == [(0, 0)], "it is staged, and holds nothing")
@@ -152,7 +154,12 @@ LINE_B = {"id": 11, "order_id": 1, "sku": "B", "quantity": 1}
 
 
 def test_a_restored_middle_layer_goes_back_to_its_evidence_and_nothing_is_planned_until_it_is_past(feed: Feed) -> None:
-    tables = ("ordertap.copy", "ordertap.evidence", 'staged."public.orders"', 'staged."public.order_lines"')
+    tables = (
+        "ordertap_shop.copy",
+        "ordertap_shop.evidence",
+        'ordertap_shop."public.orders"',
+        'ordertap_shop."public.order_lines"',
+    )
     first = an_order(feed, 1)
     with feed.running():
         feed.until_at(first)
@@ -239,12 +246,12 @@ def test_topics_that_are_made_again_are_read_from_their_beginning(feed: Feed) ->
         feed.until_at(after)
         assert [row[0] for row in feed.orders()] == [1, 2, 3, 4]
         assert feed.gaps() == []
-        assert feed.rows("SELECT state FROM ordertap.copy") == [("steady",)]
+        assert feed.rows("SELECT state FROM ordertap_shop.copy") == [("steady",)]
 
 
 def evidence_of(feed: Feed, topic: str) -> int:
     """Of how many partitions of a topic there is evidence."""
-    ((count,),) = feed.rows("SELECT count(*) FROM ordertap.evidence WHERE topic = %s", topic)
+    ((count,),) = feed.rows("SELECT count(*) FROM ordertap_shop.evidence WHERE topic = %s", topic)
     return int(count)
 
 

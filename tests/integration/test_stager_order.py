@@ -141,11 +141,11 @@ def test_a_row_that_is_aborted_is_a_gap_and_the_next_commit_comes(feed: Feed, ru
     late.abort_transaction(20)
     feed.until_at(later)
     assert feed.gaps() == [(LINES, "lost")]
-    (detail,) = feed.rows("SELECT detail FROM ordertap.table_gap")
+    (detail,) = feed.rows("SELECT detail FROM ordertap_shop.table_gap")
     assert "1 changes of the commit at" in detail[0]
     assert feed.topic(LINES) in detail[0]
     until(lambda: feed.waits() == "", "nothing is waited for")
-    feed.rows("DELETE FROM ordertap.table_gap")
+    feed.rows("DELETE FROM ordertap_shop.table_gap")
 
 
 def test_a_row_that_the_index_passed_unnamed_is_dropped_and_counted(feed: Feed, running: Running) -> None:
@@ -160,7 +160,7 @@ def test_a_row_that_the_index_passed_unnamed_is_dropped_and_counted(feed: Feed, 
     feed.write(index=feed.indexed(end=heartbeat))
     feed.until_at(heartbeat)
     assert feed.rows("SELECT id FROM shop.orders WHERE id BETWEEN 50 AND 52") == [(51,)]
-    assert feed.rows('SELECT id FROM staged."public.orders" WHERE id IN (50, 52)') == []
+    assert feed.rows('SELECT id FROM ordertap_shop."public.orders" WHERE id IN (50, 52)') == []
     assert feed.gaps() == []
 
 

@@ -22,8 +22,8 @@ documents:
     touched_by: {orders: id, lines: [order_id, SELECT o.id FROM changed c JOIN orders o ON o.id = -c.order_id]}
 """
 COLUMNS = {"id": Column("bigint"), "order_id": Column("bigint")}
-LINES = StagedTable("public.lines", ("id",), COLUMNS, 1, Stamp(1, LSN(1), 1))
-STAGED = '"staged"."public.lines"'
+LINES = StagedTable("public.lines", ("id",), COLUMNS, 1, Stamp(1, LSN(1), 1), "ordertap_shop")
+STAGED = '"ordertap_shop"."public.lines"'
 RELATIONS = {"public.orders": sql.SQL("TABLE o"), "public.lines": sql.SQL("TABLE l"), "public.more": sql.SQL("TABLE m")}
 
 
