@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from schemas import change
 from schemas.change import Stamp
 from schemas.commits import parse_index
@@ -18,6 +20,7 @@ from sink.intake.evidence import Partition, Range, Seen
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
 from sink.staging.position import NOWHERE
 
+log = structlog.get_logger()
 _STAMP: Final = change.STAMP_HEADER
 _TRANSACTION: Final = change.TRANSACTION_HEADER
 
@@ -155,6 +158,17 @@ class Reading:
             feed.position = max(feed.position, offset)  # control records have offsets, too
 
     def _other(self, place: Place, message: Any) -> None:
-        """A record of the index; of a partition that was taken away in between, nothing."""
-        if place == self._index:
+        """A record of the index; of a partition that was taken away in between, nothing.
+
+        One that cannot be read is passed by. If it was capture's, the next one's serial number shows that it is
+        missing; and the index is read on from behind the last one that was understood, so a later release reads it.
+        """
+        if place != self._index:
+            return
+        try:
             self.assembly.index(parse_index(message.value() or b""), message.offset())
+        except DataError as error:
+            log.warning(
+                "a record of the index of commits is passed by",
+                topic=place[0], partition=place[1], offset=message.offset(), reason=error.message, next=error.hint,
+            )  # fmt: skip
