@@ -244,7 +244,7 @@ class Assembly:
                 self._take(step, found)
                 rows += len(step.rows)
             self._queue.popleft()
-            self.stamp = self._floor = step.stamp
+            self.stamp = self._floor = max(self.stamp, step.stamp)
             steps.append(step)
         return steps
 
@@ -261,6 +261,13 @@ class Assembly:
         entry.expected = len(found.rows) if (found := self._open.get(entry.key)) else 0
         if found is None:
             self._open[entry.key] = _Open(entry.stamp)
+
+    def begin_anew(self) -> None:
+        """All commits that are named by now count in one step, as those before the chain: some of their rows are gone
+        because later ones stand for them, and the copy is not the shop's before it has these."""
+        turns = [step for step in self._queue if isinstance(step, Turn)]
+        told = [turn for turn in turns[:-1] if turn.parked or turn.begun or turn.snapshots]
+        self._queue = deque((Break(self.named), *told, *turns[-1:]))
 
     def drain(self, entry: Entry) -> list[Row]:
         """The rows of the next commit that are here, which is too large to be kept until it is whole."""

@@ -41,6 +41,8 @@ class Reading:
         self.foreign: list[Row] = []
         self.replayed = 0
         self.unnamed = 0
+        self.began = NOWHERE
+        """Up to where the index named all commits when reading began, as far as it is read."""
         self._assigned = assigned
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
@@ -91,6 +93,10 @@ class Reading:
         """The foreign records that have come since the last call."""
         foreign, self.foreign = self.foreign, []
         return foreign
+
+    def has_index(self) -> bool:
+        """Whether the index is read up to where it ended when reading began."""
+        return self._index not in self._assigned or self.index_position >= self._assigned[self._index].high
 
     def left(self) -> None:
         """Rows that waited for a commit that will not be named any more."""
@@ -153,6 +159,8 @@ class Reading:
     def _event(self, error: Any, place: Place, offset: int, failed: Callable[[Any, str], None]) -> None:
         if not is_end(error):
             failed(error, place[0])
+        elif place == self._index:
+            self.index_position = max(self.index_position, offset)
         elif place in self.assembly.feeds:
             feed = self.assembly.feeds[place]
             feed.position = max(feed.position, offset)  # control records have offsets, too
@@ -165,8 +173,11 @@ class Reading:
         """
         if place != self._index:
             return
+        self.index_position = message.offset() + 1
         try:
             self.assembly.index(parse_index(message.value() or b""), message.offset())
+            if message.offset() < self._assigned[place].high:
+                self.began = self.assembly.named
         except DataError as error:
             log.warning(
                 "a record of the index of commits is passed by",
