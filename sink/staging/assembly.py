@@ -42,14 +42,14 @@ def stamp_of(stamp: bytes) -> tuple[int, int, int]:
 class Feed:
     """One partition of a table's topic as it is read."""
 
-    __slots__ = ("last", "place", "position", "waiting")
+    __slots__ = ("first", "last", "place", "position", "waiting")
 
     def __init__(self, place: Place, position: int) -> None:
         self.place = place
         self.position = position
         """The offset that is read next: all before it was seen."""
-        self.last = b""
-        """The stamp of the last record that was seen."""
+        self.first = self.last = b""
+        """The stamps of the first and of the last record that was seen."""
         self.waiting: deque[int] = deque()
         """Offsets of the records that are not visible yet, in order."""
 
@@ -192,6 +192,7 @@ class Assembly:
         if row[4] is None and stamp == feed.last:  # the tombstone behind its delete
             return None
         feed.last = stamp
+        feed.first = feed.first or stamp
         head, _, ordinal = stamp.rpartition(b":")
         key = stamp if ordinal == b"0" else head + b":"
         found = self._open.get(key)

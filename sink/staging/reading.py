@@ -144,10 +144,18 @@ class Reading:
         gaps = self._gaps.get(row[:2], ())
         return any(gap.cause == evidence.PARKED and gap.range.start <= row[2] < gap.range.until for gap in gaps)
 
-    def skips(self, topic: str) -> bool:
-        """Whether offsets of a topic were skipped, and are not read since."""
-        found = [one for partition, one in self.seen(()).items() if partition.topic == topic]
-        return any(gap.cause == evidence.SKIPPED for one in found for gap in one.gaps)
+    def skips(self, topic: str, stamp: Stamp) -> bool:
+        """Whether changes of a commit may lie in offsets of a topic that were skipped, and are not read since. They do
+        not where a record behind these offsets is known to be of an older commit."""
+        for partition, now in self.seen(()).items():
+            one, feed = self._assigned[place := (partition.topic, partition.number)], self.assembly.feeds[place]
+            if partition.topic != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
+                continue
+            staged = one.seen.next_offset if one.seen else 0
+            ranges = [gap.range for gap in now.gaps if gap.cause == evidence.SKIPPED]
+            if any(staged <= skipped.until <= one.start for skipped in ranges):
+                return True
+        return False
 
     def before(self) -> dict[Partition, Seen]:
         """What was staged of each partition when reading began."""

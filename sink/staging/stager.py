@@ -281,7 +281,7 @@ class _Copying:
     def _lost(self, cursor: Cursor, entry: Entry, short: Iterable[Short]) -> None:
         """Changes that were skipped with their offsets come when those are read; others never do."""
         for one in short:
-            cause: Cause = "skipped" if self._reading.skips(one.topic) else "lost"
+            cause: Cause = "skipped" if self._reading.skips(one.topic, entry.stamp) else "lost"
             detail = f"{one.missing} changes of the commit at {entry.stamp.commit_lsn} are not in topic {one.topic}"
             self._gap(cursor, TableGap(one.table, cause, entry.stamp, detail))
 
