@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
@@ -47,6 +47,17 @@ class Wanted(NamedTuple):
     order: Observed | None = None
 
 
+class OnlyCancelled(NamedTuple):
+    """An order that the shop has cancelled, and changes are missing of a table that it is made of: that it is cancelled
+    is certain, and nothing else. `hold` is for one that the ERP never heard of."""
+
+    order: SalesOrder
+    hold: Hold
+
+
+Found: TypeAlias = Built | Hold | OnlyCancelled
+
+
 class Desired:
     """Reads the shop as staged, the ledger's other documents, and the ERP's items and orders."""
 
@@ -60,12 +71,12 @@ class Desired:
         """What the ERP keeps of it."""
         return KIND_OF[self._profile.documents[ref.type].model]
 
-    def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Built | Hold]:
+    def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Found]:
         """All documents of a unit as of one moment; held where not all that they are made of is known.
 
         NotPlannedError when the copy is not one to act on.
         """
-        found: dict[DocumentRef, Built | Hold] = {}
+        found: dict[DocumentRef, Found] = {}
         with reading(self._connection) as cursor:
             if reason := why_not_planned(cursor, self._rules.require_snapshot):
                 raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
@@ -79,16 +90,21 @@ class Desired:
             gaps = table_gaps(cursor)
         return {ref: self._certain(ref, built, gaps) for ref, built in found.items()}
 
-    def _certain(self, ref: DocumentRef, built: Built | Hold, gaps: Collection[TableGap]) -> Built | Hold:
+    def _certain(self, ref: DocumentRef, built: Found, gaps: Collection[TableGap]) -> Found:
         """What was built, unless changes of a table that it is made of are missing. A cancellation is certain."""
         missing = [gap for gap in gaps if gap.table in self._profile.documents[ref.type].reads]
-        if not missing or (isinstance(built, SalesOrder) and built.status == "cancelled"):
+        if not missing:
             return built
         gap = missing[0]
-        return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+        hold = Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+        if isinstance(built, SalesOrder) and built.status == "cancelled":
+            return OnlyCancelled(built, hold)
+        return hold
 
-    def of(self, one: Entry, built: Built | Hold) -> Wanted | Outcome:
+    def of(self, one: Entry, built: Found) -> Wanted | Outcome:
         """What is wanted of what was built; HoldError where a person must decide."""
+        if isinstance(built, OnlyCancelled):
+            return self._cancelled(one, built)
         if isinstance(built, NotReady):
             built = self._taken_back(one) if one.applied else built
         match built:
@@ -106,6 +122,15 @@ class Desired:
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()
         return self._refused(one, built) or self._wanted(one, built)
+
+    def _cancelled(self, one: Entry, built: OnlyCancelled) -> Wanted | Outcome:
+        """The order as the ERP was last told of it, and cancelled."""
+        if not one.applied:
+            return self._rules.settling(built.hold, one.age)
+        one.identity, one.shown = fingerprint(built.order), built.order.number
+        last = from_json(one.applied)
+        wanted = ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.lines)
+        return self._refused(one, built.order) or Wanted(wanted)
 
     def _taken_back(self, one: Entry) -> Missing | Hold:
         """What the ERP has of a document that is no longer ready: a price is over then."""

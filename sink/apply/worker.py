@@ -11,11 +11,10 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired, NotPlannedError
+from sink.apply.desired import Desired, Found, NotPlannedError
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending
 from sink.database import Connection, transaction
-from sink.documents.models import Built
 from sink.documents.profile import Profile
 from sink.documents.records import from_json
 from sink.erp.contract import ConflictError, Erp, HoldError, RetryError, SlowDownError, StopError
@@ -92,7 +91,7 @@ class Worker:
             if not self._tried(lease, one, partial(self._look, lease, one, built[one.ref])):
                 return
 
-    def _look(self, lease: Lease, one: Entry, built: Built | Hold) -> None:
+    def _look(self, lease: Lease, one: Entry, built: Found) -> None:
         """Has the ERP agree with one document."""
         wanted = self._desired.of(one, built)
         if isinstance(wanted, Outcome):

@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from schemas.commits import index_topic
@@ -259,6 +259,21 @@ class ShopConsumer:
         shown = _kafka(_shown, self._admin, set(topics))
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._at(_places(shown), latest)
+
+    def keeps_deletes(self, topic: str) -> float | None:
+        """For how many seconds a compacted topic keeps what says that a row was deleted; None for one that is not
+        compacted, and where Kafka does not tell us."""
+        try:
+            (future,) = self._admin.describe_configs(
+                [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=_SECONDS
+            ).values()
+            found = _kafka(future.result)
+        except SettingsError as error:
+            log.warning("whether a topic is compacted is not known", topic=topic, reason=error.message)
+            return None
+        if "compact" not in found["cleanup.policy"].value:
+            return None
+        return int(found["delete.retention.ms"].value) / 1000
 
     def _at(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
         """In one request for all: the consumer's own connection stands in line behind a fetch that waits for data."""

@@ -236,7 +236,9 @@ def _shown(value: Value) -> str:
 
 
 def _changes(desired: ErpRecord, applied: ErpRecord) -> list[str]:
-    """The rows of the table that the difference falls under."""
+    """The rows of the table that the difference falls under; none where both sides have cancelled it."""
+    if desired.fields.get("cancelled") and applied.fields.get("cancelled"):
+        return []
     if desired.kind != "order":
         same_lines = desired.lines.keys() == applied.lines.keys() and not any(
             differing(fields, applied.lines[key]) for key, fields in desired.lines.items()

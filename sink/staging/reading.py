@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from schemas import change
 from schemas.change import Stamp
 from schemas.commits import parse_index
@@ -18,6 +20,7 @@ from sink.intake.evidence import Partition, Range, Seen
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
 from sink.staging.position import NOWHERE
 
+log = structlog.get_logger()
 _STAMP: Final = change.STAMP_HEADER
 _TRANSACTION: Final = change.TRANSACTION_HEADER
 
@@ -38,6 +41,8 @@ class Reading:
         self.foreign: list[Row] = []
         self.replayed = 0
         self.unnamed = 0
+        self.began = NOWHERE
+        """Up to where the index named all commits when reading began, as far as it is read."""
         self._assigned = assigned
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
@@ -89,6 +94,10 @@ class Reading:
         foreign, self.foreign = self.foreign, []
         return foreign
 
+    def has_index(self) -> bool:
+        """Whether the index is read up to where it ended when reading began."""
+        return self._index not in self._assigned or self.index_position >= self._assigned[self._index].high
+
     def left(self) -> None:
         """Rows that waited for a commit that will not be named any more."""
         for row in self.assembly.left():
@@ -135,10 +144,18 @@ class Reading:
         gaps = self._gaps.get(row[:2], ())
         return any(gap.cause == evidence.PARKED and gap.range.start <= row[2] < gap.range.until for gap in gaps)
 
-    def skips(self, topic: str) -> bool:
-        """Whether offsets of a topic were skipped, and are not read since."""
-        found = [one for partition, one in self.seen(()).items() if partition.topic == topic]
-        return any(gap.cause == evidence.SKIPPED for one in found for gap in one.gaps)
+    def skips(self, topic: str, stamp: Stamp) -> bool:
+        """Whether changes of a commit may lie in offsets of a topic that were skipped, and are not read since. They do
+        not where a record behind these offsets is known to be of an older commit."""
+        for partition, now in self.seen(()).items():
+            one, feed = self._assigned[place := (partition.topic, partition.number)], self.assembly.feeds[place]
+            if partition.topic != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
+                continue
+            staged = one.seen.next_offset if one.seen else 0
+            ranges = [gap.range for gap in now.gaps if gap.cause == evidence.SKIPPED]
+            if any(staged <= skipped.until <= one.start for skipped in ranges):
+                return True
+        return False
 
     def before(self) -> dict[Partition, Seen]:
         """What was staged of each partition when reading began."""
@@ -150,11 +167,27 @@ class Reading:
     def _event(self, error: Any, place: Place, offset: int, failed: Callable[[Any, str], None]) -> None:
         if not is_end(error):
             failed(error, place[0])
+        elif place == self._index:
+            self.index_position = max(self.index_position, offset)
         elif place in self.assembly.feeds:
             feed = self.assembly.feeds[place]
             feed.position = max(feed.position, offset)  # control records have offsets, too
 
     def _other(self, place: Place, message: Any) -> None:
-        """A record of the index; of a partition that was taken away in between, nothing."""
-        if place == self._index:
+        """A record of the index; of a partition that was taken away in between, nothing.
+
+        One that cannot be read is passed by. If it was capture's, the next one's serial number shows that it is
+        missing; and the index is read on from behind the last one that was understood, so a later release reads it.
+        """
+        if place != self._index:
+            return
+        self.index_position = message.offset() + 1
+        try:
             self.assembly.index(parse_index(message.value() or b""), message.offset())
+            if message.offset() < self._assigned[place].high:
+                self.began = self.assembly.named
+        except DataError as error:
+            log.warning(
+                "a record of the index of commits is passed by",
+                topic=place[0], partition=place[1], offset=message.offset(), reason=error.message, next=error.hint,
+            )  # fmt: skip

@@ -36,6 +36,8 @@ STAMP: Final = sql.SQL('"#generation", "#lsn", "#ordinal"')
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
 _LONGEST_WAIT: Final = "2s"  # readers queue behind a lock that is waited for
 _LADDERS: Final = (("smallint", "integer", "bigint"), ("real", "double precision"), ("date", "timestamp"))
+_ROUNDED: Final = ("double precision", "timestamp")
+"""Types whose values a change to a narrower one of the ladder rounds in the shop; integers stay as they are."""
 REFUSALS: Final = ("0A", "21", "22", "23", "2B", "42", "54")
 """Classes of SQLSTATE that say no to what was asked: the same again will be refused again."""
 _READ: Final = """
@@ -265,7 +267,7 @@ class Catalogue:
             was = table.columns.get(name)
             if was is not None and was.type == column.type:
                 continue
-            if was is not None and widened(was.type, column.type):
+            if was is not None and widened(was.type, column.type) == column.type:
                 step = "ALTER COLUMN {0} TYPE {1}"
             else:
                 step = "ADD COLUMN {0} {1}" if was is None else "DROP COLUMN {0}, ADD COLUMN {0} {1}"
@@ -449,6 +451,8 @@ def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> Stage
     for name, kind in types.items():
         was = columns.get(name)
         wide = widened(was.type, kind) if was is not None else None
+        if was is not None and name not in table.key and _rounded(was.type, kind, newer):
+            wide = None
         if was is None:
             columns[name] = Column(kind, version, not newer)
         elif wide is not None:
@@ -461,6 +465,12 @@ def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> Stage
         columns |= {name: was._replace(gone=True) for name, was in columns.items() if name not in types}
     used = max(column.since for column in columns.values())
     return replace(table, columns=columns, version=max(used, table.version))
+
+
+def _rounded(was: str, kind: str, newer: bool) -> bool:
+    """Whether the newer of both types has rounded what the shop had of the older one."""
+    wide = widened(was, kind)
+    return wide in _ROUNDED and wide != (kind if newer else was)
 
 
 def _check_key(name: str, table: StagedTable | None, types: Mapping[str, str], key: Sequence[str]) -> None:

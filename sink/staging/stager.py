@@ -135,6 +135,8 @@ class _Copying:
         if index_id != self._position.topic_id:  # made again: taken from where it begins now
             self._position = self._position._replace(topic_id=index_id, next_offset=0)
         end = self._position.end if self._position.end != NOWHERE else None
+        self._is_first = self._position.stamp == NOWHERE
+        self._anew = self._position.state == "catching up" and end is not None
         self._assembly = Assembly(tables, self._position.stamp, self._position.serial, end)
         self._assembly.topics = stager.topics
         self._reading = Reading(self._assembly, assigned, self._index, joined)
@@ -186,6 +188,9 @@ class _Copying:
 
     def _advance(self) -> bool:
         """Makes visible what can be; whether anything was."""
+        if self._anew:  # until all is named that was named when reading began
+            self._assembly.begin_anew()
+            self._anew = not self._reading.has_index()
         step = self._assembly.next
         if isinstance(step, Break):
             return self._catch_up(step)
@@ -209,7 +214,7 @@ class _Copying:
             log.info("the copy catches up", lsn=str(step.since.commit_lsn))
         self._position = self._position._replace(state="catching up")
         rows = bool(self._reading.loose)
-        if not self._ends.passed(step.since, self._assembly.topics):
+        if self._anew or not self._ends.passed(step.since, self._assembly.topics):
             if rows:
                 self._apply([])
             return rows
@@ -226,6 +231,9 @@ class _Copying:
         short = self._assembly.short(entry)
         if not self._ends.passed(entry.stamp, {one.topic for one in short}):
             return False
+        if self._is_compacted(entry, short):
+            self._anew = True
+            return True
         with transaction(self._connection) as cursor:
             self._lost(cursor, entry, short)
         self._assembly.give_up(entry)
@@ -234,6 +242,7 @@ class _Copying:
     def _large(self, entry: Entry) -> bool:
         """A commit that is not kept in memory: its rows go in as they are read, in one transaction to its end."""
         log.info("a large commit is staged", lsn=str(entry.stamp.commit_lsn), rows=entry.expected)
+        compacted = False
         with transaction(self._connection) as cursor:
             while short := self._assembly.short(entry):
                 if not self._going():
@@ -242,7 +251,10 @@ class _Copying:
                     self._write(cursor, rows)
                     continue
                 if self._ends.passed(entry.stamp, {one.topic for one in short}):
-                    self._lost(cursor, entry, short)
+                    if compacted := self._is_compacted(entry, short):
+                        self._position = self._position._replace(state="catching up")
+                    else:
+                        self._lost(cursor, entry, short)
                     break
                 self._pause()
                 self._reading.take(self._consumer.poll(_ALIVE), self._consumer.report)
@@ -253,13 +265,23 @@ class _Copying:
             self._write(cursor, self._reading.take_loose())
             self._position = self._position._replace(stamp=entry.stamp)
             self._keep(cursor, [entry])
+        self._anew = compacted
         self._told([entry])
         return True
+
+    def _is_compacted(self, entry: Entry, short: Iterable[Short]) -> bool:
+        """Whether later rows stand for those that a commit lacks. A delete that is missing was never read when it is
+        older than a topic keeps it, unless nothing was staged before."""
+        if entry.stamp[:2] >= self._reading.began[:2]:
+            return False
+        age = time.time() - entry.ts_us / 1e6 if entry.ts_us and not self._is_first else 0.0  # a chunk deletes nothing
+        keep = [self._consumer.keeps_deletes(one.topic) for one in short]
+        return all(seconds is not None and age < seconds for seconds in keep)
 
     def _lost(self, cursor: Cursor, entry: Entry, short: Iterable[Short]) -> None:
         """Changes that were skipped with their offsets come when those are read; others never do."""
         for one in short:
-            cause: Cause = "skipped" if self._reading.skips(one.topic) else "lost"
+            cause: Cause = "skipped" if self._reading.skips(one.topic, entry.stamp) else "lost"
             detail = f"{one.missing} changes of the commit at {entry.stamp.commit_lsn} are not in topic {one.topic}"
             self._gap(cursor, TableGap(one.table, cause, entry.stamp, detail))
 
@@ -346,8 +368,14 @@ class _Copying:
         topics = {topic for topic, table in self._assembly.topics.items() if table in one.tables}
         if not self._ends.read(one.id, topics):
             return
+
+        def compacted(table: str) -> bool:
+            known = one.stamp[:2] < self._reading.began[:2]
+            of_table = [topic for topic in topics if self._assembly.topics[topic] == table]
+            return known and all(self._consumer.keeps_deletes(topic) is not None for topic in of_table)
+
         with transaction(self._connection) as cursor:
-            snapshots.complete(cursor, self._writer, one, frozenset(self._tables))
+            snapshots.complete(cursor, self._writer, one, frozenset(self._tables), compacted)
             self._writer.mark(cursor)
             self._announced = snapshots.announced(cursor)
             save_position(cursor, self._position, None)

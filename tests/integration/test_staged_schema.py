@@ -284,6 +284,36 @@ def test_a_wider_type_keeps_what_is_there(copy: Copy, narrow: str, wide: str, va
     assert copy.shown("id, note::text") == [(1, read), (2, read), (3, read)]
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "value", "read"),
+    [
+        ("double precision", "real", 0.5, "0.5"),
+        ("timestamp", "date", "2026-11-29", "2026-11-29"),
+    ],
+)
+def test_a_narrower_type_takes_no_value_over_that_the_shop_has_rounded(
+    copy: Copy, narrow: str, wide: str, value: object, read: str
+) -> None:
+    before, after = COLUMNS | {"note": wide}, COLUMNS | {"note": narrow}
+    copy.put((row(before, 1, note=value), stamp(100)), columns=before)
+    copy.put((row(after, 2, note=value), stamp(200)), columns=after)
+    assert copy.rows("SELECT note::text FROM shop.orders WHERE id = 2") == [(read,)]
+    assert "note was never seen" in unseen(copy, "note", "id = 1")
+    copy.put((row(before, 3, note=value), stamp(150)), columns=before)  # late, of the older schema
+    assert "note was never seen" in unseen(copy, "note", "id = 3")
+    copy.catalogue.forget()
+    copy.put((row(after, 4, note=value), stamp(300)), columns=after)
+    assert copy.rows("SELECT note::text FROM shop.orders WHERE id = 2") == [(read,)]
+
+
+def test_a_narrower_integer_keeps_what_is_there(copy: Copy) -> None:
+    """What does not fit, PostgreSQL refuses in the shop."""
+    before, after = COLUMNS | {"note": "bigint"}, COLUMNS | {"note": "integer"}
+    copy.put((row(before, 1, note=7), stamp(100)), columns=before)
+    copy.put((row(after, 2, note=8), stamp(200)), columns=after)
+    assert copy.shown("id, note::text") == [(1, "7"), (2, "8")]
+
+
 def test_a_key_gets_a_wider_type(copy: Copy) -> None:
     copy.put((ONE, stamp(100)), columns=COLUMNS | {"id": "integer"})
     copy.put((row(COLUMNS, 5_000_000_000), stamp(200)))

@@ -85,6 +85,39 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
         assert feed.marked().keys() == {"1", "2", "3", "4"}
 
 
+def test_a_row_that_was_lost_is_not_found_by_reading_what_was_skipped(feed: Feed) -> None:
+    """Its place is behind the skipped offsets, whether the sink has read something there before or not."""
+    first = an_order(feed, 1, 2)
+    with feed.running():
+        feed.until_at(first)
+    where = {one.partition: one.committed for one in feed.offsets()}
+    skipped = an_order(feed, 2, 2)
+    feed.set_offsets(lambda one: one.high)
+    with feed.running():
+        feed.until_at(skipped)
+        assert feed.gaps() == [(LINES, "skipped"), (ORDERS, "skipped")]
+        after = an_order(feed, 3, 2)
+        lose_a_line(feed, 4)
+        assert feed.stands_at() > after
+        assert feed.gaps() == [(LINES, "lost"), (LINES, "skipped"), (ORDERS, "skipped")]
+        read_again(feed, "s1", [line(n, 0, 0, op="r") for n in (10, 11, 30, 31)], LINES)
+        until(lambda: feed.gaps() == [(ORDERS, "skipped")], "the lines were read again")
+    with feed.running():
+        lose_a_line(feed, 5)
+        assert feed.gaps() == [(LINES, "lost"), (ORDERS, "skipped")]
+    feed.set_offsets(lambda one: where[one.partition])
+    with feed.running():
+        until(lambda: (ORDERS, "skipped") not in feed.gaps(), "what was skipped has been read")
+        assert feed.gaps() == [(LINES, "lost")]
+
+
+def lose_a_line(feed: Feed, number: int) -> None:
+    """A commit of an order, of which a line never comes."""
+    at = feed.place()
+    feed.write(order(number, at, 1), index=feed.indexed([(at, {ORDERS: 1, LINES: 1})]))
+    feed.until_at(at)
+
+
 def test_a_kill_between_the_commits_of_database_and_offsets_makes_a_replay(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
