@@ -15,13 +15,23 @@ from schemas.errors import OrdertapError, SettingsError, UnavailableError
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 
+# A server whose host is gone says nothing: without these its silence is noticed after the system's two hours.
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ordertap.migrations', 0))"
 
 
 def connect(url: str, what: str = "the middle layer (database_url)") -> Connection:
     """A connection in autocommit; UnavailableError or SettingsError with the next step, never with the password."""
     try:
-        connection = psycopg2.connect(url, connect_timeout=10, application_name="ordertap sink")
+        connection: Connection = psycopg2.connect(
+            url, connect_timeout=10, application_name="ordertap sink", **_KEEPALIVES
+        )
     except psycopg2.OperationalError as error:
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
