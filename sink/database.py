@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
@@ -12,6 +13,14 @@ from schemas.errors import SettingsError, UnavailableError
 
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
+
+# A server whose host is gone says nothing: without these its silence is noticed after the system's two hours.
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 
 
 def schema_of(shop: str) -> str:
@@ -25,7 +34,9 @@ def connect(url: str, schema: str, what: str = "the middle layer (database_url)"
     UnavailableError or SettingsError with the next step, never with the password.
     """
     try:
-        connection = psycopg2.connect(url, connect_timeout=10, application_name="ordertap sink")
+        connection: Connection = psycopg2.connect(
+            url, connect_timeout=10, application_name="ordertap sink", **_KEEPALIVES
+        )
         connection.autocommit = True
         with connection.cursor() as cursor:  # set here, since `options` of our own would put aside those of the URL
             cursor.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))

@@ -15,20 +15,17 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
     here and everywhere: nobody waits in a circle.
     """
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO unit AS u (unit, due_at)"
-            " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
-            " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
-        ).format(touched)
-    )
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
-            " ON CONFLICT (type, key) DO UPDATE"
-            " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
-        ).format(touched)
-    )
+    units = sql.SQL(
+        "INSERT INTO unit AS u (unit, due_at)"
+        " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
+        " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
+    ).format(touched)
+    documents = sql.SQL(
+        "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
+        " ON CONFLICT (type, key) DO UPDATE"
+        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
+    ).format(touched)
+    cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; the count is of the last
     return cursor.rowcount
 
 

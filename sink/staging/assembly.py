@@ -308,12 +308,12 @@ class Assembly:
         self._leave(rows)
         return rows
 
-    def crowded(self, most: int) -> set[Place]:
+    def crowded(self, most: int, whole: int) -> set[Place]:
         """Partitions of which more than `most` records wait, beside those of the commit that is next: reading them on
-        brings nothing closer."""
+        brings nothing closer. A commit of more than `whole` rows needs not be here as a whole, so its records count."""
         over = {feed.place: len(feed.waiting) for feed in self.feeds.values() if len(feed.waiting) > most}
         step = self.next
-        found = self._open.get(step.key) if isinstance(step, Entry) and over else None
+        found = self._open.get(step.key) if isinstance(step, Entry) and step.expected <= whole and over else None
         for row in found.rows if found else ():
             if row[:2] in over:
                 over[row[:2]] -= 1

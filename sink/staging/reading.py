@@ -14,10 +14,9 @@ from schemas import change
 from schemas.change import Stamp
 from schemas.commits import parse_index
 from schemas.errors import DataError
-from sink.intake import evidence
 from sink.intake.consumer import Assigned, is_end
-from sink.intake.evidence import Partition, Range, Seen
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
+from sink.staging.kept_offsets import seen_at, skipped_ranges
 from sink.staging.position import NOWHERE
 
 log = structlog.get_logger()
@@ -47,7 +46,6 @@ class Reading:
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
         self._joined = joined
-        self._parked: dict[Place, list[int]] = {}
         self._staged = {place: one.seen.next_offset if one.seen else 0 for place, one in assigned.items()}
         self._gaps = {place: one.seen.gaps for place, one in assigned.items() if one.seen and one.seen.gaps}
         assembly.feeds = {place: Feed(place, one.start) for place, one in assigned.items() if place != index}
@@ -122,44 +120,21 @@ class Reading:
         loose, self.loose = self.loose, []
         return loose
 
-    def seen(self, parked: Iterable[tuple[str, int, int]]) -> dict[Partition, Seen]:
-        """What is staged of each partition once all that is not waiting is staged. `parked` are the places of records
-        that could not be: reading them again is no replay."""
-        for topic, number, offset in parked:
-            self._parked.setdefault((topic, number), []).append(offset)
-        found = {}
-        for place, feed in self.assembly.feeds.items():
-            one = self._assigned[place]
-            before = one.seen or Seen(one.low)
-            read = Range(one.start, max(one.start, feed.first_invisible))
-            now = evidence.after(before, one.partition, read)
-            found[one.partition] = evidence.with_parked(now, one.partition, self._parked.get(place, ()))
-        return found
-
-    def were_parked(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that were parked when they were read before."""
-        return [row for row in rows if self._was_parked(row)] if self._gaps else []
-
-    def _was_parked(self, row: Row) -> bool:
-        gaps = self._gaps.get(row[:2], ())
-        return any(gap.cause == evidence.PARKED and gap.range.start <= row[2] < gap.range.until for gap in gaps)
-
     def skips(self, topic: str, stamp: Stamp) -> bool:
         """Whether changes of a commit may lie in offsets of a topic that were skipped, and are not read since. They do
         not where a record behind these offsets is known to be of an older commit."""
-        for partition, now in self.seen(()).items():
-            one, feed = self._assigned[place := (partition.topic, partition.number)], self.assembly.feeds[place]
-            if partition.topic != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
+        for place, reached in self.reached().items():
+            one, feed = self._assigned[place], self.assembly.feeds[place]
+            if place[0] != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
                 continue
             staged = one.seen.next_offset if one.seen else 0
-            ranges = [gap.range for gap in now.gaps if gap.cause == evidence.SKIPPED]
-            if any(staged <= skipped.until <= one.start for skipped in ranges):
+            if any(staged <= skipped.until <= one.start for skipped in skipped_ranges(seen_at(one, reached))):
                 return True
         return False
 
-    def before(self) -> dict[Partition, Seen]:
-        """What was staged of each partition when reading began."""
-        return {one.partition: one.seen for one in self._assigned.values() if one.seen is not None}
+    def reached(self) -> dict[Place, int]:
+        """By partition the first offset that is not staged once all is that waits for nothing."""
+        return {place: feed.first_invisible for place, feed in self.assembly.feeds.items()}
 
     def _in_gap(self, place: Place, offset: int) -> bool:
         return any(gap.range.start <= offset < gap.range.until for gap in self._gaps.get(place, ()))

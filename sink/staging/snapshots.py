@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -26,6 +25,14 @@ class Announced(NamedTuple):
     stamp: Stamp
     tables: tuple[str, ...]
     rows: dict[str, int]
+
+
+class Completed(NamedTuple):
+    """A snapshot of which all rows that can come are here. Rows of `compacted` tables may be missing because later ones
+    stand for them."""
+
+    snapshot: Announced
+    compacted: frozenset[str]
 
 
 def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
@@ -57,20 +64,18 @@ def announced(cursor: Cursor) -> list[Announced]:
     ]
 
 
-def complete(
-    cursor: Cursor, writer: CopyWriter, one: Announced, followed: frozenset[str], compacted: Callable[[str], bool]
-) -> None:
+def complete(cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str]) -> None:
     """All rows of a snapshot that can come are here: of its tables, older rows that it did not bring are gone.
 
-    A table of which fewer rows came than it has in the index has a gap instead, unless later rows stand for those that
-    are missing: `compacted`, which is asked of such a table only.
+    A table of which fewer rows came than it has in the index has a gap instead, unless its topics are compacted.
     """
+    one = done.snapshot
     whole = []
     for table in (name for name in one.tables if name in followed):
         if _read_later(cursor, table, one):  # its rows are that one's now: a row remembers the last that brought it
             continue
         missing = one.rows.get(table, 0) - writer.brought(cursor, table, one.id)
-        if missing > 0 and not compacted(table):
+        if missing > 0 and table not in done.compacted:
             detail = f"{missing} of the {one.rows[table]} rows of its snapshot are not in its topic"
             open_gap(cursor, TableGap(table, "short snapshot", one.stamp, detail))
             log.warning("a table has a gap", table=table, reason=detail, next=f"capture signal snapshot {table}")

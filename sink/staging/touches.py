@@ -106,13 +106,12 @@ def collect(cursor: Cursor, profile: Profile, relations: Relations, statement: s
     """
     if statement is None:
         return
-    cursor.execute("SAVEPOINT touches")
+    insert = sql.SQL("SAVEPOINT touches; INSERT INTO pg_temp.touched (type, key) {}; RELEASE SAVEPOINT touches")
     try:
-        cursor.execute(sql.SQL("INSERT INTO pg_temp.touched (type, key) {}").format(statement))
+        cursor.execute(insert.format(statement))  # in one round trip, since most commits are small
     except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
         cursor.execute("ROLLBACK TO SAVEPOINT touches")
         raise blame(cursor, profile, relations, error) from None
-    cursor.execute("RELEASE SAVEPOINT touches")
 
 
 def blame(cursor: Cursor, profile: Profile, relations: Relations, error: psycopg2.Error) -> OrdertapError:

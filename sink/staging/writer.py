@@ -59,6 +59,8 @@ class CopyWriter:
         self._columns = columns
         self._parked: list[tuple[str, int, int]] = []
         self._references = frozenset().union(*(rule.references for rule in profile.documents.values()))
+        self._temps = row_io.TempTables()
+        self._touched = False  # whether there may be touched documents
         self._arrived: set[str] = set()
         self._asked: set[str] = set()
 
@@ -75,6 +77,7 @@ class CopyWriter:
     def forget(self) -> None:
         """What was learnt in a transaction that was rolled back is not so."""
         self._catalogue.forget()
+        self._temps.forget()
 
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
@@ -136,6 +139,7 @@ class CopyWriter:
         for groups in batch.rounds:
             loaded = self._load(cursor, groups)
             relations = self._relations(loaded)
+            self._touched = self._touched or bool(relations)
             selects = touches.selects(self._profile, relations)
             with names_of(cursor, self._shop, unseen="show"):
                 touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
@@ -162,17 +166,14 @@ class CopyWriter:
                 except DataError as error:
                     raise _NoTableError(group, error) from None
         tables = self._catalogue.loaded(cursor)
-        loaded = []
-        for group in groups:
-            if (table := tables.get(group.id.table)) is not None:
-                what = ("rows", "deletes", "moved")[group.id.deletes + 2 * group.id.moved]
-                # Two schemas may have the same columns: their rows must not meet in one temporary table.
-                schema, from_snapshot = group.id.schema_id.hex(), group.id.snapshot is not None
-                use = f"{what} {schema} {sorted(group.id.unchanged)} {from_snapshot}"
-                temp = row_io.new_table(cursor, table, group.decoder.columns, use)
-                row_io.copy_in(cursor, temp, b"".join(group.lines))
-                loaded.append((group, table, temp))
-        return loaded
+        staged = [(group, tables[group.id.table]) for group in groups if group.id.table in tables]
+        snapshots = list(dict.fromkeys(group.id.snapshot for group, _ in staged))
+        uses = [f"{_use(group)} {snapshots.index(group.id.snapshot)}" for group, _ in staged]
+        wanted = [(table, group.decoder.columns, use) for (group, table), use in zip(staged, uses, strict=True)]
+        temps = self._temps.take(cursor, wanted)
+        for (group, _), temp in zip(staged, temps, strict=True):
+            self._temps.copy_in(cursor, temp, b"".join(group.lines))
+        return [(group, table, temp) for (group, table), temp in zip(staged, temps, strict=True)]
 
     def _relations(self, loaded: Iterable[tuple[Group, StagedTable, TempTable]]) -> dict[str, sql.Composable]:
         """By table its changed rows, before and after."""
@@ -225,19 +226,19 @@ class CopyWriter:
         """Touches every document of which any staged row of these tables is a part."""
         tables = self._catalogue.loaded(cursor)
         relations = {name: touches.all_rows(tables[name]) for name in names if name in tables}
+        self._touched = self._touched or bool(relations)
         with names_of(cursor, self._shop, unseen="show"):
             touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
             touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
 
     def mark(self, cursor: Cursor) -> int:
-        """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now."""
+        """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now.
+
+        Once in a transaction, when all is written: they are forgotten with its commit.
+        """
         self._wake(cursor)
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_temp.touched)")
-        if not (cursor.fetchone() or (False,))[0]:
-            return 0
-        marked = marks.mark(cursor, self._units(cursor))
-        cursor.execute("DELETE FROM pg_temp.touched")
-        return marked
+        touched, self._touched = self._touched, False
+        return marks.mark(cursor, self._units(cursor)) if touched else 0
 
     def _wake(self, cursor: Cursor) -> None:
         """A look that began while the last transaction committed may have read what was before: asked once more."""
@@ -313,6 +314,7 @@ class CopyWriter:
     def _touch_refs(self, cursor: Cursor, refs: Iterable[DocumentRef]) -> None:
         values = [tuple(ref) for ref in refs]
         if values:
+            self._touched = True
             execute_values(cursor, "INSERT INTO pg_temp.touched (type, key) VALUES %s", values)
 
     def take_parked(self) -> list[tuple[str, int, int]]:
@@ -331,6 +333,7 @@ class CopyWriter:
         """Touches the documents that are held and of which these tables are a part: a gap of theirs has ended."""
         wanted = set(names)
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
+        self._touched = True
         cursor.execute(
             "INSERT INTO pg_temp.touched SELECT type, key FROM document"
             " WHERE type = ANY(%s) AND state IN ('held', 'settling')",
@@ -350,6 +353,13 @@ class CopyWriter:
             return 0
         cursor.execute(sql.SQL('SELECT count(*) FROM {} WHERE "#snapshot" = %s').format(table.identifier), (snapshot,))
         return int((cursor.fetchone() or (0,))[0])
+
+
+def _use(group: Group) -> str:
+    """What tells apart the groups of a table that are there at once, beside their snapshots. Two schemas may have the
+    same columns: their rows must not meet in one temporary table."""
+    what = ("rows", "deletes", "moved")[group.id.deletes + 2 * group.id.moved]
+    return f"{what} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
 
 
 def _by_commit(rows: Iterable[Row]) -> dict[bytes, list[Row]]:

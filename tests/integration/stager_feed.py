@@ -405,8 +405,11 @@ class Running:
     def _turned(self) -> None:
         self.turns += 1
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._stop.set()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
         if self.error is not None:

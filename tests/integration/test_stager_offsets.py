@@ -6,6 +6,7 @@ Each case makes its own shop, for each moves the offsets of its group.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -134,6 +135,24 @@ def test_a_kill_between_the_commits_of_database_and_offsets_makes_a_replay(
         assert staged(feed) == before
         assert feed.gaps() == []
     assert all(one.committed is not None for one in feed.offsets())
+
+
+def test_where_partitions_begin_is_asked_for_once_per_assignment(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = feed.consumer
+
+    def consumer(staged: Any) -> ShopConsumer:
+        def counted(partitions: Any) -> Any:
+            asked.append(len(partitions))
+            return staged(partitions)
+
+        return real(counted)
+
+    monkeypatch.setattr(feed, "consumer", consumer)
+    last = an_order(feed, 1)
+    with feed.running():
+        feed.until_at(last)
+    assert asked == [5]
 
 
 def test_a_restart_in_the_middle_of_commits_reads_their_first_rows_again(feed: Feed) -> None:

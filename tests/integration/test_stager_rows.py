@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
-from sink.database import names_of, reading, transaction
+from sink.database import Cursor, names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Invalid, NotReady
 from sink.intake.consumer import ShopConsumer
@@ -352,3 +352,33 @@ def test_a_later_snapshot_of_a_table_does_not_keep_the_first_from_completing(cop
     assert (feed.orders(), feed.lines(), feed.gaps()) == ([(17, "read again")], [(1, 17)], [])
     with transaction(feed.connection) as cursor, pytest.raises(SettingsError, match="complete already"):
         snapshots.refuse_accepted(cursor)
+
+
+def test_rows_of_two_snapshots_of_one_table_become_visible_together(written: Written) -> None:
+    written.stage(
+        order(1, 1_100, 0, op="r", snapshot="one"),
+        order(3, 1_100, 0, op="r", snapshot="one"),
+        order(2, 1_200, 0, op="r", snapshot="two"),
+        order(1, 1_200, 0, "shipped", op="r", snapshot="two"),
+    )
+    assert written.orders() == [(1, "shipped"), (2, "paid"), (3, "paid")]
+
+
+def test_a_small_commit_takes_few_round_trips(written: Written) -> None:
+    """Each costs a commit of a few rows as much as several rows do."""
+    said: list[str] = []
+
+    class Counting(Cursor):
+        def execute(self, query: Any, *arguments: Any) -> None:
+            said.append(query if isinstance(query, str) else query.as_string(self))
+            super().execute(query, *arguments)
+
+        def copy_expert(self, query: Any, *arguments: Any) -> None:
+            said.append(query.as_string(self))
+            super().copy_expert(query, *arguments)
+
+    written.stage(order(1, 1_100), line(1, 1_100, 2), line(2, 1_100, 3))
+    written.connection.cursor_factory = Counting
+    written.stage(order(1, 1_200, 1, "shipped", "u"), line(1, 1_200, 2, op="u"), line(2, 1_200, 3, op="u"))
+    assert len(said) == 11, said  # BEGIN and COMMIT, two tables each by COPY and upsert, and five for all tables
+    assert written.marked() == {"1": 2, "17": 2}

@@ -46,7 +46,8 @@ CLOCK = {
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {
-        "apply.circuit", "commands.reconcile", "erp.sql.adapter", "intake.consumer", "pipeline", "staging.stager",
+        "apply.circuit", "commands.reconcile", "erp.sql.adapter", "intake.consumer", "pipeline",
+        "staging.copying", "staging.ends", "staging.keeping", "staging.stager",
     },
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
