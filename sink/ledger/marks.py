@@ -18,7 +18,8 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     units = sql.SQL(
         "INSERT INTO unit AS u (unit, due_at)"
         " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
-        " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
+        " ON CONFLICT (unit) DO UPDATE SET due_at = excluded.due_at"
+        " WHERE u.due_at IS NULL OR u.due_at > excluded.due_at"
     ).format(touched)
     documents = sql.SQL(
         "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"

@@ -51,10 +51,12 @@ def before_and_after(
     which are all that they will be.
     """
     sent = set(columns)
-    same = sql.SQL(" AND ").join(sql.SQL("t.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key)
-    before = sql.SQL("SELECT {} FROM {} AS t JOIN {} AS n ON {}").format(
-        _of("t", table.columns), table.identifier, new, same
+    # OFFSET 0: each row is looked up by its key, where a plain join may read the whole table for each batch.
+    staged = sql.SQL("LATERAL (SELECT * FROM {} AS s WHERE {} OFFSET 0) AS t").format(
+        table.identifier,
+        sql.SQL(" AND ").join(sql.SQL("s.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key),
     )
+    before = sql.SQL("SELECT {} FROM {} AS n CROSS JOIN {}").format(_of("t", table.columns), new, staged)
     if not live:
         return before
     after = sql.SQL(", ").join(
@@ -64,7 +66,7 @@ def before_and_after(
     rows = sql.SQL("{} UNION ALL SELECT {} FROM {} AS n").format(before, after, new)
     if sent.issuperset(table.columns):
         return rows
-    return rows + sql.SQL(" LEFT JOIN {} AS t ON {}").format(table.identifier, same)
+    return rows + sql.SQL(" LEFT JOIN {} ON true").format(staged)
 
 
 def all_rows(table: StagedTable) -> sql.Composable:
