@@ -22,6 +22,7 @@ from sink.intake.evidence import Partition
 from sink.metrics import COPY_BEHIND, COPY_LSN, STAGED
 from sink.staging import snapshots
 from sink.staging.assembly import Place, Row, Turn
+from sink.staging.batch import Batch
 from sink.staging.gaps import TableGap, close_gap, open_gap
 from sink.staging.kept_offsets import KeptOffsets
 from sink.staging.position import Position, load_position, save_position, save_waiting
@@ -35,13 +36,15 @@ log = structlog.get_logger()
 class Parcel:
     """What becomes visible in one transaction. Nothing in it changes after it was handed over.
 
-    `reached`: by partition the first offset that is not staged with it. `commit_us`: when the last commit in it was
-    made, µs since 1970, 0: it brings none. `waits_for`: what the copy is said to wait for; None: as before.
+    `batch`: the rows, decoded. `reached`: by partition the first offset that is not staged with it. `commit_us`: when
+    the last commit in it was made, µs since 1970, 0: it brings none. `waits_for`: what the copy is said to wait for;
+    None: as before.
     """
 
     position: Position
     reached: Mapping[Place, int]
     topics: Mapping[str, str]
+    batch: Batch
     rows: Sequence[Row] = ()
     foreign: Sequence[Row] = ()
     turns: Sequence[Turn] = ()
@@ -104,6 +107,10 @@ class Keeping:
             self._announced = snapshots.announced(cursor)
         return Begun(self._position, joined, self._announced)
 
+    def decode(self, rows: Sequence[Row], topics: Mapping[str, str]) -> Batch:
+        """Rows as they are written. Needs no database: the reading side does it for the next rows meanwhile."""
+        return self._writer.decode(rows, topics)
+
     def wait(self, reason: str) -> None:
         """Says what the copy waits for."""
         with transaction(self._connection) as cursor:
@@ -116,7 +123,7 @@ class Keeping:
         with self._large as large:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
             self._cursor = None
-            self._write(cursor, parcel.rows, parcel.topics)
+            self._write(cursor, parcel.rows, parcel.batch, parcel.topics)
             self._follow_index(cursor, parcel)
             self._save(cursor, parcel)
         COPY_LSN.set(int(parcel.position.stamp.commit_lsn))
@@ -127,7 +134,7 @@ class Keeping:
             resume[self._index] = parcel.position.next_offset
         return Kept(resume, self._announced)
 
-    def part(self, rows: Sequence[Row], topics: Mapping[str, str], waits_for: str) -> None:
+    def part(self, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str], waits_for: str) -> None:
         """Writes rows of a commit that is not here as a whole: its transaction stays open until a parcel is kept, and
         what is said of it is seen before."""
         if self._cursor is None:
@@ -136,7 +143,7 @@ class Keeping:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
             self._cursor = None
             cursor.execute("SELECT 1")  # a sign of life where there are no rows
-            self._write(cursor, rows, topics)
+            self._write(cursor, rows, batch, topics)
             self._large, self._cursor = large.pop_all(), cursor
 
     def undo(self) -> None:
@@ -145,10 +152,10 @@ class Keeping:
         with suppress(ReadAgainError), self._large:
             raise ReadAgainError("the rest of a large commit does not come", "it is read again")
 
-    def _write(self, cursor: Cursor, rows: Sequence[Row], topics: Mapping[str, str]) -> None:
+    def _write(self, cursor: Cursor, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str]) -> None:
         if not rows:
             return
-        bad = self._writer.write(cursor, rows, topics)
+        bad = self._writer.write(cursor, rows, batch, topics)
         self._writer.unpark(cursor, [row for row in self._offsets.were_parked(rows) if row[:3] not in bad])
         STAGED.inc(len(rows))
 

@@ -96,24 +96,35 @@ class CopyWriter:
                 log.warning("a table joins", table=table, reason=detail, next=f"capture signal snapshot {table}")
         return known | dict.fromkeys(new, stamp)
 
-    def write(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> Collection[tuple[str, int, int]]:
-        """Writes records in the order of their partitions. What cannot be staged is parked by name, and holds what its
-        commit touches; the others go in. `tables` gives the table of each topic.
+    def decode(self, rows: Sequence[Row], tables: Mapping[str, str]) -> Batch:
+        """The batch of records in the order of their partitions; any thread may. `tables` gives the table of each
+        topic. UnavailableError when the registry is away."""
+        return make_batch(rows, tables, self._decoders)
+
+    def write(
+        self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
+    ) -> Collection[tuple[str, int, int]]:
+        """Writes records with their batch. What cannot be staged is parked by name, and holds what its commit touches;
+        the others go in.
 
         The places of what was parked.
         """
-        bad = self._write(cursor, rows, tables)
+        bad = self._write(cursor, rows, batch, tables)
         if bad:
             self._park(cursor, bad, rows, tables)
         return {row[:3] for row, _ in bad}
 
-    def _write(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> list[tuple[Row, str]]:
+    def _write_some(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> list[tuple[Row, str]]:
+        return self._write(cursor, rows, self.decode(rows, tables), tables)
+
+    def _write(
+        self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
+    ) -> list[tuple[Row, str]]:
         """The records that cannot be staged, found by halving, each with the reason; all others are written."""
-        batch = make_batch(rows, tables, self._decoders)
         if batch.unreadable:  # what was before them is the latest of its key now
             bad = {one.row[:3] for one in batch.unreadable}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(one.row, one.reason) for one in batch.unreadable] + self._write(cursor, rest, tables)
+            return [(one.row, one.reason) for one in batch.unreadable] + self._write_some(cursor, rest, tables)
         cursor.execute("SAVEPOINT rows")
         try:
             self._batch(cursor, batch)
@@ -122,7 +133,7 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(row, error.message) for row in rows if row[:3] in bad] + self._write(cursor, rest, tables)
+            return [(row, error.message) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:
@@ -131,7 +142,7 @@ class CopyWriter:
             if len(rows) == 1:
                 return [(rows[0], _reason(error))]
             middle = len(rows) // 2
-            return self._write(cursor, rows[:middle], tables) + self._write(cursor, rows[middle:], tables)
+            return [one for half in (rows[:middle], rows[middle:]) for one in self._write_some(cursor, half, tables)]
         cursor.execute("RELEASE SAVEPOINT rows")
         return []
 
@@ -304,7 +315,7 @@ class CopyWriter:
         """What records would touch; nothing of them stays."""
         cursor.execute("SAVEPOINT trial")
         cursor.execute("DELETE FROM pg_temp.touched")
-        self._write(cursor, rows, tables)
+        self._write_some(cursor, rows, tables)
         cursor.execute("SELECT DISTINCT type, key FROM pg_temp.touched")
         found = {DocumentRef(*row) for row in cursor.fetchall()}
         cursor.execute("ROLLBACK TO SAVEPOINT trial")

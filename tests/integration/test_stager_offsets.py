@@ -215,6 +215,9 @@ def test_a_restored_middle_layer_goes_back_to_its_evidence_and_nothing_is_planne
     first = an_order(feed, 1)
     with feed.running():
         feed.until_at(first)
+        until(
+            lambda: feed.rows("SELECT state FROM ordertap_shop.copy") == [("steady",)], "the first snapshot is staged"
+        )
     for number, table in enumerate(tables):  # the backup
         feed.rows(f"CREATE TABLE backup_{number} AS TABLE {table}")
     last = an_order(feed, 2)

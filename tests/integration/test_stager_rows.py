@@ -380,5 +380,5 @@ def test_a_small_commit_takes_few_round_trips(written: Written) -> None:
     written.stage(order(1, 1_100), line(1, 1_100, 2), line(2, 1_100, 3))
     written.connection.cursor_factory = Counting
     written.stage(order(1, 1_200, 1, "shipped", "u"), line(1, 1_200, 2, op="u"), line(2, 1_200, 3, op="u"))
-    assert len(said) == 11, said  # BEGIN and COMMIT, two tables each by COPY and upsert, and five for all tables
+    assert len(said) == 13, said  # BEGIN and COMMIT, two tables each by COPY and upsert, and seven for all tables
     assert written.marked() == {"1": 2, "17": 2}

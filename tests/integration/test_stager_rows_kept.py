@@ -279,9 +279,9 @@ def test_v7_a_large_commit_is_seen_as_a_whole_and_is_never_kept_as_one(
     kept: list[int] = []
     real = Assembly.crowded
 
-    def crowded(assembly: Assembly, most: int) -> set[tuple[str, int]]:
+    def crowded(assembly: Assembly, most: int, whole: int) -> set[tuple[str, int]]:
         kept.append(sum(len(one.waiting) for one in assembly.feeds.values()))
-        return real(assembly, most)
+        return real(assembly, most, whole)
 
     monkeypatch.setattr(Assembly, "crowded", crowded)
     at = feed.place()

@@ -60,7 +60,8 @@ class Written(Feed):
         """What becomes visible in one transaction."""
         rows = [self.row(one) if isinstance(one, Piece) else one for one in changes]
         with transaction(self.connection) as cursor:
-            self.copy.write(cursor, rows, {self.topic(table): table for table in self.types})
+            tables = {self.topic(table): table for table in self.types}
+            self.copy.write(cursor, rows, self.copy.decode(rows, tables), tables)
             self.copy.mark(cursor)
 
     def staged(self, cursor: Any, name: str) -> StagedTable:
