@@ -85,21 +85,20 @@ class Desired:
                     keys = [ref.key for ref in refs if ref.type == name]
                     for key, built in build(cursor, self._profile.documents[name], keys).items():
                         found[DocumentRef(name, key)] = built
-            for ref, reason in blocked.reasons(cursor, refs).items():
-                found[ref] = Hold(reason, _READ_AGAIN, "data")
+            unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
-        return {ref: self._certain(ref, built, gaps) for ref, built in found.items()}
+        return {ref: _certain(built, self._lacks(ref, unreadable, gaps)) for ref, built in found.items()}
 
-    def _certain(self, ref: DocumentRef, built: Found, gaps: Collection[TableGap]) -> Found:
-        """What was built, unless changes of a table that it is made of are missing. A cancellation is certain."""
-        missing = [gap for gap in gaps if gap.table in self._profile.documents[ref.type].reads]
-        if not missing:
-            return built
-        gap = missing[0]
-        hold = Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
-        if isinstance(built, SalesOrder) and built.status == "cancelled":
-            return OnlyCancelled(built, hold)
-        return hold
+    def _lacks(
+        self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
+    ) -> Hold | None:
+        """What a document waits for because a change of what it is made of is missing."""
+        if ref in unreadable:
+            return Hold(unreadable[ref], _READ_AGAIN, "data")
+        for gap in gaps:
+            if gap.table in self._profile.documents[ref.type].reads:
+                return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+        return None
 
     def of(self, one: Entry, built: Found) -> Wanted | Outcome:
         """What is wanted of what was built; HoldError where a person must decide."""
@@ -219,3 +218,12 @@ class Desired:
         if unknown:
             reason = f"the ERP has no item {', '.join(unknown[:5])}"
             raise HoldError(reason, "make the item in the ERP; it is looked for again by itself", "master data")
+
+
+def _certain(built: Found, lacks: Hold | None) -> Found:
+    """What was built, unless something of it is missing. A cancellation is certain all the same."""
+    if lacks is None:
+        return built
+    if isinstance(built, SalesOrder) and built.status == "cancelled":
+        return OnlyCancelled(built, lacks)
+    return lacks

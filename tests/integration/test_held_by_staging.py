@@ -172,3 +172,16 @@ def test_a_value_that_was_never_seen_holds_its_document_alone(shop: Shop, worker
     drain(worker)
     assert shop.held() == {}
     assert ("S-5", "confirmed", "10.00") in in_erp(erp_url)
+
+
+def test_a_record_that_cannot_be_read_holds_all_but_a_cancellation(shop: Shop, worker: Worker, erp_url: str) -> None:
+    lost = [line(number, 0, of=number, op="u")._replace(row_bytes=b"\0no schema") for number in (1, 2)]
+    shop.until_there(an_order(1, "cancelled", "u"), lost[0])
+    shop.until_there(an_order(2, op="u", total="25"), lost[1])
+    drain(worker)
+    assert in_erp(erp_url)[:2] == [("S-1", "cancelled", "10.00"), ("S-2", "confirmed", "10.00")]
+    held = shop.held()
+    assert "sales_order 1" not in held
+    reason, next_step = held["sales_order 2"]
+    assert reason.startswith("a record of its shop commit cannot be read")
+    assert "sink offsets reset" in next_step
