@@ -10,17 +10,18 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import psycopg2
+import psycopg2.errors
 import yaml
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults.day import PUBLICATION, Day, Result
-from tests.faults.workload import SCHEMA, TABLES, Workload, prefill, touch
+from tests.faults.workload import LETS_GO, SCHEMA, TABLES, Workload, prefill, touch
 from tests.offsets import reset_offsets
 from tests.programs import ROOT, run, standing_still
 from tests.proof.copy import CopyChecker, Watch
@@ -147,17 +148,23 @@ class WildDay(Day):
     def change_schema(self) -> None:
         """Of the sample shop's tables; `workload` does it to its own."""
         name = f"more_{sum(self.faults.values())}"
-        self._execute(
-            self.shop,
-            self._chance.choice(
-                (
-                    f"ALTER TABLE customers ADD COLUMN {name} text NOT NULL DEFAULT 'made later'",
-                    f"ALTER TABLE customers ADD COLUMN {name} int",
-                    "ALTER TABLE order_lines ALTER COLUMN quantity TYPE bigint",
-                    "ALTER TABLE returns REPLICA IDENTITY FULL",
-                )
-            ),
+        statement = self._chance.choice(
+            (
+                f"ALTER TABLE customers ADD COLUMN {name} text NOT NULL DEFAULT 'made later'",
+                f"ALTER TABLE customers ADD COLUMN {name} int",
+                "ALTER TABLE order_lines ALTER COLUMN quantity TYPE bigint",
+                "ALTER TABLE returns REPLICA IDENTITY FULL",
+            )
         )
+        done = False
+        while not done:
+            with (
+                suppress(psycopg2.errors.LockNotAvailable),
+                closing(psycopg2.connect(self.shop, options=LETS_GO)) as one,
+            ):
+                one.autocommit = True
+                one.cursor().execute(statement)
+                done = True
 
     def commit_large(self) -> None:
         """Rows of one commit, and the next time their end."""
