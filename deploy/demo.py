@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
 
     stage = Stage(folder, SHOPS[options.shop], say)
     stage.build(stack)
-    watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders)
+    watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
     stack.callback(watcher.close)
     with View(console, options.orders, options.shop) as view:
         demo = Demo(stage, watcher, view)

@@ -51,9 +51,10 @@ class Figures:
 class Watcher:
     """Reads the figures and the ledger's history. Its connections only read."""
 
-    def __init__(self, shop_url: str, middle_url: str, orders_table: str) -> None:
+    def __init__(self, shop_url: str, middle_url: str, orders_table: str, ledger: str) -> None:
         self._shop, self._middle = _connect(shop_url), _connect(middle_url)
         self._orders = orders_table
+        self._document, self._history = f"{ledger}.document", f"{ledger}.history"
         self._last_event = 0
 
     def figures(self) -> Figures:
@@ -61,9 +62,10 @@ class Watcher:
         placed = _rows(self._shop, f"SELECT count(*) FROM {self._orders}")[0][0]  # noqa: S608  (a name of ours)
         waiting = "marked > seen OR state IN ('due', 'settling', 'retry')"
         oldest = "coalesce(max(extract(epoch FROM clock_timestamp() - marked_at)), 0)::float"
-        lag = _rows(self._middle, f"SELECT {oldest} FROM ordertap.document WHERE {waiting}")  # noqa: S608
+        lag = _rows(self._middle, f"SELECT {oldest} FROM {self._document} WHERE {waiting}")  # noqa: S608
         figures = Figures(placed, lag[0][0] if lag else 0.0)
-        counted = "SELECT type, CASE WHEN marked > seen THEN 'due' ELSE state END, count(*) FROM ordertap.document"
+        state = "CASE WHEN marked > seen THEN 'due' ELSE state END"
+        counted = f"SELECT type, {state}, count(*) FROM {self._document}"  # noqa: S608
         for type_, state, count in _rows(self._middle, f"{counted} GROUP BY 1, 2"):
             figures.documents.setdefault(type_, {})[state] = count
         return figures
@@ -72,8 +74,8 @@ class Watcher:
         """What happened in the ERP since the last call, in plain words, oldest first."""
         rows = _rows(
             self._middle,
-            "SELECT h.id, h.type, coalesce(d.number, h.key), h.event, h.detail FROM ordertap.history h"
-            " LEFT JOIN ordertap.document d USING (type, key) WHERE h.id > %s ORDER BY h.id",
+            f"SELECT h.id, h.type, coalesce(d.number, h.key), h.event, h.detail FROM {self._history} h"  # noqa: S608
+            f" LEFT JOIN {self._document} d USING (type, key) WHERE h.id > %s ORDER BY h.id",
             self._last_event,
         )
         if rows:

@@ -8,6 +8,7 @@ consumer and an operator's console can read it; LSNs are integers of up to 64 bi
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -113,8 +114,8 @@ def parse_index(value: bytes) -> IndexRecord:
                 "a newer capture has written it: run the release of this one, or a newer one",
             )
         return IndexRecord(
-            content["serial"],
-            content["generation"],
+            operator.index(content["serial"]),
+            operator.index(content["generation"]),
             LSN(content["previous"]),
             LSN(content["end"]),
             tuple((table, topic) for table, topic in content["tables"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 
 class SqlErpSettings(BaseModel):
@@ -28,7 +28,10 @@ class SinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shop: str = Field(
-        "shop", description="name of the shop in the ledger and in the ERP's keys", pattern=r"^[a-z][a-z0-9_]*$"
+        "shop",
+        description="name of the shop in the ERP's keys, of its schema, and after `ordertap_` of its ledger's",
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=54,
     )
     profile: str = Field(description="a folder's name under sink/profiles, or a path")
     topic_prefix: str
@@ -78,6 +81,13 @@ class SinkSettings(BaseModel):
                 "overwrites a price list"
             )
         return values
+
+    @field_validator("shop")
+    @classmethod
+    def _is_a_schema_of_its_own(cls, name: str) -> str:
+        if name.startswith(("ordertap", "pg_")) or name in ("public", "information_schema", "staged"):
+            raise ValueError(f"a shop cannot be named {name}: its schema would be one that is there for something else")
+        return name
 
     @model_validator(mode="after")
     def _complete(self) -> SinkSettings:

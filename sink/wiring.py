@@ -14,24 +14,24 @@ from pydantic import SecretStr
 from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.registry import Registry, open_registry
+from sink import layer
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import check
-from sink.database import Connection, connect, migrate, transaction
+from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
 from sink.erp.kinds import Milestone
-from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.ledger import binding
+from sink.operations import migration
 from sink.pipeline import Parts
 from sink.planning.policy import Policy
 from sink.reconcile.report import Report
-from sink.reconcile.sides import reconcile
+from sink.reconcile.sides import OF_THE_SHOP, reconcile
 from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
 from sink.staging import indexes
 from sink.staging.schema import Catalogue
@@ -40,11 +40,31 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """The middle layer, of our schema version, and of this shop."""
-    connection = connect(settings.database_url.get_secret_value())
-    migrate(connection)
-    with transaction(connection) as cursor:
-        binding.bind(cursor, "shop", settings.shop, "shop")
+    """The shop's middle layer, of our schema version; a new one where there is none."""
+    with closing(not_entered(settings)) as first:
+        if layer.is_new(first, settings.shop):
+            layer.migrate(first, settings.shop)
+    return _entered(settings)
+
+
+def migrate(settings: SinkSettings) -> None:
+    """What `sink run` does by itself before it begins."""
+    with closing(not_entered(settings)) as connection:
+        migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
+
+
+def not_entered(settings: SinkSettings) -> Connection:
+    """The middle layer of whatever version it is, for who migrates it."""
+    return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
+
+
+def _entered(settings: SinkSettings) -> Connection:
+    connection = not_entered(settings)
+    try:
+        layer.enter(connection, settings.shop)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -54,7 +74,7 @@ def shop(settings: SinkSettings) -> Connection | None:
 
 
 def _shop(url: SecretStr) -> Connection:
-    return connect(url.get_secret_value(), "the shop (shop_url)")
+    return connect(url.get_secret_value(), OF_THE_SHOP, "the shop (shop_url)")
 
 
 def profile(settings: SinkSettings) -> Profile:
@@ -66,6 +86,11 @@ def registry(settings: SinkSettings) -> Registry:
     """Where the schemas of records are."""
     options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
     return open_registry(settings.schema_registry_url, options)
+
+
+def tables(settings: SinkSettings) -> dict[str, str]:
+    """The profile's tables by their usual topics."""
+    return {topic_name(settings.topic_prefix, table): table for table in profile(settings).tables}
 
 
 def topics(settings: SinkSettings) -> list[str]:
@@ -86,6 +111,8 @@ def erp(settings: SinkSettings) -> Erp:
 
 
 def _sql(settings: SqlErpSettings, calls: int) -> Erp:
+    from sink.erp.sql.adapter import SqlErp  # SQLAlchemy takes a third of a second, which most commands can do without
+
     mapping = load_mapping(Path(settings.mapping))
     return SqlErp(settings.url.get_secret_value(), mapping, settings.timeout_seconds, calls)
 
@@ -117,11 +144,11 @@ def parts(settings: SinkSettings) -> Parts:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
-        connect=lambda: connect(settings.database_url.get_secret_value()),
+        connect=lambda: _entered(settings),
         consumer=lambda staged: ShopConsumer(properties, topics(settings), index_topic(settings.topic_prefix), staged),
         stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
-        indexes=lambda stop: indexes.keep(lambda: connect(settings.database_url.get_secret_value()), mapping, stop),
+        indexes=lambda stop: indexes.keep(lambda: _entered(settings), mapping, stop),
         workers=settings.workers,
     )
 

@@ -13,12 +13,13 @@ from schemas.change import Stamp
 from schemas.lsn import LSN
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, Cursor, connect, migrate, transaction
+from sink.database import Connection, Cursor, connect, names_of, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
+from sink.layer import migrate
 from sink.ledger import documents, marks
 from sink.planning.policy import Policy
 from sink.staging import snapshots
@@ -96,11 +97,12 @@ def erp(erp_url: str) -> Iterator[SqlErp]:
 @pytest.fixture
 def middle(database: str) -> Iterator[Connection]:
     """The middle layer, with one order staged."""
-    connection = connect(database)
-    migrate(connection)
+    connection = connect(database, "ordertap_shop")
+    migrate(connection, "shop")
     with transaction(connection) as cursor:
-        cursor.execute("CREATE SCHEMA shop; SET LOCAL search_path = shop")
-        cursor.execute(TABLES)
+        cursor.execute("CREATE SCHEMA shop")
+        with names_of(cursor, "shop"):
+            cursor.execute(TABLES)
         snapshots.accept(cursor, "the test")
         stand_at(cursor, 1_000)
     yield connection
@@ -161,8 +163,8 @@ def drain(worker: Worker) -> None:
 
 def change(middle: Connection, statement: str) -> None:
     """The shop's rows, as staged."""
-    with transaction(middle) as cursor:
-        cursor.execute(f"SET LOCAL search_path = shop; {statement}")
+    with transaction(middle) as cursor, names_of(cursor, "shop"):
+        cursor.execute(statement)
 
 
 def held(middle: Connection) -> list[str]:
@@ -174,6 +176,6 @@ def held(middle: Connection) -> list[str]:
 def pass_deadlines(middle: Connection) -> None:
     """As if the time of each unsettled call, and each rest, had passed."""
     with transaction(middle) as cursor:
-        cursor.execute("UPDATE ordertap.unit SET deadline = clock_timestamp() WHERE deadline IS NOT NULL")
-        cursor.execute("UPDATE ordertap.document SET next_try = clock_timestamp() WHERE next_try IS NOT NULL")
-        cursor.execute("UPDATE ordertap.unit SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
+        cursor.execute("UPDATE ordertap_shop.unit SET deadline = clock_timestamp() WHERE deadline IS NOT NULL")
+        cursor.execute("UPDATE ordertap_shop.document SET next_try = clock_timestamp() WHERE next_try IS NOT NULL")
+        cursor.execute("UPDATE ordertap_shop.unit SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")

@@ -213,11 +213,12 @@ class Shop:
     def until(self, met: Callable[[], bool], program: Program | None = None, seconds: float = PATIENCE) -> None:
         """Waits for a condition while the program (`capture`) runs."""
         program = program or self.capture
-        deadline = time.monotonic() + seconds
+        began = looked = time.monotonic()
         while not met():
             assert program.ended() is None, program.tail()
-            assert time.monotonic() < deadline, program.tail(40)
-            time.sleep(0.1)
+            assert time.monotonic() < began + seconds, program.tail(40)
+            time.sleep(min(max(0.1, 5 * (time.monotonic() - looked)), 1.0))  # a look at Kafka costs it, too
+            looked = time.monotonic()
 
     def undisturbed(self, play: Callable[[int], None]) -> None:
         """Plays it, and again where capture started again meanwhile: a machine that stood still for longer than the

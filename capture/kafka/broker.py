@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -23,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from capture.kafka import topics as topics_
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import FROM_THE_BEGINNING, Cluster
 from capture.kafka.producer import TransactionalProducer
 from schemas.errors import UnavailableError
 
@@ -117,10 +116,11 @@ def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes
     """Keys and values of a topic, each partition to its end now; nothing without the topic."""
     count = cluster.partitions().get(topic, 0)
     for number in range(count):
-        options = {**cluster.options, "group.id": f"{topic}-reader", "isolation.level": "read_committed"}
+        options = {**cluster.options, **FROM_THE_BEGINNING, "group.id": f"{topic}-reader"}
+        options |= {"isolation.level": "read_committed"}
         consumer = Consumer(options | {"enable.auto.commit": False, "enable.partition.eof": True})
         try:
-            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            consumer.assign([TopicPartition(topic, number, 0)])
             for message in to_the_end(consumer, cluster, topic):
                 yield message.key(), message.value()
         finally:

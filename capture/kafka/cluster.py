@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from capture.kafka.errors import kafka_error
@@ -22,6 +22,8 @@ _SETTLES: Final = 80.0
 """Seconds within which a broker aborts what a killed capture left open: our transaction.timeout.ms, the broker's round
 of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some room."""
 _READING: Final = 30.0  # seconds for the position topic
+FROM_THE_BEGINNING: Final = {"auto.offset.reset": "earliest"}
+"""With offset 0. Where OFFSET_BEGINNING is librdkafka asks, and half a second later if it knows no leader yet."""
 _NO_LEADER_YET: Final = (
     KafkaError._NOENT,  # "No leaders found"
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -104,6 +106,7 @@ class Cluster:
         options = {
             **self.options,
             "group.id": f"{topic}-reader",
+            **FROM_THE_BEGINNING,
             "enable.auto.commit": False,
             "error_cb": ignore_lost_connection,
         }
@@ -131,11 +134,11 @@ class Cluster:
                 time.sleep(0.1)
 
     def _read_to(self, consumer: Consumer, topic: str, end: int, deadline: float) -> dict[bytes, bytes]:
-        partition = TopicPartition(topic, 0, OFFSET_BEGINNING)
+        partition = TopicPartition(topic, 0, 0)
         consumer.assign([partition])
         found: dict[bytes, bytes | None] = {}
         while end > 0 and consumer.position([partition])[0].offset < end:
-            for message in consumer.consume(1_000, 0.2):
+            for message in consumer.consume(1_000, 0.05):
                 if (error := message.error()) is not None:
                     if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                         continue  # librdkafka looks for the coordinator of a group that we have no use for

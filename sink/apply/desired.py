@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
-from sink.database import Connection, reading, transaction
+from sink.database import Connection, names_of, reading, transaction
 from sink.documents import totals
 from sink.documents.build import build
 from sink.documents.models import (
@@ -58,6 +58,17 @@ class Around(NamedTuple):
     orders: Mapping[ErpRef, Found]
 
 
+class OnlyCancelled(NamedTuple):
+    """An order that the shop has cancelled, and changes are missing of a table that it is made of: that it is cancelled
+    is certain, and nothing else. `hold` is for one that the ERP never heard of."""
+
+    order: SalesOrder
+    hold: Hold
+
+
+Known: TypeAlias = Built | Hold | OnlyCancelled
+
+
 class Desired:
     """Reads the shop as staged, the ledger's other documents, and the ERP's items and orders."""
 
@@ -78,25 +89,25 @@ class Desired:
         stem = f"{kind}.{series}" if series else kind
         return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
 
-    def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Built | Hold]:
+    def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
         """All documents of units as of one moment; held where not all that they are made of is known.
 
         NotPlannedError when the copy is not one to act on.
         """
-        found: dict[DocumentRef, Built | Hold] = {}
-        with reading(self._connection, self._rules.shop) as cursor:
+        found: dict[DocumentRef, Known] = {}
+        with reading(self._connection) as cursor:
             if reason := why_not_planned(cursor, self._rules.require_snapshot):
                 raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
-            for name in sorted({ref.type for ref in refs}):
-                keys = [ref.key for ref in refs if ref.type == name]
-                for key, built in build(cursor, self._profile.documents[name], keys).items():
-                    found[DocumentRef(name, key)] = built
-            for ref, reason in blocked.reasons(cursor, refs).items():
-                found[ref] = Hold(reason, _READ_AGAIN, "data")
+            with names_of(cursor, self._rules.shop):
+                for name in sorted({ref.type for ref in refs}):
+                    keys = [ref.key for ref in refs if ref.type == name]
+                    for key, built in build(cursor, self._profile.documents[name], keys).items():
+                        found[DocumentRef(name, key)] = built
+            unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
-        return {ref: self._certain(ref, built, gaps) for ref, built in found.items()}
+        return {ref: _certain(built, self._lacks(ref, unreadable, gaps)) for ref, built in found.items()}
 
-    def buyers(self, built: Iterable[Built | Hold]) -> set[DocumentRef]:
+    def buyers(self, built: Iterable[Known]) -> set[DocumentRef]:
         """Those of orders, where each has an account of his own."""
         if self._rules.customers == "collective":
             return set()
@@ -104,7 +115,7 @@ class Desired:
         orders = (one for one in built if isinstance(one, SalesOrder))
         return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
 
-    def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Built | Hold]) -> list[Wanted | Outcome]:
+    def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
         """What is wanted of what was built, of documents of one kind, for each."""
         found = [self._of(one, built[one.ref]) for one in ones]
         around = self._around([one for one in found if not isinstance(one, Outcome | Wanted)])
@@ -113,16 +124,21 @@ class Desired:
             for entry, one in zip(ones, found, strict=True)
         ]
 
-    def _certain(self, ref: DocumentRef, built: Built | Hold, gaps: Collection[TableGap]) -> Built | Hold:
-        """What was built, unless changes of a table that it is made of are missing. A cancellation is certain."""
-        missing = [gap for gap in gaps if gap.table in self._profile.documents[ref.type].reads]
-        if not missing or (isinstance(built, SalesOrder) and built.status == "cancelled"):
-            return built
-        gap = missing[0]
-        return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+    def _lacks(
+        self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
+    ) -> Hold | None:
+        """What a document waits for because a change of what it is made of is missing."""
+        if ref in unreadable:
+            return Hold(unreadable[ref], _READ_AGAIN, "data")
+        for gap in gaps:
+            if gap.table in self._profile.documents[ref.type].reads:
+                return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+        return None
 
-    def _of(self, one: Entry, built: Built | Hold) -> Document | Wanted | Outcome:
+    def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
         """The document itself, unless that it is not one says all."""
+        if isinstance(built, OnlyCancelled):
+            return self._cancelled(one, built)
         if isinstance(built, NotReady):
             built = self._taken_back(one) if one.applied else built
         match built:
@@ -139,6 +155,15 @@ class Desired:
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()
         return self._refused(one, built) or built
+
+    def _cancelled(self, one: Entry, built: OnlyCancelled) -> Wanted | Outcome:
+        """The order as the ERP was last told of it, and cancelled."""
+        if not one.applied:
+            return self._rules.settling(built.hold, one.age)
+        one.identity, one.shown = fingerprint(built.order), built.order.number
+        last = from_json(one.applied)
+        wanted = ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts)
+        return self._refused(one, built.order) or Wanted(wanted)
 
     def _taken_back(self, one: Entry) -> Missing | Hold:
         """What the ERP has of a document that is no longer ready: a price is over then."""
@@ -244,3 +269,12 @@ class Desired:
             return None
         step = "make the item in the ERP; it is looked for again by itself"
         return self._rules.held(Hold(f"the ERP has no item {', '.join(unknown[:5])}", step, "master data"))
+
+
+def _certain(built: Known, lacks: Hold | None) -> Known:
+    """What was built, unless something of it is missing. A cancellation is certain all the same."""
+    if lacks is None:
+        return built
+    if isinstance(built, SalesOrder) and built.status == "cancelled":
+        return OnlyCancelled(built, lacks)
+    return lacks

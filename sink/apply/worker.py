@@ -8,11 +8,10 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired, NotPlannedError, Wanted
+from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, transaction
-from sink.documents.models import Built
 from sink.documents.profile import Profile
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
@@ -144,7 +143,7 @@ class Worker:
         self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
 
     def _join_buyers(
-        self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Built | Hold]
+        self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Known]
     ) -> list[Entry]:
         """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
         wanted = self._desired.buyers(built.values())
@@ -165,9 +164,7 @@ class Worker:
         self._settle(held, joined)
         return joined
 
-    def _look(
-        self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Built | Hold]
-    ) -> list[Entry]:
+    def _look(self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
         """Has the ERP agree with documents of one kind; those that want another round."""
         if not ones:
             return []

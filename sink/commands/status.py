@@ -17,7 +17,7 @@ from sink.staging.position import Copy
 
 _NEXT_FOR_GAP = "set the offsets back to before it: `sink offsets reset --to earliest`"
 _NEXT_FOR_PARKED = (
-    "it is kept in ordertap.parked; mend what wrote it, or the registry, and set the offsets back to before it"
+    "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it"
 )
 
 

@@ -22,7 +22,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     """The documents of a kind by their keys.
 
     Runs in the caller's transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the
-    caller's search_path. SettingsError when the profile's SQL does not run.
+    caller's names of tables (`names_of`). SettingsError when the profile's SQL does not run.
     """
     if not keys:
         return {}

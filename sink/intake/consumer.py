@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from schemas.commits import index_topic
@@ -165,10 +165,11 @@ class ShopConsumer:
         index: str,
         staged: Callable[[Sequence[Partition]], Staged],
     ) -> None:
-        """`properties` are librdkafka's with `group.id`; `staged` is asked at each assignment."""
+        """`properties` are librdkafka's with `group.id`; `staged` is asked each time that reading begins."""
         self._index = index
         self._staged = staged
         self._topics = sorted({*topics, index})
+        self._ours: list[Place] = []
         self._assigned: dict[Place, Assigned] = {}
         self._failure: OrdertapError | None = None
         self._paused: set[Place] = set()
@@ -195,12 +196,17 @@ class ShopConsumer:
         What was polled at an assignment may be of the one before: it is read again.
         """
         self._failure = None
-        if not self._assigned:
+        if not self._ours:
             return False
-        if missing := _places(_kafka(_shown, self._admin, set(self._topics))) - self._assigned.keys():
+        # A member that comes back may be given a topic of before that nobody has named since.
+        shown = _kafka(_shown, self._admin, {*self._topics, *(topic for topic, _ in self._ours)})
+        if missing := _places(shown) - set(self._ours):
             self._join_again(missing)
             return False
-        _kafka(self._assign, [TopicPartition(*place) for place in self._assigned])
+        starts: list[Assigned] = _kafka(self._starts, [TopicPartition(*place) for place in self._ours], shown)
+        _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
+        self._assigned = {one.place: one for one in starts}
+        self._paused = set()
         return True
 
     def _join_again(self, missing: Collection[Place]) -> None:
@@ -211,7 +217,7 @@ class ShopConsumer:
             return
         self._joined_at = now
         log.info("joining the group anew", partitions=[f"{topic} [{number}]" for topic, number in sorted(missing)])
-        self._assigned = {}
+        self._ours, self._assigned = [], {}
         _kafka(self._consumer.unsubscribe)
         _kafka(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke)
 
@@ -260,6 +266,21 @@ class ShopConsumer:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._at(_places(shown), latest)
 
+    def keeps_deletes(self, topic: str) -> float | None:
+        """For how many seconds a compacted topic keeps what says that a row was deleted; None for one that is not
+        compacted, and where Kafka does not tell us."""
+        try:
+            (future,) = self._admin.describe_configs(
+                [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=_SECONDS
+            ).values()
+            found = _kafka(future.result)
+        except SettingsError as error:
+            log.warning("whether a topic is compacted is not known", topic=topic, reason=error.message)
+            return None
+        if "compact" not in found["cleanup.policy"].value:
+            return None
+        return int(found["delete.retention.ms"].value) / 1000
+
     def _at(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
         """In one request for all: the consumer's own connection stands in line behind a fetch that waits for data."""
         wanted = {TopicPartition(*place): spec for place in places}
@@ -298,15 +319,11 @@ class ShopConsumer:
         else:
             log.warning("Kafka", reason=error.str())
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Errors must not leave a callback of librdkafka: they are raised by the poll that called it."""
-        try:
-            self._assign(partitions)
-            self._failure = ReadAgainError("partitions were assigned", "reading begins where the copy stands")
-        except OrdertapError as error:
-            self._failure = error
-        except KafkaException as error:
-            self._failure = _failure(error.args[0])
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Takes the partitions and reads nothing of them yet: `restart` says where each begins."""
+        self._ours = [(part.topic, part.partition) for part in partitions]
+        consumer.assign([])
+        self._failure = ReadAgainError("partitions were assigned", "reading begins where the copy stands")
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """What is staged stays so; the offsets are committed again with the next ones."""
@@ -314,20 +331,11 @@ class ShopConsumer:
         if refused is not None:
             log.warning("Kafka does not take the offsets", reason=refused.str())
 
-    def _assign(self, partitions: list[TopicPartition]) -> None:
-        starts = self._starts(partitions)
-        self._consumer.assign([TopicPartition(*one.place, one.start) for one in starts])
-        self._assigned = {one.place: one for one in starts}
-        self._paused = set()
-
     def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
-        self._assigned = {}
+        self._ours, self._assigned = [], {}
         self._failure = ReadAgainError("partitions were taken away", "another sink may have taken over")
 
-    def _starts(self, partitions: list[TopicPartition]) -> list[Assigned]:
-        if not partitions:
-            return []
-        shown = _shown(self._admin, {partition.topic for partition in partitions})
+    def _starts(self, partitions: list[TopicPartition], shown: Mapping[str, tuple[str, int]]) -> list[Assigned]:
         if gone := {partition.topic for partition in partitions} - shown.keys():
             raise UnavailableError(f"Kafka has these topics no more: {', '.join(sorted(gone))}", "it is tried again")
         named = [Partition(p.topic, shown[p.topic][0], p.partition) for p in partitions]

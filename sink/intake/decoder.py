@@ -66,12 +66,12 @@ class Decoder:
     `columns` are the names of the row's fields with the PostgreSQL types to stage them as, in the order of the line.
     """
 
-    def __init__(self, table: str, fields: Sequence[Field], branches: tuple[int, int], connector: bytes) -> None:
+    def __init__(self, topic: str, fields: Sequence[Field], branches: tuple[int, int], connector: bytes) -> None:
         self.columns: Mapping[str, str] = {field.name: staged_type(field.value.type) for field in fields}
         self._fields = fields
         self._branches = branches
         self._connector = connector
-        self._tools = _tools(table, fields)
+        self._tools = _tools(topic, fields)
         self._without: dict[frozenset[str], Line] = {}
         self.line: Line = self._compile(())
         """`line(b, i, tail)`: the row `after` of the Kafka value `b`, whose Avro bytes begin at `i`, as a line of COPY:
@@ -126,36 +126,36 @@ class KeyDecoder:
     `canonical` is False where two keys of different bytes may be equal to PostgreSQL.
     """
 
-    def __init__(self, table: str, fields: Sequence[Field]) -> None:
+    def __init__(self, topic: str, fields: Sequence[Field]) -> None:
         self.columns: Mapping[str, str] = {field.name: staged_type(field.value.type) for field in fields}
         self.canonical = all(field.exact for field in fields)
         columns = [field.column for field in fields]
-        self.line: KeyLine = compiled(key_source(columns), columns, _tools(table, fields))
+        self.line: KeyLine = compiled(key_source(columns), columns, _tools(topic, fields))
         """`line(b, i)`: the key `b`, whose Avro bytes begin at `i`, as text of COPY: `v0\\tv1`, with nothing behind.
         DataError as Decoder.line."""
 
 
 def compile_decoder(schema: Schema) -> Decoder:
     """The decoder of an envelope's schema, ours or that of Debezium's connector; DataError for any other."""
-    table = schema.get("namespace", "")
+    topic = schema.get("namespace", "")
     try:
         names = [field["name"] for field in schema["fields"]]
         before, _, source = (field["type"] for field in schema["fields"][:3])
         if names[:3] != ["before", "after", "source"] or source["fields"][0]["type"] != "string":
             raise _no_schema(schema)
         row = next(index for index, branch in enumerate(before) if branch != "null")
-        fields = _fields(table, before[row]["fields"])
+        fields = _fields(topic, before[row]["fields"])
     except (*copy_text.FAILURES, StopIteration):
         raise _no_schema(schema) from None
     connector = _CONNECTOR if source.get("connect.name") == _POSTGRESQL else b""
-    return Decoder(table, fields, (2 * row, 2 - 2 * row), connector)
+    return Decoder(topic, fields, (2 * row, 2 - 2 * row), connector)
 
 
 def compile_key_decoder(schema: Schema) -> KeyDecoder:
     """The decoder of a key's schema; DataError for one that no connector writes."""
-    table = schema.get("namespace", "")
+    topic = schema.get("namespace", "")
     try:
-        return KeyDecoder(table, _fields(table, schema["fields"]))
+        return KeyDecoder(topic, _fields(topic, schema["fields"]))
     except (*copy_text.FAILURES, StopIteration):
         raise _no_schema(schema) from None
 
@@ -172,14 +172,14 @@ def _shape(branch: Any) -> str:
 _PLACEHOLDERS: Final = (UNAVAILABLE, UNAVAILABLE.encode(), [UNAVAILABLE], [UNAVAILABLE.encode()])
 
 
-def _fields(table: str, fields: Sequence[Schema]) -> list[Field]:
+def _fields(topic: str, fields: Sequence[Schema]) -> list[Field]:
     named: dict[str, Any] = {}
     readers: dict[str, Read] = {}
     found = []
     for field in fields:
         name, avro = field["name"], field["type"]
         value, read = column_value(avro, named), copy_text.reader(avro, readers)
-        column = _straight(avro, value) or Column(Form.OTHER, _other(table, name, value, read), step=read)
+        column = _straight(avro, value) or Column(Form.OTHER, _other(topic, name, value, read), step=read)
         found.append(Field(name, value, column, read, _is_exact(avro, value)))
     return found
 
@@ -253,7 +253,7 @@ _FORMS: Final[dict[str, Callable[[ColumnValue, str, Any], Found]]] = {
 }
 
 
-def _other(table: str, name: str, value: ColumnValue, read: Read) -> Read:
+def _other(topic: str, name: str, value: ColumnValue, read: Read) -> Read:
     """What reads a value of any type and makes its text; NULL for none."""
     convert: Convert = value.convert or (copy_text.json_text if value.type == "jsonb" else _as_it_is)
     columns = {name: value.type}
@@ -263,7 +263,7 @@ def _other(table: str, name: str, value: ColumnValue, read: Read) -> Read:
         if found is None:
             return NULL, i
         made = convert(found)
-        refuse_unfit(table, columns, {name: made})
+        refuse_unfit(topic, columns, {name: made})
         return copy_text.text(made).encode(), i
 
     return show
@@ -280,7 +280,7 @@ def _is_exact(avro: Any, value: ColumnValue) -> bool:
     return kind in ("boolean", "int", "long", "bytes") or (kind == "string" and value.type in ("text", "uuid"))
 
 
-def _tools(table: str, fields: Sequence[Field]) -> Tools:
+def _tools(topic: str, fields: Sequence[Field]) -> Tools:
     names = [field.name for field in fields]
     ready = [field.column.ready for field in fields]
 
@@ -288,14 +288,14 @@ def _tools(table: str, fields: Sequence[Field]) -> Tools:
         for name, value in zip(names, values, strict=True):
             if 0 in value:
                 hint = "let the shop write it without: no text of PostgreSQL has that character"
-                raise DataError(f"table {table}, column {name}: a text with the character NUL", hint)
+                raise DataError(f"topic {topic}, column {name}: a text with the character NUL", hint)
         shown = zip(values, ready, strict=True)
         return b"\t".join(value if value is NULL or done else copy_text.escaped(value) for value, done in shown)
 
     def refuse(column: int, value: bytes) -> None:
-        refuse_unfit(table, {names[column]: "jsonb"}, {names[column]: value.decode()})
+        refuse_unfit(topic, {names[column]: "jsonb"}, {names[column]: value.decode()})
 
     def broken(b: bytes, error: Exception) -> DataError:
-        return DataError(f"{table}: not what its schema says ({type(error).__name__}, {len(b)} bytes)", WRITER_HINT)
+        return DataError(f"{topic}: not what its schema says ({type(error).__name__}, {len(b)} bytes)", WRITER_HINT)
 
     return Tools(careful, refuse, broken)

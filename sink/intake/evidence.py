@@ -88,8 +88,7 @@ def load(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, See
     if not wanted:
         return {}
     cursor.execute(
-        "SELECT topic, topic_id, partition, next_offset FROM ordertap.evidence"
-        " WHERE (topic, topic_id, partition) IN %s",
+        "SELECT topic, topic_id, partition, next_offset FROM evidence WHERE (topic, topic_id, partition) IN %s",
         (tuple(tuple(partition) for partition in wanted),),
     )
     found = {Partition(*row[:3]): row[3] for row in cursor.fetchall()}
@@ -103,7 +102,7 @@ def load(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, See
 def open_gaps(cursor: Cursor) -> list[Gap]:
     """All open gaps, those of topics that no longer exist too."""
     cursor.execute(
-        "SELECT topic, topic_id, partition, from_offset, until_offset, cause FROM ordertap.gap"
+        "SELECT topic, topic_id, partition, from_offset, until_offset, cause FROM gap"
         " ORDER BY topic, topic_id, partition, from_offset"
     )
     return [Gap(Partition(*row[:3]), Range(row[3], row[4]), row[5]) for row in cursor.fetchall()]
@@ -115,7 +114,7 @@ def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partitio
     if rows:
         execute_values(
             cursor,
-            "INSERT INTO ordertap.evidence (topic, topic_id, partition, next_offset) VALUES %s"
+            "INSERT INTO evidence (topic, topic_id, partition, next_offset) VALUES %s"
             " ON CONFLICT (topic, topic_id, partition)"
             " DO UPDATE SET next_offset = excluded.next_offset, staged_at = now()",
             rows,
@@ -135,12 +134,12 @@ def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partitio
 def _replace(cursor: Cursor, closed: Iterable[Gap], opened: Iterable[Gap]) -> None:
     for gap in closed:
         cursor.execute(
-            "DELETE FROM ordertap.gap WHERE (topic, topic_id, partition) = (%s, %s, %s) AND from_offset = %s",
+            "DELETE FROM gap WHERE (topic, topic_id, partition) = (%s, %s, %s) AND from_offset = %s",
             (*gap.partition, gap.range.start),
         )
     for gap in opened:
         cursor.execute(
-            "INSERT INTO ordertap.gap (topic, topic_id, partition, from_offset, until_offset, cause)"
+            "INSERT INTO gap (topic, topic_id, partition, from_offset, until_offset, cause)"
             " VALUES (%s, %s, %s, %s, %s, %s)",
             (*gap.partition, *gap.range, gap.cause),
         )
@@ -156,7 +155,7 @@ def other_ids(cursor: Cursor, partitions: Iterable[Partition]) -> set[str]:
     if not wanted:
         return set()
     cursor.execute(
-        "SELECT DISTINCT topic, topic_id FROM ordertap.evidence WHERE topic = ANY(%s)",
+        "SELECT DISTINCT topic, topic_id FROM evidence WHERE topic = ANY(%s)",
         ([topic for topic, _ in wanted],),
     )
     known = set(cursor.fetchall())

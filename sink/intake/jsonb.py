@@ -21,14 +21,14 @@ _MOST_DIGITS: Final = 131_072  # of numeric, before the decimal point
 _MOST_DECIMALS: Final = 16_383
 
 
-def refuse_unfit(table: str, columns: Mapping[str, str], values: Mapping[str, Any]) -> None:
+def refuse_unfit(topic: str, columns: Mapping[str, str], values: Mapping[str, Any]) -> None:
     """DataError, which names the column, where a value is JSON that the staged jsonb column would refuse."""
     for name, value in values.items():
         if columns.get(name) in ("jsonb", "jsonb[]"):
             texts = value if isinstance(value, list) else [value]
             for reason in filter(None, (unfit(text) for text in texts if isinstance(text, str))):
-                hint = f"let the shop write it without, or leave {table}.{name} out by column_exclude_list"
-                raise DataError(f"table {table}, column {name}: jsonb cannot hold {reason}", hint)
+                hint = "let the shop write it without, or leave schema.table.column out by column_exclude_list"
+                raise DataError(f"topic {topic}, column {name}: jsonb cannot hold {reason}", hint)
 
 
 def unfit(text: str) -> str | None:

@@ -6,12 +6,14 @@ will happen: how many records are read again (which changes nothing) or skipped 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -22,13 +24,18 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
 
 from schemas.errors import SettingsError, UnavailableError
 from sink.intake.consumer import QUIET
 from sink.intake.evidence import Partition, Seen
 
 _SECONDS: Final = 10.0
+_ON_ITS_WAY: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 Target: TypeAlias = Literal["earliest", "latest"] | datetime
 
 
@@ -85,6 +92,7 @@ class GroupOffsets:
     """The committed offsets of a group on some topics. UnavailableError when Kafka does not answer."""
 
     def __init__(self, properties: Mapping[str, str], group: str, topics: Iterable[str]) -> None:
+        self._properties = properties
         self._admin = AdminClient({**QUIET, **properties})
         self._group = group
         self._topics = sorted(set(topics))
@@ -102,6 +110,10 @@ class GroupOffsets:
                 raise _unavailable(error) from None
             found += [Partition(topic, str(description.topic_id), part.id) for part in description.partitions]
         return sorted(found)
+
+    def beginnings(self) -> dict[Partition, int]:
+        """The first offset that each partition still has."""
+        return self._at(self.partitions(), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def show(self, evidence: Mapping[Partition, Seen]) -> list[Offsets]:
         """Committed, available and staged offsets of each partition that exists."""
@@ -127,9 +139,8 @@ class GroupOffsets:
 
     def members(self) -> list[str]:
         """The live members of the group, as `client id at host`."""
-        future = self._admin.describe_consumer_groups([self._group], request_timeout=_SECONDS)[self._group]
         try:
-            group = future.result()
+            group = _patiently(self._described)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []
@@ -137,6 +148,10 @@ class GroupOffsets:
         if group.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
             return []
         return [f"{member.client_id} at {member.host}" for member in group.members]
+
+    def _described(self) -> Any:
+        asked = self._admin.describe_consumer_groups([self._group], request_timeout=_SECONDS)
+        return asked[self._group].result()
 
     def reset(self, moves: Sequence[Move], patience: float = 0.0) -> None:
         """Sets the offsets of a plan. SettingsError, and nothing changed, when the group has live members.
@@ -166,16 +181,16 @@ class GroupOffsets:
             raise SettingsError(f"Kafka did not reset: {reasons}", "check the ACLs of the group, then repeat")
 
     def _committed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Asked as a member would that joins nothing. The admin client's own call ends the process with a segmentation
+        fault where the coordinator that it knows is none any more: librdkafka then looks for the client's group."""
         if not partitions:
             return {}
-        request = ConsumerGroupTopicPartitions(self._group, [TopicPartition(p.topic, p.number) for p in partitions])
-        answer = self._admin.list_consumer_group_offsets([request], request_timeout=_SECONDS)[self._group]
+        consumer = Consumer({**QUIET, **self._properties, "group.id": self._group, "enable.auto.commit": False})
         try:
-            found = answer.result().topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise _unavailable(error) from None
+            parts = [TopicPartition(p.topic, p.number) for p in partitions]
+            found = self._call(consumer.committed, parts, timeout=_SECONDS)
+        finally:
+            consumer.close()
         offsets = {(part.topic, part.partition): part.offset for part in found}
         return {p: offsets[p.topic, p.number] for p in partitions if offsets.get((p.topic, p.number), -1) >= 0}
 
@@ -192,9 +207,22 @@ class GroupOffsets:
 
     def _call(self, call: Any, *arguments: Any, **named: Any) -> Any:
         try:
-            return call(*arguments, **named)
+            return _patiently(partial(call, *arguments, **named))
         except KafkaException as error:
             raise _unavailable(error) from None
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """Calls again for some seconds while the group's coordinator, which a broker that has just started or taken over
+    reads first, is on its way."""
+    again = Retrying(
+        retry=retry_if_exception(_is_on_its_way), stop=stop_after_delay(_SECONDS), wait=wait_fixed(0.5), reraise=True
+    )
+    return again(call)
+
+
+def _is_on_its_way(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _ON_ITS_WAY
 
 
 def _unavailable(error: KafkaException) -> UnavailableError:

@@ -27,17 +27,20 @@ def normalised(email: str) -> str:
 
 
 def account_numbers(cursor: Cursor, keys: Collection[str]) -> dict[str, str]:
-    """The numbers of virtual accounts, given at first use and then for ever the same. In the caller's transaction."""
+    """The numbers of virtual accounts, given at first use and then for ever the same. In the caller's transaction.
+
+    Each begins with the shop, for each shop counts by itself and the ERP may have accounts of several: `shop-100001`.
+    """
     if not keys:
         return {}
-    cursor.execute("SELECT customer, number FROM ordertap.account WHERE customer = ANY(%s)", (list(keys),))
+    cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (list(keys),))
     found = dict(cursor.fetchall())
     # Sorted: two workers may meet two guests' second orders at once. The first one's number stays.
     for key in sorted(set(keys) - found.keys()):
         cursor.execute(
-            "INSERT INTO ordertap.account (customer, number) VALUES (%s, nextval('ordertap.account_number')::text)"
+            "INSERT INTO account (customer, number) VALUES (%s, %s || '-' || nextval('account_number'))"
             " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
-            (key,),
+            (key, key.partition("/")[0]),
         )
         found |= dict(cursor.fetchall())
     return found

@@ -17,7 +17,7 @@ def block(cursor: Cursor, refs: Iterable[DocumentRef], cause: str, reason: str) 
     if values:
         execute_values(
             cursor,
-            "INSERT INTO ordertap.blocked (type, key, cause, reason) VALUES %s"
+            "INSERT INTO blocked (type, key, cause, reason) VALUES %s"
             " ON CONFLICT (type, key, cause) DO UPDATE SET reason = excluded.reason",
             values,
         )
@@ -27,7 +27,7 @@ def unblock(cursor: Cursor, causes: Sequence[str]) -> set[DocumentRef]:
     """Ends causes; the documents that they blocked, which want another look now."""
     if not causes:
         return set()
-    cursor.execute("DELETE FROM ordertap.blocked WHERE cause = ANY(%s) RETURNING type, key", (list(causes),))
+    cursor.execute("DELETE FROM blocked WHERE cause = ANY(%s) RETURNING type, key", (list(causes),))
     return {DocumentRef(*row) for row in cursor.fetchall()}
 
 
@@ -37,7 +37,7 @@ def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, st
     if not wanted:
         return {}
     cursor.execute(
-        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM ordertap.blocked"
+        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"
         " WHERE (type, key) IN %s GROUP BY type, key",
         (wanted,),
     )

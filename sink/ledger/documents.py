@@ -48,7 +48,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float"
-    " FROM ordertap.document"
+    " FROM document"
 )
 
 
@@ -81,7 +81,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 def types(cursor: Cursor) -> set[str]:
     """The names that documents have, or had, in the profile."""
-    cursor.execute("SELECT DISTINCT type FROM ordertap.document")
+    cursor.execute("SELECT DISTINCT type FROM document")
     return {row[0] for row in cursor.fetchall()}
 
 
@@ -90,7 +90,7 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
     if not names or not keys:
         return {}
     cursor.execute(
-        "SELECT type, key FROM ordertap.document WHERE type = ANY(%s) AND key = ANY(%s) AND applied ->> 'kind' = %s",
+        "SELECT type, key FROM document WHERE type = ANY(%s) AND key = ANY(%s) AND applied ->> 'kind' = %s",
         (list(names), list(keys), kind),
     )
     return {key: DocumentRef(type_, key) for type_, key in cursor.fetchall()}
@@ -107,7 +107,7 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
     rows = [(*one.ref, intent and Json(asdict(intent)), intent and intent.revision, key) for one, intent, key in given]
     execute_values(
         cursor,
-        "UPDATE ordertap.document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
+        "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
         " external = v.external FROM (VALUES %s) AS v (type, key, intent, revision, external)"
         " WHERE d.type = v.type AND d.key = v.key",
         rows,
@@ -140,7 +140,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
 
 _ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s)"
 _OUTCOMES: Final = """
-UPDATE ordertap.document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
+UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
     next_try = clock_timestamp() + make_interval(secs => v.again),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
@@ -196,7 +196,7 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     """Writes columns of one document."""
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
-    cursor.execute(f"UPDATE ordertap.document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
+    cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
 
 
 class Held(NamedTuple):
@@ -215,7 +215,7 @@ class Held(NamedTuple):
 def held(cursor: Cursor) -> list[Held]:
     """Held documents, and those that wait for them, oldest first."""
     cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM ordertap.document"
+        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM document"
         " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
     )
     return [Held(*row) for row in cursor.fetchall()]
@@ -225,12 +225,12 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
     """(type, state) → documents; one that is marked anew counts as due."""
     cursor.execute(
         "SELECT type, CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END, count(*)"
-        " FROM ordertap.document GROUP BY 1, 2 ORDER BY 1, 2"
+        " FROM document GROUP BY 1, 2 ORDER BY 1, 2"
     )
     return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
 
 
 def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
     """Where each document stands."""
-    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM ordertap.document")
+    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM document")
     return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

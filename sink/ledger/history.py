@@ -12,13 +12,11 @@ from sink.documents.refs import DocumentRef
 
 def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "") -> None:
     """A line of history."""
-    cursor.execute(
-        "INSERT INTO ordertap.history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail)
-    )
+    cursor.execute("INSERT INTO history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail))
 
 
 def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]]) -> None:
     """Lines of history: of which document, what, and its detail."""
     if events:
         rows = [(*ref, event, detail) for ref, event, detail in events]
-        execute_values(cursor, "INSERT INTO ordertap.history (type, key, event, detail) VALUES %s", rows)
+        execute_values(cursor, "INSERT INTO history (type, key, event, detail) VALUES %s", rows)

@@ -32,7 +32,7 @@ def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Coll
     last call may still arrive at the ERP.
     """
     due = (
-        "SELECT unit FROM ordertap.unit WHERE due_at <= clock_timestamp()"
+        "SELECT unit FROM unit WHERE due_at <= clock_timestamp()"
         " AND (deadline IS NULL OR deadline < clock_timestamp()) AND split_part(unit, ':', 1) <> ALL(%s)"
         " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
@@ -43,7 +43,7 @@ def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Coll
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:
     """Those of the units that nobody has, due or not."""
     free = (
-        "SELECT unit FROM ordertap.unit WHERE unit = ANY(%s) AND (deadline IS NULL OR deadline < clock_timestamp())"
+        "SELECT unit FROM unit WHERE unit = ANY(%s) AND (deadline IS NULL OR deadline < clock_timestamp())"
         " ORDER BY unit FOR UPDATE SKIP LOCKED"
     )
     return _take(cursor, owner, seconds, free, list(units)) if units else []
@@ -52,7 +52,7 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
 def _take(cursor: Cursor, owner: str, seconds: float, which: str, *values: object) -> list[Lease]:
     # A worker that dies now leaves the unit due.
     taken = (
-        "UPDATE ordertap.unit AS u SET owner = %s, epoch = epoch + 1, due_at = t.ends, deadline = t.ends"
+        "UPDATE unit AS u SET owner = %s, epoch = epoch + 1, due_at = t.ends, deadline = t.ends"
         " FROM (SELECT clock_timestamp() + make_interval(secs => %s) AS ends) AS t WHERE unit = ANY(ARRAY("
     )
     cursor.execute(taken + which + ")) RETURNING unit, epoch", (owner, seconds, *values))
@@ -63,7 +63,7 @@ def renew(cursor: Cursor, held: Sequence[Lease], seconds: float) -> None:
     """Extends leases in the caller's transaction, which so cannot commit without them; LeaseLostError."""
     prove(cursor, held)
     cursor.execute(
-        "UPDATE ordertap.unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
+        "UPDATE unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
         " WHERE unit = ANY(%s)",
         (seconds, [one.unit for one in held]),
     )
@@ -75,7 +75,7 @@ def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -
     `others`: units that it changes too. All are locked in one order, so that nobody waits in a circle.
     """
     cursor.execute(
-        "SELECT unit, owner, epoch, deadline > clock_timestamp() FROM ordertap.unit WHERE unit = ANY(%s)"
+        "SELECT unit, owner, epoch, deadline > clock_timestamp() FROM unit WHERE unit = ANY(%s)"
         " ORDER BY unit FOR UPDATE",
         (sorted({*(one.unit for one in held), *others}),),
     )
@@ -94,15 +94,15 @@ def release(cursor: Cursor, held: Sequence[Lease]) -> None:
     units = [one.unit for one in held]
     # A mark may be about to commit. Its unit is locked before we look at the documents: either we see it, or it comes
     # after us and makes the unit due again.
-    cursor.execute("SELECT FROM ordertap.unit WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE", (units,))
+    cursor.execute("SELECT FROM unit WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE", (units,))
     cursor.execute(
-        "UPDATE ordertap.unit AS u SET owner = NULL, due_at = d.due_at,"
+        "UPDATE unit AS u SET owner = NULL, due_at = d.due_at,"
         " deadline = CASE WHEN d.unsettled THEN u.deadline END"
         " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
         "  (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
         "  min(CASE WHEN seen < marked THEN clock_timestamp()"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
-        "  FROM ordertap.document WHERE unit = l.unit) AS d ON true"
+        "  FROM document WHERE unit = l.unit) AS d ON true"
         " WHERE u.unit = l.unit AND u.owner = l.owner AND u.epoch = l.epoch",
         (units, [one.owner for one in held], [one.epoch for one in held]),
     )

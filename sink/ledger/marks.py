@@ -18,20 +18,18 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
     here and everywhere: nobody waits in a circle.
     """
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO ordertap.unit AS u (unit, due_at)"
-            " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
-            " ON CONFLICT (unit) DO UPDATE SET due_at = least(u.due_at, excluded.due_at)"
-        ).format(touched)
-    )
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO ordertap.document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
-            " ON CONFLICT (type, key) DO UPDATE"
-            " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
-        ).format(touched)
-    )
+    units = sql.SQL(
+        "INSERT INTO unit AS u (unit, due_at)"
+        " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
+        " ON CONFLICT (unit) DO UPDATE SET due_at = excluded.due_at"
+        " WHERE u.due_at IS NULL OR u.due_at > excluded.due_at"
+    ).format(touched)
+    documents = sql.SQL(
+        "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
+        " ON CONFLICT (type, key) DO UPDATE"
+        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
+    ).format(touched)
+    cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; the count is of the last
     return cursor.rowcount
 
 
@@ -46,7 +44,7 @@ def waiting_for(cursor: Cursor, refs: Collection[DocumentRef]) -> list[str]:
     """The units of documents that wait for one of these."""
     if not refs:
         return []
-    cursor.execute("SELECT DISTINCT unit FROM ordertap.document WHERE waits_for = ANY(%s)", ([*map(str, refs)],))
+    cursor.execute("SELECT DISTINCT unit FROM document WHERE waits_for = ANY(%s)", ([*map(str, refs)],))
     return [row[0] for row in cursor.fetchall()]
 
 
@@ -55,12 +53,10 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
     if not units:
         return
     cursor.execute(
-        "UPDATE ordertap.document SET next_try = clock_timestamp() WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
+        "UPDATE document SET next_try = clock_timestamp() WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
         ([*map(str, refs)], list(units)),
     )
-    cursor.execute(
-        "UPDATE ordertap.unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (list(units),)
-    )
+    cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (list(units),))
 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
@@ -80,11 +76,11 @@ def _look_again(cursor: Cursor, change: str, which: str, values: tuple[Any, ...]
 
     Units are locked before their documents: a worker has its unit locked when it writes a document.
     """
-    units = f"SELECT unit FROM ordertap.document WHERE {which}"  # noqa: S608  our own conditions
-    cursor.execute(f"SELECT FROM ordertap.unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
-    cursor.execute(f"UPDATE ordertap.document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
+    units = f"SELECT unit FROM document WHERE {which}"  # noqa: S608  our own conditions
+    cursor.execute(f"SELECT FROM unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)
+    cursor.execute(f"UPDATE document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
     found = [row[0] for row in cursor.fetchall()]
     cursor.execute(
-        "UPDATE ordertap.unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
+        "UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
     )
     return len(found)

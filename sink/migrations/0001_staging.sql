@@ -1,9 +1,7 @@
--- What the sink has read and staged. The staged rows themselves are in schema `staged`, made table by table.
--- One middle layer serves one shop.
+-- What the sink has read and staged. The staged tables themselves are beside these, each named as the shop's table with
+-- its schema (`public.orders`).
 
-CREATE SCHEMA staged;
-
-CREATE TABLE ordertap.staged_table (
+CREATE TABLE staged_table (
     table_name text PRIMARY KEY,            -- as in the shop: public.orders
     key_columns text[] NOT NULL,
     truncate_generation bigint,             -- the stamp of the last TRUNCATE: older rows that arrive later are deleted
@@ -11,7 +9,7 @@ CREATE TABLE ordertap.staged_table (
     truncate_ordinal bigint
 );
 
-CREATE TABLE ordertap.evidence (
+CREATE TABLE evidence (
     topic text NOT NULL,
     topic_id text NOT NULL,                 -- a topic that is made again has a new id and new offsets
     partition integer NOT NULL,
@@ -19,9 +17,9 @@ CREATE TABLE ordertap.evidence (
     staged_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, topic_id, partition)
 );
-COMMENT ON TABLE ordertap.evidence IS 'Written with the rows: tells a replay (offset below) from a gap (committed above)';
+COMMENT ON TABLE evidence IS 'Written with the rows: tells a replay (offset below) from a gap (committed above)';
 
-CREATE TABLE ordertap.gap (
+CREATE TABLE gap (
     topic text NOT NULL,
     topic_id text NOT NULL,
     partition integer NOT NULL,
@@ -31,9 +29,9 @@ CREATE TABLE ordertap.gap (
     found_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, topic_id, partition, from_offset)
 );
-COMMENT ON TABLE ordertap.gap IS 'Offsets that are not staged although later ones are; a replay shrinks and closes them';
+COMMENT ON TABLE gap IS 'Offsets that are not staged although later ones are; a replay shrinks and closes them';
 
-CREATE TABLE ordertap.inbox (
+CREATE TABLE inbox (
     transaction_id text NOT NULL,
     table_name text NOT NULL,
     ordinal bigint NOT NULL,
@@ -45,16 +43,16 @@ CREATE TABLE ordertap.inbox (
     received_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (transaction_id, table_name, ordinal, half)
 );
-COMMENT ON TABLE ordertap.inbox IS 'Changes of shop commits that are not here as a whole yet';
+COMMENT ON TABLE inbox IS 'Changes of shop commits that are not here as a whole yet';
 
-CREATE TABLE ordertap.transaction_size (
+CREATE TABLE transaction_size (
     transaction_id text PRIMARY KEY,
     size jsonb NOT NULL,                    -- changes per table
     received_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE ordertap.transaction_size IS 'Counts of the shop commits in the inbox, from a header or from their END';
+COMMENT ON TABLE transaction_size IS 'Counts of the shop commits in the inbox, from a header or from their END';
 
-CREATE TABLE ordertap.parked (
+CREATE TABLE parked (
     topic text NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
@@ -66,9 +64,9 @@ CREATE TABLE ordertap.parked (
     parked_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, partition, "offset")
 );
-COMMENT ON TABLE ordertap.parked IS 'Records that could not be read; nothing is dropped silently';
+COMMENT ON TABLE parked IS 'Records that could not be read; nothing is dropped silently';
 
-CREATE TABLE ordertap.blocked (
+CREATE TABLE blocked (
     type text NOT NULL,
     key text NOT NULL,
     cause text NOT NULL,                    -- what ends with it: transaction:<id>, unseen:<table>:<key>, gap:<id>
@@ -76,10 +74,10 @@ CREATE TABLE ordertap.blocked (
     since timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (type, key, cause)
 );
-CREATE INDEX blocked_cause ON ordertap.blocked (cause);
-COMMENT ON TABLE ordertap.blocked IS 'Documents that must be held, because not all that they are made of is known';
+CREATE INDEX blocked_cause ON blocked (cause);
+COMMENT ON TABLE blocked IS 'Documents that must be held, because not all that they are made of is known';
 
-CREATE TABLE ordertap.snapshot (
+CREATE TABLE snapshot (
     id text PRIMARY KEY,
     generation bigint NOT NULL,
     lsn numeric(20) NOT NULL,
@@ -89,4 +87,4 @@ CREATE TABLE ordertap.snapshot (
     began_at timestamptz NOT NULL DEFAULT now(),
     accepted_by text                        -- the person who declared it complete, where its rows cannot all come
 );
-COMMENT ON COLUMN ordertap.snapshot.state IS 'announced: capture said it is complete, but not all of its rows are here yet';
+COMMENT ON COLUMN snapshot.state IS 'announced: capture said it is complete, but not all of its rows are here yet';

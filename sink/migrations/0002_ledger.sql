@@ -1,16 +1,16 @@
 -- The ledger: what the shop wants of the ERP (desired) against what the ERP was given (applied), document by document.
--- One middle layer serves one shop and one ERP; ordertap.binding says which.
+-- One ledger serves one shop and one ERP; binding says which ERP.
 
-CREATE TABLE ordertap.unit (
+CREATE TABLE unit (
     unit text PRIMARY KEY,                  -- a shop order with all its documents, or a customer, or a price
     due_at timestamptz,                     -- when to look at it; NULL: nothing to do
     owner text,                             -- the worker that has the lease
     epoch bigint NOT NULL DEFAULT 0,        -- counts leases: a worker that lost its lease cannot write
     deadline timestamptz                    -- until then only the owner may call the ERP
 );
-CREATE INDEX unit_due ON ordertap.unit (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX unit_due ON unit (due_at) WHERE due_at IS NOT NULL;
 
-CREATE TABLE ordertap.document (
+CREATE TABLE document (
     type text NOT NULL,                     -- the document's name in the profile
     key text NOT NULL,                      -- the shop's key
     unit text NOT NULL,
@@ -38,18 +38,18 @@ CREATE TABLE ordertap.document (
     held_since timestamptz,
     PRIMARY KEY (type, key)
 );
-CREATE INDEX document_unit ON ordertap.document (unit);
-CREATE INDEX document_waits_for ON ordertap.document (waits_for) WHERE waits_for IS NOT NULL;
-CREATE INDEX document_state ON ordertap.document (state) WHERE state NOT IN ('done', 'gone');
+CREATE INDEX document_unit ON document (unit);
+CREATE INDEX document_waits_for ON document (waits_for) WHERE waits_for IS NOT NULL;
+CREATE INDEX document_state ON document (state) WHERE state NOT IN ('done', 'gone');
 
-CREATE TABLE ordertap.account (
+CREATE TABLE account (
     customer text PRIMARY KEY,              -- shop and buyer; guests: shop and normalised e-mail
     number text NOT NULL UNIQUE,            -- of the virtual account in the ERP
     made_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE SEQUENCE ordertap.account_number START 100001;
+CREATE SEQUENCE account_number START 100001;
 
-CREATE TABLE ordertap.history (
+CREATE TABLE history (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     type text NOT NULL,
@@ -57,11 +57,11 @@ CREATE TABLE ordertap.history (
     event text NOT NULL,                    -- create, amend, cancel, remove, held, retry
     detail text NOT NULL DEFAULT ''
 );
-CREATE INDEX history_document ON ordertap.history (type, key);
+CREATE INDEX history_document ON history (type, key);
 
-CREATE TABLE ordertap.binding (
+CREATE TABLE binding (
     name text PRIMARY KEY,                  -- shop, erp
     value text NOT NULL,
     bound_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE ordertap.binding IS 'A sink that is pointed at another ERP or shop than before stops';
+COMMENT ON TABLE binding IS 'A sink that is pointed at another ERP or shop than before stops';

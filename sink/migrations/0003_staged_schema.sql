@@ -2,17 +2,17 @@
 
 -- Changes of staged tables hold it alone; who reads them in one snapshot takes it first (LOCK TABLE takes no snapshot),
 -- for a rewritten table is empty to a snapshot that is older.
-CREATE TABLE ordertap.schema_gate ();
+CREATE TABLE schema_gate ();
 
-ALTER TABLE ordertap.staged_table
+ALTER TABLE staged_table
     ADD COLUMN version integer NOT NULL DEFAULT 1,          -- counts changes after which older rows lack a value
     ADD COLUMN schema_generation bigint,                    -- the stamp of a record with the newest schema
     ADD COLUMN schema_lsn numeric(20),
     ADD COLUMN schema_ordinal bigint,
     ADD COLUMN shown text;                                  -- the query of the view
 
-CREATE TABLE ordertap.staged_column (
-    table_name text NOT NULL REFERENCES ordertap.staged_table ON DELETE CASCADE,
+CREATE TABLE staged_column (
+    table_name text NOT NULL REFERENCES staged_table ON DELETE CASCADE,
     column_name text NOT NULL,
     position integer NOT NULL,
     type text NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE ordertap.staged_column (
 -- Raise where a document would read a value that never came. VOLATILE, so that they never run while a query is
 -- planned; dear, so that every other condition on the row is looked at first. What looks at rows only to list them
 -- sets ordertap.unseen to 'show'.
-CREATE FUNCTION ordertap.unseen(table_name text, columns text[], reads text[] DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION unseen(table_name text, columns text[], reads text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL SAFE COST 1000 AS $$
 BEGIN
     IF current_setting('ordertap.unseen', true) = 'show' THEN
@@ -37,7 +37,7 @@ BEGIN
         HINT = format('`capture signal snapshot %s`', table_name);
 END $$;
 
-CREATE FUNCTION ordertap.gone(table_name text, columns text[]) RETURNS boolean
+CREATE FUNCTION gone(table_name text, columns text[]) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL SAFE COST 1000 AS $$
 BEGIN
     IF current_setting('ordertap.unseen', true) = 'show' THEN

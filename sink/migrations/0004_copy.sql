@@ -1,7 +1,7 @@
 -- The copy is the shop as of one commit, by the index of commits. What was staged another way is read again: the ledger,
 -- its keys, accounts, decisions and history stay, and nothing is planned before the copy has come past them.
 
-CREATE TABLE ordertap.copy (
+CREATE TABLE copy (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),       -- one row
     generation bigint NOT NULL,
     lsn numeric(20) NOT NULL,                               -- the copy is the shop as of (generation, lsn, ordinal)
@@ -17,20 +17,20 @@ CREATE TABLE ordertap.copy (
     waits_for text NOT NULL DEFAULT ''
 );
 
-CREATE TABLE ordertap.acted (
+CREATE TABLE acted (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     generation bigint NOT NULL,
     lsn numeric(20) NOT NULL
 );
-COMMENT ON TABLE ordertap.acted IS 'The latest place of the copy that the ledger acted on: it never acts on an earlier one';
+COMMENT ON TABLE acted IS 'The latest place of the copy that the ledger acted on: it never acts on an earlier one';
 
-CREATE TABLE ordertap.followed (
+CREATE TABLE followed (
     table_name text PRIMARY KEY,
     generation bigint NOT NULL,                             -- since where in the log the profile has it
     lsn numeric(20) NOT NULL
 );
 
-CREATE TABLE ordertap.table_gap (
+CREATE TABLE table_gap (
     table_name text NOT NULL,
     cause text NOT NULL CHECK (cause IN
         ('skipped', 'lost', 'parked by capture', 'begun without a copy', 'joined', 'short snapshot')),
@@ -40,33 +40,31 @@ CREATE TABLE ordertap.table_gap (
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (table_name, cause)
 );
-COMMENT ON TABLE ordertap.table_gap IS 'Tables of which changes are missing: what is made of them is held';
+COMMENT ON TABLE table_gap IS 'Tables of which changes are missing: what is made of them is held';
 
-ALTER TABLE ordertap.snapshot ADD COLUMN first boolean NOT NULL DEFAULT false;
+ALTER TABLE snapshot ADD COLUMN first boolean NOT NULL DEFAULT false;
 
--- The ledger acted on rows up to here, whatever table they are of.
+-- The ledger acted on rows up to here, whatever table they are of. Their names have a dot, or # where they were cut.
 DO $$
 DECLARE
     staged_name text;
     reached record;
 BEGIN
-    FOR staged_name IN SELECT tablename FROM pg_tables WHERE schemaname = 'staged' LOOP
-        EXECUTE format('SELECT _generation AS generation, _commit_lsn AS lsn FROM staged.%I'
+    FOR staged_name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema AND tablename ~ '[.#]' LOOP
+        EXECUTE format('SELECT _generation AS generation, _commit_lsn AS lsn FROM %I'
                        ' ORDER BY 1 DESC, 2 DESC LIMIT 1', staged_name) INTO reached;
         IF reached.generation IS NOT NULL THEN
-            INSERT INTO ordertap.acted AS a VALUES (true, reached.generation, reached.lsn) ON CONFLICT (one)
+            INSERT INTO acted AS a VALUES (true, reached.generation, reached.lsn) ON CONFLICT (one)
             DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn
             WHERE (a.generation, a.lsn) < (excluded.generation, excluded.lsn);
         END IF;
+        EXECUTE format('DROP TABLE %I CASCADE', staged_name);
     END LOOP;
 END $$;
 
-DROP SCHEMA staged CASCADE;
-CREATE SCHEMA staged;
-TRUNCATE ordertap.staged_table, ordertap.staged_column, ordertap.evidence, ordertap.gap, ordertap.parked,
-    ordertap.blocked, ordertap.snapshot;
-DROP TABLE ordertap.inbox, ordertap.transaction_size;
-ALTER TABLE ordertap.parked DROP COLUMN transaction_id;
+TRUNCATE staged_table, staged_column, evidence, gap, parked, blocked, snapshot;
+DROP TABLE inbox, transaction_size;
+ALTER TABLE parked DROP COLUMN transaction_id;
 
 -- A row that comes late wakes the documents that lacked it: they are found by what they are, among all that are done.
-CREATE INDEX document_lacking ON ordertap.document (type, marked_at) WHERE state IN ('gone', 'held', 'not ready');
+CREATE INDEX document_lacking ON document (type, marked_at) WHERE state IN ('gone', 'held', 'not ready');

@@ -1,18 +1,18 @@
 -- What the ERP knows a document by is given once and kept: it no longer follows the document's name in the profile.
 -- Records have parts by kind and links by key, where they had lines and texts.
 
-ALTER TABLE ordertap.document
+ALTER TABLE document
     ADD COLUMN external text,               -- the key that the ERP keeps; NULL before the first command
     ADD COLUMN reached text;                -- how far we took it: a milestone; NULL: an earlier release did
 
-UPDATE ordertap.document SET external =
-    coalesce((SELECT value FROM ordertap.binding WHERE name = 'shop'), 'shop') || '/' || type || '/' || key || '/' || incarnation
+UPDATE document SET external =
+    substr(current_schema, length('ordertap_') + 1) || '/' || type || '/' || key || '/' || incarnation
  WHERE applied IS NOT NULL OR intent IS NOT NULL OR revision > 0;
-CREATE UNIQUE INDEX document_external ON ordertap.document (external);
+CREATE UNIQUE INDEX document_external ON document (external);
 
 CREATE TEMPORARY TABLE account_of ON COMMIT DROP AS
     SELECT DISTINCT ON (applied #>> '{fields,number}') applied #>> '{fields,number}' AS number, external
-      FROM ordertap.document WHERE applied ->> 'kind' = 'customer' ORDER BY 1, 2;
+      FROM document WHERE applied ->> 'kind' = 'customer' ORDER BY 1, 2;
 CREATE INDEX ON account_of (number);
 
 CREATE FUNCTION pg_temp.link(kind text, external text) RETURNS jsonb LANGUAGE sql AS $$
@@ -46,7 +46,7 @@ CREATE FUNCTION pg_temp.converted(record jsonb) RETURNS jsonb LANGUAGE sql AS $$
             'parts', pg_temp.parts(record))
         ELSE record END
 $$;
-UPDATE ordertap.document SET applied = pg_temp.converted(applied), desired = pg_temp.converted(desired),
+UPDATE document SET applied = pg_temp.converted(applied), desired = pg_temp.converted(desired),
     intent = CASE WHEN intent IS NOT NULL THEN
         intent || jsonb_build_object('record', pg_temp.converted(intent -> 'record')) END
  WHERE applied IS NOT NULL OR desired IS NOT NULL OR intent IS NOT NULL;

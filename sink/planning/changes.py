@@ -18,7 +18,9 @@ _CHANGE_OF: Final[Mapping[Kind, Change]] = {
 
 
 def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
-    """The rows of the planner's table that the difference falls under."""
+    """The rows of the planner's table that the difference falls under; none where both sides have cancelled it."""
+    if desired.fields.get("cancelled") and applied.fields.get("cancelled"):
+        return set()
     names = [name for name in differing(desired.fields, applied.fields) if not _stays(name, desired, applied)]
     if desired.kind != "order":
         differs = names or _children(desired, applied)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from sink.database import Connection, reading, transaction
+from sink.database import Connection, names_of, reading, transaction
 from sink.documents.build import all_keys, build
 from sink.documents.models import Document, Invalid, Missing, NotReady
 from sink.documents.profile import Profile
@@ -20,7 +20,7 @@ from sink.reconcile.report import Report
 from sink.staging import touches
 
 _PAGE = 1000
-_OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
+OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
 
 
 def reconcile(
@@ -37,7 +37,7 @@ def reconcile(
     `compare_prices` is False where the ERP owns the prices: they carry no key of ours then.
     """
     before = _standings(middle)
-    desired = _desired(shop, _OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
+    desired = _desired(shop, OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
     in_erp = _in_erp(erp, {kind for kind in kinds.values() if compare_prices or kind != "price"}, name)
     ledger = {
@@ -65,7 +65,7 @@ def _in_erp(erp: Erp, kinds: Collection[Kind], name: str) -> dict[Kind, ErpSide]
 
 def readable(shop: Connection, profile: Profile) -> None:
     """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
-    with reading(shop, _OF_THE_SHOP, staged=False) as cursor:
+    with reading(shop, staged=False) as cursor, names_of(cursor, OF_THE_SHOP):
         for rule in profile.documents.values():
             build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
         touches.find(cursor, profile, touches.no_rows(profile))
@@ -80,7 +80,7 @@ def _desired(
     connection: Connection, schema: str, profile: Profile, staged: bool
 ) -> dict[DocumentRef, Document | Invalid]:
     found: dict[DocumentRef, Document | Invalid] = {}
-    with reading(connection, schema, staged) as cursor:
+    with reading(connection, staged) as cursor, names_of(cursor, schema):
         for name, rule in profile.documents.items():
             keys = all_keys(cursor, rule)
             for key, built in build(cursor, rule, keys).items():

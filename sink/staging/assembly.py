@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from schemas.change import Stamp, parse_transaction
 from schemas.commits import IndexRecord, SnapshotState
+from schemas.errors import DataError
 from schemas.lsn import LSN
 
 Row: TypeAlias = tuple[str, int, int, bytes | None, bytes | None, bytes, bytes, tuple[tuple[str, bytes], ...]]
@@ -41,14 +42,14 @@ def stamp_of(stamp: bytes) -> tuple[int, int, int]:
 class Feed:
     """One partition of a table's topic as it is read."""
 
-    __slots__ = ("last", "place", "position", "waiting")
+    __slots__ = ("first", "last", "place", "position", "waiting")
 
     def __init__(self, place: Place, position: int) -> None:
         self.place = place
         self.position = position
         """The offset that is read next: all before it was seen."""
-        self.last = b""
-        """The stamp of the last record that was seen."""
+        self.first = self.last = b""
+        """The stamps of the first and of the last record that was seen."""
         self.waiting: deque[int] = deque()
         """Offsets of the records that are not visible yet, in order."""
 
@@ -150,28 +151,40 @@ class Assembly:
     # What comes in
 
     def index(self, record: IndexRecord, offset: int) -> None:
-        """Takes the record of the index at this offset; one that was taken before is passed by."""
+        """Takes the record of the index at this offset; one that was taken before is passed by. DataError, and nothing
+        taken, for one that speaks of a table that it does not name."""
         end = Stamp(record.generation, LSN(record.end), 0)
         if self._end is not None and record.serial <= self._serial and end <= self._end:
             return
+        entries = self._entries(record)
         since = Stamp(record.generation, LSN(record.previous), 0)
         if self._end is None or record.serial != self._serial + 1 or since.commit_lsn != self._end.commit_lsn:
             self._queue.append(Break(since))
         self._serial, self._end = record.serial, end
         self.topics |= {topic: table for table, topic in record.tables if table in self._tables}
+        self._queue.extend(entries)
+        self._queue.append(Turn(end, record.serial, offset + 1, record.parked, record.begun, tuple(record.snapshots)))
+
+    def _entries(self, record: IndexRecord) -> list[Entry]:
+        """The commits of a record that are still to become visible, of tables that are followed."""
+        entries = []
         shapes: dict[tuple[tuple[int, int], ...], tuple[tuple[tuple[str, str, int], ...], int]] = {}
         for commit in record.commits:
             if commit.changes not in shapes:  # most commits of a shop have one of a few
-                changes = [(*record.tables[number], count) for number, count in commit.changes]
-                followed = tuple(change for change in changes if change[0] in self._tables)
-                shapes[commit.changes] = followed, sum(change[2] for change in followed)
+                try:
+                    changes = [(*record.tables[number], count) for number, count in commit.changes]
+                    followed = tuple(change for change in changes if change[0] in self._tables)
+                    shapes[commit.changes] = followed, sum(change[2] for change in followed)
+                except (LookupError, TypeError):
+                    reason = "a record of the index of commits speaks of a table that it does not name"
+                    raise DataError(reason, "look at what else writes to the topic") from None
             followed, expected = shapes[commit.changes]
             whole = commit.snapshot is None
             stamp = Stamp(record.generation, LSN(commit.lsn), LAST if whole else 0)
             if expected and stamp > self.stamp:
                 key = b"%d:%d:" % stamp[:2] if whole else b"%d:%d:0" % stamp[:2]
-                self._queue.append(Entry(key, stamp, commit.ts_us, followed, expected))
-        self._queue.append(Turn(end, record.serial, offset + 1, record.parked, record.begun, tuple(record.snapshots)))
+                entries.append(Entry(key, stamp, commit.ts_us, followed, expected))
+        return entries
 
     def row(self, feed: Feed, row: Row) -> Row | None:
         """Takes a record of a table. It comes back if it is of no commit that is still to come: the caller decides."""
@@ -179,6 +192,7 @@ class Assembly:
         if row[4] is None and stamp == feed.last:  # the tombstone behind its delete
             return None
         feed.last = stamp
+        feed.first = feed.first or stamp
         head, _, ordinal = stamp.rpartition(b":")
         key = stamp if ordinal == b"0" else head + b":"
         found = self._open.get(key)
@@ -231,7 +245,7 @@ class Assembly:
                 self._take(step, found)
                 rows += len(step.rows)
             self._queue.popleft()
-            self.stamp = self._floor = step.stamp
+            self.stamp = self._floor = max(self.stamp, step.stamp)
             steps.append(step)
         return steps
 
@@ -248,6 +262,13 @@ class Assembly:
         entry.expected = len(found.rows) if (found := self._open.get(entry.key)) else 0
         if found is None:
             self._open[entry.key] = _Open(entry.stamp)
+
+    def begin_anew(self) -> None:
+        """All commits that are named by now count in one step, as those before the chain: some of their rows are gone
+        because later ones stand for them, and the copy is not the shop's before it has these."""
+        turns = [step for step in self._queue if isinstance(step, Turn)]
+        told = [turn for turn in turns[:-1] if turn.parked or turn.begun or turn.snapshots]
+        self._queue = deque((Break(self.named), *told, *turns[-1:]))
 
     def drain(self, entry: Entry) -> list[Row]:
         """The rows of the next commit that are here, which is too large to be kept until it is whole."""
@@ -287,12 +308,12 @@ class Assembly:
         self._leave(rows)
         return rows
 
-    def crowded(self, most: int) -> set[Place]:
+    def crowded(self, most: int, whole: int) -> set[Place]:
         """Partitions of which more than `most` records wait, beside those of the commit that is next: reading them on
-        brings nothing closer."""
+        brings nothing closer. A commit of more than `whole` rows needs not be here as a whole, so its records count."""
         over = {feed.place: len(feed.waiting) for feed in self.feeds.values() if len(feed.waiting) > most}
         step = self.next
-        found = self._open.get(step.key) if isinstance(step, Entry) and over else None
+        found = self._open.get(step.key) if isinstance(step, Entry) and step.expected <= whole and over else None
         for row in found.rows if found else ():
             if row[:2] in over:
                 over[row[:2]] -= 1

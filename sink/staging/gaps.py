@@ -27,7 +27,7 @@ class TableGap(NamedTuple):
 def open_gap(cursor: Cursor, gap: TableGap) -> bool:
     """Keeps a gap; whether it is new. One that lasts moves on to its latest place: what fills it must be later."""
     cursor.execute(
-        "INSERT INTO ordertap.table_gap AS g (table_name, cause, generation, lsn, detail) VALUES (%s, %s, %s, %s, %s)"
+        "INSERT INTO table_gap AS g (table_name, cause, generation, lsn, detail) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (table_name, cause) DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn"
         " WHERE (g.generation, g.lsn) < (excluded.generation, excluded.lsn) RETURNING xmax = 0",
         (gap.table, gap.cause, *map(int, gap.stamp[:2]), gap.detail),
@@ -39,8 +39,7 @@ def open_gap(cursor: Cursor, gap: TableGap) -> bool:
 def close_gaps(cursor: Cursor, tables: Collection[str], read_at: Stamp) -> list[str]:
     """Ends the gaps of tables that were read again as a whole at a place; the tables that had any."""
     cursor.execute(
-        "DELETE FROM ordertap.table_gap WHERE table_name = ANY(%s) AND (generation, lsn) <= (%s, %s)"
-        " RETURNING table_name",
+        "DELETE FROM table_gap WHERE table_name = ANY(%s) AND (generation, lsn) <= (%s, %s) RETURNING table_name",
         (list(tables), *map(int, read_at[:2])),
     )
     return sorted({row[0] for row in cursor.fetchall()})
@@ -48,13 +47,13 @@ def close_gaps(cursor: Cursor, tables: Collection[str], read_at: Stamp) -> list[
 
 def close_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
     """Ends one gap that has filled itself; whether there was one."""
-    cursor.execute("DELETE FROM ordertap.table_gap WHERE table_name = %s AND cause = %s", (table, cause))
+    cursor.execute("DELETE FROM table_gap WHERE table_name = %s AND cause = %s", (table, cause))
     return cursor.rowcount > 0
 
 
 def table_gaps(cursor: Cursor) -> list[TableGap]:
     """All open gaps, by table."""
     cursor.execute(
-        "SELECT table_name, cause, generation, lsn, detail FROM ordertap.table_gap ORDER BY table_name, found_at, cause"
+        "SELECT table_name, cause, generation, lsn, detail FROM table_gap ORDER BY table_name, found_at, cause"
     )
     return [TableGap(row[0], row[1], Stamp(row[2], LSN(int(row[3])), 0), row[4]) for row in cursor.fetchall()]

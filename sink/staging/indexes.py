@@ -23,7 +23,7 @@ from schemas.errors import OrdertapError
 from sink.database import Connection, Cursor
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.sqltext import Column, joined_columns, key_columns
-from sink.staging.schema import SCHEMA, stored_name
+from sink.staging.schema import stored_name
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ _SESSION: Final = (
     " 'ordertap sink: indexes' ELSE '0' END, false) FROM pg_settings"
     " WHERE name IN ('lock_timeout', 'application_name', 'statement_timeout', 'transaction_timeout')"
 )
-_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('ordertap.indexes', 0))"
+_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(current_schema || '.indexes', 0))"
 
 
 class WantedIndex(NamedTuple):
@@ -47,7 +47,7 @@ class WantedIndex(NamedTuple):
 
     @property
     def staged(self) -> sql.Identifier:
-        return sql.Identifier(SCHEMA, stored_name(self.table))
+        return sql.Identifier(stored_name(self.table))
 
 
 def wanted(profile: Profile) -> list[WantedIndex]:
@@ -114,7 +114,7 @@ def _made(cursor: Cursor, index: WantedIndex) -> bool:
         if state in ("there", "early"):
             return state == "there"
         if state == "broken":  # an interrupted CREATE INDEX CONCURRENTLY leaves one that is written and never read
-            cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(SCHEMA, index.name)))
+            cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index.name)))
         cursor.execute(
             sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} ({})").format(
                 sql.Identifier(index.name), index.staged, sql.Identifier(index.column)
@@ -126,7 +126,7 @@ def _made(cursor: Cursor, index: WantedIndex) -> bool:
         log.warning(
             "index not made, the profile's SQL is slower without it",
             table=index.table, column=index.column, reason=_first_line(error),
-            next=f"the sink tries again; or make an index on that column of {SCHEMA}.{index.table} yourself",
+            next=f"the sink tries again; or make an index on that column of table \"{index.table}\" yourself",
         )  # fmt: skip
         return False
     log.info("index made", table=index.table, column=index.column, index=index.name)

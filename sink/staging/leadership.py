@@ -1,4 +1,4 @@
-"""One stager at a time: who has the session lock stages, the others stand by.
+"""One stager of a shop at a time: who has the session lock stages, the others stand by.
 
 The session that stages holds the lock, so losing it ends its transaction. A process that stands still loses it by the
 server's time-outs; one that is killed loses it with its connection. One that stands still in the middle of a COPY is
@@ -11,7 +11,7 @@ from typing import Final
 
 from sink.database import Connection, transaction
 
-_LOCK: Final = "hashtextextended('ordertap.stager', 0)"
+_LOCK: Final = "hashtextextended(current_schema || '.stager', 0)"
 _TIMEOUTS: Final = {
     "idle_session_timeout": "8s",  # leader and standby say something every second
     "idle_in_transaction_session_timeout": "8s",
@@ -24,7 +24,8 @@ _TIMEOUTS: Final = {
 _STANDS_STILL: Final = """
     SELECT pg_terminate_backend(a.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.database = a.datid AND a.datname = current_database()
-    AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('ordertap.stager', 0) AND l.objsubid = 1
+    AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(current_schema || '.stager', 0)
+    AND l.objsubid = 1
     AND a.state = 'active' AND a.wait_event = 'ClientRead' AND clock_timestamp() - a.query_start > interval '8s'
 """
 

@@ -40,7 +40,7 @@ def park(cursor: Cursor, rows: Iterable[tuple[Row, str]]) -> None:
         values.append((topic, partition, offset, reason, key, value, Json(headers)))
     execute_values(
         cursor,
-        'INSERT INTO ordertap.parked (topic, partition, "offset", reason, key, value, headers) VALUES %s'
+        'INSERT INTO parked (topic, partition, "offset", reason, key, value, headers) VALUES %s'
         ' ON CONFLICT (topic, partition, "offset") DO UPDATE SET reason = excluded.reason',
         values,
         page_size=1_000,
@@ -49,7 +49,7 @@ def park(cursor: Cursor, rows: Iterable[tuple[Row, str]]) -> None:
 
 def parked(cursor: Cursor) -> list[ParkedRecord]:
     """Each record that could not be staged."""
-    cursor.execute('SELECT topic, partition, "offset", reason FROM ordertap.parked ORDER BY 1, 2, 3')
+    cursor.execute('SELECT topic, partition, "offset", reason FROM parked ORDER BY 1, 2, 3')
     return [ParkedRecord(*row) for row in cursor.fetchall()]
 
 
@@ -58,11 +58,11 @@ def unpark(cursor: Cursor, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     cursor.execute(
-        'DELETE FROM ordertap.parked WHERE (topic, partition, "offset") IN %s RETURNING topic',
+        'DELETE FROM parked WHERE (topic, partition, "offset") IN %s RETURNING topic',
         (tuple(row[:3] for row in rows),),
     )
     if not cursor.rowcount:
         return []
-    cursor.execute("SELECT DISTINCT headers -> 0 ->> 1 FROM ordertap.parked")
+    cursor.execute("SELECT DISTINCT headers -> 0 ->> 1 FROM parked")
     left = {bytes.fromhex(stamp).rpartition(b":")[0] for (stamp,) in cursor.fetchall()}
     return [cause(commit) for commit in {commit_of(row) for row in rows} - left]

@@ -34,7 +34,7 @@ def load_position(cursor: Cursor) -> Position:
     """The position; the first one's where there is none yet."""
     cursor.execute(
         "SELECT generation, lsn, ordinal, state, index_topic_id, index_offset, serial, end_generation, end_lsn"
-        " FROM ordertap.copy"
+        " FROM copy"
     )
     row = cursor.fetchone()
     if row is None:
@@ -49,10 +49,10 @@ def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> 
     `commit_us`: when the last commit of the shop that is visible with it was made, µs since 1970; None: it brings none.
     """
     cursor.execute(
-        "INSERT INTO ordertap.copy AS c (one, generation, lsn, ordinal, state, index_topic_id, index_offset, serial,"
+        "INSERT INTO copy AS c (one, generation, lsn, ordinal, state, index_topic_id, index_offset, serial,"
         " end_generation, end_lsn, committed_at)"
         " VALUES (true, %s, %s, %s, CASE WHEN %s = 'catching up' THEN 'catching up' WHEN"
-        " (SELECT bool_or(state = 'complete') AND bool_and(state = 'complete' OR NOT first) FROM ordertap.snapshot"
+        " (SELECT bool_or(state = 'complete') AND bool_and(state = 'complete' OR NOT first) FROM snapshot"
         " WHERE generation IN (0, %s)) THEN 'steady' ELSE 'copying' END,"
         " %s, %s, %s, %s, %s, to_timestamp(%s::float8 / 1e6)) ON CONFLICT (one) DO UPDATE SET"
         " (generation, lsn, ordinal, state, index_topic_id, index_offset, serial, end_generation, end_lsn,"
@@ -74,7 +74,7 @@ def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> 
 
 def save_waiting(cursor: Cursor, reason: str) -> None:
     """Says what the copy waits for; "" for nothing."""
-    cursor.execute("UPDATE ordertap.copy SET waits_for = %s WHERE waits_for IS DISTINCT FROM %s", (reason, reason))
+    cursor.execute("UPDATE copy SET waits_for = %s WHERE waits_for IS DISTINCT FROM %s", (reason, reason))
 
 
 class Copy(NamedTuple):
@@ -89,7 +89,7 @@ class Copy(NamedTuple):
 
 def show_copy(cursor: Cursor) -> Copy:
     """Where the copy stands."""
-    cursor.execute("SELECT generation, lsn, ordinal, state, committed_at, reached_at, waits_for FROM ordertap.copy")
+    cursor.execute("SELECT generation, lsn, ordinal, state, committed_at, reached_at, waits_for FROM copy")
     row = cursor.fetchone()
     if row is None:
         return Copy(NOWHERE, "catching up", None, None, "nothing was read yet")
@@ -108,7 +108,7 @@ def why_not_planned(cursor: Cursor, require_snapshot: bool) -> str:
     if position.state == "copying" and (require_snapshot or _is_copied(cursor)):
         return "the first snapshot is not staged as a whole"
     at = tuple(map(int, position.stamp[:2]))
-    cursor.execute("SELECT generation, lsn FROM ordertap.acted WHERE (generation, lsn) > (%s, %s)", at)
+    cursor.execute("SELECT generation, lsn FROM acted WHERE (generation, lsn) > (%s, %s)", at)
     if (further := cursor.fetchone()) is not None:
         return f"the copy is behind what the ledger acted on, {LSN(int(further[1]))} of generation {further[0]}"
     return ""
@@ -116,14 +116,14 @@ def why_not_planned(cursor: Cursor, require_snapshot: bool) -> str:
 
 def _is_copied(cursor: Cursor) -> bool:
     """Whether a first snapshot is under way."""
-    cursor.execute("SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE first AND state <> 'complete')")
+    cursor.execute("SELECT EXISTS (SELECT FROM snapshot WHERE first AND state <> 'complete')")
     return bool((cursor.fetchone() or (False,))[0])
 
 
 def note_acted(cursor: Cursor) -> None:
     """The ledger acts on the copy as it stands, and must never act on an earlier one. In the caller's transaction."""
     cursor.execute(
-        "INSERT INTO ordertap.acted AS a (one, generation, lsn) SELECT true, generation, lsn FROM ordertap.copy"
+        "INSERT INTO acted AS a (one, generation, lsn) SELECT true, generation, lsn FROM copy"
         " ON CONFLICT (one) DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn"
         " WHERE (a.generation, a.lsn) < (excluded.generation, excluded.lsn)"
     )

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from schemas import change
 from schemas.change import Stamp
 from schemas.commits import parse_index
 from schemas.errors import DataError
-from sink.intake import evidence
 from sink.intake.consumer import Assigned, is_end
-from sink.intake.evidence import Partition, Range, Seen
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
+from sink.staging.kept_offsets import seen_at, skipped_ranges
 from sink.staging.position import NOWHERE
 
+log = structlog.get_logger()
 _STAMP: Final = change.STAMP_HEADER
 _TRANSACTION: Final = change.TRANSACTION_HEADER
 
@@ -38,11 +40,12 @@ class Reading:
         self.foreign: list[Row] = []
         self.replayed = 0
         self.unnamed = 0
+        self.began = NOWHERE
+        """Up to where the index named all commits when reading began, as far as it is read."""
         self._assigned = assigned
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
         self._joined = joined
-        self._parked: dict[Place, list[int]] = {}
         self._staged = {place: one.seen.next_offset if one.seen else 0 for place, one in assigned.items()}
         self._gaps = {place: one.seen.gaps for place, one in assigned.items() if one.seen and one.seen.gaps}
         assembly.feeds = {place: Feed(place, one.start) for place, one in assigned.items() if place != index}
@@ -89,6 +92,10 @@ class Reading:
         foreign, self.foreign = self.foreign, []
         return foreign
 
+    def has_index(self) -> bool:
+        """Whether the index is read up to where it ended when reading began."""
+        return self._index not in self._assigned or self.index_position >= self._assigned[self._index].high
+
     def left(self) -> None:
         """Rows that waited for a commit that will not be named any more."""
         for row in self.assembly.left():
@@ -113,36 +120,21 @@ class Reading:
         loose, self.loose = self.loose, []
         return loose
 
-    def seen(self, parked: Iterable[tuple[str, int, int]]) -> dict[Partition, Seen]:
-        """What is staged of each partition once all that is not waiting is staged. `parked` are the places of records
-        that could not be: reading them again is no replay."""
-        for topic, number, offset in parked:
-            self._parked.setdefault((topic, number), []).append(offset)
-        found = {}
-        for place, feed in self.assembly.feeds.items():
-            one = self._assigned[place]
-            before = one.seen or Seen(one.low)
-            read = Range(one.start, max(one.start, feed.first_invisible))
-            now = evidence.after(before, one.partition, read)
-            found[one.partition] = evidence.with_parked(now, one.partition, self._parked.get(place, ()))
-        return found
+    def skips(self, topic: str, stamp: Stamp) -> bool:
+        """Whether changes of a commit may lie in offsets of a topic that were skipped, and are not read since. They do
+        not where a record behind these offsets is known to be of an older commit."""
+        for place, reached in self.reached().items():
+            one, feed = self._assigned[place], self.assembly.feeds[place]
+            if place[0] != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
+                continue
+            staged = one.seen.next_offset if one.seen else 0
+            if any(staged <= skipped.until <= one.start for skipped in skipped_ranges(seen_at(one, reached))):
+                return True
+        return False
 
-    def were_parked(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that were parked when they were read before."""
-        return [row for row in rows if self._was_parked(row)] if self._gaps else []
-
-    def _was_parked(self, row: Row) -> bool:
-        gaps = self._gaps.get(row[:2], ())
-        return any(gap.cause == evidence.PARKED and gap.range.start <= row[2] < gap.range.until for gap in gaps)
-
-    def skips(self, topic: str) -> bool:
-        """Whether offsets of a topic were skipped, and are not read since."""
-        found = [one for partition, one in self.seen(()).items() if partition.topic == topic]
-        return any(gap.cause == evidence.SKIPPED for one in found for gap in one.gaps)
-
-    def before(self) -> dict[Partition, Seen]:
-        """What was staged of each partition when reading began."""
-        return {one.partition: one.seen for one in self._assigned.values() if one.seen is not None}
+    def reached(self) -> dict[Place, int]:
+        """By partition the first offset that is not staged once all is that waits for nothing."""
+        return {place: feed.first_invisible for place, feed in self.assembly.feeds.items()}
 
     def _in_gap(self, place: Place, offset: int) -> bool:
         return any(gap.range.start <= offset < gap.range.until for gap in self._gaps.get(place, ()))
@@ -150,11 +142,27 @@ class Reading:
     def _event(self, error: Any, place: Place, offset: int, failed: Callable[[Any, str], None]) -> None:
         if not is_end(error):
             failed(error, place[0])
+        elif place == self._index:
+            self.index_position = max(self.index_position, offset)
         elif place in self.assembly.feeds:
             feed = self.assembly.feeds[place]
             feed.position = max(feed.position, offset)  # control records have offsets, too
 
     def _other(self, place: Place, message: Any) -> None:
-        """A record of the index; of a partition that was taken away in between, nothing."""
-        if place == self._index:
+        """A record of the index; of a partition that was taken away in between, nothing.
+
+        One that cannot be read is passed by. If it was capture's, the next one's serial number shows that it is
+        missing; and the index is read on from behind the last one that was understood, so a later release reads it.
+        """
+        if place != self._index:
+            return
+        self.index_position = message.offset() + 1
+        try:
             self.assembly.index(parse_index(message.value() or b""), message.offset())
+            if message.offset() < self._assigned[place].high:
+                self.began = self.assembly.named
+        except DataError as error:
+            log.warning(
+                "a record of the index of commits is passed by",
+                topic=place[0], partition=place[1], offset=message.offset(), reason=error.message, next=error.hint,
+            )  # fmt: skip

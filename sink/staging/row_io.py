@@ -29,6 +29,7 @@ from sink.staging.schema import REFUSALS, STAMP, Catalogue, StagedTable, first, 
 NULL: Final = "\x02"
 """NULL in a line of COPY."""
 _LARGEST_KEPT: Final = 256 * 1024  # bytes
+_PIECE: Final = 256 * 1024  # bytes of COPY at once; after each the thread waits for the one that reads
 _STAMP_COLUMNS: Final = '"#generation" bigint, "#lsn" numeric(20), "#ordinal" bigint'
 _NEWER: Final = sql.SQL(
     '(t."#generation", t."#lsn", t."#ordinal") < (excluded."#generation", excluded."#lsn", excluded."#ordinal")'
@@ -72,13 +73,48 @@ def new_table(cursor: Cursor, table: StagedTable, columns: Mapping[str, str], us
     return TempTable(table.name, name, types)
 
 
+class TempTables:
+    """The temporary tables of one session that are known to be there; nothing of it is sure after a rollback."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], TempTable] = {}
+        self._bytes: dict[str, int] = {}  # by table, since its file was last made anew
+
+    def forget(self) -> None:
+        """Looks at each of them again when it is needed."""
+        self._known.clear()
+
+    def take(self, cursor: Cursor, wanted: Sequence[tuple[StagedTable, Mapping[str, str], str]]) -> list[TempTable]:
+        """Empty tables for (table, columns, use), as `new_table` makes them. `use` tells apart columns, too."""
+        known = [self._known[table.name, use] for table, _, use in wanted if (table.name, use) in self._known]
+        if known:
+            cursor.execute(sql.SQL("; ").join(map(self._emptied, known)))
+        for table, columns, use in wanted:
+            if (table.name, use) not in self._known:
+                self._known[table.name, use] = new_table(cursor, table, columns, use)
+        return [self._known[table.name, use] for table, _, use in wanted]
+
+    def _emptied(self, temp: TempTable) -> sql.Composable:
+        name = str(temp.identifier.strings)
+        large = self._bytes.get(name, 0) > _LARGEST_KEPT
+        if large:
+            self._bytes[name] = 0
+        return (sql.SQL("TRUNCATE {}") if large else sql.SQL("DELETE FROM {}")).format(temp.identifier)
+
+    def copy_in(self, cursor: Cursor, temp: TempTable, lines: bytes) -> None:
+        """`copy_in`, and remembers how much it was."""
+        name = str(temp.identifier.strings)
+        self._bytes[name] = self._bytes.get(name, 0) + len(lines)
+        copy_in(cursor, temp, lines)
+
+
 def copy_in(cursor: Cursor, temp: TempTable, lines: bytes) -> None:
     """Lines of COPY: the columns in their order, then generation, LSN and ordinal."""
     statement = sql.SQL("COPY {} ({}, {}) FROM STDIN WITH (NULL {})").format(
         temp.identifier, names(temp.types), STAMP, sql.Literal(NULL)
     )
     with _refusals(temp.table):
-        cursor.copy_expert(statement, io.BytesIO(lines))
+        cursor.copy_expert(statement, io.BytesIO(lines), _PIECE)
 
 
 def brings_new(cursor: Cursor, table: StagedTable, temp: TempTable) -> bool:

@@ -25,10 +25,9 @@ from psycopg2 import sql
 from schemas.change import Stamp
 from schemas.errors import DataError, UnavailableError
 from schemas.lsn import LSN
-from sink.database import Cursor
+from sink.database import Cursor, schema_of
 
 log = structlog.get_logger()
-SCHEMA: Final = "staged"
 OWN_COLUMNS: Final = (
     '"#generation" bigint NOT NULL, "#lsn" numeric(20) NOT NULL, "#ordinal" bigint NOT NULL,'
     ' "#deleted" boolean NOT NULL, "#snapshot" text, "#unseen" text[], "#version" integer NOT NULL'
@@ -37,6 +36,8 @@ STAMP: Final = sql.SQL('"#generation", "#lsn", "#ordinal"')
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
 _LONGEST_WAIT: Final = "2s"  # readers queue behind a lock that is waited for
 _LADDERS: Final = (("smallint", "integer", "bigint"), ("real", "double precision"), ("date", "timestamp"))
+_ROUNDED: Final = ("double precision", "timestamp")
+"""Types whose values a change to a narrower one of the ladder rounds in the shop; integers stay as they are."""
 REFUSALS: Final = ("0A", "21", "22", "23", "2B", "42", "54")
 """Classes of SQLSTATE that say no to what was asked: the same again will be refused again."""
 _READ: Final = """
@@ -45,7 +46,7 @@ _READ: Final = """
            t.schema_generation, t.schema_lsn, t.schema_ordinal,
            array_agg(c.column_name ORDER BY c.position), array_agg(c.type ORDER BY c.position),
            array_agg(c.since_version ORDER BY c.position), array_agg(c.gone ORDER BY c.position)
-    FROM ordertap.staged_table AS t JOIN ordertap.staged_column AS c USING (table_name) GROUP BY t.table_name
+    FROM staged_table AS t JOIN staged_column AS c USING (table_name) GROUP BY t.table_name
 """
 
 
@@ -73,7 +74,7 @@ class Column(NamedTuple):
 class StagedTable:
     """A staged table as it is now, gone columns too, with the TRUNCATE that guards it.
 
-    `schema` is the stamp of a record with its newest schema. `shown` is the query of its view.
+    `schema` is the stamp of a record with its newest schema, `home` the schema it is in, `shown` the query of its view.
     """
 
     name: str
@@ -81,12 +82,13 @@ class StagedTable:
     columns: Mapping[str, Column]
     version: int
     schema: Stamp
+    home: str
     truncated: Stamp | None = None
     shown: str | None = None
 
     @property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(SCHEMA, stored_name(self.name))
+        return sql.Identifier(self.home, stored_name(self.name))
 
     @property
     def present(self) -> list[str]:
@@ -133,6 +135,7 @@ class Catalogue:
 
     def __init__(self, shop: str, reads: Mapping[str, frozenset[str] | None]) -> None:
         self._shop = shop
+        self._home = schema_of(shop)
         self._reads = reads
         self._tables: dict[str, StagedTable] | None = None
         self._newest: dict[str, Stamp] = {}
@@ -143,7 +146,7 @@ class Catalogue:
     def load(self, cursor: Cursor) -> None:
         """Reads what is staged. One query."""
         cursor.execute(_READ)
-        self._tables = {row[0]: _table(row) for row in cursor.fetchall()}
+        self._tables = {row[0]: _table(row, self._home) for row in cursor.fetchall()}
         self._newest = {table.name: table.schema for table in self._tables.values()}
         self._fitting.clear()
 
@@ -192,7 +195,7 @@ class Catalogue:
         if table is None or (table.truncated is not None and table.truncated >= stamp):
             return None
         cursor.execute(
-            "UPDATE ordertap.staged_table SET truncate_generation = %s, truncate_lsn = %s, truncate_ordinal = %s"
+            "UPDATE staged_table SET truncate_generation = %s, truncate_lsn = %s, truncate_ordinal = %s"
             " WHERE table_name = %s",
             (*map(int, stamp), name),
         )
@@ -220,7 +223,11 @@ class Catalogue:
     ) -> StagedTable:
         _check_key(name, table, fitting.types, key)
         newer = table is None or stamp > self._newest[name]
-        wanted = _made(name, fitting.types, key, stamp) if table is None else _altered(table, fitting.types, newer)
+        wanted = (
+            _made(name, fitting.types, key, stamp, self._home)
+            if table is None
+            else _altered(table, fitting.types, newer)
+        )
         if table is None or wanted != table:
             wanted = replace(wanted, schema=stamp) if newer else wanted
             with self._gate(cursor, name):
@@ -260,7 +267,7 @@ class Catalogue:
             was = table.columns.get(name)
             if was is not None and was.type == column.type:
                 continue
-            if was is not None and widened(was.type, column.type):
+            if was is not None and widened(was.type, column.type) == column.type:
                 step = "ALTER COLUMN {0} TYPE {1}"
             else:
                 step = "ADD COLUMN {0} {1}" if was is None else "DROP COLUMN {0}, ADD COLUMN {0} {1}"
@@ -274,17 +281,17 @@ class Catalogue:
         self._replace_view(cursor, table.name, {name: column.type for name, column in table.columns.items()}, query)
         kept = replace(table, shown=query)
         cursor.execute(
-            "INSERT INTO ordertap.staged_table"
+            "INSERT INTO staged_table"
             " (table_name, key_columns, version, shown, schema_generation, schema_lsn, schema_ordinal)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (table_name) DO UPDATE SET version = excluded.version,"
             " shown = excluded.shown, schema_generation = excluded.schema_generation,"
             " schema_lsn = excluded.schema_lsn, schema_ordinal = excluded.schema_ordinal",
             (kept.name, list(kept.key), kept.version, query, *map(int, kept.schema)),
         )
-        cursor.execute("DELETE FROM ordertap.staged_column WHERE table_name = %s", (kept.name,))
+        cursor.execute("DELETE FROM staged_column WHERE table_name = %s", (kept.name,))
         columns = kept.columns.values()
         cursor.execute(
-            "INSERT INTO ordertap.staged_column (table_name, column_name, position, type, since_version, gone)"
+            "INSERT INTO staged_column (table_name, column_name, position, type, since_version, gone)"
             " SELECT %s, c.* FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[], %s::boolean[]) AS c",
             (
                 kept.name,
@@ -320,16 +327,16 @@ class Catalogue:
         gone = sorted(n for n, c in read.items() if c.gone)
         here = sorted(read.keys() - set(gone))
         if here and reads is None:
-            yield sql.SQL('("#unseen" IS NULL OR ordertap.unseen({}, "#unseen"))').format(name)
+            yield sql.SQL('("#unseen" IS NULL OR unseen({}, "#unseen"))').format(name)
         elif here:
-            condition = '("#unseen" IS NULL OR NOT "#unseen" && {1} OR ordertap.unseen({0}, "#unseen", {1}))'
+            condition = '("#unseen" IS NULL OR NOT "#unseen" && {1} OR unseen({0}, "#unseen", {1}))'
             yield sql.SQL(condition).format(name, sql.Literal(here))
         for version in sorted({read[n].since for n in here} - {1}):
             young = sql.Literal([n for n in here if read[n].since == version])
-            condition = '("#version" >= {} OR ordertap.unseen({}, {}))'
+            condition = '("#version" >= {} OR unseen({}, {}))'
             yield sql.SQL(condition).format(sql.Literal(version), name, young)
         if gone:
-            yield sql.SQL("ordertap.gone({}, {})").format(name, sql.Literal(gone))
+            yield sql.SQL("gone({}, {})").format(name, sql.Literal(gone))
 
     def _shown(self, cursor: Cursor, name: str, types: Mapping[str, str]) -> list[tuple[str, bool]]:
         """The columns of the view as it is, and whether each is of its type here."""
@@ -379,7 +386,7 @@ class Catalogue:
         cursor.execute("SAVEPOINT schema_gate")
         try:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_LONGEST_WAIT,))
-            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS EXCLUSIVE MODE")
+            cursor.execute("LOCK TABLE schema_gate IN ACCESS EXCLUSIVE MODE")
             yield
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (before,))
         except psycopg2.Error as error:
@@ -394,14 +401,14 @@ class Catalogue:
     def _blocked(self, cursor: Cursor, name: str) -> SchemaBlockedError:
         """Names the oldest of those that hold a lock that was waited for."""
         ours = [
-            "ordertap.schema_gate",
-            sql.Identifier(SCHEMA, stored_name(name)).as_string(cursor),
+            "schema_gate",
+            sql.Identifier(stored_name(name)).as_string(cursor),
             self._view(name).as_string(cursor),
         ]
         cursor.execute(
-            "SELECT l.relation::regclass, l.pid, a.application_name, a.usename,"
+            "SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname), l.pid, a.application_name, a.usename,"
             " to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
-            " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
+            " FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_stat_activity AS a USING (pid)"
             " WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND l.relation IN (SELECT to_regclass(r) FROM unnest(%s) AS r) ORDER BY a.xact_start LIMIT 1",
@@ -433,8 +440,8 @@ def staged(columns: Mapping[str, str]) -> dict[str, str]:
     return {name: staged_type(kind) for name, kind in columns.items()}
 
 
-def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp) -> StagedTable:
-    return StagedTable(name, tuple(key), {column: Column(kind) for column, kind in types.items()}, 1, stamp)
+def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp, home: str) -> StagedTable:
+    return StagedTable(name, tuple(key), {column: Column(kind) for column, kind in types.items()}, 1, stamp, home)
 
 
 def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> StagedTable:
@@ -444,6 +451,8 @@ def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> Stage
     for name, kind in types.items():
         was = columns.get(name)
         wide = widened(was.type, kind) if was is not None else None
+        if was is not None and name not in table.key and _rounded(was.type, kind, newer):
+            wide = None
         if was is None:
             columns[name] = Column(kind, version, not newer)
         elif wide is not None:
@@ -456,6 +465,12 @@ def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> Stage
         columns |= {name: was._replace(gone=True) for name, was in columns.items() if name not in types}
     used = max(column.since for column in columns.values())
     return replace(table, columns=columns, version=max(used, table.version))
+
+
+def _rounded(was: str, kind: str, newer: bool) -> bool:
+    """Whether the newer of both types has rounded what the shop had of the older one."""
+    wide = widened(was, kind)
+    return wide in _ROUNDED and wide != (kind if newer else was)
 
 
 def _check_key(name: str, table: StagedTable | None, types: Mapping[str, str], key: Sequence[str]) -> None:
@@ -487,11 +502,11 @@ def _refused(name: str, error: psycopg2.Error) -> DataError:
     )
 
 
-def _table(row: tuple[Any, ...]) -> StagedTable:
+def _table(row: tuple[Any, ...], home: str) -> StagedTable:
     name, key, version, shown = row[:4]
     columns = {column: Column(*rest) for column, *rest in zip(*row[10:], strict=True)}
     schema = _stamp(row[7:10])
-    return StagedTable(name, tuple(key), columns, version, schema or Stamp(0, LSN(0), 0), _stamp(row[4:7]), shown)
+    return StagedTable(name, tuple(key), columns, version, schema or Stamp(0, LSN(0), 0), home, _stamp(row[4:7]), shown)
 
 
 def _stamp(parts: tuple[Any, ...]) -> Stamp | None:

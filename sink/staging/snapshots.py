@@ -27,13 +27,21 @@ class Announced(NamedTuple):
     rows: dict[str, int]
 
 
+class Completed(NamedTuple):
+    """A snapshot of which all rows that can come are here. Rows of `compacted` tables may be missing because later ones
+    stand for them."""
+
+    snapshot: Announced
+    compacted: frozenset[str]
+
+
 def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
     """Keeps what the index says of a snapshot."""
     if state.state == "aborted":
-        cursor.execute("DELETE FROM ordertap.snapshot WHERE id = %s AND state <> 'complete'", (state.id,))
+        cursor.execute("DELETE FROM snapshot WHERE id = %s AND state <> 'complete'", (state.id,))
         return
     cursor.execute(
-        "INSERT INTO ordertap.snapshot AS s (id, generation, lsn, first, tables, rows, state)"
+        "INSERT INTO snapshot AS s (id, generation, lsn, first, tables, rows, state)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
         " rows = excluded.rows, tables = excluded.tables WHERE s.state = 'running'",
         (
@@ -50,25 +58,24 @@ def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
 
 def announced(cursor: Cursor) -> list[Announced]:
     """The snapshots that wait for their last rows, the oldest first."""
-    cursor.execute(
-        "SELECT id, generation, lsn, tables, rows FROM ordertap.snapshot WHERE state = 'announced' ORDER BY 2, 3"
-    )
+    cursor.execute("SELECT id, generation, lsn, tables, rows FROM snapshot WHERE state = 'announced' ORDER BY 2, 3")
     return [
         Announced(row[0], Stamp(row[1], LSN(int(row[2])), 0), tuple(row[3]), row[4] or {}) for row in cursor.fetchall()
     ]
 
 
-def complete(cursor: Cursor, writer: CopyWriter, one: Announced, followed: frozenset[str]) -> None:
+def complete(cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str]) -> None:
     """All rows of a snapshot that can come are here: of its tables, older rows that it did not bring are gone.
 
-    A table of which fewer rows came than it has in the index has a gap instead.
+    A table of which fewer rows came than it has in the index has a gap instead, unless its topics are compacted.
     """
+    one = done.snapshot
     whole = []
     for table in (name for name in one.tables if name in followed):
         if _read_later(cursor, table, one):  # its rows are that one's now: a row remembers the last that brought it
             continue
         missing = one.rows.get(table, 0) - writer.brought(cursor, table, one.id)
-        if missing > 0:
+        if missing > 0 and table not in done.compacted:
             detail = f"{missing} of the {one.rows[table]} rows of its snapshot are not in its topic"
             open_gap(cursor, TableGap(table, "short snapshot", one.stamp, detail))
             log.warning("a table has a gap", table=table, reason=detail, next=f"capture signal snapshot {table}")
@@ -76,14 +83,13 @@ def complete(cursor: Cursor, writer: CopyWriter, one: Announced, followed: froze
         writer.vanish(cursor, table, one.stamp, one.id)
         whole.append(table)
     writer.touch_readers(cursor, close_gaps(cursor, whole, one.stamp))
-    cursor.execute("UPDATE ordertap.snapshot SET state = 'complete' WHERE id = %s", (one.id,))
+    cursor.execute("UPDATE snapshot SET state = 'complete' WHERE id = %s", (one.id,))
     log.info("snapshot staged", snapshot=one.id, tables=whole)
 
 
 def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
     cursor.execute(
-        "SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE %s = ANY(tables) AND id <> %s"
-        " AND (generation, lsn) > (%s, %s))",
+        "SELECT EXISTS (SELECT FROM snapshot WHERE %s = ANY(tables) AND id <> %s AND (generation, lsn) > (%s, %s))",
         (table, one.id, *map(int, one.stamp[:2])),
     )
     return bool((cursor.fetchone() or (False,))[0])
@@ -91,7 +97,7 @@ def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
 
 def refuse_accepted(cursor: Cursor) -> None:
     """SettingsError when a snapshot is complete already: there is nothing to accept."""
-    cursor.execute("SELECT EXISTS (SELECT FROM ordertap.snapshot WHERE state = 'complete')")
+    cursor.execute("SELECT EXISTS (SELECT FROM snapshot WHERE state = 'complete')")
     if (cursor.fetchone() or (False,))[0]:
         raise SettingsError("a snapshot is complete already", "nothing is to be accepted")
 
@@ -101,9 +107,9 @@ def accept(cursor: Cursor, person: str) -> None:
 
     Nothing is marked deleted. What is under way of it does not count any more.
     """
-    cursor.execute("DELETE FROM ordertap.snapshot WHERE first AND state <> 'complete'")
+    cursor.execute("DELETE FROM snapshot WHERE first AND state <> 'complete'")
     cursor.execute(
-        "INSERT INTO ordertap.snapshot (id, generation, lsn, first, tables, state, accepted_by)"
+        "INSERT INTO snapshot (id, generation, lsn, first, tables, state, accepted_by)"
         " VALUES (%s, 0, 0, true, '{}', 'complete', %s) ON CONFLICT (id) DO NOTHING",
         (f"accepted by {person}", person),
     )

@@ -2,7 +2,7 @@
 
 Functions that make SQL take `relations`: for each table with changes a SELECT that gives its rows before and after,
 `before_and_after` or `all_rows`. What they make gives rows of (type, key) and takes no parameters. A
-SELECT of the profile reads the shop's other tables by the transaction's search_path, which the caller sets.
+SELECT of the profile reads the shop's other tables by their plain names, which the caller sets (`names_of`).
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ def before_and_after(
     which are all that they will be.
     """
     sent = set(columns)
-    same = sql.SQL(" AND ").join(sql.SQL("t.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key)
-    before = sql.SQL("SELECT {} FROM {} AS t JOIN {} AS n ON {}").format(
-        _of("t", table.columns), table.identifier, new, same
+    # OFFSET 0: each row is looked up by its key, where a plain join may read the whole table for each batch.
+    staged = sql.SQL("LATERAL (SELECT * FROM {} AS s WHERE {} OFFSET 0) AS t").format(
+        table.identifier,
+        sql.SQL(" AND ").join(sql.SQL("s.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key),
     )
+    before = sql.SQL("SELECT {} FROM {} AS n CROSS JOIN {}").format(_of("t", table.columns), new, staged)
     if not live:
         return before
     after = sql.SQL(", ").join(
@@ -64,7 +66,7 @@ def before_and_after(
     rows = sql.SQL("{} UNION ALL SELECT {} FROM {} AS n").format(before, after, new)
     if sent.issuperset(table.columns):
         return rows
-    return rows + sql.SQL(" LEFT JOIN {} AS t ON {}").format(table.identifier, same)
+    return rows + sql.SQL(" LEFT JOIN {} ON true").format(staged)
 
 
 def all_rows(table: StagedTable) -> sql.Composable:
@@ -106,13 +108,12 @@ def collect(cursor: Cursor, profile: Profile, relations: Relations, statement: s
     """
     if statement is None:
         return
-    cursor.execute("SAVEPOINT touches")
+    insert = sql.SQL("SAVEPOINT touches; INSERT INTO pg_temp.touched (type, key) {}; RELEASE SAVEPOINT touches")
     try:
-        cursor.execute(sql.SQL("INSERT INTO pg_temp.touched (type, key) {}").format(statement))
+        cursor.execute(insert.format(statement))  # in one round trip, since most commits are small
     except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
         cursor.execute("ROLLBACK TO SAVEPOINT touches")
         raise blame(cursor, profile, relations, error) from None
-    cursor.execute("RELEASE SAVEPOINT touches")
 
 
 def blame(cursor: Cursor, profile: Profile, relations: Relations, error: psycopg2.Error) -> OrdertapError:

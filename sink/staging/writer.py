@@ -14,7 +14,7 @@ from schemas.change import Stamp
 from schemas.errors import DataError
 from schemas.lsn import LSN
 from schemas.wire import FRAME_SIZE
-from sink.database import Cursor
+from sink.database import Cursor, names_of
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
 from sink.intake.copy_text import unescaped
@@ -59,6 +59,8 @@ class CopyWriter:
         self._columns = columns
         self._parked: list[tuple[str, int, int]] = []
         self._references = frozenset().union(*(rule.references for rule in profile.documents.values()))
+        self._temps = row_io.TempTables()
+        self._touched = False  # whether there may be touched documents
         self._arrived: set[str] = set()
         self._asked: set[str] = set()
 
@@ -75,16 +77,17 @@ class CopyWriter:
     def forget(self) -> None:
         """What was learnt in a transaction that was rolled back is not so."""
         self._catalogue.forget()
+        self._temps.forget()
 
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
         has a gap: what was before is in no commit that is still to come."""
-        cursor.execute("SELECT table_name, generation, lsn FROM ordertap.followed")
+        cursor.execute("SELECT table_name, generation, lsn FROM followed")
         known = {row[0]: Stamp(row[1], LSN(int(row[2])), 0) for row in cursor.fetchall()}
         new = [table for table in self._profile.tables if table not in known]
         for table in new:
             cursor.execute(
-                "INSERT INTO ordertap.followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
+                "INSERT INTO followed (table_name, generation, lsn) VALUES (%s, %s, %s)",
                 (table, *map(int, stamp[:2])),
             )
             if known and stamp.generation:
@@ -93,24 +96,35 @@ class CopyWriter:
                 log.warning("a table joins", table=table, reason=detail, next=f"capture signal snapshot {table}")
         return known | dict.fromkeys(new, stamp)
 
-    def write(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> Collection[tuple[str, int, int]]:
-        """Writes records in the order of their partitions. What cannot be staged is parked by name, and holds what its
-        commit touches; the others go in. `tables` gives the table of each topic.
+    def decode(self, rows: Sequence[Row], tables: Mapping[str, str]) -> Batch:
+        """The batch of records in the order of their partitions; any thread may. `tables` gives the table of each
+        topic. UnavailableError when the registry is away."""
+        return make_batch(rows, tables, self._decoders)
+
+    def write(
+        self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
+    ) -> Collection[tuple[str, int, int]]:
+        """Writes records with their batch. What cannot be staged is parked by name, and holds what its commit touches;
+        the others go in.
 
         The places of what was parked.
         """
-        bad = self._write(cursor, rows, tables)
+        bad = self._write(cursor, rows, batch, tables)
         if bad:
             self._park(cursor, bad, rows, tables)
         return {row[:3] for row, _ in bad}
 
-    def _write(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> list[tuple[Row, str]]:
+    def _write_some(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> list[tuple[Row, str]]:
+        return self._write(cursor, rows, self.decode(rows, tables), tables)
+
+    def _write(
+        self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
+    ) -> list[tuple[Row, str]]:
         """The records that cannot be staged, found by halving, each with the reason; all others are written."""
-        batch = make_batch(rows, tables, self._decoders)
         if batch.unreadable:  # what was before them is the latest of its key now
             bad = {one.row[:3] for one in batch.unreadable}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(one.row, one.reason) for one in batch.unreadable] + self._write(cursor, rest, tables)
+            return [(one.row, one.reason) for one in batch.unreadable] + self._write_some(cursor, rest, tables)
         cursor.execute("SAVEPOINT rows")
         try:
             self._batch(cursor, batch)
@@ -119,7 +133,7 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(row, error.message) for row in rows if row[:3] in bad] + self._write(cursor, rest, tables)
+            return [(row, error.message) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:
@@ -128,21 +142,22 @@ class CopyWriter:
             if len(rows) == 1:
                 return [(rows[0], _reason(error))]
             middle = len(rows) // 2
-            return self._write(cursor, rows[:middle], tables) + self._write(cursor, rows[middle:], tables)
+            return [one for half in (rows[:middle], rows[middle:]) for one in self._write_some(cursor, half, tables)]
         cursor.execute("RELEASE SAVEPOINT rows")
         return []
 
     def _batch(self, cursor: Cursor, batch: Batch) -> None:
-        self._use_shop(cursor, unseen="show")
         for groups in batch.rounds:
             loaded = self._load(cursor, groups)
             relations = self._relations(loaded)
+            self._touched = self._touched or bool(relations)
             selects = touches.selects(self._profile, relations)
-            touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
-            touches.collect(cursor, self._profile, relations, selects)
-            for group, table, temp in loaded:
-                self._put(cursor, batch, group, table, temp)
-            touches.collect(cursor, self._profile, relations, selects)
+            with names_of(cursor, self._shop, unseen="show"):
+                touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
+                touches.collect(cursor, self._profile, relations, selects)
+                for group, table, temp in loaded:
+                    self._put(cursor, batch, group, table, temp)
+                touches.collect(cursor, self._profile, relations, selects)
         for truncate in batch.truncates:
             self._truncate(cursor, truncate.table, Stamp(truncate.stamp[0], LSN(truncate.stamp[1]), truncate.stamp[2]))
 
@@ -162,17 +177,14 @@ class CopyWriter:
                 except DataError as error:
                     raise _NoTableError(group, error) from None
         tables = self._catalogue.loaded(cursor)
-        loaded = []
-        for group in groups:
-            if (table := tables.get(group.id.table)) is not None:
-                what = ("rows", "deletes", "moved")[group.id.deletes + 2 * group.id.moved]
-                # Two schemas may have the same columns: their rows must not meet in one temporary table.
-                schema, from_snapshot = group.id.schema_id.hex(), group.id.snapshot is not None
-                use = f"{what} {schema} {sorted(group.id.unchanged)} {from_snapshot}"
-                temp = row_io.new_table(cursor, table, group.decoder.columns, use)
-                row_io.copy_in(cursor, temp, b"".join(group.lines))
-                loaded.append((group, table, temp))
-        return loaded
+        staged = [(group, tables[group.id.table]) for group in groups if group.id.table in tables]
+        snapshots = list(dict.fromkeys(group.id.snapshot for group, _ in staged))
+        uses = [f"{_use(group)} {snapshots.index(group.id.snapshot)}" for group, _ in staged]
+        wanted = [(table, group.decoder.columns, use) for (group, table), use in zip(staged, uses, strict=True)]
+        temps = self._temps.take(cursor, wanted)
+        for (group, _), temp in zip(staged, temps, strict=True):
+            self._temps.copy_in(cursor, temp, b"".join(group.lines))
+        return [(group, table, temp) for (group, table), temp in zip(staged, temps, strict=True)]
 
     def _relations(self, loaded: Iterable[tuple[Group, StagedTable, TempTable]]) -> dict[str, sql.Composable]:
         """By table its changed rows, before and after."""
@@ -225,33 +237,25 @@ class CopyWriter:
         """Touches every document of which any staged row of these tables is a part."""
         tables = self._catalogue.loaded(cursor)
         relations = {name: touches.all_rows(tables[name]) for name in names if name in tables}
-        self._use_shop(cursor, unseen="show")
-        touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
-        touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
-
-    def _use_shop(self, cursor: Cursor, unseen: str) -> None:
-        """Plain names are the shop's tables. `unseen`: "show" where rows are only listed, "" where they are read."""
-        cursor.execute(
-            "SELECT set_config('search_path', quote_ident(%s), true), set_config('ordertap.unseen', %s, true)",
-            (self._shop, unseen),
-        )
+        self._touched = self._touched or bool(relations)
+        with names_of(cursor, self._shop, unseen="show"):
+            touches.collect(cursor, self._profile, relations, touches.expressions(self._profile, relations))
+            touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
 
     def mark(self, cursor: Cursor) -> int:
-        """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now."""
+        """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now.
+
+        Once in a transaction, when all is written: they are forgotten with its commit.
+        """
         self._wake(cursor)
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_temp.touched)")
-        if not (cursor.fetchone() or (False,))[0]:
-            return 0
-        marked = marks.mark(cursor, self._units(cursor))
-        cursor.execute("DELETE FROM pg_temp.touched")
-        return marked
+        touched, self._touched = self._touched, False
+        return marks.mark(cursor, self._units(cursor)) if touched else 0
 
     def _wake(self, cursor: Cursor) -> None:
         """A look that began while the last transaction committed may have read what was before: asked once more."""
         arrived, self._arrived = self._arrived, set()
         if arrived or self._asked:
-            self._use_shop(cursor, unseen="")
-            self._touch_refs(cursor, late.woken(cursor, self._profile, arrived | self._asked))
+            self._touch_refs(cursor, late.woken(cursor, self._shop, self._profile, arrived | self._asked))
         self._asked = arrived
 
     def _units(self, cursor: Cursor) -> sql.Composable:
@@ -311,7 +315,7 @@ class CopyWriter:
         """What records would touch; nothing of them stays."""
         cursor.execute("SAVEPOINT trial")
         cursor.execute("DELETE FROM pg_temp.touched")
-        self._write(cursor, rows, tables)
+        self._write_some(cursor, rows, tables)
         cursor.execute("SELECT DISTINCT type, key FROM pg_temp.touched")
         found = {DocumentRef(*row) for row in cursor.fetchall()}
         cursor.execute("ROLLBACK TO SAVEPOINT trial")
@@ -321,6 +325,7 @@ class CopyWriter:
     def _touch_refs(self, cursor: Cursor, refs: Iterable[DocumentRef]) -> None:
         values = [tuple(ref) for ref in refs]
         if values:
+            self._touched = True
             execute_values(cursor, "INSERT INTO pg_temp.touched (type, key) VALUES %s", values)
 
     def take_parked(self) -> list[tuple[str, int, int]]:
@@ -339,8 +344,9 @@ class CopyWriter:
         """Touches the documents that are held and of which these tables are a part: a gap of theirs has ended."""
         wanted = set(names)
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
+        self._touched = True
         cursor.execute(
-            "INSERT INTO pg_temp.touched SELECT type, key FROM ordertap.document"
+            "INSERT INTO pg_temp.touched SELECT type, key FROM document"
             " WHERE type = ANY(%s) AND state IN ('held', 'settling')",
             (kinds,),
         )
@@ -358,6 +364,13 @@ class CopyWriter:
             return 0
         cursor.execute(sql.SQL('SELECT count(*) FROM {} WHERE "#snapshot" = %s').format(table.identifier), (snapshot,))
         return int((cursor.fetchone() or (0,))[0])
+
+
+def _use(group: Group) -> str:
+    """What tells apart the groups of a table that are there at once, beside their snapshots. Two schemas may have the
+    same columns: their rows must not meet in one temporary table."""
+    what = ("rows", "deletes", "moved")[group.id.deletes + 2 * group.id.moved]
+    return f"{what} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
 
 
 def _by_commit(rows: Iterable[Row]) -> dict[bytes, list[Row]]:

@@ -66,7 +66,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ordertap-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        kafka = Kafka(folder / "kafka")
+        kafka = Kafka(folder / "kafka", measured=True)
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             bench = Bench(folder, server, kafka.bootstrap_servers)
             chosen = WORKLOADS[:USUAL] if options.workload is None else [WORKLOADS[options.workload - 1]]

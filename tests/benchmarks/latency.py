@@ -55,7 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ordertap-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        kafka = Kafka(folder / "kafka")
+        kafka = Kafka(folder / "kafka", measured=True)
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             bench = Bench(folder, server, kafka)
             bench.run(None, options.rate, JIT_SECONDS)  # a broker that was just started is slow

@@ -72,7 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ordertap-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        kafka = Kafka(folder / "kafka")
+        kafka = Kafka(folder / "kafka", measured=True)
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             bench = Bench(folder, server, kafka)
             try:
@@ -230,7 +230,7 @@ class Bench:
 
 
 class Place:
-    """`ordertap.copy`, looked at through one connection."""
+    """Table `copy` of the ledger, looked at through one connection."""
 
     def __init__(self, connection: psycopg2.extensions.connection) -> None:
         self._cursor = connection.cursor()
@@ -239,7 +239,7 @@ class Place:
     def now(self) -> tuple[int, int]:
         """LSN and ordinal; zeros before there is any."""
         try:
-            self._cursor.execute("SELECT lsn, ordinal FROM ordertap.copy")
+            self._cursor.execute("SELECT lsn, ordinal FROM ordertap_bench.copy")
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
             return 0, 0
         row = self._cursor.fetchone()
@@ -266,8 +266,8 @@ def throughput(bench: Bench, options: argparse.Namespace) -> str:
     bench.stop()
     after = bare.rows_per_second()
     print(f"  bare COPY and upsert: {after:.0f} rows/s", flush=True)
-    looked_at = bench.ask("SELECT count(*) FROM ordertap.document WHERE seen > 0")
-    print(f"  documents marked: {bench.ask('SELECT count(*) FROM ordertap.document')}, looked at: {looked_at}")
+    looked_at = bench.ask("SELECT count(*) FROM ordertap_bench.document WHERE seen > 0")
+    print(f"  documents marked: {bench.ask('SELECT count(*) FROM ordertap_bench.document')}, looked at: {looked_at}")
     speed = staged.rows / staged.seconds
     share = speed / ((before + after) / 2)
     used = f"{1e6 * staged.ours / staged.rows:.1f} µs CPU per row, {staged.memory:.0f} MB"
@@ -283,7 +283,7 @@ def replay(bench: Bench, options: argparse.Namespace) -> str:
     newest = bench.shop.newest()
     reset_offsets(bench.kafka, f"ordertap-{NAME}", "--to-earliest")
     end = bench.backlog(MARKERS * ROWS)
-    marks = f"SELECT coalesce(sum(marked), 0) FROM ordertap.document WHERE key::bigint <= {newest - PLACED}"
+    marks = f"SELECT coalesce(sum(marked), 0) FROM ordertap_bench.document WHERE key::bigint <= {newest - PLACED}"
     before = int(bench.ask(marks))
     records = bench.shop.revision() * ROWS
     bench.sink.start()

@@ -62,7 +62,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ordertap-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        kafka = Kafka(folder / "kafka")
+        kafka = Kafka(folder / "kafka", measured=True)
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             dsn = prepare(server)
             for statement in _FILL.format(rows=options.rows).split(";")[:-1]:

@@ -61,7 +61,7 @@ class Result:
 class Day:
     """Databases, settings and processes of one shop; `prefix` tells its topics and databases from others'."""
 
-    fewest_kills = 6  # however slow the machine is
+    fewest_kills = 6
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
         self.seed = seed
@@ -164,7 +164,7 @@ class Day:
             program.start()
         end = time.monotonic() + seconds
         half = time.monotonic() + seconds / 2
-        while time.monotonic() < end or self.kills < self.fewest_kills:
+        while time.monotonic() < end or not self._had_enough():
             time.sleep(self._chance.uniform(0.7, 1.5) if self.kills < 3 else self._chance.uniform(1.5, 6.0))
             for program in self._programs:
                 if program.ended() is not None:
@@ -175,6 +175,10 @@ class Day:
                 half = float("inf")
                 self.reset_to_earliest()
                 say("offsets reset to the earliest")
+
+    def _had_enough(self) -> bool:
+        """Whether so much was done that the day proves something, however slow the machine is."""
+        return self.kills >= self.fewest_kills
 
     def _disturb(self) -> str:
         """Does one thing that the programs must live through; words for the progress line."""
@@ -217,10 +221,10 @@ class Day:
         while position(self._kafka.bootstrap_servers, self.prefix) < target and time.monotonic() < deadline:
             time.sleep(0.5)
         say("capture has all; waiting for the ERP")
-        found, difference = check_erp(self.shop, self.erp, self.middle)
+        found, difference = check_erp(self.shop, self.erp, self.middle, f"ordertap_{self.prefix}")
         while found and time.monotonic() < deadline:
             time.sleep(1)
-            found, difference = check_erp(self.shop, self.erp, self.middle)
+            found, difference = check_erp(self.shop, self.erp, self.middle, f"ordertap_{self.prefix}")
         verdict = judge(self.witness, self._kafka.bootstrap_servers, self._registry, self.prefix, self._tables())
         self.witness.drop()
         held = run("sink", "held", config=self.config).stdout if found else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg2
@@ -135,6 +135,11 @@ _STEADY = """
     END $$"""
 
 
+def _execute_until_canceled(cursor: psycopg2.extensions.cursor, statement: str) -> None:
+    with suppress(psycopg2.errors.QueryCanceled):
+        cursor.execute(statement)
+
+
 def test_the_log_goes_under_steady_load(shop: Shop) -> None:
     """Something is always on its way to Kafka; what is there already is acknowledged all the same."""
     shop.capture.start()
@@ -143,10 +148,12 @@ def test_the_log_goes_under_steady_load(shop: Shop) -> None:
     with closing(psycopg2.connect(shop.dsn)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute("SET synchronous_commit = off")
-        writer = threading.Thread(target=cursor.execute, args=[_STEADY])
+        writer = threading.Thread(target=_execute_until_canceled, args=[cursor, _STEADY])
         writer.start()
         while writer.is_alive():
             seen.add(_confirmed(shop))
+            if len(seen) >= 3:
+                shop.sql(f"SELECT pg_cancel_backend({connection.get_backend_pid()})")
             time.sleep(0.5)
     assert len(seen) >= 3, "the slot kept all of the log"
     shop.drain()

@@ -20,7 +20,7 @@ from tests.programs import ROOT, Program, standing_still, write_settings
 LOCK = (
     "SELECT l.pid FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()"
     " WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'"
-    " AND (classid::bigint << 32 | objid::bigint) = hashtextextended('ordertap.stager', 0)"
+    " AND (classid::bigint << 32 | objid::bigint) = hashtextextended('ordertap_shop.stager', 0)"
 )
 
 
@@ -31,7 +31,7 @@ class Pair:
         self.feed = Feed(folder, kafka.bootstrap_servers, f"t{os.getpid()}{name}", postgres.create_database(name))
         self.feed.begin()
         erp = postgres.create_database(f"{name}_erp")
-        with connect(erp).cursor() as cursor:
+        with connect(erp, "public").cursor() as cursor:
             cursor.execute((ROOT / "deploy/erp/schema.sql").read_text())
             cursor.execute("INSERT INTO company VALUES ('erp-1', 'Works')")
         assert self.feed.profile  # writes its folder
@@ -136,7 +136,7 @@ def test_v1_another_copy_stages_within_fifteen_seconds_of_a_stop_and_the_old_one
 
 def test_v1_a_leader_that_stands_still_in_a_copy_loses_the_lead(pair: Pair) -> None:
     """No time-out of the server ends a session whose client stops sending in the middle of a COPY."""
-    frozen, standby = connect(pair.feed.url), connect(pair.feed.url)
+    frozen, standby = connect(pair.feed.url, "ordertap_shop"), connect(pair.feed.url, "ordertap_shop")
     assert lead(frozen)
     sends = threading.Event()
 

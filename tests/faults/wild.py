@@ -10,17 +10,18 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import psycopg2
+import psycopg2.errors
 import yaml
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults.day import PUBLICATION, Day, Result
-from tests.faults.workload import SCHEMA, TABLES, Workload, prefill, touch
+from tests.faults.workload import LETS_GO, SCHEMA, TABLES, Workload, prefill, touch
 from tests.offsets import reset_offsets
 from tests.programs import ROOT, run, standing_still
 from tests.proof.copy import CopyChecker, Watch
@@ -43,13 +44,14 @@ class WildDay(Day):
 
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
     fewest_kills = 3
+    fewest_kinds = 4  # of faults
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
         self._profile = folder / "profile"
         tables = _write_profile(self._profile)
         super().__init__(folder, server, kafka, prefix, seed)
         self.faults: Counter[str] = Counter()
-        self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix))
+        self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix, f"ordertap_{prefix}"))
         self._workload = Workload(self.shop, seed, writers=1, pause=0.2, ddl_pause=4)
         self._is_parked = False
         self._faults: list[tuple[float, Callable[[], None]]] = [
@@ -88,6 +90,9 @@ class WildDay(Day):
 
     def _sink(self) -> dict[str, object]:
         return super()._sink() | {"profile": str(self._profile)}
+
+    def _had_enough(self) -> bool:
+        return super()._had_enough() and len(self.faults) >= self.fewest_kinds
 
     def _disturb(self) -> str:
         """The first faults are kills: they come within the first snapshot."""
@@ -143,17 +148,23 @@ class WildDay(Day):
     def change_schema(self) -> None:
         """Of the sample shop's tables; `workload` does it to its own."""
         name = f"more_{sum(self.faults.values())}"
-        self._execute(
-            self.shop,
-            self._chance.choice(
-                (
-                    f"ALTER TABLE customers ADD COLUMN {name} text NOT NULL DEFAULT 'made later'",
-                    f"ALTER TABLE customers ADD COLUMN {name} int",
-                    "ALTER TABLE order_lines ALTER COLUMN quantity TYPE bigint",
-                    "ALTER TABLE returns REPLICA IDENTITY FULL",
-                )
-            ),
+        statement = self._chance.choice(
+            (
+                f"ALTER TABLE customers ADD COLUMN {name} text NOT NULL DEFAULT 'made later'",
+                f"ALTER TABLE customers ADD COLUMN {name} int",
+                "ALTER TABLE order_lines ALTER COLUMN quantity TYPE bigint",
+                "ALTER TABLE returns REPLICA IDENTITY FULL",
+            )
         )
+        done = False
+        while not done:
+            with (
+                suppress(psycopg2.errors.LockNotAvailable),
+                closing(psycopg2.connect(self.shop, options=LETS_GO)) as one,
+            ):
+                one.autocommit = True
+                one.cursor().execute(statement)
+                done = True
 
     def commit_large(self) -> None:
         """Rows of one commit, and the next time their end."""

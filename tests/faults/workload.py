@@ -95,6 +95,10 @@ class Workload:
             self._errors.append(error)
 
 
+LETS_GO = "-c lock_timeout=2s"
+"""For what changes a schema: a buyer may have three transactions open, and wait in one while another is waited for."""
+
+
 class _Client:
     """A connection that is made anew after the server was away; what was open then is given up."""
 
@@ -104,10 +108,10 @@ class _Client:
         self._connection: psycopg2.extensions.connection | None = None
 
     def once(self, work: Callable[[psycopg2.extensions.cursor], None], commits: bool = True) -> None:
-        """One transaction; an end by the server (a restart, a deadlock) leaves it undone."""
+        """One transaction; an end by the server (a restart, a deadlock, a lock) leaves it undone."""
         try:
             if self._connection is None:
-                self._connection = psycopg2.connect(self._dsn)
+                self._connection = psycopg2.connect(self._dsn, options=LETS_GO)
             with self._connection.cursor() as cursor:
                 work(cursor)
             if commits:

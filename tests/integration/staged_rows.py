@@ -7,7 +7,8 @@ from typing import Any
 
 from schemas.change import Stamp
 from schemas.lsn import LSN
-from sink.database import Connection, connect, migrate, transaction
+from sink.database import Connection, connect, transaction
+from sink.layer import migrate
 from sink.staging import row_io
 from sink.staging.schema import Catalogue, StagedTable
 
@@ -36,8 +37,8 @@ class Copy:
         self, url: str, reads: Mapping[str, frozenset[str] | None] | None = None, key: Sequence[str] = ("id",)
     ) -> None:
         self.url = url
-        self.connection: Connection = connect(url)
-        migrate(self.connection)
+        self.connection: Connection = connect(url, "ordertap_shop")
+        migrate(self.connection, "shop")
         self.key = key
         self.catalogue = Catalogue("shop", {ORDERS: None} if reads is None else reads)
 

@@ -22,11 +22,12 @@ from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import FolderRegistry
 from schemas.relation import Column, Relation
-from sink.database import Connection, Cursor, connect, migrate, reading
+from sink.database import Connection, Cursor, connect, names_of, reading, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.intake.consumer import ShopConsumer
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets, Offsets
+from sink.layer import migrate
 from sink.staging import leadership
 from sink.staging.schema import Catalogue
 from sink.staging.stager import Stager
@@ -85,6 +86,7 @@ class Feed:
         default_factory=lambda: {table: dict(columns) for table, columns in TYPES.items()}
     )
     profile_text: str = PROFILE
+    shop: str = "shop"
     serial: int = 0
     end: int = START
     generation: int = 1
@@ -99,8 +101,8 @@ class Feed:
         self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": "2"})
         self.group = f"g-{self.prefix}"
         self.make_topics({self.topic(table): PARTITIONS for table in self.types} | {index_topic(self.prefix): 1})
-        self.connection: Connection = connect(self.url)
-        migrate(self.connection)
+        self.connection: Connection = connect(self.url, schema_of(self.shop))
+        migrate(self.connection, self.shop)
 
     def make_topics(self, partitions: Mapping[str, int]) -> None:
         """Makes topics with so many partitions each."""
@@ -297,11 +299,11 @@ class Feed:
         """What the queries give together, each time in one snapshot, as often as can be while the block runs."""
         found: set[tuple[Any, ...]] = set()
         stop = threading.Event()
-        connection = connect(self.url)
+        connection = connect(self.url, "ordertap_shop")
 
         def look() -> None:
             while not stop.is_set():
-                with reading(connection, "shop") as cursor:
+                with reading(connection) as cursor, names_of(cursor, "shop"):
                     state = []
                     for query in queries:
                         cursor.execute(query)
@@ -330,17 +332,19 @@ class Feed:
         return self.rows("SELECT id, order_id FROM shop.order_lines ORDER BY id")
 
     def marked(self) -> dict[str, int]:
-        return dict(self.rows("SELECT key, marked FROM ordertap.document ORDER BY key"))
+        return dict(self.rows("SELECT key, marked FROM ordertap_shop.document ORDER BY key"))
 
     def gaps(self) -> list[tuple[str, str]]:
-        return [(row[0], row[1]) for row in self.rows("SELECT table_name, cause FROM ordertap.table_gap ORDER BY 1, 2")]
+        return [
+            (row[0], row[1]) for row in self.rows("SELECT table_name, cause FROM ordertap_shop.table_gap ORDER BY 1, 2")
+        ]
 
     def stands_at(self) -> int:
-        found = self.rows("SELECT lsn FROM ordertap.copy WHERE state <> 'catching up'")
+        found = self.rows("SELECT lsn FROM ordertap_shop.copy WHERE state <> 'catching up'")
         return int(found[0][0]) if found else 0
 
     def waits(self) -> str:
-        found = self.rows("SELECT waits_for FROM ordertap.copy")
+        found = self.rows("SELECT waits_for FROM ordertap_shop.copy")
         return str(found[0][0]) if found else ""
 
     def until_at(self, lsn: int) -> None:
@@ -371,7 +375,7 @@ class Running:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with closing(connect(self._feed.url)) as connection:
+                with closing(connect(self._feed.url, "ordertap_shop")) as connection:
                     connection.cursor_factory = self._counting()
                     self._lead(connection)
             except UnavailableError as error:
@@ -401,8 +405,11 @@ class Running:
     def _turned(self) -> None:
         self.turns += 1
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._stop.set()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
         if self.error is not None:

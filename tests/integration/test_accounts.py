@@ -43,13 +43,13 @@ def _number(connection: Connection, account: str) -> str:
 
 def test_a_number_is_given_once_and_for_ever(middle: Connection) -> None:
     first, second = _number(middle, "shop/1"), _number(middle, "shop/2")
-    assert first == "100001"
+    assert first == "shop-100001"
     assert second != first
     assert (_number(middle, "shop/1"), _number(middle, "shop/2")) == (first, second)
 
 
 def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, database: str) -> None:
-    connections = [connect(database) for _ in range(4)]
+    connections = [connect(database, "ordertap_shop") for _ in range(4)]
     barrier = Barrier(4)
 
     def meet(connection: Connection, buyer: int) -> str:

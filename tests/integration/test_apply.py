@@ -103,7 +103,7 @@ def test_a_ledger_from_a_backup_loses_no_change(
         mark(middle)
         drain(worker)
     with transaction(middle) as cursor:
-        cursor.execute("UPDATE ordertap.document SET revision = 1 WHERE type = 'sales_order'")
+        cursor.execute("UPDATE ordertap_shop.document SET revision = 1 WHERE type = 'sales_order'")
     change(middle, "UPDATE orders SET gross = 7.90")
     mark(middle)
     drain(worker)
@@ -148,7 +148,7 @@ def test_an_order_of_an_erased_buyer_stays_as_it_is(
     mark(middle, ORDER)
     drain(worker)
     assert held(middle) == []
-    assert run(erp_url, "SELECT gross::text, account_number FROM orders") == [("9.90", "100001")]
+    assert run(erp_url, "SELECT gross::text, account_number FROM orders") == [("9.90", "shop-100001")]
 
 
 def test_what_was_only_planned_is_sent_when_the_mode_changes(

@@ -214,7 +214,9 @@ def test_what_a_refused_step_reached_is_kept_and_taken_on(
     drain(make_worker(middle, halfway, profile_path))
     assert held(middle) == ["the buyer's credit is used up"]
     assert run(erp_url, STATUS) == [("draft", 0)]
-    ledger = "SELECT reached, reference IS NOT NULL, intent IS NULL FROM ordertap.document WHERE type = 'sales_order'"
+    ledger = (
+        "SELECT reached, reference IS NOT NULL, intent IS NULL FROM ordertap_shop.document WHERE type = 'sales_order'"
+    )
     with transaction(middle) as cursor:
         cursor.execute(ledger)
         assert cursor.fetchall() == [("draft", True, True)]
@@ -241,7 +243,7 @@ def test_a_plan_takes_planned_buyers_and_orders_for_made(middle: Connection, erp
     mark(middle, ORDER, CUSTOMER, RETURN, REFUND)
     drain(make_worker(middle, erp, profile_path, apply=False))
     with transaction(middle) as cursor:
-        cursor.execute("SELECT type, reason FROM ordertap.document ORDER BY type")
+        cursor.execute("SELECT type, reason FROM ordertap_shop.document ORDER BY type")
         assert cursor.fetchall() == [
             ("customer", "would create customer"), ("refund", "would create refund"),
             ("return_order", "would create return"), ("sales_order", "would create order"),

@@ -23,7 +23,7 @@ ready FROM prices WHERE id = ANY (%(keys)s::bigint[]) -- 100 % net"""
 def built(url: str, folder: Path, keys: list[str], head: str = HEAD) -> dict[str, Built]:
     (folder / "profile.yaml").write_text(PROFILE)
     (folder / "price.sql").write_text(head)
-    connection = connect(url)
+    connection = connect(url, "public")
     try:
         with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
             return build(cursor, load_profile(str(folder)).documents["price"], keys)

@@ -88,7 +88,7 @@ def raw(shop: Shop) -> Iterator[tuple[str, bytes]]:
     ends = {(part.topic, part.partition): consumer.get_watermark_offsets(part, timeout=10)[1] for part in parts}
     consumer.assign(parts)
     while any(ends[part.topic, part.partition] > max(part.offset, 0) for part in consumer.position(parts)):
-        for message in consumer.consume(1000, timeout=1.0):
+        for message in consumer.consume(1000, timeout=0.05):
             assert message.error() is None
             headers = b"".join(name.encode() + (text or b"") for name, text in message.headers() or ())
             yield str(message.topic()), (message.key() or b"") + (message.value() or b"") + headers

@@ -36,10 +36,10 @@ class Fake:
         self.shop(SCHEMA)
         self.history = History(shop, "tap", f"history_{shop.rpartition('/')[2]}")
         self.history.create()
-        self.sql("CREATE SCHEMA ordertap; CREATE SCHEMA shop; CREATE SCHEMA staged")
-        self.sql("CREATE TABLE ordertap.copy (generation bigint, lsn numeric(20), ordinal bigint, state text)")
-        self.sql("CREATE TABLE ordertap.table_gap (table_name text); CREATE TABLE ordertap.schema_gate ()")
-        self.checker = CopyChecker(self.history, middle, TABLES, "shop")
+        self.sql("CREATE SCHEMA ordertap_shop; CREATE SCHEMA shop")
+        self.sql("CREATE TABLE ordertap_shop.copy (generation bigint, lsn numeric(20), ordinal bigint, state text)")
+        self.sql("CREATE TABLE ordertap_shop.table_gap (table_name text); CREATE TABLE ordertap_shop.schema_gate ()")
+        self.checker = CopyChecker(self.history, middle, TABLES, "shop", "ordertap_shop")
 
     def shop(self, statement: str) -> None:
         run(self.dsn, statement)
@@ -63,7 +63,9 @@ class Fake:
         self.say(int(Shop.value_of(self.dsn, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")))
 
     def say(self, lsn: int, ordinal: int = 0, state: str = "steady") -> None:
-        self.sql(f"DELETE FROM ordertap.copy; INSERT INTO ordertap.copy VALUES (1, {lsn}, {ordinal}, '{state}')")
+        self.sql(
+            f"DELETE FROM ordertap_shop.copy; INSERT INTO ordertap_shop.copy VALUES (1, {lsn}, {ordinal}, '{state}')"
+        )
 
     def change(self, number: int) -> None:
         """One commit in both tables; a copy with only one of them is torn."""
@@ -201,7 +203,7 @@ def test_a_copy_that_claims_nothing_is_not_counted(fake: Fake) -> None:
     fake.copy("lines")
     fake.say(fake.history.at + 10**6, state="catching up")
     assert fake.checker.check() is None
-    fake.sql("DROP TABLE ordertap.copy")
+    fake.sql("DROP TABLE ordertap_shop.copy")
     assert fake.checker.check() is None
     assert (fake.checker.checked, fake.checker.torn) == (0, 0)
 
@@ -209,25 +211,27 @@ def test_a_copy_that_claims_nothing_is_not_counted(fake: Fake) -> None:
 def test_a_table_is_not_compared_while_it_has_a_gap(fake: Fake) -> None:
     fake.copy()
     fake.change(5)
-    fake.sql("INSERT INTO ordertap.table_gap VALUES ('public.orders')")
+    fake.sql("INSERT INTO ordertap_shop.table_gap VALUES ('public.orders')")
     fake.copy("lines")
     assert fake.found() == []
-    fake.sql("DELETE FROM ordertap.table_gap")
+    fake.sql("DELETE FROM ordertap_shop.table_gap")
     assert len(fake.found()) == 2
 
 
 def test_values_that_never_came_are_not_compared_and_the_others_are(fake: Fake) -> None:
     fake.copy()
-    fake.sql("""ALTER TABLE shop.orders SET SCHEMA staged; ALTER TABLE staged.orders RENAME TO "public.orders";
-        ALTER TABLE staged."public.orders" ADD COLUMN "#deleted" boolean DEFAULT false, ADD COLUMN "#unseen" text[];
-        CREATE FUNCTION staged.unseen(text) RETURNS text LANGUAGE plpgsql AS
+    fake.sql("""ALTER TABLE shop.orders SET SCHEMA ordertap_shop;
+        ALTER TABLE ordertap_shop.orders RENAME TO "public.orders";
+        ALTER TABLE ordertap_shop."public.orders" ADD COLUMN "#deleted" boolean DEFAULT false,
+            ADD COLUMN "#unseen" text[];
+        CREATE FUNCTION ordertap_shop.unseen(text) RETURNS text LANGUAGE plpgsql AS
             $$BEGIN RAISE 'never came' USING ERRCODE = 'OT001'; END$$;
-        CREATE VIEW shop.orders AS SELECT id, staged.unseen(note) AS note, gross, paid, country, count
-            FROM staged."public.orders" WHERE NOT "#deleted";
-        UPDATE staged."public.orders" SET note = 'placeholder', "#unseen" = '{note}' WHERE id = '1';
-        INSERT INTO staged."public.orders" (id, "#deleted") VALUES (8, true)""")
+        CREATE VIEW shop.orders AS SELECT id, ordertap_shop.unseen(note) AS note, gross, paid, country, count
+            FROM ordertap_shop."public.orders" WHERE NOT "#deleted";
+        UPDATE ordertap_shop."public.orders" SET note = 'placeholder', "#unseen" = '{note}' WHERE id = '1';
+        INSERT INTO ordertap_shop."public.orders" (id, "#deleted") VALUES (8, true)""")
     assert fake.found() == []
-    fake.sql("""UPDATE staged."public.orders" SET gross = '0' WHERE id = '1'""")
+    fake.sql("""UPDATE ordertap_shop."public.orders" SET gross = '0' WHERE id = '1'""")
     assert fake.found() == ["public.orders ('1',) differs in gross"]
 
 
@@ -253,13 +257,13 @@ def _stage(fake: Fake, cursor: psycopg2.extensions.cursor) -> None:
             cursor.execute(f"DELETE FROM shop.{table}")
             execute_values(cursor, f"INSERT INTO shop.{table} VALUES %s", [tuple(row.values()) for row in rows])
         reading.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        cursor.execute("DELETE FROM ordertap.copy")
-        cursor.execute("INSERT INTO ordertap.copy VALUES (1, %s, 0, 'steady')", reading.fetchone())
+        cursor.execute("DELETE FROM ordertap_shop.copy")
+        cursor.execute("INSERT INTO ordertap_shop.copy VALUES (1, %s, 0, 'steady')", reading.fetchone())
 
 
 def test_what_keeps_it_from_looking_is_told_at_the_end(fake: Fake) -> None:
     fake.copy()
-    fake.sql("ALTER TABLE ordertap.copy DROP COLUMN state")
+    fake.sql("ALTER TABLE ordertap_shop.copy DROP COLUMN state")
     watch = Watch(fake.checker, pause=0.01)
     watch.start()
     watch._thread.join(20)

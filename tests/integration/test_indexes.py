@@ -32,13 +32,13 @@ def names(shop: Written) -> list[str]:
     """Valid indexes of ours on the staged tables."""
     rows = shop.rows(
         "SELECT c.relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid"
-        " WHERE indisvalid AND c.relname LIKE 'ordertap%%' AND indrelid::regclass::text LIKE 'staged%%'"
+        " WHERE indisvalid AND c.relname LIKE 'ordertap%%' AND indrelid::regclass::text LIKE '\"public.%%'"
     )
     return [str(name) for (name,) in rows]
 
 
 def make(url: str, shop: Written) -> bool:
-    with closing(connect(url)) as connection:
+    with closing(connect(url, "ordertap_shop")) as connection:
         return indexes.make(connection, shop.profile)
 
 
@@ -53,12 +53,12 @@ def test_an_index_is_made_once_its_table_is_staged_and_a_key_has_one_already(dat
 
 def test_what_an_interruption_left_is_made_again(database: str, shop: Written) -> None:
     add_order(shop)
-    with closing(connect(database)) as connection, connection.cursor() as cursor:
-        with closing(connect(database)) as reader, transaction(reader, "REPEATABLE READ") as old:
-            old.execute("SELECT count(*) FROM ordertap.document")  # an index waits for such a transaction
+    with closing(connect(database, "ordertap_shop")) as connection, connection.cursor() as cursor:
+        with closing(connect(database, "ordertap_shop")) as reader, transaction(reader, "REPEATABLE READ") as old:
+            old.execute("SELECT count(*) FROM ordertap_shop.document")  # an index waits for such a transaction
             cursor.execute("SET lock_timeout = '100ms'")
             with pytest.raises(psycopg2.OperationalError):
-                cursor.execute(f'CREATE INDEX CONCURRENTLY {NAME} ON staged."{LINES}" (order_id)')
+                cursor.execute(f'CREATE INDEX CONCURRENTLY {NAME} ON ordertap_shop."{LINES}" (order_id)')
         cursor.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
         assert cursor.fetchone() == (1,)
     assert names(shop) == []
@@ -70,9 +70,9 @@ def test_a_failure_is_told_with_the_next_step_and_keeps_no_other_index_from_bein
     database: str, shop: Written
 ) -> None:
     with transaction(shop.connection) as cursor:
-        cursor.execute(f'ALTER TABLE staged."{LINES}" ADD COLUMN status json')
-        cursor.execute(f'ALTER TABLE staged."{LINES}" RENAME COLUMN order_id TO kept')
-        cursor.execute(f'ALTER TABLE staged."{LINES}" RENAME COLUMN status TO order_id')
+        cursor.execute(f'ALTER TABLE ordertap_shop."{LINES}" ADD COLUMN status json')
+        cursor.execute(f'ALTER TABLE ordertap_shop."{LINES}" RENAME COLUMN order_id TO kept')
+        cursor.execute(f'ALTER TABLE ordertap_shop."{LINES}" RENAME COLUMN status TO order_id')
     add_order(shop)
     with capture_logs() as logs:
         assert make(database, shop) is False
@@ -83,8 +83,8 @@ def test_a_failure_is_told_with_the_next_step_and_keeps_no_other_index_from_bein
 
 
 def test_one_replica_makes_them_at_a_time(database: str, shop: Written) -> None:
-    with closing(connect(database)) as other, other.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtextextended('ordertap.indexes', 0))")
+    with closing(connect(database, "ordertap_shop")) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('ordertap_shop.indexes', 0))")
         assert make(database, shop) is False
         assert names(shop) == []
 
@@ -104,7 +104,7 @@ def test_a_database_that_is_away_ends_nothing(shop: Written) -> None:
 def test_time_limits_of_the_database_are_not_ours(database: str, shop: Written) -> None:
     with transaction(shop.connection) as cursor:
         cursor.execute(f"ALTER DATABASE {database.rpartition('/')[2]} SET statement_timeout = '20s'")
-    with closing(connect(database)) as connection, connection.cursor() as cursor:
+    with closing(connect(database, "ordertap_shop")) as connection, connection.cursor() as cursor:
         indexes.make(connection, shop.profile)
         cursor.execute("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
         assert cursor.fetchone() == ("0", "10s")

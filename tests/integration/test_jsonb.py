@@ -20,7 +20,7 @@ JSON = [
 
 def test_what_jsonb_refuses_is_what_the_server_refuses(database: str) -> None:
     wrong = {}
-    with closing(connect(database)) as connection, connection.cursor() as cursor:
+    with closing(connect(database, "public")) as connection, connection.cursor() as cursor:
         for text in JSON:
             cursor.execute("SELECT %s::json::text", (text,))  # the premise
             try:

@@ -34,10 +34,11 @@ def shop(database: str, tmp_path: Path) -> Written:
 
 def looked_at(shop: Written, state: str, keys: Collection[str] = ("1", "2", "3", "9")) -> None:
     shop.rows(
-        "UPDATE ordertap.document SET seen = marked, state = %s WHERE type = 'price' AND key = ANY(%s) RETURNING key",
+        "UPDATE ordertap_shop.document SET seen = marked, state = %s WHERE type = 'price' AND key = ANY(%s)"
+        " RETURNING key",
         state, list(keys),
     )  # fmt: skip
-    shop.rows("UPDATE ordertap.unit SET due_at = NULL RETURNING unit")
+    shop.rows("UPDATE ordertap_shop.unit SET due_at = NULL RETURNING unit")
 
 
 def variant(shop: Written, op: str, at: int, number: int = 17, status: str = "sold") -> None:
@@ -45,7 +46,7 @@ def variant(shop: Written, op: str, at: int, number: int = 17, status: str = "so
 
 
 def dirty(shop: Written) -> set[str]:
-    rows = shop.rows("SELECT key FROM ordertap.document WHERE type = 'price' AND seen < marked")
+    rows = shop.rows("SELECT key FROM ordertap_shop.document WHERE type = 'price' AND seen < marked")
     return {str(key) for (key,) in rows}
 
 
@@ -85,7 +86,7 @@ def test_what_is_still_not_ready_stays_and_what_is_held_is_woken(shop: Written) 
 def test_a_document_that_is_looked_at_meanwhile_is_marked_again(shop: Written) -> None:
     looked_at(shop, "done")
     shop.rows(
-        "UPDATE ordertap.unit SET owner = 'w', due_at = clock_timestamp() + interval '1 minute'"
+        "UPDATE ordertap_shop.unit SET owner = 'w', due_at = clock_timestamp() + interval '1 minute'"
         " WHERE unit = 'price:3' RETURNING unit"
     )
     variant(shop, "c", 100)
@@ -105,5 +106,5 @@ def test_tables_that_are_no_reference_ask_nothing(shop: Written) -> None:
         def execute(self, *_: object) -> None:
             raise AssertionError
 
-    assert late.woken(Silent(), shop.profile, {LINES, "public.elsewhere"}) == set()  # type: ignore[arg-type]
-    assert late.woken(Silent(), shop.profile, set()) == set()  # type: ignore[arg-type]
+    assert late.woken(Silent(), "shop", shop.profile, {LINES, "public.elsewhere"}) == set()  # type: ignore[arg-type]
+    assert late.woken(Silent(), "shop", shop.profile, set()) == set()  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def lossy(erp_url: str) -> Iterator[Lossy]:
 
 @pytest.fixture
 def other(database: str, middle: Connection) -> Iterator[Connection]:
-    connection = connect(database)
+    connection = connect(database, "ordertap_shop")
     yield connection
     connection.close()
 
@@ -94,7 +94,7 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
 ) -> None:
     _need_the_buyer(middle)
     drain(make_worker(middle, lossy, profile_path))
-    assert _value(middle, "SELECT count(*) FROM ordertap.document WHERE intent IS NOT NULL") == 1
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 1
     with transaction(middle) as cursor:
         marks.retry(cursor, None)
     mark(middle, CUSTOMER)
@@ -105,7 +105,7 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
     mark(middle, ORDER)
     drain(make_worker(other, lossy, profile_path, "w2"))
     assert run(erp_url, "SELECT (SELECT count(*) FROM customers), (SELECT count(*) FROM orders)") == [(1, 1)]
-    assert _value(middle, "SELECT count(*) FROM ordertap.unit WHERE deadline IS NOT NULL") == 0
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.unit WHERE deadline IS NOT NULL") == 0
 
 
 @pytest.mark.parametrize("failure", [HoldError("no", "mend"), ConflictError("moved")])
@@ -115,8 +115,8 @@ def test_a_known_outcome_ends_the_lease_at_once(
     lossy.failure, lossy.done = failure, False
     _need_the_buyer(middle)
     drain(make_worker(middle, lossy, profile_path))
-    assert _value(middle, "SELECT count(*) FROM ordertap.unit WHERE deadline IS NOT NULL") == 0
-    assert _value(middle, "SELECT count(*) FROM ordertap.document WHERE intent IS NOT NULL") == 0
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.unit WHERE deadline IS NOT NULL") == 0
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 0
 
 
 def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) -> None:
@@ -126,9 +126,9 @@ def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) 
     with transaction(middle) as cursor:
         documents.save(cursor, ORDER, intent={"verb": "create"}, seen=1, next_try=None)
         leases.release(cursor, [lease])
-    assert _value(middle, "SELECT due_at <= clock_timestamp() FROM ordertap.unit") is True
-    assert _value(middle, "SELECT deadline > clock_timestamp() + interval '50 s' FROM ordertap.unit") is True
-    assert _value(middle, "SELECT owner FROM ordertap.unit") is None
+    assert _value(middle, "SELECT due_at <= clock_timestamp() FROM ordertap_shop.unit") is True
+    assert _value(middle, "SELECT deadline > clock_timestamp() + interval '50 s' FROM ordertap_shop.unit") is True
+    assert _value(middle, "SELECT owner FROM ordertap_shop.unit") is None
     assert _lease(middle, "w1") is None
     pass_deadlines(middle)
     assert _lease(middle, "w2") == Lease("sales_order:1", "w2", lease.epoch + 1)
@@ -141,7 +141,7 @@ def test_release_of_settled_documents_ends_the_lease(middle: Connection) -> None
     with transaction(middle) as cursor:
         documents.save(cursor, ORDER, seen=1)
         leases.release(cursor, [lease])
-    assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap.unit") is True
+    assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap_shop.unit") is True
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: Connection) -> None:
@@ -154,7 +154,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: 
             proof(cursor, [lease])
     with transaction(middle) as cursor:
         leases.release(cursor, [lease])
-    assert _value(middle, "SELECT owner FROM ordertap.unit") == "w2"
+    assert _value(middle, "SELECT owner FROM ordertap_shop.unit") == "w2"
 
 
 def test_one_documents_failure_is_its_own(middle: Connection, lossy: Lossy, profile_path: str) -> None:
@@ -166,7 +166,7 @@ def test_one_documents_failure_is_its_own(middle: Connection, lossy: Lossy, prof
         drain(worker)
         pass_deadlines(middle)
     assert lossy.calls == 3
-    assert _value(middle, "SELECT attempts FROM ordertap.document WHERE type = 'customer'") == 3
+    assert _value(middle, "SELECT attempts FROM ordertap_shop.document WHERE type = 'customer'") == 3
 
 
 def test_an_outage_comes_through_and_counts_nothing(
@@ -178,7 +178,7 @@ def test_an_outage_comes_through_and_counts_nothing(
     lossy.away = True
     with pytest.raises(RetryError):
         drain(worker)
-    assert _value(middle, "SELECT max(attempts) FROM ordertap.document") == 0
+    assert _value(middle, "SELECT max(attempts) FROM ordertap_shop.document") == 0
     lossy.away, lossy.failure = False, None
     pass_deadlines(middle)
     drain(worker)
@@ -191,7 +191,7 @@ def test_a_stop_lets_the_next_unit_have_its_turn(middle: Connection, lossy: Loss
     worker = make_worker(middle, lossy, profile_path)
     with pytest.raises(StopError):
         worker.step()
-    assert _value(middle, "SELECT reason FROM ordertap.document") == "a state that the mapping does not know"
+    assert _value(middle, "SELECT reason FROM ordertap_shop.document") == "a state that the mapping does not know"
     assert worker.step() is False, "it has a time to look again"
 
 
@@ -250,7 +250,7 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
         mark(other, PRICE)
 
     _while_open(middle, keep, both)
-    assert _value(middle, "SELECT marked - seen FROM ordertap.document") == 2
+    assert _value(middle, "SELECT marked - seen FROM ordertap_shop.document") == 2
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable
         assert before is not None
         ask(cursor)
         documents.save(cursor, CUSTOMER, seen=before.marked)
-    assert _value(middle, "SELECT seen < marked FROM ordertap.document") is True
+    assert _value(middle, "SELECT seen < marked FROM ordertap_shop.document") is True

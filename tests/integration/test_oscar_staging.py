@@ -125,8 +125,7 @@ def _await_copy(middle: Connection, end: int, capture: Program) -> None:
 
 def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, Built]]:
     found: dict[str, dict[str, Built]] = {}
-    with closing(connect(url)) as connection, transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
-        cursor.execute(f"SET LOCAL search_path TO {schema}")
+    with closing(connect(url, schema)) as connection, transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         for name, rule in profile.documents.items():
             built = build(cursor, rule, all_keys(cursor, rule))
             found[name] = {key: document for key, document in built.items() if not isinstance(document, Missing)}
@@ -135,5 +134,5 @@ def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, B
 
 def _marked(middle: Connection) -> set[tuple[str, str]]:
     with transaction(middle) as cursor:
-        cursor.execute("SELECT type, key FROM ordertap.document")
+        cursor.execute("SELECT type, key FROM ordertap_oscar.document")
         return set(cursor.fetchall())

@@ -26,9 +26,9 @@ SELECT sku, price, NULL FROM products UNION ALL
 SELECT p.sku, t.price, t.valid_from AT TIME ZONE 'UTC' FROM product_prices t JOIN products p ON p.id = t.product_id
 """
 LEDGER = """
-CREATE SCHEMA ordertap;
-CREATE TABLE ordertap.document (type text, key text, number text);
-CREATE TABLE ordertap.history (type text, key text, event text);
+CREATE SCHEMA ordertap_shop;
+CREATE TABLE ordertap_shop.document (type text, key text, number text);
+CREATE TABLE ordertap_shop.history (type text, key text, event text);
 """
 LAST = "(SELECT max(id) FROM orders WHERE status = '{}')"
 COLUMNS = "shop_number, account_number, placed_at, currency, tax_included, net, tax, gross, paid, status"
@@ -79,8 +79,10 @@ class Books:
             cursor.execute("INSERT INTO customers (account_number, name) VALUES ('1', 'Ann')")
             for row in execute(self.shop, ORDERS):
                 _order(cursor, *row)
-                execute(self.middle, "INSERT INTO ordertap.document VALUES ('sales_order', %s, %s)", row[0], row[0])
-                execute(self.middle, "INSERT INTO ordertap.history VALUES ('sales_order', %s, 'create')", row[0])
+                execute(
+                    self.middle, "INSERT INTO ordertap_shop.document VALUES ('sales_order', %s, %s)", row[0], row[0]
+                )
+                execute(self.middle, "INSERT INTO ordertap_shop.history VALUES ('sales_order', %s, 'create')", row[0])
             for returned in execute(self.shop, RETURNS):
                 _return(cursor, *returned)
             cursor.executemany(
@@ -91,7 +93,10 @@ class Books:
 
     def check(self) -> list[str]:
         """The findings."""
-        return [f"{finding.kind}: {finding.text}" for finding in check_erp(self.shop, self.erp, self.middle)[0]]
+        return [
+            f"{finding.kind}: {finding.text}"
+            for finding in check_erp(self.shop, self.erp, self.middle, "ordertap_shop")[0]
+        ]
 
 
 def _order(cursor: Any, number: str, net: Any, tax: Any, gross: Any, cancelled: bool) -> None:
@@ -172,7 +177,7 @@ def test_a_damage_is_found(books: Books, damage: str) -> None:
 
 
 def test_an_order_cancelled_before_the_erp_was_told_needs_no_document(books: Books) -> None:
-    execute(books.middle, "DELETE FROM ordertap.history")
+    execute(books.middle, "DELETE FROM ordertap_shop.history")
     execute(books.erp, DAMAGES["a cancelled order is lost"])
     assert books.check() == []
 

@@ -34,7 +34,7 @@ def _found(report: Report) -> list[tuple[str, str, Decimal]]:
 def _state(middle: Connection, type_: str, **columns: object) -> None:
     sets = ", ".join(f"{name} = %s" for name in columns)
     with transaction(middle) as cursor:
-        cursor.execute(f"UPDATE ordertap.document SET {sets} WHERE type = %s", (*columns.values(), type_))
+        cursor.execute(f"UPDATE ordertap_shop.document SET {sets} WHERE type = %s", (*columns.values(), type_))
 
 
 def test_agreement_is_said_in_one_line(compare: Compare) -> None:
@@ -158,7 +158,7 @@ def test_a_mark_during_the_comparison_is_in_flight(
         if after.startswith("price"):
             with transaction(middle) as cursor:
                 cursor.execute(
-                    "UPDATE ordertap.document SET marked = marked + 1, seen = marked + 1 WHERE type = 'price'"
+                    "UPDATE ordertap_shop.document SET marked = marked + 1, seen = marked + 1 WHERE type = 'price'"
                 )
             run(erp_url, "UPDATE prices SET amount = 7")
         return page(kinds, after, limit)
@@ -185,7 +185,7 @@ def test_an_order_that_never_reached_the_sink_is_missing(
     compare: Compare, middle: Connection, erp: SqlErp, profile_path: str, database: str
 ) -> None:
     """Read from the shop itself, which has more than was staged."""
-    shop = connect(database)
+    shop = connect(database, "public")
     with transaction(shop) as cursor:
         cursor.execute(
             TABLES.replace("CREATE TABLE ", "CREATE TABLE public.").replace("INTO orders", "INTO public.orders")

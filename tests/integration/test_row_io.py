@@ -29,7 +29,7 @@ def copy(database: str) -> Copy:
 
 def marks(copy: Copy, columns: str = '"#deleted"') -> dict[int, Any]:
     """One of our own columns by id."""
-    return dict(copy.rows(f'SELECT id, {columns} FROM staged."public.orders" ORDER BY id'))
+    return dict(copy.rows(f'SELECT id, {columns} FROM ordertap_shop."public.orders" ORDER BY id'))
 
 
 def take_over(copy: Copy, old: int, new: int, at: Stamp) -> bool:
@@ -127,7 +127,7 @@ def test_nothing_of_a_deleted_row_shows_through(copy: Copy) -> None:
     copy.put((ONE, stamp(100)))
     copy.delete(({"id": 1}, stamp(200)))
     copy.put((ONE | {"status": "again"}, stamp(300)), sent=SENT)
-    assert copy.rows('SELECT status, note, "#unseen" FROM staged."public.orders"') == [("again", None, ["note"])]
+    assert copy.rows('SELECT status, note, "#unseen" FROM ordertap_shop."public.orders"') == [("again", None, ["note"])]
 
 
 @pytest.mark.parametrize("delete_first", [False, True])
@@ -327,7 +327,7 @@ def apply(copy: Copy, name: str, batch: Sequence[Change]) -> None:
 
 def staged(copy: Copy, name: str) -> dict[int, Known]:
     stamps = '"#generation"::int, "#lsn"::int, "#ordinal"::int'
-    query = f'SELECT id, status, note, "#unseen", {stamps} FROM staged."{name}" WHERE NOT "#deleted"'
+    query = f'SELECT id, status, note, "#unseen", {stamps} FROM ordertap_shop."{name}" WHERE NOT "#deleted"'
     return {
         row[0]: Known(stamp(row[5], row[6], row[4]), True, row[1], row[2], None if row[3] is None else tuple(row[3]))
         for row in copy.rows(query)

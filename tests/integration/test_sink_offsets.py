@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from deploy.embedded import Postgres
 from schemas.errors import SettingsError, UnavailableError
-from sink.database import connect, migrate, transaction
-from sink.intake import evidence
+from sink.database import connect, transaction
+from sink.intake import evidence, offsets
 from sink.intake.consumer import ShopConsumer
 from sink.intake.evidence import Partition, Range, Seen
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets
+from sink.layer import migrate
 from sink.metrics import REPLAYED
 from tests.integration.stager_feed import LINES, ORDERS, PARTITIONS, START, Feed, order, until
 
@@ -129,8 +130,8 @@ class Sink(Feed):
         """Another middle layer from now on."""
         self.connection.close()
         self.url = url
-        self.connection = connect(url)
-        migrate(self.connection)
+        self.connection = connect(url, "ordertap_shop")
+        migrate(self.connection, "shop")
 
 
 @pytest.fixture
@@ -294,3 +295,39 @@ def test_a_topic_that_is_made_again_starts_at_its_beginning(sink: Sink) -> None:
     sink.buy(5)
     assert staged_once(sink) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert (sink.seen(), sink.gaps()) == (Seen(6), [])
+
+
+def test_a_coordinator_that_still_loads_is_asked_again_for_some_seconds(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No broker can be told to load for long."""
+    sink.buy(1)
+    sink.run()
+    answers: list[KafkaError] = []
+
+    class Loading(Consumer):
+        def committed(self, *arguments: Any, **named: Any) -> Any:
+            if answers:
+                raise KafkaException(answers.pop())
+            return super().committed(*arguments, **named)
+
+    monkeypatch.setattr(offsets, "Consumer", Loading)
+    answers += [KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)] * 2
+    assert sink.shown().committed == 2
+    assert answers == []
+    monkeypatch.setattr(offsets, "_SECONDS", 1.0)
+    answers += [KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)] * 100
+    with pytest.raises(UnavailableError, match="load"):
+        sink.shown()
+
+
+def test_a_group_that_was_deleted_a_moment_ago_has_no_offsets(sink: Sink) -> None:
+    sink.buy(1)
+    sink.run()
+    for _ in range(3):
+        sink.commit_as_others_do(1)
+        assert sink.shown().committed == 1
+        for future in sink.admin.delete_consumer_groups([sink.group]).values():
+            future.result(10)
+        assert sink.shown().committed is None
+        assert sink.tool.members() == []

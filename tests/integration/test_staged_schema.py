@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from schemas.errors import DataError, UnavailableError
-from sink.database import Connection, connect, reading, transaction
+from sink.database import Connection, connect, names_of, reading, transaction
 from sink.documents.build import UNSEEN, Invalid, all_keys, build
 from sink.documents.models import Price
 from sink.documents.profile import load_profile
@@ -184,7 +184,9 @@ def test_a_persons_view_in_the_way_of_another_type_parks_that_table_alone(copy: 
     copy.run("CREATE VIEW public.report AS SELECT id FROM shop.orders")
     changed = COLUMNS | {"note": "integer"}
     with transaction(copy.connection) as cursor:
-        with pytest.raises(DataError, match=r"public\.orders: .*view report depends on view shop\.orders") as caught:
+        with pytest.raises(
+            DataError, match=r"public\.orders: .*view public\.report depends on view shop\.orders"
+        ) as caught:
             copy.catalogue.fit(cursor, ORDERS, changed, ["id"], stamp(200))
         assert "drop" in caught.value.hint
         copy.catalogue.fit(cursor, "public.other", COLUMNS, ["id"], stamp(200))
@@ -211,7 +213,7 @@ def test_who_may_read_a_view_may_read_it_after_another_type(copy: Copy) -> None:
 def test_f3_a_column_added_with_a_default_is_unseen_in_older_rows(copy: Copy) -> None:
     copy.put((ONE, stamp(100)), (TWO, stamp(100, 2)))
     copy.put((row(WITH, 2, extra="default"), stamp(200)), columns=WITH)
-    assert copy.rows('SELECT extra FROM staged."public.orders" WHERE id = 1') == [(None,)]  # no NULL of the shop
+    assert copy.rows('SELECT extra FROM ordertap_shop."public.orders" WHERE id = 1') == [(None,)]  # no NULL of the shop
     assert unseen(copy, "*") == "public.orders.extra was never seen; `capture signal snapshot public.orders`"
     assert unseen(copy, "*", "id = 2") == ""  # a row that is not asked for raises nothing
     copy.put((row(WITH, 1, extra="default"), stamp(300, 0)), columns=WITH, snapshot="s1")
@@ -282,6 +284,36 @@ def test_a_wider_type_keeps_what_is_there(copy: Copy, narrow: str, wide: str, va
     assert copy.shown("id, note::text") == [(1, read), (2, read), (3, read)]
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "value", "read"),
+    [
+        ("double precision", "real", 0.5, "0.5"),
+        ("timestamp", "date", "2026-11-29", "2026-11-29"),
+    ],
+)
+def test_a_narrower_type_takes_no_value_over_that_the_shop_has_rounded(
+    copy: Copy, narrow: str, wide: str, value: object, read: str
+) -> None:
+    before, after = COLUMNS | {"note": wide}, COLUMNS | {"note": narrow}
+    copy.put((row(before, 1, note=value), stamp(100)), columns=before)
+    copy.put((row(after, 2, note=value), stamp(200)), columns=after)
+    assert copy.rows("SELECT note::text FROM shop.orders WHERE id = 2") == [(read,)]
+    assert "note was never seen" in unseen(copy, "note", "id = 1")
+    copy.put((row(before, 3, note=value), stamp(150)), columns=before)  # late, of the older schema
+    assert "note was never seen" in unseen(copy, "note", "id = 3")
+    copy.catalogue.forget()
+    copy.put((row(after, 4, note=value), stamp(300)), columns=after)
+    assert copy.rows("SELECT note::text FROM shop.orders WHERE id = 2") == [(read,)]
+
+
+def test_a_narrower_integer_keeps_what_is_there(copy: Copy) -> None:
+    """What does not fit, PostgreSQL refuses in the shop."""
+    before, after = COLUMNS | {"note": "bigint"}, COLUMNS | {"note": "integer"}
+    copy.put((row(before, 1, note=7), stamp(100)), columns=before)
+    copy.put((row(after, 2, note=8), stamp(200)), columns=after)
+    assert copy.shown("id, note::text") == [(1, "7"), (2, "8")]
+
+
 def test_a_key_gets_a_wider_type(copy: Copy) -> None:
     copy.put((ONE, stamp(100)), columns=COLUMNS | {"id": "integer"})
     copy.put((row(COLUMNS, 5_000_000_000), stamp(200)))
@@ -345,7 +377,10 @@ def test_a_profile_that_reads_more_gets_its_view_at_the_start(database: str) -> 
     with transaction(copy.connection) as cursor:
         copy.catalogue.declare(cursor, ORDERS, {"id": "bigint", "note": "text"})
     assert "note was never seen" in unseen(copy, "note")
-    with holding(copy, "LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE"), transaction(copy.connection) as cursor:
+    with (
+        holding(copy, "LOCK TABLE ordertap_shop.schema_gate IN ACCESS SHARE MODE"),
+        transaction(copy.connection) as cursor,
+    ):
         copy.catalogue.declare(cursor, ORDERS, {"id": "bigint", "note": "text"})  # nothing to do: it waits for nobody
 
 
@@ -353,7 +388,10 @@ def test_a_declared_table_is_empty_until_its_first_row(copy: Copy) -> None:
     with transaction(copy.connection) as cursor:
         copy.catalogue.declare(cursor, ORDERS, {"id": "integer", "more": "text"})
     assert copy.rows("SELECT more FROM shop.orders") == []
-    with holding(copy, "LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE"), transaction(copy.connection) as cursor:
+    with (
+        holding(copy, "LOCK TABLE ordertap_shop.schema_gate IN ACCESS SHARE MODE"),
+        transaction(copy.connection) as cursor,
+    ):
         copy.catalogue.declare(cursor, ORDERS, {"id": "integer", "more": "text"})
     copy.put((ONE, stamp(100)))
     assert copy.shown("id, status, total::text, note") == [(1, "new", "19.90", "x")]
@@ -371,7 +409,7 @@ def test_conditions_of_a_query_come_before_ours_and_use_indexes(copy: Copy) -> N
     wider = {**columns, "more": "text"}
     copy.put(*[(one | {"more": "x"}, stamp(200, n)) for n, (one, _) in enumerate(rows[:300])], columns=wider,
              name="public.lines")  # fmt: skip
-    copy.run('CREATE INDEX ON staged."public.lines" (order_id); ANALYZE')
+    copy.run('CREATE INDEX ON ordertap_shop."public.lines" (order_id); ANALYZE')
     joined = "SELECT l.note, l.more FROM shop.heads AS h JOIN shop.lines AS l ON l.order_id = h.id WHERE h.id = ANY"
     for query in ("SELECT note, more FROM shop.lines WHERE order_id = ANY", joined):
         plan = "\n".join(line for (line,) in copy.rows(f"EXPLAIN {query} (%s)", [7, 8]))
@@ -397,7 +435,7 @@ def test_a_document_that_reads_an_unseen_value_is_held_alone(copy: Copy, tmp_pat
     rule = load_profile(str(tmp_path)).documents["price"]
     copy.put((ONE, stamp(100)), (TWO, stamp(100, 2)))
     copy.put((row(COLUMNS, 3), stamp(200)), sent=["id", "note", "status"])
-    with reading(copy.connection, "shop") as cursor:
+    with reading(copy.connection) as cursor, names_of(cursor, "shop"):
         built = build(cursor, rule, ["1", "2", "3"])
         assert all_keys(cursor, rule) == ["1", "2", "3"]
     assert built["3"] == Invalid("public.orders.total was never seen", "`capture signal snapshot public.orders`")
@@ -411,8 +449,8 @@ def test_a_document_that_reads_an_unseen_value_is_held_alone(copy: Copy, tmp_pat
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE", r"ordertap\.schema_gate"),
-        ("SELECT FROM shop.orders", r"(staged\.\"public\.orders\"|shop\.orders)"),
+        ("LOCK TABLE ordertap_shop.schema_gate IN ACCESS SHARE MODE", r"ordertap_shop\.schema_gate"),
+        ("SELECT FROM shop.orders", r"(ordertap_shop\.\"public\.orders\"|shop\.orders)"),
     ],
 )
 def test_who_holds_a_lock_is_named_and_it_is_tried_again(copy: Copy, statement: str, named: str) -> None:
@@ -449,7 +487,7 @@ def in_background(act: Callable[[], object]) -> threading.Thread:
 
 def waits(copy: Copy, thread: threading.Thread) -> None:
     """Until somebody waits for the gate."""
-    with closing(connect(copy.url)) as other, other.cursor() as cursor:
+    with closing(connect(copy.url, "ordertap_shop")) as other, other.cursor() as cursor:
         until = time.monotonic() + 30
         while time.monotonic() < until and thread.is_alive():
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
@@ -466,7 +504,10 @@ def narrow(copy: Copy) -> Copy:
 
 
 def test_f1_the_premise_a_snapshot_older_than_a_rewrite_reads_an_empty_table(narrow: Copy) -> None:
-    with closing(connect(narrow.url)) as other, transaction(other, "REPEATABLE READ READ ONLY") as reader:
+    with (
+        closing(connect(narrow.url, "ordertap_shop")) as other,
+        transaction(other, "REPEATABLE READ READ ONLY") as reader,
+    ):
         reader.execute("SELECT 1")  # no gate, and a snapshot
         retype(narrow)
         reader.execute("SELECT id FROM shop.orders")
@@ -474,8 +515,8 @@ def test_f1_the_premise_a_snapshot_older_than_a_rewrite_reads_an_empty_table(nar
 
 
 def test_f1_a_reader_that_came_first_reads_on_while_a_type_changes(narrow: Copy) -> None:
-    with closing(connect(narrow.url)) as other:
-        with reading(other, "shop") as reader:
+    with closing(connect(narrow.url, "ordertap_shop")) as other:
+        with reading(other) as reader, names_of(reader, "shop"):
             changing = in_background(lambda: retype(narrow))
             waits(narrow, changing)
             reader.execute("SELECT id FROM shop.orders")
@@ -488,7 +529,7 @@ def test_f1_a_reader_that_comes_while_a_type_changes_waits_for_the_new_table(nar
     seen: list[list[tuple[Any, ...]]] = []
 
     def read() -> None:
-        with closing(connect(narrow.url)) as other, reading(other, "shop") as reader:
+        with closing(connect(narrow.url, "ordertap_shop")) as other, reading(other) as reader, names_of(reader, "shop"):
             reader.execute("SELECT id FROM shop.orders ORDER BY id")
             seen.append(reader.fetchall())
 

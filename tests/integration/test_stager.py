@@ -91,6 +91,32 @@ def test_a_first_snapshot_marks_what_it_did_not_bring(feed: Feed) -> None:
         assert feed.gaps() == []
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_what_a_first_snapshot_lacks_is_judged_at_its_end_by_the_uncommitted_ends(feed: Feed, comes: bool) -> None:
+    """Order 1 was deleted in the shop, order 2 is on its way: until that is decided, nothing is marked. A snapshot that
+    is short of a row marks nothing at all, for who would tell the one from the other?"""
+    feed.commit(1_100, order(1, 1_100), order(2, 1_100, 2, "older"), order(3, 1_100, 3))
+    with feed.running() as running:
+        feed.until_at(1_100)
+        feed.generation = 2
+        late = feed.another_producer()
+        feed.write(order(2, 1_200, 0, op="r", snapshot="again", partition=1), commit=False, producer=late)
+        feed.write(order(3, 1_200, 0, "read again", "r", snapshot="again", partition=0))
+        done = SnapshotState("again", "completed", 1_200, True, (ORDERS,), {ORDERS: 2})
+        feed.write(index=feed.indexed(end=1_210, snapshots=(done,)))
+        state = "SELECT state FROM ordertap_shop.snapshot WHERE id = 'again'"
+        until(lambda: feed.rows(state) == [("announced",)], "its end is named")
+        running.until_turned(5)
+        every = [(1, "paid"), (2, "older"), (3, "read again")]
+        assert (feed.rows(state), feed.orders(), feed.gaps()) == ([("announced",)], every, [])
+        (late.commit_transaction if comes else late.abort_transaction)(20)
+        until(lambda: feed.rows(state) == [("complete",)], "its end")
+        if comes:
+            assert (feed.orders(), feed.gaps()) == ([(2, "paid"), (3, "read again")], [])
+        else:
+            assert (feed.orders(), feed.gaps()) == (every, [(ORDERS, "short snapshot")])
+
+
 def test_a_large_commit_is_staged_in_one_step(feed: Feed) -> None:
     pieces = [line(n, 1_100, n) for n in range(1, 12_001)]
     for start in range(0, len(pieces), 4_000):
@@ -111,5 +137,5 @@ def test_a_record_that_cannot_be_staged_is_parked_and_holds_what_its_commit_touc
     with feed.running():
         feed.until_at(1_300)
     assert feed.orders() == [(17, "shipped"), (18, "paid")]
-    assert feed.rows("SELECT count(*) FROM ordertap.parked") == [(1,)]
-    assert feed.rows("SELECT type, key FROM ordertap.blocked") == [("sales_order", "17")]
+    assert feed.rows("SELECT count(*) FROM ordertap_shop.parked") == [(1,)]
+    assert feed.rows("SELECT type, key FROM ordertap_shop.blocked") == [("sales_order", "17")]

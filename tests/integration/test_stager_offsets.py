@@ -6,6 +6,7 @@ Each case makes its own shop, for each moves the offsets of its group.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -35,7 +36,9 @@ def an_order(feed: Feed, number: int, lines: int = 1) -> int:
 
 def staged(feed: Feed) -> tuple[list[object], list[object], dict[str, int]]:
     """All that a replay must not change."""
-    rows = feed.rows('SELECT id, "#generation", "#lsn", "#ordinal", "#deleted" FROM staged."public.orders" ORDER BY 1')
+    rows = feed.rows(
+        'SELECT id, "#generation", "#lsn", "#ordinal", "#deleted" FROM ordertap_shop."public.orders" ORDER BY 1'
+    )
     return rows, list(feed.lines()), feed.marked()
 
 
@@ -68,7 +71,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
     with feed.running():
         feed.until_at(skipped)
         assert feed.gaps() == [(LINES, "skipped"), (ORDERS, "skipped")]
-        assert feed.rows("SELECT cause, count(*) FROM ordertap.gap GROUP BY 1") == [("skipped", 3)]
+        assert feed.rows("SELECT cause, count(*) FROM ordertap_shop.gap GROUP BY 1") == [("skipped", 3)]
         after = feed.place()
         feed.commit(after, order(3, after, 1, "shipped", "u"), order(4, after, 2))
         feed.until_at(after)
@@ -79,8 +82,41 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
         until(lambda: feed.gaps() == [], "what was skipped has been read")
         assert feed.orders() == [(1, "paid"), (2, "paid"), (3, "shipped"), (4, "paid")]
         assert feed.rows("SELECT count(*) FROM shop.order_lines WHERE order_id = 3") == [(2,)]
-        assert feed.rows("SELECT count(*) FROM ordertap.gap") == [(0,)]
+        assert feed.rows("SELECT count(*) FROM ordertap_shop.gap") == [(0,)]
         assert feed.marked().keys() == {"1", "2", "3", "4"}
+
+
+def test_a_row_that_was_lost_is_not_found_by_reading_what_was_skipped(feed: Feed) -> None:
+    """Its place is behind the skipped offsets, whether the sink has read something there before or not."""
+    first = an_order(feed, 1, 2)
+    with feed.running():
+        feed.until_at(first)
+    where = {one.partition: one.committed for one in feed.offsets()}
+    skipped = an_order(feed, 2, 2)
+    feed.set_offsets(lambda one: one.high)
+    with feed.running():
+        feed.until_at(skipped)
+        assert feed.gaps() == [(LINES, "skipped"), (ORDERS, "skipped")]
+        after = an_order(feed, 3, 2)
+        lose_a_line(feed, 4)
+        assert feed.stands_at() > after
+        assert feed.gaps() == [(LINES, "lost"), (LINES, "skipped"), (ORDERS, "skipped")]
+        read_again(feed, "s1", [line(n, 0, 0, op="r") for n in (10, 11, 30, 31)], LINES)
+        until(lambda: feed.gaps() == [(ORDERS, "skipped")], "the lines were read again")
+    with feed.running():
+        lose_a_line(feed, 5)
+        assert feed.gaps() == [(LINES, "lost"), (ORDERS, "skipped")]
+    feed.set_offsets(lambda one: where[one.partition])
+    with feed.running():
+        until(lambda: (ORDERS, "skipped") not in feed.gaps(), "what was skipped has been read")
+        assert feed.gaps() == [(LINES, "lost")]
+
+
+def lose_a_line(feed: Feed, number: int) -> None:
+    """A commit of an order, of which a line never comes."""
+    at = feed.place()
+    feed.write(order(number, at, 1), index=feed.indexed([(at, {ORDERS: 1, LINES: 1})]))
+    feed.until_at(at)
 
 
 def test_a_kill_between_the_commits_of_database_and_offsets_makes_a_replay(
@@ -99,6 +135,24 @@ def test_a_kill_between_the_commits_of_database_and_offsets_makes_a_replay(
         assert staged(feed) == before
         assert feed.gaps() == []
     assert all(one.committed is not None for one in feed.offsets())
+
+
+def test_where_partitions_begin_is_asked_for_once_per_assignment(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = feed.consumer
+
+    def consumer(staged: Any) -> ShopConsumer:
+        def counted(partitions: Any) -> Any:
+            asked.append(len(partitions))
+            return staged(partitions)
+
+        return real(counted)
+
+    monkeypatch.setattr(feed, "consumer", consumer)
+    last = an_order(feed, 1)
+    with feed.running():
+        feed.until_at(last)
+    assert asked == [5]
 
 
 def test_a_restart_in_the_middle_of_commits_reads_their_first_rows_again(feed: Feed) -> None:
@@ -129,11 +183,11 @@ def test_a_parked_record_stays_so_while_it_cannot_be_staged_and_is_free_when_it_
     first = an_order(feed, 1)
     with feed.running():
         feed.until_at(first)
-        feed.rows("ALTER TABLE staged.\"public.order_lines\" ADD CONSTRAINT mine CHECK (sku <> 'B')")
+        feed.rows("ALTER TABLE ordertap_shop.\"public.order_lines\" ADD CONSTRAINT mine CHECK (sku <> 'B')")
         at = feed.place()
         feed.commit(at, order(1, at, 1, "shipped", "u"), line(11, at, 2, of=1)._replace(row=LINE_B))
         feed.until_at(at)
-    held = "SELECT count(*), (SELECT count(*) FROM ordertap.blocked WHERE key = '1') FROM ordertap.parked"
+    held = "SELECT count(*), (SELECT count(*) FROM ordertap_shop.blocked WHERE key = '1') FROM ordertap_shop.parked"
     assert feed.rows(held) == [(1, 1)]
     feed.set_offsets(lambda one: one.low)
     replayed = REPLAYED._value.get()
@@ -141,7 +195,7 @@ def test_a_parked_record_stays_so_while_it_cannot_be_staged_and_is_free_when_it_
         until(lambda: REPLAYED._value.get() > replayed, "all is read again")
         heartbeat(feed)
     assert feed.rows(held) == [(1, 1)]
-    feed.rows('ALTER TABLE staged."public.order_lines" DROP CONSTRAINT mine')
+    feed.rows('ALTER TABLE ordertap_shop."public.order_lines" DROP CONSTRAINT mine')
     feed.set_offsets(lambda one: one.low)
     with feed.running():
         until(lambda: feed.rows(held) == [(0, 0)], "it is staged, and holds nothing")
@@ -152,10 +206,18 @@ LINE_B = {"id": 11, "order_id": 1, "sku": "B", "quantity": 1}
 
 
 def test_a_restored_middle_layer_goes_back_to_its_evidence_and_nothing_is_planned_until_it_is_past(feed: Feed) -> None:
-    tables = ("ordertap.copy", "ordertap.evidence", 'staged."public.orders"', 'staged."public.order_lines"')
+    tables = (
+        "ordertap_shop.copy",
+        "ordertap_shop.evidence",
+        'ordertap_shop."public.orders"',
+        'ordertap_shop."public.order_lines"',
+    )
     first = an_order(feed, 1)
     with feed.running():
         feed.until_at(first)
+        until(
+            lambda: feed.rows("SELECT state FROM ordertap_shop.copy") == [("steady",)], "the first snapshot is staged"
+        )
     for number, table in enumerate(tables):  # the backup
         feed.rows(f"CREATE TABLE backup_{number} AS TABLE {table}")
     last = an_order(feed, 2)
@@ -239,12 +301,12 @@ def test_topics_that_are_made_again_are_read_from_their_beginning(feed: Feed) ->
         feed.until_at(after)
         assert [row[0] for row in feed.orders()] == [1, 2, 3, 4]
         assert feed.gaps() == []
-        assert feed.rows("SELECT state FROM ordertap.copy") == [("steady",)]
+        assert feed.rows("SELECT state FROM ordertap_shop.copy") == [("steady",)]
 
 
 def evidence_of(feed: Feed, topic: str) -> int:
     """Of how many partitions of a topic there is evidence."""
-    ((count,),) = feed.rows("SELECT count(*) FROM ordertap.evidence WHERE topic = %s", topic)
+    ((count,),) = feed.rows("SELECT count(*) FROM ordertap_shop.evidence WHERE topic = %s", topic)
     return int(count)
 
 

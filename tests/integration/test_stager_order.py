@@ -6,12 +6,15 @@ One stager runs through all cases, in any order; each case has its own orders.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from json import dumps
 from typing import Any
 
 import pytest
 
 from deploy.embedded import Kafka, Postgres
+from schemas.commits import index_topic
 from sink.database import transaction
 from sink.intake.consumer import ReadAgainError, ShopConsumer
 from sink.metrics import UNNAMED
@@ -25,6 +28,7 @@ BEFORE = 900
 def feed(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka, postgres: Postgres) -> Feed:
     folder = tmp_path_factory.mktemp("order")
     made = Feed(folder, kafka.bootstrap_servers, f"t{os.getpid()}order", postgres.create_database("stager_order"))
+    write_foreign(made, b"what is this?")
     made.write(order(1, BEFORE, 1), line(1, BEFORE, 2, of=1))  # of a time before the index
     made.begin()
     return made
@@ -50,6 +54,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(ShopConsumer, "uncommitted_ends", ends)
     return calls
+
+
+def write_foreign(feed: Feed, *values: bytes | None) -> None:
+    """Records in the index's topic that capture did not write."""
+    feed.producer.begin_transaction()
+    for value in values:
+        feed.producer.produce(index_topic(feed.prefix), value, b"?", partition=0)
+    feed.producer.commit_transaction(20)
 
 
 def not_planned(feed: Feed) -> str:
@@ -141,11 +153,11 @@ def test_a_row_that_is_aborted_is_a_gap_and_the_next_commit_comes(feed: Feed, ru
     late.abort_transaction(20)
     feed.until_at(later)
     assert feed.gaps() == [(LINES, "lost")]
-    (detail,) = feed.rows("SELECT detail FROM ordertap.table_gap")
+    (detail,) = feed.rows("SELECT detail FROM ordertap_shop.table_gap")
     assert "1 changes of the commit at" in detail[0]
     assert feed.topic(LINES) in detail[0]
     until(lambda: feed.waits() == "", "nothing is waited for")
-    feed.rows("DELETE FROM ordertap.table_gap")
+    feed.rows("DELETE FROM ordertap_shop.table_gap")
 
 
 def test_a_row_that_the_index_passed_unnamed_is_dropped_and_counted(feed: Feed, running: Running) -> None:
@@ -160,7 +172,7 @@ def test_a_row_that_the_index_passed_unnamed_is_dropped_and_counted(feed: Feed, 
     feed.write(index=feed.indexed(end=heartbeat))
     feed.until_at(heartbeat)
     assert feed.rows("SELECT id FROM shop.orders WHERE id BETWEEN 50 AND 52") == [(51,)]
-    assert feed.rows('SELECT id FROM staged."public.orders" WHERE id IN (50, 52)') == []
+    assert feed.rows('SELECT id FROM ordertap_shop."public.orders" WHERE id IN (50, 52)') == []
     assert feed.gaps() == []
 
 
@@ -208,3 +220,52 @@ def test_a_record_of_the_index_that_comes_twice_counts_once(feed: Feed, running:
     feed.until_at(second)
     assert feed.rows("SELECT id FROM shop.orders WHERE id IN (80, 81)") == [(80,), (81,)]
     assert feed.gaps() == []
+
+
+ANOTHER = {
+    "version": 1,
+    "serial": 1,
+    "generation": 1,
+    "previous": 0,
+    "end": 1,
+    "parked": [],
+    "begun": [],
+    "snapshots": [],
+}
+FOREIGN = (
+    b"\xff", b"", None, b"[]", b'{"version": 2}',
+    dumps({**ANOTHER, "tables": [], "commits": [], "serial": "one"}).encode(),
+    dumps({**ANOTHER, "tables": [[ORDERS, "t"]], "commits": [[1 << 60, 0, [1, 1]]], "end": 1 << 60}).encode(),
+)  # fmt: skip
+
+
+def test_a_foreign_record_in_the_index_is_said_and_passed_by(
+    feed: Feed, running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of capture's is missing, so the chain goes on over it."""
+    first, second = feed.place(), feed.place()
+    feed.commit(first, order(110, first, 1))
+    write_foreign(feed, *FOREIGN)
+    feed.commit(second, order(111, second, 1))
+    feed.until_at(second)
+    assert feed.rows("SELECT id FROM shop.orders WHERE id IN (110, 111) ORDER BY 1") == [(110,), (111,)]
+    assert feed.gaps() == []
+    said = capfd.readouterr().out
+    assert said.count("a record of the index of commits is passed by") == len(FOREIGN)
+    assert "catches up" not in said
+    offsets = re.findall(rf"offset=(\d+) .*partition=0 .*topic={index_topic(feed.prefix)}", said)
+    assert len(set(offsets)) == len(FOREIGN)
+
+
+def test_an_unreadable_record_in_place_of_captures_is_a_break_that_is_caught_up(
+    feed: Feed, running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoilt, next_ = feed.place(), feed.place()
+    feed.indexed([(spoilt, {ORDERS: 1})])  # its record cannot be read
+    feed.write(order(120, spoilt, 1))
+    write_foreign(feed, b"{")
+    feed.commit(next_, order(121, next_, 1))
+    feed.until_at(next_)
+    assert feed.rows("SELECT id FROM shop.orders WHERE id IN (120, 121) ORDER BY 1") == [(120,), (121,)]
+    assert feed.gaps() == []
+    assert "the copy has caught up" in capfd.readouterr().out

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
-from sink.database import reading, transaction
+from sink.database import Cursor, names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Invalid, NotReady
 from sink.intake.consumer import ShopConsumer
@@ -42,7 +42,7 @@ def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 def marks(shop: Feed, column: str) -> list[Any]:
     """One of our own columns of the orders, by id."""
-    return [row[0] for row in shop.rows(f'SELECT "{column}" FROM staged."public.orders" ORDER BY id')]
+    return [row[0] for row in shop.rows(f'SELECT "{column}" FROM ordertap_shop."public.orders" ORDER BY id')]
 
 
 def notes(shop: Feed) -> list[tuple[Any, ...]]:
@@ -84,7 +84,7 @@ def test_a_value_that_never_came_blocks_its_document_until_it_comes(database: st
 
 def built(shop: Written, key: str) -> Any:
     """The order that the copy gives, or what keeps it back."""
-    with reading(shop.connection, "shop") as cursor:
+    with reading(shop.connection) as cursor, names_of(cursor, "shop"):
         return build(cursor, shop.profile.documents["sales_order"], [key])[key]
 
 
@@ -94,7 +94,7 @@ def test_delete_and_insert_in_one_commit_leave_nothing_of_the_old_row(written: W
     assert notes(written) == [(17, "new", None)]
     written.stage(order(17, 300, op="d"))
     assert written.orders() == []
-    assert written.rows('SELECT status, "#deleted" FROM staged."public.orders"') == [("new", True)]
+    assert written.rows('SELECT status, "#deleted" FROM ordertap_shop."public.orders"') == [("new", True)]
     assert written.marked() == {"17": 3}
 
 
@@ -122,7 +122,9 @@ def test_a_new_column_and_a_wider_type_alter_the_table(written: Written) -> None
     written.types[ORDERS] = dict(TYPES[ORDERS])  # an older record that comes late
     written.stage(order(19, 150))
     assert written.orders("id, total::text") == [(17, "19.90"), (18, "1234567890.125"), (19, "19.90")]
-    staged = written.rows('SELECT id, channel, "#version" < 2 OR "#unseen" IS NOT NULL FROM staged."public.orders"')
+    staged = written.rows(
+        'SELECT id, channel, "#version" < 2 OR "#unseen" IS NOT NULL FROM ordertap_shop."public.orders"'
+    )
     assert sorted(staged) == [(17, None, True), (18, "web", False), (19, None, True)]
 
 
@@ -141,7 +143,7 @@ def test_a_table_without_key_is_parked_and_the_rest_flows_on(written: Written) -
     keyless = written.row(line(1, 100))
     written.stage((*keyless[:3], None, *keyless[4:]), order(17, 200))
     assert written.orders() == [(17, "paid")]
-    [(reason,)] = written.rows("SELECT reason FROM ordertap.parked")
+    [(reason,)] = written.rows("SELECT reason FROM ordertap_shop.parked")
     assert "give the table a primary key" in reason
 
 
@@ -154,7 +156,7 @@ def test_json_that_jsonb_refuses_parks_its_record_and_the_rest_flows_on(
     written.types[ORDERS] = TYPES[ORDERS] | {"extra": kind}
     written.stage(order(17, 100, row={"extra": extra}), order(18, 200, row={"extra": None}))
     assert written.orders() == [(18, "paid")]
-    [(reason,)] = written.rows("SELECT reason FROM ordertap.parked")
+    [(reason,)] = written.rows("SELECT reason FROM ordertap_shop.parked")
     assert f"{ORDERS}, column extra: jsonb cannot hold" in reason
 
 
@@ -168,9 +170,9 @@ def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_a
     with feed.running():
         feed.until_at(1_100)
     assert (feed.orders(), feed.lines()) == ([(17, "paid")], [(3, 17)])
-    parked = "SELECT count(*) FROM ordertap.parked"
+    parked = "SELECT count(*) FROM ordertap_shop.parked"
     assert feed.rows(parked) == [(2,)]
-    held = "SELECT count(*) FROM ordertap.blocked WHERE (type, key) = ('sales_order', '17')"
+    held = "SELECT count(*) FROM ordertap_shop.blocked WHERE (type, key) = ('sales_order', '17')"
     for path, lines, left in ((first, [(1, 17), (3, 17)], 1), (second, [(1, 17), (2, 17), (3, 17)], 0)):
         assert feed.rows(held) == [(1,)]
         marked = feed.marked()["17"]
@@ -181,14 +183,14 @@ def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_a
         assert feed.lines() == lines
         assert feed.rows(held) == [(left,)]
         assert feed.marked()["17"] > marked
-    assert feed.rows("SELECT count(*) FROM ordertap.gap") == [(0,)]
+    assert feed.rows("SELECT count(*) FROM ordertap_shop.gap") == [(0,)]
 
 
 def test_records_that_capture_did_not_write_are_parked_and_those_of_before_the_index_are_a_gap(
     tmp_path: Path, bootstrap_servers: str, prefix: str, database: str
 ) -> None:
     feed = Feed(tmp_path, bootstrap_servers, prefix, database)
-    parked = 'SELECT "offset", reason FROM ordertap.parked ORDER BY 1'
+    parked = 'SELECT "offset", reason FROM ordertap_shop.parked ORDER BY 1'
     write_foreign(feed, [])  # offset 0 and a marker: another connector was here first
     feed.begin()
     with feed.running():
@@ -331,7 +333,7 @@ def copying(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) 
 
 def test_a_later_snapshot_of_a_table_does_not_keep_the_first_from_completing(copying: Feed) -> None:
     feed = copying
-    states: Callable[[], dict[str, str]] = lambda: dict(feed.rows("SELECT id, state FROM ordertap.snapshot"))  # noqa: E731
+    states: Callable[[], dict[str, str]] = lambda: dict(feed.rows("SELECT id, state FROM ordertap_shop.snapshot"))  # noqa: E731
     late = feed.another_producer()
     first = SnapshotState("first", "completed", START, True, (ORDERS, LINES), {ORDERS: 1, LINES: 1})
     second = SnapshotState("second", "completed", 1_200, False, (ORDERS,), {ORDERS: 1})
@@ -350,3 +352,33 @@ def test_a_later_snapshot_of_a_table_does_not_keep_the_first_from_completing(cop
     assert (feed.orders(), feed.lines(), feed.gaps()) == ([(17, "read again")], [(1, 17)], [])
     with transaction(feed.connection) as cursor, pytest.raises(SettingsError, match="complete already"):
         snapshots.refuse_accepted(cursor)
+
+
+def test_rows_of_two_snapshots_of_one_table_become_visible_together(written: Written) -> None:
+    written.stage(
+        order(1, 1_100, 0, op="r", snapshot="one"),
+        order(3, 1_100, 0, op="r", snapshot="one"),
+        order(2, 1_200, 0, op="r", snapshot="two"),
+        order(1, 1_200, 0, "shipped", op="r", snapshot="two"),
+    )
+    assert written.orders() == [(1, "shipped"), (2, "paid"), (3, "paid")]
+
+
+def test_a_small_commit_takes_few_round_trips(written: Written) -> None:
+    """Each costs a commit of a few rows as much as several rows do."""
+    said: list[str] = []
+
+    class Counting(Cursor):
+        def execute(self, query: Any, *arguments: Any) -> None:
+            said.append(query if isinstance(query, str) else query.as_string(self))
+            super().execute(query, *arguments)
+
+        def copy_expert(self, query: Any, *arguments: Any) -> None:
+            said.append(query.as_string(self))
+            super().copy_expert(query, *arguments)
+
+    written.stage(order(1, 1_100), line(1, 1_100, 2), line(2, 1_100, 3))
+    written.connection.cursor_factory = Counting
+    written.stage(order(1, 1_200, 1, "shipped", "u"), line(1, 1_200, 2, op="u"), line(2, 1_200, 3, op="u"))
+    assert len(said) == 13, said  # BEGIN and COMMIT, two tables each by COPY and upsert, and seven for all tables
+    assert written.marked() == {"1": 2, "17": 2}

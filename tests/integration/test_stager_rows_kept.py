@@ -16,7 +16,7 @@ from deploy.embedded import Kafka, Postgres
 from schemas import change
 from schemas.change import UNAVAILABLE
 from schemas.commits import SnapshotState
-from sink.database import connect, reading
+from sink.database import connect, names_of, reading
 from sink.staging.assembly import Assembly
 from tests.integration.stager_feed import PROFILE, Feed, Piece, Running, counts, order, until
 
@@ -109,7 +109,9 @@ def snapshot(feed: Feed, name: str, table: str, *pieces: Piece, says: int | None
     rows = [piece._replace(lsn=at, ordinal=0, op="r", snapshot=name) for piece in pieces]
     state = SnapshotState(name, "completed", at, False, (table,), {table: len(rows) if says is None else says})
     feed.write(*rows, index=feed.indexed(chunks=[(at, {table: len(rows)}, name)] if rows else [], snapshots=(state,)))
-    until(lambda: feed.rows("SELECT 1 FROM ordertap.snapshot WHERE id = %s AND state = 'complete'", name), "its end")
+    until(
+        lambda: feed.rows("SELECT 1 FROM ordertap_shop.snapshot WHERE id = %s AND state = 'complete'", name), "its end"
+    )
     return at
 
 
@@ -124,7 +126,7 @@ def test_s2_a_row_for_which_a_touch_fails_is_parked_and_the_others_go_on(feed: F
     put(feed, *pieces)
     assert shown(feed, EVENTS) == [(n,) for n in range(1, 10) if n != 5]
     topic = feed.topic(EVENTS)
-    ((reason,),) = feed.rows("SELECT reason FROM ordertap.parked WHERE topic = %s", topic)
+    ((reason,),) = feed.rows("SELECT reason FROM ordertap_shop.parked WHERE topic = %s", topic)
     assert "touched_by" in reason
     assert "no number" not in reason
     put(feed, row(EVENTS, 5, 0, op="u", ref="1005"))  # mended in the shop
@@ -155,7 +157,7 @@ def test_s8_a_table_of_too_many_columns_parks_its_records_alone(feed: Feed, runn
     pieces = [row(WIDE, n, 0, n) for n in range(1, 4)]
     put(feed, order(900, 0, 10), *pieces)
     assert feed.rows("SELECT id FROM shop.orders WHERE id = 900") == [(900,)]
-    reasons = feed.rows("SELECT reason FROM ordertap.parked WHERE topic = %s", feed.topic(WIDE))
+    reasons = feed.rows("SELECT reason FROM ordertap_shop.parked WHERE topic = %s", feed.topic(WIDE))
     assert len(reasons) == 3
     assert "1600 columns" in reasons[0][0]
 
@@ -214,18 +216,18 @@ def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) ->
     """The reader keeps its snapshot, the stager waits and names it; who reads after finds all rows."""
     put(feed, row(TYPED, 1, 0, amount=10))
     feed.types[TYPED]["amount"] = BIGINT
-    reader = connect(feed.url)
+    reader = connect(feed.url, "ordertap_shop")
     try:
         at = feed.place()
-        with reading(reader, "shop") as cursor:
+        with reading(reader) as cursor, names_of(cursor, "shop"):
             cursor.execute("SELECT amount FROM typed")
             assert cursor.fetchall() == [(10,)]
             feed.commit(at, row(TYPED, 2, at, amount=1 << 40))
-            until(lambda: "holds a lock on ordertap.schema_gate" in feed.waits(), "status names the reader")
+            until(lambda: "holds a lock on ordertap_shop.schema_gate" in feed.waits(), "status names the reader")
             cursor.execute("SELECT amount FROM typed")
             assert cursor.fetchall() == [(10,)]
         feed.until_at(at)
-        with reading(reader, "shop") as cursor:
+        with reading(reader) as cursor, names_of(cursor, "shop"):
             cursor.execute("SELECT amount FROM typed ORDER BY id")
             assert cursor.fetchall() == [(10,), (1 << 40,)]
     finally:
@@ -262,12 +264,13 @@ def test_v6_parked_neighbours_are_one_gap_and_cost_no_more_the_more_there_are(fe
     many = broken(9_000)
     last = broken(1_000)
     gaps = feed.rows(
-        "SELECT until_offset - from_offset FROM ordertap.gap WHERE topic = %s ORDER BY from_offset", feed.topic(BROKEN)
+        "SELECT until_offset - from_offset FROM ordertap_shop.gap WHERE topic = %s ORDER BY from_offset",
+        feed.topic(BROKEN),
     )
     assert gaps == [(1_000,), (9_000,), (1_000,)]
     assert many < 9 * first + 100
     assert last < first + 60  # some are signs of life
-    assert feed.rows("SELECT count(*) FROM ordertap.parked WHERE topic = %s", feed.topic(BROKEN)) == [(11_000,)]
+    assert feed.rows("SELECT count(*) FROM ordertap_shop.parked WHERE topic = %s", feed.topic(BROKEN)) == [(11_000,)]
 
 
 def test_v7_a_large_commit_is_seen_as_a_whole_and_is_never_kept_as_one(
@@ -276,9 +279,9 @@ def test_v7_a_large_commit_is_seen_as_a_whole_and_is_never_kept_as_one(
     kept: list[int] = []
     real = Assembly.crowded
 
-    def crowded(assembly: Assembly, most: int) -> set[tuple[str, int]]:
+    def crowded(assembly: Assembly, most: int, whole: int) -> set[tuple[str, int]]:
         kept.append(sum(len(one.waiting) for one in assembly.feeds.values()))
-        return real(assembly, most)
+        return real(assembly, most, whole)
 
     monkeypatch.setattr(Assembly, "crowded", crowded)
     at = feed.place()

@@ -8,7 +8,7 @@ import pytest
 from psycopg2 import sql
 
 from schemas.errors import DataError, SettingsError
-from sink.database import Cursor, connect, transaction
+from sink.database import Cursor, connect, names_of, transaction
 from sink.documents.build import all_keys
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
@@ -49,8 +49,8 @@ def make_shop(url: str, folder: Path, documents: str) -> Written:
 
 def marks(shop: Written) -> set[str]:
     """What was marked since this was asked last."""
-    found = {f"{type_} {key}" for type_, key in shop.rows("DELETE FROM ordertap.document RETURNING type, key")}
-    shop.rows("DELETE FROM ordertap.unit RETURNING unit")
+    found = {f"{type_} {key}" for type_, key in shop.rows("DELETE FROM ordertap_shop.document RETURNING type, key")}
+    shop.rows("DELETE FROM ordertap_shop.unit RETURNING unit")
     return found
 
 
@@ -77,7 +77,7 @@ def test_a_select_that_joins_a_row_with_a_value_that_never_came_touches_all_the_
     marks(shop)
     shop.stage(order(17, 200))
     assert marks(shop) == {"sales_order 17", "price 1"}
-    assert shop.rows("SELECT count(*) FROM ordertap.parked") == [(0,)]
+    assert shop.rows("SELECT count(*) FROM ordertap_shop.parked") == [(0,)]
 
 
 def test_a_delete_touches_by_the_row_as_it_was(database: str, tmp_path: Path) -> None:
@@ -126,8 +126,7 @@ def another(folder: Path, documents: str) -> Profile:
 @contextmanager
 def staging(shop: Written) -> Iterator[Cursor]:
     """A transaction as the staging has it."""
-    with transaction(shop.connection) as cursor:
-        cursor.execute("SET LOCAL search_path = shop")
+    with transaction(shop.connection) as cursor, names_of(cursor, "shop", unseen="show"):
         yield cursor
 
 
@@ -228,7 +227,7 @@ def test_sql_that_does_not_run_is_the_profiles_mistake(database: str, tmp_path: 
 
 
 def test_a_check_runs_the_sql_on_the_shop_itself(database: str, tmp_path: Path) -> None:
-    with closing(connect(database)) as shop:
+    with closing(connect(database, "public")) as shop:
         with transaction(shop) as cursor:
             cursor.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
         readable(shop, another(tmp_path, ORDER.replace(", order_lines: order_id", "")))

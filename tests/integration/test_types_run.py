@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg2
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.change import Change
 from schemas.envelope import field_names
@@ -23,7 +23,7 @@ def changes(shop: Shop, table: str) -> list[Change]:
     )
     topic = f"{shop.prefix}.{table}"
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
     reader, found, ended = RecordReader(open_registry(shop.registry)), [], 0
     while ended < len(partitions):
         message = consumer.poll(60)

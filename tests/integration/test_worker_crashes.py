@@ -89,7 +89,7 @@ def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]
 
 def _dies(url: str, erp: DoomedErp, profile_path: str, step: int) -> bool:
     """A new process that dies at its so manieth step; False when it came to its end before."""
-    connection = connect(url)
+    connection = connect(url, "ordertap_shop")
     worker = make_worker(connection, erp, profile_path, owner=f"w{step}")
     erp.doom.left = step
     found = True
@@ -147,7 +147,7 @@ def test_a_worker_killed_at_every_step_makes_everything_once(
     )
     assert run(erp_url, counts) == [(1, 1, 1, 1, 1)]
     assert run(erp_url, "SELECT status, amount::int FROM prices ORDER BY id") == [("cancelled", 4), ("confirmed", 3)]
-    history = "SELECT type, event, count(*)::int FROM ordertap.history GROUP BY 1, 2 ORDER BY 1, 2"
+    history = "SELECT type, event, count(*)::int FROM ordertap_shop.history GROUP BY 1, 2 ORDER BY 1, 2"
     with transaction(middle) as cursor:
         cursor.execute(history)
         assert cursor.fetchall() == [

@@ -10,8 +10,9 @@ from typing import Any
 
 from schemas import change
 from schemas.registry import FolderRegistry
-from sink.database import connect, migrate, transaction
+from sink.database import connect, transaction
 from sink.documents.profile import Profile, load_profile
+from sink.layer import migrate
 from sink.staging.assembly import Row
 from sink.staging.schema import StagedTable
 from sink.staging.writer import CopyWriter
@@ -29,8 +30,8 @@ class Written(Feed):
     def __post_init__(self) -> None:
         self._codecs = {}
         self.registry = FolderRegistry(self.folder / "registry")
-        self.connection = connect(self.url)
-        migrate(self.connection)
+        self.connection = connect(self.url, "ordertap_shop")
+        migrate(self.connection, "shop")
         self._offsets: dict[tuple[str, int], itertools.count[int]] = {}
         with transaction(self.connection) as cursor:
             self.copy.prepare(cursor)
@@ -59,7 +60,8 @@ class Written(Feed):
         """What becomes visible in one transaction."""
         rows = [self.row(one) if isinstance(one, Piece) else one for one in changes]
         with transaction(self.connection) as cursor:
-            self.copy.write(cursor, rows, {self.topic(table): table for table in self.types})
+            tables = {self.topic(table): table for table in self.types}
+            self.copy.write(cursor, rows, self.copy.decode(rows, tables), tables)
             self.copy.mark(cursor)
 
     def staged(self, cursor: Any, name: str) -> StagedTable:

@@ -1,7 +1,7 @@
 """Whether the sink's copy is the shop as of one commit, read again and again while everything else happens.
 
-The copy says where it stands (`ordertap.copy`); claim and rows are read in one snapshot and compared with the shop's
-own history at that very place. Nothing is shared with capture or sink but the names of those tables.
+The copy says where it stands (table `copy` of its ledger); claim and rows are read in one snapshot and compared with
+the shop's own history at that very place. Nothing is shared with capture or sink but the names of those tables.
 """
 
 from __future__ import annotations
@@ -57,12 +57,13 @@ class Torn(NamedTuple):
 
 
 class CopyChecker:
-    """Compares the copy of these tables (`public.orders`) with the history; `schema` is that of the copy's views.
+    """Compares the copy of these tables (`public.orders`) with the history; `schema` is that of the copy's views,
+    `ledger` that of its claim and the staged tables.
 
     `checked` counts places at which the copy was compared, `torn` those of them where it was not the shop.
     """
 
-    def __init__(self, history: History, middle: str, tables: Sequence[str], schema: str) -> None:
+    def __init__(self, history: History, middle: str, tables: Sequence[str], schema: str, ledger: str) -> None:
         self.checked = self.torn = 0
         self.findings: list[Torn] = []
         self.last: Claim | None = None
@@ -70,6 +71,7 @@ class CopyChecker:
         self._middle = middle
         self._tables = tables
         self._schema = schema
+        self._ledger = ledger
         self._gate = False
         self._last_torn: Claim | None = None
 
@@ -118,15 +120,15 @@ class CopyChecker:
 
     def _read_at_once(self, cursor: Any) -> Copy | None:
         if not self._gate:
-            self._gate = _exists(cursor, "ordertap.schema_gate")
+            self._gate = _exists(cursor, f"{self._ledger}.schema_gate")
             cursor.connection.rollback()
         if self._gate:  # takes no snapshot: the first one must not be older than a rewrite of a table
-            cursor.execute("LOCK TABLE ordertap.schema_gate IN ACCESS SHARE MODE")
-        cursor.execute("SELECT generation, lsn, ordinal, state FROM ordertap.copy")
+            cursor.execute(f"LOCK TABLE {self._ledger}.schema_gate IN ACCESS SHARE MODE")
+        cursor.execute(f"SELECT generation, lsn, ordinal, state FROM {self._ledger}.copy")
         row = cursor.fetchone()
         if row is None or row[3] != STEADY:
             return None
-        gaps = _gaps(cursor)
+        gaps = _gaps(cursor, f"{self._ledger}.table_gap")
         tables = {name: self._rows(cursor, name) for name in self._tables if name not in gaps}
         return Copy(Claim(int(row[0]), int(row[1]), int(row[2])), tables)
 
@@ -142,7 +144,7 @@ class CopyChecker:
             if error.pgcode != _UNSEEN:
                 raise
         cursor.execute("ROLLBACK TO SAVEPOINT view")
-        return [_seen(row) for row in rows_of(cursor, f'SELECT * FROM staged."{table}" WHERE NOT "#deleted"')]
+        return [_seen(row) for row in rows_of(cursor, f'SELECT * FROM {self._ledger}."{table}" WHERE NOT "#deleted"')]
 
 
 def differences(table: Table, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
@@ -174,10 +176,10 @@ def _seen(row: Row) -> Row:
     return {name: value for name, value in row.items() if name[0] != "#" and name not in unseen}
 
 
-def _gaps(cursor: Any) -> set[str]:
-    if not _exists(cursor, "ordertap.table_gap"):
+def _gaps(cursor: Any, table: str) -> set[str]:
+    if not _exists(cursor, table):
         return set()
-    cursor.execute("SELECT table_name FROM ordertap.table_gap")
+    cursor.execute(f"SELECT table_name FROM {table}")
     return {str(name) for (name,) in cursor.fetchall()}
 
 

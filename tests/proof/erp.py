@@ -42,7 +42,7 @@ _ERP = {
 
 
 _MADE = """
-SELECT DISTINCT number FROM ordertap.document JOIN ordertap.history USING (type, key)
+SELECT DISTINCT number FROM {0}.document JOIN {0}.history USING (type, key)
  WHERE type = 'sales_order' AND event = 'create'
 """
 _WRONG_SUMS = """
@@ -52,9 +52,12 @@ SELECT shop_number FROM orders o JOIN LATERAL (
 """
 
 
-def check_erp(shop_dsn: str, erp_dsn: str, middle_dsn: str) -> tuple[list[Finding], Decimal]:
-    """Compares all documents; the second value is the difference of the money in orders, refunds and prices."""
-    made = {number for (number,) in _rows(middle_dsn, _MADE)}
+def check_erp(shop_dsn: str, erp_dsn: str, middle_dsn: str, ledger: str) -> tuple[list[Finding], Decimal]:
+    """Compares all documents; the second value is the difference of the money in orders, refunds and prices.
+
+    `ledger` is the schema of the sink's documents and history.
+    """
+    made = {number for (number,) in _rows(middle_dsn, _MADE.format(ledger))}
     found: list[Finding] = []
     difference = Decimal(0)
     for kind, statement in _SHOP.items():

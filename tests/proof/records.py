@@ -173,7 +173,7 @@ def _until_end(consumer: Consumer, partitions: list[TopicPartition]) -> Iterator
     consumer.assign(partitions)
     deadline = time.monotonic() + READ_SECONDS
     while open_:
-        for message in consumer.consume(1000, timeout=1.0):
+        for message in consumer.consume(1000, timeout=0.05):
             error = message.error()
             if error is None:
                 yield message
@@ -239,7 +239,7 @@ def read_index(bootstrap_servers: str, prefix: str) -> list[Listing]:
         consumer.assign([place])
         deadline = time.monotonic() + READ_SECONDS
         while consumer.position([place])[0].offset < end:
-            found += [_listing(message) for message in consumer.consume(1000, timeout=0.2) if message.error() is None]
+            found += [_listing(message) for message in consumer.consume(1000, timeout=0.05) if message.error() is None]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the index of {prefix} could not be read up to {end}")
     finally:

@@ -238,7 +238,7 @@ def test_a_line_of_one_column_is_never_the_end_of_the_data() -> None:
 def test_the_character_nul_is_refused_by_column() -> None:
     schema = envelope(fields(["string", "string"], [True, True]))
     value = change(schema, {"v0": "S3CRET", "v1": "S3C\0RET"})
-    with pytest.raises(DataError, match=r"table shop\.public\.t, column v1: .* NUL") as failure:
+    with pytest.raises(DataError, match=r"topic shop\.public\.t, column v1: .* NUL") as failure:
         compile_decoder(schema).line(value, 5, TAIL)
     assert "S3C" not in str(failure.value)
 
@@ -252,7 +252,7 @@ JSON = named("string", "io.debezium.data.Json")
 @pytest.mark.parametrize("content", ['"S3CRET\\u0000"', '["S3CRET", "\\ud800"]', "1e200000", "1E-20000", "1" * 140_000])
 def test_json_that_jsonb_cannot_hold_is_refused_by_column(avro: Any, content: str) -> None:
     schema = envelope(fields(["long", avro], [False, True]))
-    with pytest.raises(DataError, match=r"table shop\.public\.t, column v1: jsonb cannot hold") as failure:
+    with pytest.raises(DataError, match=r"topic shop\.public\.t, column v1: jsonb cannot hold") as failure:
         compile_decoder(schema).line(change(schema, {"v0": 1, "v1": [content] if avro != JSON else content}), 5, TAIL)
     assert "S3CRET" not in str(failure.value)
 

@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from sink.database import migrations
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Cause
+from sink.layer import migrations
 from sink.ledger.outcomes import Intent, Outcome, State
 
 REF = DocumentRef("customer", "7")
@@ -25,7 +25,7 @@ WAITING = [
 def _checked(column: str) -> set[str]:
     """The words that the newest CHECK of a column of a document in the ledger allows."""
     statements = "\n".join(script for _, script in migrations()).split(";\n")
-    text = "\n".join(one for one in statements if re.search(r"TABLE ordertap\.document\b", one))
+    text = "\n".join(one for one in statements if re.search(r"TABLE document\b", one))
     *_, newest = re.findall(rf"CHECK \({column} IN \(([^)]*)\)\)", text)
     return set(re.findall(r"'([^']*)'", newest))
 

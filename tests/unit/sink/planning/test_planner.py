@@ -232,6 +232,12 @@ def test_only_fields_that_the_erp_has_are_compared() -> None:
     assert plan(ORDER, ORDER, _seen(Milestone.CONFIRMED, few), POLICY) == []
 
 
+def test_what_the_shop_changes_of_an_order_that_both_have_cancelled_wants_nothing() -> None:
+    applied = CHANGES["cancel"]
+    desired = replace(applied, fields={**applied.fields, "gross": Decimal(0)})
+    assert plan(desired, applied, _seen(Milestone.CANCELLED, applied), POLICY) == []
+
+
 def test_what_was_paid_before_a_cancellation_is_written_before_it() -> None:
     desired = replace(ORDER, fields={**HEAD, "paid": Decimal(24), "cancelled": True})
     result = plan(desired, ORDER, _seen(Milestone.CONFIRMED), POLICY)

@@ -209,9 +209,10 @@ def test_a_partition_that_runs_ahead_is_crowded_unless_the_next_commit_fills_it(
     for _ in range(4):
         reader.read(("shop.a", 0))
         reader.read(("shop.b", 1))
-    assert reader.assembly.crowded(2) == {("shop.a", 0), ("shop.b", 1)}
+    assert reader.assembly.crowded(2, whole=4) == {("shop.a", 0), ("shop.b", 1)}
     reader.read_index()
-    assert reader.assembly.crowded(2) == {("shop.b", 1)}
+    assert reader.assembly.crowded(2, whole=4) == {("shop.b", 1)}
+    assert reader.assembly.crowded(2, whole=3) == {("shop.a", 0), ("shop.b", 1)}  # it is drained
 
 
 def test_a_large_commit_is_drained_as_it_comes() -> None:

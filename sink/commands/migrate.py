@@ -1,0 +1,39 @@
+"""`sink migrate`: what this release changes in the middle layer, said before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sink.database import Connection
+from sink.intake.offsets import GroupOffsets
+from sink.operations import migration
+from sink.operations.migration import Migration
+from sink.staging.gaps import FILLED_BY
+
+
+def lines(
+    connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str], execute: bool
+) -> Iterator[str]:
+    """What a migration would do; with `execute` it is done."""
+    planned = migration.plan(connection, shop, group, topics)
+    yield from told(planned, shop)
+    if planned.current == planned.target:
+        return
+    if not execute:
+        yield "nothing was changed; --execute does it"
+        return
+    migration.migrate(connection, shop, planned)
+    yield "done; next: start `sink run`" + "".join(f", then `{FILLED_BY.format(table=table)}`" for table in planned.cut)
+
+
+def told(planned: Migration, shop: str) -> Iterator[str]:
+    """From which version to which, and what that means for the tables."""
+    if planned.current == planned.target:
+        yield f"the middle layer of shop {shop} has schema version {planned.current}, that of this release"
+        return
+    yield f"the middle layer of shop {shop}: from schema version {planned.current or 'none'} to {planned.target}"
+    if planned.again:
+        yield f"staged rows are dropped and read again from Kafka: {', '.join(planned.again)}"
+        yield "ledger, accounts, history and decisions stay; nothing is planned before the copy has come past them"
+    for table, reason in planned.cut.items():
+        yield f"gap: {table}: {reason}\n    next: `{FILLED_BY.format(table=table)}`, after the migration"

@@ -1,0 +1,61 @@
+"""What a migration of the middle layer to this release does, and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from schemas.errors import SettingsError
+from sink import layer
+from sink.database import Connection, Cursor, transaction
+from sink.intake.offsets import GroupOffsets
+from sink.staging.gaps import FILLED_BY, TableGap, open_gap
+from sink.staging.position import NOWHERE
+
+
+class Migration(NamedTuple):
+    """From one schema version (0: none) to another. `again`: tables that are read again from their topics; `cut`: those
+    of them whose topics have lost their beginning, with the reason: they have a gap.
+    """
+
+    current: int
+    target: int
+    again: Sequence[str]
+    cut: Mapping[str, str]
+
+
+def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str]) -> Migration:
+    """What `migrate` would do; nothing is changed. `topics` gives the table of each. Kafka is asked only where
+    something is to be read again.
+    """
+    with transaction(connection) as cursor:
+        current, again = layer.version(cursor, shop), layer.read_again(cursor, shop)
+    cut = {}
+    for partition, low in (group.beginnings() if again else {}).items():
+        if low > 0 and topics.get(partition.topic) in again:
+            where = f"topic {partition.topic} [{partition.number}]"
+            cut[topics[partition.topic]] = f"{where} begins at offset {low}: what was before is not kept"
+    return Migration(current, layer.VERSION, again, cut)
+
+
+def migrate(connection: Connection, shop: str, planned: Migration) -> None:
+    """Does what was planned, with the gaps of the tables that are cut."""
+
+    def gaps(cursor: Cursor) -> None:
+        for table, reason in planned.cut.items():
+            open_gap(cursor, TableGap(table, "lost", NOWHERE, reason))
+
+    layer.migrate(connection, shop, gaps)
+
+
+def migrate_unasked(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str]) -> None:
+    """For `sink run`. SettingsError where something is lost by it: a person must want that."""
+    planned = plan(connection, shop, group, topics)
+    if planned.cut:
+        signals = ", ".join(f"`{FILLED_BY.format(table=table)}`" for table in planned.cut)
+        raise SettingsError(
+            f"the middle layer has schema version {planned.current}; with version {planned.target} its staged tables"
+            f" are read again, and the topics of {', '.join(planned.cut)} do not reach back to their beginning",
+            f"`sink migrate` says more, `sink migrate --execute` does it all the same; after it, {signals}",
+        )
+    migrate(connection, shop, planned)

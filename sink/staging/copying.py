@@ -1,0 +1,319 @@
+"""The reading side of the stager: what is read of one assignment, and what of it may become visible next."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import structlog
+
+from sink.intake.consumer import ShopConsumer
+from sink.metrics import REPLAYED, UNNAMED
+from sink.staging.assembly import Assembly, Break, Entry, Place, Row, Short, Turn
+from sink.staging.desk import Desk
+from sink.staging.ends import Ends
+from sink.staging.gaps import Cause, TableGap
+from sink.staging.keeping import Keeping, Kept, Parcel
+from sink.staging.position import NOWHERE
+from sink.staging.reading import Reading
+from sink.staging.snapshots import Completed
+
+log = structlog.get_logger()
+
+_BATCH: Final = 5_000  # rows a transaction: 1,000 cost 30 % more, 20,000 gain 10 %
+_AHEAD: Final = 1_000  # records of one partition that may wait
+_INDEX_AHEAD: Final = 50_000  # steps of the index that may wait
+_BEHIND: Final = 1_000  # steps of the index that wait when the copy is behind
+_IDLE: Final = 0.5  # seconds that a poll waits
+_SOON: Final = 0.005  # the same while the middle layer is at work, which may be done any moment
+_ALIVE: Final = 1.0  # seconds between two signs of life to the middle layer
+_LEADS: Final = 5.0  # seconds after a sign of life; the server's own time-out is longer
+_OFFSETS_EVERY: Final = 0.5  # seconds between two commits of Kafka's offsets
+
+Outcome: TypeAlias = Kept | None
+
+
+class Copying:
+    """What is read of one assignment. Commits leave it in parcels, one at a time, to the thread of the database."""
+
+    def __init__(
+        self,
+        keeping: Keeping,
+        desk: Desk[Outcome],
+        consumer: ShopConsumer,
+        index: str,
+        tables: Iterable[str],
+        topics: dict[str, str],
+    ) -> None:
+        """`topics` has the table of each topic that is read, and grows by what the index of commits names."""
+        self._keeping = keeping
+        self._desk = desk
+        self._consumer = consumer
+        self._index: Place = (index, 0)
+        begun = desk.call(keeping.begin, consumer.assigned)
+        self._position = begun.position
+        self._announced = begun.announced
+        assigned = consumer.assigned
+        index_id = assigned[self._index].partition.topic_id if self._index in assigned else ""
+        if index_id != self._position.topic_id:  # made again: taken from where it begins now
+            self._position = self._position._replace(topic_id=index_id, next_offset=0)
+        end = self._position.end if self._position.end != NOWHERE else None
+        self._is_first = self._position.stamp == NOWHERE
+        self._anew = self._position.state == "catching up" and end is not None
+        self._assembly = Assembly(frozenset(tables), self._position.stamp, self._position.serial, end)
+        self._assembly.topics = topics
+        self._reading = Reading(self._assembly, assigned, self._index, begun.joined)
+        self._ends = Ends(consumer, self._assembly)
+        self._gaps: list[TableGap] = []
+        self._large: Entry | None = None
+        self._passed_by: set[str] = set()
+        self._resume: Mapping[Place, int] = {}
+        self._completing = ""
+        self._handed_at: deque[float] = deque()
+        self._said_at = self._led_at = self._committed_at = 0.0
+        self._again = True
+
+    # One turn
+
+    def turn(self) -> None:
+        """Reads what there is, and hands over what is whole once the database has done what was handed over before.
+
+        Where the copy is behind, the next parcel stands in line: it is decoded while the one before is written.
+        """
+        self._take_outcomes()
+        self._reading.take(self._consumer.poll(self._patience()), self._consumer.report)
+        self._consumer.follow(self._assembly.topics)
+        self._count()
+        if self._position.state == "catching up":
+            self._pass_by()
+        in_line = self._desk.in_line
+        self._again = (not in_line or (in_line == 1 and self._assembly.queued > _BEHIND)) and self._advance()
+        self._pause()
+        now = time.monotonic()
+        # After a sign of life: who stood still leads no more.
+        if now - self._committed_at >= _OFFSETS_EVERY and now - self._led_at < _LEADS:
+            self._committed_at = now
+            self._commit_offsets()
+
+    def leave(self) -> None:
+        """Waits for what is in flight, and commits Kafka's offsets as they are staged."""
+        while self._desk.in_line:
+            self._take_outcome(wait_for_it=True)
+        self._commit_offsets(wait=True)
+
+    def _take_outcomes(self) -> None:
+        while self._take_outcome():
+            self._again = True
+
+    def _take_outcome(self, wait_for_it: bool = False) -> bool:
+        """What the database has done; False: nothing by now. Its errors are raised here: what was read counts no more
+        then."""
+        in_line = self._desk.in_line
+        kept = self._desk.outcome(wait_for_it)
+        if kept is not None:
+            self._resume, self._announced = kept
+        if self._desk.in_line == in_line:
+            return False
+        self._led_at = self._handed_at.popleft()
+        return True
+
+    def _patience(self) -> float:
+        """How long to wait for something to read: not at all where something may be whole already."""
+        if self._again:
+            return 0.0
+        return _SOON if self._desk.in_line else _IDLE
+
+    def _commit_offsets(self, wait: bool = False) -> None:
+        if self._resume:
+            self._consumer.commit(self._resume, wait)
+            self._resume = {}
+
+    def _pause(self) -> None:
+        """Partitions that run ahead of the next commit wait, and so does the index."""
+        places = self._assembly.crowded(_AHEAD, whole=_BATCH)
+        if self._assembly.queued > _INDEX_AHEAD:
+            places.add(self._index)
+        self._consumer.pause(places)
+
+    def _count(self) -> None:
+        REPLAYED.inc(self._reading.replayed)
+        UNNAMED.inc(self._reading.unnamed)
+        self._reading.replayed = self._reading.unnamed = 0
+
+    def _pass_by(self) -> None:
+        """Records of a connector that was here before the index, as Debezium's, are not staged: their tables have a gap
+        until they are read again."""
+        topics = {row[0] for row in self._reading.take_foreign()}
+        for topic in sorted(topics - self._passed_by):
+            self._passed_by.add(topic)
+            detail = f"topic {topic} begins with records that capture did not write, which are not staged"
+            table = self._assembly.topics[topic]
+            self._gaps.append(TableGap(table, "begun without a copy", self._position.stamp, detail))
+
+    # What may become visible
+
+    def _advance(self) -> bool:
+        """Hands over what can be; whether more may be so without anything new."""
+        if self._anew:  # until all is named that was named when reading began
+            self._assembly.begin_anew()
+            self._anew = not self._reading.has_index()
+        step = self._assembly.next
+        if isinstance(step, Break):
+            self._catch_up(step)
+        elif isinstance(step, Entry) and self._is_large(step):
+            self._stage_large(step)
+        else:
+            steps = self._assembly.ready(_BATCH)
+            if steps:
+                self._reading.left()
+            if not self._apply(steps) and isinstance(step, Entry):
+                return self._lacks(step)
+        return False
+
+    def _catch_up(self, step: Break) -> None:
+        """Where the chain of the index begins anew: rows up to there go in as they come, and count in one step."""
+        self._assembly.catch_up()
+        self._reading.left()
+        if self._position.state != "catching up":
+            log.info("the copy catches up", lsn=str(step.since.commit_lsn))
+        self._position = self._position._replace(state="catching up")
+        if self._anew or not self._ends.passed(step.since, self._assembly.topics):
+            self._apply([])
+            return
+        self._assembly.caught_up()
+        stamp = max(self._position.stamp, step.since)
+        self._position = self._position._replace(stamp=stamp, state="steady", end=step.since)
+        self._hand_over(self._parcel(self._reading.take_loose(), []))
+        log.info("the copy has caught up", lsn=str(step.since.commit_lsn))
+
+    def _lacks(self, entry: Entry) -> bool:
+        """The next commit is not whole. Once nothing of it can come any more it becomes visible as it is, and its
+        tables have a gap."""
+        short = self._assembly.short(entry)
+        if not self._ends.passed(entry.stamp, {one.topic for one in short}):
+            return False
+        if self._is_compacted(entry, short):
+            self._anew = True
+        else:
+            self._lost(entry, short)
+            self._assembly.give_up(entry)
+        return True
+
+    def _is_compacted(self, entry: Entry, short: Iterable[Short]) -> bool:
+        """Whether later rows stand for those that a commit lacks. A delete that is missing was never read when it is
+        older than a topic keeps it, unless nothing was staged before."""
+        if entry.stamp[:2] >= self._reading.began[:2]:
+            return False
+        age = time.time() - entry.ts_us / 1e6 if entry.ts_us and not self._is_first else 0.0  # a chunk deletes nothing
+        keep = [self._consumer.keeps_deletes(one.topic) for one in short]
+        return all(seconds is not None and age < seconds for seconds in keep)
+
+    def _lost(self, entry: Entry, short: Iterable[Short]) -> None:
+        """Changes that were skipped with their offsets come when those are read; others never do."""
+        for one in short:
+            cause: Cause = "skipped" if self._reading.skips(one.topic, entry.stamp) else "lost"
+            detail = f"{one.missing} changes of the commit at {entry.stamp.commit_lsn} are not in topic {one.topic}"
+            self._gaps.append(TableGap(one.table, cause, entry.stamp, detail))
+
+    def _is_large(self, entry: Entry) -> bool:
+        """Whether a commit is not kept in memory: its rows go in as they are read, in one transaction to its end."""
+        return entry is self._large or (entry.expected > _BATCH and bool(self._assembly.short(entry)))
+
+    def _stage_large(self, entry: Entry) -> None:
+        if entry is not self._large:
+            self._large = entry
+            log.info("a large commit is staged", lsn=str(entry.stamp.commit_lsn), rows=entry.expected)
+        rows = self._assembly.drain(entry)
+        short = self._assembly.short(entry)
+        if short and not self._ends.passed(entry.stamp, {one.topic for one in short}):
+            said = f"the commit at {entry.stamp.commit_lsn} has {entry.expected} rows, which become visible together"
+            if rows or self._is_due():
+                self._hand_over_part(rows, said)
+            return
+        if short and self._is_compacted(entry, short):
+            self._anew = True
+            self._position = self._position._replace(state="catching up")
+        else:
+            self._lost(entry, short)
+        self._assembly.drained(entry)
+        self._large = None
+        self._reading.left()
+        self._position = self._position._replace(stamp=entry.stamp)
+        self._hand_over(self._parcel([*self._reading.take_loose(), *rows], [entry]))
+
+    # What is handed over
+
+    def _apply(self, steps: Sequence[Entry | Turn]) -> bool:
+        """Hands over loose rows and these steps, if there are any, and now and then a sign of life; whether it did."""
+        for step in steps:
+            if isinstance(step, Turn):
+                self._position = self._position._replace(
+                    next_offset=step.next_offset, serial=step.serial, end=step.stamp
+                )
+            self._position = self._position._replace(stamp=max(self._position.stamp, step.stamp))
+        rows = [*self._reading.take_loose(), *(row for step in steps if isinstance(step, Entry) for row in step.rows)]
+        parcel = self._parcel(rows, steps)
+        if steps or rows or parcel.foreign or parcel.gaps or parcel.completes or parcel.waits_for is not None:
+            self._hand_over(parcel)
+        return bool(steps or rows or parcel.foreign)
+
+    def _parcel(self, rows: Sequence[Row], steps: Sequence[Entry | Turn]) -> Parcel:
+        gaps, self._gaps = self._gaps, []
+        topics = dict(self._assembly.topics)
+        return Parcel(
+            position=self._position,
+            reached=self._reading.reached(),
+            topics=topics,
+            rows=rows,
+            batch=self._keeping.decode(rows, topics),
+            foreign=self._reading.take_foreign(),
+            turns=[step for step in steps if isinstance(step, Turn)],
+            commit_us=max((step.ts_us for step in steps if isinstance(step, Entry)), default=0),
+            gaps=gaps,
+            completes=self._completed(),
+            waits_for=self._waits_for() if self._is_due() else None,
+        )
+
+    def _completed(self) -> Completed | None:
+        """A snapshot that was announced is complete once its partitions are read up to the ends asked for since."""
+        for one in self._announced[:1]:
+            if one.id == self._completing:  # handed over already
+                break
+            topics = {topic: table for topic, table in self._assembly.topics.items() if table in one.tables}
+            if self._ends.read(one.id, topics):
+                is_old = one.stamp[:2] < self._reading.began[:2]
+                whole = {table for topic, table in topics.items() if self._consumer.keeps_deletes(topic) is None}
+                self._completing = one.id
+                return Completed(one, frozenset(one.tables) - whole if is_old else frozenset())
+        return None
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a sign of life."""
+        now = time.monotonic()
+        if now - self._said_at < _ALIVE:
+            return False
+        self._said_at = now
+        return True
+
+    def _hand_over(self, parcel: Parcel) -> None:
+        self._handed_at.append(time.monotonic())
+        self._desk.hand_over(self._keeping.keep, parcel)
+
+    def _hand_over_part(self, rows: Sequence[Row], waits_for: str) -> None:
+        self._handed_at.append(time.monotonic())
+        topics = dict(self._assembly.topics)
+        self._desk.hand_over(self._keeping.part, rows, self._keeping.decode(rows, topics), topics, waits_for)
+
+    def _waits_for(self) -> str:
+        """What keeps the next commit from becoming visible, for people; "" for nothing."""
+        step = self._assembly.next
+        if step is None and self._position.stamp == NOWHERE:
+            return f"the index of commits, topic {self._index[0]}, has no record yet: `capture run` writes it"
+        if isinstance(step, Break):
+            return f"reads all topics up to {step.since.commit_lsn}, where the index of commits begins"
+        if not isinstance(step, Entry) or not (short := self._assembly.short(step)):
+            return ""
+        parts = ", ".join(f"{one.missing} changes of {one.table} ({one.topic})" for one in short)
+        return f"the commit at {step.stamp.commit_lsn} still lacks {parts}"

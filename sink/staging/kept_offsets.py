@@ -1,0 +1,70 @@
+"""Which offsets of each partition are staged: from where reading began, and without what was parked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sink.database import Cursor
+from sink.intake import evidence
+from sink.intake.consumer import Assigned
+from sink.intake.evidence import Partition, Range, Seen
+from sink.staging.assembly import Place, Row
+
+
+class Saved(NamedTuple):
+    """Whether anything was new; the topics of which offsets turned out to be skipped, and those of which the last
+    offset that was skipped has been read."""
+
+    moved: bool
+    skipped: frozenset[str]
+    read: frozenset[str]
+
+
+def seen_at(one: Assigned, until: int) -> Seen:
+    """What is staged of a partition once all that was read before this offset is."""
+    return evidence.after(one.seen or Seen(one.low), one.partition, Range(one.start, max(one.start, until)))
+
+
+def skipped_ranges(seen: Seen) -> list[Range]:
+    """The offsets that were skipped and not read since."""
+    return [gap.range for gap in seen.gaps if gap.cause == evidence.SKIPPED]
+
+
+class KeptOffsets:
+    """The evidence of one assignment's partitions, as it is written with the rows."""
+
+    def __init__(self, assigned: Mapping[Place, Assigned]) -> None:
+        self._assigned = dict(assigned)
+        self._saved = {one.partition: one.seen for one in assigned.values() if one.seen is not None}
+        self._parked: dict[Place, list[int]] = {}
+        self._gaps = {place: one.seen.gaps for place, one in assigned.items() if one.seen and one.seen.gaps}
+
+    def save(self, cursor: Cursor, reached: Mapping[Place, int], parked: Iterable[tuple[str, int, int]]) -> Saved:
+        """Writes that all before these offsets is staged but the records that were parked at these places since the
+        last call: to read one of those again is no replay."""
+        for topic, number, offset in parked:
+            self._parked.setdefault((topic, number), []).append(offset)
+        seen = {self._assigned[place].partition: self._seen(place, until) for place, until in reached.items()}
+        moved = {partition: one for partition, one in seen.items() if one != self._saved.get(partition)}
+        new = evidence.save(cursor, self._saved, moved)
+        skipped = frozenset(gap.partition.topic for gap in new if gap.cause == evidence.SKIPPED)
+        read = _skipping(self._saved) - _skipping(self._saved | seen)
+        self._saved |= moved
+        return Saved(bool(moved), skipped, read)
+
+    def _seen(self, place: Place, until: int) -> Seen:
+        one = self._assigned[place]
+        return evidence.with_parked(seen_at(one, until), one.partition, self._parked.get(place, ()))
+
+    def were_parked(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows that were parked when they were read before."""
+        return [row for row in rows if self._was_parked(row)] if self._gaps else []
+
+    def _was_parked(self, row: Row) -> bool:
+        gaps = self._gaps.get(row[:2], ())
+        return any(gap.cause == evidence.PARKED and gap.range.start <= row[2] < gap.range.until for gap in gaps)
+
+
+def _skipping(seen: Mapping[Partition, Seen]) -> frozenset[str]:
+    return frozenset(partition.topic for partition, one in seen.items() if skipped_ranges(one))

@@ -1,0 +1,187 @@
+"""What the copy lacks keeps documents back, by the real stager and the real worker: a gap of a table lets nothing but
+cancellations through, a value that was never seen holds its document alone, and both go by themselves once it came.
+
+Each order has one line; its buyer is its `note`. Products are a reference: their changes touch no order.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from schemas import change
+from schemas.commits import SnapshotState
+from sink.apply.worker import Worker
+from sink.database import connect
+from sink.documents.profile import Profile, load_profile
+from sink.erp.sql.adapter import SqlErp
+from tests.fix_erp import drain, make_worker, run
+from tests.integration.stager_feed import LINES, ORDERS, Feed, Piece, line, order, until
+
+PROFILE = """
+tables:
+  public.orders: {id: bigint, status: text, total: numeric, note: text}
+  public.order_lines: {id: bigint, order_id: bigint, sku: text, quantity: integer}
+  public.products: {id: bigint, name: text}
+documents:
+  customer: {model: Customer, key: orders.note, touched_by: {orders: note}}
+  sales_order:
+    model: SalesOrder
+    key: orders.id
+    order: orders.id
+    touched_by: {orders: id, order_lines: order_id}
+"""
+_AMOUNTS = "o.total AS net, 0::numeric AS tax, o.total AS gross"
+SQL = {
+    "customer.sql": "SELECT DISTINCT note AS key, 'registered' AS kind, note AS name FROM orders"
+    " WHERE note = ANY (%(keys)s)",
+    "sales_order.sql": "SELECT id::text AS key, 'S-' || id AS number, note AS customer,"
+    " '2026-01-01T10:00Z'::timestamptz AS placed_at, 'EUR' AS currency, status, true AS tax_included,"
+    f" {_AMOUNTS}, status <> 'not paid' AS ready FROM orders AS o WHERE id::text = ANY (%(keys)s)",
+    "sales_order.lines.sql": "SELECT order_id::text AS parent, l.id AS key, sku, p.name, quantity, 0 AS tax_rate,"
+    f" o.total / quantity AS unit_price, {_AMOUNTS} FROM order_lines AS l JOIN orders AS o ON o.id = l.order_id"
+    " JOIN products AS p ON p.id = 1 WHERE order_id::text = ANY (%(keys)s)",
+}
+PRODUCTS = "public.products"
+MENDED_BY = f"`capture signal snapshot {LINES}`"
+
+
+class Shop(Feed):
+    """Three orders that the ERP has, and what becomes of them."""
+
+    @property
+    def profile(self) -> Profile:
+        folder = self.folder / "profile"
+        folder.mkdir(exist_ok=True)
+        for name, text in {"profile.yaml": PROFILE, **SQL}.items():
+            (folder / name).write_text(text)
+        return load_profile(str(folder))
+
+    def until_there(self, *pieces: Piece, counts: dict[str, int] | None = None) -> None:
+        """A commit with these changes, of which the index says `counts`; waits until it is visible."""
+        at = self.place()
+        placed = [piece._replace(lsn=at, ordinal=number) for number, piece in enumerate(pieces, 1)]
+        if counts is None:
+            self.commit(at, *placed)
+        else:
+            self.write(*placed, index=self.indexed([(at, counts)]))
+        self.until_at(at)
+
+    def lose(self, table: str) -> None:
+        """A commit of which a change of this table never comes."""
+        self.until_there(order(90, 0, status="not paid"), counts={ORDERS: 1, table: 1})
+        assert self.gaps() == [(table, "lost")]
+
+    def read_again(self, table: str, *pieces: Piece) -> None:
+        """What `capture signal snapshot` does."""
+        at = self.place()
+        rows = [piece._replace(lsn=at, ordinal=0, op="r", snapshot=f"s{at}") for piece in pieces]
+        state = SnapshotState(f"s{at}", "completed", at, False, (table,), {table: len(rows)})
+        chunks = [(at, {table: len(rows)}, f"s{at}")]
+        self.write(*rows, index=self.indexed(chunks=chunks, snapshots=(state,)))
+        until(
+            lambda: self.rows("SELECT 1 FROM snapshot WHERE id = %s AND state = 'complete'", f"s{at}"),
+            "it",
+        )
+
+    def held(self) -> dict[str, tuple[str, str]]:
+        """By document the reason and the next step of what is held."""
+        query = "SELECT type || ' ' || key, reason, next_step FROM document WHERE state = 'held'"
+        return {row[0]: row[1:] for row in self.rows(query)}
+
+
+def an_order(number: int, status: str = "open", op: str = "c", total: str = "10") -> Piece:
+    return order(number, 0, status=status, op=op, row={"total": total, "note": f"buyer {number}"})
+
+
+PRODUCT = Piece(PRODUCTS, "c", {"id": 1, "name": "Bolt"}, 0, 1)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> Iterator[Shop]:
+    made = Shop(tmp_path, bootstrap_servers, prefix, database)
+    made.types[PRODUCTS] = {"id": (20, -1), "name": (25, -1)}
+    made.make_topics({made.topic(PRODUCTS): 1})
+    made.begin()
+    with made.running():
+        made.until_there(PRODUCT)
+        for number in (1, 2, 3):
+            made.until_there(an_order(number), line(number, 0, of=number))
+        until(lambda: made.rows("SELECT 1 FROM copy WHERE state = 'steady'"), "the first snapshot is staged")
+        yield made
+
+
+@pytest.fixture
+def worker(shop: Shop, erp: SqlErp) -> Iterator[Worker]:
+    """It has sent what there was."""
+    with closing(connect(shop.url, "ordertap_shop")) as connection:
+        made = make_worker(connection, erp, f"{shop.folder}/profile/")
+        drain(made)
+        yield made
+
+
+def in_erp(erp_url: str) -> list[tuple[str, str, str]]:
+    """The ERP's orders: number, status, gross."""
+    return run(erp_url, "SELECT shop_number, status, gross::text FROM orders ORDER BY 1")
+
+
+def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker: Worker, erp_url: str) -> None:
+    assert in_erp(erp_url) == [(f"S-{number}", "confirmed", "10.00") for number in (1, 2, 3)]
+    shop.lose(LINES)
+    cancelled_and_raised = an_order(2, "cancelled", "u", "25")  # by how much, is not certain
+    new = (an_order(4), line(4, 0, of=4))
+    shop.until_there(an_order(1, "cancelled", "u"), cancelled_and_raised, an_order(3, op="u", total="30"), *new)
+    drain(worker)
+    certain = [("S-1", "cancelled", "10.00"), ("S-2", "cancelled", "10.00"), ("S-3", "confirmed", "10.00")]
+    assert in_erp(erp_url) == certain
+    held = shop.held()
+    assert {"sales_order 3", "sales_order 4"} <= held.keys()
+    assert not {"sales_order 1", "sales_order 2", "customer buyer 4"} & held.keys()  # customers read no lines
+    for reason, next_step in (held["sales_order 3"], held["sales_order 4"]):
+        assert reason.startswith(f"{LINES}: 1 changes of the commit at")
+        assert next_step == MENDED_BY
+    shop.read_again(LINES, *(line(number, 0, of=number) for number in (1, 2, 3, 4)))
+    assert shop.gaps() == []
+    drain(worker)
+    assert in_erp(erp_url) == [*certain[:2], ("S-3", "confirmed", "30.00"), ("S-4", "confirmed", "10.00")]
+    assert shop.held() == {}
+
+
+def test_the_end_of_a_gap_wakes_what_it_held(shop: Shop, worker: Worker, erp_url: str) -> None:
+    """Nothing of the order comes again, and what comes again of the products is as it was."""
+    shop.lose(PRODUCTS)
+    shop.until_there(an_order(3, op="u", total="30"))
+    drain(worker)
+    assert "sales_order 3" in shop.held()
+    assert ("S-3", "confirmed", "10.00") in in_erp(erp_url)
+    shop.read_again(PRODUCTS, PRODUCT)
+    drain(worker)
+    assert shop.held() == {}
+    assert ("S-3", "confirmed", "30.00") in in_erp(erp_url)
+
+
+def test_a_value_that_was_never_seen_holds_its_document_alone(shop: Shop, worker: Worker, erp_url: str) -> None:
+    left_out = ((change.UNCHANGED_HEADER, change.unchanged_header(["sku"])),)
+    unseen = line(8, 0, of=5, op="u")._replace(headers=left_out)  # its row was skipped once
+    shop.until_there(an_order(5), unseen, an_order(6), line(6, 0, of=6))
+    drain(worker)
+    assert shop.held() == {"sales_order 5": (f"{LINES}.sku was never seen", MENDED_BY)}
+    assert [row[0] for row in in_erp(erp_url)] == ["S-1", "S-2", "S-3", "S-6"]
+    shop.read_again(LINES, *(line(number, 0, of=number) for number in (1, 2, 3, 6)), line(8, 0, of=5))
+    drain(worker)
+    assert shop.held() == {}
+    assert ("S-5", "confirmed", "10.00") in in_erp(erp_url)
+
+
+def test_a_record_that_cannot_be_read_holds_all_but_a_cancellation(shop: Shop, worker: Worker, erp_url: str) -> None:
+    lost = [line(number, 0, of=number, op="u")._replace(row_bytes=b"\0no schema") for number in (1, 2)]
+    shop.until_there(an_order(1, "cancelled", "u"), lost[0])
+    shop.until_there(an_order(2, op="u", total="25"), lost[1])
+    drain(worker)
+    assert in_erp(erp_url)[:2] == [("S-1", "cancelled", "10.00"), ("S-2", "confirmed", "10.00")]
+    held = shop.held()
+    assert "sales_order 1" not in held
+    reason, next_step = held["sales_order 2"]
+    assert reason.startswith("a record of its shop commit cannot be read")
+    assert "sink offsets reset" in next_step
