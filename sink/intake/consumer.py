@@ -198,12 +198,13 @@ class ShopConsumer:
         self._failure = None
         if not self._ours:
             return False
-        # A member that comes back may be given a topic of before that nobody has named since.
-        shown = _kafka(_shown, self._admin, {*self._topics, *(topic for topic, _ in self._ours)})
+        shown = _kafka(_shown, self._admin, set(self._topics))
         if missing := _places(shown) - set(self._ours):
             self._join_again(missing)
             return False
-        starts: list[Assigned] = _kafka(self._starts, [TopicPartition(*place) for place in self._ours], shown)
+        # A member that comes back is given topics of before, too: of which table they are, nobody has said since.
+        ours = [TopicPartition(*place) for place in self._ours if place[0] in self._topics]
+        starts: list[Assigned] = _kafka(self._starts, ours, shown)
         _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
         self._assigned = {one.place: one for one in starts}
         self._paused = set()
@@ -238,14 +239,12 @@ class ShopConsumer:
             raise failure
         return messages
 
-    def follow(self, topics: Iterable[str]) -> bool:
-        """Reads these topics as well; whether any is new. What was read is read again then."""
+    def follow(self, topics: Iterable[str]) -> None:
+        """Reads these topics as well. What was read is read again where any is new."""
         wanted = sorted({*self._topics, *topics})
-        if wanted == self._topics:
-            return False
-        self._topics = wanted
-        _kafka(self._consumer.subscribe, wanted, self._on_assign, self._on_revoke)
-        return True
+        if wanted != self._topics:
+            self._topics = wanted
+            _kafka(self._consumer.subscribe, wanted, self._on_assign, self._on_revoke)
 
     def pause(self, places: set[Place]) -> None:
         """Reads these partitions no further for now, and the others on."""

@@ -140,8 +140,6 @@ class Assembly:
         self.feeds: dict[Place, Feed] = {}
         self.topics: dict[str, str] = {}
         """The topics that the index names, each with its table."""
-        self.unnamed = 0
-        """Rows that were dropped because the unbroken index passed their commit without naming it."""
         self._serial = serial
         self._end = end
         self._queue: deque[Step] = deque()

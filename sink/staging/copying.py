@@ -131,8 +131,11 @@ class Copying:
             self._resume = {}
 
     def _pause(self) -> None:
-        """Partitions that run ahead of the next commit wait, and so does the index."""
+        """Partitions that run ahead of the next commit wait, and so does the index. All do while rows that belong to no
+        commit are read faster than they are written."""
         places = self._assembly.crowded(_AHEAD, whole=_BATCH)
+        if len(self._reading.loose) >= _BATCH:
+            places |= self._assembly.feeds.keys()
         if self._assembly.queued > _INDEX_AHEAD:
             places.add(self._index)
         self._consumer.pause(places)
@@ -178,6 +181,11 @@ class Copying:
         self._reading.left()
         if self._position.state != "catching up":
             log.info("the copy catches up", lsn=str(step.since.commit_lsn))
+            if not self._anew and step.since.generation == self._position.end.generation:
+                log.warning(
+                    "records of the index of commits are missing, with what they said of parked and begun tables",
+                    index=self._index[0], until=str(step.since.commit_lsn), next="capture status",
+                )  # fmt: skip
         self._position = self._position._replace(state="catching up")
         if self._anew or not self._ends.passed(step.since, self._assembly.topics):
             self._apply([])
@@ -192,7 +200,7 @@ class Copying:
         """The next commit is not whole. Once nothing of it can come any more it becomes visible as it is, and its
         tables have a gap."""
         short = self._assembly.short(entry)
-        if not self._ends.passed(entry.stamp, {one.topic for one in short}):
+        if not self._ends.came(entry.stamp, {one.topic for one in short}):
             return False
         if self._is_compacted(entry, short):
             self._anew = True
@@ -225,9 +233,9 @@ class Copying:
         if entry is not self._large:
             self._large = entry
             log.info("a large commit is staged", lsn=str(entry.stamp.commit_lsn), rows=entry.expected)
-        rows = self._assembly.drain(entry)
+        rows = [*self._reading.take_loose(), *self._assembly.drain(entry)]
         short = self._assembly.short(entry)
-        if short and not self._ends.passed(entry.stamp, {one.topic for one in short}):
+        if short and not self._ends.came(entry.stamp, {one.topic for one in short}):
             said = f"the commit at {entry.stamp.commit_lsn} has {entry.expected} rows, which become visible together"
             if rows or self._is_due():
                 self._hand_over_part(rows, said)

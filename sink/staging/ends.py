@@ -12,6 +12,7 @@ from sink.staging.assembly import Assembly, Place
 from sink.staging.position import NOWHERE
 
 _STUCK: Final = 0.3  # seconds until the ends of partitions are asked for
+_GONE: Final = 10.0  # seconds after which a topic that no broker shows is taken for deleted
 
 
 class Ends:
@@ -27,6 +28,7 @@ class Ends:
         self._ends: dict[Place, int] = {}
         self._wanted: object = None
         self._since = 0.0
+        self._not_shown: dict[str, float] = {}
         self._of_snapshot: tuple[str, dict[Place, int]] | None = None
 
     def passed(self, stamp: Stamp, topics: Collection[str]) -> bool:
@@ -40,6 +42,18 @@ class Ends:
         feeds = self._assembly.feeds
         wanted = [(place, end) for place, end in self._ends.items() if place[0] in topics]
         return all(place in feeds and feeds[place].has_passed(stamp, end) for place, end in wanted)
+
+    def came(self, stamp: Stamp, topics: Collection[str]) -> bool:
+        """The same for topics of which the index says that they have such records. One that the broker does not show is
+        asked for again: it may not have heard of it yet."""
+        if not self.passed(stamp, topics):
+            return False
+        now = time.monotonic()
+        for topic in set(topics) - {place[0] for place in self._ends}:
+            if now - self._not_shown.setdefault(topic, now) < _GONE:
+                self._named = NOWHERE
+                return False
+        return True
 
     def read(self, snapshot: str, topics: Collection[str]) -> bool:
         """Whether these topics are read up to the ends that they had after a snapshot was announced."""

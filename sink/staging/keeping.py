@@ -90,6 +90,7 @@ class Keeping:
 
     def staged(self, partitions: Sequence[Partition]) -> Staged:
         """What is staged of these partitions."""
+        assert self._cursor is None  # noqa: S101  as in `wait`
         with transaction(self._connection) as cursor:
             seen = evidence.load(cursor, partitions)
             position = load_position(cursor)
@@ -113,6 +114,7 @@ class Keeping:
 
     def wait(self, reason: str) -> None:
         """Says what the copy waits for."""
+        assert self._cursor is None  # noqa: S101  its COMMIT would make half of a large commit visible
         with transaction(self._connection) as cursor:
             save_waiting(cursor, reason)
 
@@ -185,9 +187,10 @@ class Keeping:
         for topic in saved.skipped & parcel.topics.keys():
             detail = f"offsets of {topic} were skipped; `sink status` names them"
             self._gap(cursor, TableGap(parcel.topics[topic], "skipped", parcel.position.stamp, detail))
-        for topic in saved.read & parcel.topics.keys():
-            if close_gap(cursor, parcel.topics[topic], "skipped"):
-                self._writer.touch_readers(cursor, [parcel.topics[topic]])
+        of_table = parcel.topics.get
+        for table in {of_table(topic) for topic in saved.read} - {of_table(topic) for topic in saved.skipping}:
+            if table is not None and close_gap(cursor, table, "skipped"):
+                self._writer.touch_readers(cursor, [table])
         self._writer.mark(cursor)
         if parcel.waits_for is not None:
             save_waiting(cursor, parcel.waits_for)

@@ -13,12 +13,13 @@ from sink.staging.assembly import Place, Row
 
 
 class Saved(NamedTuple):
-    """Whether anything was new; the topics of which offsets turned out to be skipped, and those of which the last
-    offset that was skipped has been read."""
+    """Whether anything was new; the topics of which offsets turned out to be skipped, those of which the last offset
+    that was skipped has been read, and those of which some were not."""
 
     moved: bool
     skipped: frozenset[str]
     read: frozenset[str]
+    skipping: frozenset[str]
 
 
 def seen_at(one: Assigned, until: int) -> Seen:
@@ -49,9 +50,9 @@ class KeptOffsets:
         moved = {partition: one for partition, one in seen.items() if one != self._saved.get(partition)}
         new = evidence.save(cursor, self._saved, moved)
         skipped = frozenset(gap.partition.topic for gap in new if gap.cause == evidence.SKIPPED)
-        read = _skipping(self._saved) - _skipping(self._saved | seen)
+        before, now = _skipping(self._saved), _skipping(self._saved | seen)
         self._saved |= moved
-        return Saved(bool(moved), skipped, read)
+        return Saved(bool(moved), skipped, before - now, now)
 
     def _seen(self, place: Place, until: int) -> Seen:
         one = self._assigned[place]

@@ -81,7 +81,8 @@ class CopyWriter:
 
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
-        has a gap: what was before is in no commit that is still to come."""
+        has a gap: what was before is in no commit that is still to come. So has one that was left out for a while."""
+        cursor.execute("DELETE FROM followed WHERE table_name <> ALL (%s)", (list(self._profile.tables),))
         cursor.execute("SELECT table_name, generation, lsn FROM followed")
         known = {row[0]: Stamp(row[1], LSN(int(row[2])), 0) for row in cursor.fetchall()}
         new = [table for table in self._profile.tables if table not in known]

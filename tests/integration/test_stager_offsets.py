@@ -345,6 +345,14 @@ def test_f4_a_table_that_joins_the_profile_has_a_gap_and_no_commit_of_before_wai
         read_again(feed, "s1", [parcel(n, 0, 0)._replace(op="r") for n in (1, 2, 3)], JOINED)
         until(lambda: feed.gaps() == [], "the snapshot has filled the gap")
         assert feed.orders() == [(1, "shipped")]
+    feed.profile_text = PROFILE  # is left out for a while, and its rows are not read
+    without = feed.place()
+    with feed.running():
+        feed.commit(without, order(1, without, 1, "paid", "u"), parcel(4, without, 2))
+        feed.until_at(without)
+    feed.profile_text = LATER_PROFILE
+    with feed.running():
+        until(lambda: feed.gaps() == [(JOINED, "joined")], "it is missed")
 
 
 def test_partitions_and_topics_that_come_while_it_runs_are_waited_for(feed: Feed) -> None:
