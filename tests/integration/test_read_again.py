@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from schemas.commits import SnapshotState
-from sink.database import transaction
+from sink.database import connect, transaction
+from sink.operations.accept import accept_gaps
 from sink.staging import snapshots
 from sink.staging.snapshots import Announced, Completed
 from tests.integration.staged_rows import stamp
@@ -91,6 +93,23 @@ def test_records_newer_than_the_snapshot_and_those_that_capture_did_not_write_st
     with transaction(written.connection) as cursor:  # the same record can be read now
         written.copy.unpark(cursor, [new])
     assert written.rows(BLOCKED) == []
+
+
+def test_skipped_offsets_that_a_person_accepts_do_not_come_back(feed: Feed) -> None:
+    """The stager that runs meanwhile has them in memory."""
+    feed.commit(1_100, order(1, 1_100))
+    with feed.running():
+        feed.until_at(1_100)
+    feed.commit(1_200, order(1, 1_200, 1, "shipped", "u"))
+    feed.set_offsets(lambda one: one.high)
+    with feed.running():
+        feed.until_at(1_200)
+        assert feed.rows(SKIPPED) == [(feed.topic(ORDERS),)]
+        with closing(connect(feed.url, "ordertap_shop")) as connection:
+            accept_gaps(connection, ORDERS, feed.topic(ORDERS), "Ada", execute=True)
+        go_on(feed)
+        go_on(feed)
+        assert (feed.rows(SKIPPED), feed.gaps()) == ([], [])
 
 
 def test_offsets_that_were_skipped_are_no_gap_once_their_table_is_read_again(feed: Feed) -> None:
