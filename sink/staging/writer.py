@@ -133,7 +133,8 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(row, error.message) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
+            reason = f"{error.message}; next: {error.hint}"
+            return [(row, reason) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:

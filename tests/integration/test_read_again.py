@@ -95,6 +95,19 @@ def test_records_newer_than_the_snapshot_and_those_that_capture_did_not_write_st
     assert written.rows(BLOCKED) == []
 
 
+def test_a_staged_table_that_was_dropped_is_made_anew_and_whole_once_it_is_read_again(feed: Feed) -> None:
+    feed.commit(1_100, order(1, 1_100), order(2, 1_100, 2))
+    with feed.running():
+        feed.until_at(1_100)
+    feed.rows('DROP TABLE "ordertap_shop"."public.orders" CASCADE')
+    feed.commit(1_200, order(2, 1_200, 1, "shipped", "u"), line(2, 1_200, 2, of=2))
+    with feed.running():
+        feed.until_at(1_200)
+        assert (feed.orders(), feed.gaps()) == ([(2, "shipped")], [(ORDERS, "begun without a copy")])
+        read_again(feed, ORDERS, order(1, 0), order(2, 0, status="shipped"))
+        assert (feed.orders(), feed.gaps()) == ([(1, "paid"), (2, "shipped")], [])
+
+
 def test_skipped_offsets_that_a_person_accepts_do_not_come_back(feed: Feed) -> None:
     """The stager that runs meanwhile has them in memory."""
     feed.commit(1_100, order(1, 1_100))
