@@ -16,6 +16,7 @@ from sink.database import Cursor
 from sink.intake import evidence
 from sink.intake.evidence import Gap
 from sink.staging.gaps import TableGap, close_gaps, has_gap, open_gap
+from sink.staging.position import is_whole
 from sink.staging.writer import CopyWriter
 
 log = structlog.get_logger()
@@ -113,10 +114,9 @@ def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
 
 
 def refuse_accepted(cursor: Cursor) -> None:
-    """SettingsError when a snapshot is complete already: there is nothing to accept."""
-    cursor.execute("SELECT EXISTS (SELECT FROM snapshot WHERE state = 'complete')")
-    if (cursor.fetchone() or (False,))[0]:
-        raise SettingsError("a snapshot is complete already", "nothing is to be accepted")
+    """SettingsError when the first snapshot of this generation is complete already: there is nothing to accept."""
+    if is_whole(cursor):
+        raise SettingsError("the first snapshot is complete already", "nothing is to be accepted")
 
 
 def accept(cursor: Cursor, person: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.change import Stamp
+from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 from sink.commands import accept
@@ -15,7 +16,9 @@ from sink.database import Connection, connect, transaction
 from sink.intake import evidence
 from sink.intake.evidence import PARKED, SKIPPED, Gap, Partition, Range, Seen
 from sink.layer import migrate
+from sink.staging import snapshots
 from sink.staging.gaps import TableGap, open_gap
+from sink.staging.position import Position, load_position, save_position
 
 TABLE, TOPIC = "public.orders", "shop.public.orders"
 
@@ -65,10 +68,19 @@ def test_offsets_that_were_skipped_are_accepted_with_the_gaps_of_their_table(mid
 
 
 def test_a_first_snapshot_is_accepted_by_a_name(middle: Connection) -> None:
-    snapshots = "SELECT state, accepted_by FROM ordertap_shop.snapshot"
+    accepted = "SELECT state, accepted_by FROM ordertap_shop.snapshot WHERE id NOT IN ('old', 'demand', 'first')"
+    with transaction(middle) as cursor:  # another generation's, one on demand, and the first one, which has no end
+        save_position(cursor, Position(Stamp(2, LSN(5), 0), "steady"), None)
+        for name, generation, first in (("old", 1, True), ("demand", 2, False), ("first", 2, True)):
+            state = SnapshotState(name, "running" if name == "first" else "completed", 5, first, (), {})
+            snapshots.note(cursor, generation, state)
+        cursor.execute("UPDATE snapshot SET state = 'complete' WHERE state = 'announced'")
     list(accept.snapshot(middle, "Ada", execute=False))
-    assert rows(middle, snapshots) == []
+    assert rows(middle, accepted) == []
     list(accept.snapshot(middle, "Ada", execute=True))
-    assert rows(middle, snapshots) == [("complete", "Ada")]
+    assert rows(middle, accepted) == [("complete", "Ada")]
+    with transaction(middle) as cursor:
+        save_position(cursor, Position(Stamp(2, LSN(6), 0), "steady"), None)
+        assert load_position(cursor).state == "steady"
     with pytest.raises(SettingsError, match="complete already"):
         list(accept.snapshot(middle, "Ada", execute=True))
