@@ -175,7 +175,8 @@ class Keeping:
         for gap in parcel.gaps:
             self._gap(cursor, gap)
         if parcel.completes is not None:
-            snapshots.complete(cursor, self._writer, parcel.completes, self._tables)
+            made_up = snapshots.complete(cursor, self._writer, parcel.completes, self._tables, parcel.topics)
+            self._offsets.fill(*made_up)
         if parcel.completes is not None or any(turn.snapshots for turn in parcel.turns):
             self._announced = snapshots.announced(cursor)
 
