@@ -32,7 +32,7 @@ def skipped_ranges(seen: Seen) -> list[Range]:
     return [gap.range for gap in seen.gaps if gap.cause == evidence.SKIPPED]
 
 
-class KeptOffsets:
+class OffsetEvidence:
     """The evidence of one assignment's partitions, as it is written with the rows."""
 
     def __init__(self, assigned: Mapping[Place, Assigned]) -> None:
