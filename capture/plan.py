@@ -114,7 +114,7 @@ class Plan(NamedTuple):
         if former is not None and not is_moved(former):
             left = (topics.former_position, 0, key, moved(former, topics.position), [])
         accounted = self.cluster.last_values(topics.position).get(accounted_key(key))
-        index = Index(topics.commits, key, found, None if accounted is None else parse_accounted(accounted))
+        index = Index(topics.commits, key, found, topics.of, None if accounted is None else parse_accounted(accounted))
         alone = self.position if found is None else None
         return PositionWriter(producer, topics.position, key, index, former=left, alone=alone)
 

@@ -61,7 +61,8 @@ class IndexRecord(NamedTuple):
 
     All commits of `generation` between `previous` and `end` are listed, those up to `end` are in Kafka as a whole.
     `parked` are tables of which any change since the record before is not written; `begun` are tables that have their
-    first change without a copy of the rows before it. `snapshots` has those whose state is new, and all that matter
+    first change without a copy of the rows before it. `tables` has those of its commits, and those of its snapshots,
+    each with the topic that it begins in. `snapshots` has those whose state is new, and all that matter
     in the first record of each start of capture.
     """
 

@@ -144,7 +144,8 @@ def _accept_gap(
     config: Config = None,
 ) -> None:
     """Takes a table with a gap for complete. `capture signal snapshot TABLE` fills it instead, where that can be."""
-    _print(accept.gap(wiring.middle(_load(config)), table, person, execute))
+    settings = _load(config)
+    _print(accept.gap(wiring.middle(settings), table, wiring.topic(settings, table), person, execute))
 
 
 @accept_app.command("snapshot")

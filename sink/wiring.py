@@ -93,6 +93,11 @@ def tables(settings: SinkSettings) -> dict[str, str]:
     return {topic_name(settings.topic_prefix, table): table for table in profile(settings).tables}
 
 
+def topic(settings: SinkSettings, table: str) -> str:
+    """The usual topic of a table."""
+    return topic_name(settings.topic_prefix, table)
+
+
 def topics(settings: SinkSettings) -> list[str]:
     """What is read."""
     return topic_names(settings.topic_prefix, profile(settings).tables)

@@ -7,7 +7,7 @@ Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from capture.kafka.position import Chain, Position
@@ -44,13 +44,22 @@ class _Numbers(dict[TableTopic, int]):
 class Index:
     """Gathers what one session's Kafka transactions bring, and makes the record at the end of each."""
 
-    def __init__(self, topic: str, key: bytes, found: Position | None, accounted: frozenset[str] | None = None) -> None:
-        """`found` is the position of the start, whose chain goes on; without one it begins anew.
+    def __init__(
+        self,
+        topic: str,
+        key: bytes,
+        found: Position | None,
+        topic_of: Callable[[str], str],
+        accounted: frozenset[str] | None = None,
+    ) -> None:
+        """`found` is the position of the start, whose chain goes on; without one it begins anew. `topic_of` gives the
+        topic in which a table's records begin.
 
         `accounted` are tables that were copied, or of which was said that they were not; None: nobody has kept it.
         """
         self._topic = topic
         self._key = key
+        self._topic_of = topic_of
         self._chain = Chain(0, LSN(0)) if found is None or found.chain is None else found.chain
         self._parked: set[str] = set() if found is None else set(found.parked)
         self._begun: list[str] = []
@@ -130,6 +139,8 @@ class Index:
         if not self._told:
             self._told = True
             self._states = {state.id: state for state in states_of(position)} | self._states
+        for name in dict.fromkeys(name for state in self._states.values() for name in state.tables):
+            self._numbers[name, self._topic_of(name)]  # readers follow the table before a commit names its topic
         self.parked(position.parked)
         content = dump_index(
             IndexRecord(

@@ -34,7 +34,7 @@ from sink.planning.policy import Hold
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import why_not_planned
 
-_READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture repair`"
+_READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture signal snapshot` of its table"
 
 
 class NotPlannedError(OrdertapError):

@@ -10,10 +10,9 @@ from sink.operations import accept
 _DRY = "nothing was changed; --execute does it"
 
 
-def gap(connection: Connection, table: str, person: str, execute: bool) -> Iterator[str]:
-    """What is missing and is taken for complete."""
-    for one in accept.accept_gaps(connection, table, person, execute):
-        yield f"{one.cause}: {one.detail}"
+def gap(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Iterator[str]:
+    """What is missing and is taken for complete; `topic` is the table's."""
+    yield from accept.accept_gaps(connection, table, topic, person, execute)
     taken = "is taken" if execute else "would be taken"
     yield f"{table} {taken} for complete as it is, and documents that were held for it go to the ERP"
     yield "held documents are looked at again" if execute else _DRY

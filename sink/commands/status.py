@@ -15,9 +15,13 @@ from sink.staging.gaps import FILLED_BY
 from sink.staging.parked import ParkedRecord
 from sink.staging.position import Copy
 
-_NEXT_FOR_GAP = "set the offsets back to before it: `sink offsets reset --to earliest`"
+_NEXT_FOR_GAP = (
+    "set the offsets back to before it: `sink offsets reset --to earliest`, or read its table again:"
+    " `capture signal snapshot TABLE`"
+)
 _NEXT_FOR_PARKED = (
-    "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it"
+    "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it,"
+    " or read its table again: `capture signal snapshot TABLE`"
 )
 
 

@@ -63,10 +63,18 @@ def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
     """The evidence after a range was read in one go: gaps that it covers are closed, a skip before it is a new one."""
     if seen is None:
         return Seen(read.until)
-    gaps = [Gap(gap.partition, part, gap.cause) for gap in seen.gaps for part in without(gap.range, read)]
+    gaps = [*filled(seen, [read]).gaps]
     if read.start > seen.next_offset:
         gaps.append(Gap(partition, Range(seen.next_offset, read.start), SKIPPED))
     return Seen(max(seen.next_offset, read.until), tuple(gaps))
+
+
+def filled(seen: Seen, ranges: Iterable[Range]) -> Seen:
+    """The evidence once nothing is missed in these ranges any more."""
+    gaps = seen.gaps
+    for range_ in ranges:
+        gaps = tuple(Gap(gap.partition, part, gap.cause) for gap in gaps for part in without(gap.range, range_))
+    return Seen(seen.next_offset, gaps)
 
 
 def with_parked(seen: Seen, partition: Partition, offsets: Iterable[int]) -> Seen:
@@ -106,6 +114,17 @@ def open_gaps(cursor: Cursor) -> list[Gap]:
         " ORDER BY topic, topic_id, partition, from_offset"
     )
     return [Gap(Partition(*row[:3]), Range(row[3], row[4]), row[5]) for row in cursor.fetchall()]
+
+
+def close_skipped(cursor: Cursor, topics: Iterable[str]) -> list[Gap]:
+    """Ends the gaps that were skipped in these topics, in those of the name that no longer exist too; which they were.
+    Reading them is a replay from now on."""
+    cursor.execute(
+        "DELETE FROM gap WHERE topic = ANY(%s) AND cause = %s"
+        " RETURNING topic, topic_id, partition, from_offset, until_offset, cause",
+        (list(topics), SKIPPED),
+    )
+    return sorted(Gap(Partition(*row[:3]), Range(row[3], row[4]), row[5]) for row in cursor.fetchall())
 
 
 def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partition, Seen]) -> list[Gap]:

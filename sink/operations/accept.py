@@ -7,25 +7,34 @@ from collections.abc import Sequence
 from schemas.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
+from sink.intake import evidence
+from sink.intake.evidence import SKIPPED, Gap
 from sink.ledger import history, marks
 from sink.staging import gaps, snapshots
-from sink.staging.gaps import TableGap
 
 
-def accept_gaps(connection: Connection, table: str, person: str, execute: bool) -> Sequence[TableGap]:
-    """The gaps of a table; `execute` ends them, and looks at all held documents again. SettingsError if it has none."""
+def accept_gaps(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Sequence[str]:
+    """The gaps of a table and the offsets that were skipped of its topic, each with its cause; `execute` ends them, and
+    looks at all held documents again. SettingsError if there are none."""
     with transaction(connection) as cursor:
         found = [gap for gap in gaps.table_gaps(cursor) if gap.table == table]
-        if not found:
+        skipped = [gap for gap in evidence.open_gaps(cursor) if gap.cause == SKIPPED and gap.partition.topic == topic]
+        said = [f"{gap.cause}: {gap.detail}" for gap in found]
+        said += [f"skipped: offsets {one.range.start} to {one.range.until - 1} of {_place(one)}" for one in skipped]
+        if not said:
             raise SettingsError(f"table {table} has no gap", "`sink status` names the tables that have one")
         if execute:
             for gap in found:
                 gaps.close_gap(cursor, table, gap.cause)
-                history.note(
-                    cursor, DocumentRef("table", table), "gap accepted", f"{gap.cause}: {gap.detail}; {person}"
-                )
+            evidence.close_skipped(cursor, [topic])
+            for detail in said:
+                history.note(cursor, DocumentRef("table", table), "gap accepted", f"{detail}; {person}")
             marks.retry(cursor, None)
-    return found
+    return said
+
+
+def _place(gap: Gap) -> str:
+    return f"{gap.partition.topic} [{gap.partition.number}]"
 
 
 def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:

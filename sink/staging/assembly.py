@@ -75,7 +75,7 @@ class Short(NamedTuple):
 
 
 @dataclass(slots=True)
-class Entry:
+class PendingCommit:
     """A commit, or a chunk of a snapshot on demand, that is to become visible. `rows` are in their partitions' order.
 
     `changes` has (table, topic, count) of the tables that are followed, `expected` is the sum of their counts.
@@ -90,7 +90,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class IndexEnd:
     """The end of a record of the index: all up to `stamp` is visible once its turn has come.
 
     `next_offset` is where the index is read on from, with `serial` the last record that was taken.
@@ -104,13 +104,13 @@ class Turn:
     snapshots: tuple[SnapshotState, ...]
 
 
-class Break(NamedTuple):
+class ChainBreak(NamedTuple):
     """The index does not go on where it ended, or begins: what is up to `since` is named by no entry."""
 
     since: Stamp
 
 
-Step: TypeAlias = Entry | Turn | Break
+Step: TypeAlias = PendingCommit | IndexEnd | ChainBreak
 
 
 class _Open:
@@ -157,13 +157,14 @@ class Assembly:
         entries = self._entries(record)
         since = Stamp(record.generation, LSN(record.previous), 0)
         if self._end is None or record.serial != self._serial + 1 or since.commit_lsn != self._end.commit_lsn:
-            self._queue.append(Break(since))
+            self._queue.append(ChainBreak(since))
         self._serial, self._end = record.serial, end
         self.topics |= {topic: table for table, topic in record.tables if table in self._tables}
         self._queue.extend(entries)
-        self._queue.append(Turn(end, record.serial, offset + 1, record.parked, record.begun, tuple(record.snapshots)))
+        snapshots = tuple(record.snapshots)
+        self._queue.append(IndexEnd(end, record.serial, offset + 1, record.parked, record.begun, snapshots))
 
-    def _entries(self, record: IndexRecord) -> list[Entry]:
+    def _entries(self, record: IndexRecord) -> list[PendingCommit]:
         """The commits of a record that are still to become visible, of tables that are followed."""
         entries = []
         shapes: dict[tuple[tuple[int, int], ...], tuple[tuple[tuple[str, str, int], ...], int]] = {}
@@ -181,7 +182,7 @@ class Assembly:
             stamp = Stamp(record.generation, LSN(commit.lsn), LAST if whole else 0)
             if expected and stamp > self.stamp:
                 key = b"%d:%d:" % stamp[:2] if whole else b"%d:%d:0" % stamp[:2]
-                entries.append(Entry(key, stamp, commit.ts_us, followed, expected))
+                entries.append(PendingCommit(key, stamp, commit.ts_us, followed, expected))
         return entries
 
     def row(self, feed: Feed, row: Row) -> Row | None:
@@ -225,18 +226,18 @@ class Assembly:
         """How many steps of the index wait."""
         return len(self._queue)
 
-    def ready(self, most: int) -> list[Entry | Turn]:
+    def ready(self, most: int) -> list[PendingCommit | IndexEnd]:
         """The next steps that are whole, in order, until they have about `most` rows. They count as visible now.
 
         A commit of more rows than that is left to `drain`, and so is all behind it.
         """
-        steps: list[Entry | Turn] = []
+        steps: list[PendingCommit | IndexEnd] = []
         rows = 0
         while self._queue and rows < most:
             step = self._queue[0]
-            if isinstance(step, Break):
+            if isinstance(step, ChainBreak):
                 break
-            if isinstance(step, Entry):
+            if isinstance(step, PendingCommit):
                 found = self._open.get(step.key)
                 if found is None or len(found.rows) < step.expected or (step.expected > most and found.drained):
                     break
@@ -247,7 +248,7 @@ class Assembly:
             steps.append(step)
         return steps
 
-    def short(self, entry: Entry) -> list[Short]:
+    def short(self, entry: PendingCommit) -> list[Short]:
         """What the next commit lacks now, by table and topic."""
         found = self._open.get(entry.key)
         come = found.come() if found else Counter()
@@ -255,7 +256,7 @@ class Assembly:
             Short(table, topic, count - come[topic]) for table, topic, count in entry.changes if come[topic] < count
         ]
 
-    def give_up(self, entry: Entry) -> None:
+    def give_up(self, entry: PendingCommit) -> None:
         """Lets the next commit become visible without what it lacks."""
         entry.expected = len(found.rows) if (found := self._open.get(entry.key)) else 0
         if found is None:
@@ -264,11 +265,11 @@ class Assembly:
     def begin_anew(self) -> None:
         """All commits that are named by now count in one step, as those before the chain: some of their rows are gone
         because later ones stand for them, and the copy is not the shop's before it has these."""
-        turns = [step for step in self._queue if isinstance(step, Turn)]
+        turns = [step for step in self._queue if isinstance(step, IndexEnd)]
         told = [turn for turn in turns[:-1] if turn.parked or turn.begun or turn.snapshots]
-        self._queue = deque((Break(self.named), *told, *turns[-1:]))
+        self._queue = deque((ChainBreak(self.named), *told, *turns[-1:]))
 
-    def drain(self, entry: Entry) -> list[Row]:
+    def drain(self, entry: PendingCommit) -> list[Row]:
         """The rows of the next commit that are here, which is too large to be kept until it is whole."""
         found = self._open.get(entry.key)
         if found is None:
@@ -279,7 +280,7 @@ class Assembly:
         self._leave(rows)
         return rows
 
-    def drained(self, entry: Entry) -> None:
+    def drained(self, entry: PendingCommit) -> None:
         """The next commit was handed out by `drain` as a whole: it counts as visible now."""
         self._open.pop(entry.key, None)
         self._queue.popleft()
@@ -289,7 +290,7 @@ class Assembly:
         """Where the chain begins anew, if that is next: rows up to there belong to no entry, and come back from `row`
         and `left` from now on."""
         step = self.next
-        if not isinstance(step, Break):
+        if not isinstance(step, ChainBreak):
             return None
         self._floor = max(self._floor, step.since)
         return step.since
@@ -297,7 +298,7 @@ class Assembly:
     def caught_up(self) -> None:
         """All rows up to where the chain begins are here: the copy stands there now."""
         step = self._queue.popleft()
-        self.stamp = self._floor = max(self.stamp, step.since if isinstance(step, Break) else step.stamp)
+        self.stamp = self._floor = max(self.stamp, step.since if isinstance(step, ChainBreak) else step.stamp)
 
     def left(self) -> list[Row]:
         """Rows that waited for an entry and will have none: the copy is past them. The caller decides."""
@@ -311,13 +312,15 @@ class Assembly:
         brings nothing closer. A commit of more than `whole` rows needs not be here as a whole, so its records count."""
         over = {feed.place: len(feed.waiting) for feed in self.feeds.values() if len(feed.waiting) > most}
         step = self.next
-        found = self._open.get(step.key) if isinstance(step, Entry) and step.expected <= whole and over else None
+        found = None
+        if isinstance(step, PendingCommit) and step.expected <= whole and over:
+            found = self._open.get(step.key)
         for row in found.rows if found else ():
             if row[:2] in over:
                 over[row[:2]] -= 1
         return {place for place, count in over.items() if count > most}
 
-    def _take(self, entry: Entry, found: _Open) -> None:
+    def _take(self, entry: PendingCommit, found: _Open) -> None:
         del self._open[entry.key]
         entry.rows = found.rows
         self._leave(found.rows)

@@ -51,6 +51,12 @@ def close_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
     return cursor.rowcount > 0
 
 
+def has_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
+    """Whether a table has a gap of this cause."""
+    cursor.execute("SELECT 1 FROM table_gap WHERE table_name = %s AND cause = %s", (table, cause))
+    return cursor.fetchone() is not None
+
+
 def table_gaps(cursor: Cursor) -> list[TableGap]:
     """All open gaps, by table."""
     cursor.execute(

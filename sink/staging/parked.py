@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp
 from sink.database import Cursor
-from sink.staging.assembly import Row
+from sink.staging.assembly import Row, stamp_of
+
+_STAMP: Final = re.compile(rb"\d+:\d+:\d+")
 
 
 class ParkedRecord(NamedTuple):
@@ -28,7 +31,7 @@ def cause(commit: bytes) -> str:
 
 def commit_of(row: Row) -> bytes:
     """The commit of a record: generation and LSN."""
-    return row[5].rpartition(b":")[0]
+    return _commit(row[5])
 
 
 def park(cursor: Cursor, rows: Iterable[tuple[Row, str]]) -> None:
@@ -63,6 +66,38 @@ def unpark(cursor: Cursor, rows: Sequence[Row]) -> list[str]:
     )
     if not cursor.rowcount:
         return []
-    cursor.execute("SELECT DISTINCT headers -> 0 ->> 1 FROM parked")
-    left = {bytes.fromhex(stamp).rpartition(b":")[0] for (stamp,) in cursor.fetchall()}
-    return [cause(commit) for commit in {commit_of(row) for row in rows} - left]
+    return _ended(cursor, {row[5] for row in rows})
+
+
+def take_out(cursor: Cursor, topics: Collection[str], read_at: Stamp) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """Takes out what is older than a place where the tables of these topics were read again as a whole: where it was,
+    and the causes that end with that."""
+    old = {
+        place: stamp
+        for place, stamp in _stamps(cursor).items()
+        if place[0] in topics and stamp_of(stamp) < tuple(map(int, read_at))
+    }
+    if not old:
+        return [], []
+    cursor.execute('DELETE FROM parked WHERE (topic, partition, "offset") IN %s', (tuple(old),))
+    return sorted(old), _ended(cursor, old.values())
+
+
+def _ended(cursor: Cursor, stamps: Iterable[bytes]) -> list[str]:
+    """The causes of the commits of these stamps of which no record is left."""
+    left = {_commit(stamp) for stamp in _stamps(cursor).values()}
+    return [cause(commit) for commit in {_commit(stamp) for stamp in stamps} - left]
+
+
+def _stamps(cursor: Cursor) -> dict[tuple[str, int, int], bytes]:
+    """The stamp of each record that has one, by its place. One that capture did not write need not have any header."""
+    cursor.execute(
+        'SELECT topic, partition, "offset", headers -> 0 ->> 1 FROM parked WHERE headers -> 0 ->> 0 = %s',
+        (STAMP_HEADER,),
+    )
+    found = {row[:3]: bytes.fromhex(row[3]) for row in cursor.fetchall()}
+    return {place: stamp for place, stamp in found.items() if _STAMP.fullmatch(stamp)}
+
+
+def _commit(stamp: bytes) -> bytes:
+    return stamp.rpartition(b":")[0]

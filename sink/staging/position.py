@@ -11,6 +11,12 @@ from sink.database import Cursor
 
 State: TypeAlias = Literal["catching up", "copying", "steady"]
 
+_IS_WHOLE: Final = (
+    "SELECT coalesce(bool_or(state = 'complete') AND bool_and(state = 'complete' OR NOT first), false)"
+    " FROM snapshot WHERE generation IN (0, %s)"
+)
+"""Whether the copy of a generation has its first snapshot; one that a person has accepted is of generation 0."""
+
 NOWHERE: Final = Stamp(0, LSN(0), 0)
 
 
@@ -49,11 +55,10 @@ def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> 
     `commit_us`: when the last commit of the shop that is visible with it was made, µs since 1970; None: it brings none.
     """
     cursor.execute(
-        "INSERT INTO copy AS c (one, generation, lsn, ordinal, state, index_topic_id, index_offset, serial,"
-        " end_generation, end_lsn, committed_at)"
+        "INSERT INTO copy AS c (one, generation, lsn, ordinal, state, index_topic_id,"  # noqa: S608  (our own text)
+        " index_offset, serial, end_generation, end_lsn, committed_at)"
         " VALUES (true, %s, %s, %s, CASE WHEN %s = 'catching up' THEN 'catching up' WHEN"
-        " (SELECT bool_or(state = 'complete') AND bool_and(state = 'complete' OR NOT first) FROM snapshot"
-        " WHERE generation IN (0, %s)) THEN 'steady' ELSE 'copying' END,"
+        f" ({_IS_WHOLE}) THEN 'steady' ELSE 'copying' END,"
         " %s, %s, %s, %s, %s, to_timestamp(%s::float8 / 1e6)) ON CONFLICT (one) DO UPDATE SET"
         " (generation, lsn, ordinal, state, index_topic_id, index_offset, serial, end_generation, end_lsn,"
         " committed_at, reached_at) = (excluded.generation, excluded.lsn, excluded.ordinal, excluded.state,"
@@ -70,6 +75,12 @@ def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> 
             commit_us,
         ),
     )
+
+
+def is_whole(cursor: Cursor) -> bool:
+    """Whether the first snapshot of the copy's generation is staged as a whole, or was accepted as it is."""
+    cursor.execute(_IS_WHOLE, (load_position(cursor).stamp.generation,))
+    return bool((cursor.fetchone() or (False,))[0])
 
 
 def save_waiting(cursor: Cursor, reason: str) -> None:

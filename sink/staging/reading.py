@@ -16,7 +16,7 @@ from schemas.commits import parse_index
 from schemas.errors import DataError
 from sink.intake.consumer import Assigned, is_end
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
-from sink.staging.kept_offsets import seen_at, skipped_ranges
+from sink.staging.offset_evidence import seen_at, skipped_ranges
 from sink.staging.position import NOWHERE
 
 log = structlog.get_logger()

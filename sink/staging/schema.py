@@ -26,6 +26,7 @@ from schemas.change import Stamp
 from schemas.errors import DataError, UnavailableError
 from schemas.lsn import LSN
 from sink.database import Cursor, schema_of
+from sink.staging.dropped import forget_dropped
 
 log = structlog.get_logger()
 OWN_COLUMNS: Final = (
@@ -144,9 +145,11 @@ class Catalogue:
         self._grants: dict[str, list[str]] = {}
 
     def load(self, cursor: Cursor) -> None:
-        """Reads what is staged. One query."""
+        """Reads what is staged, and forgets what a person has dropped. Two queries."""
         cursor.execute(_READ)
-        self._tables = {row[0]: _table(row, self._home) for row in cursor.fetchall()}
+        found = {row[0]: _table(row, self._home) for row in cursor.fetchall()}
+        gone = forget_dropped(cursor, self._home, {name: stored_name(name) for name in found})
+        self._tables = {name: table for name, table in found.items() if name not in gone}
         self._newest = {table.name: table.schema for table in self._tables.values()}
         self._fitting.clear()
 
@@ -171,15 +174,15 @@ class Catalogue:
     ) -> StagedTable:
         """The table, made or altered where needed so that records with these columns fit.
 
-        `columns` is one object for all records of a schema; `stamp` is that of the newest of them. Only records that
-        are newer than the newest schema known say that a column is gone, or of another type: records of an older
-        schema may come late, and what does not fit of them counts as not sent. What an earlier call gave is out of
-        date when a later one changed the table: `loaded` has it as it is. DataError where it cannot be: the
-        record of this table is to be parked, the others go on. SchemaBlockedError: try again.
+        `columns` is one object for all records of a schema, which does not tell their key; `stamp` is that of the
+        newest of them. Only records that are newer than the newest schema known say that a column is gone, or of
+        another type: records of an older schema may come late, and what does not fit of them counts as not sent. What
+        an earlier call gave is out of date when a later one changed the table: `loaded` has it as it is. DataError
+        where it cannot be: the record of this table is to be parked, the others go on. SchemaBlockedError: try again.
         """
         table = self.loaded(cursor).get(name)
         known = self._fitting.get((name, id(columns)))
-        if table is not None and known is not None:
+        if table is not None and known is not None and set(table.key) == set(key):
             newer = stamp > self._newest[name]
             if known.current and newer:
                 self._newest[name] = stamp
@@ -476,15 +479,25 @@ def _rounded(was: str, kind: str, newer: bool) -> bool:
 def _check_key(name: str, table: StagedTable | None, types: Mapping[str, str], key: Sequence[str]) -> None:
     if not key:
         raise DataError(f"{name}: its records have no key", "give the table a primary key")
-    again = "drop its staged table, then `capture signal snapshot` reads the shop's table again"
-    if table is not None and set(table.key) != set(key):
-        raise DataError(f"{name}: the key is now ({', '.join(key)}), staged by ({', '.join(table.key)})", again)
+    if table is None:
+        return
+    if set(table.key) != set(key):
+        raise DataError(f"{name}: the key is now ({', '.join(key)}), staged by ({', '.join(table.key)})", _anew(table))
     for column in key:
-        if table is not None and column in types and widened(types[column], table.columns[column].type) is None:
+        if column in types and widened(types[column], table.columns[column].type) is None:
             raise DataError(
                 f"{name}: the key's column {column} is now {types[column]}, staged as {table.columns[column].type}",
-                again,
+                _anew(table),
             )
+
+
+def _anew(table: StagedTable) -> str:
+    """How a person has a staged table made anew."""
+    where = ".".join('"' + part.replace('"', '""') + '"' for part in (table.home, stored_name(table.name)))
+    return (
+        f"stop `sink run`; `DROP TABLE {where} CASCADE`, which drops the views on it, too; start it again, then"
+        f" `capture signal snapshot {table.name}`"
+    )
 
 
 def _refused(name: str, error: psycopg2.Error) -> DataError:

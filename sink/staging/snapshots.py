@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -12,7 +13,10 @@ from schemas.commits import SnapshotState
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 from sink.database import Cursor
-from sink.staging.gaps import TableGap, close_gaps, open_gap
+from sink.intake import evidence
+from sink.intake.evidence import Gap
+from sink.staging.gaps import TableGap, close_gaps, has_gap, open_gap
+from sink.staging.position import is_whole
 from sink.staging.writer import CopyWriter
 
 log = structlog.get_logger()
@@ -33,6 +37,14 @@ class Completed(NamedTuple):
 
     snapshot: Announced
     compacted: frozenset[str]
+
+
+class MadeUp(NamedTuple):
+    """What is missed no more because its tables were read again: offsets that were skipped, and the places of records
+    that were parked."""
+
+    skipped: Sequence[Gap]
+    parked: Sequence[tuple[str, int, int]]
 
 
 def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
@@ -64,10 +76,13 @@ def announced(cursor: Cursor) -> list[Announced]:
     ]
 
 
-def complete(cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str]) -> None:
+def complete(
+    cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str], topics: Mapping[str, str]
+) -> MadeUp:
     """All rows of a snapshot that can come are here: of its tables, older rows that it did not bring are gone.
 
-    A table of which fewer rows came than it has in the index has a gap instead, unless its topics are compacted.
+    A table of which fewer rows came than it has in the index has a gap instead, unless its topics are compacted. What
+    was skipped or parked before of a table that is here as a whole is missed no more. `topics`: each with its table.
     """
     one = done.snapshot
     whole = []
@@ -85,6 +100,9 @@ def complete(cursor: Cursor, writer: CopyWriter, done: Completed, followed: froz
     writer.touch_readers(cursor, close_gaps(cursor, whole, one.stamp))
     cursor.execute("UPDATE snapshot SET state = 'complete' WHERE id = %s", (one.id,))
     log.info("snapshot staged", snapshot=one.id, tables=whole)
+    read = {topic: table for topic, table in topics.items() if table in whole}
+    older = [topic for topic, table in read.items() if not has_gap(cursor, table, "skipped")]
+    return MadeUp(evidence.close_skipped(cursor, older), writer.read_again(cursor, read.keys(), one.stamp))
 
 
 def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
@@ -96,10 +114,9 @@ def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
 
 
 def refuse_accepted(cursor: Cursor) -> None:
-    """SettingsError when a snapshot is complete already: there is nothing to accept."""
-    cursor.execute("SELECT EXISTS (SELECT FROM snapshot WHERE state = 'complete')")
-    if (cursor.fetchone() or (False,))[0]:
-        raise SettingsError("a snapshot is complete already", "nothing is to be accepted")
+    """SettingsError when the first snapshot of this generation is complete already: there is nothing to accept."""
+    if is_whole(cursor):
+        raise SettingsError("the first snapshot is complete already", "nothing is to be accepted")
 
 
 def accept(cursor: Cursor, person: str) -> None:

@@ -3,8 +3,8 @@
 Many commits become visible in one transaction of the middle layer, with the offsets up to which nothing is read again.
 Kafka's offsets are committed after it, so a crash in between makes a replay, which is dropped by its offsets.
 
-Two threads share the work: this one reads and decides what is next (`copying`), the other has the database (`keeping`)
-and does one transaction at a time, so the next commits are read while those before them are written.
+Two threads share the work: this one reads and decides what is next (`sequencer`), the other has the database
+(`committer`) and does one transaction at a time, so the next commits are read while those before them are written.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import structlog
 from sink.database import Connection
 from sink.intake.consumer import NotAMemberError, ReadAgainError, ShopConsumer, Staged
 from sink.intake.evidence import Partition
-from sink.staging.copying import Copying, Outcome
-from sink.staging.desk import Desk
-from sink.staging.keeping import Keeping
+from sink.staging.committer import Committer
 from sink.staging.schema import SchemaBlockedError
+from sink.staging.sequencer import Outcome, Sequencer
+from sink.staging.serial_executor import SerialExecutor
 from sink.staging.writer import CopyWriter
 
 log = structlog.get_logger()
@@ -54,56 +54,56 @@ class Stager:
 
         The connection is the one that leads. Another thread uses it until this returns.
         """
-        keeping = Keeping(connection, self._writer, self._tables, (self._index, 0))
-        with Desk[Outcome]() as desk:
-            desk.call(keeping.prepare)
+        committer = Committer(connection, self._writer, self._tables, (self._index, 0))
+        with SerialExecutor[Outcome]() as database:
+            database.run(committer.prepare)
             while not stop():
                 try:
-                    with consumer(lambda partitions: desk.call(keeping.staged, partitions)) as opened:
-                        self._read(keeping, desk, opened, stop, turned)
+                    with consumer(lambda partitions: database.run(committer.staged, partitions)) as opened:
+                        self._read(committer, database, opened, stop, turned)
                 except NotAMemberError as error:  # by one that led before and woke up: it stands by once it sees that
                     log.warning("joining the group anew", reason=error.message)
                     time.sleep(_REJOINS)
 
     def _read(
         self,
-        keeping: Keeping,
-        desk: Desk[Outcome],
+        committer: Committer,
+        database: SerialExecutor[Outcome],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
         turned: Callable[[], None],
     ) -> None:
         while not stop():
             try:
-                self._copy(keeping, desk, consumer, stop, turned)
+                self._copy(committer, database, consumer, stop, turned)
             except ReadAgainError as error:
                 log.info("reading begins where the copy stands", reason=error.message)
             except SchemaBlockedError as error:  # the reader who is in the way must end first
                 log.warning("staging waits", reason=error.message, next=error.hint)
-                desk.call(keeping.wait, error.message)
+                database.run(committer.wait, error.message)
 
     def _copy(
         self,
-        keeping: Keeping,
-        desk: Desk[Outcome],
+        committer: Committer,
+        database: SerialExecutor[Outcome],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
         turned: Callable[[], None],
     ) -> None:
         """From one assignment of all partitions to the next. What was read before it counts no more: what is staged is
         asked for only after what was in flight has ended."""
-        desk.discard()
-        desk.call(keeping.undo)
+        database.discard()
+        database.run(committer.roll_back)
         while not consumer.restart():
             turned()
             if stop():
                 return
-            desk.call(keeping.wait, "Kafka has not assigned all partitions of the shop's topics to this sink yet")
+            database.run(committer.wait, "Kafka has not assigned all partitions of the shop's topics to this sink yet")
             consumer.poll(_IDLE)
-        copying = Copying(keeping, desk, consumer, self._index, self._tables, self._topics)
+        sequencer = Sequencer(committer, database, consumer, self._index, self._tables, self._topics)
         while True:
             turned()
             if stop():
                 break
-            copying.turn()
-        copying.leave()
+            sequencer.turn()
+        sequencer.leave()

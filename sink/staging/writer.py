@@ -134,7 +134,8 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            return [(row, error.message) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
+            reason = f"{error.message}; next: {error.hint}"
+            return [(row, reason) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:
@@ -340,6 +341,16 @@ class CopyWriter:
             return
         causes = parked.unpark(cursor, rows)
         self._touch_refs(cursor, blocked.unblock(cursor, causes))
+
+    def read_again(self, cursor: Cursor, topics: Collection[str], at: Stamp) -> list[tuple[str, int, int]]:
+        """The tables of these topics were read again as a whole: older records that were parked are done with, and what
+        they held looks again. Their places."""
+        places, causes = parked.take_out(cursor, topics, at)
+        self._parked = [place for place in self._parked if place not in places]
+        self._touch_refs(cursor, blocked.unblock(cursor, causes))
+        if places:
+            log.info("parked records are done with: their tables were read again", records=len(places))
+        return places
 
     def touch_readers(self, cursor: Cursor, names: Iterable[str]) -> None:
         """Touches the documents that are held and of which these tables are a part: a gap of theirs has ended."""

@@ -60,6 +60,10 @@ def test_each_commit_is_listed_with_what_it_wrote_and_where(shop: Shop) -> None:
         (True, "running", names, {}),
         (True, "completed", names, rows),
     ]
+    begins = next(one.content for one in index if one.content["snapshots"])
+    named = dict(begins["tables"])  # so that a reader has the topics before the first commit
+    assert named.keys() == set(TABLES)
+    assert named["public.lines"] == f"{shop.prefix}.crm.lines"
     assert index[-1].content["end"] == shop.position()["end_lsn"]
 
 

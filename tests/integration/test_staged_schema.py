@@ -4,6 +4,7 @@ came is read, no table stops another.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +131,25 @@ def test_a_key_that_changed_is_said_and_the_transaction_goes_on(copy: Copy, key:
             copy.catalogue.fit(cursor, ORDERS, dict(COLUMNS), key, stamp(200))
         assert caught.value.hint
         copy.catalogue.fit(cursor, "public.other", COLUMNS, ["id"], stamp(200))
+
+
+def test_where_the_key_changed_the_hint_makes_the_staged_table_anew(copy: Copy) -> None:
+    copy.put((ONE, stamp(100)))
+    copy.key = ("id", "status")
+    with pytest.raises(DataError, match=r"public\.orders: .* key") as caught:
+        copy.fit(COLUMNS, stamp(200))
+    assert "`capture signal snapshot public.orders`" in caught.value.hint
+    drop = re.search("`(DROP TABLE .*)`, which", caught.value.hint)
+    assert drop is not None
+    copy.run(drop[1])
+    again = Copy(copy.url, key=copy.key)  # `sink run`, started again
+    with transaction(again.connection) as cursor:
+        again.catalogue.declare(cursor, ORDERS, COLUMNS)
+    assert again.shown("id") == []
+    assert again.rows("SELECT table_name, cause FROM table_gap") == [(ORDERS, "begun without a copy")]
+    again.put((ONE, stamp(200)), (ONE | {"status": "paid"}, stamp(200, 2)))
+    assert sorted(again.shown("id, status")) == [(1, "new"), (1, "paid")]
+    assert again.table().key == ("id", "status")
 
 
 def test_a_key_of_another_type_is_said(copy: Copy) -> None:

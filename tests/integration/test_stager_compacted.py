@@ -15,7 +15,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from deploy.embedded import Postgres
 from schemas.commits import SnapshotState
-from sink.staging import copying
+from sink.staging import sequencer
 from tests.integration.stager_feed import LINES, ORDERS, START, Feed, line, order, until
 from tests.integration.test_sink_offsets import Sink
 
@@ -99,7 +99,7 @@ def test_rows_that_compaction_took_are_no_gap_unless_a_delete_may_have_gone(
         until(lambda: sink.rows("SELECT 1 FROM shop.order_lines WHERE id = 2"), "what is there goes in")
         running.until_turned()
     assert sink.rows(state) == [("catching up",)]  # a restart in the middle
-    monkeypatch.setattr(copying, "_BATCH", 1)  # each commit in a transaction of its own
+    monkeypatch.setattr(sequencer, "_BATCH", 1)  # each commit in a transaction of its own
     sink.rows(EACH_STATE)
     with sink.running():
         late.abort_transaction(20)

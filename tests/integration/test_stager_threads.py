@@ -15,8 +15,8 @@ from confluent_kafka.admin import NewPartitions
 
 from sink.database import connect
 from sink.intake.evidence import Partition
-from sink.staging.desk import Desk
-from sink.staging.keeping import Keeping
+from sink.staging.committer import Committer
+from sink.staging.serial_executor import SerialExecutor
 from tests.integration.stager_feed import LINES, ORDERS, START, Feed, line, order, until
 
 WAITS = """SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ordertap_shop."public.orders"'::regclass"""
@@ -34,13 +34,13 @@ def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 def stood(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Where the copy stood each time that reading began."""
     found: list[int] = []
-    real = Keeping.staged
+    real = Committer.staged
 
-    def staged(keeping: Keeping, partitions: Sequence[Partition]) -> Any:
+    def staged(committer: Committer, partitions: Sequence[Partition]) -> Any:
         found.append(feed.stands_at())
-        return real(keeping, partitions)
+        return real(committer, partitions)
 
-    monkeypatch.setattr(Keeping, "staged", staged)
+    monkeypatch.setattr(Committer, "staged", staged)
     return found
 
 
@@ -91,13 +91,13 @@ def test_an_assignment_begins_after_what_was_in_flight_has_ended(
     feed: Feed, stood: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     discarded: list[bool] = []
-    real = Desk.discard
+    real = SerialExecutor.discard
 
-    def discard(desk: Desk[Any]) -> None:
-        discarded.append(desk.in_line > 0)
-        real(desk)
+    def discard(database: SerialExecutor[Any]) -> None:
+        discarded.append(database.pending > 0)
+        real(database)
 
-    monkeypatch.setattr(Desk, "discard", discard)
+    monkeypatch.setattr(SerialExecutor, "discard", discard)
     with feed.running():
         feed.until_at(1_100)
         with in_flight(feed, 1_200, 2):

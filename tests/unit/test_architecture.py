@@ -47,7 +47,7 @@ CLOCK = {
     },
     "sink": {
         "apply.circuit", "commands.reconcile", "intake.consumer", "pipeline",
-        "staging.copying", "staging.ends", "staging.keeping", "staging.stager",
+        "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
@@ -71,7 +71,6 @@ ONE_NAME = {
     "Begin": "pgoutput's message; what a worker of the snapshot is told",
     "Column": "of a relation; of a query in a profile; of a row as it is decoded; of a staged table",
     "Commit": "pgoutput's message; a commit in the index of commits",
-    "Entry": "of the ledger; of the index of commits, with its rows",
     "Field": "of an Avro record; of a row, with how it is decoded",
     "Group": "of topics with settings in common; of rows that one statement writes",
     "Position": "of capture in the log; of the copy in it",
@@ -80,7 +79,6 @@ ONE_NAME = {
     "SnapshotState": "as the position keeps it; as the index of commits tells it",
     "Start": "of a capture that takes a slot over; of a partition",
     "Truncate": "pgoutput's message; one that a batch brings",
-    "Turn": "of a worker at the ERP; of a record of the index",
 }
 
 Trees = Iterable[tuple[str, ast.Module]]

@@ -16,6 +16,7 @@ from schemas.commits import Commit, IndexRecord, dump_index, parse_index
 from schemas.lsn import LSN
 
 START = Position(3, "42", 1, "tap", LSN(100), LSN(90), "hash", chain=Chain(6, LSN(80)))
+TOPIC_OF = "s.{}".format
 ORDERS, LINES, LATER = ("public.o", "s.public.o"), ("public.l", "s.public.l"), ("public.o", "s.public.o.v2")
 
 _names = st.text(max_size=8)
@@ -31,7 +32,7 @@ def record(index: Index, position: Position = START) -> IndexRecord:
 
 @given(st.lists(_news, max_size=6), st.lists(_names, max_size=2), st.lists(_names, max_size=2, unique=True))
 def test_the_bytes_are_those_of_the_agreed_form(several: list[News], parked: list[str], begun: list[str]) -> None:
-    index = Index("t", b"k", START)
+    index = Index("t", b"k", START, TOPIC_OF)
     tables: dict[tuple[str, str], int] = {}
     listed = []
     for news in several:
@@ -52,7 +53,7 @@ def test_the_bytes_are_those_of_the_agreed_form(several: list[News], parked: lis
 
 
 def test_tables_have_one_number_in_each_record_and_topics_of_their_own() -> None:
-    index = Index("t", b"k", START)
+    index = Index("t", b"k", START, TOPIC_OF)
     index.take(News(90, 1, {LINES: 1, ORDERS: 2}))
     index.take(News(95, 1, {LATER: 1, ORDERS: 1}))
     found = record(index)
@@ -65,14 +66,14 @@ def test_tables_have_one_number_in_each_record_and_topics_of_their_own() -> None
 
 
 def test_what_wrote_to_no_topic_is_not_listed() -> None:
-    index = Index("t", b"k", START)
+    index = Index("t", b"k", START, TOPIC_OF)
     index.take(News(90, 1, {}))
     assert record(index).commits == ()
 
 
 @pytest.mark.parametrize("found", [None, START._replace(chain=None)], ids=["no position", "one of before the index"])
 def test_a_chain_begins_where_the_position_is_and_lists_nothing_before(found: Position | None) -> None:
-    index = Index("t", b"k", found)
+    index = Index("t", b"k", found, TOPIC_OF)
     index.take(News(90, 1, {ORDERS: 1}))
     first = record(index)
     assert (first.serial, first.previous, first.end, first.commits, first.tables) == (1, 100, 100, (), ())
@@ -83,7 +84,7 @@ def test_a_chain_begins_where_the_position_is_and_lists_nothing_before(found: Po
 
 def test_a_chain_does_not_begin_inside_a_commit_that_was_not_counted() -> None:
     half = START._replace(chain=None, partial=Partial(LSN(110), 5, {"public.o": 5}))
-    index = Index("t", b"k", half)
+    index = Index("t", b"k", half, TOPIC_OF)
     assert index.record(half) == ([], half)
     index.take(News(110, 1, {ORDERS: 2}))  # the rest of it
     first = record(index, START._replace(end_lsn=LSN(120)))
@@ -92,17 +93,17 @@ def test_a_chain_does_not_begin_inside_a_commit_that_was_not_counted() -> None:
 
 def test_a_commit_that_this_version_has_counted_does_not_keep_the_chain_waiting() -> None:
     half = START._replace(partial=Partial(LSN(110), 5, {}, {ORDERS: 5}))
-    assert record(Index("t", b"k", half), half).serial == 7
+    assert record(Index("t", b"k", half, TOPIC_OF), half).serial == 7
 
 
 def test_what_was_parked_at_the_start_is_in_the_first_record() -> None:
-    index = Index("t", b"k", START._replace(parked=("public.o",)))
+    index = Index("t", b"k", START._replace(parked=("public.o",)), TOPIC_OF)
     assert record(index).parked == ("public.o",)
     assert record(index).parked == ()
 
 
 def test_how_the_snapshots_stand_is_in_the_first_record_of_a_start_alone() -> None:
-    index = Index("t", b"k", START)
+    index = Index("t", b"k", START, TOPIC_OF)
     running = commits.SnapshotState("b", "running", 90, False, ("public.o",), {})
     ended = running._replace(state="completed", rows={"public.o": 3})
     index.take(News(states=(running,)))
@@ -111,6 +112,16 @@ def test_how_the_snapshots_stand_is_in_the_first_record_of_a_start_alone() -> No
     index.take(News(states=(ended,)))
     assert record(index).snapshots == (ended,)
     assert record(index).snapshots == ()
+
+
+def test_the_tables_of_a_snapshot_are_named_with_their_topics_behind_those_of_commits() -> None:
+    index = Index("t", b"k", START, TOPIC_OF)
+    index.take(News(90, 1, {LINES: 1, LATER: 2}))
+    index.take(News(states=(commits.SnapshotState("b", "running", 90, True, ("public.o", "public.l"), {}),)))
+    found = record(index)
+    assert found.tables == (LINES, LATER, ORDERS)
+    assert [one.changes for one in found.commits] == [((0, 1), (1, 2))]
+    assert record(index).tables == ()
 
 
 def _request(name: str, **more: object) -> Request:
@@ -145,7 +156,7 @@ def test_how_snapshots_stand_by_a_position(
 
 
 def test_a_table_is_named_once_when_it_begins_without_a_copy() -> None:
-    index = Index("t", b"k", START, frozenset({"public.o"}))
+    index = Index("t", b"k", START, TOPIC_OF, frozenset({"public.o"}))
     assert index.take_accounted() is None
     for name in ("public.o", "public.l", "public.l"):
         index.begins(name)
@@ -157,7 +168,7 @@ def test_a_table_is_named_once_when_it_begins_without_a_copy() -> None:
 
 
 def test_what_a_snapshot_has_read_as_a_whole_is_accounted_for_and_a_new_first_one_counts_anew() -> None:
-    index = Index("t", b"k", START, frozenset({"public.o", "public.x"}))
+    index = Index("t", b"k", START, TOPIC_OF, frozenset({"public.o", "public.x"}))
     first = commits.SnapshotState("a", "running", 90, True, ("public.o",), {})
     index.take(News(states=(first,)))
     assert index.take_accounted() is None, "a crash now leaves what was"
@@ -168,6 +179,6 @@ def test_what_a_snapshot_has_read_as_a_whole_is_accounted_for_and_a_new_first_on
 
 
 def test_where_nobody_has_kept_account_nothing_is_known_of_any_table() -> None:
-    index = Index("t", b"k", START)
+    index = Index("t", b"k", START, TOPIC_OF)
     index.take(News(states=(commits.SnapshotState("no_data", "completed", 90, True, (), {}),)))
     assert index.accounted is None

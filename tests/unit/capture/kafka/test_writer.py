@@ -61,7 +61,7 @@ def producer() -> FakeProducer:
 
 
 def ending(producer: FakeProducer, **more: Any) -> PositionWriter:
-    index = Index("ordertap.shop.commits", b"shop", START)
+    index = Index("ordertap.shop.commits", b"shop", START, "shop.{}".format)
     return PositionWriter(cast("TransactionalProducer", producer), "shop.position", b"shop", index, **more)
 
 

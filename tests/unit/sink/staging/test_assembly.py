@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.change import Stamp
 from schemas.commits import Commit, IndexRecord
 from schemas.lsn import LSN
-from sink.staging.assembly import LAST, Assembly, Break, Entry, Feed, Place, Row, Turn
+from sink.staging.assembly import LAST, Assembly, ChainBreak, Feed, IndexEnd, PendingCommit, Place, Row
 
 TABLES = ("public.a", "public.b")
 TOPICS = {"public.a": "shop.a", "public.b": "shop.b"}
@@ -80,12 +80,12 @@ class Reader:
             self.assembly.row(feed, row)
 
     def stage(self, most: int) -> None:
-        if isinstance(self.assembly.next, Break):
+        if isinstance(self.assembly.next, ChainBreak):
             self.assembly.catch_up()
             self.assembly.caught_up()
         for step in self.assembly.ready(most):
             self.stamp = step.stamp
-            if isinstance(step, Turn):
+            if isinstance(step, IndexEnd):
                 self.serial, self.end, self.index_next = step.serial, step.stamp, step.next_offset
             else:
                 self.visible.append((int(step.stamp.commit_lsn), sorted(row[5] for row in step.rows)))
@@ -163,7 +163,7 @@ def test_what_a_commit_lacks_is_named_and_it_can_be_given_up() -> None:
     reader.read_index()
     reader.read(("shop.b", 1))
     entry = reader.assembly.next
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, PendingCommit)
     assert [tuple(one) for one in reader.assembly.short(entry)] == [
         ("public.a", "shop.a", 1),
         ("public.b", "shop.b", 1),
@@ -192,7 +192,7 @@ def test_a_record_of_the_index_that_does_not_join_is_a_break() -> None:
     reader.read(("shop.a", 0))
     reader.stage(100)
     step = reader.assembly.next
-    assert step == Break(Stamp(1, LSN(35), 0))
+    assert step == ChainBreak(Stamp(1, LSN(35), 0))
 
 
 def test_a_record_of_the_index_that_was_taken_is_passed_by() -> None:
@@ -220,7 +220,7 @@ def test_a_large_commit_is_drained_as_it_comes() -> None:
     reader = whole(log)
     reader.read_index()
     entry = reader.assembly.next
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, PendingCommit)
     for number in range(5):
         reader.read(("shop.a", 0))
         assert reader.next["shop.a", 0] == 0
@@ -245,7 +245,7 @@ def test_a_tombstone_and_the_other_copies_of_a_truncate_count_once() -> None:
     )
     assembly.index(record, 1)
     steps = assembly.ready(100)
-    assert [len(step.rows) for step in steps if isinstance(step, Entry)] == [2]
+    assert [len(step.rows) for step in steps if isinstance(step, PendingCommit)] == [2]
 
 
 def test_rows_of_a_commit_that_the_index_passed_without_naming_it_come_back() -> None:

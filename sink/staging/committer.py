@@ -21,10 +21,10 @@ from sink.intake.consumer import Assigned, ReadAgainError, Staged
 from sink.intake.evidence import Partition
 from sink.metrics import COPY_BEHIND, COPY_LSN, STAGED
 from sink.staging import snapshots
-from sink.staging.assembly import Place, Row, Turn
+from sink.staging.assembly import IndexEnd, Place, Row
 from sink.staging.batch import Batch
 from sink.staging.gaps import TableGap, close_gap, open_gap
-from sink.staging.kept_offsets import KeptOffsets
+from sink.staging.offset_evidence import OffsetEvidence
 from sink.staging.position import Position, load_position, save_position, save_waiting
 from sink.staging.snapshots import Announced, Completed
 from sink.staging.writer import CopyWriter
@@ -47,14 +47,14 @@ class Parcel:
     batch: Batch
     rows: Sequence[Row] = ()
     foreign: Sequence[Row] = ()
-    turns: Sequence[Turn] = ()
+    turns: Sequence[IndexEnd] = ()
     commit_us: int = 0
     gaps: Sequence[TableGap] = ()
     completes: Completed | None = None
     waits_for: str | None = None
 
 
-class Begun(NamedTuple):
+class StartState(NamedTuple):
     """What the middle layer says when reading begins. `joined`: since where in the log each table is followed."""
 
     position: Position
@@ -62,7 +62,7 @@ class Begun(NamedTuple):
     announced: Sequence[Announced]
 
 
-class Kept(NamedTuple):
+class CommitResult(NamedTuple):
     """What is so once a parcel is committed: the offsets where a restart reads on, and the snapshots whose last rows
     may still be on their way."""
 
@@ -70,7 +70,7 @@ class Kept(NamedTuple):
     announced: Sequence[Announced]
 
 
-class Keeping:
+class Committer:
     """The database of the stager that leads, in the session that leads."""
 
     def __init__(self, connection: Connection, writer: CopyWriter, tables: Collection[str], index: Place) -> None:
@@ -97,16 +97,16 @@ class Keeping:
             made_again = evidence.other_ids(cursor, [partition for partition in partitions if partition not in seen])
         return Staged(seen, made_again, {Partition(self._index[0], position.topic_id, 0): position.next_offset})
 
-    def begin(self, assigned: Mapping[Place, Assigned]) -> Begun:
+    def begin(self, assigned: Mapping[Place, Assigned]) -> StartState:
         """Parcels come from these partitions from now on."""
         self._writer.forget()
         self._writer.take_parked()
-        self._offsets = KeptOffsets(assigned)
+        self._offsets = OffsetEvidence(assigned)
         with transaction(self._connection) as cursor:
             self._position = load_position(cursor)
             joined = self._writer.follow(cursor, self._position.stamp)
             self._announced = snapshots.announced(cursor)
-        return Begun(self._position, joined, self._announced)
+        return StartState(self._position, joined, self._announced)
 
     def decode(self, rows: Sequence[Row], topics: Mapping[str, str]) -> Batch:
         """Rows as they are written. Needs no database: the reading side does it for the next rows meanwhile."""
@@ -120,7 +120,7 @@ class Keeping:
 
     # What becomes visible
 
-    def keep(self, parcel: Parcel) -> Kept:
+    def commit(self, parcel: Parcel) -> CommitResult:
         """Makes a parcel visible, with the parts that came before it."""
         with self._large as large:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
@@ -134,9 +134,9 @@ class Keeping:
         resume = dict(parcel.reached)
         if parcel.position.topic_id:
             resume[self._index] = parcel.position.next_offset
-        return Kept(resume, self._announced)
+        return CommitResult(resume, self._announced)
 
-    def part(self, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str], waits_for: str) -> None:
+    def write_part(self, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str], waits_for: str) -> None:
         """Writes rows of a commit that is not here as a whole: its transaction stays open until a parcel is kept, and
         what is said of it is seen before."""
         if self._cursor is None:
@@ -148,7 +148,7 @@ class Keeping:
             self._write(cursor, rows, batch, topics)
             self._large, self._cursor = large.pop_all(), cursor
 
-    def undo(self) -> None:
+    def roll_back(self) -> None:
         """Parts of a commit that nobody will end are as if they had not been."""
         self._cursor = None
         with suppress(ReadAgainError), self._large:
@@ -175,7 +175,8 @@ class Keeping:
         for gap in parcel.gaps:
             self._gap(cursor, gap)
         if parcel.completes is not None:
-            snapshots.complete(cursor, self._writer, parcel.completes, self._tables)
+            made_up = snapshots.complete(cursor, self._writer, parcel.completes, self._tables, parcel.topics)
+            self._offsets.fill(*made_up)
         if parcel.completes is not None or any(turn.snapshots for turn in parcel.turns):
             self._announced = snapshots.announced(cursor)
 

@@ -15,17 +15,17 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
-class NotBegunError(OrdertapError):
+class NotStartedError(OrdertapError):
     """Something was not begun, because what stood before it in the line went wrong."""
 
 
-class Desk(Generic[T]):
+class SerialExecutor(Generic[T]):
     """What is handed over is done in its order; once one thing goes wrong, nothing behind it is begun. The error is
     raised where the outcome is asked for."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "database")
-        self._line: deque[Future[T]] = deque()
+        self._pending: deque[Future[T]] = deque()
         self._went_wrong = False
 
     def __enter__(self) -> Self:
@@ -36,36 +36,36 @@ class Desk(Generic[T]):
         self._thread.shutdown(wait=True)
 
     @property
-    def in_line(self) -> int:
+    def pending(self) -> int:
         """How many outcomes were not asked for yet, that of what is in flight among them."""
-        return len(self._line)
+        return len(self._pending)
 
-    def hand_over(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
+    def submit(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
         """Puts something in the line. What it is given must not change any more."""
-        self._line.append(self._thread.submit(self._begin, partial(work, *arguments, **named)))
+        self._pending.append(self._thread.submit(self._begin, partial(work, *arguments, **named)))
 
     def _begin(self, work: Callable[[], T]) -> T:
         if self._went_wrong:
-            raise NotBegunError("what stood before it went wrong", "it is read again")
+            raise NotStartedError("what stood before it went wrong", "it is read again")
         try:
             return work()
         except BaseException:
             self._went_wrong = True
             raise
 
-    def outcome(self, wait_for_it: bool = False) -> T | None:
+    def result(self, wait_for_it: bool = False) -> T | None:
         """What the first thing in the line gave, if it has ended, which then leaves the line."""
-        if not self._line or not (wait_for_it or self._line[0].done()):
+        if not self._pending or not (wait_for_it or self._pending[0].done()):
             return None
-        return self._line.popleft().result()
+        return self._pending.popleft().result()
 
     def discard(self) -> None:
         """Waits until what is in flight has ended, and asks for no outcome: what was read counts no more, or what went
         wrong in it goes wrong again."""
-        wait(self._line)
-        self._line.clear()
+        wait(self._pending)
+        self._pending.clear()
         self._went_wrong = False
 
-    def call(self, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    def run(self, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         """Does something there after all that is in the line, and waits for it."""
         return self._thread.submit(work, *arguments, **named).result()

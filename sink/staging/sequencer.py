@@ -11,13 +11,13 @@ import structlog
 
 from sink.intake.consumer import ShopConsumer
 from sink.metrics import REPLAYED, UNNAMED
-from sink.staging.assembly import Assembly, Break, Entry, Place, Row, Short, Turn
-from sink.staging.desk import Desk
-from sink.staging.ends import Ends
+from sink.staging.assembly import Assembly, ChainBreak, IndexEnd, PendingCommit, Place, Row, Short
+from sink.staging.committer import CommitResult, Committer, Parcel
+from sink.staging.end_offsets import EndOffsets
 from sink.staging.gaps import Cause, TableGap
-from sink.staging.keeping import Keeping, Kept, Parcel
 from sink.staging.position import NOWHERE
 from sink.staging.reading import Reading
+from sink.staging.serial_executor import SerialExecutor
 from sink.staging.snapshots import Completed
 
 log = structlog.get_logger()
@@ -32,27 +32,27 @@ _ALIVE: Final = 1.0  # seconds between two signs of life to the middle layer
 _LEADS: Final = 5.0  # seconds after a sign of life; the server's own time-out is longer
 _OFFSETS_EVERY: Final = 0.5  # seconds between two commits of Kafka's offsets
 
-Outcome: TypeAlias = Kept | None
+Outcome: TypeAlias = CommitResult | None
 
 
-class Copying:
+class Sequencer:
     """What is read of one assignment. Commits leave it in parcels, one at a time, to the thread of the database."""
 
     def __init__(
         self,
-        keeping: Keeping,
-        desk: Desk[Outcome],
+        committer: Committer,
+        database: SerialExecutor[Outcome],
         consumer: ShopConsumer,
         index: str,
         tables: Iterable[str],
         topics: dict[str, str],
     ) -> None:
         """`topics` has the table of each topic that is read, and grows by what the index of commits names."""
-        self._keeping = keeping
-        self._desk = desk
+        self._committer = committer
+        self._database = database
         self._consumer = consumer
         self._index: Place = (index, 0)
-        begun = desk.call(keeping.begin, consumer.assigned)
+        begun = database.run(committer.begin, consumer.assigned)
         self._position = begun.position
         self._announced = begun.announced
         assigned = consumer.assigned
@@ -65,9 +65,9 @@ class Copying:
         self._assembly = Assembly(frozenset(tables), self._position.stamp, self._position.serial, end)
         self._assembly.topics = topics
         self._reading = Reading(self._assembly, assigned, self._index, begun.joined)
-        self._ends = Ends(consumer, self._assembly)
+        self._ends = EndOffsets(consumer, self._assembly)
         self._gaps: list[TableGap] = []
-        self._large: Entry | None = None
+        self._large: PendingCommit | None = None
         self._passed_by: set[str] = set()
         self._resume: Mapping[Place, int] = {}
         self._completing = ""
@@ -88,8 +88,8 @@ class Copying:
         self._count()
         if self._position.state == "catching up":
             self._pass_by()
-        in_line = self._desk.in_line
-        self._again = (not in_line or (in_line == 1 and self._assembly.queued > _BEHIND)) and self._advance()
+        pending = self._database.pending
+        self._again = (not pending or (pending == 1 and self._assembly.queued > _BEHIND)) and self._advance()
         self._pause()
         now = time.monotonic()
         # After a sign of life: who stood still leads no more.
@@ -99,7 +99,7 @@ class Copying:
 
     def leave(self) -> None:
         """Waits for what is in flight, and commits Kafka's offsets as they are staged."""
-        while self._desk.in_line:
+        while self._database.pending:
             self._take_outcome(wait_for_it=True)
         self._commit_offsets(wait=True)
 
@@ -110,11 +110,11 @@ class Copying:
     def _take_outcome(self, wait_for_it: bool = False) -> bool:
         """What the database has done; False: nothing by now. Its errors are raised here: what was read counts no more
         then."""
-        in_line = self._desk.in_line
-        kept = self._desk.outcome(wait_for_it)
+        pending = self._database.pending
+        kept = self._database.result(wait_for_it)
         if kept is not None:
             self._resume, self._announced = kept
-        if self._desk.in_line == in_line:
+        if self._database.pending == pending:
             return False
         self._led_at = self._handed_at.popleft()
         return True
@@ -123,7 +123,7 @@ class Copying:
         """How long to wait for something to read: not at all where something may be whole already."""
         if self._again:
             return 0.0
-        return _SOON if self._desk.in_line else _IDLE
+        return _SOON if self._database.pending else _IDLE
 
     def _commit_offsets(self, wait: bool = False) -> None:
         if self._resume:
@@ -163,19 +163,19 @@ class Copying:
             self._assembly.begin_anew()
             self._anew = not self._reading.has_index()
         step = self._assembly.next
-        if isinstance(step, Break):
+        if isinstance(step, ChainBreak):
             self._catch_up(step)
-        elif isinstance(step, Entry) and self._is_large(step):
+        elif isinstance(step, PendingCommit) and self._is_large(step):
             self._stage_large(step)
         else:
             steps = self._assembly.ready(_BATCH)
             if steps:
                 self._reading.left()
-            if not self._apply(steps) and isinstance(step, Entry):
+            if not self._apply(steps) and isinstance(step, PendingCommit):
                 return self._lacks(step)
         return False
 
-    def _catch_up(self, step: Break) -> None:
+    def _catch_up(self, step: ChainBreak) -> None:
         """Where the chain of the index begins anew: rows up to there go in as they come, and count in one step."""
         self._assembly.catch_up()
         self._reading.left()
@@ -196,7 +196,7 @@ class Copying:
         self._hand_over(self._parcel(self._reading.take_loose(), []))
         log.info("the copy has caught up", lsn=str(step.since.commit_lsn))
 
-    def _lacks(self, entry: Entry) -> bool:
+    def _lacks(self, entry: PendingCommit) -> bool:
         """The next commit is not whole. Once nothing of it can come any more it becomes visible as it is, and its
         tables have a gap."""
         short = self._assembly.short(entry)
@@ -209,7 +209,7 @@ class Copying:
             self._assembly.give_up(entry)
         return True
 
-    def _is_compacted(self, entry: Entry, short: Iterable[Short]) -> bool:
+    def _is_compacted(self, entry: PendingCommit, short: Iterable[Short]) -> bool:
         """Whether later rows stand for those that a commit lacks. A delete that is missing was never read when it is
         older than a topic keeps it, unless nothing was staged before."""
         if entry.stamp[:2] >= self._reading.began[:2]:
@@ -218,18 +218,18 @@ class Copying:
         keep = [self._consumer.keeps_deletes(one.topic) for one in short]
         return all(seconds is not None and age < seconds for seconds in keep)
 
-    def _lost(self, entry: Entry, short: Iterable[Short]) -> None:
+    def _lost(self, entry: PendingCommit, short: Iterable[Short]) -> None:
         """Changes that were skipped with their offsets come when those are read; others never do."""
         for one in short:
             cause: Cause = "skipped" if self._reading.skips(one.topic, entry.stamp) else "lost"
             detail = f"{one.missing} changes of the commit at {entry.stamp.commit_lsn} are not in topic {one.topic}"
             self._gaps.append(TableGap(one.table, cause, entry.stamp, detail))
 
-    def _is_large(self, entry: Entry) -> bool:
+    def _is_large(self, entry: PendingCommit) -> bool:
         """Whether a commit is not kept in memory: its rows go in as they are read, in one transaction to its end."""
         return entry is self._large or (entry.expected > _BATCH and bool(self._assembly.short(entry)))
 
-    def _stage_large(self, entry: Entry) -> None:
+    def _stage_large(self, entry: PendingCommit) -> None:
         if entry is not self._large:
             self._large = entry
             log.info("a large commit is staged", lsn=str(entry.stamp.commit_lsn), rows=entry.expected)
@@ -253,21 +253,22 @@ class Copying:
 
     # What is handed over
 
-    def _apply(self, steps: Sequence[Entry | Turn]) -> bool:
+    def _apply(self, steps: Sequence[PendingCommit | IndexEnd]) -> bool:
         """Hands over loose rows and these steps, if there are any, and now and then a sign of life; whether it did."""
         for step in steps:
-            if isinstance(step, Turn):
+            if isinstance(step, IndexEnd):
                 self._position = self._position._replace(
                     next_offset=step.next_offset, serial=step.serial, end=step.stamp
                 )
             self._position = self._position._replace(stamp=max(self._position.stamp, step.stamp))
-        rows = [*self._reading.take_loose(), *(row for step in steps if isinstance(step, Entry) for row in step.rows)]
+        of_commits = (row for step in steps if isinstance(step, PendingCommit) for row in step.rows)
+        rows = [*self._reading.take_loose(), *of_commits]
         parcel = self._parcel(rows, steps)
         if steps or rows or parcel.foreign or parcel.gaps or parcel.completes or parcel.waits_for is not None:
             self._hand_over(parcel)
         return bool(steps or rows or parcel.foreign)
 
-    def _parcel(self, rows: Sequence[Row], steps: Sequence[Entry | Turn]) -> Parcel:
+    def _parcel(self, rows: Sequence[Row], steps: Sequence[PendingCommit | IndexEnd]) -> Parcel:
         gaps, self._gaps = self._gaps, []
         topics = dict(self._assembly.topics)
         return Parcel(
@@ -275,10 +276,10 @@ class Copying:
             reached=self._reading.reached(),
             topics=topics,
             rows=rows,
-            batch=self._keeping.decode(rows, topics),
+            batch=self._committer.decode(rows, topics),
             foreign=self._reading.take_foreign(),
-            turns=[step for step in steps if isinstance(step, Turn)],
-            commit_us=max((step.ts_us for step in steps if isinstance(step, Entry)), default=0),
+            turns=[step for step in steps if isinstance(step, IndexEnd)],
+            commit_us=max((step.ts_us for step in steps if isinstance(step, PendingCommit)), default=0),
             gaps=gaps,
             completes=self._completed(),
             waits_for=self._waits_for() if self._is_due() else None,
@@ -307,21 +308,21 @@ class Copying:
 
     def _hand_over(self, parcel: Parcel) -> None:
         self._handed_at.append(time.monotonic())
-        self._desk.hand_over(self._keeping.keep, parcel)
+        self._database.submit(self._committer.commit, parcel)
 
     def _hand_over_part(self, rows: Sequence[Row], waits_for: str) -> None:
         self._handed_at.append(time.monotonic())
         topics = dict(self._assembly.topics)
-        self._desk.hand_over(self._keeping.part, rows, self._keeping.decode(rows, topics), topics, waits_for)
+        self._database.submit(self._committer.write_part, rows, self._committer.decode(rows, topics), topics, waits_for)
 
     def _waits_for(self) -> str:
         """What keeps the next commit from becoming visible, for people; "" for nothing."""
         step = self._assembly.next
         if step is None and self._position.stamp == NOWHERE:
             return f"the index of commits, topic {self._index[0]}, has no record yet: `capture run` writes it"
-        if isinstance(step, Break):
+        if isinstance(step, ChainBreak):
             return f"reads all topics up to {step.since.commit_lsn}, where the index of commits begins"
-        if not isinstance(step, Entry) or not (short := self._assembly.short(step)):
+        if not isinstance(step, PendingCommit) or not (short := self._assembly.short(step)):
             return ""
         parts = ", ".join(f"{one.missing} changes of {one.table} ({one.topic})" for one in short)
         return f"the commit at {step.stamp.commit_lsn} still lacks {parts}"

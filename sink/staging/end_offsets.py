@@ -15,7 +15,7 @@ _STUCK: Final = 0.3  # seconds until the ends of partitions are asked for
 _GONE: Final = 10.0  # seconds after which a topic that no broker shows is taken for deleted
 
 
-class Ends:
+class EndOffsets:
     """The uncommitted ends of all partitions that the broker shows: what is behind them came later.
 
     A partition that is not read yet, of a topic that is new or has grown, keeps what it may bring.

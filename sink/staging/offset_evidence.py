@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sink.database import Cursor
 from sink.intake import evidence
 from sink.intake.consumer import Assigned
-from sink.intake.evidence import Partition, Range, Seen
+from sink.intake.evidence import Gap, Partition, Range, Seen
 from sink.staging.assembly import Place, Row
 
 
@@ -32,13 +32,14 @@ def skipped_ranges(seen: Seen) -> list[Range]:
     return [gap.range for gap in seen.gaps if gap.cause == evidence.SKIPPED]
 
 
-class KeptOffsets:
+class OffsetEvidence:
     """The evidence of one assignment's partitions, as it is written with the rows."""
 
     def __init__(self, assigned: Mapping[Place, Assigned]) -> None:
         self._assigned = dict(assigned)
         self._saved = {one.partition: one.seen for one in assigned.values() if one.seen is not None}
         self._parked: dict[Place, list[int]] = {}
+        self._filled: dict[Partition, list[Range]] = {}
         self._gaps = {place: one.seen.gaps for place, one in assigned.items() if one.seen and one.seen.gaps}
 
     def save(self, cursor: Cursor, reached: Mapping[Place, int], parked: Iterable[tuple[str, int, int]]) -> Saved:
@@ -56,7 +57,17 @@ class KeptOffsets:
 
     def _seen(self, place: Place, until: int) -> Seen:
         one = self._assigned[place]
-        return evidence.with_parked(seen_at(one, until), one.partition, self._parked.get(place, ()))
+        seen = evidence.filled(seen_at(one, until), self._filled.get(one.partition, ()))
+        return evidence.with_parked(seen, one.partition, self._parked.get(place, ()))
+
+    def fill(self, skipped: Iterable[Gap], parked: Iterable[tuple[str, int, int]]) -> None:
+        """What was skipped or parked is missed no more, from the next save on: its table was read again."""
+        for gap in skipped:
+            self._filled.setdefault(gap.partition, []).append(gap.range)
+        for topic, number, offset in parked:
+            if (place := (topic, number)) in self._assigned:
+                self._filled.setdefault(self._assigned[place].partition, []).append(Range(offset, offset + 1))
+                self._parked[place] = [one for one in self._parked.get(place, ()) if one != offset]
 
     def were_parked(self, rows: Iterable[Row]) -> list[Row]:
         """The rows that were parked when they were read before."""
