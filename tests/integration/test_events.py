@@ -278,7 +278,7 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     assert (headers["id"], headers["type"], headers["ordertap.stamp"].endswith(b":5")) == (b"e1", b"Paid", True)
     assert headers["ordertap.transaction"].split(b":")[1] == headers["ordertap.stamp"].split(b":")[1]
     tables = {tuple(table) for one in shop.index() for table in one.content["tables"]}
-    assert tables == {("public.log", f"{shop.prefix}.public.log")}, "a message is in no table"
+    assert tables == {(table, f"{shop.prefix}.{table}") for table in shop.tables}, "a message is in no table"
     told = list(read_raw(shop, [f"{shop.prefix}.message"]))
     schemas = Schemas(shop.registry)
     values = [schemas.decode(one.value() or b"")[0] for one in sorted(told, key=lambda one: one.timestamp()[1])]
