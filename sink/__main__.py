@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +45,10 @@ def _run(config: Config = None) -> None:
     # A thread that comes back from PostgreSQL waits so long for the one that computes: with the usual 5 ms a COPY of
     # many pieces took three times as long.
     sys.setswitchinterval(0.0002)
+    # Records that wait are many small objects without cycles: collecting after every 700 new ones, as usual, looks
+    # through them again and again.
+    gc.freeze()
+    gc.set_threshold(50_000)
     # What is wrong at a start is said at once. The ERP may be away: orders are staged meanwhile.
     wiring.migrate(settings)
     wiring.middle(settings).close()

@@ -172,7 +172,7 @@ class ShopConsumer:
         self._ours: list[Place] = []
         self._assigned: dict[Place, Assigned] = {}
         self._failure: OrdertapError | None = None
-        self._paused: set[Place] = set()
+        self.paused: set[Place] = set()
         self._joined_at = 0.0
         self._admin = AdminClient({**QUIET, **{k: properties[k] for k in _shared(properties)}})
         instance = {"group.instance.id": f"{properties['group.id']}-stager"}
@@ -207,7 +207,7 @@ class ShopConsumer:
         starts: list[Assigned] = _kafka(self._starts, ours, shown)
         _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
         self._assigned = {one.place: one for one in starts}
-        self._paused = set()
+        self.paused = set()
         return True
 
     def _join_again(self, missing: Collection[Place]) -> None:
@@ -248,12 +248,25 @@ class ShopConsumer:
 
     def pause(self, places: set[Place]) -> None:
         """Reads these partitions no further for now, and the others on."""
-        stop, go = places - self._paused, self._paused - places
+        stop, go = places - self.paused, self.paused - places
         if stop:
             _kafka(self._consumer.pause, [TopicPartition(*place) for place in stop])
         if go:
-            _kafka(self._consumer.resume, [TopicPartition(*place) for place in go])
-        self._paused = set(places)
+            self._resume([TopicPartition(*place) for place in go])
+        self.paused = set(places)
+
+    def _resume(self, partitions: list[TopicPartition]) -> None:
+        """librdkafka does not wake the thread of a broker all of whose partitions were paused, which then fetches
+        nothing for up to a second. A seek to where we are wakes it."""
+        _kafka(self._consumer.resume, partitions)
+        for partition in _kafka(self._consumer.position, partitions):
+            if partition.offset < 0:  # none of it was read yet
+                continue
+            try:
+                self._consumer.seek(partition)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:  # taken away by now: the next poll says so
+                    raise _failure(error.args[0]) from None
 
     def uncommitted_ends(self, topics: Iterable[str]) -> dict[Place, int]:
         """The ends of all partitions that the broker shows of these topics, open transactions included: what is
@@ -376,11 +389,13 @@ _DEFAULTS: Final = {
     **QUIET,
     "topic.metadata.refresh.interval.ms": "10000",  # a new table's topic is seen soon
     "session.timeout.ms": str(SESSION_SECONDS * 1000),
-    # A small queue with a short back-off: with the default of a second a partition that was drained stands still.
+    # A small queue with a short back-off: with the default of a second a partition that was drained stands still. A
+    # request that waits for records holds up those for partitions that are resumed meanwhile, so it waits briefly.
     "queued.min.messages": "5000",
     "queued.max.messages.kbytes": "16384",
     "fetch.message.max.bytes": "262144",
     "fetch.queue.backoff.ms": "2",
+    "fetch.wait.max.ms": "20",
 }
 _FIXED: Final = {
     "isolation.level": "read_committed",

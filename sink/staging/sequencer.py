@@ -131,9 +131,10 @@ class Sequencer:
             self._resume = {}
 
     def _pause(self) -> None:
-        """Partitions that run ahead of the next commit wait, and so does the index. All do while rows that belong to no
-        commit are read faster than they are written."""
+        """Partitions that run ahead of the next commit wait until half of what they were ahead is gone, and so does the
+        index. All do while rows that belong to no commit are read faster than they are written."""
         places = self._assembly.crowded(_AHEAD, whole=_BATCH)
+        places |= self._consumer.paused & self._assembly.crowded(_AHEAD // 2, whole=_BATCH)
         if len(self._reading.loose) >= _BATCH:
             places |= self._assembly.feeds.keys()
         if self._assembly.queued > _INDEX_AHEAD:

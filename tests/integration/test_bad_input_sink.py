@@ -298,6 +298,8 @@ def test_an_unknown_item_is_held_until_it_is_made(chain: Chain, by: str) -> None
 
 
 def test_status_and_offsets_are_columns(chain: Chain) -> None:
+    order = chain.order()  # the fixture's own may have come with the snapshot, which is of no commit
+    wait_for(lambda: chain.in_erp(order), "an order after the snapshot in the ERP")
     status = chain.says("status").splitlines()
     assert status[0].startswith("copy: steady at ")
     assert "(generation 1), the shop's last commit in it of " in status[0]
