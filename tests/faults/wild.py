@@ -45,6 +45,7 @@ class WildDay(Day):
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
     fewest_kills = 3
     fewest_kinds = 4  # of faults
+    fewest_prefixes = 10
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:
         self._profile = folder / "profile"
@@ -92,7 +93,8 @@ class WildDay(Day):
         return super()._sink() | {"profile": str(self._profile)}
 
     def _had_enough(self) -> bool:
-        return super()._had_enough() and len(self.faults) >= self.fewest_kinds
+        seen = self.watch.checker.checked >= self.fewest_prefixes
+        return super()._had_enough() and len(self.faults) >= self.fewest_kinds and seen
 
     def _disturb(self) -> str:
         """The first faults are kills: they come within the first snapshot."""
