@@ -152,17 +152,17 @@ class Bench:
 
     def _begin(self) -> None:
         self.capture.start()
-        _wait(lambda: "streaming" in self.capture.log.read_text(), self.capture)
+        wait_until(lambda: "streaming" in self.capture.log.read_text(), self.capture)
         end = self.shop.place_first()
         self.drained(end)
         self.sink.start()
         with self.place() as place:
-            _wait(lambda: place.is_at(end), self.sink)
+            wait_until(lambda: place.is_at(end), self.sink)
         self.stop()
 
     def drained(self, end: int) -> None:
         """Waits until Kafka has all up to there."""
-        _wait(lambda: position(self.kafka.bootstrap_servers, NAME) >= end, self.capture)
+        wait_until(lambda: position(self.kafka.bootstrap_servers, NAME) >= end, self.capture)
 
     def backlog(self, rows: int) -> int:
         """Writes one, then lets capture bring it to Kafka; where it ends."""
@@ -180,13 +180,13 @@ class Bench:
         self.sink.start()
         with self.place() as place:
             began = self._use()
-            _wait(lambda: place.moved() or place.is_at(end), self.sink, _LOOK)
+            wait_until(lambda: place.moved() or place.is_at(end), self.sink, _LOOK)
             first = self._use()
             seen = self._revision()
             if (last - seen) * 2 < last - before:  # in one step, or in very large ones
                 print("  most of it became visible at once: the clock runs from the start of the process", flush=True)
                 first, seen = began, before
-            _wait(lambda: place.is_at(end), self.sink, _LOOK)
+            wait_until(lambda: place.is_at(end), self.sink, _LOOK)
         now = self._use()
         seconds, ours, postgres = (there - here for there, here in zip(now, first, strict=True))
         return Staged((last - seen) * ROWS, seconds, ours, postgres, peak_megabytes(self.sink.pid))
@@ -289,9 +289,9 @@ def replay(bench: Bench, options: argparse.Namespace) -> str:
     bench.sink.start()
     admin = AdminClient({"bootstrap.servers": bench.kafka.bootstrap_servers})
     with bench.place() as place:
-        _wait(lambda: _is_whole(admin, f"ordertap-{NAME}"), bench.sink, _LOOK)
+        wait_until(lambda: _is_whole(admin, f"ordertap-{NAME}"), bench.sink, _LOOK)
         began, spent = time.perf_counter(), cpu(bench.sink.pid)
-        _wait(lambda: place.is_at(end), bench.sink, _LOOK)
+        wait_until(lambda: place.is_at(end), bench.sink, _LOOK)
     seconds, spent = time.perf_counter() - began, cpu(bench.sink.pid) - spent
     memory = peak_megabytes(bench.sink.pid)
     print(f"  {records} records in {seconds:.1f} s, {1e6 * spent / records:.1f} µs CPU each, {memory:.0f} MB")
@@ -305,10 +305,12 @@ def large(bench: Bench, options: argparse.Namespace) -> str:
     with bench.place() as place, closing(bench.index()) as index:
         end = bench.shop.place_at_once(options.rows)
         committed = time.monotonic()
-        _wait(lambda: any(commit.lsn >= end for record in read(index) for commit in record.commits), bench.capture, 0)
+        wait_until(
+            lambda: any(commit.lsn >= end for record in read(index) for commit in record.commits), bench.capture, 0
+        )
         named = time.monotonic()
         print(f"  {options.rows} rows, in Kafka {named - committed:.1f} s after the shop's commit", flush=True)
-        _wait(lambda: place.is_at(end), bench.sink, _LOOK)
+        wait_until(lambda: place.is_at(end), bench.sink, _LOOK)
     seconds, memory = time.monotonic() - named, peak_megabytes(bench.sink.pid)
     return f"sink large: {options.rows} rows visible {seconds:.1f} s after their index record, {memory:.0f} MB"
 
@@ -327,7 +329,7 @@ def latency(bench: Bench, options: argparse.Namespace) -> str:
 
     with bench.place() as place:
         first = bench.shop.place_at_once(ROWS)
-        _wait(lambda: place.is_at(first), bench.sink)
+        wait_until(lambda: place.is_at(first), bench.sink)
         first = bench.shop.log_end()
         threading.Thread(target=write, daemon=True).start()
         deadline = time.monotonic() + options.seconds + PATIENCE
@@ -370,7 +372,13 @@ def _is_whole(admin: AdminClient, group: str) -> bool:
     return bool(found.state == ConsumerGroupState.STABLE and found.members)
 
 
-def _wait(met: Callable[[], bool], program: Program, step: float = 0.1) -> None:
+def _named(index: Consumer, end: int, program: Program) -> None:
+    """Until the index of commits names one behind this end of the log."""
+    wait_until(lambda: any(commit.lsn >= end for record in read(index) for commit in record.commits), program, 0)
+
+
+def wait_until(met: Callable[[], bool], program: Program, step: float = 0.1) -> None:
+    """Looks every `step` seconds; SystemExit with the end of the program's log when it ends, or never comes to it."""
     deadline = time.monotonic() + PATIENCE
     while not met():
         if program.ended() is not None or time.monotonic() > deadline:
