@@ -43,18 +43,21 @@ _LONGEST_BACKOFF: Final = 300.0
 
 @dataclass(frozen=True)
 class Task:
-    """A step for a document, and the intent that the ledger keeps of it."""
+    """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
+    of a step that someone else planned."""
 
     one: Entry
     step: Step
     intent: Intent
+    last: bool = False
 
     @classmethod
-    def planned(cls, one: Entry, step: Step) -> Task:
-        """As it was planned now."""
+    def planned(cls, one: Entry, steps: Sequence[Step]) -> Task:
+        """The first of steps that were planned now."""
+        step = steps[0]
         milestone, stamp = step.before or ("", "")
-        want = to_json(step.want)
-        return cls(one, step, Intent(step.verb, want, step.key, one.marked, one.identity, step.goal, milestone, stamp))
+        intent = Intent(step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp)
+        return cls(one, step, intent, len(steps) == 1)
 
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
@@ -84,7 +87,7 @@ class Sending:
             of[answer].append((task, observed))
         outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
-            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "")))
+            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "", more=True)))
         with transaction(self._connection) as cursor:
             documents.write(cursor, held, outcomes)
         self._intend(held, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
@@ -165,7 +168,7 @@ class Sending:
 
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):
-            return Outcome.applied(task.intent, result.reference)
+            return Outcome.applied(task.intent, result.reference, more=not task.last)
         outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
         seen = result.reached
         if seen is None:

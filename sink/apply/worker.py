@@ -178,7 +178,7 @@ class Worker:
             elif not self._rules.apply:
                 outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
             else:
-                tasks.append(Task.planned(one, found[0]))
+                tasks.append(Task.planned(one, found))
                 again += [one] if len(found) > 1 else []
         if outcomes:
             with transaction(self._connection) as cursor:

@@ -167,10 +167,11 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
     sent = outcome.sent
     again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
     number = sent.record["fields"].get("number") if sent else one.shown
+    seen = (sent.marked if sent else one.marked) - outcome.more
     return (
         *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
-        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, sent.marked if sent else one.marked,
-        again, sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
+        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
+        sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else None, outcome.reached or None,
     )  # fmt: skip
 

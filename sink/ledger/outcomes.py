@@ -61,7 +61,8 @@ class Outcome:
 
     `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
-    how far it took it (`reached`); also where a later call of the same step failed.
+    how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
+    a whole, so that the document stays due, whatever becomes of the one who has it now.
     """
 
     state: State
@@ -74,6 +75,7 @@ class Outcome:
     sent: Intent | None = None
     reference: str = ""
     reached: str = ""
+    more: bool = False
 
     @classmethod
     def done(cls) -> Self:
@@ -121,10 +123,10 @@ class Outcome:
         return cls(State.PLANNED, f"would {steps}", "set mode: apply")
 
     @classmethod
-    def applied(cls, sent: Intent, reference: str) -> Self:
-        """The ERP has done it."""
+    def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:
+        """The ERP has done it; `more`: it was not the last step of what was planned, or nobody knows whether it was."""
         state = State.GONE if sent.verb == "remove" else State.DONE
-        return cls(state, sent=sent, reference=reference, reached=sent.goal)
+        return cls(state, sent=sent, reference=reference, reached=sent.goal, more=more)
 
     def having(self, sent: Intent, reference: str, reached: str) -> Self:
         """This outcome, of a step of which the ERP has a part all the same."""

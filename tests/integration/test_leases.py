@@ -1,7 +1,7 @@
 """What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -28,6 +28,7 @@ from tests.fix_erp import (
     ORDER,
     PRICE,
     ROOT,
+    change,
     drain,
     held,
     make_worker,
@@ -265,3 +266,74 @@ def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable
         ask(cursor)
         documents.save(cursor, CUSTOMER, seen=before.marked)
     assert _value(middle, "SELECT seen < marked FROM ordertap_shop.document") is True
+
+
+class GoesAway(SqlErp):
+    """Does one step of an order, and answers nothing from then on."""
+
+    away = False
+    stops = False
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        done = super().apply(steps, not_after)
+        self.away = steps[0].ref.kind == "order"
+        return done
+
+    def clock(self) -> datetime:
+        if self.away:
+            raise StopError("refused", "mend it") if self.stops else RetryError("away")
+        return super().clock()
+
+
+@pytest.fixture
+def going(erp_url: str) -> Iterator[GoesAway]:
+    adapter = GoesAway(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+def _changed_and_cancelled(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    """An order that the ERP has, and a shop commit of which an amendment and a cancellation are to be sent."""
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "UPDATE orders SET gross = 9.90, status = 'cancelled'")
+    mark(middle, ORDER)
+
+
+STATE = "SELECT gross::text, status FROM orders"
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_cancellation_after_an_amendment_outlives_an_outage(
+    middle: Connection, erp: SqlErp, going: GoesAway, profile_path: str, erp_url: str, stops: bool
+) -> None:
+    _changed_and_cancelled(middle, erp, profile_path)
+    going.stops = stops
+    with pytest.raises((RetryError, StopError)):
+        drain(make_worker(middle, going, profile_path))
+    assert run(erp_url, STATE) == [("9.90", "confirmed")]
+    with transaction(middle) as cursor:
+        assert documents.counts(cursor)["sales_order", "due"] == 1
+    drain(make_worker(middle, erp, profile_path, "w2"))
+    assert run(erp_url, STATE) == [("9.90", "cancelled")]
+
+
+def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
+    middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    """The amendment's reply was lost. Another worker hears that it was done, and then nothing more."""
+
+    class Silent(SqlErp):
+        def unknown_items(self, skus: Collection[str]) -> set[str]:
+            raise StopError("refused", "mend it")
+
+    _changed_and_cancelled(middle, erp, profile_path)
+    drain(make_worker(middle, lossy, profile_path))
+    pass_deadlines(middle)
+    silent = Silent(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    with pytest.raises(StopError):
+        drain(make_worker(middle, silent, profile_path, "w2"))
+    silent.close()
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 0
+    drain(make_worker(middle, erp, profile_path, "w3"))
+    assert run(erp_url, STATE) == [("9.90", "cancelled")]
