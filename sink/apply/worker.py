@@ -99,13 +99,21 @@ class Worker:
             if self._sending.is_outage(error):
                 raise
             if len(held) > 1:
-                for one in list(held):
-                    self._units([one], late=False)
+                self._each_unit(held)
                 return
             # With a time to look again, so that others get their turn.
             outcomes = [(one, self._sending.failure(one, error)) for one in self._read(held)]
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
+
+    def _each_unit(self, held: list[Lease]) -> None:
+        """Units by themselves. Buyers that join one of them are ours to give back, too."""
+        for one in list(held):
+            alone = [one]
+            try:
+                self._units(alone, late=False)
+            finally:
+                held += alone[1:]
 
     def _together(self, held: list[Lease], late: bool) -> None:
         """First what was sent and never answered, then each kind of document, those that others refer to first."""

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
+from psycopg2 import sql
 
 from sink.database import Connection, Cursor, connect, transaction
+from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
     ConflictError,
     HoldError,
@@ -337,3 +339,40 @@ def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
     assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 0
     drain(make_worker(middle, erp, profile_path, "w3"))
     assert run(erp_url, STATE) == [("9.90", "cancelled")]
+
+
+def test_a_buyer_that_joins_an_order_by_itself_is_given_back(
+    middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    """What was sent for another order cannot be asked for, so that each goes by itself: this one's buyer joins it
+    only then."""
+
+    class CannotSay(SqlErp):
+        def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+            raise RetryError("it does not say")
+
+    mark(middle, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO orders SELECT 2, 'S-2', '8', placed_at, status, sku, quantity, gross FROM orders")
+    _need(middle, "customer", "8")
+    drain(make_worker(middle, lossy, profile_path))
+    pass_deadlines(middle)
+    mark(middle, ORDER)
+    silent = CannotSay(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    assert make_worker(middle, silent, profile_path).step()
+    silent.close()
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.unit WHERE owner IS NOT NULL") == 0
+    assert _value(middle, "SELECT deadline FROM ordertap_shop.unit WHERE unit = 'customer:7'") is None
+
+
+def _need(middle: Connection, type_: str, key: str) -> None:
+    """A document that is not of the small shop that all tests begin with."""
+    with transaction(middle) as cursor:
+        marks.mark(
+            cursor,
+            sql.SQL("SELECT {t} AS type, {k} AS key, {t} || ':' || {k} AS unit").format(
+                t=sql.Literal(type_), k=sql.Literal(key)
+            ),
+        )
+        marks.need(cursor, [DocumentRef(type_, key)])
