@@ -15,8 +15,8 @@ from sink.database import Connection, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, Observed, RetryError, Step, StopError
-from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Milestone
+from sink.erp.contract import Erp, Found, Observed, Step, StopError
+from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
@@ -51,7 +51,7 @@ class Worker:
         """Does what is to be done for the units that wait longest; False when none is due.
 
         RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. What
-        concerns one document alone is kept with it, and does not.
+        concerns one document alone is kept with it, and does not, an error that nobody expected included.
         """
         if not self._bound:
             self.check()
@@ -89,22 +89,21 @@ class Worker:
         self._bound = True
 
     def _units(self, held: list[Lease], late: bool = True) -> None:
-        """All of them together; if a look at them fails and the ERP can be used, each by itself.
+        """All of them together. What fails there and does not concern all is looked for: each unit by itself, then each
+        document.
 
         `late`: what is under way was sent by someone whose time is over. What we sent ourselves may still arrive.
         """
         try:
             self._together(held, late)
-        except RetryError as error:
-            if self._sending.is_outage(error):
+        except Exception as error:
+            if self._sending.concerns_all(error):
                 raise
+            log.warning("looks at documents one by one", units=len(held), error=type(error).__name__)
             if len(held) > 1:
                 self._each_unit(held)
-                return
-            # With a time to look again, so that others get their turn.
-            outcomes = [(one, self._sending.failure(one, error)) for one in self._read(held)]
-            with transaction(self._connection) as cursor:
-                documents.write(cursor, held, outcomes)
+            else:
+                self._each_document(held)
 
     def _each_unit(self, held: list[Lease]) -> None:
         """Units by themselves. Buyers that join one of them are ours to give back, too."""
@@ -115,23 +114,43 @@ class Worker:
             finally:
                 held += alone[1:]
 
-    def _together(self, held: list[Lease], late: bool) -> None:
-        """First what was sent and never answered, then each kind of document, those that others refer to first."""
+    def _each_document(self, held: list[Lease]) -> None:
+        """Documents of a unit by themselves; one that fails even so is kept back, and nothing else is."""
+        for one in sorted(self._of_the_profile(held, self._read(held)), key=lambda one: KINDS.index(self._kind(one))):
+            try:
+                self._together(held, late=False, alone=one.ref)
+            except Exception as error:
+                if self._sending.concerns_all(error):
+                    raise
+                with transaction(self._connection) as cursor:
+                    documents.write(cursor, held, [(one, self._sending.failure(one, error))])
+
+    def _together(self, held: list[Lease], late: bool, alone: DocumentRef | None = None) -> None:
+        """First what was sent and never answered, then each kind of document, those that others refer to first.
+
+        `alone`: nothing but this document, which then waits for its buyer.
+        """
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        built = dict(self._desired.build([one.ref for one in entries]))
-        joined = self._join_buyers(held, entries, built)
-        built |= self._desired.build([one.ref for one in joined]) if joined else {}
-        entries += joined
+        looked_at = [one for one in entries if alone in (None, one.ref)]
+        built = dict(self._desired.build([one.ref for one in looked_at]))
+        if alone is None:
+            joined = self._join_buyers(held, entries, built)
+            built |= self._desired.build([one.ref for one in joined]) if joined else {}
+            entries += joined
+            looked_at += joined
         for kind in KINDS:
-            ones = [one for one in entries if self._desired.kind(one.ref) == kind]
+            ones = [one for one in looked_at if self._kind(one) == kind]
             for _ in range(_ROUNDS):
                 # Nothing more for a unit while nobody knows whether a call for it was done.
                 blocked = {one.unit for one in entries if one.intent}
                 ones = self._look(held, [one for one in ones if one.unit not in blocked], built)
                 if not ones:
                     break
+
+    def _kind(self, one: Entry) -> Kind:
+        return self._desired.kind(one.ref)
 
     def _read(self, held: Sequence[Lease]) -> list[Entry]:
         with transaction(self._connection) as cursor:
