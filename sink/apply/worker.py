@@ -24,6 +24,7 @@ from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
 from sink.planning.planner import Standpoint, plan
 from sink.planning.policy import Hold
+from sink.staging.position import why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
@@ -48,7 +49,7 @@ class Worker:
         self._leased = 0
 
     def step(self) -> bool:
-        """Does what is to be done for the units that wait longest; False when none is due.
+        """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
 
         RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. What
         concerns one document alone is kept with it, and does not, an error that nobody expected included.
@@ -58,6 +59,8 @@ class Worker:
         self._leased += 1
         later = () if self._leased % _PRICES_TOO == 0 else self._prices
         with transaction(self._connection) as cursor:
+            if why_not_planned(cursor, self._rules.require_snapshot):
+                return False  # asked first: a first snapshot lasts for hours, and leases are writes
             held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
         if not held:
             return False

@@ -8,6 +8,8 @@ from datetime import datetime
 import pytest
 from psycopg2 import sql
 
+from schemas.change import Stamp
+from schemas.lsn import LSN
 from sink.database import Connection, Cursor, connect, transaction
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
@@ -25,6 +27,8 @@ from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
 from sink.ledger.leases import Lease
+from sink.staging.assembly import LAST
+from sink.staging.position import Position, save_position
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,
@@ -38,6 +42,7 @@ from tests.fix_erp import (
     mark_in,
     pass_deadlines,
     run,
+    stand_at,
 )
 
 
@@ -376,3 +381,14 @@ def _need(middle: Connection, type_: str, key: str) -> None:
             ),
         )
         marks.need(cursor, [DocumentRef(type_, key)])
+
+
+def test_while_nothing_may_be_planned_nothing_is_leased(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    mark(middle)
+    with transaction(middle) as cursor:
+        save_position(cursor, Position(Stamp(1, LSN(1_000), LAST), "catching up"), None)
+    assert make_worker(middle, erp, profile_path).step() is False
+    assert _value(middle, "SELECT sum(epoch)::int FROM ordertap_shop.unit") == 0
+    with transaction(middle) as cursor:
+        stand_at(cursor, 1_000)
+    assert make_worker(middle, erp, profile_path).step()
