@@ -246,7 +246,7 @@ class Desired:
         buyer = around.entries.get(ref)
         # What is only planned may assume that the buyer will have been made.
         if buyer is None or (buyer.applied is None and self._rules.apply):
-            return Outcome.waits(ref, self._rules.recheck_seconds)
+            return self._waits(ref, buyer)
         return self.in_erp(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
@@ -256,9 +256,12 @@ class Desired:
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
         if sold is None or (sold.applied is None and self._rules.apply):
-            return Outcome.waits(ref, self._rules.recheck_seconds)
+            return self._waits(ref, sold)
         order = self.in_erp(sold)
         return Wanted(record(document, {"order": order}), around.orders.get(order))
+
+    def _waits(self, ref: DocumentRef, other: Entry | None) -> Outcome:
+        return Outcome.waits(ref, other.state if other else None, self._rules.recheck_seconds)
 
     def _order_of(self, document: ReturnOrder | Refund) -> DocumentRef:
         return DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)

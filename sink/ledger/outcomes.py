@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Verb
@@ -55,6 +56,17 @@ class Intent:
     stamp: str = ""
 
 
+_SEE_HELD: Final = ("", "see `sink held` for {ref}")
+_WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
+    None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
+    State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
+    State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
+    State.HELD: _SEE_HELD,
+    State.WAITS: _SEE_HELD,
+}
+"""By the state of what is waited for: why it does not come, and what a person does about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
@@ -98,9 +110,11 @@ class Outcome:
         return cls(State.NOT_READY, "the shop has not finished it")
 
     @classmethod
-    def waits(cls, ref: DocumentRef, again: float) -> Self:
-        """It depends on another document that is not in the ERP yet."""
-        return cls(State.WAITS, f"waits for {ref}", f"see `sink held` for {ref}", "waits", ref, again)
+    def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:
+        """It depends on another document that is not in the ERP yet, which stands at `state`; None: nobody has heard of
+        that one."""
+        why, next_step = _WAITS.get(state, ("", "nothing is to be done: that one is on its way"))
+        return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
     def settling(cls, reason: str, next_step: str, again: float) -> Self:
