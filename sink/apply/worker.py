@@ -13,16 +13,16 @@ from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, transaction
 from sink.documents.profile import Profile
-from sink.documents.records import from_json
+from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found, Observed, Step, StopError
-from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Kind, Milestone
+from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
-from sink.planning.planner import Standpoint, plan
+from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
 from sink.planning.policy import Hold
 from sink.staging.position import why_not_planned
 
@@ -237,18 +237,26 @@ class Worker:
                 continue
             order = want.order and orders.get(want.order.ref, want.order)
             other = others.get(one.ref.key) if one.external is None else None
-            steps = _named_anew(other) if other else self._plan(one, ref, want.record, observed.get(ref), order)
-            found.append((one, self._rules.held(steps) if isinstance(steps, Hold) else steps or _settled(want)))
+            steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
+            found.append((one, self._come_to(one, want, steps)))
             if order is not None and isinstance(steps, list) and steps:
                 orders[order.ref] = with_step(order, steps[0])
         return found
 
-    def _plan(
-        self, one: Entry, ref: ErpRef, desired: ErpRecord | None, seen: Observed | None, order: Found | None
-    ) -> list[Step] | Hold:
+    def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
         applied = from_json(one.applied) if one.applied else None
+        if want.taken_back and applied:
+            return taken_back(applied, seen) or []
         ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
-        return plan(ref, desired, ledger, seen, self._rules.policy, order)
+        return plan(ref, want.record, ledger, seen, self._rules.policy, order)
+
+    def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:
+        """Steps, or what else a plan comes to."""
+        if isinstance(found, Hold):
+            return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
+        if isinstance(found, DoneByHand):
+            return Outcome.done_by_hand(to_json(found.record))
+        return found or _settled(want)
 
     def _renamed(self, ones: Sequence[Entry]) -> dict[str, DocumentRef]:
         """By key: what is in the ERP under a name that the profile had before. It is not made a second time."""
@@ -261,6 +269,8 @@ class Worker:
 
 def _settled(want: Wanted) -> Outcome:
     """Of a document that needs no step."""
+    if want.taken_back:
+        return Outcome.not_ready()
     return Outcome.gone() if want.record is None else Outcome.done()
 
 

@@ -74,7 +74,8 @@ class Outcome:
     `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
     how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
-    a whole, so that the document stays due, whatever becomes of the one who has it now.
+    a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
+    written, since a person has done it in the ERP.
     """
 
     state: State
@@ -88,11 +89,17 @@ class Outcome:
     reference: str = ""
     reached: str = ""
     more: bool = False
+    by_hand: dict[str, Any] | None = None
 
     @classmethod
     def done(cls) -> Self:
         """Shop and ERP agree."""
         return cls(State.DONE)
+
+    @classmethod
+    def done_by_hand(cls, record: dict[str, Any]) -> Self:
+        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
+        return cls(State.DONE, more=True, by_hand=record)
 
     @classmethod
     def unneeded(cls, order: DocumentRef) -> Self:
