@@ -42,10 +42,12 @@ class NotPlannedError(OrdertapError):
 
 
 class Wanted(NamedTuple):
-    """The ERP's record (None: the shop has the document no more), and the ERP's order that it belongs to."""
+    """The ERP's record (None: the shop has the document no more, or has `taken_back` to a state that is not ready what
+    the ERP was given), and the ERP's order that it belongs to."""
 
     record: ErpRecord | None
     order: Found | None = None
+    taken_back: bool = False
 
 
 class Around(NamedTuple):
@@ -139,8 +141,8 @@ class Desired:
         """The document itself, unless that it is not one says all."""
         if isinstance(built, OnlyCancelled):
             return self._cancelled(one, built)
-        if isinstance(built, NotReady):
-            built = self._taken_back(one) if one.applied else built
+        if isinstance(built, NotReady) and one.applied:
+            return Wanted(None, taken_back=self.kind(one.ref) != "price")  # a price is over then
         match built:
             case NotReady():
                 return Outcome.not_ready()
@@ -164,13 +166,6 @@ class Desired:
         last = from_json(one.applied)
         wanted = ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts)
         return self._refused(one, built.order) or Wanted(wanted)
-
-    def _taken_back(self, one: Entry) -> Missing | Hold:
-        """What the ERP has of a document that is no longer ready: a price is over then."""
-        if self.kind(one.ref) == "price":
-            return Missing()
-        reason = "the shop has taken it back to a state that is not ready; the ERP has it still"
-        return Hold(reason, "settle it in the ERP, or make it ready in the shop, then `sink retry`")
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
         """What keeps a document from the ERP whatever the ERP says."""
@@ -246,7 +241,7 @@ class Desired:
         buyer = around.entries.get(ref)
         # What is only planned may assume that the buyer will have been made.
         if buyer is None or (buyer.applied is None and self._rules.apply):
-            return Outcome.waits(ref, self._rules.recheck_seconds)
+            return self._waits(ref, buyer)
         return self.in_erp(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
@@ -256,9 +251,12 @@ class Desired:
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
         if sold is None or (sold.applied is None and self._rules.apply):
-            return Outcome.waits(ref, self._rules.recheck_seconds)
+            return self._waits(ref, sold)
         order = self.in_erp(sold)
         return Wanted(record(document, {"order": order}), around.orders.get(order))
+
+    def _waits(self, ref: DocumentRef, other: Entry | None) -> Outcome:
+        return Outcome.waits(ref, other.state if other else None, self._rules.recheck_seconds)
 
     def _order_of(self, document: ReturnOrder | Refund) -> DocumentRef:
         return DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)

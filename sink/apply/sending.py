@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
+from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
 from sink.database import Connection, transaction
 from sink.documents.records import from_json, to_json
@@ -25,6 +27,7 @@ from sink.erp.contract import (
     RetryError,
     SlowDownError,
     Step,
+    StepProgress,
     StepResult,
     StopError,
     basis,
@@ -43,18 +46,21 @@ _LONGEST_BACKOFF: Final = 300.0
 
 @dataclass(frozen=True)
 class Task:
-    """A step for a document, and the intent that the ledger keeps of it."""
+    """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
+    of a step that someone else planned."""
 
     one: Entry
     step: Step
     intent: Intent
+    last: bool = False
 
     @classmethod
-    def planned(cls, one: Entry, step: Step) -> Task:
-        """As it was planned now."""
+    def planned(cls, one: Entry, steps: Sequence[Step]) -> Task:
+        """The first of steps that were planned now."""
+        step = steps[0]
         milestone, stamp = step.before or ("", "")
-        want = to_json(step.want)
-        return cls(one, step, Intent(step.verb, want, step.key, one.marked, one.identity, step.goal, milestone, stamp))
+        intent = Intent(step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp)
+        return cls(one, step, intent, len(steps) == 1)
 
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
@@ -78,32 +84,48 @@ class Sending:
         tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in late if one.intent]
         if not tasks:
             return
-        answers = self._erp.progress([task.step for task in tasks])
         of: dict[HowFar, list[tuple[Task, Observed | None]]] = {answer: [] for answer in HowFar}
-        for task, (answer, observed) in zip(tasks, answers, strict=True):
+        for task, (answer, observed) in self._answers(held, tasks):
             of[answer].append((task, observed))
         outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
-            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "")))
+            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "", more=True)))
         with transaction(self._connection) as cursor:
             documents.write(cursor, held, outcomes)
         self._intend(held, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
         self.send(held, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
+
+    def _answers(self, held: Sequence[Lease], tasks: Sequence[Task]) -> list[tuple[Task, StepProgress]]:
+        """What became of steps. One that cannot be asked for holds its document alone, and stays without an answer."""
+        try:
+            return list(zip(tasks, self._erp.progress([task.step for task in tasks]), strict=True))
+        except Exception as error:
+            if isinstance(error, RetryError) or self.concerns_all(error):
+                raise
+            if len(tasks) > 1:
+                return [answer for task in tasks for answer in self._answers(held, [task])]
+            with transaction(self._connection) as cursor:
+                documents.write(cursor, held, [(tasks[0].one, self.failure(tasks[0].one, error))])
+            return []
 
     def send(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
         """Has the ERP do steps, as many in one call as it takes best; what each came to is written. RetryError or
         StopError where the ERP as a whole cannot be used: that is written as well."""
         for verb in dict.fromkeys(task.step.verb for task in tasks):
             alike = [task for task in tasks if task.step.verb == verb]
+            # What failed before goes by itself: it may be what the others failed by.
+            first, again = ([task for task in alike if bool(task.one.attempts) is failed] for failed in (False, True))
             most = self.abilities.batch.get(verb, 1)
-            for start in range(0, len(alike), most):
-                self._call(held, alike[start : start + most])
+            for start in range(0, len(first), most):
+                self._call(held, first[start : start + most])
+            for task in again:
+                self._call(held, [task])
 
     def _call(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
         # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
         not_after = self._erp.clock() + timedelta(seconds=self._rules.lease_seconds)
         self._intend(held, tasks, under_way=True)
-        results = self._erp.apply([task.step for task in tasks], not_after)
+        results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
         outcomes = [
             (task.one, self._outcome(task, result, for_all)) for task, result in zip(tasks, results, strict=True)
@@ -121,15 +143,34 @@ class Sending:
         if for_all is not None:
             raise for_all
 
-    def failure(self, one: Entry, error: RetryError | HoldError | StopError, outage: bool = False) -> Outcome:
-        """What an error of the ERP comes to for a document. An outage is not the document's fault: it stays due and
-        counts nothing."""
+    def _applied(self, tasks: Sequence[Task], not_after: datetime) -> Sequence[StepResult]:
+        """An adapter should raise nothing. If it does, nobody knows what came of the steps."""
+        try:
+            return self._erp.apply([task.step for task in tasks], not_after)
+        except Exception as error:
+            if self.concerns_all(error):
+                raise
+            _tell(error, [task.one for task in tasks])
+            lost = RetryError(f"the ERP's adapter fails: {type(error).__name__}", "see the sink's log")
+            return [NotDone(lost) for _ in tasks]
+
+    def failure(self, one: Entry, error: Exception, outage: bool = False) -> Outcome:
+        """What an error comes to for a document. An outage is not the document's fault: it stays due and counts
+        nothing."""
         if isinstance(error, HoldError):
             return self._rules.held(Hold(error.message, error.hint, error.cause))
+        if not isinstance(error, RetryError | StopError):
+            return self._rules.held(_unexpected(one, error))
         if outage and isinstance(error, RetryError):
             return Outcome.retry(error.message, 0.0, one.attempts)
         again, attempts = _backoff(one)
         return Outcome.retry(error.message, again, attempts, error.hint)
+
+    def concerns_all(self, error: Exception) -> bool:
+        """Whether an error is nothing that one document could have caused."""
+        if isinstance(error, RetryError):
+            return self.is_outage(error)
+        return isinstance(error, OrdertapError) and not isinstance(error, HoldError)
 
     def is_outage(self, error: RetryError) -> bool:
         """Whether a call failed for all, and not for its documents alone: then the ERP answers no other question."""
@@ -165,7 +206,7 @@ class Sending:
 
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):
-            return Outcome.applied(task.intent, result.reference)
+            return Outcome.applied(task.intent, result.reference, more=not task.last)
         outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
         seen = result.reached
         if seen is None:
@@ -185,6 +226,19 @@ def _step(intent: Intent, ref: ErpRef) -> Step:
     """The step that an intent stands for."""
     before = Basis(Milestone(intent.before), intent.stamp) if intent.before else None
     return Step(ref, intent.verb, from_json(intent.record), before, Milestone(intent.goal), intent.revision)
+
+
+def _unexpected(one: Entry, error: Exception) -> Hold:
+    _tell(error, [one])
+    step = "correct it in the shop, or run a release that can read it, then `sink retry`"
+    return Hold(f"the sink fails at it: {type(error).__name__}", step, "data")
+
+
+def _tell(error: Exception, ones: Iterable[Entry]) -> None:
+    """Class and place of an error that nobody expected. Its own words may show a row's values."""
+    *_, (place, line) = traceback.walk_tb(error.__traceback__)
+    at = f"{place.f_globals.get('__name__')}.{place.f_code.co_qualname}, line {line}"
+    log.error("an unexpected error", documents=[str(one.ref) for one in ones], error=type(error).__name__, at=at)
 
 
 def _is_unchanged(result: StepResult) -> bool:

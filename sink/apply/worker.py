@@ -13,17 +13,18 @@ from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, transaction
 from sink.documents.profile import Profile
-from sink.documents.records import from_json
+from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, Observed, RetryError, Step, StopError
-from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Milestone
+from sink.erp.contract import Erp, Found, Observed, Step, StopError
+from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
-from sink.planning.planner import Standpoint, plan
+from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
 from sink.planning.policy import Hold
+from sink.staging.position import why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
@@ -48,16 +49,18 @@ class Worker:
         self._leased = 0
 
     def step(self) -> bool:
-        """Does what is to be done for the units that wait longest; False when none is due.
+        """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
 
         RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. What
-        concerns one document alone is kept with it, and does not.
+        concerns one document alone is kept with it, and does not, an error that nobody expected included.
         """
         if not self._bound:
             self.check()
         self._leased += 1
         later = () if self._leased % _PRICES_TOO == 0 else self._prices
         with transaction(self._connection) as cursor:
+            if why_not_planned(cursor, self._rules.require_snapshot):
+                return False  # asked first: a first snapshot lasts for hours, and leases are writes
             held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
         if not held:
             return False
@@ -89,41 +92,68 @@ class Worker:
         self._bound = True
 
     def _units(self, held: list[Lease], late: bool = True) -> None:
-        """All of them together; if a look at them fails and the ERP can be used, each by itself.
+        """All of them together. What fails there and does not concern all is looked for: each unit by itself, then each
+        document.
 
         `late`: what is under way was sent by someone whose time is over. What we sent ourselves may still arrive.
         """
         try:
             self._together(held, late)
-        except RetryError as error:
-            if self._sending.is_outage(error):
+        except Exception as error:
+            if self._sending.concerns_all(error):
                 raise
+            log.warning("looks at documents one by one", units=len(held), error=type(error).__name__)
             if len(held) > 1:
-                for one in list(held):
-                    self._units([one], late=False)
-                return
-            # With a time to look again, so that others get their turn.
-            outcomes = [(one, self._sending.failure(one, error)) for one in self._read(held)]
-            with transaction(self._connection) as cursor:
-                documents.write(cursor, held, outcomes)
+                self._each_unit(held)
+            else:
+                self._each_document(held)
 
-    def _together(self, held: list[Lease], late: bool) -> None:
-        """First what was sent and never answered, then each kind of document, those that others refer to first."""
+    def _each_unit(self, held: list[Lease]) -> None:
+        """Units by themselves. Buyers that join one of them are ours to give back, too."""
+        for one in list(held):
+            alone = [one]
+            try:
+                self._units(alone, late=False)
+            finally:
+                held += alone[1:]
+
+    def _each_document(self, held: list[Lease]) -> None:
+        """Documents of a unit by themselves; one that fails even so is kept back, and nothing else is."""
+        for one in sorted(self._of_the_profile(held, self._read(held)), key=lambda one: KINDS.index(self._kind(one))):
+            try:
+                self._together(held, late=False, alone=one.ref)
+            except Exception as error:
+                if self._sending.concerns_all(error):
+                    raise
+                with transaction(self._connection) as cursor:
+                    documents.write(cursor, held, [(one, self._sending.failure(one, error))])
+
+    def _together(self, held: list[Lease], late: bool, alone: DocumentRef | None = None) -> None:
+        """First what was sent and never answered, then each kind of document, those that others refer to first.
+
+        `alone`: nothing but this document, which then waits for its buyer.
+        """
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        built = dict(self._desired.build([one.ref for one in entries]))
-        joined = self._join_buyers(held, entries, built)
-        built |= self._desired.build([one.ref for one in joined]) if joined else {}
-        entries += joined
+        looked_at = [one for one in entries if alone in (None, one.ref)]
+        built = dict(self._desired.build([one.ref for one in looked_at]))
+        if alone is None:
+            joined = self._join_buyers(held, entries, built)
+            built |= self._desired.build([one.ref for one in joined]) if joined else {}
+            entries += joined
+            looked_at += joined
         for kind in KINDS:
-            ones = [one for one in entries if self._desired.kind(one.ref) == kind]
+            ones = [one for one in looked_at if self._kind(one) == kind]
             for _ in range(_ROUNDS):
                 # Nothing more for a unit while nobody knows whether a call for it was done.
                 blocked = {one.unit for one in entries if one.intent}
                 ones = self._look(held, [one for one in ones if one.unit not in blocked], built)
                 if not ones:
                     break
+
+    def _kind(self, one: Entry) -> Kind:
+        return self._desired.kind(one.ref)
 
     def _read(self, held: Sequence[Lease]) -> list[Entry]:
         with transaction(self._connection) as cursor:
@@ -178,7 +208,7 @@ class Worker:
             elif not self._rules.apply:
                 outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
             else:
-                tasks.append(Task.planned(one, found[0]))
+                tasks.append(Task.planned(one, found))
                 again += [one] if len(found) > 1 else []
         if outcomes:
             with transaction(self._connection) as cursor:
@@ -207,18 +237,26 @@ class Worker:
                 continue
             order = want.order and orders.get(want.order.ref, want.order)
             other = others.get(one.ref.key) if one.external is None else None
-            steps = _named_anew(other) if other else self._plan(one, ref, want.record, observed.get(ref), order)
-            found.append((one, self._rules.held(steps) if isinstance(steps, Hold) else steps or _settled(want)))
+            steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
+            found.append((one, self._come_to(one, want, steps)))
             if order is not None and isinstance(steps, list) and steps:
                 orders[order.ref] = with_step(order, steps[0])
         return found
 
-    def _plan(
-        self, one: Entry, ref: ErpRef, desired: ErpRecord | None, seen: Observed | None, order: Found | None
-    ) -> list[Step] | Hold:
+    def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
         applied = from_json(one.applied) if one.applied else None
+        if want.taken_back and applied:
+            return taken_back(applied, seen) or []
         ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
-        return plan(ref, desired, ledger, seen, self._rules.policy, order)
+        return plan(ref, want.record, ledger, seen, self._rules.policy, order)
+
+    def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:
+        """Steps, or what else a plan comes to."""
+        if isinstance(found, Hold):
+            return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
+        if isinstance(found, DoneByHand):
+            return Outcome.done_by_hand(to_json(found.record))
+        return found or _settled(want)
 
     def _renamed(self, ones: Sequence[Entry]) -> dict[str, DocumentRef]:
         """By key: what is in the ERP under a name that the profile had before. It is not made a second time."""
@@ -231,6 +269,8 @@ class Worker:
 
 def _settled(want: Wanted) -> Outcome:
     """Of a document that needs no step."""
+    if want.taken_back:
+        return Outcome.not_ready()
     return Outcome.gone() if want.record is None else Outcome.done()
 
 

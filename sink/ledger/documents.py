@@ -138,7 +138,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s)"
+_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s)"
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
@@ -146,7 +146,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number),
     desired = CASE WHEN v.sent THEN d.intent -> 'record' ELSE d.desired END,
-    applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record' ELSE d.applied END,
+    applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
+        ELSE coalesce(v.by_hand::jsonb, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
     reference = coalesce(v.reference, d.reference),
     fingerprint = coalesce(d.fingerprint, v.fingerprint),
@@ -157,7 +158,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached)
+    number, reference, fingerprint, reached, by_hand)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -167,11 +168,13 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
     sent = outcome.sent
     again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
     number = sent.record["fields"].get("number") if sent else one.shown
+    seen = (sent.marked if sent else one.marked) - outcome.more
     return (
         *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
-        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, sent.marked if sent else one.marked,
-        again, sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
+        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
+        sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else None, outcome.reached or None,
+        Json(outcome.by_hand) if outcome.by_hand else None,
     )  # fmt: skip
 
 
@@ -187,6 +190,8 @@ def _events(given: Given) -> list[tuple[DocumentRef, str, str]]:
     for one, outcome in given:
         if outcome.sent:
             found.append((one.ref, outcome.sent.verb, outcome.reference))
+        if outcome.by_hand:
+            found.append((one.ref, "done by hand", ""))
         if outcome.state is State.HELD and one.state is not State.HELD:
             found.append((one.ref, "held", outcome.reason or ""))
     return found

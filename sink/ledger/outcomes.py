@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Verb
@@ -55,13 +56,26 @@ class Intent:
     stamp: str = ""
 
 
+_SEE_HELD: Final = ("", "see `sink held` for {ref}")
+_WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
+    None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
+    State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
+    State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
+    State.HELD: _SEE_HELD,
+    State.WAITS: _SEE_HELD,
+}
+"""By the state of what is waited for: why it does not come, and what a person does about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
 
     `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
-    how far it took it (`reached`); also where a later call of the same step failed.
+    how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
+    a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
+    written, since a person has done it in the ERP.
     """
 
     state: State
@@ -74,11 +88,18 @@ class Outcome:
     sent: Intent | None = None
     reference: str = ""
     reached: str = ""
+    more: bool = False
+    by_hand: dict[str, Any] | None = None
 
     @classmethod
     def done(cls) -> Self:
         """Shop and ERP agree."""
         return cls(State.DONE)
+
+    @classmethod
+    def done_by_hand(cls, record: dict[str, Any]) -> Self:
+        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
+        return cls(State.DONE, more=True, by_hand=record)
 
     @classmethod
     def unneeded(cls, order: DocumentRef) -> Self:
@@ -96,9 +117,11 @@ class Outcome:
         return cls(State.NOT_READY, "the shop has not finished it")
 
     @classmethod
-    def waits(cls, ref: DocumentRef, again: float) -> Self:
-        """It depends on another document that is not in the ERP yet."""
-        return cls(State.WAITS, f"waits for {ref}", f"see `sink held` for {ref}", "waits", ref, again)
+    def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:
+        """It depends on another document that is not in the ERP yet, which stands at `state`; None: nobody has heard of
+        that one."""
+        why, next_step = _WAITS.get(state, ("", "nothing is to be done: that one is on its way"))
+        return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
     def settling(cls, reason: str, next_step: str, again: float) -> Self:
@@ -121,10 +144,10 @@ class Outcome:
         return cls(State.PLANNED, f"would {steps}", "set mode: apply")
 
     @classmethod
-    def applied(cls, sent: Intent, reference: str) -> Self:
-        """The ERP has done it."""
+    def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:
+        """The ERP has done it; `more`: it was not the last step of what was planned, or nobody knows whether it was."""
         state = State.GONE if sent.verb == "remove" else State.DONE
-        return cls(state, sent=sent, reference=reference, reached=sent.goal)
+        return cls(state, sent=sent, reference=reference, reached=sent.goal, more=more)
 
     def having(self, sent: Intent, reference: str, reached: str) -> Self:
         """This outcome, of a step of which the ERP has a part all the same."""

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from sink.erp.contract import Change, Observed
-from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, differing, same, shown
+from sink.erp.kinds import (
+    BY_HAND,
+    ErpRecord,
+    ErpRef,
+    Fields,
+    Kind,
+    Milestone,
+    PartKind,
+    differing,
+    not_kept,
+    same,
+    shown,
+)
 from sink.planning.policy import Hold
 
 _CHANGE_OF: Final[Mapping[Kind, Change]] = {
@@ -53,6 +66,21 @@ def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) ->
         f"changed in the ERP: {'; '.join(found[:5])}",
         "undo it in the ERP, or make the same change in the shop, then `sink retry`",
     )
+
+
+def done_by_hand(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> ErpRecord | None:
+    """What was written, with what a person has done since in the ERP as the shop wants it; None for nothing.
+
+    That it was cancelled, or opened again, counts by itself; all else as a whole. What the ERP does not give back is
+    not compared, here as everywhere, and is no sign that something was done.
+    """
+    was, now = bool(applied.fields.get("cancelled")), observed.milestone is Milestone.CANCELLED
+    if was is not now and now is bool(desired.fields.get("cancelled")):
+        return replace(applied, fields={**applied.fields, "cancelled": now})
+    stays = {name for name in applied.fields if name == "cancelled" or _stays(name, desired, applied)}
+    wanted = replace(desired, fields={**desired.fields, **{name: applied.fields[name] for name in stays}})
+    done = not not_kept(wanted, observed.record) and not_kept(applied, observed.record)
+    return wanted if done else None
 
 
 def _stays(name: str, desired: ErpRecord, applied: ErpRecord) -> bool:

@@ -2,8 +2,8 @@
 
 The table is for an accountant to read: a row per change that the shop can make, a column per state that the ERP's
 document can be in. `send` makes the change in the ERP; a sentence holds the document and says why. Every change of a
-document needs its cell to be `send`; the first cell that is not holds it as a whole. An adapter may narrow a cell for a
-document that it shows (`may_not`), never widen one.
+document needs its cell to be `send`; the first cell that is not holds it as a whole, until a person has made the change
+in the ERP. An adapter may narrow a cell for a document that it shows (`may_not`), never widen one.
 
 What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures. An order
 that was cancelled before the ERP was told of it gets no document.
@@ -12,12 +12,12 @@ that was cancelled before the ERP was told of it gets no document.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.caps import cap
-from sink.planning.changes import changes, edited_in_erp
+from sink.planning.changes import changes, done_by_hand, edited_in_erp
 from sink.planning.policy import Hold, Policy
 
 SEND: Final = "send"
@@ -67,6 +67,16 @@ class Standpoint(NamedTuple):
     key: int = 0
 
 
+class DoneByHand(NamedTuple):
+    """A person has done in the ERP what the shop wants. Nothing is sent; `record` is what counts as written from now
+    on, and what it leaves to be done is planned on it."""
+
+    record: ErpRecord
+
+
+Plan: TypeAlias = list[Step] | DoneByHand | Hold
+
+
 def plan(
     ref: ErpRef,
     desired: ErpRecord | None,
@@ -74,7 +84,7 @@ def plan(
     observed: Observed | None,
     policy: Policy,
     order: Found | None = None,
-) -> list[Step] | Hold:
+) -> Plan:
     """The steps that make the ERP's document what the shop wants, or why a person must look.
 
     desired: None when the shop has it no more. observed: what the ERP shows now. order: for returns and refunds, what
@@ -99,7 +109,7 @@ def plan(
 
 def _changed(
     ref: ErpRef, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
-) -> list[Step] | Hold:
+) -> Plan:
     """Of a document that is in the ERP."""
     applied = ledger.applied or desired
     edited = edited_in_erp(desired, applied, observed)
@@ -109,11 +119,10 @@ def _changed(
     wanted = changes(desired, applied)
     if not wanted:
         return _advance(steps, desired, ledger, observed, policy)
-    for change in TABLE:
-        if change in wanted and (refused := _refused(change, observed)):
-            return refused
-    if capped:
-        return capped
+    refusals = (_refused(change, observed) for change in TABLE if change in wanted)
+    if refused := next(filter(None, refusals), capped):
+        done = done_by_hand(desired, applied, observed)
+        return DoneByHand(done) if done else refused
     if "cancel" not in wanted:
         return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
@@ -178,12 +187,26 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
             return []
         removal = _Steps(ref, observed, ledger).make("remove", applied, Milestone.CANCELLED)
         return _refused("remove price", observed) or [removal]
-    if policy.order_deleted == "keep":
+    if policy.order_deleted == "keep" or _is_over(observed):
         return []
     return Hold(
         f"the {applied.kind} was deleted in the shop; the ERP has it still",
-        "cancel it in the ERP if it is void, or set order_deleted: keep",
+        "cancel it in the ERP if it is void, then `sink retry`; order_deleted: keep asks for no order, return, refund",
     )
+
+
+def taken_back(applied: ErpRecord, observed: Observed | None) -> Hold | None:
+    """Of a document that the ERP was given, and that is not ready any more in the shop."""
+    if applied.kind == "customer" or _is_over(observed):
+        return None
+    return Hold(
+        "the shop has taken it back to a state that is not ready; the ERP has it still",
+        "cancel it in the ERP, or make it ready in the shop, then `sink retry`",
+    )
+
+
+def _is_over(observed: Observed | None) -> bool:
+    return observed is None or observed.milestone is Milestone.CANCELLED
 
 
 def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None) -> Hold | None:

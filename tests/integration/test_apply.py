@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
@@ -10,7 +11,21 @@ from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    PRICE,
+    PROFILE,
+    ROOT,
+    UNITS,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    run,
+)
 
 
 def test_order_and_customer_arrive_once_and_agree(
@@ -158,4 +173,24 @@ def test_what_was_only_planned_is_sent_when_the_mode_changes(
     drain(make_worker(middle, erp, profile_path, apply=False))
     assert run(erp_url, "SELECT count(*) FROM customers") == [(0,)]
     drain(make_worker(middle, erp, profile_path))
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_an_order_whose_buyer_does_not_come_says_why(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """`sink held` shows the order alone: its buyer is held for nothing."""
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle, ORDER)
+    drain(worker)
+    assert held(middle) == ["waits for customer 7, of which no row has come"]
+    customer, kept = Path(profile_path) / "customer.sql", PROFILE["customer.sql"]
+    customer.write_text(kept.replace("orders WHERE", "orders WHERE false AND"))
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == ["waits for customer 7, which the shop has deleted"]
+    customer.write_text(kept)
+    mark(middle, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == []
     assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]

@@ -1,13 +1,17 @@
 """What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
+from psycopg2 import sql
 
+from schemas.change import Stamp
+from schemas.lsn import LSN
 from sink.database import Connection, Cursor, connect, transaction
+from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
     ConflictError,
     HoldError,
@@ -23,11 +27,14 @@ from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
 from sink.ledger.leases import Lease
+from sink.staging.assembly import LAST
+from sink.staging.position import Position, save_position
 from tests.fix_erp import (
     CUSTOMER,
     ORDER,
     PRICE,
     ROOT,
+    change,
     drain,
     held,
     make_worker,
@@ -35,6 +42,7 @@ from tests.fix_erp import (
     mark_in,
     pass_deadlines,
     run,
+    stand_at,
 )
 
 
@@ -265,3 +273,122 @@ def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable
         ask(cursor)
         documents.save(cursor, CUSTOMER, seen=before.marked)
     assert _value(middle, "SELECT seen < marked FROM ordertap_shop.document") is True
+
+
+class GoesAway(SqlErp):
+    """Does one step of an order, and answers nothing from then on."""
+
+    away = False
+    stops = False
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        done = super().apply(steps, not_after)
+        self.away = steps[0].ref.kind == "order"
+        return done
+
+    def clock(self) -> datetime:
+        if self.away:
+            raise StopError("refused", "mend it") if self.stops else RetryError("away")
+        return super().clock()
+
+
+@pytest.fixture
+def going(erp_url: str) -> Iterator[GoesAway]:
+    adapter = GoesAway(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+def _changed_and_cancelled(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    """An order that the ERP has, and a shop commit of which an amendment and a cancellation are to be sent."""
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "UPDATE orders SET gross = 9.90, status = 'cancelled'")
+    mark(middle, ORDER)
+
+
+STATE = "SELECT gross::text, status FROM orders"
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_cancellation_after_an_amendment_outlives_an_outage(
+    middle: Connection, erp: SqlErp, going: GoesAway, profile_path: str, erp_url: str, stops: bool
+) -> None:
+    _changed_and_cancelled(middle, erp, profile_path)
+    going.stops = stops
+    with pytest.raises((RetryError, StopError)):
+        drain(make_worker(middle, going, profile_path))
+    assert run(erp_url, STATE) == [("9.90", "confirmed")]
+    with transaction(middle) as cursor:
+        assert documents.counts(cursor)["sales_order", "due"] == 1
+    drain(make_worker(middle, erp, profile_path, "w2"))
+    assert run(erp_url, STATE) == [("9.90", "cancelled")]
+
+
+def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
+    middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    """The amendment's reply was lost. Another worker hears that it was done, and then nothing more."""
+
+    class Silent(SqlErp):
+        def unknown_items(self, skus: Collection[str]) -> set[str]:
+            raise StopError("refused", "mend it")
+
+    _changed_and_cancelled(middle, erp, profile_path)
+    drain(make_worker(middle, lossy, profile_path))
+    pass_deadlines(middle)
+    silent = Silent(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    with pytest.raises(StopError):
+        drain(make_worker(middle, silent, profile_path, "w2"))
+    silent.close()
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 0
+    drain(make_worker(middle, erp, profile_path, "w3"))
+    assert run(erp_url, STATE) == [("9.90", "cancelled")]
+
+
+def test_a_buyer_that_joins_an_order_by_itself_is_given_back(
+    middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
+) -> None:
+    """What was sent for another order cannot be asked for, so that each goes by itself: this one's buyer joins it
+    only then."""
+
+    class CannotSay(SqlErp):
+        def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+            raise RetryError("it does not say")
+
+    mark(middle, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO orders SELECT 2, 'S-2', '8', placed_at, status, sku, quantity, gross FROM orders")
+    _need(middle, "customer", "8")
+    drain(make_worker(middle, lossy, profile_path))
+    pass_deadlines(middle)
+    mark(middle, ORDER)
+    silent = CannotSay(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    assert make_worker(middle, silent, profile_path).step()
+    silent.close()
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
+    assert _value(middle, "SELECT count(*) FROM ordertap_shop.unit WHERE owner IS NOT NULL") == 0
+    assert _value(middle, "SELECT deadline FROM ordertap_shop.unit WHERE unit = 'customer:7'") is None
+
+
+def _need(middle: Connection, type_: str, key: str) -> None:
+    """A document that is not of the small shop that all tests begin with."""
+    with transaction(middle) as cursor:
+        marks.mark(
+            cursor,
+            sql.SQL("SELECT {t} AS type, {k} AS key, {t} || ':' || {k} AS unit").format(
+                t=sql.Literal(type_), k=sql.Literal(key)
+            ),
+        )
+        marks.need(cursor, [DocumentRef(type_, key)])
+
+
+def test_while_nothing_may_be_planned_nothing_is_leased(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    mark(middle)
+    with transaction(middle) as cursor:
+        save_position(cursor, Position(Stamp(1, LSN(1_000), LAST), "catching up"), None)
+    assert make_worker(middle, erp, profile_path).step() is False
+    assert _value(middle, "SELECT sum(epoch)::int FROM ordertap_shop.unit") == 0
+    with transaction(middle) as cursor:
+        stand_at(cursor, 1_000)
+    assert make_worker(middle, erp, profile_path).step()

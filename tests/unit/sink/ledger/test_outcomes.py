@@ -14,7 +14,7 @@ from sink.ledger.outcomes import Intent, Outcome, State
 REF = DocumentRef("customer", "7")
 SENT = Intent("create", {"kind": "order", "fields": {}, "parts": {}}, 1, 1, None)
 WAITING = [
-    Outcome.waits(REF, 60),
+    *(Outcome.waits(REF, state, 60) for state in (None, *State)),
     Outcome.settling("no lines", "mend it", 3),
     Outcome.held("no lines", "mend it", "data", None),
     Outcome.retry("away", 0.5, 1),
@@ -35,7 +35,7 @@ def test_states_are_those_that_the_database_allows() -> None:
 
 
 def test_causes_are_those_that_the_database_allows() -> None:
-    assert {*get_args(Cause), Outcome.waits(REF, 60).cause} == _checked("cause")
+    assert {*get_args(Cause), Outcome.waits(REF, None, 60).cause} == _checked("cause")
 
 
 @pytest.mark.parametrize("outcome", WAITING, ids=lambda outcome: outcome.state)

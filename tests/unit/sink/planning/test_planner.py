@@ -5,10 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from sink.erp.contract import Found, Moved, Observed, Step
+from sink.erp.contract import Found, Moved, Observed
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.caps import with_step
-from sink.planning.planner import SEND, TABLE, Standpoint
+from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, taken_back
 from sink.planning.planner import plan as plan_step
 from sink.planning.policy import Hold, Policy
 
@@ -44,7 +44,7 @@ def plan(
     observed: Observed | None,
     policy: Policy,
     order: Observed | None = None,
-) -> list[Step] | Hold:
+) -> Plan:
     kind = (desired or applied or ORDER).kind
     ref = ErpRef(kind, f"shop/{kind}/1/1")
     return plan_step(ref, desired, Standpoint(applied), observed, policy, Found(SOLD, order) if order else None)
@@ -141,11 +141,74 @@ def test_the_order_must_take_a_return_or_refund(change: str, record: ErpRecord, 
         assert result.reason == f"its order: {change}, but {TABLE[change][milestone]}"
 
 
-@pytest.mark.parametrize("milestone", list(Milestone))
-def test_a_cancelled_order_is_never_opened_again(milestone: Milestone) -> None:
-    result = plan(ORDER, CHANGES["cancel"], _seen(milestone), POLICY)
+def test_a_cancelled_order_is_never_opened_again() -> None:
+    result = plan(ORDER, CHANGES["cancel"], _seen(Milestone.CANCELLED), POLICY)
     assert isinstance(result, Hold)
     assert result.reason.startswith("reopen, but")
+
+
+@pytest.mark.parametrize("milestone", list(Milestone)[:-1])
+def test_an_order_that_a_person_opened_again_goes_on(milestone: Milestone) -> None:
+    """He did what the hold asks for. What else the shop has changed is planned then."""
+    result = plan(CHANGES["change payment"], CHANGES["cancel"], _seen(milestone), POLICY)
+    assert result == DoneByHand(ORDER)
+
+
+@pytest.mark.parametrize("milestone", list(Milestone))
+@pytest.mark.parametrize("change", CHANGES.keys() - {"cancel"})
+def test_what_a_person_has_changed_in_the_erp_as_the_shop_wants_it_is_done(change: str, milestone: Milestone) -> None:
+    wanted = CHANGES[change]
+    result = plan(wanted, ORDER, _seen(milestone, wanted), POLICY)
+    if milestone is Milestone.CANCELLED:
+        assert isinstance(result, Hold), "and that he has cancelled it is no wish of the shop's"
+    elif TABLE[change][milestone] == SEND:
+        assert isinstance(result, list), "the ERP may keep what it does not give back"
+    else:
+        assert result == DoneByHand(wanted)
+
+
+@pytest.mark.parametrize("change", ["change return", "change refund"])
+def test_a_return_or_refund_that_a_person_has_changed_is_done(change: str) -> None:
+    applied, wanted = OTHERS[change]
+    assert wanted is not None
+    sold = _seen(Milestone.DELIVERED, returned="3")  # the cap would refuse it
+    result = plan(wanted, applied, _seen(Milestone.INVOICED, wanted), POLICY, sold)
+    assert result == DoneByHand(wanted)
+
+
+def test_half_of_what_the_shop_changed_is_not_done() -> None:
+    both = replace(CHANGES["change quantities"], fields=CHANGES["change addresses"].fields)
+    for half in (CHANGES["change quantities"], CHANGES["change addresses"]):
+        assert isinstance(plan(both, ORDER, _seen(Milestone.INVOICED, half), POLICY), Hold)
+
+
+def test_what_the_erp_does_not_give_back_is_no_sign_that_it_was_done() -> None:
+    few = replace(ORDER, fields={"gross": Decimal(12)})
+    assert isinstance(plan(CHANGES["change addresses"], ORDER, _seen(Milestone.DELIVERED, few), POLICY), Hold)
+
+
+def test_an_order_that_a_person_cancelled_as_the_shop_did_is_done_with_the_figures_that_the_erp_has() -> None:
+    desired = replace(CHANGES["change prices"], fields=CHANGES["cancel"].fields)
+    seen = _seen(Milestone.CANCELLED, CHANGES["cancel"])
+    result = plan(desired, ORDER, seen, POLICY)
+    assert result == DoneByHand(CHANGES["cancel"])
+    assert plan(desired, CHANGES["cancel"], seen, POLICY) == [], "and nothing is left"
+
+
+def test_an_order_stays_on_its_collective_account_when_a_person_changes_it() -> None:
+    one, other = ({**HEAD, "account": ErpRef("customer", f"hand:{number}")} for number in (1, 2))
+    wanted = replace(CHANGES["change quantities"], fields=other)
+    done = replace(wanted, fields=one)
+    result = plan(wanted, replace(ORDER, fields=one), _seen(Milestone.INVOICED, done), POLICY)
+    assert result == DoneByHand(done)
+
+
+@pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND])
+def test_what_the_shop_has_no_more_is_over_once_it_is_cancelled_in_the_erp(applied: ErpRecord) -> None:
+    for seen in (_seen(Milestone.CANCELLED, applied), None):
+        assert plan(None, applied, seen, POLICY) == []
+        assert taken_back(applied, seen) is None
+    assert isinstance(taken_back(applied, _seen(Milestone.CONFIRMED, applied)), Hold)
 
 
 @pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND, PRICE])
