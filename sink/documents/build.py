@@ -41,7 +41,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
 
 class _UnfitError(DataError):
     """The shop's data makes the profile's SQL fail, for example by a division by zero, or a value that it reads never
-    came; names no value.
+    came, or has no place in Python, as the year 20000; names no value.
     """
 
 
@@ -108,6 +108,8 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except psycopg2.DataError as error:
         raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
+    except (ValueError, OverflowError):  # PostgreSQL's dates go from 4713 BC to 294276, psycopg2's are Python's
+        raise _UnfitError(f"{where}: a date that is not in the years 1 to 9999", "correct it in the shop") from None
     except psycopg2.Error as error:
         if error.pgcode == UNSEEN:
             raise _UnfitError(str(error.diag.message_primary), str(error.diag.message_hint)) from None

@@ -5,14 +5,27 @@ net + tax = gross. Quantities and amounts of a return or refund are positive. A 
 (several columns joined by `:`); it identifies the document for ever, a `number` is what people read.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _in_the_calendar(value: datetime) -> datetime:
+    """Refuses the first and last hours that Python has of a zone and not of UTC, in which an ERP keeps them."""
+    try:
+        if value.tzinfo is not None:
+            value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is not in the years 1 to 9999 of UTC") from None
+    return value
+
 
 Key = Annotated[str, BeforeValidator(str), Field(min_length=1)]
 Amount = Annotated[Decimal, Field(allow_inf_nan=False)]
+Moment = Annotated[datetime, AfterValidator(_in_the_calendar)]  # without a zone it is UTC
+Instant = Annotated[AwareDatetime, AfterValidator(_in_the_calendar)]
 Positive = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -86,7 +99,7 @@ class Payment(Part):
     key: Key
     means: str
     amount: Amount
-    paid_at: AwareDatetime | None = None
+    paid_at: Instant | None = None
     reference: str | None = None  # the payment provider's transaction id
 
 
@@ -96,7 +109,7 @@ class SalesOrder(Part):
     key: Key
     number: str
     customer: Key | None  # key of the Customer document
-    placed_at: AwareDatetime
+    placed_at: Instant
     currency: str
     status: Literal["open", "cancelled"]
     tax_included: bool
@@ -123,7 +136,7 @@ class ReturnOrder(Part):
     key: Key
     number: str
     order: Key
-    returned_at: AwareDatetime
+    returned_at: Instant
     lines: tuple[ReturnLine, ...]
 
 
@@ -145,7 +158,7 @@ class Refund(Part):
     order: Key
     return_order: Key | None = None
     currency: str
-    refunded_at: AwareDatetime
+    refunded_at: Instant
     means: str = ""
     gross: Amount
     components: tuple[RefundComponent, ...]
@@ -160,8 +173,8 @@ class Price(Part):
     currency: str
     amount: Amount
     tax_included: bool
-    valid_from: datetime | None = None
-    valid_until: datetime | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
     minimum_quantity: Amount = Decimal(1)
 
 

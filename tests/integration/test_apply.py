@@ -10,7 +10,20 @@ from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, PRICE, ROOT, UNITS, change, drain, held, make_worker, mark, pass_deadlines, run
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    PRICE,
+    ROOT,
+    UNITS,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    run,
+)
 
 
 def test_order_and_customer_arrive_once_and_agree(
@@ -159,3 +172,20 @@ def test_what_was_only_planned_is_sent_when_the_mode_changes(
     assert run(erp_url, "SELECT count(*) FROM customers") == [(0,)]
     drain(make_worker(middle, erp, profile_path))
     assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_one_odd_date_holds_one_document_and_the_others_go_on(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    change(middle, "UPDATE orders SET placed_at = '20000-01-01'; INSERT INTO prices VALUES ('A', 5.95)")
+    mark(middle, ORDER, CUSTOMER, PRICE)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == ["sales_order.sql: a date that is not in the years 1 to 9999"]
+    assert run(erp_url, "SELECT amount::text FROM prices") == [("5.950000",)]
+    report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+    assert [(one.type, one.result) for one in report.findings] == [("sales_order", "held")]
+    change(middle, "UPDATE orders SET placed_at = '2026-01-01'")
+    mark(middle, ORDER)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == []
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
