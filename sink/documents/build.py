@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg2
+import psycopg2.errors
 from pydantic import ValidationError
 
 from schemas.errors import DataError, SettingsError, UnavailableError
@@ -106,7 +107,7 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
-    except psycopg2.DataError as error:
+    except (psycopg2.DataError, psycopg2.errors.CardinalityViolation) as error:
         raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
     except (ValueError, OverflowError):  # PostgreSQL's dates go from 4713 BC to 294276, psycopg2's are Python's
         raise _UnfitError(f"{where}: a date that is not in the years 1 to 9999", "correct it in the shop") from None

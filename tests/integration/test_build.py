@@ -66,6 +66,7 @@ CALENDAR = "a date that is not in the years 1 to 9999"
     [
         ("'20000-01-01'::timestamptz", CALENDAR),
         ("'0044-03-15 BC'::date", CALENDAR),
+        ("(SELECT now() FROM prices)", "CardinalityViolation"),
     ],
 )
 def test_a_row_that_neither_the_sql_nor_python_can_take_holds_its_document_alone(
