@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -53,10 +53,15 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
         for row in _select(cursor, f"{rule.name}.{field}.sql", statement, keys):
             parts[str(row.pop("parent"))][field].append(row)
     built: dict[str, Built] = {key: Missing() for key in keys}
+    times = Counter(str(head["key"]) for head in heads)
     for head in heads:
         key = str(head["key"])
-        ready = head.pop("ready", True)
-        built[key] = _document(rule, head | parts.get(key, {})) if ready else NotReady()
+        if times[key] > 1:
+            built[key] = Invalid(f"{rule.name}.sql: {times[key]} rows with the key {key}")
+        elif head.pop("ready", True):
+            built[key] = _document(rule, head | parts.get(key, {}))
+        else:
+            built[key] = NotReady()
     return built
 
 
@@ -95,7 +100,10 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
         document: Document = rule.model.model_validate(content)  # type: ignore[assignment]
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        reasons = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
+        reasons = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in problems[:5]
+        ]
         return Invalid("; ".join(reasons))
     return document
 

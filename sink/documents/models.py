@@ -2,12 +2,13 @@
 
 Pure data. Amounts are `Decimal` in the document's currency, never float. For each row with `net`, `tax` and `gross`,
 net + tax = gross. Quantities and amounts of a return or refund are positive. A `key` is the shop's primary key as text
-(several columns joined by `:`); it identifies the document for ever, a `number` is what people read.
+(several columns joined by `:`); it identifies the document for ever, or one row among those of its kind in a document,
+and a `number` is what people read.
 """
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -35,6 +36,28 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Keyed(Part):
+    """A part that is told from its like by its key."""
+
+    key: Key
+
+
+_Row = TypeVar("_Row", bound=Keyed)
+
+
+def _told_apart(rows: tuple[_Row, ...]) -> tuple[_Row, ...]:
+    """Refuses two rows with one key, of which the ERP would get one: a join that finds a row twice, or half a key."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            raise ValueError(f"two of them have the key {row.key}")
+        seen.add(row.key)
+    return rows
+
+
+Rows = Annotated[tuple[_Row, ...], AfterValidator(_told_apart)]
+
+
 class Address(Part):
     key: Key | None = None
     kind: Literal["billing", "shipping"]
@@ -57,10 +80,9 @@ class Customer(Part):
     addresses: tuple[Address, ...] = ()
 
 
-class Line(Part):
+class Line(Keyed):
     """A sold line. net, tax and gross are for the whole quantity, after the line's own discount."""
 
-    key: Key
     sku: str
     name: str = ""
     quantity: Positive
@@ -72,10 +94,9 @@ class Line(Part):
     gross: Amount
 
 
-class Discount(Part):
+class Discount(Keyed):
     """A discount on the whole order, in positive amounts, one row per tax rate that it lowers."""
 
-    key: Key
     name: str = ""
     code: str | None = None
     tax_rate: Amount
@@ -84,10 +105,9 @@ class Discount(Part):
     gross: Amount
 
 
-class Charge(Part):
+class Charge(Keyed):
     """Shipping, payment fee, gift wrap: what is paid beside the goods."""
 
-    key: Key
     kind: str
     tax_rate: Amount
     net: Amount
@@ -95,8 +115,7 @@ class Charge(Part):
     gross: Amount
 
 
-class Payment(Part):
-    key: Key
+class Payment(Keyed):
     means: str
     amount: Amount
     paid_at: Instant | None = None
@@ -116,15 +135,14 @@ class SalesOrder(Part):
     net: Amount
     tax: Amount
     gross: Amount
-    lines: tuple[Line, ...]
-    discounts: tuple[Discount, ...] = ()
-    charges: tuple[Charge, ...] = ()
-    payments: tuple[Payment, ...] = ()
+    lines: Rows[Line]
+    discounts: Rows[Discount] = ()
+    charges: Rows[Charge] = ()
+    payments: Rows[Payment] = ()
     addresses: tuple[Address, ...] = ()  # as copied on the order
 
 
-class ReturnLine(Part):
-    key: Key
+class ReturnLine(Keyed):
     order_line: Key
     quantity: Positive
     reason: str | None = None
@@ -137,11 +155,10 @@ class ReturnOrder(Part):
     number: str
     order: Key
     returned_at: Instant
-    lines: tuple[ReturnLine, ...]
+    lines: Rows[ReturnLine]
 
 
-class RefundComponent(Part):
-    key: Key
+class RefundComponent(Keyed):
     kind: Literal["line", "charge", "goodwill"]
     order_line: Key | None = None
     tax_rate: Amount
@@ -161,7 +178,7 @@ class Refund(Part):
     refunded_at: Instant
     means: str = ""
     gross: Amount
-    components: tuple[RefundComponent, ...]
+    components: Rows[RefundComponent]
 
 
 class Price(Part):

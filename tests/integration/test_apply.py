@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
@@ -189,3 +190,21 @@ def test_one_odd_date_holds_one_document_and_the_others_go_on(
     drain(make_worker(middle, erp, profile_path))
     assert held(middle) == []
     assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+
+def test_an_order_with_two_lines_under_one_key_is_held(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Both count in the order's sum, and the ERP could have one of them."""
+    half = "gross / 2, round(gross / 2 / 1.19, 2) AS net, gross / 2 - round(gross / 2 / 1.19, 2) AS tax"
+    Path(profile_path, "sales_order.lines.sql").write_text(
+        "SELECT id::text AS parent, 'l1' AS key, sku, 1 AS quantity, gross AS unit_price, 19 AS tax_rate, net, tax,"
+        f" gross FROM (SELECT id, sku, {half} FROM orders, generate_series(1, 2)) AS l (id, sku, gross, net, tax)"
+        " WHERE id::text = ANY (%(keys)s)"
+    )
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == ["lines: two of them have the key l1"]
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
+    report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+    assert [(one.type, one.result) for one in report.findings] == [("sales_order", "held")]

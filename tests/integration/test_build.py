@@ -94,4 +94,11 @@ def test_the_last_hours_of_the_calendar_west_of_greenwich(shop: str, tmp_path: P
         cursor.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone = 'America/Bogota'")
     connection.close()
     found = built(shop, tmp_path, ["1"], head)["1"]
-    assert found == Invalid("valid_until: Value error, it is not in the years 1 to 9999 of UTC")
+    assert found == Invalid("valid_until: it is not in the years 1 to 9999 of UTC")
+
+
+def test_two_rows_with_one_key_are_no_document(shop: str, tmp_path: Path) -> None:
+    """Which of them the ERP should have is not ours to say."""
+    head = HEAD.replace("FROM prices", "FROM prices CROSS JOIN generate_series(1, CASE id WHEN 1 THEN 2 ELSE 1 END)")
+    found = built(shop, tmp_path, ["1", "4"], head)
+    assert found == {"1": Invalid("price.sql: 2 rows with the key 1"), "4": NotReady()}
