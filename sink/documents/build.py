@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg2
+import psycopg2.errors
 from pydantic import ValidationError
 
 from schemas.errors import DataError, SettingsError, UnavailableError
@@ -41,7 +42,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
 
 class _UnfitError(DataError):
     """The shop's data makes the profile's SQL fail, for example by a division by zero, or a value that it reads never
-    came; names no value.
+    came, or has no place in Python, as the year 20000; names no value.
     """
 
 
@@ -52,10 +53,15 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
         for row in _select(cursor, f"{rule.name}.{field}.sql", statement, keys):
             parts[str(row.pop("parent"))][field].append(row)
     built: dict[str, Built] = {key: Missing() for key in keys}
+    times = Counter(str(head["key"]) for head in heads)
     for head in heads:
         key = str(head["key"])
-        ready = head.pop("ready", True)
-        built[key] = _document(rule, head | parts.get(key, {})) if ready else NotReady()
+        if times[key] > 1:
+            built[key] = Invalid(f"{rule.name}.sql: {times[key]} rows with the key {key}")
+        elif head.pop("ready", True):
+            built[key] = _document(rule, head | parts.get(key, {}))
+        else:
+            built[key] = NotReady()
     return built
 
 
@@ -94,7 +100,10 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
         document: Document = rule.model.model_validate(content)  # type: ignore[assignment]
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        reasons = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
+        reasons = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in problems[:5]
+        ]
         return Invalid("; ".join(reasons))
     return document
 
@@ -106,8 +115,10 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
-    except psycopg2.DataError as error:
+    except (psycopg2.DataError, psycopg2.errors.CardinalityViolation) as error:
         raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
+    except (ValueError, OverflowError):  # PostgreSQL's dates go from 4713 BC to 294276, psycopg2's are Python's
+        raise _UnfitError(f"{where}: a date that is not in the years 1 to 9999", "correct it in the shop") from None
     except psycopg2.Error as error:
         if error.pgcode == UNSEEN:
             raise _UnfitError(str(error.diag.message_primary), str(error.diag.message_hint)) from None

@@ -2,17 +2,31 @@
 
 Pure data. Amounts are `Decimal` in the document's currency, never float. For each row with `net`, `tax` and `gross`,
 net + tax = gross. Quantities and amounts of a return or refund are positive. A `key` is the shop's primary key as text
-(several columns joined by `:`); it identifies the document for ever, a `number` is what people read.
+(several columns joined by `:`); it identifies the document for ever, or one row among those of its kind in a document,
+and a `number` is what people read.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _in_the_calendar(value: datetime) -> datetime:
+    """Refuses the first and last hours that Python has of a zone and not of UTC, in which an ERP keeps them."""
+    try:
+        if value.tzinfo is not None:
+            value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is not in the years 1 to 9999 of UTC") from None
+    return value
+
 
 Key = Annotated[str, BeforeValidator(str), Field(min_length=1)]
 Amount = Annotated[Decimal, Field(allow_inf_nan=False)]
+Moment = Annotated[datetime, AfterValidator(_in_the_calendar)]  # without a zone it is UTC
+Instant = Annotated[AwareDatetime, AfterValidator(_in_the_calendar)]
 Positive = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -20,6 +34,28 @@ class Part(BaseModel):
     """A part of a document. Unknown columns are refused: a misspelt column would lose data silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Keyed(Part):
+    """A part that is told from its like by its key."""
+
+    key: Key
+
+
+_Row = TypeVar("_Row", bound=Keyed)
+
+
+def _told_apart(rows: tuple[_Row, ...]) -> tuple[_Row, ...]:
+    """Refuses two rows with one key, of which the ERP would get one: a join that finds a row twice, or half a key."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            raise ValueError(f"two of them have the key {row.key}")
+        seen.add(row.key)
+    return rows
+
+
+Rows = Annotated[tuple[_Row, ...], AfterValidator(_told_apart)]
 
 
 class Address(Part):
@@ -34,6 +70,8 @@ class Address(Part):
 
 
 class Customer(Part):
+    """A buyer. He has one account in the ERP for ever by his key, so the profile says by it who is one buyer."""
+
     key: Key
     number: str | None = None
     kind: Literal["registered", "guest", "company"]
@@ -44,10 +82,9 @@ class Customer(Part):
     addresses: tuple[Address, ...] = ()
 
 
-class Line(Part):
+class Line(Keyed):
     """A sold line. net, tax and gross are for the whole quantity, after the line's own discount."""
 
-    key: Key
     sku: str
     name: str = ""
     quantity: Positive
@@ -59,10 +96,9 @@ class Line(Part):
     gross: Amount
 
 
-class Discount(Part):
+class Discount(Keyed):
     """A discount on the whole order, in positive amounts, one row per tax rate that it lowers."""
 
-    key: Key
     name: str = ""
     code: str | None = None
     tax_rate: Amount
@@ -71,10 +107,9 @@ class Discount(Part):
     gross: Amount
 
 
-class Charge(Part):
+class Charge(Keyed):
     """Shipping, payment fee, gift wrap: what is paid beside the goods."""
 
-    key: Key
     kind: str
     tax_rate: Amount
     net: Amount
@@ -82,11 +117,10 @@ class Charge(Part):
     gross: Amount
 
 
-class Payment(Part):
-    key: Key
+class Payment(Keyed):
     means: str
     amount: Amount
-    paid_at: AwareDatetime | None = None
+    paid_at: Instant | None = None
     reference: str | None = None  # the payment provider's transaction id
 
 
@@ -96,22 +130,21 @@ class SalesOrder(Part):
     key: Key
     number: str
     customer: Key | None  # key of the Customer document
-    placed_at: AwareDatetime
+    placed_at: Instant
     currency: str
     status: Literal["open", "cancelled"]
     tax_included: bool
     net: Amount
     tax: Amount
     gross: Amount
-    lines: tuple[Line, ...]
-    discounts: tuple[Discount, ...] = ()
-    charges: tuple[Charge, ...] = ()
-    payments: tuple[Payment, ...] = ()
+    lines: Rows[Line]
+    discounts: Rows[Discount] = ()
+    charges: Rows[Charge] = ()
+    payments: Rows[Payment] = ()
     addresses: tuple[Address, ...] = ()  # as copied on the order
 
 
-class ReturnLine(Part):
-    key: Key
+class ReturnLine(Keyed):
     order_line: Key
     quantity: Positive
     reason: str | None = None
@@ -123,12 +156,11 @@ class ReturnOrder(Part):
     key: Key
     number: str
     order: Key
-    returned_at: AwareDatetime
-    lines: tuple[ReturnLine, ...]
+    returned_at: Instant
+    lines: Rows[ReturnLine]
 
 
-class RefundComponent(Part):
-    key: Key
+class RefundComponent(Keyed):
     kind: Literal["line", "charge", "goodwill"]
     order_line: Key | None = None
     tax_rate: Amount
@@ -145,10 +177,10 @@ class Refund(Part):
     order: Key
     return_order: Key | None = None
     currency: str
-    refunded_at: AwareDatetime
+    refunded_at: Instant
     means: str = ""
     gross: Amount
-    components: tuple[RefundComponent, ...]
+    components: Rows[RefundComponent]
 
 
 class Price(Part):
@@ -160,8 +192,8 @@ class Price(Part):
     currency: str
     amount: Amount
     tax_included: bool
-    valid_from: datetime | None = None
-    valid_until: datetime | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
     minimum_quantity: Amount = Decimal(1)
 
 

@@ -10,6 +10,14 @@ UPDATE document SET external =
  WHERE applied IS NOT NULL OR intent IS NOT NULL OR revision > 0;
 CREATE UNIQUE INDEX document_external ON document (external);
 
+-- An account number belongs to a customer's key. Those that guests were given by their mailbox are with the customers
+-- in the ERP (`applied`); here nobody would find them.
+DELETE FROM account
+ WHERE starts_with(customer, substr(current_schema, length('ordertap_') + 1) || '/guest/')
+   AND NOT EXISTS (SELECT FROM document
+                    WHERE account.customer = substr(current_schema, length('ordertap_') + 1) || '/' || key);
+COMMENT ON COLUMN account.customer IS 'The shop and the customer''s key';
+
 CREATE TEMPORARY TABLE account_of ON COMMIT DROP AS
     SELECT DISTINCT ON (applied #>> '{fields,number}') applied #>> '{fields,number}' AS number, external
       FROM document WHERE applied ->> 'kind' = 'customer' ORDER BY 1, 2;

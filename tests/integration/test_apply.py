@@ -194,3 +194,38 @@ def test_an_order_whose_buyer_does_not_come_says_why(
     drain(make_worker(middle, erp, profile_path))
     assert held(middle) == []
     assert run(erp_url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_one_odd_date_holds_one_document_and_the_others_go_on(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    change(middle, "UPDATE orders SET placed_at = '20000-01-01'; INSERT INTO prices VALUES ('A', 5.95)")
+    mark(middle, ORDER, CUSTOMER, PRICE)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == ["sales_order.sql: a date that is not in the years 1 to 9999"]
+    assert run(erp_url, "SELECT amount::text FROM prices") == [("5.950000",)]
+    report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+    assert [(one.type, one.result) for one in report.findings] == [("sales_order", "held")]
+    change(middle, "UPDATE orders SET placed_at = '2026-01-01'")
+    mark(middle, ORDER)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == []
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+
+def test_an_order_with_two_lines_under_one_key_is_held(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Both count in the order's sum, and the ERP could have one of them."""
+    half = "gross / 2, round(gross / 2 / 1.19, 2) AS net, gross / 2 - round(gross / 2 / 1.19, 2) AS tax"
+    Path(profile_path, "sales_order.lines.sql").write_text(
+        "SELECT id::text AS parent, 'l1' AS key, sku, 1 AS quantity, gross AS unit_price, 19 AS tax_rate, net, tax,"
+        f" gross FROM (SELECT id, sku, {half} FROM orders, generate_series(1, 2)) AS l (id, sku, gross, net, tax)"
+        " WHERE id::text = ANY (%(keys)s)"
+    )
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == ["lines: two of them have the key l1"]
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
+    report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+    assert [(one.type, one.result) for one in report.findings] == [("sales_order", "held")]

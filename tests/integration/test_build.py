@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import SettingsError
 from sink.database import connect, transaction
-from sink.documents.build import build
+from sink.documents.build import build, ready_keys
 from sink.documents.models import Built, Invalid, Missing, NotReady, Price
 from sink.documents.profile import load_profile
 
@@ -56,3 +56,49 @@ def test_each_document_is_what_its_own_data_makes_it(shop: str, tmp_path: Path) 
 def test_sql_that_does_not_run_names_its_file(shop: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"price\.sql: .*column.*pric.*does not exist"):
         built(shop, tmp_path, ["1"], HEAD.replace("currency", "pric"))
+
+
+CALENDAR = "a date that is not in the years 1 to 9999"
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        ("'20000-01-01'::timestamptz", CALENDAR),
+        ("'0044-03-15 BC'::date", CALENDAR),
+        ("(SELECT now() FROM prices)", "CardinalityViolation"),
+    ],
+)
+def test_a_row_that_neither_the_sql_nor_python_can_take_holds_its_document_alone(
+    shop: str, tmp_path: Path, fails: str, reason: str
+) -> None:
+    """The driver has an error of another class for each; none of them is the profile's."""
+    head = HEAD.replace("100 / per AS amount", f"100 AS amount, CASE WHEN id = 1 THEN {fails} END AS valid_until")
+    found = built(shop, tmp_path, ["1", "2", "5"], head)
+    assert isinstance(found["1"], Invalid)
+    assert found["1"].reason == f"price.sql: {reason}"
+    assert isinstance(found["2"], Price)
+    assert found["5"] == Missing()
+    connection = connect(shop, "public")
+    with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
+        rule = load_profile(str(tmp_path)).documents["price"]
+        assert ready_keys(cursor, rule, ["1", "2", "4", "5"]) == {"2"}
+    connection.close()
+
+
+def test_the_last_hours_of_the_calendar_west_of_greenwich(shop: str, tmp_path: Path) -> None:
+    """Python has them in that zone, and not in UTC."""
+    head = HEAD.replace("100 / per AS amount", "1 AS amount, '9999-12-31 23:59:59-05'::timestamptz AS valid_until")
+    connection = psycopg2.connect(shop)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone = 'America/Bogota'")
+    connection.close()
+    found = built(shop, tmp_path, ["1"], head)["1"]
+    assert found == Invalid("valid_until: it is not in the years 1 to 9999 of UTC")
+
+
+def test_two_rows_with_one_key_are_no_document(shop: str, tmp_path: Path) -> None:
+    """Which of them the ERP should have is not ours to say."""
+    head = HEAD.replace("FROM prices", "FROM prices CROSS JOIN generate_series(1, CASE id WHEN 1 THEN 2 ELSE 1 END)")
+    found = built(shop, tmp_path, ["1", "4"], head)
+    assert found == {"1": Invalid("price.sql: 2 rows with the key 1"), "4": NotReady()}

@@ -43,7 +43,7 @@ INSERT INTO ordertap.snapshot (id, generation, lsn, tables, state) VALUES ('s', 
 INSERT INTO ordertap.unit (unit) VALUES ('sales_order:17');
 INSERT INTO ordertap.document (type, key, unit, state, incarnation, revision, applied, reference)
     VALUES ('sales_order', '17', 'sales_order:17', 'done', 2, 3, '{"kind": "order"}', 'A-17');
-INSERT INTO ordertap.account (customer, number) VALUES ('shop/5', '100001');
+INSERT INTO ordertap.account (customer, number) VALUES ('shop/5', '100001'), ('shop/guest/ann@example.org', '100002');
 INSERT INTO ordertap.history (type, key, event) VALUES ('sales_order', '17', 'create');
 INSERT INTO ordertap.binding (name, value) VALUES ('shop', 'shop');
 """
