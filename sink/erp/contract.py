@@ -174,7 +174,8 @@ class Erp(Protocol):
 
     Every record that a step makes (head, child) carries its external key in the ERP, unique there, so that nothing is
     made twice whatever was lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
-    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us.
+    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us, and never
+    HoldError: what is wrong with the data of one document is said of that document.
     """
 
     def check(self) -> Checked:
@@ -187,7 +188,7 @@ class Erp(Protocol):
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
         """The documents as they are now; those that the ERP does not have are left out. One that cannot be read as a
-        document of its kind is there with a `problem` and harms no other."""
+        document of its kind is there with a `problem` and harms no other; so it is in `find` and `page`."""
         ...
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
@@ -196,7 +197,7 @@ class Erp(Protocol):
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """Those of the SKUs that the ERP's item master does not have."""
+        """Those of the SKUs that the ERP's item master does not have, among them what it cannot even look for."""
         ...
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
