@@ -1,10 +1,15 @@
-"""An ERP row that cannot be read holds its own document, and the sink goes on."""
+"""The worker at an ERP's own database: rows that cannot be read, and states that the ERP does not have."""
 
 import pytest
 
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
 from sink.database import Connection
+from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
+from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
+from sink.planning.policy import Policy
 from tests.fix_erp import ORDER, UNITS, change, drain, held, make_worker, mark, run
 
 
@@ -26,3 +31,21 @@ def test_an_order_that_cannot_be_read_is_held_and_the_next_one_goes(
         ("S-1", "11.90"),
         ("S-2", "11.90"),
     ]
+
+
+def test_a_later_goal_that_the_erp_has_no_state_for_holds_nothing(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    rules = Rules("shop", Policy("shop", goal=Milestone.PROCESSING), apply=True, settle_seconds=0)
+    worker = Worker(middle, load_profile(profile_path), erp, rules, "w2")
+    for _ in range(2):
+        mark(middle)
+        drain(worker)
+        assert held(middle) == []
+    assert run(erp_url, "SELECT status, revision FROM orders") == [("confirmed", 2)], "it came as far as it can, once"
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    mark(middle)
+    drain(worker)
+    assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
