@@ -53,12 +53,10 @@ class Observed:
     key: int = 0  # of the last step that was done to it
     state: str = ""  # the ERP's own word
     problem: str = ""
-    url: str = ""  # of its page
     may_not: Mapping[Change, str] = field(default_factory=dict)
     """What it cannot take now though the planner's table says that it can, and why, in words."""
-    total: Sums | None = None  # as the ERP adds up; None: a document without amounts
     rates: Mapping[Decimal, Sums] = field(default_factory=dict)
-    """The same by tax rate in percent; empty where the ERP does not say."""
+    """As the ERP adds up, by tax rate in percent; empty where it does not say."""
     paid: Decimal | None = None  # None where it does not say
     moved: Mapping[str, Moved] = field(default_factory=dict)
     """Of an order: by the key of its line."""
@@ -135,11 +133,10 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True)
 class Abilities:
-    """fields: by kind, those that the ERP keeps. batch: how many steps of a verb one call takes best. settles_within:
-    seconds in which a call that has reached the server may still take effect (lock and statement time-outs, times the
-    server's own repeats); not the client's time-out."""
+    """batch: how many steps of a verb one call takes best. settles_within: seconds in which a call that has reached the
+    server may still take effect (lock and statement time-outs, times the server's own repeats); not the client's
+    time-out."""
 
-    fields: Mapping[Kind, frozenset[str]]
     batch: Mapping[Verb, int]
     settles_within: float = 0.0
 

@@ -66,8 +66,7 @@ class SqlErp:
             raise StopError(
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
-        fields = {kind: frozenset(mapping.of(kind).fields) | mapping.of(kind).links.keys() for kind in KINDS}
-        abilities = Abilities(fields, dict.fromkeys(get_args(Verb), _BATCH))
+        abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH))
         if self._advised is None:  # each worker checks, and nothing of it changes by itself
             self._advised = [one for kind in KINDS for one in self._advice(kind)]
         return Checked(str(rows[0]), self._database.version, abilities, self._advised)

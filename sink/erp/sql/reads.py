@@ -169,7 +169,6 @@ def _row(
         key=int(head[document.revision] or 0),
         state=state,
         problem="" if milestone else unknown,
-        total=_total(fields),
         rates=_rates(parts),
         paid=paid if isinstance(paid, Decimal) else None,
     )
@@ -191,14 +190,6 @@ def _line_fields(lines: LineTable | None, line: _Row, sold: Mapping[Any, ErpRef]
 def typed(column: sa.Column[Any], text: str) -> Any:
     """A key as its column has it."""
     return int(text) if column.type.python_type is int else text
-
-
-def _total(fields: Fields) -> Sums | None:
-    """Of the head, where it has all three."""
-    net, tax, gross = (fields.get(name) for name in ("net", "tax", "gross"))
-    if isinstance(net, Decimal) and isinstance(tax, Decimal) and isinstance(gross, Decimal):
-        return Sums(net, tax, gross)
-    return None
 
 
 def _rates(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
