@@ -77,7 +77,7 @@ class Sending:
         self._connection = connection
         self._erp = erp
         self._rules = rules
-        self.abilities = Abilities({}, {})
+        self.abilities = Abilities({})
 
     def settle(self, held: Sequence[Lease], late: Sequence[tuple[Entry, ErpRef]]) -> None:
         """Steps of which the result was lost: asked for before anything else is done to their documents."""

@@ -53,12 +53,10 @@ class Observed:
     key: int = 0  # of the last step that was done to it
     state: str = ""  # the ERP's own word
     problem: str = ""
-    url: str = ""  # of its page
     may_not: Mapping[Change, str] = field(default_factory=dict)
     """What it cannot take now though the planner's table says that it can, and why, in words."""
-    total: Sums | None = None  # as the ERP adds up; None: a document without amounts
     rates: Mapping[Decimal, Sums] = field(default_factory=dict)
-    """The same by tax rate in percent; empty where the ERP does not say."""
+    """As the ERP adds up, by tax rate in percent; empty where it does not say."""
     paid: Decimal | None = None  # None where it does not say
     moved: Mapping[str, Moved] = field(default_factory=dict)
     """Of an order: by the key of its line."""
@@ -135,11 +133,10 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True)
 class Abilities:
-    """fields: by kind, those that the ERP keeps. batch: how many steps of a verb one call takes best. settles_within:
-    seconds in which a call that has reached the server may still take effect (lock and statement time-outs, times the
-    server's own repeats); not the client's time-out."""
+    """batch: how many steps of a verb one call takes best. settles_within: seconds in which a call that has reached the
+    server may still take effect (lock and statement time-outs, times the server's own repeats); not the client's
+    time-out."""
 
-    fields: Mapping[Kind, frozenset[str]]
     batch: Mapping[Verb, int]
     settles_within: float = 0.0
 
@@ -174,7 +171,8 @@ class Erp(Protocol):
 
     Every record that a step makes (head, child) carries its external key in the ERP, unique there, so that nothing is
     made twice whatever was lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
-    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us.
+    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us, and never
+    HoldError: what is wrong with the data of one document is said of that document.
     """
 
     def check(self) -> Checked:
@@ -187,7 +185,7 @@ class Erp(Protocol):
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
         """The documents as they are now; those that the ERP does not have are left out. One that cannot be read as a
-        document of its kind is there with a `problem` and harms no other."""
+        document of its kind is there with a `problem` and harms no other; so it is in `find` and `page`."""
         ...
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
@@ -196,7 +194,7 @@ class Erp(Protocol):
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """Those of the SKUs that the ERP's item master does not have."""
+        """Those of the SKUs that the ERP's item master does not have, among them what it cannot even look for."""
         ...
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:

@@ -58,7 +58,7 @@ READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__", "wiring"
 PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",
     "documents.records", "ledger.outcomes", "staging.assembly", "staging.batch", "intake.copy_text", "intake.decoder",
-    "intake.decoder_code", "intake.jsonb", "erp.kinds", "erp.contract",
+    "intake.decoder_code", "intake.jsonb", "erp.kinds", "erp.fields", "erp.contract",
 })  # fmt: skip
 """Files and folders of the sink that import each other, `schemas`, and of others only this:"""
 PURE_IMPORTS = {

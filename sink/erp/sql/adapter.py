@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import get_args
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from sink.erp.contract import (
     Advice,
     Checked,
     Found,
+    HoldError,
     HowFar,
     Observed,
     Page,
@@ -23,7 +25,7 @@ from sink.erp.contract import (
     StopError,
     Verb,
 )
-from sink.erp.kinds import KINDS, ErpRef, Fields, Kind
+from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind
 from sink.erp.sql import batches, reads
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import Mapped
@@ -48,6 +50,10 @@ class SqlErp:
 
     def check(self) -> Checked:
         """Tables and columns of the mapping exist; gives the identity."""
+        with _of_no_document():
+            return self._checked()
+
+    def _checked(self) -> Checked:
         mapping = self._database.mapping
         wrong = [column for kind in KINDS for column in self._missing(kind)]
         if wrong:
@@ -60,51 +66,61 @@ class SqlErp:
             raise StopError(
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
-        fields = {kind: frozenset(mapping.of(kind).fields) | mapping.of(kind).links.keys() for kind in KINDS}
-        abilities = Abilities(fields, dict.fromkeys(get_args(Verb), _BATCH))
+        abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH))
         if self._advised is None:  # each worker checks, and nothing of it changes by itself
             self._advised = [one for kind in KINDS for one in self._advice(kind)]
         return Checked(str(rows[0]), self._database.version, abilities, self._advised)
 
     def clock(self) -> datetime:
         """The server's."""
-        with self._database.connection() as connection:
+        with _of_no_document(), self._database.connection() as connection:
             return self._database.clock(connection)
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
         """All in one transaction, a few queries per kind."""
         found: dict[ErpRef, Observed] = {}
-        if not refs:
-            return found
+        if refs:
+            for some in reads.apart(list(refs), self._observed, lambda ref, e: {ref: reads.unreadable(ref.kind, e)}):
+                found |= some
+        return found
+
+    def _observed(self, refs: Sequence[ErpRef]) -> dict[ErpRef, Observed]:
+        found: dict[ErpRef, Observed] = {}
         with self._database.connection() as connection:
             for kind in dict.fromkeys(ref.kind for ref in refs):
                 keys = {ref.external for ref in refs if ref.kind == kind}
-                of_kind = reads.by_key(self._database, connection, kind, keys)
-                found |= self._seen(connection, kind, list(of_kind.values()))
+                of_kind = list(reads.by_key(self._database, connection, kind, keys).values())
+                found |= zip((row.ref for row in of_kind), self._each(connection, kind, of_kind), strict=True)
         return found
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
-        """By equality in the mapped columns."""
+        """By equality in the mapped columns; what a column cannot hold, no document has."""
         document, table = self._database.document(kind)
         unknown = sorted(fields.keys() - document.fields.keys())
         if unknown:
             raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "name it in the mapping")
         which = sa.and_(*[table.c[document.fields[name]] == value for name, value in fields.items()])
-        with self._database.connection() as connection:
-            row_id = table.c[document.id]
-            ids = connection.execute(sa.select(row_id).where(which).limit(_MOST_FOUND)).scalars().all()
-            rows = reads.rows(self._database, connection, kind, row_id.in_(ids)) if ids else []
-            return [Found(*one) for one in self._seen(connection, kind, rows).items()]
+        some = sa.select(table.c[document.id]).where(which).limit(_MOST_FOUND)
+        try:
+            with self._database.connection() as connection:
+                ids = connection.execute(some).scalars().all()
+        except HoldError:
+            return []
+        return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         """SKUs without an item."""
         if not skus:
             return set()
+        # A SKU that the column cannot hold is none of its items.
+        return set().union(*reads.apart(sorted(skus), self._unknown, lambda sku, _: {sku}))
+
+    def _unknown(self, skus: Sequence[str]) -> set[str]:
         items = self._database.mapping.items
         column = self._database.table(items.table).c[items.sku]
         with self._database.connection() as connection:
-            known = connection.execute(sa.select(column).where(column.in_(sorted(skus)))).scalars().all()
-        return set(skus) - set(known)
+            known = connection.execute(sa.select(column).where(column.in_(skus))).scalars()
+            return set(skus).difference(map(str, known))
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
         """By the key of the last step, which is written with every step in its one transaction."""
@@ -123,18 +139,38 @@ class SqlErp:
         document, table = self._database.document(kind)
         row_id = table.c[document.id]
         which = row_id > reads.typed(row_id, last) if last else sa.true()
-        with self._database.connection() as connection:
-            some = sa.select(row_id).where(which).order_by(row_id).limit(limit)
+        some = sa.select(row_id).where(which).order_by(row_id).limit(limit)
+        with _of_no_document(), self._database.connection() as connection:
             ids = connection.execute(some).scalars().all()
-            rows = reads.rows(self._database, connection, kind, row_id.in_(ids)) if ids else []
-            found = [Found(row.ref, seen) for row, seen in zip(rows, self._each(connection, kind, rows), strict=True)]
+        found = self._found(kind, ids)
         if len(ids) == limit:
             return Page(found, f"{kind}:{ids[-1]}")
         following = wanted[wanted.index(kind) + 1 :]
         return Page(found, f"{following[0]}:" if following else None)
 
-    def _seen(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> dict[ErpRef, Observed]:
-        return dict(zip((row.ref for row in rows), self._each(connection, kind, rows), strict=True))
+    def _found(self, kind: Kind, ids: Sequence[Any]) -> list[Found]:
+        """Documents by the ERP's own keys, in the order of those."""
+        document, table = self._database.document(kind)
+
+        def read(some: Sequence[Any]) -> list[Found]:
+            with self._database.connection() as connection:
+                rows = reads.rows(self._database, connection, kind, table.c[document.id].in_(some))
+                return [
+                    Found(row.ref, seen) for row, seen in zip(rows, self._each(connection, kind, rows), strict=True)
+                ]
+
+        def alone(row_id: Any, error: HoldError) -> list[Found]:
+            return [Found(self._ref(kind, row_id), reads.unreadable(kind, error))]
+
+        return [one for some in reads.apart(ids, read, alone) for one in some] if ids else []
+
+    def _ref(self, kind: Kind, row_id: Any) -> ErpRef:
+        """Of a document that cannot be read as a whole."""
+        document, table = self._database.document(kind)
+        query = sa.select(table.c[document.key]).where(table.c[document.id] == row_id)
+        with _of_no_document(), self._database.connection() as connection:
+            key = connection.execute(query).scalar()
+        return ErpRef(kind, str(key or f"{BY_HAND}{row_id}"))
 
     def _each(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> list[Observed]:
         return with_moved(self._database, connection, rows) if kind == "order" else [row.observed for row in rows]
@@ -169,5 +205,16 @@ class SqlErp:
 
 
 def _progress(step: Step, seen: Observed | None) -> StepProgress:
+    if seen is not None and not seen.stamp:  # its row is there and cannot be read, nor what step was its last
+        return StepProgress(HowFar.UNCLEAR, seen)
     done = seen is not None and seen.key >= step.key
     return StepProgress(HowFar.DONE if done else HowFar.NOT_DONE, seen)
+
+
+@contextmanager
+def _of_no_document() -> Iterator[None]:
+    """A read that no document can be held for: what the ERP's database refuses there, it refuses for all."""
+    try:
+        yield
+    except HoldError as error:
+        raise StopError(error.message, "correct the mapping, or the ERP's data that it names") from None

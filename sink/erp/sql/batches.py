@@ -56,6 +56,6 @@ def _refused(database: ErpDatabase, one: Numbered, error: HoldError) -> dict[int
             with database.connection() as connection:
                 if by_key(database, connection, step.ref.kind, [step.ref.external]):
                     return {number: NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))}
-        except (RetryError, StopError) as away:
+        except (RetryError, HoldError, StopError) as away:
             return {number: NotDone(away)}
     return {number: NotDone(error)}

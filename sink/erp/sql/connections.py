@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from schemas.errors import SettingsError
 from sink.erp.contract import StopError
 from sink.erp.kinds import Kind
-from sink.erp.sql.errors import LateError, meaning
+from sink.erp.sql.errors import LateError, meaning, unfit
 from sink.erp.sql.mapping import DocumentTable, Mapped
 
 _CLOCK: Final[Mapping[str, str]] = {
@@ -71,6 +71,8 @@ class ErpDatabase:
             raise
         except exc.SQLAlchemyError as error:
             raise meaning(error) from None
+        except (ValueError, ArithmeticError) as error:
+            raise unfit(error) from None
 
     def clock(self, connection: sa.Connection) -> datetime:
         """The server's real time, not that of the transaction's start."""

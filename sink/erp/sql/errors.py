@@ -33,6 +33,8 @@ class LateError(OrdertapError):
 def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
     """Of an error that the database or its driver gave. The words for people have no values of rows in them."""
     text = _reason(error)
+    if isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | ArithmeticError | TypeError):
+        return unfit(error.orig)
     if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
         return RetryError(f"the ERP's database: {text}")
     match _by_code(error):
@@ -43,6 +45,14 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
         case "came first":  # a deadlock, or a serialization failure: the server has rolled all back
             return ConflictError(f"another transaction in the ERP came first: {text}")
     return HoldError(f"the ERP refused it: {text}", "mend it in the shop or the ERP, then `sink retry`", "master data")
+
+
+def unfit(error: Exception) -> HoldError:
+    """Of a value that the driver cannot pass on, one way or the other: it says so in Python's words, and SQLAlchemy
+    lets it through. A character that the ERP's encoding does not have, a year above 9999, a zero byte."""
+    odd = "character" if isinstance(error, UnicodeError) else "value"
+    reason = f"it has a {odd} that the ERP's database or its driver cannot take ({type(error).__name__})"
+    return HoldError(reason, "mend it in the shop or the ERP, then `sink retry`", "data")
 
 
 _Meaning = Literal["stop", "again", "came first", "hold"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from schemas.errors import SettingsError
-from sink.erp.kinds import Kind, Milestone
+from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS, FIELDS, LINKS
+from sink.erp.kinds import KINDS, PARTS, Kind, Milestone
+
+_EXAMPLE: Final = "deploy/erp/mapping.yaml is an example"
+_Names = tuple[str, ...]
 
 
 class _Strict(BaseModel):
@@ -45,7 +51,7 @@ class LineTable(_Strict):
     fields: dict[str, str]
     key: str = "external_key"
     id: str = "id"
-    links: dict[Literal["order_line"], LinkColumn] = {}
+    links: dict[str, LinkColumn] = {}
 
     @property
     def columns(self) -> set[str]:
@@ -67,7 +73,7 @@ class DocumentTable(_Strict):
     key: str = "external_key"
     id: str = "id"
     revision: str = "revision"
-    links: dict[Literal["account", "order"], LinkColumn] = {}
+    links: dict[str, LinkColumn] = {}
     status: str | None = None
     milestones: dict[str, Milestone] = {}
     lines: LineTable | None = None
@@ -87,7 +93,7 @@ class DocumentTable(_Strict):
 class Mapped(BaseModel):
     """A whole mapping file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     identity: IdentityColumn
     items: ItemTable
@@ -95,27 +101,79 @@ class Mapped(BaseModel):
     order: DocumentTable
     refund: DocumentTable
     price: DocumentTable
-    return_: DocumentTable
+    return_: DocumentTable = Field(alias="return")
+    _file: str = PrivateAttr("mapping")
+    _lines: dict[_Names, int] = PrivateAttr({})
 
     def of(self, kind: Kind) -> DocumentTable:
         """The table of a kind."""
         document: DocumentTable = getattr(self, "return_" if kind == "return" else kind)
         return document
 
+    def where(self, *names: str) -> str:
+        """A place in the file: `mapping.yaml:31: order.fields.net`."""
+        return _where(self._file, self._lines, names)
+
 
 def load_mapping(path: Path) -> Mapped:
-    """Reads a mapping; SettingsError names the keys that are wrong."""
+    """Reads a mapping; SettingsError names file, line and key of all that is wrong in it."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-        if isinstance(content, dict) and "return" in content:
-            content["return_"] = content.pop("return")
-        return Mapped.model_validate(content)
+        text = path.read_text("utf-8")
+        content, lines = yaml.safe_load(text), _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        mapping = Mapped.model_validate(content)
     except OSError as error:
         raise SettingsError(f"mapping {path}: {error.strerror}", "set erp.mapping to the YAML file") from None
-    except yaml.YAMLError:
-        raise SettingsError(
-            f"mapping {path} is not YAML", "correct it; deploy/erp/mapping.yaml is an example"
-        ) from None
+    except yaml.YAMLError as error:
+        line = f":{mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise SettingsError(f"mapping {path}{line} is not YAML", f"correct it; {_EXAMPLE}") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_input=False))
-        raise SettingsError(f"mapping {path}: {wrong}", "deploy/erp/mapping.yaml is an example") from None
+        wrong = [
+            f"{_where(str(path), lines, [str(name) for name in one['loc']])}: {one['msg']}"
+            for one in error.errors(include_input=False)
+        ]
+        raise SettingsError("; ".join(wrong), _EXAMPLE) from None
+    mapping._file, mapping._lines = str(path), lines
+    if unknown := list(_unknown(mapping)):
+        raise SettingsError("; ".join(unknown), f"correct the name; {_EXAMPLE}")
+    return mapping
+
+
+def _lines(node: yaml.Node | None, at: _Names = ()) -> dict[_Names, int]:
+    """The line of each key of a file, by the names that lead to it."""
+    found: dict[_Names, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        here = (*at, str(key.value))
+        found[here] = key.start_mark.line + 1
+        found |= _lines(value, here)
+    return found
+
+
+def _where(file: str, lines: Mapping[_Names, int], names: Sequence[str]) -> str:
+    """A key that is missing is in the line of the one that should have it."""
+    known = (lines[tuple(names[:end])] for end in range(len(names), 0, -1) if tuple(names[:end]) in lines)
+    return f"{file}:{next(known, 1)}: {'.'.join(names)}"
+
+
+def _unknown(mapping: Mapped) -> Iterator[str]:
+    """Names on the left that no document of ours has, and what has to be there."""
+    for kind in KINDS:
+        document = mapping.of(kind)
+        yield from _strange(mapping, (kind, "fields"), document.fields, FIELDS[kind])
+        yield from _strange(mapping, (kind, "links"), document.links, LINKS[kind])
+        if document.lines is None:
+            continue
+        if not PARTS[kind]:
+            yield f"{mapping.where(kind, 'lines')}: a {kind} has no lines"
+            continue
+        yield from _strange(mapping, (kind, "lines", "fields"), document.lines.fields, CHILD_FIELDS[kind])
+        yield from _strange(mapping, (kind, "lines", "links"), document.lines.links, CHILD_LINKS[kind])
+        if kind in ("order", "return") and "quantity" not in document.lines.fields:
+            yield f"{mapping.where(kind, 'lines', 'fields')}: `quantity` is missing: what comes back is counted by it"
+
+
+def _strange(mapping: Mapped, at: _Names, given: Collection[str], known: Collection[str]) -> Iterator[str]:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            which = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known) or 'none'}"
+            yield f"{mapping.where(*at, name)}: the shop's {at[0]}s have no such {at[-1][:-1]}; {which}"

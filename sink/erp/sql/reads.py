@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from sink.erp.contract import Observed
+from sink.erp.contract import HoldError, Observed
 from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
 
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
 _Row = sa.RowMapping
 
@@ -28,6 +30,26 @@ class ErpRow:
     head: _Row
     observed: Observed
     lines: dict[_Place, _Row] = field(default_factory=dict)
+
+
+def apart(
+    keys: Sequence[_Key], read: Callable[[Sequence[_Key]], _Found], alone: Callable[[_Key, HoldError], _Found]
+) -> list[_Found]:
+    """What `read` finds for keys, in their order: for all together, unless a value keeps them from being read. Then by
+    halves, until what cannot be read stands by itself; of that `alone` is what is found."""
+    try:
+        return [read(keys)]
+    except HoldError as error:
+        if len(keys) == 1:
+            return [alone(keys[0], error)]
+    half = len(keys) // 2
+    return apart(keys[:half], read, alone) + apart(keys[half:], read, alone)
+
+
+def unreadable(kind: Kind, error: HoldError) -> Observed:
+    """A document of which a value cannot be read. Nothing is known of it, so it has no stamp."""
+    problem = f"the ERP's rows of it cannot be read: {error.message}"
+    return Observed(ErpRecord(kind, {}), milestone=None, reference="", stamp="", problem=problem)
 
 
 def rows(
@@ -147,7 +169,6 @@ def _row(
         key=int(head[document.revision] or 0),
         state=state,
         problem="" if milestone else unknown,
-        total=_total(fields),
         rates=_rates(parts),
         paid=paid if isinstance(paid, Decimal) else None,
     )
@@ -169,14 +190,6 @@ def _line_fields(lines: LineTable | None, line: _Row, sold: Mapping[Any, ErpRef]
 def typed(column: sa.Column[Any], text: str) -> Any:
     """A key as its column has it."""
     return int(text) if column.type.python_type is int else text
-
-
-def _total(fields: Fields) -> Sums | None:
-    """Of the head, where it has all three."""
-    net, tax, gross = (fields.get(name) for name in ("net", "tax", "gross"))
-    if isinstance(net, Decimal) and isinstance(tax, Decimal) and isinstance(gross, Decimal):
-        return Sums(net, tax, gross)
-    return None
 
 
 def _rates(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:

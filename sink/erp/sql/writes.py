@@ -136,7 +136,7 @@ class Writing:
         unkept: dict[int, StepResult] = {}
         for number, step in written:
             row = found.get(step.ref.external)
-            wrong = "it is not there" if row is None else _wrong(step, row)
+            wrong = "it is not there" if row is None else self._wrong(step, row)
             if wrong or row is None:
                 hint = "let the ERP's columns keep what the shop has, or mend it in the shop, then `sink retry`"
                 unkept[number] = NotDone(HoldError(f"the ERP does not keep it: {wrong}", hint, "data"))
@@ -145,6 +145,14 @@ class Writing:
         if unkept:
             raise UnkeptError(unkept)
         return results
+
+    def _wrong(self, step: Step, row: ErpRow) -> str:
+        """What the ERP made of a step that is not what was wanted; '' for nothing."""
+        if step.verb in ("create", "amend"):
+            return not_kept(step.want, row.observed.record)
+        # Of an ERP without a state for the goal, that of the last one before it.
+        written = self._document.milestones[_state(self._document, step.goal)]
+        return "" if row.observed.milestone is written else f"it is {row.observed.state}"
 
     def _new_head(self, step: Step, links: Links) -> dict[str, Any]:
         values = _values(self._document.fields, step.want.fields, self._table)
@@ -267,13 +275,6 @@ def _known(step: Step, row: ErpRow | None) -> StepResult | None:
     if step.before is None or step.before.stamp != row.observed.stamp:
         return NotDone(ConflictError("it changed in the ERP meanwhile"))
     return None
-
-
-def _wrong(step: Step, row: ErpRow) -> str:
-    """What the ERP made of a step that is not what was wanted; '' for nothing."""
-    if step.verb in ("create", "amend"):
-        return not_kept(step.want, row.observed.record)
-    return "" if row.observed.milestone is step.goal else f"it is {row.observed.state}"
 
 
 def _children(want: ErpRecord) -> dict[tuple[Any, str], Fields]:

@@ -47,7 +47,7 @@ def test_all_is_there() -> None:
 
 def test_what_may_go_wrong_later_is_said_of_a_part_that_is_well() -> None:
     advice = Advice("orders.external_key is not unique", "CREATE UNIQUE INDEX ON orders (external_key)")
-    checked = Checked("erp-1", "postgresql 16", Abilities({}, {}), [advice])
+    checked = Checked("erp-1", "postgresql 16", Abilities({}), [advice])
     well, noted = check({"registry": lambda: None, "ERP": lambda: checked})
     assert well.line == "ok   registry"
     assert noted.line == (

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sink.documents.models import Customer, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.records import fingerprint, from_json, record, same_identity, to_json
-from sink.erp.kinds import ErpRecord, ErpRef, differing
+from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS, FIELDS, LINKS, FieldType
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, differing
 
 D = Decimal
 NOW = datetime(2026, 1, 1, 10, tzinfo=UTC)
@@ -169,3 +170,42 @@ def test_what_counts_as_a_difference(one: Any, other: Any, equal: bool) -> None:
 )
 def test_an_identity_is_the_same_unless_it_is_used_again(now: str, then: str, same: bool) -> None:
     assert same_identity(now, then) is same
+
+
+TYPES: dict[str, type] = {"text": str, "money": Decimal, "number": Decimal, "yes or no": bool, "time": datetime}
+
+
+def _of_their_types(fields: Fields, known: dict[str, FieldType], links: tuple[str, ...]) -> None:
+    assert fields.keys() - {"cancelled"} <= {*known, *links}
+    for name in fields.keys() & known.keys():
+        value = fields[name]
+        assert known[name].empty if value is None else isinstance(value, TYPES[known[name].type]), name
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_an_erp_is_told_of_the_fields_is_what_documents_have(full: bool) -> None:
+    """`sink.erp.fields` is what a mapping is held against."""
+    parts = {"charges": [{**MONEY, "key": "2", "kind": "fee"}], "discounts": [{**MONEY, "key": "3", "name": "ten"}]}
+    both = [{**ADDRESS, "kind": "billing"}, {**ADDRESS, "kind": "shipping"}] if full else []
+    component = {**MONEY, "key": "1", "kind": "line", "order_line": "1"}
+    when = NOW if full else None
+    documents = [
+        _order(addresses=both, **parts),
+        Customer(key="7", name="Ann", kind="guest", email="a@example.org" if full else None, addresses=both[:1]),
+        ReturnOrder(key="5", number="R", order="17", returned_at=NOW,
+                    lines=[{"key": "1", "order_line": "1", "quantity": 1, "reason": "odd" if full else None}]),
+        Refund(key="6", number="F", order="17", currency="EUR", refunded_at=NOW, means="card", gross=D("11.90"),
+               components=[component]),
+        Price(key="A", sku="A", price_list="retail", currency="EUR", amount=D(1), tax_included=True, valid_from=when,
+              valid_until=when),
+    ]  # fmt: skip
+    for document in documents:
+        made = record(document, {"order": ORDER} if isinstance(document, ReturnOrder | Refund) else {"number": "100001"}
+                      if isinstance(document, Customer) else {})  # fmt: skip
+        _of_their_types(made.fields, {**FIELDS[made.kind]}, LINKS[made.kind])
+        if full:
+            assert {*FIELDS[made.kind]} <= made.fields.keys()
+        for children in made.parts.values():
+            for fields in children.values():
+                _of_their_types(fields, {**CHILD_FIELDS[made.kind]}, CHILD_LINKS[made.kind])
+                assert {*CHILD_FIELDS[made.kind]} <= fields.keys()

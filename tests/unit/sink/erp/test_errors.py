@@ -57,3 +57,13 @@ def test_a_connection_that_was_lost_is_no_refusal() -> None:
     lost.connection_invalidated = True
     assert type(meaning(lost)) is RetryError
     assert type(meaning(exc.TimeoutError("the pool is empty"))) is RetryError
+
+
+@pytest.mark.parametrize(
+    "odd", [UnicodeEncodeError("latin-1", "secret", 0, 1, "no"), TypeError("secret"), ValueError()]
+)
+def test_a_value_that_the_driver_cannot_take_is_no_outage(odd: Exception) -> None:
+    found = meaning(exc.StatementError("secret", "INSERT", {}, odd))
+    assert type(found) is HoldError
+    assert "secret" not in found.message
+    assert type(odd).__name__ in found.message

@@ -1,0 +1,141 @@
+"""What lies in an ERP's tables, or goes there, and cannot be read or kept: it concerns its own document alone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import psycopg2
+import pytest
+
+from deploy.embedded import Postgres
+from sink.erp.contract import Erp, HoldError, HowFar, NotDone, StopError
+from sink.erp.kinds import BY_HAND, ErpRef, Milestone
+from tests.erp_contract.records import CHARGES, CHEAPER, LINES, REF, Sink, changed, create, refused, sale, step
+from tests.erp_contract.sql_target import SqlTarget
+
+ORDER, OTHER = REF["order"], ErpRef("order", "shop/order/2/1")
+
+
+@pytest.fixture
+def in_postgres(postgres: Postgres, new_database: Callable[[Postgres, str], str]) -> Iterator[SqlTarget]:
+    target = SqlTarget(new_database(postgres, "odd"))
+    yield target
+    target.close()
+
+
+@pytest.fixture
+def in_latin1(postgres: Postgres) -> Iterator[SqlTarget]:
+    """An ERP that was set up when one was glad of an encoding with umlauts."""
+    url, name = postgres.create_database(f"of_{uuid4().hex[:8]}"), f"latin1_{uuid4().hex[:8]}"
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    target = SqlTarget(f"{url.rpartition('/')[0]}/{name}")
+    yield target
+    target.close()
+
+
+def makes_odd(target: SqlTarget, key: str) -> None:
+    """A date that the driver cannot read; SQLite keeps any text in any column."""
+    odd = "'12026-01-01'" if target.url.startswith("postgresql") else "'tomorrow'"
+    target.run(f"UPDATE orders SET placed_at = {odd} WHERE external_key = :v0", key)
+
+
+def two_orders(target: SqlTarget) -> Sink:
+    if "+pymysql" in target.url:
+        pytest.skip("MariaDB keeps no such date")
+    sink = Sink(target.adapter())
+    sink.seed("customer", "order")
+    sink.done(create(sale(LINES, CHARGES, number="S-2"), OTHER))
+    return sink
+
+
+def test_a_document_that_cannot_be_read_harms_no_other(target: SqlTarget) -> None:
+    sink = two_orders(target)
+    wanted = sink.planned(ORDER, CHEAPER, sale(LINES, CHARGES))
+    makes_odd(target, ORDER.external)
+    found = sink.erp.observe([ORDER, OTHER, REF["customer"], ErpRef("order", "shop/order/3/1")])
+    assert found.keys() == {ORDER, OTHER, REF["customer"]}
+    assert [found[ref].milestone for ref in (ORDER, OTHER)] == [None, Milestone.CONFIRMED]
+    assert "cannot be read" in found[ORDER].problem
+    assert "cannot be read" in sink.held(ORDER, CHEAPER, sale(LINES, CHARGES))
+    page = sink.erp.page(["order"], "", 10)
+    assert [(one.ref, one.observed.milestone) for one in page.found] == [
+        (ORDER, None),
+        (OTHER, Milestone.CONFIRMED),
+    ]
+    assert len(sink.erp.find("order", {"currency": "EUR"})) == 2
+    assert [one.how_far for one in sink.erp.progress([wanted, step("amend", OTHER, CHEAPER, found[OTHER], 9)])] == [
+        HowFar.UNCLEAR,
+        HowFar.NOT_DONE,
+    ]
+
+
+def test_a_step_for_what_cannot_be_read_is_held_alone(target: SqlTarget) -> None:
+    sink = two_orders(target)
+    steps = [step("amend", ref, changed(CHEAPER, number=number), sink.see(ref), 9)
+             for ref, number in ((ORDER, "S-1"), (OTHER, "S-2"))]  # fmt: skip
+    makes_odd(target, ORDER.external)
+    assert refused(sink.apply(*steps)) == ["HoldError", ""]
+
+
+def test_a_hand_typed_one_that_cannot_be_read_has_its_own_key(target: SqlTarget) -> None:
+    sink = two_orders(target)
+    target.run("UPDATE orders SET external_key = NULL WHERE external_key = :v0", ORDER.external)
+    odd = "'12026-01-01'" if target.url.startswith("postgresql") else "'tomorrow'"
+    target.run(f"UPDATE orders SET placed_at = {odd} WHERE external_key IS NULL")
+    refs = [one.ref for one in sink.erp.page(["order"], "", 10).found]
+    assert [ref.external.startswith(BY_HAND) for ref in refs] == [True, False]
+
+
+def test_a_sku_that_the_item_master_cannot_hold_is_none_of_its_items(in_postgres: SqlTarget) -> None:
+    for statement in (
+        "ALTER TABLE order_lines DROP CONSTRAINT order_lines_sku_fkey",
+        "ALTER TABLE prices DROP CONSTRAINT prices_sku_fkey",
+        "DELETE FROM items",
+        "ALTER TABLE items ALTER COLUMN sku TYPE integer USING 0",
+        "INSERT INTO items VALUES (42, 'a'), (43, 'b')",
+    ):
+        in_postgres.run(statement)
+    erp = in_postgres.adapter()
+    assert erp.unknown_items({"42", "P-0001", "43", "P-0002", "44"}) == {"P-0001", "P-0002", "44"}
+
+
+def test_what_a_column_cannot_hold_no_document_has(in_postgres: SqlTarget) -> None:
+    in_postgres.run("ALTER TABLE orders ALTER COLUMN shop_number TYPE integer USING 0")
+    assert in_postgres.adapter().find("order", {"number": "S-1"}) == []
+
+
+def _only_one_is_held(sink: Sink, bad: str) -> None:
+    sink.seed("customer")
+    steps = [create(sale(LINES, CHARGES, number=f"S-{n}"), ErpRef("order", f"shop/order/{n}/1")) for n in range(1, 9)]
+    odd = sale(LINES, CHARGES, number="S-3", billing_name=bad)
+    results = sink.apply(*steps[:2], create(odd, steps[2].ref), *steps[3:])
+    assert refused(results) == ["", "", "HoldError", "", "", "", "", ""]
+    assert isinstance(results[2], NotDone)
+    assert isinstance(results[2].error, HoldError)
+    assert results[2].error.cause == "data"
+    assert bad not in results[2].error.message
+
+
+def test_a_name_that_the_erps_encoding_lacks_holds_its_order_alone(in_latin1: SqlTarget) -> None:
+    sink = Sink(in_latin1.adapter())
+    _only_one_is_held(sink, "Łódź")
+    assert sink.erp.unknown_items({"A", "Łódź"}) == {"Łódź"}
+    assert sink.erp.find("customer", {"number": "Łódź"}) == []
+    odd = ErpRef("order", "shop/order/Łódź/1")
+    found = sink.erp.observe([odd, ErpRef("order", "shop/order/1/1")])
+    assert found[ErpRef("order", "shop/order/1/1")].milestone is Milestone.CONFIRMED
+    assert "character" in found[odd].problem
+
+
+def test_a_zero_byte_holds_its_order_alone(in_postgres: SqlTarget) -> None:
+    _only_one_is_held(Sink(in_postgres.adapter()), "A\0nn")
+
+
+def test_an_identity_that_cannot_be_read_stops(in_postgres: SqlTarget) -> None:
+    in_postgres.run("ALTER TABLE company ALTER COLUMN id TYPE date USING '12026-01-01'")
+    erp: Erp = in_postgres.adapter()
+    with pytest.raises(StopError):
+        erp.check()
