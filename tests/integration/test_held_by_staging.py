@@ -247,3 +247,28 @@ def test_a_row_that_comes_again_without_all_its_values_ends_no_hold(shop: Shop, 
     shop.until_there(payment(21, of=1, amount="20", op="u"))
     drain(worker)
     assert shop.held() == {}
+
+
+def test_while_a_large_commit_brings_a_column_a_worker_does_not_wait(shop: Shop, worker: Worker, erp_url: str) -> None:
+    """It gives its units back, which are due all the same, and finds them done by what the commit says."""
+    shop.until_there(an_order(4), line(4, 0, of=4))
+    shop.types[LINES]["extra"] = (25, -1)
+    at = shop.place()
+    pieces = [line(n, at, n, of=99) for n in range(1_000, 13_000)]  # of an order that is not there
+    late = shop.another_producer()
+    shop.write(*pieces[:7_000])
+    shop.write(*pieces[7_000:], commit=False, producer=late)
+    shop.write(index=shop.indexed([(at, {LINES: len(pieces)})]))
+    until(lambda: shop.rows(GATE), "the commit has the gate")
+    worker._connection.cursor().execute("SET statement_timeout = '20s'")  # it would wait for ever
+    assert worker.step() is False
+    assert shop.rows(GATE), "the commit had it all the time"
+    assert shop.rows("SELECT owner, due_at <= now() FROM unit WHERE unit = 'sales_order:4'") == [(None, True)]
+    assert "S-4" not in str(in_erp(erp_url))
+    late.commit_transaction(20)
+    shop.until_at(at)
+    drain(worker)
+    assert ("S-4", "confirmed", "10.00") in in_erp(erp_url)
+
+
+GATE = "SELECT 1 FROM pg_locks WHERE relation = 'schema_gate'::regclass AND mode = 'AccessExclusiveLock' AND granted"
