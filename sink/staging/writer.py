@@ -22,7 +22,7 @@ from sink.intake.decoder import Decoder
 from sink.ledger import blocked, marks
 from sink.staging import late, parked, row_io, touches
 from sink.staging.assembly import Row, stamp_of
-from sink.staging.batch import Batch, Decoders, Group, make_batch
+from sink.staging.batch import Batch, Decoders, Group, make_batch, reason_of
 from sink.staging.gaps import TableGap, open_gap
 from sink.staging.row_io import TempTable
 from sink.staging.schema import Catalogue, StagedTable
@@ -137,8 +137,7 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            reason = f"{error.message}; next: {error.hint}"
-            return [(row, reason) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
+            return [(row, reason_of(error)) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:
@@ -398,7 +397,7 @@ def _by(what: Callable[[Row], Key], rows: Iterable[Row]) -> dict[Key, list[Row]]
 def _reason(error: Exception) -> str:
     """What went wrong with a record, without its values."""
     if isinstance(error, DataError):
-        return error.message
+        return reason_of(error)
     diag = getattr(error, "diag", None)
     where = ", ".join(filter(None, (getattr(diag, "table_name", None), getattr(diag, "column_name", None))))
     return f"the staged table refuses it: {type(error).__name__}" + (f" ({where})" if where else "")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from schemas.commits import SnapshotState
+from sink.commands.status import told
 from sink.database import connect, transaction
 from sink.operations.accept import accept_gaps
+from sink.operations.status import status
 from sink.staging import snapshots
 from sink.staging.gaps import table_gaps
 from sink.staging.snapshots import Announced, Completed
@@ -88,6 +90,8 @@ def test_what_a_new_row_that_could_not_be_staged_holds_is_free_once_it_can_be_or
         feed.commit(1_300, line(2, 1_300, of=18)._replace(row={"id": 2, "order_id": 18, "sku": "B", "quantity": 1}))
         feed.until_at(1_300)
         assert (len(feed.rows(PARKED)), unreadable(feed)) == (1, [LINES])
+        [said] = [one for one in told(status(feed.connection, True)) if one.startswith("parked")]
+        assert "PostgreSQL does not take a row: CheckViolation (23514); next: change the row in the shop" in said
         if comes_again:
             feed.commit(1_400, line(2, 1_400, of=18, op="u"))
             feed.until_at(1_400)
