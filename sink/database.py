@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 
 from schemas.errors import SettingsError, UnavailableError
@@ -21,6 +22,14 @@ _KEEPALIVES: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+
+# Longer than any change of a staged table that is alone in its transaction, shorter than a lease.
+_GATE: Final = "SET LOCAL lock_timeout = '4s'; LOCK TABLE schema_gate IN ACCESS SHARE MODE"
+
+
+class NotNowError(UnavailableError):
+    """The staged tables are being changed, in a transaction that lasts: who wants to read them comes again later."""
 
 
 def schema_of(shop: str) -> str:
@@ -93,12 +102,23 @@ def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
     """One moment of the database, read-only.
 
     `staged`: of the middle layer. Then the gate is taken first, which needs no snapshot yet: a staged table that was
-    rewritten after the snapshot was taken would look empty.
+    rewritten after the snapshot was taken would look empty. NotNowError where that takes longer than some seconds: a
+    large commit of the shop that brings another schema has the gate to its end.
     """
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         if staged:
-            cursor.execute("LOCK TABLE schema_gate IN ACCESS SHARE MODE")
+            _through_the_gate(cursor)
         yield cursor
+
+
+def _through_the_gate(cursor: Cursor) -> None:
+    try:
+        cursor.execute(_GATE)
+    except psycopg2.errors.LockNotAvailable:
+        raise NotNowError(
+            "the staged tables follow a change of the shop's schema, in a large commit that is not staged as a whole",
+            "it goes on by itself; `sink status` says what the copy waits for",
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

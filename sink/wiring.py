@@ -146,11 +146,13 @@ def rules(settings: SinkSettings) -> Rules:
 def parts(settings: SinkSettings) -> Parts:
     """What a running sink is made of. Each thread makes its own connection, consumer and worker."""
     mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
+    # Of the mapping that the stager has, whatever the files say by the time that a consumer is made again.
+    read, index = topic_names(settings.topic_prefix, mapping.tables), index_topic(settings.topic_prefix)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
         connect=lambda: _entered(settings),
-        consumer=lambda staged: ShopConsumer(properties, topics(settings), index_topic(settings.topic_prefix), staged),
+        consumer=lambda staged: ShopConsumer(properties, read, index, staged),
         stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
         indexes=lambda stop: indexes.keep(lambda: _entered(settings), mapping, stop),

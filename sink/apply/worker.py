@@ -11,7 +11,7 @@ from schemas.errors import SettingsError
 from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
-from sink.database import Connection, transaction
+from sink.database import Connection, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
@@ -69,7 +69,7 @@ class Worker:
         except LeaseLostError as error:
             log.warning("another worker has taken over", reason=error.message)
             return True
-        except NotPlannedError:
+        except (NotPlannedError, NotNowError):
             return False
         finally:
             if not self._connection.closed:

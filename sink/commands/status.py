@@ -21,7 +21,7 @@ _NEXT_FOR_GAP = (
 )
 _NEXT_FOR_PARKED = (
     "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it,"
-    " or read its table again: `capture signal snapshot TABLE`"
+    " or read its table again: `capture signal snapshot TABLE`; its row, once it comes again whole, takes its place"
 )
 
 

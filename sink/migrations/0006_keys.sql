@@ -58,3 +58,8 @@ UPDATE document SET applied = pg_temp.converted(applied), desired = pg_temp.conv
     intent = CASE WHEN intent IS NOT NULL THEN
         intent || jsonb_build_object('record', pg_temp.converted(intent -> 'record')) END
  WHERE applied IS NOT NULL OR desired IS NOT NULL OR intent IS NOT NULL;
+
+-- A record that cannot be staged, and of which nothing says what it is part of, holds all documents that read its table.
+ALTER TABLE parked ADD COLUMN holds_table text;     -- NULL: the documents that its commit touches are blocked by it
+CREATE INDEX parked_holds_table ON parked (holds_table) WHERE holds_table IS NOT NULL;
+CREATE INDEX parked_key ON parked USING hash (key); -- a later record of the same key takes its place

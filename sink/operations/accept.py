@@ -10,7 +10,7 @@ from sink.documents.refs import DocumentRef
 from sink.intake import evidence
 from sink.intake.evidence import SKIPPED, Gap
 from sink.ledger import history, marks
-from sink.staging import gaps, snapshots
+from sink.staging import gaps, parked, snapshots
 
 
 def accept_gaps(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Sequence[str]:
@@ -26,6 +26,7 @@ def accept_gaps(connection: Connection, table: str, topic: str, person: str, exe
         if execute:
             for gap in found:
                 gaps.close_gap(cursor, table, gap.cause)
+            parked.let_go(cursor, table)
             evidence.close_skipped(cursor, [topic])
             for detail in said:
                 history.note(cursor, DocumentRef("table", table), "gap accepted", f"{detail}; {person}")

@@ -63,6 +63,11 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+def reason_of(error: DataError) -> str:
+    """Why a record is parked, as it is kept with it: what is wrong, and what mends it."""
+    return f"{error.message}; next: {error.hint}" if error.hint else error.message
+
+
 @dataclass(slots=True)
 class Batch:
     """The groups of each round, in their order: a row that leaves values out comes in a round after the one that has
@@ -139,9 +144,9 @@ def _without_key(row: Row, table: str, decoders: Decoders, batch: Batch) -> None
     value = row[4] or b""
     try:
         keyed = decoders.value(value[1:FRAME_SIZE]).line(value, FRAME_SIZE, b"") is NEITHER
-        reason = "" if keyed else f"{table}: its records have no key; give the table a primary key"
+        reason = "" if keyed else f"{table}: its records have no key; next: give the table a primary key"
     except DataError as error:
-        reason = error.message
+        reason = reason_of(error)
     if reason:
         batch.unreadable.append(Unreadable(row, reason))
         return
@@ -177,7 +182,7 @@ def _decode(
                 continue
             _add(group, text, row)
         except DataError as error:
-            batch.unreadable.append(Unreadable(row, error.message))
+            batch.unreadable.append(Unreadable(row, reason_of(error)))
 
 
 def _decode_other(table: str, snapshot: str | None, row: Row, decoders: Decoders, groups: dict[GroupId, Group]) -> None:

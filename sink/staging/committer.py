@@ -158,7 +158,9 @@ class Committer:
         if not rows:
             return
         bad = self._writer.write(cursor, rows, batch, topics)
-        self._writer.unpark(cursor, [row for row in self._offsets.were_parked(rows) if row[:3] not in bad])
+        written = [row for row in rows if row[:3] not in bad] if bad else rows
+        self._writer.unpark(cursor, self._offsets.were_parked(written))
+        self._offsets.fill((), self._writer.replace_parked(cursor, written))
         STAGED.inc(len(rows))
 
     def _follow_index(self, cursor: Cursor, parcel: Parcel) -> None:

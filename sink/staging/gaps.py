@@ -4,19 +4,33 @@ of it is not certain, and its documents are held."""
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from schemas.change import Stamp
 from schemas.lsn import LSN
 from sink.database import Cursor
 
-Cause: TypeAlias = Literal["skipped", "lost", "parked by capture", "begun without a copy", "joined", "short snapshot"]
+Cause: TypeAlias = Literal[
+    "skipped", "lost", "parked by capture", "begun without a copy", "joined", "short snapshot", "unreadable"
+]
+
+_OPEN: Final = """
+    SELECT table_name, cause, generation, lsn, detail, found_at FROM table_gap
+    UNION ALL SELECT holds_table, 'unreadable', 0, 0,
+           count(*) || ' of its records cannot be staged, and which documents they are part of is not known',
+           min(parked_at)
+    FROM parked WHERE holds_table IS NOT NULL GROUP BY holds_table
+    ORDER BY table_name, found_at, cause
+"""
 
 FILLED_BY = "capture signal snapshot {table}"
 
 
 class TableGap(NamedTuple):
-    """A gap of one table since a place in the shop's log; `detail` says what is missing, for people."""
+    """A gap of one table since a place in the shop's log; `detail` says what is missing, for people.
+
+    `unreadable` is of no place: it lasts as long as records of the table are parked that may be part of any document.
+    """
 
     table: str
     cause: Cause
@@ -59,7 +73,5 @@ def has_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
 
 def table_gaps(cursor: Cursor) -> list[TableGap]:
     """All open gaps, by table."""
-    cursor.execute(
-        "SELECT table_name, cause, generation, lsn, detail FROM table_gap ORDER BY table_name, found_at, cause"
-    )
+    cursor.execute(_OPEN)
     return [TableGap(row[0], row[1], Stamp(row[2], LSN(int(row[3])), 0), row[4]) for row in cursor.fetchall()]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Stamp
+from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp
 from sink.database import Cursor
 from sink.staging.assembly import Row, stamp_of
 
 _STAMP: Final = re.compile(rb"\d+:\d+:\d+")
+_STAMP_COLUMN: Final = f"CASE WHEN headers -> 0 ->> 0 = '{STAMP_HEADER}' THEN headers -> 0 ->> 1 END"
 
 
 class ParkedRecord(NamedTuple):
@@ -22,6 +23,15 @@ class ParkedRecord(NamedTuple):
     partition: int
     offset: int
     reason: str
+
+
+class Ended(NamedTuple):
+    """What ends with records that are parked no more: where they were, the causes of blocked documents, and the tables
+    of which all documents were held."""
+
+    places: Sequence[tuple[str, int, int]]
+    causes: Sequence[str]
+    tables: Sequence[str]
 
 
 def cause(commit: bytes) -> str:
@@ -34,17 +44,19 @@ def commit_of(row: Row) -> bytes:
     return _commit(row[5])
 
 
-def park(cursor: Cursor, rows: Iterable[tuple[Row, str]]) -> None:
-    """Keeps records that cannot be staged, with their bytes."""
+def park(cursor: Cursor, rows: Iterable[tuple[Row, str]], holds: Mapping[str, str] | None = None) -> None:
+    """Keeps records that cannot be staged, with their bytes. `holds`: by topic the table of which all documents wait
+    until the record is parked no more, since what it is part of is not known."""
     values = []
     for (topic, partition, offset, key, value, stamp, mark, more), reason in rows:
         ours = ((STAMP_HEADER, stamp), (TRANSACTION_HEADER, mark)) if stamp else ()
         headers = [[name, content.hex()] for name, content in (*ours, *more)]
-        values.append((topic, partition, offset, reason, key, value, Json(headers)))
+        values.append((topic, partition, offset, reason, key, value, Json(headers), (holds or {}).get(topic)))
     execute_values(
         cursor,
-        'INSERT INTO parked (topic, partition, "offset", reason, key, value, headers) VALUES %s'
-        ' ON CONFLICT (topic, partition, "offset") DO UPDATE SET reason = excluded.reason',
+        'INSERT INTO parked (topic, partition, "offset", reason, key, value, headers, holds_table) VALUES %s'
+        ' ON CONFLICT (topic, partition, "offset")'
+        " DO UPDATE SET reason = excluded.reason, holds_table = excluded.holds_table",
         values,
         page_size=1_000,
     )
@@ -56,47 +68,77 @@ def parked(cursor: Cursor) -> list[ParkedRecord]:
     return [ParkedRecord(*row) for row in cursor.fetchall()]
 
 
-def unpark(cursor: Cursor, rows: Sequence[Row]) -> list[str]:
-    """Takes records out that are staged now; the causes that end with that."""
-    if not rows:
-        return []
+def topics(cursor: Cursor) -> set[str]:
+    """The topics of which records are parked."""
+    cursor.execute("SELECT DISTINCT topic FROM parked")
+    return {row[0] for row in cursor.fetchall()}
+
+
+def unpark(cursor: Cursor, rows: Sequence[Row]) -> Ended:
+    """Takes records out that are staged now."""
+    return _take_out(cursor, [row[:3] for row in rows])
+
+
+def replace(cursor: Cursor, rows: Iterable[Row]) -> Ended:
+    """Takes records out in whose place later ones of the same keys are staged, each with its whole row or its delete:
+    what the older ones said is no longer so."""
+    later = {(row[0], row[3]): stamp_of(row[5]) for row in rows if row[3] is not None and _is_whole(row)}
+    if not later:
+        return Ended((), (), ())
     cursor.execute(
-        'DELETE FROM parked WHERE (topic, partition, "offset") IN %s RETURNING topic',
-        (tuple(row[:3] for row in rows),),
+        f'SELECT topic, partition, "offset", key, {_STAMP_COLUMN} FROM parked'  # noqa: S608  our own text
+        " WHERE topic = ANY(%s) AND key = ANY(%s)",
+        ([*{topic for topic, _ in later}], [*{key for _, key in later}]),
     )
-    if not cursor.rowcount:
-        return []
-    return _ended(cursor, {row[5] for row in rows})
+    found = [(row[:3], later.get((row[0], bytes(row[3]))), _stamp(row[4])) for row in cursor.fetchall()]
+    return _take_out(cursor, [place for place, at, stamp in found if at and stamp and stamp_of(stamp) < at])
 
 
-def take_out(cursor: Cursor, topics: Collection[str], read_at: Stamp) -> tuple[list[tuple[str, int, int]], list[str]]:
-    """Takes out what is older than a place where the tables of these topics were read again as a whole: where it was,
-    and the causes that end with that."""
-    old = {
-        place: stamp
-        for place, stamp in _stamps(cursor).items()
-        if place[0] in topics and stamp_of(stamp) < tuple(map(int, read_at))
-    }
-    if not old:
-        return [], []
-    cursor.execute('DELETE FROM parked WHERE (topic, partition, "offset") IN %s', (tuple(old),))
-    return sorted(old), _ended(cursor, old.values())
+def take_out(cursor: Cursor, topics: Collection[str], read_at: Stamp) -> Ended:
+    """Takes out what is older than a place where the tables of these topics were read again as a whole."""
+    at = tuple(map(int, read_at))
+    return _take_out(
+        cursor, [place for place, stamp in _stamps(cursor).items() if place[0] in topics and stamp_of(stamp) < at]
+    )
 
 
-def _ended(cursor: Cursor, stamps: Iterable[bytes]) -> list[str]:
-    """The causes of the commits of these stamps of which no record is left."""
-    left = {_commit(stamp) for stamp in _stamps(cursor).values()}
-    return [cause(commit) for commit in {_commit(stamp) for stamp in stamps} - left]
+def let_go(cursor: Cursor, table: str) -> None:
+    """Records of a table stay parked, and hold none of its documents any more."""
+    cursor.execute("UPDATE parked SET holds_table = NULL WHERE holds_table = %s", (table,))
+
+
+def _is_whole(row: Row) -> bool:
+    return not any(name == UNCHANGED_HEADER for name, _ in row[7])
+
+
+def _take_out(cursor: Cursor, places: Collection[tuple[str, int, int]]) -> Ended:
+    if not places:
+        return Ended((), (), ())
+    cursor.execute(
+        'DELETE FROM parked WHERE (topic, partition, "offset") IN %s'  # noqa: S608  our own text
+        f' RETURNING topic, partition, "offset", {_STAMP_COLUMN}, holds_table',
+        (tuple(places),),
+    )
+    gone = cursor.fetchall()
+    if not gone:
+        return Ended((), (), ())
+    commits = {_commit(stamp) for row in gone if (stamp := _stamp(row[3]))}
+    commits -= {_commit(stamp) for stamp in _stamps(cursor).values()}
+    cursor.execute("SELECT DISTINCT holds_table FROM parked WHERE holds_table IS NOT NULL")
+    tables = {row[4] for row in gone if row[4]} - {row[0] for row in cursor.fetchall()}
+    return Ended(sorted(row[:3] for row in gone), [cause(commit) for commit in sorted(commits)], sorted(tables))
 
 
 def _stamps(cursor: Cursor) -> dict[tuple[str, int, int], bytes]:
-    """The stamp of each record that has one, by its place. One that capture did not write need not have any header."""
-    cursor.execute(
-        'SELECT topic, partition, "offset", headers -> 0 ->> 1 FROM parked WHERE headers -> 0 ->> 0 = %s',
-        (STAMP_HEADER,),
-    )
-    found = {row[:3]: bytes.fromhex(row[3]) for row in cursor.fetchall()}
-    return {place: stamp for place, stamp in found.items() if _STAMP.fullmatch(stamp)}
+    """The stamp of each record that has one, by its place."""
+    cursor.execute(f'SELECT topic, partition, "offset", {_STAMP_COLUMN} FROM parked')  # noqa: S608  our own text
+    return {row[:3]: stamp for row in cursor.fetchall() if (stamp := _stamp(row[3]))}
+
+
+def _stamp(kept: str | None) -> bytes | None:
+    """The stamp as it was kept. What capture did not write need not have one."""
+    stamp = bytes.fromhex(kept or "")
+    return stamp if _STAMP.fullmatch(stamp) else None
 
 
 def _commit(stamp: bytes) -> bytes:

@@ -277,7 +277,7 @@ def _refusals(table: str) -> Iterator[None]:
         where = f"{table}.{column[1]}" if column else table
         raise DataError(
             f"{where}: PostgreSQL does not take a row: {type(error).__name__} ({error.pgcode})",
-            "its record is parked; change the row in the shop, and it comes again",
+            "change the row in the shop: once it comes again with all its values, this record is done with",
         ) from None
 
 

@@ -69,6 +69,28 @@ def before_and_after(
     return rows + sql.SQL(" LEFT JOIN {} ON true").format(staged)
 
 
+def units(profile: Profile, tables: Mapping[str, StagedTable]) -> sql.Composable:
+    """A SELECT of the touched documents, each with its unit: its shop order, else the document itself."""
+    orders = profile.of_model("SalesOrder")
+    parts = []
+    for rule in profile.documents.values():
+        root = tables.get(rule.root)
+        joined = bool(rule.order and rule.order != rule.key and orders and root)
+        name = orders[0].name if rule.order and orders else rule.name
+        key = "coalesce(r.{}::text, t.key)" if joined else "t.key"
+        unit = sql.SQL("concat({}, ':', " + key + ")").format(sql.Literal(name), sql.Identifier(rule.order or ""))
+        part = sql.SQL(
+            "SELECT {0} AS type, t.key, {1} AS unit"
+            " FROM (SELECT DISTINCT key FROM pg_temp.touched WHERE type = {0} OFFSET 0) AS t"
+        ).format(sql.Literal(rule.name), unit)
+        if joined and root is not None:
+            part += sql.SQL(" LEFT JOIN {} AS r ON r.{} = t.key::{}").format(
+                root.identifier, sql.Identifier(rule.key), sql.SQL(root.columns[rule.key].type)
+            )
+        parts.append(part)
+    return sql.SQL(" UNION ALL ").join(parts)
+
+
 def all_rows(table: StagedTable) -> sql.Composable:
     """Every staged row, marked ones too."""
     return sql.SQL("SELECT {} FROM {} AS t").format(_of("t", table.columns), table.identifier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg2
 import structlog
@@ -22,14 +22,15 @@ from sink.intake.decoder import Decoder
 from sink.ledger import blocked, marks
 from sink.staging import late, parked, row_io, touches
 from sink.staging.assembly import Row, stamp_of
-from sink.staging.batch import Batch, Decoders, Group, make_batch
+from sink.staging.batch import Batch, Decoders, Group, make_batch, reason_of
 from sink.staging.gaps import TableGap, open_gap
 from sink.staging.row_io import TempTable
 from sink.staging.schema import Catalogue, StagedTable
 
 log = structlog.get_logger()
 
-_TOUCHED: Final = sql.SQL("pg_temp.touched")
+Key = TypeVar("Key", str, bytes)
+_FEW: Final = 20  # parked records of a table and a commit that are looked at one by one
 
 
 class _NoTableError(DataError):
@@ -58,6 +59,7 @@ class CopyWriter:
         self._decoders = decoders
         self._columns = columns
         self._parked: list[tuple[str, int, int]] = []
+        self._parked_topics: set[str] = set()
         self._references = frozenset().union(*(rule.references for rule in profile.documents.values()))
         self._temps = row_io.TempTables()
         self._touched = False  # whether there may be touched documents
@@ -82,6 +84,7 @@ class CopyWriter:
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
         """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
         has a gap: what was before is in no commit that is still to come. So has one that was left out for a while."""
+        self._parked_topics = parked.topics(cursor)
         cursor.execute("DELETE FROM followed WHERE table_name <> ALL (%s)", (list(self._profile.tables),))
         cursor.execute("SELECT table_name, generation, lsn FROM followed")
         known = {row[0]: Stamp(row[1], LSN(int(row[2])), 0) for row in cursor.fetchall()}
@@ -134,8 +137,7 @@ class CopyWriter:
             self.forget()
             bad = {row[:3] for row in error.group.rows}
             rest = [row for row in rows if row[:3] not in bad]
-            reason = f"{error.message}; next: {error.hint}"
-            return [(row, reason) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
+            return [(row, reason_of(error)) for row in rows if row[:3] in bad] + self._write_some(cursor, rest, tables)
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise
         except (psycopg2.Error, DataError) as error:
@@ -251,7 +253,8 @@ class CopyWriter:
         """
         self._wake(cursor)
         touched, self._touched = self._touched, False
-        return marks.mark(cursor, self._units(cursor)) if touched else 0
+        units = touches.units(self._profile, self._catalogue.loaded(cursor)) if touched else None
+        return marks.mark(cursor, units) if units else 0
 
     def _wake(self, cursor: Cursor) -> None:
         """A look that began while the last transaction committed may have read what was before: asked once more."""
@@ -260,43 +263,15 @@ class CopyWriter:
             self._touch_refs(cursor, late.woken(cursor, self._shop, self._profile, arrived | self._asked))
         self._asked = arrived
 
-    def _units(self, cursor: Cursor) -> sql.Composable:
-        """A SELECT of the touched documents, each with its unit: its shop order, else the document itself."""
-        orders = self._profile.of_model("SalesOrder")
-        tables = self._catalogue.loaded(cursor)
-        parts = []
-        for rule in self._profile.documents.values():
-            root = tables.get(rule.root)
-            joined = bool(rule.order and rule.order != rule.key and orders and root)
-            name = orders[0].name if rule.order and orders else rule.name
-            unit = sql.SQL("concat({}, ':', {})").format(
-                sql.Literal(name),
-                sql.SQL("coalesce(r.{}::text, t.key)").format(sql.Identifier(rule.order or ""))
-                if joined
-                else sql.SQL("t.key"),
-            )
-            part = sql.SQL(
-                "SELECT {0} AS type, t.key, {1} AS unit"
-                " FROM (SELECT DISTINCT key FROM {2} WHERE type = {0} OFFSET 0) AS t"
-            ).format(sql.Literal(rule.name), unit, _TOUCHED)
-            if joined and root is not None:
-                part += sql.SQL(" LEFT JOIN {} AS r ON r.{} = t.key::{}").format(
-                    root.identifier, sql.Identifier(rule.key), sql.SQL(root.columns[rule.key].type)
-                )
-            parts.append(part)
-        return sql.SQL(" UNION ALL ").join(parts)
-
     def _park(
         self, cursor: Cursor, bad: Sequence[tuple[Row, str]], rows: Sequence[Row], tables: Mapping[str, str]
     ) -> None:
-        """Keeps records that cannot be staged, and holds the documents that their commits touch."""
-        for row, reason in bad:
-            log.warning("record parked", topic=row[0], partition=row[1], offset=row[2], reason=reason)
-        parked.park(cursor, bad)
-        self._parked += [row[:3] for row, _ in bad]
+        """Keeps records that cannot be staged, and holds the documents that their commits touch; where a record says
+        nothing of its documents, as a new row does, all that read its table."""
         places = {row[:3] for row, _ in bad}
-        beside = _by_commit(row for row in rows if row[:3] not in places)
-        for commit, of_commit in _by_commit(row for row, _ in bad).items():
+        beside = _by(parked.commit_of, (row for row in rows if row[:3] not in places))
+        held: set[str] = set()
+        for commit, of_commit in _by(parked.commit_of, (row for row, _ in bad)).items():
             # As a delete a row itself shows what it touched before, if its key can be read.
             deletes = [(*row[:4], None, *row[5:7], ()) for row in of_commit]
             refs = self._touched_by(cursor, [*beside.get(commit, ()), *deletes], tables)
@@ -304,14 +279,29 @@ class CopyWriter:
             reason = f"a record of its shop commit cannot be read ({topic} [{partition}] offset {offset})"
             blocked.block(cursor, refs, parked.cause(commit), reason)
             self._touch_refs(cursor, refs)
+            for table, of_table in _by(lambda row: tables[row[0]], deletes).items():
+                if table not in held and self._may_touch_any(cursor, of_table, tables):
+                    held.add(table)
+                    log.warning("records that cannot be staged may be part of any document that reads their table",
+                                table=table, next="sink status")  # fmt: skip
+        self._keep_parked(cursor, bad, {topic: table for topic, table in tables.items() if table in held})
+
+    def _may_touch_any(self, cursor: Cursor, deletes: Sequence[Row], tables: Mapping[str, str]) -> bool:
+        """Whether one of these records, read as deletes, touches nothing that is staged: then only the record itself
+        could say what it touches. Many are not looked at one by one, and may."""
+        return len(deletes) > _FEW or any(not self._touched_by(cursor, [row], tables) for row in deletes)
 
     def park_foreign(self, cursor: Cursor, rows: Sequence[Row]) -> None:
         """Keeps records that capture did not write: they are of no commit, so they hold nothing."""
         reason = "its headers are not those of capture, which writes all that is staged"
-        for row in rows:
+        self._keep_parked(cursor, [(row, reason) for row in rows], {})
+
+    def _keep_parked(self, cursor: Cursor, bad: Sequence[tuple[Row, str]], holds: Mapping[str, str]) -> None:
+        for row, reason in bad:
             log.warning("record parked", topic=row[0], partition=row[1], offset=row[2], reason=reason)
-        parked.park(cursor, [(row, reason) for row in rows])
-        self._parked += [row[:3] for row in rows]
+        parked.park(cursor, bad, holds)
+        self._parked += [row[:3] for row, _ in bad]
+        self._parked_topics |= {row[0] for row, _ in bad}
 
     def _touched_by(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> set[DocumentRef]:
         """What records would touch; nothing of them stays."""
@@ -337,20 +327,32 @@ class CopyWriter:
 
     def unpark(self, cursor: Cursor, rows: Sequence[Row]) -> None:
         """Records that were parked and could be staged now: what they held looks again."""
-        if not rows:
-            return
-        causes = parked.unpark(cursor, rows)
-        self._touch_refs(cursor, blocked.unblock(cursor, causes))
+        if rows:
+            self._free(cursor, parked.unpark(cursor, rows))
 
-    def read_again(self, cursor: Cursor, topics: Collection[str], at: Stamp) -> list[tuple[str, int, int]]:
+    def replace_parked(self, cursor: Cursor, written: Sequence[Row]) -> Sequence[tuple[str, int, int]]:
+        """Older records that were parked are done with where these rows of the same keys are whole: what they held
+        looks again. Their places."""
+        rows = [row for row in written if row[0] in self._parked_topics] if self._parked_topics else ()
+        return self._done_with(cursor, parked.replace(cursor, rows), "later records have their rows") if rows else ()
+
+    def read_again(self, cursor: Cursor, topics: Collection[str], at: Stamp) -> Sequence[tuple[str, int, int]]:
         """The tables of these topics were read again as a whole: older records that were parked are done with, and what
         they held looks again. Their places."""
-        places, causes = parked.take_out(cursor, topics, at)
+        return self._done_with(cursor, parked.take_out(cursor, topics, at), "their tables were read again")
+
+    def _done_with(self, cursor: Cursor, ended: parked.Ended, reason: str) -> Sequence[tuple[str, int, int]]:
+        places = frozenset(ended.places)
         self._parked = [place for place in self._parked if place not in places]
-        self._touch_refs(cursor, blocked.unblock(cursor, causes))
+        self._free(cursor, ended)
         if places:
-            log.info("parked records are done with: their tables were read again", records=len(places))
-        return places
+            log.info("parked records are done with", records=len(places), reason=reason)
+        return ended.places
+
+    def _free(self, cursor: Cursor, ended: parked.Ended) -> None:
+        self._touch_refs(cursor, blocked.unblock(cursor, ended.causes))
+        if ended.tables:
+            self.touch_readers(cursor, ended.tables)
 
     def touch_readers(self, cursor: Cursor, names: Iterable[str]) -> None:
         """Touches the documents that are held and of which these tables are a part: a gap of theirs has ended."""
@@ -385,17 +387,17 @@ def _use(group: Group) -> str:
     return f"{what} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
 
 
-def _by_commit(rows: Iterable[Row]) -> dict[bytes, list[Row]]:
-    found: dict[bytes, list[Row]] = {}
+def _by(what: Callable[[Row], Key], rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    found: dict[Key, list[Row]] = {}
     for row in rows:
-        found.setdefault(parked.commit_of(row), []).append(row)
+        found.setdefault(what(row), []).append(row)
     return found
 
 
 def _reason(error: Exception) -> str:
     """What went wrong with a record, without its values."""
     if isinstance(error, DataError):
-        return error.message
+        return reason_of(error)
     diag = getattr(error, "diag", None)
     where = ", ".join(filter(None, (getattr(diag, "table_name", None), getattr(diag, "column_name", None))))
     return f"the staged table refuses it: {type(error).__name__}" + (f" ({where})" if where else "")

@@ -4,8 +4,9 @@ cancellations through, a value that was never seen holds its document alone, and
 Each order has one line; its buyer is its `note`. Products are a reference: their changes touch no order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from sink.apply.worker import Worker
 from sink.database import connect
 from sink.documents.profile import Profile, load_profile
 from sink.erp.sql.adapter import SqlErp
+from sink.operations.accept import accept_gaps
+from sink.operations.status import status
 from tests.fix_erp import drain, make_worker, run
 from tests.integration.stager_feed import LINES, ORDERS, Feed, Piece, line, order, until
 
@@ -24,13 +27,14 @@ tables:
   public.orders: {id: bigint, status: text, total: numeric, note: text}
   public.order_lines: {id: bigint, order_id: bigint, sku: text, quantity: integer}
   public.products: {id: bigint, name: text}
+  public.payments: {id: bigint, order_id: bigint, amount: numeric}
 documents:
   customer: {model: Customer, key: orders.note, touched_by: {orders: note}}
   sales_order:
     model: SalesOrder
     key: orders.id
     order: orders.id
-    touched_by: {orders: id, order_lines: order_id}
+    touched_by: {orders: id, order_lines: order_id, payments: order_id}
 """
 _AMOUNTS = "o.total AS net, 0::numeric AS tax, o.total AS gross"
 SQL = {
@@ -42,8 +46,10 @@ SQL = {
     "sales_order.lines.sql": "SELECT order_id::text AS parent, l.id AS key, sku, p.name, quantity, 0 AS tax_rate,"
     f" o.total / quantity AS unit_price, {_AMOUNTS} FROM order_lines AS l JOIN orders AS o ON o.id = l.order_id"
     " JOIN products AS p ON p.id = 1 WHERE order_id::text = ANY (%(keys)s)",
+    "sales_order.payments.sql": "SELECT order_id::text AS parent, id AS key, 'card' AS means, amount FROM payments"
+    " WHERE order_id::text = ANY (%(keys)s)",
 }
-PRODUCTS = "public.products"
+PRODUCTS, PAYMENTS = "public.products", "public.payments"
 MENDED_BY = f"`capture signal snapshot {LINES}`"
 
 
@@ -95,6 +101,10 @@ def an_order(number: int, status: str = "open", op: str = "c", total: str = "10"
     return order(number, 0, status=status, op=op, row={"total": total, "note": f"buyer {number}"})
 
 
+def payment(number: int, of: int, amount: str = "10", op: str = "c") -> Piece:
+    return Piece(PAYMENTS, op, {"id": number, "order_id": of, "amount": Decimal(amount)}, 0, 1)
+
+
 PRODUCT = Piece(PRODUCTS, "c", {"id": 1, "name": "Bolt"}, 0, 1)
 
 
@@ -102,7 +112,8 @@ PRODUCT = Piece(PRODUCTS, "c", {"id": 1, "name": "Bolt"}, 0, 1)
 def shop(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> Iterator[Shop]:
     made = Shop(tmp_path, bootstrap_servers, prefix, database)
     made.types[PRODUCTS] = {"id": (20, -1), "name": (25, -1)}
-    made.make_topics({made.topic(PRODUCTS): 1})
+    made.types[PAYMENTS] = {"id": (20, -1), "order_id": (20, -1), "amount": (1700, (12 << 16 | 2) + 4)}
+    made.make_topics({made.topic(PRODUCTS): 1, made.topic(PAYMENTS): 1})
     made.begin()
     with made.running():
         made.until_there(PRODUCT)
@@ -185,3 +196,79 @@ def test_a_record_that_cannot_be_read_holds_all_but_a_cancellation(shop: Shop, w
     reason, next_step = held["sales_order 2"]
     assert reason.startswith("a record of its shop commit cannot be read")
     assert "sink offsets reset" in next_step
+
+
+def comes_again(shop: Shop) -> None:
+    shop.until_there(payment(21, of=1, op="u"))
+
+
+def is_read_again(shop: Shop) -> None:
+    shop.read_again(PAYMENTS, payment(21, of=1))
+
+
+def is_deleted(shop: Shop) -> None:
+    shop.until_there(payment(21, of=1, op="d"))
+
+
+def is_accepted(shop: Shop) -> None:
+    accept_gaps(shop.connection, PAYMENTS, shop.topic(PAYMENTS), "Ada", execute=True)
+
+
+@pytest.mark.parametrize(
+    ("mend", "paid"), [(comes_again, "10.00"), (is_read_again, "10.00"), (is_deleted, "0.00"), (is_accepted, "0.00")]
+)
+def test_a_new_row_that_cannot_be_read_holds_what_reads_its_table_until_it_is_mended(
+    shop: Shop, worker: Worker, erp_url: str, mend: Callable[[Shop], None], paid: str
+) -> None:
+    """A payment in a commit of its own: nothing that is staged says whose it is."""
+    shop.until_there(payment(21, of=1)._replace(row_bytes=b"\0no schema"))
+    shop.until_there(an_order(1, op="u", total="30"), an_order(2, "cancelled", "u"))
+    drain(worker)
+    assert in_erp(erp_url)[:2] == [("S-1", "confirmed", "10.00"), ("S-2", "cancelled", "10.00")]
+    why = f"{PAYMENTS}: 1 of its records cannot be staged, and which documents they are part of is not known"
+    assert shop.held() == {"sales_order 1": (why, f"`capture signal snapshot {PAYMENTS}`")}
+    assert [gap[:2] for gap in status(shop.connection, True).table_gaps] == [(PAYMENTS, "unreadable")]
+    mend(shop)
+    drain(worker)
+    assert shop.held() == {}
+    assert in_erp(erp_url)[0] == ("S-1", "confirmed", "30.00")
+    assert run(erp_url, "SELECT paid::text FROM orders WHERE shop_number = 'S-1'") == [(paid,)]
+    assert status(shop.connection, True).table_gaps == []
+
+
+def test_a_row_that_comes_again_without_all_its_values_ends_no_hold(shop: Shop, worker: Worker) -> None:
+    shop.until_there(payment(21, of=1))
+    shop.until_there(payment(21, of=1, amount="20", op="u")._replace(row_bytes=b"\0no schema"))
+    left_out = ((change.UNCHANGED_HEADER, change.unchanged_header(["amount"])),)
+    shop.until_there(payment(21, of=1, op="u")._replace(headers=left_out))
+    drain(worker)
+    reason = shop.held()["sales_order 1"][0]
+    assert reason.startswith("a record of its shop commit cannot be read")
+    shop.until_there(payment(21, of=1, amount="20", op="u"))
+    drain(worker)
+    assert shop.held() == {}
+
+
+def test_while_a_large_commit_brings_a_column_a_worker_does_not_wait(shop: Shop, worker: Worker, erp_url: str) -> None:
+    """It gives its units back, which are due all the same, and finds them done by what the commit says."""
+    shop.until_there(an_order(4), line(4, 0, of=4))
+    shop.types[LINES]["extra"] = (25, -1)
+    at = shop.place()
+    pieces = [line(n, at, n, of=99) for n in range(1_000, 13_000)]  # of an order that is not there
+    late = shop.another_producer()
+    shop.write(*pieces[:7_000])
+    shop.write(*pieces[7_000:], commit=False, producer=late)
+    shop.write(index=shop.indexed([(at, {LINES: len(pieces)})]))
+    until(lambda: shop.rows(GATE), "the commit has the gate")
+    worker._connection.cursor().execute("SET statement_timeout = '20s'")  # it would wait for ever
+    assert worker.step() is False
+    assert shop.rows(GATE), "the commit had it all the time"
+    assert shop.rows("SELECT owner, due_at <= now() FROM unit WHERE unit = 'sales_order:4'") == [(None, True)]
+    assert "S-4" not in str(in_erp(erp_url))
+    late.commit_transaction(20)
+    shop.until_at(at)
+    drain(worker)
+    assert ("S-4", "confirmed", "10.00") in in_erp(erp_url)
+
+
+GATE = "SELECT 1 FROM pg_locks WHERE relation = 'schema_gate'::regclass AND mode = 'AccessExclusiveLock' AND granted"

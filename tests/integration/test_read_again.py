@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from schemas.commits import SnapshotState
+from sink.commands.status import told
 from sink.database import connect, transaction
 from sink.operations.accept import accept_gaps
+from sink.operations.status import status
 from sink.staging import snapshots
+from sink.staging.gaps import table_gaps
 from sink.staging.snapshots import Announced, Completed
 from tests.integration.staged_rows import stamp
 from tests.integration.stager_feed import LINES, ORDERS, Feed, Piece, line, order, until
@@ -72,6 +75,41 @@ def test_a_parked_record_holds_until_its_table_is_read_again(feed: Feed) -> None
     with feed.running():
         go_on(feed)
         assert (feed.rows(PARKED), feed.rows(BLOCKED)) == ([], [])
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_what_a_new_row_that_could_not_be_staged_holds_is_free_once_it_can_be_or_its_row_comes_again(
+    feed: Feed, comes_again: bool
+) -> None:
+    """Once free, it stays so when all is read again."""
+    feed.commit(1_100, order(17, 1_100), line(1, 1_100, 2))
+    feed.commit(1_200, order(18, 1_200))
+    with feed.running():
+        feed.until_at(1_200)
+        feed.rows("ALTER TABLE ordertap_shop.\"public.order_lines\" ADD CONSTRAINT mine CHECK (sku <> 'B')")
+        feed.commit(1_300, line(2, 1_300, of=18)._replace(row={"id": 2, "order_id": 18, "sku": "B", "quantity": 1}))
+        feed.until_at(1_300)
+        assert (len(feed.rows(PARKED)), unreadable(feed)) == (1, [LINES])
+        [said] = [one for one in told(status(feed.connection, True)) if one.startswith("parked")]
+        assert "PostgreSQL does not take a row: CheckViolation (23514); next: change the row in the shop" in said
+        if comes_again:
+            feed.commit(1_400, line(2, 1_400, of=18, op="u"))
+            feed.until_at(1_400)
+            assert (feed.rows(PARKED), unreadable(feed)) == ([], [])
+    if not comes_again:
+        feed.rows('ALTER TABLE ordertap_shop."public.order_lines" DROP CONSTRAINT mine')
+    feed.set_offsets(lambda one: one.low)
+    with feed.running():
+        until(lambda: feed.rows(PARKED) == [] and unreadable(feed) == [], "nothing is held")
+        go_on(feed)
+        assert (feed.rows(PARKED), unreadable(feed), feed.rows(SKIPPED)) == ([], [], [])
+    assert (2, 18) in feed.lines()
+
+
+def unreadable(feed: Feed) -> list[str]:
+    """The tables of which a record that cannot be staged may be part of any document."""
+    with transaction(feed.connection) as cursor:
+        return [gap.table for gap in table_gaps(cursor) if gap.cause == "unreadable"]
 
 
 def test_records_newer_than_the_snapshot_and_those_that_capture_did_not_write_stay_parked(written: Written) -> None:

@@ -158,6 +158,7 @@ def test_json_that_jsonb_refuses_parks_its_record_and_the_rest_flows_on(
     assert written.orders() == [(18, "paid")]
     [(reason,)] = written.rows("SELECT reason FROM ordertap_shop.parked")
     assert f"{ORDERS}, column extra: jsonb cannot hold" in reason
+    assert "; next: " in reason
 
 
 def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_again(feed: Feed) -> None:

@@ -1,10 +1,47 @@
-"""Each ERP that can be set has an adapter."""
+"""Each ERP that can be set has an adapter, and a running sink keeps the profile that it started with."""
 
+from pathlib import Path
 from typing import get_args
 
-from sink.settings import ErpSettings
-from sink.wiring import ADAPTERS
+import pytest
+from pydantic import SecretStr
+
+from schemas.errors import SettingsError
+from sink import wiring
+from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
+
+ROOT = Path(__file__).parents[3]
+PROFILE = """
+tables: {public.orders: {id: bigint}}
+documents: {sales_order: {model: SalesOrder, key: orders.id, touched_by: {orders: id}}}
+"""
 
 
 def test_each_kind_of_erp_has_its_adapter() -> None:
-    assert ADAPTERS.keys() == {*get_args(ErpSettings.model_fields["kind"].annotation)}
+    assert wiring.ADAPTERS.keys() == {*get_args(ErpSettings.model_fields["kind"].annotation)}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SinkSettings:
+    (tmp_path / "profile.yaml").write_text(PROFILE)
+    (tmp_path / "sales_order.sql").write_text("SELECT id AS key FROM orders WHERE id = ANY (%(keys)s::bigint[])")
+    mapping = str(ROOT / "deploy/erp/mapping.yaml")
+    return SinkSettings(
+        shop="shop",
+        topic_prefix="shop",
+        profile=f"{tmp_path}/",
+        bootstrap_servers="127.0.0.1:1",
+        schema_registry_url=f"file://{tmp_path}/registry",
+        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        prices_owner="erp",
+        erp=SqlErpSettings(kind="sql", url=SecretStr("sqlite://"), mapping=mapping),
+    )
+
+
+def test_a_consumer_that_is_made_again_reads_what_the_stager_knows(settings: SinkSettings) -> None:
+    """A profile that is written to while the sink runs counts from its next start on."""
+    parts = wiring.parts(settings)
+    Path(settings.profile, "profile.yaml").write_text("tables: [half a line")
+    with pytest.raises(SettingsError):
+        wiring.topics(settings)
+    parts.consumer(lambda _: pytest.fail("nothing is assigned")).__exit__()
