@@ -149,7 +149,10 @@ def mark(middle: Connection, *refs: DocumentRef) -> None:
 
 def mark_in(cursor: Cursor, *refs: DocumentRef) -> None:
     """The same in a transaction that goes on."""
-    rows = [sql.SQL("({}, {}, {})").format(*map(sql.Literal, (*ref, UNITS[ref]))) for ref in refs]
+    rows = [
+        sql.SQL("({}, {}, {})").format(*map(sql.Literal, (*ref, UNITS.get(ref, f"{ref.type}:{ref.key}"))))
+        for ref in refs
+    ]
     marks.mark(cursor, sql.SQL("SELECT * FROM (VALUES {}) AS t (type, key, unit)").format(sql.SQL(", ").join(rows)))
 
 

@@ -49,8 +49,8 @@ class Wanted(NamedTuple):
 
 
 class Around(NamedTuple):
-    """What documents of a batch refer to: the ledger's entries of buyers and orders, the numbers of accounts, SKUs that
-    the ERP's item master lacks, and its orders as it shows them."""
+    """What documents of a batch refer to: the ledger's entries of buyers and orders, the account numbers of customers
+    that the ERP does not have yet, SKUs that its item master lacks, and its orders as it shows them."""
 
     entries: Mapping[DocumentRef, Entry]
     numbers: Mapping[str, str]
@@ -118,7 +118,8 @@ class Desired:
     def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
         """What is wanted of what was built, of documents of one kind, for each."""
         found = [self._of(one, built[one.ref]) for one in ones]
-        around = self._around([one for one in found if not isinstance(one, Outcome | Wanted)])
+        pairs = zip(ones, found, strict=True)
+        around = self._around([(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)])
         return [
             one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around)
             for entry, one in zip(ones, found, strict=True)
@@ -189,18 +190,19 @@ class Desired:
             return None
         return self._rules.settling(Hold(problem, "correct the order in the shop", "data"), one.age)
 
-    def _around(self, found: Sequence[Document]) -> Around:
+    def _around(self, looked_at: Sequence[tuple[Entry, Document]]) -> Around:
         """A few queries for all of them together."""
+        found = [document for _, document in looked_at]
         if self._rules.customers == "collective" and self._collective is None:
             matches = self._erp.find("customer", {"number": self._rules.collective_account})
             self._collective = next((found.ref for found in matches), None)
         buyers = self.buyers(found)
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
-        accounts_of = {accounts.account_key(self._rules.shop, one) for one in found if isinstance(one, Customer)}
+        unnumbered = {one.key for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
         with transaction(self._connection) as cursor:
             marks.need(cursor, sorted(buyers))
             entries = documents.entries_of(cursor, buyers | parents)
-            numbers = accounts.account_numbers(cursor, accounts_of)
+            numbers = accounts.account_numbers(cursor, self._rules.shop, unnumbered)
         orders = [self.in_erp(entries[ref]) for ref in sorted(parents & entries.keys()) if entries[ref].applied]
         seen = self._erp.observe(orders)
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
@@ -210,7 +212,8 @@ class Desired:
     def _wanted(self, one: Entry, document: Document, around: Around) -> Wanted | Outcome:
         match document:
             case Customer():
-                number = around.numbers[accounts.account_key(self._rules.shop, document)]
+                # The ERP's orders are booked to the number that it has: it stays, whoever gave it and by which rule.
+                number = from_json(one.applied).fields["number"] if one.applied else around.numbers[document.key]
                 return Wanted(record(document, {"number": number}))
             case SalesOrder():
                 return self._order(one, document, around)

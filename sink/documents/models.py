@@ -70,6 +70,8 @@ class Address(Part):
 
 
 class Customer(Part):
+    """A buyer. He has one account in the ERP for ever by his key, so the profile says by it who is one buyer."""
+
     key: Key
     number: str | None = None
     kind: Literal["registered", "guest", "company"]

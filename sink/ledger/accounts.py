@@ -6,41 +6,27 @@ from collections.abc import Collection
 from typing import Literal
 
 from sink.database import Cursor
-from sink.documents.models import Customer
 
 AccountPolicy = Literal["account_per_buyer", "collective"]
 
 
-def account_key(shop: str, customer: Customer) -> str:
-    """What one account stands for: a buyer of a shop; guests are known by their e-mail, normalised.
+def account_numbers(cursor: Cursor, shop: str, customers: Collection[str]) -> dict[str, str]:
+    """The numbers of virtual accounts by the customers' keys, given at first use. In the caller's transaction.
 
-    A guest without an e-mail is known by the shop's key alone.
+    A number belongs to the key alone and stays, whatever becomes of e-mail or kind. Each begins with the shop, for each
+    shop counts by itself and the ERP may have accounts of several: `shop-100001`.
     """
-    if customer.kind == "guest" and customer.email and customer.email.strip():
-        return f"{shop}/guest/{normalised(customer.email)}"
-    return f"{shop}/{customer.key}"
-
-
-def normalised(email: str) -> str:
-    """Two spellings of one mailbox are one buyer; nothing provider-specific (dots, plus) is guessed."""
-    return email.strip().casefold()
-
-
-def account_numbers(cursor: Cursor, keys: Collection[str]) -> dict[str, str]:
-    """The numbers of virtual accounts, given at first use and then for ever the same. In the caller's transaction.
-
-    Each begins with the shop, for each shop counts by itself and the ERP may have accounts of several: `shop-100001`.
-    """
-    if not keys:
+    if not customers:
         return {}
+    keys = {f"{shop}/{customer}": customer for customer in customers}
     cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (list(keys),))
     found = dict(cursor.fetchall())
-    # Sorted: two workers may meet two guests' second orders at once. The first one's number stays.
-    for key in sorted(set(keys) - found.keys()):
+    # Sorted: two workers may meet the same buyers at once. The first one's number stays.
+    for key in sorted(keys.keys() - found.keys()):
         cursor.execute(
             "INSERT INTO account (customer, number) VALUES (%s, %s || '-' || nextval('account_number'))"
             " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
-            (key, key.partition("/")[0]),
+            (key, shop),
         )
         found |= dict(cursor.fetchall())
-    return found
+    return {keys[key]: number for key, number in found.items()}

@@ -1,51 +1,35 @@
-"""One account for each buyer, numbered once, also when two workers meet a buyer at the same moment."""
+"""One account for each customer's key, numbered once, whatever becomes of his e-mail and kind."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 
+from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction
-from sink.documents.models import Customer
-from sink.ledger.accounts import account_key, account_numbers, normalised
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.sql.adapter import SqlErp
+from sink.ledger.accounts import account_numbers
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import CUSTOMER, ORDER, PROFILE, change, drain, make_worker, mark, run
+
+OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
+Look = Callable[..., list[tuple[str, str, str]]]
 
 
-def _buyer(key: str, kind: str = "guest", email: str | None = None) -> Customer:
-    return Customer.model_validate({"key": key, "kind": kind, "name": "Ann", "email": email})
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (_buyer("1", email="Ann@Example.org "), _buyer("2", email="ann@example.org"), True),
-        (_buyer("1", email="ann@example.org"), _buyer("2", email="a.nn@example.org"), False),
-        (_buyer("1", email="ann+x@example.org"), _buyer("2", email="ann@example.org"), False),
-        (_buyer("1"), _buyer("2"), False),
-        (_buyer("1", email="  "), _buyer("2", email=""), False),
-        (_buyer("1", "registered", "a@b.org"), _buyer("2", "registered", "a@b.org"), False),
-        (_buyer("1", "registered", "a@b.org"), _buyer("1", "registered", "new@b.org"), True),
-        (_buyer("1", "registered", "a@b.org"), _buyer("2", "guest", "a@b.org"), False),
-    ],
-)
-def test_who_shares_an_account(one: Customer, other: Customer, same: bool) -> None:
-    assert (account_key("shop", one) == account_key("shop", other)) is same
-    assert account_key("shop", one) != account_key("shop2", one)
-
-
-def test_a_mailbox_is_compared_without_case_and_blanks() -> None:
-    assert normalised(" STRASSE@Example.ORG\n") == "strasse@example.org"
-
-
-def _number(connection: Connection, account: str) -> str:
+def _number(connection: Connection, customer: str) -> str:
     with transaction(connection) as cursor:
-        return account_numbers(cursor, [account])[account]
+        return account_numbers(cursor, "shop", [customer])[customer]
 
 
 def test_a_number_is_given_once_and_for_ever(middle: Connection) -> None:
-    first, second = _number(middle, "shop/1"), _number(middle, "shop/2")
+    first, second = _number(middle, "1"), _number(middle, "2")
     assert first == "shop-100001"
     assert second != first
-    assert (_number(middle, "shop/1"), _number(middle, "shop/2")) == (first, second)
+    assert (_number(middle, "1"), _number(middle, "2")) == (first, second)
 
 
 def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, database: str) -> None:
@@ -54,7 +38,7 @@ def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, d
 
     def meet(connection: Connection, buyer: int) -> str:
         barrier.wait()
-        return _number(connection, f"shop/guest/{buyer}@example.org")
+        return _number(connection, f"{buyer}")
 
     with ThreadPoolExecutor(4) as pool:
         found = [set(pool.map(meet, connections, [buyer] * 4)) for buyer in range(5)]
@@ -62,3 +46,79 @@ def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, d
         connection.close()
     assert [len(numbers) for numbers in found] == [1] * 5
     assert len(set.union(*found)) == 5
+
+
+@pytest.fixture
+def worker(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
+    """Of a shop that has a row for each checkout: guests 7 and 8 share a mailbox, and each has an order."""
+    change(
+        middle,
+        "CREATE TABLE customers (id text, kind text, email text);"
+        " INSERT INTO customers VALUES ('7', 'guest', 'Ann@example.org'), ('8', 'guest', 'ann@example.org');"
+        " INSERT INTO orders SELECT 2, 'S-2', '8', placed_at, status, sku, quantity, gross FROM orders",
+    )
+    profile = PROFILE["profile.yaml"].replace("tables: [", "tables: [public.customers, ")
+    Path(profile_path, "profile.yaml").write_text(
+        profile.replace(
+            "key: orders.customer, touched_by: {orders: customer}", "key: customers.id, touched_by: {customers: id}"
+        )
+    )
+    Path(profile_path, "customer.sql").write_text(
+        "SELECT id AS key, kind, 'Ann' AS name, email FROM customers WHERE id = ANY (%(keys)s)"
+    )
+    return make_worker(middle, erp, profile_path)
+
+
+@pytest.fixture
+def look(worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> Look:
+    """Has the sink look at documents; then all is done and agrees. Number, e-mail and kind of the ERP's accounts, each
+    with the order of its buyer."""
+
+    def looked(*refs: DocumentRef) -> list[tuple[str, str, str]]:
+        mark(middle, *refs)
+        drain(worker)
+        with transaction(middle) as cursor:
+            cursor.execute("SELECT DISTINCT state, reason FROM document")
+            assert cursor.fetchall() == [("done", None)]
+        assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+        booked = "SELECT o.shop_number, c.external_key FROM orders o JOIN customers c USING (account_number) ORDER BY 1"
+        assert run(erp_url, booked) == [("S-1", "shop/customer/7/1"), ("S-2", "shop/customer/8/1")]
+        return run(erp_url, "SELECT account_number, email, kind FROM customers ORDER BY external_key")
+
+    return looked
+
+
+BOTH = [("shop-100001", "Ann@example.org", "guest"), ("shop-100002", "ann@example.org", "guest")]
+
+
+def test_two_guests_with_one_mailbox_have_an_account_each(look: Look) -> None:
+    assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == BOTH
+
+
+def test_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_registers(
+    look: Look, middle: Connection
+) -> None:
+    """His order is in the ERP and names the account; in the end he has another guest's mailbox."""
+    change(middle, "UPDATE customers SET email = 'bob@example.org' WHERE id = '8'")
+    bob = ("shop-100002", "bob@example.org", "guest")
+    assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == [BOTH[0], bob]
+    change(middle, "UPDATE customers SET email = 'anne@example.org' WHERE id = '7'")
+    assert look(CUSTOMER) == [("shop-100001", "anne@example.org", "guest"), bob]
+    change(middle, "UPDATE customers SET kind = 'registered' WHERE id = '7'")
+    assert look(CUSTOMER) == [("shop-100001", "anne@example.org", "registered"), bob]
+    change(middle, "UPDATE customers SET kind = 'guest', email = 'bob@example.org' WHERE id = '7'")
+    assert look(CUSTOMER) == [("shop-100001", "bob@example.org", "guest"), bob]
+
+
+def test_a_number_that_a_release_before_gave_stays(look: Look, middle: Connection, erp_url: str) -> None:
+    """It gave guests numbers by their mailbox: the ERP has the account under a number that the key was never given."""
+    look(ORDER, CUSTOMER, ITS_ORDER, OTHER)
+    run(erp_url, "ALTER TABLE orders DROP CONSTRAINT orders_account_number_fkey;"
+                 " UPDATE customers SET account_number = '9' WHERE account_number = 'shop-100001';"
+                 " UPDATE orders SET account_number = '9' WHERE account_number = 'shop-100001'")  # fmt: skip
+    with transaction(middle) as cursor:
+        cursor.execute("DELETE FROM account WHERE customer = 'shop/7'")
+        cursor.execute("UPDATE document SET applied = jsonb_set(applied, '{fields,number}', '\"9\"')"
+                       " WHERE type = 'customer' AND key = '7'")  # fmt: skip
+    change(middle, "UPDATE customers SET email = 'anne@example.org' WHERE id = '7'")
+    assert look(CUSTOMER) == [("9", "anne@example.org", "guest"), BOTH[1]]
