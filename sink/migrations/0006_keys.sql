@@ -10,12 +10,16 @@ UPDATE document SET external =
  WHERE applied IS NOT NULL OR intent IS NOT NULL OR revision > 0;
 CREATE UNIQUE INDEX document_external ON document (external);
 
--- An account number belongs to a customer's key. Those that guests were given by their mailbox are with the customers
--- in the ERP (`applied`); here nobody would find them.
+-- An account number belongs to a customer's key, where guests had theirs by their mailbox. What the ERP has stays.
+CREATE TEMPORARY TABLE numbered ON COMMIT DROP AS
+    SELECT substr(current_schema, length('ordertap_') + 1) || '/' || key AS customer,
+           applied #>> '{fields,number}' AS number
+      FROM document WHERE applied ->> 'kind' = 'customer' AND applied #>> '{fields,number}' IS NOT NULL;
 DELETE FROM account
- WHERE starts_with(customer, substr(current_schema, length('ordertap_') + 1) || '/guest/')
-   AND NOT EXISTS (SELECT FROM document
-                    WHERE account.customer = substr(current_schema, length('ordertap_') + 1) || '/' || key);
+ WHERE (customer, number) NOT IN (SELECT customer, number FROM numbered)
+   AND (starts_with(customer, substr(current_schema, length('ordertap_') + 1) || '/guest/')
+        OR customer IN (SELECT customer FROM numbered));
+INSERT INTO account (customer, number) SELECT customer, number FROM numbered ORDER BY customer ON CONFLICT DO NOTHING;
 COMMENT ON COLUMN account.customer IS 'The shop and the customer''s key';
 
 CREATE TEMPORARY TABLE account_of ON COMMIT DROP AS

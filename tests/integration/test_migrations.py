@@ -93,6 +93,27 @@ def test_ledger_keys_accounts_and_history_stay_and_what_was_staged_is_read_again
     connection.close()
 
 
+def test_account_numbers_go_from_mailboxes_to_the_keys_of_the_customers_that_the_erp_has(database: str) -> None:
+    """Guests 7 and 8 share a mailbox, and the ERP took both; 9 has registered, and the ERP kept to his first number. It
+    has neither 10, a guest, nor 11. The key of the last one only looks like a mailbox."""
+    numbered = [("guest/ann", "1"), ("9", "2"), ("guest/bob", "3"), ("guest/cy", "4"), ("11", "5"), ("guest/12", "6")]
+    with closing(of_the_release_before(database)) as before, before.cursor() as cursor:
+        for customer, number in numbered:
+            cursor.execute(
+                "INSERT INTO ordertap.account (customer, number) VALUES (%s, %s)", [f"shop/{customer}", number]
+            )
+        for key, applied in (("7", "1"), ("8", "1"), ("9", "3"), ("10", None), ("11", None), ("guest/12", "6")):
+            record = {"kind": "customer", "fields": {"number": applied, "name": "Ann"}, "lines": {}}
+            cursor.execute(
+                "INSERT INTO ordertap.document (type, key, unit, applied) VALUES ('customer', %s, 'u', %s)",
+                [key, json.dumps(record) if applied else None],
+            )
+    with closing(of_this_release(database)) as connection:
+        assert dict(rows(connection, "SELECT customer, number FROM account")) == {
+            "shop/5": "100001", "shop/7": "1", "shop/9": "3", "shop/11": "5", "shop/guest/12": "6",
+        }  # fmt: skip
+
+
 def test_a_program_of_the_release_before_finds_a_layer_that_is_too_new_for_it(database: str) -> None:
     of_the_release_before(database).close()
     of_this_release(database).close()
