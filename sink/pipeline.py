@@ -22,7 +22,7 @@ from sink.staging.stager import Known, Stager
 
 log = structlog.get_logger()
 
-_IDLE = 0.2
+_IDLE = 0.05
 _STANDS_BY = 1.0
 
 

@@ -132,8 +132,8 @@ class Sending:
         ]
         unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
         with transaction(self._connection) as cursor:
-            leases.renew(cursor, held, self._rules.lease_seconds)
             documents.write(cursor, held, outcomes)
+            leases.extend(cursor, held, self._rules.lease_seconds)
             documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
         for task in unchanged:
             task.one.intent = None
@@ -189,7 +189,8 @@ class Sending:
         rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
         seconds = self._rules.lease_seconds + (self.abilities.settles_within if under_way else 0.0)
         with transaction(self._connection) as cursor:
-            leases.renew(cursor, held, seconds)
+            leases.prove(cursor, held)
+            leases.extend(cursor, held, seconds)
             documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)

@@ -22,11 +22,11 @@ def account_numbers(cursor: Cursor, shop: str, customers: Collection[str]) -> di
     cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (list(keys),))
     found = dict(cursor.fetchall())
     # Sorted: two workers may meet the same buyers at once. The first one's number stays.
-    for key in sorted(keys.keys() - found.keys()):
-        cursor.execute(
-            "INSERT INTO account (customer, number) VALUES (%s, %s || '-' || nextval('account_number'))"
-            " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
-            (key, shop),
-        )
-        found |= dict(cursor.fetchall())
+    cursor.execute(
+        "INSERT INTO account (customer, number)"
+        " SELECT key, %s || '-' || nextval('account_number') FROM unnest(%s::text[]) AS key"
+        " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
+        (shop, sorted(keys.keys() - found.keys())),
+    )
+    found |= dict(cursor.fetchall())
     return {keys[key]: number for key, number in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -104,7 +104,9 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
 
     In the caller's transaction, which has to prove the lease.
     """
-    rows = [(*one.ref, intent and Json(asdict(intent)), intent and intent.revision, key) for one, intent, key in given]
+    rows = [
+        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key) for one, intent, key in given
+    ]
     execute_values(
         cursor,
         "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"

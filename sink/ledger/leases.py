@@ -59,9 +59,8 @@ def _take(cursor: Cursor, owner: str, seconds: float, which: str, *values: objec
     return [Lease(unit, owner, epoch) for unit, epoch in cursor.fetchall()]
 
 
-def renew(cursor: Cursor, held: Sequence[Lease], seconds: float) -> None:
-    """Extends leases in the caller's transaction, which so cannot commit without them; LeaseLostError."""
-    prove(cursor, held)
+def extend(cursor: Cursor, held: Sequence[Lease], seconds: float) -> None:
+    """Extends leases that the caller's transaction has proved."""
     cursor.execute(
         "UPDATE unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
         " WHERE unit = ANY(%s)",

@@ -55,6 +55,10 @@ class Intent:
     before: str = ""
     stamp: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 _SEE_HELD: Final = ("", "see `sink held` for {ref}")
 _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
