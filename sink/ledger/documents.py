@@ -169,11 +169,12 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
     again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
     number = sent.record["fields"].get("number") if sent else one.shown
     seen = (sent.marked if sent else one.marked) - outcome.more
+    agreed = one.identity if one.applied and outcome.state is State.DONE else None
     return (
         *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
         str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
-        sent.fingerprint if sent else None, outcome.reached or None,
+        sent.fingerprint if sent else agreed, outcome.reached or None,
         Json(outcome.by_hand) if outcome.by_hand else None,
     )  # fmt: skip
 

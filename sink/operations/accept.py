@@ -1,15 +1,17 @@
-"""A person's word for what cannot be had any more: a gap that nothing fills, the end of a first snapshot."""
+"""A person's word for what nobody else can say: that a gap stays, that a first snapshot is complete, that an order is
+the one that it was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from schemas.errors import SettingsError
+from sink.apply.desired import ANOTHER_IDENTITY
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
 from sink.intake.evidence import SKIPPED, Gap
-from sink.ledger import history, marks
+from sink.ledger import documents, history, marks
 from sink.staging import gaps, snapshots
 
 
@@ -44,3 +46,14 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
         if execute:
             snapshots.accept(cursor, person)
             history.note(cursor, DocumentRef("snapshot", "first"), "snapshot accepted", person)
+
+
+def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> None:
+    """Takes an order for the one that was sent under its key, though number, date or buyer are others now; `execute`
+    does it. SettingsError if it is not held for that."""
+    with transaction(connection) as cursor:
+        if not any((one.type, one.key, one.reason) == (*ref, ANOTHER_IDENTITY) for one in documents.held(cursor)):
+            raise SettingsError(f"{ref} is not held for its number, date or buyer", "`sink held` says what is")
+        if execute:
+            marks.accept(cursor, ref)
+            history.note(cursor, ref, "document accepted", person)
