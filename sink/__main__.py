@@ -162,7 +162,7 @@ def _accept_snapshot(person: Person, execute: Execute = False, config: Config = 
 @accept_app.command("document")
 def _accept_document(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it.")],
-    key: str,
+    key: Annotated[str, typer.Argument(metavar="KEY")],
     person: Person,
     execute: Execute = False,
     config: Config = None,

@@ -15,7 +15,7 @@ from sink.database import Connection, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, Observed, Step, StopError
+from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
@@ -79,15 +79,15 @@ class Worker:
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
-        checked = self._erp.check()
-        self._sending.abilities = checked.abilities
         try:
+            checked = self._erp.check()
+            self._sending.abilities = checked.abilities
             with transaction(self._connection) as cursor:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
                 self._former = documents.types(cursor) - self._names
                 if self._rules.apply:
                     marks.resume(cursor)
-        except SettingsError as error:
+        except (SettingsError, HoldError) as error:
             raise StopError(error.message, error.hint) from None
         self._bound = True
 

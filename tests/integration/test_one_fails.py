@@ -10,7 +10,7 @@ from psycopg2 import sql
 
 from deploy.embedded import Postgres
 from sink.database import Connection, transaction
-from sink.erp.contract import HoldError, Observed, Step, StepProgress, StepResult
+from sink.erp.contract import Checked, HoldError, Observed, Step, StepProgress, StepResult, StopError
 from sink.erp.kinds import ErpRef
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
@@ -36,6 +36,24 @@ MANY = (
     f" FROM generate_series(2, {COUNT}) AS n"
 )
 SECRET = "Ann Lovelace"
+
+
+class Refusing(SqlErp):
+    """Refuses the questions that are asked for no document's sake."""
+
+    asked: Collection[str] = ()
+
+    def check(self) -> Checked:
+        self._refuse_if("check" in self.asked)
+        return super().check()
+
+    def clock(self) -> datetime:
+        self._refuse_if("clock" in self.asked)
+        return super().clock()
+
+    def _refuse_if(self, refuses: bool) -> None:
+        if refuses:
+            raise HoldError("it refused", "mend it")
 
 
 class Failing(SqlErp):
@@ -181,3 +199,17 @@ def test_an_adapter_that_fails_by_one_step_fails_by_that_one_alone_the_next_time
     drain(make_worker(many, failing, profile_path))
     assert _states(many) == {"done": COUNT - 1, "retry": 1}
     assert SECRET not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["check", "clock"])
+def test_an_erp_that_refuses_what_concerns_no_document_stops_applying_and_holds_none(
+    many: Connection, erp_url: str, profile_path: str, asked: str
+) -> None:
+    with closing(Refusing(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+        erp.asked = (asked,)
+        with pytest.raises(StopError, match="it refused"):
+            drain(make_worker(many, erp, profile_path))
+        assert held(many) == []
+        erp.asked = ()
+        drain(make_worker(many, erp, profile_path))
+    assert _states(many) == {"done": COUNT}
