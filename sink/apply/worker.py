@@ -24,7 +24,7 @@ from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
 from sink.planning.policy import Hold
-from sink.staging.position import why_not_planned
+from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
@@ -213,6 +213,8 @@ class Worker:
         if outcomes:
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
+                if any(outcome.by_hand for _, outcome in outcomes):
+                    note_acted(cursor)
         self._sending.send(held, tasks)
         return [one for one in again if one.intent is None and one.state is State.DONE]
 
