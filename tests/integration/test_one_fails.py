@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import pytest
 from psycopg2 import sql
@@ -155,6 +156,30 @@ def _in_latin_1(postgres: Postgres) -> str:
     run(url, (ROOT / "deploy/erp/schema.sql").read_text())
     run(url, "INSERT INTO company VALUES ('erp-latin', 'Works'); INSERT INTO items VALUES ('A', 'a')")
     return url
+
+
+def test_an_order_with_a_date_that_python_does_not_have_is_held_alone(
+    many: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    change(many, "UPDATE orders SET placed_at = '10000-01-01' WHERE id = 3")
+    drain(make_worker(many, erp, profile_path))
+    assert len(held(many)) == 1
+    assert _states(many) == {"done": COUNT - 1, "held": 1}
+    assert _states(many, "customer") == {"done": COUNT}
+
+
+def test_of_a_buyer_that_joins_his_order_and_cannot_be_built_the_order_waits(
+    many: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    sql_of = Path(profile_path) / "customer.sql"
+    odd = "CASE WHEN customer = 'c3' THEN DATE '10000-01-01' END AS tax_id FROM"
+    sql_of.write_text(sql_of.read_text().replace(" FROM", f", {odd}", 1))
+    with transaction(many) as cursor:  # buyers are looked at when their orders need them
+        cursor.execute("UPDATE ordertap_shop.unit SET due_at = NULL WHERE unit LIKE 'customer:%'")
+    drain(make_worker(many, erp, profile_path))
+    assert "waits for customer c3" in held(many)
+    assert _states(many) == {"done": COUNT - 1, "waits": 1}
+    assert _states(many, "customer") == {"done": COUNT - 1, "held": 1}
 
 
 def test_of_an_order_with_its_refund_the_refund_alone_is_held(
