@@ -167,7 +167,8 @@ def _accept_document(
     execute: Execute = False,
     config: Config = None,
 ) -> None:
-    """Takes an order for the one that was sent under its key, though number, date or buyer are others now."""
+    """Takes a document that is held for a decision for settled as the ERP has it, until the shop changes it again; one
+    that is held for its number, date or buyer for the one that was sent under its key."""
     _print(accept.document(wiring.middle(_load(config)), type_, key, person, execute))
 
 

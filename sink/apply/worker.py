@@ -136,7 +136,7 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        looked_at = [one for one in entries if alone in (None, one.ref)]
+        looked_at = [one for one in entries if alone in (None, one.ref) and not one.settled]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         if alone is None:
             joined = self._join_buyers(held, entries, built)

@@ -29,10 +29,9 @@ def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str
 
 
 def document(connection: Connection, type_: str, key: str, person: str, execute: bool) -> Iterator[str]:
-    """That it is still the one that the ERP was given."""
+    """What it is taken for."""
     ref = DocumentRef(type_, key)
-    accept.accept_document(connection, ref, person, execute)
-    taken = "is taken" if execute else "would be taken"
-    yield f"{ref} {taken} for the order that was sent under this key; the ERP gets what differs, as the rules allow"
+    what = accept.accept_document(connection, ref, person, execute).value
+    yield f"{ref} {'is' if execute else 'would be'} taken for {what}"
     if not execute:
         yield _DRY

@@ -68,9 +68,18 @@ def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     return _look_again(cursor, _ANEW, which, tuple(ref or ()))
 
 
-def accept(cursor: Cursor, ref: DocumentRef) -> None:
+def accept(cursor: Cursor, ref: DocumentRef) -> int:
     """Looks again at a document, and takes the identity that the shop shows then for the one that was sent."""
-    _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
+    return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
+
+
+def settle(cursor: Cursor, ref: DocumentRef) -> int:
+    """A held document is settled as it is, until it is marked again; 0: it is not held, or a step of it is under way.
+
+    One that was marked since it was held stays due: nobody has seen what became of that.
+    """
+    settled = "state = 'ignored', next_try = NULL, held_since = NULL"
+    return _look_again(cursor, settled, f"{_THIS} AND state = 'held' AND intent IS NULL", tuple(ref))
 
 
 def resume(cursor: Cursor) -> None:
