@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 offsets_app = typer.Typer(no_args_is_help=True, help="Where the sink resumes reading: Kafka's own committed offsets.")
 app.add_typer(offsets_app, name="offsets")
-accept_app = typer.Typer(no_args_is_help=True, help="Your word for what cannot be had any more; a dry run first.")
+accept_app = typer.Typer(no_args_is_help=True, help="Your word for what nobody else can say; a dry run first.")
 app.add_typer(accept_app, name="accept")
 Person = Annotated[str, typer.Option(help="Your name, for the history.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
@@ -157,6 +157,19 @@ def _accept_gap(
 def _accept_snapshot(person: Person, execute: Execute = False, config: Config = None) -> None:
     """Plans without the end of a first snapshot, where the topics do not reach back to it."""
     _print(accept.snapshot(wiring.middle(_load(config)), person, execute))
+
+
+@accept_app.command("document")
+def _accept_document(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY")],
+    person: Person,
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Takes a document that is held for a decision for settled as the ERP has it, until the shop changes it again; one
+    that is held for its number, date or buyer for the one that was sent under its key."""
+    _print(accept.document(wiring.middle(_load(config)), type_, key, person, execute))
 
 
 def _load(config: Path | None) -> SinkSettings:

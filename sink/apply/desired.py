@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from schemas.errors import OrdertapError
 from sink.apply.rules import Rules
@@ -35,6 +35,10 @@ from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import why_not_planned
 
 _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture signal snapshot` of its table"
+
+ANOTHER_IDENTITY: Final = (
+    "number, date or buyer differ from what was sent under this key before: the shop uses the key again"
+)
 
 
 class NotPlannedError(OrdertapError):
@@ -172,11 +176,8 @@ class Desired:
         """What keeps a document from the ERP whatever the ERP says."""
         seen = fingerprint(document)
         if one.fingerprint and seen and not same_identity(seen, one.fingerprint):
-            hold = Hold(
-                "number, date or buyer differ from what was sent under this key before: the shop uses the key again",
-                "was the shop restored from a backup? Compare both orders in shop and ERP",
-            )
-            return self._rules.held(hold)
+            step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
+            return self._rules.held(Hold(ANOTHER_IDENTITY, f"{step} `sink accept document {one.ref}`"))
         if isinstance(document, SalesOrder) and document.status == "open":
             problem = totals.problem(document)
         else:

@@ -123,7 +123,7 @@ class Sending:
 
     def _call(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
         # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
-        not_after = self._erp.clock() + timedelta(seconds=self._rules.lease_seconds)
+        not_after = self._clock() + timedelta(seconds=self._rules.lease_seconds)
         self._intend(held, tasks, under_way=True)
         results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
@@ -177,10 +177,17 @@ class Sending:
         if isinstance(error, ConflictError | SlowDownError):
             return isinstance(error, SlowDownError)
         try:
-            self._erp.clock()
+            self._clock()
         except RetryError:
             return True
         return False
+
+    def _clock(self) -> datetime:
+        """The ERP's time. It is asked for no document's sake, so that a refusal is none of theirs."""
+        try:
+            return self._erp.clock()
+        except HoldError as error:
+            raise StopError(error.message, error.hint) from None
 
     def _intend(self, held: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> None:
         """Writes the intents, or that there are none any more. The deadline is then that of this call."""

@@ -15,7 +15,7 @@ from sink.database import Connection, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, Observed, Step, StopError
+from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
@@ -24,7 +24,7 @@ from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
 from sink.planning.policy import Hold
-from sink.staging.position import why_not_planned
+from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
@@ -79,15 +79,15 @@ class Worker:
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
-        checked = self._erp.check()
-        self._sending.abilities = checked.abilities
         try:
+            checked = self._erp.check()
+            self._sending.abilities = checked.abilities
             with transaction(self._connection) as cursor:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
                 self._former = documents.types(cursor) - self._names
                 if self._rules.apply:
                     marks.resume(cursor)
-        except SettingsError as error:
+        except (SettingsError, HoldError) as error:
             raise StopError(error.message, error.hint) from None
         self._bound = True
 
@@ -136,7 +136,7 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        looked_at = [one for one in entries if alone in (None, one.ref)]
+        looked_at = [one for one in entries if alone in (None, one.ref) and not one.settled]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         if alone is None:
             joined = self._join_buyers(held, entries, built)
@@ -213,6 +213,8 @@ class Worker:
         if outcomes:
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
+                if any(outcome.by_hand for _, outcome in outcomes):
+                    note_acted(cursor)
         self._sending.send(held, tasks)
         return [one for one in again if one.intent is None and one.state is State.DONE]
 

@@ -16,3 +16,4 @@ def lines(found: Sequence[Held]) -> Iterator[str]:
     yield f"{len(found)} held or waiting"
     if found:
         yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`"
+        yield "what was settled in another way: `sink accept document TYPE KEY`"

@@ -37,8 +37,14 @@ class Entry:
     external: str | None
     reached: str | None
     age: float  # seconds since the last mark
+    dirty: bool  # marked since it was looked at
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
+
+    @property
+    def settled(self) -> bool:
+        """Whether a person has settled it in another way, and the shop has not changed it since."""
+        return self.state is State.IGNORED and not self.dirty
 
     def external_key(self, stem: str) -> str:
         """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""
@@ -47,8 +53,8 @@ class Entry:
 
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
-    " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float"
-    " FROM document"
+    " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
+    " seen < marked FROM document"
 )
 
 
@@ -171,11 +177,12 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
     again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
     number = sent.record["fields"].get("number") if sent else one.shown
     seen = (sent.marked if sent else one.marked) - outcome.more
+    agreed = one.identity if one.applied and outcome.state is State.DONE else None
     return (
         *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
         str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
-        sent.fingerprint if sent else None, outcome.reached or None,
+        sent.fingerprint if sent else agreed, outcome.reached or None,
         Json(outcome.by_hand) if outcome.by_hand else None,
     )  # fmt: skip
 

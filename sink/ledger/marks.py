@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from psycopg2 import sql
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+
+_THIS: Final = "type = %s AND key = %s"
+_ANEW: Final = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
 
 
 def mark(cursor: Cursor, touched: sql.Composable) -> int:
@@ -61,9 +64,22 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     """Looks again at one held document, or at all of them; how many."""
-    which = "type = %s AND key = %s" if ref else "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
-    anew = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
-    return _look_again(cursor, anew, which, tuple(ref or ()))
+    which = _THIS if ref else "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
+    return _look_again(cursor, _ANEW, which, tuple(ref or ()))
+
+
+def accept(cursor: Cursor, ref: DocumentRef) -> int:
+    """Looks again at a document, and takes the identity that the shop shows then for the one that was sent."""
+    return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
+
+
+def settle(cursor: Cursor, ref: DocumentRef) -> int:
+    """A held document is settled as it is, until it is marked again; 0: it is not held, or a step of it is under way.
+
+    One that was marked since it was held stays due: nobody has seen what became of that.
+    """
+    settled = "state = 'ignored', next_try = NULL, held_since = NULL"
+    return _look_again(cursor, settled, f"{_THIS} AND state = 'held' AND intent IS NULL", tuple(ref))
 
 
 def resume(cursor: Cursor) -> None:

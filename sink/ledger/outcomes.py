@@ -65,6 +65,7 @@ _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
     State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
     State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
+    State.IGNORED: (", which a person has settled in another way", "`sink retry {ref}` if it shall come all the same"),
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }

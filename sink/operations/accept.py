@@ -1,15 +1,18 @@
-"""A person's word for what cannot be had any more: a gap that nothing fills, the end of a first snapshot."""
+"""A person's word for what nobody else can say: that a gap stays, that a first snapshot is complete, that a
+document is the one that it was, or is settled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from schemas.errors import SettingsError
+from sink.apply.desired import ANOTHER_IDENTITY
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
 from sink.intake.evidence import SKIPPED, Gap
-from sink.ledger import history, marks
+from sink.ledger import documents, history, marks
 from sink.staging import gaps, parked, snapshots
 
 
@@ -45,3 +48,26 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
         if execute:
             snapshots.accept(cursor, person)
             history.note(cursor, DocumentRef("snapshot", "first"), "snapshot accepted", person)
+
+
+class Accepted(Enum):
+    """What a document is taken for."""
+
+    SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
+    SETTLED = "settled as the ERP has it, until the shop changes it again"
+
+
+def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> Accepted:
+    """Takes a document that is held for a decision for the one that was sent under its key, where it is held for being
+    another, else for settled; `execute` does it. SettingsError if it is held for no decision."""
+    with transaction(connection) as cursor:
+        held = [one for one in documents.held(cursor) if (one.type, one.key, one.cause) == (*ref, "decision")]
+        if not held:
+            raise SettingsError(f"{ref} is not held for a decision", "`sink held` says what is held, and for what")
+        reason = held[0].reason
+        taken = Accepted.SAME if reason == ANOTHER_IDENTITY else Accepted.SETTLED
+        if execute:
+            if not (marks.accept if taken is Accepted.SAME else marks.settle)(cursor, ref):
+                raise SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
+            history.note(cursor, ref, "document accepted", f"{reason}; {person}")
+    return taken

@@ -222,4 +222,5 @@ def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None
     cell = TABLE[change][observed.milestone] if observed.milestone else observed.problem
     if cell == SEND:
         cell = observed.may_not.get(change, SEND)
-    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", "settle it in the ERP, then `sink retry`")
+    step = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
+    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", step)

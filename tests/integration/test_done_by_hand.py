@@ -7,7 +7,7 @@ from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run, stand_at
 
 INVOICED = "UPDATE orders SET status = 'invoiced'"
 AGREE = "agree: 1 orders, 0 returns, 0 prices, difference 0.00"
@@ -38,8 +38,13 @@ def test_an_invoiced_order_that_a_clerk_changed_as_the_shop_did_is_done(
     assert len(_retried(middle, erp, profile_path)) == 1, "and is still, while nobody did anything"
     run(erp_url, "UPDATE orders SET (net, tax, gross, paid) = (8.00, 1.52, 9.52, 9.52)")
     run(erp_url, "UPDATE order_lines SET (unit_price, net, tax, gross) = (4.76, 8.00, 1.52, 9.52)")
+    with transaction(middle) as cursor:
+        stand_at(cursor, 2_000)
     assert _retried(middle, erp, profile_path) == []
     assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).summary() == AGREE
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT lsn::int FROM ordertap_shop.acted")
+        assert cursor.fetchone() == (2_000,), "the ledger must not go back to before that"
     run(erp_url, "UPDATE orders SET status = 'confirmed'")
     change(middle, "UPDATE orders SET gross = 8.33")
     mark(middle, ORDER)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import pytest
 from psycopg2 import sql
 
 from deploy.embedded import Postgres
 from sink.database import Connection, transaction
-from sink.erp.contract import HoldError, Observed, Step, StepProgress, StepResult
+from sink.erp.contract import Checked, HoldError, Observed, Step, StepProgress, StepResult, StopError
 from sink.erp.kinds import ErpRef
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
@@ -36,6 +37,24 @@ MANY = (
     f" FROM generate_series(2, {COUNT}) AS n"
 )
 SECRET = "Ann Lovelace"
+
+
+class Refusing(SqlErp):
+    """Refuses the questions that are asked for no document's sake."""
+
+    asked: Collection[str] = ()
+
+    def check(self) -> Checked:
+        self._refuse_if("check" in self.asked)
+        return super().check()
+
+    def clock(self) -> datetime:
+        self._refuse_if("clock" in self.asked)
+        return super().clock()
+
+    def _refuse_if(self, refuses: bool) -> None:
+        if refuses:
+            raise HoldError("it refused", "mend it")
 
 
 class Failing(SqlErp):
@@ -139,6 +158,30 @@ def _in_latin_1(postgres: Postgres) -> str:
     return url
 
 
+def test_an_order_with_a_date_that_python_does_not_have_is_held_alone(
+    many: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    change(many, "UPDATE orders SET placed_at = '10000-01-01' WHERE id = 3")
+    drain(make_worker(many, erp, profile_path))
+    assert len(held(many)) == 1
+    assert _states(many) == {"done": COUNT - 1, "held": 1}
+    assert _states(many, "customer") == {"done": COUNT}
+
+
+def test_of_a_buyer_that_joins_his_order_and_cannot_be_built_the_order_waits(
+    many: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    sql_of = Path(profile_path) / "customer.sql"
+    odd = "CASE WHEN customer = 'c3' THEN DATE '10000-01-01' END AS tax_id FROM"
+    sql_of.write_text(sql_of.read_text().replace(" FROM", f", {odd}", 1))
+    with transaction(many) as cursor:  # buyers are looked at when their orders need them
+        cursor.execute("UPDATE ordertap_shop.unit SET due_at = NULL WHERE unit LIKE 'customer:%'")
+    drain(make_worker(many, erp, profile_path))
+    assert "waits for customer c3" in held(many)
+    assert _states(many) == {"done": COUNT - 1, "waits": 1}
+    assert _states(many, "customer") == {"done": COUNT - 1, "held": 1}
+
+
 def test_of_an_order_with_its_refund_the_refund_alone_is_held(
     middle: Connection, failing: Failing, profile_path: str, erp_url: str
 ) -> None:
@@ -181,3 +224,17 @@ def test_an_adapter_that_fails_by_one_step_fails_by_that_one_alone_the_next_time
     drain(make_worker(many, failing, profile_path))
     assert _states(many) == {"done": COUNT - 1, "retry": 1}
     assert SECRET not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["check", "clock"])
+def test_an_erp_that_refuses_what_concerns_no_document_stops_applying_and_holds_none(
+    many: Connection, erp_url: str, profile_path: str, asked: str
+) -> None:
+    with closing(Refusing(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+        erp.asked = (asked,)
+        with pytest.raises(StopError, match="it refused"):
+            drain(make_worker(many, erp, profile_path))
+        assert held(many) == []
+        erp.asked = ()
+        drain(make_worker(many, erp, profile_path))
+    assert _states(many) == {"done": COUNT}
