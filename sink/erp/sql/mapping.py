@@ -56,8 +56,13 @@ class LineTable(_Strict):
     @property
     def columns(self) -> set[str]:
         """All columns that are named."""
+        return {self.id} | self.written
+
+    @property
+    def written(self) -> set[str]:
+        """Those that get a value from us; the ERP numbers its rows itself."""
         links = {link.column for link in self.links.values()}
-        return {self.key, self.id, self.parent, *self.fields.values(), *links}
+        return {self.key, self.parent, *self.fields.values(), *links}
 
 
 class DocumentTable(_Strict):
@@ -81,9 +86,14 @@ class DocumentTable(_Strict):
     @property
     def columns(self) -> set[str]:
         """All columns that are named."""
+        return {self.id, self.reference} | self.written
+
+    @property
+    def written(self) -> set[str]:
+        """Those that get a value from us; the ERP numbers its documents itself."""
         links = {link.column for link in self.links.values()}
         status = {self.status} if self.status else set()
-        return {self.key, self.id, self.revision, self.reference, *self.fields.values(), *links, *status}
+        return {self.key, self.revision, *self.fields.values(), *links, *status}
 
     def state_of(self, milestone: Milestone) -> str | None:
         """The value to write for a milestone; None where the ERP has none."""
