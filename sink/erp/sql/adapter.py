@@ -31,6 +31,7 @@ from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import Mapped
 from sink.erp.sql.moved import with_moved
 from sink.erp.sql.reads import ErpRow
+from sink.erp.sql.rights import lacking as rights_lacking
 
 _BATCH = 100
 _MOST_FOUND = 100
@@ -56,6 +57,8 @@ class SqlErp:
     def _checked(self) -> Checked:
         looked = columns.look(self._database)
         _refuse(looked.refused)
+        rights = rights_lacking(self._database)
+        _refuse([Advice(one.said, one.mend) for one in rights if "SELECT" in one.rights])
         place = self._database.mapping.identity
         table = self._database.table(place.table)
         with self._database.connection() as connection:
@@ -67,7 +70,9 @@ class SqlErp:
         abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH))
         if self._advised is None:  # each worker checks, and nothing of it changes by itself
             self._advised = columns.keys(self._database)
-        return Checked(str(rows[0]), self._database.version, abilities, [*looked.notes, *self._advised])
+        # Without a right to write, a sink that only plans is of use all the same.
+        notes = [*(Advice(one.said, one.mend) for one in rights), *looked.notes, *self._advised]
+        return Checked(str(rows[0]), self._database.version, abilities, notes)
 
     def clock(self) -> datetime:
         """The server's."""

@@ -120,6 +120,13 @@ class ErpDatabase:
             self._tables.setdefault(name, self._reflected(name))
         return self._tables[name]
 
+    def quoted(self, table: str) -> str:
+        """A table's name as SQL has it."""
+        schema, _, plain = table.rpartition(".")
+        return str(
+            self._engine.dialect.identifier_preparer.format_table(sa.Table(plain, sa.MetaData(), schema=schema or None))
+        )
+
     def described(self, tables: Collection[str]) -> dict[str, Columns]:
         """By table the columns that it has now, by name; without tables that are not there."""
         found: dict[str, Columns] = {}
