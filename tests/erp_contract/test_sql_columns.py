@@ -159,8 +159,11 @@ def test_what_holds_some_documents_is_noted_with_its_mend(place: Place, what: st
     assert mend in fits[0]
 
 
-def test_a_column_with_a_default_needs_nothing(place: Place) -> None:
-    assert place.notes({ACCOUNT: f"warehouse integer NOT NULL DEFAULT 1,\n    {ACCOUNT}"}) == []
+def test_what_is_just_enough_is_not_noted(place: Place) -> None:
+    fits = {ACCOUNT: f"warehouse integer NOT NULL DEFAULT 1,\n    {ACCOUNT}",
+            "    kind varchar(20) NOT NULL,\n    sku": "    kind varchar(8) NOT NULL,\n    sku",
+            "currency varchar(3)": "currency char(3)"}  # fmt: skip
+    assert place.notes(fits) == []
 
 
 def test_exact_numbers_without_a_scale_keep_cents(place: Place) -> None:

@@ -28,7 +28,8 @@ _MAKE: Final[Mapping[ValueType, str]] = {
 _CENTS: Final = 2
 _DIGITS: Final[Mapping[ValueType, int]] = {"money": 7, "number": 3}  # before the point
 _KEY_LENGTH: Final = 100  # a shop's name, a kind, and keys of several columns
-_WORDS: Final = {"currency": 3, "billing_country": 2, "shipping_country": 2, "kind": len("registered")}
+_WORDS: Final = {"currency": 3, "billing_country": 2, "shipping_country": 2, "kind": len("discount")}
+_OF_A_CUSTOMER: Final = {"kind": len("registered")}
 _MICROSECONDS: Final = 6
 
 
@@ -191,7 +192,8 @@ def _fraction(type_: sa.types.TypeEngine[object], dialect: str) -> int:
 
 def _short(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Iterator[str]:
     length, name = getattr(type_, "length", None), use.names[-1]
-    needed = _KEY_LENGTH if name == "key" else _WORDS.get(name, 0)
+    words = _WORDS | (_OF_A_CUSTOMER if use.names[0] == "customer" else {})
+    needed = _KEY_LENGTH if name == "key" else words.get(name, 0)
     if length is not None and length < needed:
         yield f"and {'our keys' if name == 'key' else name} may have {needed} characters: a document with more is held"
     if isinstance(type_, sa.CHAR) and length != needed and dialect not in ("sqlite", "mysql", "mariadb"):
