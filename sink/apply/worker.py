@@ -89,6 +89,8 @@ class Worker:
                     marks.resume(cursor)
         except (SettingsError, HoldError) as error:
             raise StopError(error.message, error.hint) from None
+        for one in () if self._bound else checked.advice:
+            log.warning("the ERP can be used, but", found=one.message, next=one.hint)
         self._bound = True
 
     def _units(self, held: list[Lease], late: bool = True) -> None:

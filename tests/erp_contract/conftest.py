@@ -8,6 +8,7 @@ import pytest
 
 from deploy.embedded import Postgres
 from tests.erp_contract.records import Sink
+from tests.erp_contract.sql_place import Place
 from tests.erp_contract.sql_target import SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
 
@@ -33,3 +34,20 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
 @pytest.fixture
 def sink(target: Target) -> Sink:
     return Sink(target.adapter())
+
+
+@pytest.fixture
+def in_postgres(postgres: Postgres, new_database: Callable[[Postgres, str], str], tmp_path: Path) -> Iterator[Place]:
+    place = Place(new_database(postgres, "columns"), tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "postgresql":
+        yield request.getfixturevalue("in_postgres")
+        return
+    made = Place(f"sqlite:///{tmp_path}/erp.db", tmp_path)
+    yield made
+    made.close()

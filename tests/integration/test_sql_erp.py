@@ -1,12 +1,14 @@
 """The worker at an ERP's own database: rows that cannot be read, and states that the ERP does not have."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.database import Connection
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
+from sink.erp.contract import StopError
 from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
 from sink.planning.policy import Policy
@@ -49,3 +51,18 @@ def test_a_later_goal_that_the_erp_has_no_state_for_holds_nothing(
     mark(middle)
     drain(worker)
     assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
+
+
+def test_what_the_erps_columns_lack_is_told_at_the_start_and_once(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    run(erp_url, "ALTER TABLE customers ALTER COLUMN email SET NOT NULL")
+    worker = make_worker(middle, erp, profile_path)
+    with capture_logs() as logs:
+        worker.step()
+        worker.check()
+    told = [one for one in logs if one["event"] == "the ERP can be used, but"]
+    assert ["customers.email must have a value" in one["found"] for one in told] == [True]
+    run(erp_url, "ALTER TABLE orders ALTER COLUMN gross TYPE real")
+    with pytest.raises(StopError, match=r"orders\.gross is REAL"):
+        make_worker(middle, erp, profile_path).step()

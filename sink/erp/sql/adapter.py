@@ -26,11 +26,12 @@ from sink.erp.contract import (
     Verb,
 )
 from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind
-from sink.erp.sql import batches, reads
+from sink.erp.sql import batches, columns, reads
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import Mapped
 from sink.erp.sql.moved import with_moved
 from sink.erp.sql.reads import ErpRow
+from sink.erp.sql.rights import lacking as rights_lacking
 
 _BATCH = 100
 _MOST_FOUND = 100
@@ -49,16 +50,16 @@ class SqlErp:
         self._database.close()
 
     def check(self) -> Checked:
-        """Tables and columns of the mapping exist; gives the identity."""
+        """Tables and columns of the mapping are there and fit it; gives the identity."""
         with _of_no_document():
             return self._checked()
 
     def _checked(self) -> Checked:
-        mapping = self._database.mapping
-        wrong = [column for kind in KINDS for column in self._missing(kind)]
-        if wrong:
-            raise StopError(f"the ERP has no {', '.join(wrong)}", "correct the mapping, or the rights of the ERP user")
-        place = mapping.identity
+        looked = columns.look(self._database)
+        _refuse(looked.refused)
+        rights = rights_lacking(self._database)
+        _refuse([Advice(one.said, one.mend) for one in rights if "SELECT" in one.rights])
+        place = self._database.mapping.identity
         table = self._database.table(place.table)
         with self._database.connection() as connection:
             rows = connection.execute(sa.select(table.c[place.column]).limit(2)).scalars().all()
@@ -68,8 +69,10 @@ class SqlErp:
             )
         abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH))
         if self._advised is None:  # each worker checks, and nothing of it changes by itself
-            self._advised = [one for kind in KINDS for one in self._advice(kind)]
-        return Checked(str(rows[0]), self._database.version, abilities, self._advised)
+            self._advised = columns.keys(self._database)
+        # Without a right to write, a sink that only plans is of use all the same.
+        notes = [*(Advice(one.said, one.mend) for one in rights), *looked.notes, *self._advised]
+        return Checked(str(rows[0]), self._database.version, abilities, notes)
 
     def clock(self) -> datetime:
         """The server's."""
@@ -175,33 +178,12 @@ class SqlErp:
     def _each(self, connection: sa.Connection, kind: Kind, rows: Sequence[ErpRow]) -> list[Observed]:
         return with_moved(self._database, connection, rows) if kind == "order" else [row.observed for row in rows]
 
-    def _missing(self, kind: Kind) -> list[str]:
-        """Columns that the mapping names and the ERP has not."""
-        document = self._database.mapping.of(kind)
-        wrong = self._database.missing(document.table, document.columns)
-        if document.lines:
-            wrong += self._database.missing(document.lines.table, document.lines.columns)
-        return wrong
 
-    def _advice(self, kind: Kind) -> list[Advice]:
-        """What keeps a key from being there twice, and a look at an order from reading a whole table."""
-        document = self._database.mapping.of(kind)
-        tables = [(document.table, document.key, [link.column for link in document.links.values()])]
-        if document.lines:
-            refers = [document.lines.parent, *(link.column for link in document.lines.links.values())]
-            tables.append((document.lines.table, document.lines.key, refers))
-        found = []
-        for table, key, refers in tables:
-            indexed, unique = self._database.leading_columns(table)
-            if key not in unique:
-                said = f"{table}.{key} is not unique: a document could be made twice"
-                found.append(Advice(said, f"CREATE UNIQUE INDEX ON {table} ({key})"))
-            found += [
-                Advice(f"{table}.{column} has no index: each look at a document reads all of it",
-                       f"CREATE INDEX ON {table} ({column})")
-                for column in refers if column not in indexed
-            ]  # fmt: skip
-        return found
+def _refuse(wrong: Sequence[Advice]) -> None:
+    """StopError with all of it, and all that mends it."""
+    if wrong:
+        hints = dict.fromkeys(one.hint for one in wrong)
+        raise StopError("; ".join(one.message for one in wrong), "; ".join(hints))
 
 
 def _progress(step: Step, seen: Observed | None) -> StepProgress:

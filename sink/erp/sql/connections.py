@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from schemas.errors import SettingsError
 from sink.erp.contract import StopError
@@ -22,6 +24,15 @@ _CLOCK: Final[Mapping[str, str]] = {
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
 _ANY_CLOCK: Final = "SELECT UTC_TIMESTAMP(6)"
+
+
+Columns = Mapping[str, ReflectedColumn]
+
+
+def plain_type(column: ReflectedColumn) -> sa.types.TypeEngine[Any]:
+    """Of a column; of one with a domain, what that is made of."""
+    type_ = column["type"]
+    return type_.data_type if isinstance(type_, postgresql.DOMAIN) else type_
 
 
 class ErpDatabase:
@@ -109,10 +120,25 @@ class ErpDatabase:
             self._tables.setdefault(name, self._reflected(name))
         return self._tables[name]
 
-    def missing(self, table: str, columns: set[str]) -> list[str]:
-        """Those of the columns that the table does not have now."""
-        known = self._reflected(table).c.keys()
-        return [f"{table}.{column}" for column in sorted(columns - set(known))]
+    def quoted(self, table: str) -> str:
+        """A table's name as SQL has it."""
+        schema, _, plain = table.rpartition(".")
+        return str(
+            self._engine.dialect.identifier_preparer.format_table(sa.Table(plain, sa.MetaData(), schema=schema or None))
+        )
+
+    def described(self, tables: Collection[str]) -> dict[str, Columns]:
+        """By table the columns that it has now, by name; without tables that are not there."""
+        found: dict[str, Columns] = {}
+        with self.connection() as connection:
+            look = sa.inspect(connection)
+            for name in tables:
+                schema, _, plain = name.rpartition(".")
+                try:
+                    found[name] = {column["name"]: column for column in look.get_columns(plain, schema or None)}
+                except exc.NoSuchTableError:
+                    continue
+        return found
 
     def leading_columns(self, table: str) -> tuple[set[str], set[str]]:
         """Columns by which the table has an index, and those of them that are unique by themselves."""
@@ -153,12 +179,12 @@ class ErpDatabase:
                 found = sa.inspect(connection).get_columns(plain, schema or None)
         except exc.NoSuchTableError:
             raise StopError(f"the ERP has no table {name}", "correct the mapping, or the rights of its user") from None
-        columns = [sa.Column(column["name"], column["type"]) for column in found]
+        columns = [sa.Column(column["name"], plain_type(column)) for column in found]
         table = sa.Table(plain, sa.MetaData(), *columns, schema=schema or None)
         if self.dialect == "sqlite":
             for column in table.columns:
                 if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
-                    column.type = _ExactDecimal(column.type.scale or 0)
+                    column.type = _ExactDecimal(column.type.scale)
         return table
 
 
@@ -171,12 +197,12 @@ def _update_from_values(table: sa.Table, key: str, names: Sequence[str], rows: S
 
 
 class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
-    """SQLite has no decimals: text in, and out what the column's scale says."""
+    """SQLite has no decimals: text in, and out what the column's scale says, if it says any."""
 
     impl = sa.String
     cache_ok = True
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, scale: int | None) -> None:
         super().__init__()
         self.scale = scale
 
@@ -184,7 +210,9 @@ class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
         return None if value is None else str(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
-        return None if value is None else Decimal(str(value)).quantize(Decimal(1).scaleb(-self.scale))
+        if value is None or self.scale is None:
+            return None if value is None else Decimal(str(value))
+        return Decimal(str(value)).quantize(Decimal(1).scaleb(-self.scale))
 
 
 def _limits(url: str, timeout: float) -> dict[str, Any]:

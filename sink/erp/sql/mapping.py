@@ -56,8 +56,13 @@ class LineTable(_Strict):
     @property
     def columns(self) -> set[str]:
         """All columns that are named."""
+        return {self.id} | self.written
+
+    @property
+    def written(self) -> set[str]:
+        """Those that get a value from us; the ERP numbers its rows itself."""
         links = {link.column for link in self.links.values()}
-        return {self.key, self.id, self.parent, *self.fields.values(), *links}
+        return {self.key, self.parent, *self.fields.values(), *links}
 
 
 class DocumentTable(_Strict):
@@ -81,9 +86,14 @@ class DocumentTable(_Strict):
     @property
     def columns(self) -> set[str]:
         """All columns that are named."""
+        return {self.id, self.reference} | self.written
+
+    @property
+    def written(self) -> set[str]:
+        """Those that get a value from us; the ERP numbers its documents itself."""
         links = {link.column for link in self.links.values()}
         status = {self.status} if self.status else set()
-        return {self.key, self.id, self.revision, self.reference, *self.fields.values(), *links, *status}
+        return {self.key, self.revision, *self.fields.values(), *links, *status}
 
     def state_of(self, milestone: Milestone) -> str | None:
         """The value to write for a milestone; None where the ERP has none."""
@@ -123,9 +133,12 @@ def load_mapping(path: Path) -> Mapped:
         mapping = Mapped.model_validate(content)
     except OSError as error:
         raise SettingsError(f"mapping {path}: {error.strerror}", "set erp.mapping to the YAML file") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"mapping {path} is not UTF-8", "save it in that encoding") from None
     except yaml.YAMLError as error:
         line = f":{mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
-        raise SettingsError(f"mapping {path}{line} is not YAML", f"correct it; {_EXAMPLE}") from None
+        problem = getattr(error, "problem", None) or "characters that no text has"
+        raise SettingsError(f"{path}{line}: not YAML: {problem}", f"correct it; {_EXAMPLE}") from None
     except ValidationError as error:
         wrong = [
             f"{_where(str(path), lines, [str(name) for name in one['loc']])}: {one['msg']}"
@@ -139,10 +152,13 @@ def load_mapping(path: Path) -> Mapped:
 
 
 def _lines(node: yaml.Node | None, at: _Names = ()) -> dict[_Names, int]:
-    """The line of each key of a file, by the names that lead to it."""
+    """The line of each key of a file, by the names that lead to it; YAMLError for one that is there twice, of which
+    the library would take the second."""
     found: dict[_Names, int] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         here = (*at, str(key.value))
+        if here in found:
+            raise yaml.MarkedYAMLError(problem=f"`{key.value}` is there twice", problem_mark=key.start_mark)
         found[here] = key.start_mark.line + 1
         found |= _lines(value, here)
     return found

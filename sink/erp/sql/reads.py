@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sink.erp.contract import HoldError, Observed
 from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
-from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
+from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
@@ -65,7 +65,9 @@ def rows(
         return []
     lines = _lines_of(database, connection, document, [head[document.id] for head in heads], lock)
     named = {
-        name: _targets(database, connection, link_target(database, name), link, [head[link.column] for head in heads])
+        name: _targets(
+            database, connection, link_target(database.mapping, name), link, [head[link.column] for head in heads]
+        )
         for name, link in document.links.items()
     }
     sold = _sold(database, connection, document.lines, [line for some in lines.values() for line in some])
@@ -90,11 +92,11 @@ def by_key(
     return found
 
 
-def link_target(database: ErpDatabase, name: str) -> DocumentTable | LineTable:
-    """The table that a link refers to, as the mapping has it."""
+def link_target(mapping: Mapped, name: str) -> DocumentTable | LineTable:
+    """The table that a link refers to."""
     if name == "account":
-        return database.mapping.customer
-    order = database.mapping.order
+        return mapping.customer
+    order = mapping.order
     return order.lines if name == "order_line" and order.lines else order
 
 

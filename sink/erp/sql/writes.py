@@ -226,7 +226,7 @@ class Writing:
 
     def _linked(self, name: str, link: LinkColumn, keys: set[str]) -> dict[str, Any]:
         """Our key, or the ERP's reference where it was typed in by hand → the link's value."""
-        target = link_target(self._database, name)
+        target = link_target(self._database.mapping, name)
         table = self._database.table(target.table)
         by = table.c[link.by or target.id]
         ours = [key for key in keys if not key.startswith(BY_HAND)]

@@ -60,8 +60,17 @@ def test_a_key_that_is_missing_is_in_the_line_of_the_one_that_should_have_it(tmp
     assert file.read_text().splitlines()[line - 1] == "  lines:"
 
 
-def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"identity: {table: company}\nitems: [", r"mapping.yaml:2: not YAML: "),
+        (GOOD.replace("net: net, tax: tax", "net: net, net: tax").encode(), r"mapping.yaml:25: .*`net` is there twice"),
+        (b"identity: \x00", "mapping.yaml: not YAML"),
+        ("identity: Łódź".encode("utf-16"), "is not UTF-8"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path, text: bytes, said: str) -> None:
     file = tmp_path / "mapping.yaml"
-    file.write_text("identity: {table: company}\nitems: [")
-    with pytest.raises(SettingsError, match=r"mapping.yaml:\d+ is not YAML"):
+    file.write_bytes(text)
+    with pytest.raises(SettingsError, match=said):
         load_mapping(file)
