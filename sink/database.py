@@ -83,9 +83,8 @@ def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> It
 def names_of(cursor: Cursor, schema: str, unseen: str = "") -> Iterator[None]:
     """Plain names of tables are those of `schema` alone, as the SQL of a profile wants it, to the end of the block.
 
-    `unseen`: "show" where rows are only listed, "" where they are read (SET ordertap.unseen). An error that leaves the
-    block leaves the settings: the caller goes back to before the block, by ROLLBACK or to a savepoint, and they with
-    him.
+    `unseen`: "show" where rows are only listed, "" where they are read (SET ordertap.unseen). If the block raises, the
+    settings are not reset here; the caller's rollback, to a savepoint or of the transaction, does that.
     """
     cursor.execute(
         "SELECT current_setting('search_path'), set_config('search_path', quote_ident(%s), true),"

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 _IDLE = 0.05
 _STANDS_BY = 1.0
+_REMEMBERED = 5.0  # seconds: what keeps it from staging may be gone for a moment, and there again
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Parts:
     worker: Callable[[Connection, int], Worker]
     indexes: Callable[[threading.Event], None]
     workers: int
+    applies: bool
 
 
 class Sink:
@@ -48,7 +50,9 @@ class Sink:
         APPLYING.set_function(lambda: self._circuit.closed)
         self._failure: BaseException | None = None
         self._turned = time.monotonic()
-        self._blocked = ""
+        self._blocked = "it starts"
+        self._blocked_at = -_REMEMBERED
+        self._leads = False
 
     def live(self) -> tuple[bool, str]:
         """Whether our own loop turns, whatever Kafka, database and ERP do."""
@@ -56,9 +60,14 @@ class Sink:
         return age < 120, f"the loop turned {age:.0f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether orders reach the ERP now, and if not, what blocks them."""
-        reason = self._blocked or self._circuit.stopped or self._circuit.reason
-        return not reason, reason or "staging and applying"
+        """Whether this copy does its part, and which that is, or what keeps it from it. One that stands by is ready.
+
+        What the ERP has by it is another question: `sink status` says how far the copy is, and what is held.
+        """
+        if reason := self._blocked or self._circuit.stopped or self._circuit.reason:
+            return False, reason
+        applying = "applying" if self._parts.applies else "planning (mode is plan, nothing is sent)"
+        return True, f"{'staging' if self._leads else 'standing by to stage'} and {applying}"
 
     def run(self) -> None:
         """Stages in this thread, applies in others."""
@@ -76,7 +85,7 @@ class Sink:
                 try:
                     self._stage()
                 except UnavailableError as error:
-                    self._blocked = error.message
+                    self._turn(error.message)
                     log.warning("staging waits", reason=error.message)
                     self._stop.wait(2.0)
         finally:
@@ -90,18 +99,25 @@ class Sink:
         """Stages while this copy leads; stands by until then."""
         with closing(self._parts.connect()) as connection:
             while not leadership.lead(connection):
-                self._turn()
+                self._turn("")
                 if self._stop.wait(_STANDS_BY):
                     return
             log.info("this copy stages")
             LEADING.set(1)
+            self._leads = True
             try:
                 self._parts.stager.run(connection, self._parts.consumer, self._stop.is_set, self._turn)
             finally:
                 LEADING.set(0)
+                self._leads = False
 
-    def _turn(self) -> None:
-        self._turned, self._blocked = time.monotonic(), ""
+    def _turn(self, blocked: str) -> None:
+        """The loop has turned; `blocked`: what keeps it from staging now, "" for nothing."""
+        self._turned = time.monotonic()
+        if blocked:
+            self._blocked, self._blocked_at = blocked, self._turned
+        elif self._turned - self._blocked_at > _REMEMBERED:
+            self._blocked = ""
 
     def _guard(self, number: int) -> None:
         """A thread's error ends the process, and is told by its main thread."""

@@ -157,6 +157,7 @@ def parts(settings: SinkSettings) -> Parts:
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
         indexes=lambda stop: indexes.keep(lambda: _entered(settings), mapping, stop),
         workers=settings.workers,
+        applies=the_rules.apply,
     )
 
 

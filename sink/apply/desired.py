@@ -143,7 +143,7 @@ class Desired:
         return None
 
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
-        """The document itself, unless that it is not one says all."""
+        """The document, or the outcome if it is already clear that there is nothing to send."""
         if isinstance(built, OnlyCancelled):
             return self._cancelled(one, built)
         if isinstance(built, NotReady) and one.applied:

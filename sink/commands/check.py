@@ -54,7 +54,7 @@ def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None
         others = "".join(f", nor {topic}" for topic in missing if topic != index)
         raise UnavailableError(
             f"Kafka has no topic {index}, the index of commits by which the sink reads" + others,
-            "capture of this release makes it: `capture init`, then `capture run`",
+            "this release's capture creates it: `capture init`, then `capture run`",
         )
     if missing:
         raise UnavailableError(f"Kafka has no topic {', '.join(missing)}", "`capture init` makes them")

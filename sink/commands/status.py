@@ -49,9 +49,7 @@ def told(found: SinkStatus) -> Iterator[str]:
 
 def _copy(copy: Copy) -> Iterator[str]:
     """Where the copy of the shop stands, and what keeps it there."""
-    made = (
-        copy.committed_at and f", the shop's last commit in it of {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
-    )
+    made = copy.committed_at and f", last shop commit: {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     where = f"{copy.stamp.commit_lsn} (generation {copy.stamp.generation})"
     yield f"copy: {copy.state} at {where}" + (made or "")
     if copy.waits_for:

@@ -64,7 +64,7 @@ class ReadAgainError(UnavailableError):
 
 
 class NotAMemberError(UnavailableError):
-    """This member of the group is none any more, and will not be one again: another is to be made."""
+    """This consumer was expelled from the group for good; create a new one."""
 
 
 class Committed(NamedTuple):

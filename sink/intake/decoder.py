@@ -38,16 +38,18 @@ KeyLine: TypeAlias = Callable[[bytes, int], bytes]
 
 _POSTGRESQL: Final = "io.debezium.connector.postgresql.Source"
 _CONNECTOR: Final = b"\x14postgresql"
-_WIDER: Final = re.compile(r"(numeric|timestamp|time)\([^)]*\)")
+_LIMITS: Final = re.compile(r"\([\d, -]+\)")
+_FIXED: Final = re.compile(r"\b(bit|char|character)(?=\()")
+_ANY_LENGTH: Final = {"bit": "varbit", "char": "bpchar", "character": "bpchar"}
+"""Without a length these are of length 1."""
 _MOST_SETS: Final = 256
 
 
 def staged_type(name: str) -> str:
-    """The PostgreSQL type to stage a type of schemas.values as, which holds any later precision or scale as well.
-
-    numeric(p,s) → numeric, timestamp(3) → timestamp, time(3) → time, arrays of them likewise; else the same.
+    """The PostgreSQL type to stage a type as, without its limits: those may change in the shop, and say nothing that we
+    need. numeric(p,s) → numeric, timestamp(3) → timestamp, bit(8) → varbit, arrays of them likewise.
     """
-    return _WIDER.sub(r"\1", name)
+    return _LIMITS.sub("", _FIXED.sub(lambda found: _ANY_LENGTH[found[1]], name))
 
 
 class Field(NamedTuple):

@@ -1,5 +1,7 @@
-"""What keeps documents from being built because not all that they are made of is known: unreadable records, gaps,
-values that never came. A cause ends by itself when what was missing arrives."""
+"""Documents that must not be built because records of a commit that touches them cannot be staged.
+
+A cause is such a commit, `parked:GENERATION:LSN`. It ends when the last of its parked records is staged, or done with.
+"""
 
 from __future__ import annotations
 

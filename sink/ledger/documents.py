@@ -1,4 +1,4 @@
-"""The ledger's documents: for each what is desired, what the ERP was given, and what keeps the two apart."""
+"""The ledger's documents: for each what the ERP was given, and what keeps it from being given what the shop has."""
 
 from __future__ import annotations
 
@@ -153,7 +153,6 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     next_try = clock_timestamp() + make_interval(secs => v.again),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number),
-    desired = CASE WHEN v.sent THEN d.intent -> 'record' ELSE d.desired END,
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
         ELSE coalesce(v.by_hand::jsonb, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,

@@ -58,10 +58,17 @@ CREATE FUNCTION pg_temp.converted(record jsonb) RETURNS jsonb LANGUAGE sql AS $$
             'parts', pg_temp.parts(record))
         ELSE record END
 $$;
-UPDATE document SET applied = pg_temp.converted(applied), desired = pg_temp.converted(desired),
+UPDATE document SET applied = pg_temp.converted(applied),
     intent = CASE WHEN intent IS NOT NULL THEN
         intent || jsonb_build_object('record', pg_temp.converted(intent -> 'record')) END
- WHERE applied IS NOT NULL OR desired IS NOT NULL OR intent IS NOT NULL;
+ WHERE applied IS NOT NULL OR intent IS NOT NULL;
+
+ALTER TABLE document DROP COLUMN desired;   -- it was what was applied last, and nobody read it
+COMMENT ON COLUMN document.waits_for IS 'TYPE KEY of the document that this one waits for';
+COMMENT ON COLUMN history.event IS
+    'the verb that the ERP was given (create, amend, advance, reopen, cancel, remove), done by hand, held, gap accepted, snapshot accepted, document accepted';
+COMMENT ON COLUMN blocked.cause IS
+    'parked:GENERATION:LSN, a commit of the shop: ends when none of its records is parked any more';
 
 -- A record that cannot be staged, and of which nothing says what it is part of, holds all documents that read its table.
 ALTER TABLE parked ADD COLUMN holds_table text;     -- NULL: the documents that its commit touches are blocked by it

@@ -181,7 +181,7 @@ def upsert(
 def delete(cursor: Cursor, table: StagedTable, temp: TempTable) -> int:
     """Marks the rows deleted whose keys are in a temporary table, by the guard; how many.
 
-    A row that is not there is put there as deleted, so that an older one that comes late cannot live.
+    A missing row is inserted as deleted, so that an older record of it that comes late changes nothing.
     """
     others = [name for name in table.present if name not in table.key]
     _run(

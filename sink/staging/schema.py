@@ -12,7 +12,6 @@ written by us with the column, whatever its stamp.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from schemas.change import Stamp
 from schemas.errors import DataError, UnavailableError
 from schemas.lsn import LSN
 from sink.database import Cursor, schema_of
+from sink.intake.decoder import staged_type
 from sink.staging.dropped import forget_dropped
 
 log = structlog.get_logger()
@@ -99,11 +99,6 @@ class StagedTable:
     def takes(self, name: str, kind: str) -> bool:
         """Whether values of this staged type fit the column as it is."""
         return name in self.columns and widened(kind, self.columns[name].type) == self.columns[name].type
-
-
-def staged_type(kind: str) -> str:
-    """A record's type without its limits: those may change in the shop, and say nothing that we need."""
-    return re.sub(r"\([\d,-]+\)", "", kind)
 
 
 def stored_name(table: str) -> str:

@@ -75,6 +75,11 @@ class Sequencer:
         self._said_at = self._led_at = self._committed_at = 0.0
         self._again = True
 
+    @property
+    def blocked(self) -> str:
+        """Why nothing is planned by the copy as it is read now; "" while it follows the shop."""
+        return "the copy is catching up with the shop" if self._position.state == "catching up" else ""
+
     # One turn
 
     def turn(self) -> None:

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _IDLE: Final = 0.5  # seconds that a poll waits
 _REJOINS: Final = 1.0  # seconds
+_NOT_ASSIGNED: Final = "Kafka has not assigned all partitions of the shop's topics to this sink yet"
 
 Known: TypeAlias = Callable[[Sequence[Partition]], Staged]
 """Says what is staged of partitions."""
@@ -48,9 +49,10 @@ class Stager:
         connection: Connection,
         consumer: Callable[[Known], ShopConsumer],
         stop: Callable[[], bool],
-        turned: Callable[[], None],
+        turned: Callable[[str], None],
     ) -> None:
-        """Stages until it is stopped; `turned` is told of each turn. Errors of database and Kafka come through.
+        """Stages until it is stopped. `turned` is told of each turn, with what keeps the copy from following the shop;
+        "" for nothing. Errors of database and Kafka come through.
 
         The connection is the one that leads. Another thread uses it until this returns.
         """
@@ -71,7 +73,7 @@ class Stager:
         database: SerialExecutor[Outcome],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
-        turned: Callable[[], None],
+        turned: Callable[[str], None],
     ) -> None:
         while not stop():
             try:
@@ -79,6 +81,7 @@ class Stager:
             except ReadAgainError as error:
                 log.info("reading begins where the copy stands", reason=error.message)
             except SchemaBlockedError as error:  # the reader who is in the way must end first
+                turned(error.message)
                 log.warning("staging waits", reason=error.message, next=error.hint)
                 database.run(committer.wait, error.message)
 
@@ -88,21 +91,21 @@ class Stager:
         database: SerialExecutor[Outcome],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
-        turned: Callable[[], None],
+        turned: Callable[[str], None],
     ) -> None:
         """From one assignment of all partitions to the next. What was read before it counts no more: what is staged is
         asked for only after what was in flight has ended."""
         database.discard()
         database.run(committer.roll_back)
         while not consumer.restart():
-            turned()
+            turned(_NOT_ASSIGNED)
             if stop():
                 return
-            database.run(committer.wait, "Kafka has not assigned all partitions of the shop's topics to this sink yet")
+            database.run(committer.wait, _NOT_ASSIGNED)
             consumer.poll(_IDLE)
         sequencer = Sequencer(committer, database, consumer, self._index, self._tables, self._topics)
         while True:
-            turned()
+            turned(sequencer.blocked)
             if stop():
                 break
             sequencer.turn()

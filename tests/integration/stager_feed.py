@@ -362,6 +362,7 @@ class Running:
         self.turns = 0
         self.statements = 0
         self.outages: list[str] = []
+        self.blocked: set[str] = set()
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
@@ -402,8 +403,9 @@ class Running:
 
         return Counting
 
-    def _turned(self) -> None:
+    def _turned(self, blocked: str) -> None:
         self.turns += 1
+        self.blocked.add(blocked)
 
     def ask_to_stop(self) -> None:
         self._stop.set()

@@ -223,6 +223,9 @@ def test_records_and_intents_of_the_release_before_are_understood(database: str)
     assert price.intent is not None
     assert (price.intent.revision, price.intent.goal, from_json(price.intent.record)) == (3, "confirmed", applied["A"])
     assert isinstance(price.intent, Intent)
+    of_document = "SELECT attname FROM pg_attribute WHERE attrelid = 'document'::regclass AND NOT attisdropped"
+    assert ("applied",) in rows(connection, of_document)
+    assert ("desired",) not in rows(connection, of_document), "nobody reads it"
     connection.close()
 
 

@@ -89,7 +89,7 @@ def _staging(settings: SinkSettings) -> Iterator[None]:
         try:
             with closing(parts.connect()) as connection:
                 assert leadership.lead(connection)
-                parts.stager.run(connection, parts.consumer, stop.is_set, lambda: None)
+                parts.stager.run(connection, parts.consumer, stop.is_set, lambda _: None)
         except BaseException as error:  # noqa: BLE001  raised below
             errors.append(error)
 

@@ -67,10 +67,17 @@ def holding(copy: Copy, statement: str) -> Iterator[Connection]:
 
 
 def test_types_are_staged_without_their_limits(copy: Copy) -> None:
-    columns = {"id": "bigint", "a": "numeric(12,2)", "b": "timestamp(3)", "c": "time(3)", "d": "numeric(5,0)[]"}
+    columns = {
+        "id": "bigint",
+        "a": "numeric(12,2)",
+        "b": "timestamp(3)",
+        "c": "time(3)",
+        "d": "numeric(5,0)[]",
+        "e": "bit(9)",
+    }
     table = copy.fit(columns, stamp(1))
     assert {name: column.type for name, column in table.columns.items()} == {
-        "id": "bigint", "a": "numeric", "b": "timestamp", "c": "time", "d": "numeric[]",
+        "id": "bigint", "a": "numeric", "b": "timestamp", "c": "time", "d": "numeric[]", "e": "varbit",
     }  # fmt: skip
     assert copy.rows(
         "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
@@ -81,6 +88,7 @@ def test_types_are_staged_without_their_limits(copy: Copy) -> None:
         ("b", "timestamp without time zone"),
         ("c", "time without time zone"),
         ("d", "numeric[]"),
+        ("e", "bit varying"),
     ]
 
 

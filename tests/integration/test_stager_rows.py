@@ -25,7 +25,7 @@ from sink.staging.position import why_not_planned
 from tests.integration.stager_feed import LINES, ORDERS, START, TYPES, Feed, Piece, line, order, until
 from tests.integration.written_rows import Written, key_change, unchanged
 
-JSONB, JSONB_ARRAY, TEXT = (3802, -1), (3807, -1), (25, -1)
+JSONB, JSONB_ARRAY, TEXT, BIT = (3802, -1), (3807, -1), (25, -1), 1560
 
 
 @pytest.fixture
@@ -126,6 +126,15 @@ def test_a_new_column_and_a_wider_type_alter_the_table(written: Written) -> None
         'SELECT id, channel, "#version" < 2 OR "#unseen" IS NOT NULL FROM ordertap_shop."public.orders"'
     )
     assert sorted(staged) == [(17, None, True), (18, "web", False), (19, None, True)]
+
+
+def test_bits_of_any_number_are_staged(written: Written) -> None:
+    """A plain bit of PostgreSQL is one bit."""
+    for number, bits, length in ((17, "10110001", 8), (18, "1011000111", 10)):
+        written.types[ORDERS] = TYPES[ORDERS] | {"flags": (BIT, length)}
+        written.stage(order(number, 100 * number, row={"flags": int(bits, 2).to_bytes(2, "little")[: -(-length // 8)]}))
+    assert written.rows("SELECT reason FROM ordertap_shop.parked") == []
+    assert written.orders("id, flags") == [(17, "10110001"), (18, "1011000111")]
 
 
 def test_a_table_without_rows_is_there_for_the_profiles_sql(written: Written) -> None:

@@ -32,7 +32,7 @@ def told(*there: str) -> UnavailableError:
 def test_the_index_that_is_missing_is_named_with_what_makes_it() -> None:
     said = told(ORDERS, LINES)
     assert said.message == f"Kafka has no topic {INDEX}, the index of commits by which the sink reads"
-    assert said.hint == "capture of this release makes it: `capture init`, then `capture run`"
+    assert said.hint == "this release's capture creates it: `capture init`, then `capture run`"
     assert told(ORDERS).message.endswith(f"by which the sink reads, nor {LINES}")
 
 

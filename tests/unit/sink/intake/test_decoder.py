@@ -422,7 +422,11 @@ def test_a_key_of_capture() -> None:
         ("timestamp(3)", "timestamp"),
         ("time(3)[]", "time[]"),
         ("timestamptz", "timestamptz"),
-        ("bit(11)", "bit(11)"),
+        ("timestamp(3) with time zone", "timestamp with time zone"),
+        ("bit(11)", "varbit"),
+        ("bit varying(11)", "bit varying"),
+        ("char(3)[]", "bpchar[]"),
+        ("character varying(20)", "character varying"),
         ("double precision", "double precision"),
     ],
 )

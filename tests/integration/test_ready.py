@@ -1,0 +1,87 @@
+"""What `/health/ready` says of a sink that stages on real Kafka, and of one that stands by."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.commits import SnapshotState
+from sink.database import connect, reading
+from sink.pipeline import Parts, Sink
+from tests.integration.stager_feed import START, Feed, order, until
+
+NOT_SENT = "planning (mode is plan, nothing is sent)"
+
+
+class Idle:
+    """A worker that finds nothing due."""
+
+    def step(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> Feed:
+    return Feed(tmp_path, bootstrap_servers, prefix, database)
+
+
+@contextmanager
+def running(feed: Feed, applies: bool = True) -> Iterator[Sink]:
+    """A sink, until the end of the block."""
+    worker: Any = lambda connection, number: Idle()  # noqa: E731
+    parts = Parts(
+        lambda: connect(feed.url, "ordertap_shop"), feed.consumer, feed.stager(), worker, lambda _: None, 1, applies
+    )
+    stop = threading.Event()
+    sink = Sink(parts, stop)
+    thread = threading.Thread(target=sink.run)
+    thread.start()
+    try:
+        yield sink
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_sink_is_ready_once_the_copy_follows_the_shop_and_so_is_one_that_stands_by(feed: Feed) -> None:
+    with running(feed) as first:
+        until(lambda: first.ready() == (False, "the copy is catching up with the shop"), "it says so")
+        feed.begin()
+        until(lambda: first.ready() == (True, "staging and applying"), "it follows the shop")
+        with running(feed, applies=False) as second:
+            until(lambda: second.ready() == (True, f"standing by to stage and {NOT_SENT}"), "the second stands by")
+        assert first.ready()[0]
+
+
+def test_a_sink_is_not_ready_while_somebody_keeps_the_copy_from_following_a_change(feed: Feed) -> None:
+    """Not between two tries either."""
+    feed.begin()
+    feed.commit(1_100, order(1, 1_100))
+    with running(feed) as sink:
+        until(lambda: sink.ready() == (True, "staging and applying"), "it follows the shop")
+        feed.until_at(1_100)
+        with reading(connect(feed.url, "ordertap_shop")):
+            feed.types["public.orders"]["extra"] = (25, -1)
+            feed.commit(1_200, order(2, 1_200))
+            until(lambda: not sink.ready()[0], "it says so")
+            found = {sink.ready() for _ in range(60) if time.sleep(0.1) is None}  # two seconds are one try
+            assert {ready for ready, _ in found} == {False}
+            assert all("holds a lock on ordertap_shop.schema_gate" in reason for _, reason in found)
+        feed.until_at(1_200)
+        until(lambda: sink.ready()[0], "it goes on")
+
+
+def test_what_waits_for_kafka_is_said(feed: Feed) -> None:
+    state = SnapshotState("first", "completed", START, True, (), {})
+    with feed.running() as stager:
+        feed.write(index=feed.indexed(snapshots=(state,)))
+        feed.until_at(START)
+        stager.until_turned()
+    assert stager.blocked >= {"Kafka has not assigned all partitions of the shop's topics to this sink yet", ""}
