@@ -176,7 +176,8 @@ class Erp(Protocol):
     """
 
     def check(self) -> Checked:
-        """Whether it can be used; StopError also where tables, rights or modules are missing."""
+        """Whether it can be used; StopError also where tables, the right to read them or modules are missing, or where
+        what it keeps would not come back as it was sent. What would hold some documents only is advice."""
         ...
 
     def clock(self) -> datetime:

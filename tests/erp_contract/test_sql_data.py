@@ -78,6 +78,7 @@ def test_a_step_for_what_cannot_be_read_is_held_alone(target: SqlTarget) -> None
              for ref, number in ((ORDER, "S-1"), (OTHER, "S-2"))]  # fmt: skip
     makes_odd(target, ORDER.external)
     assert refused(sink.apply(*steps)) == ["HoldError", ""]
+    assert refused(sink.apply(create(CHEAPER, ORDER))) == ["HoldError"], "whose it is cannot be seen either"
 
 
 def test_a_hand_typed_one_that_cannot_be_read_has_its_own_key(target: SqlTarget) -> None:
