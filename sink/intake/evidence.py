@@ -25,6 +25,10 @@ class Partition(NamedTuple):
     topic_id: str
     number: int
 
+    def __str__(self) -> str:
+        """As operators write it."""
+        return f"{self.topic} [{self.number}]"
+
 
 class Range(NamedTuple):
     """Offsets from `start` up to, not with, `until`."""
