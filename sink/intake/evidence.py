@@ -52,10 +52,6 @@ class Seen:
     next_offset: int
     gaps: tuple[Gap, ...] = ()
 
-    def has(self, offset: int) -> bool:
-        """Whether the record at this offset is staged: reading it again is a replay."""
-        return offset < self.next_offset and not any(gap.range.start <= offset < gap.range.until for gap in self.gaps)
-
 
 def without(range_: Range, read: Range) -> list[Range]:
     """What is left of a range after another was read."""
