@@ -34,18 +34,18 @@ from schemas.encoders import FAILURES
 from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 from schemas.lsn import LSN
-from schemas.reader import RecordReader, row_reader
 from schemas.registry import open_registry
 from schemas.relation import Column, ColumnFacts
 from schemas.type_table import Modes, kind_of
 from tests.fuzzing.corpus import Corpus
 from tests.fuzzing.mutate import mutate
+from tests.record_reader import RecordReader, row_reader
 
 TOPIC_OF = partial(topic_name, "shop")
 ORIGIN = SourceOrigin("shop", "test", "0")
 PREFIX = ORIGIN.transaction(7, 1, 1, 1)
 READABLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
-"""What schemas.reader.RecordReader turns into a RecordError."""
+"""What tests.record_reader.RecordReader turns into a RecordError."""
 
 MODES = (
     Modes(),

@@ -19,11 +19,11 @@ from schemas.envelope import Schema
 from schemas.errors import DataError
 from schemas.json_text import without_logical_types
 from schemas.kind import VARIABLE_SCALE, decimal_type, named
-from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from sink.intake.copy_text import Remembered
 from sink.intake.decoder import NEITHER, compile_decoder, compile_key_decoder, staged_type
 from tests.postgres_text import text
+from tests.record_reader import row_reader
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC, debezium_records
 from tests.unit.sink.intake.avro_rows import AVRO_TYPES, change, encoded, envelope, fields, key, rows, values
 
