@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from capture.kafka.position import Position, SnapshotState, first_position
+from capture.kafka.position import InitialSnapshot, Position, first_position
 from capture.postgres.replication import Slot, System
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
@@ -129,7 +129,7 @@ def repaired(position: Position | None, system: System, slot: str, settings: str
     generation = first if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
     workers = 0 if position is None or position.snapshot is None else position.snapshot.workers
-    return fresh._replace(snapshot=SnapshotState("repair", "making", {}, workers))
+    return fresh._replace(snapshot=InitialSnapshot("repair", "making", {}, workers))
 
 
 def check_timeline(position: Position, system: System, history: str) -> None:

@@ -1,11 +1,10 @@
-"""A change as it travels through Kafka: its order (Stamp), its headers, and what a reader gets back."""
+"""A change as it travels through Kafka: its order (Stamp), and its headers."""
 
 from __future__ import annotations
 
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from schemas.errors import DataError
@@ -35,9 +34,6 @@ Cell: TypeAlias = bytes | Literal[Unchanged.UNCHANGED] | None
 Cells: TypeAlias = Sequence[Cell]
 """A row as pgoutput sends it: PostgreSQL's text of each value, in the relation's order."""
 
-Op: TypeAlias = Literal["c", "u", "d", "r", "t"]
-"""Debezium's operations: create, update, delete, read (snapshot), truncate."""
-
 
 class Stamp(NamedTuple):
     """The order of all changes. The generation grows with each repair after a loss or a restore, for LSNs may then
@@ -63,68 +59,6 @@ class TransactionMark(NamedTuple):
     transaction_id: str | None
     size: Mapping[str, int] | None
     snapshot: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One record of a table topic. Values are Python's, in full fidelity (schemas.reader says which for what).
-
-    For a record that Debezium wrote, `stamp` comes from `source` and `transaction_id` is the xid alone. A column in
-    `unchanged` is in neither `before` nor `after`. `key_change` says which half of a key change this is: "old"
-    a delete, "new" a create. `columns` gives the
-    PostgreSQL type of each column for a table that can hold it; the same object for all records of one schema.
-    `ts_us` is the commit time, µs since 1970.
-    """
-
-    table: str
-    op: Op
-    stamp: Stamp
-    transaction_id: str | None
-    size: Mapping[str, int] | None
-    snapshot: str | None
-    key: dict[str, Any] | None
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
-    unchanged: frozenset[str]
-    key_change: Literal["old", "new"] | None
-    ts_us: int
-    topic: str
-    partition: int
-    offset: int
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionEnd:
-    """The end of a source transaction with its changes per table, from the topic `<prefix>.transaction`."""
-
-    stamp: Stamp
-    transaction_id: str
-    size: Mapping[str, int]
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotNotice:
-    """One step of a snapshot, from the topic `<prefix>.notification`.
-
-    `table` and `rows_scanned` are of TABLE_SCAN_COMPLETED, `rows` (all tables of the snapshot) of COMPLETED.
-    """
-
-    step: str
-    connector: str
-    snapshot_id: str
-    generation: int
-    lsn: LSN
-    tables: tuple[str, ...]
-    table: str | None
-    rows_scanned: int | None
-    rows: Mapping[str, int] | None
-    topic: str
-    partition: int
-    offset: int
 
 
 def stamp_header(stamp: Stamp) -> bytes:

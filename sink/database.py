@@ -102,7 +102,7 @@ def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
 
     `staged`: of the middle layer. Then the gate is taken first, which needs no snapshot yet: a staged table that was
     rewritten after the snapshot was taken would look empty. NotNowError where that takes longer than some seconds: a
-    large commit of the shop that brings another schema has the gate to its end.
+    large commit of the shop that brings another schema has the gate to its end. No lock is waited for longer than that.
     """
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         if staged:
@@ -115,7 +115,7 @@ def _through_the_gate(cursor: Cursor) -> None:
         cursor.execute(_GATE)
     except psycopg2.errors.LockNotAvailable:
         raise NotNowError(
-            "the staged tables follow a change of the shop's schema, in a large commit that is not staged as a whole",
+            "the staged tables follow a change of the shop's schema; with a large commit, or a large table, that lasts",
             "it goes on by itself; `sink status` says what the copy waits for",
         ) from None
 

@@ -18,7 +18,7 @@ from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
 from sink.metrics import APPLYING, LEADING
 from sink.staging import leadership
-from sink.staging.stager import Known, Stager
+from sink.staging.stager import LookUp, Stager
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ class Parts:
     """What a running sink is made of; `wiring` makes it."""
 
     connect: Callable[[], Connection]
-    consumer: Callable[[Known], ShopConsumer]
+    consumer: Callable[[LookUp], ShopConsumer]
     stager: Stager
     worker: Callable[[Connection, int], Worker]
     indexes: Callable[[threading.Event], None]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from capture.checks import check_slot
 from capture.kafka import broker
-from capture.kafka.position import Position, SnapshotState
+from capture.kafka.position import InitialSnapshot, Position
 from capture.on_demand.demand import Demand
 from capture.plan import Plan
 from capture.postgres import catalogue
@@ -151,7 +151,7 @@ def _slot(plan: Plan, slot: Slot) -> dict[str, Any]:
     }
 
 
-def _snapshot(snapshot: SnapshotState, tables: int) -> dict[str, Any]:
+def _snapshot(snapshot: InitialSnapshot, tables: int) -> dict[str, Any]:
     done = tables if snapshot.state == "completed" else len(snapshot.tables_done)
     return {"id": snapshot.id, "state": snapshot.state, "tables": tables, "tables_done": done}
 

@@ -40,7 +40,7 @@ class Chain(NamedTuple):
     end: LSN
 
 
-class SnapshotState(NamedTuple):
+class InitialSnapshot(NamedTuple):
     """The initial snapshot: `making` its slot, `running`, or `completed` (or what was left of it is in the demand).
 
     `tables_done` (with their rows) are wholly in Kafka as they were at its consistent point, which is the position's
@@ -80,7 +80,7 @@ class Position(NamedTuple):
     last_commit_lsn: LSN
     settings: str
     partial: Partial | None = None
-    snapshot: SnapshotState | None = None
+    snapshot: InitialSnapshot | None = None
     heartbeat: Heartbeat | None = None
     stopped_lsn: LSN | None = None
     demand: Demand = Demand()
@@ -123,7 +123,7 @@ class Position(NamedTuple):
             parts["partial"] = self.partial._asdict() | {"counts": counts}
         return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
 
-    def _parts(self) -> tuple[tuple[str, Partial | SnapshotState | Heartbeat | Chain | None], ...]:
+    def _parts(self) -> tuple[tuple[str, Partial | InitialSnapshot | Heartbeat | Chain | None], ...]:
         named = ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
         return *named, ("chain", self.chain)
 
@@ -152,7 +152,7 @@ def parse_position(value: bytes) -> Position:
         return Position(
             **content,
             partial=_partial(partial) if partial else None,
-            snapshot=SnapshotState(**snapshot) if snapshot else None,
+            snapshot=InitialSnapshot(**snapshot) if snapshot else None,
             heartbeat=Heartbeat(**{**heartbeat, "lsn": LSN(heartbeat.get("lsn", 0))}) if heartbeat else None,
             stopped_lsn=None if stopped is None else LSN(stopped),
             demand=demand,

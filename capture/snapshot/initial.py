@@ -19,7 +19,7 @@ from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
 from capture.kafka.index import NOT_COPIED
-from capture.kafka.position import Position, SnapshotState
+from capture.kafka.position import InitialSnapshot, Position
 from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
 from capture.postgres.catalogue import Published, published_tables
 from capture.postgres.replication import Replication, Server, database_errors, drop_slot
@@ -95,7 +95,7 @@ def take_snapshot(
         expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
         ids = _worker_ids(source.transactional_id, options.threads, expected)
         position = position._replace(parked=tuple(sorted(tables.parked)))
-        state = SnapshotState(str(uuid.uuid4()), "making", {}, len(ids))
+        state = InitialSnapshot(str(uuid.uuid4()), "making", {}, len(ids))
         committed.write((), position._replace(snapshot=state), _given_up(position))
         drop_slot(holder, source.slot)
         log.info("making the slot; the server waits for transactions that are open now", slot=source.slot)
@@ -126,7 +126,7 @@ def begin_without_data(
     stopping: Callable[[], bool],
 ) -> Position:
     """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
-    committed.write((), position._replace(snapshot=SnapshotState("no_data", "making")))
+    committed.write((), position._replace(snapshot=InitialSnapshot("no_data", "making")))
     log.info("making the slot without a snapshot", slot=slot)
     lsn = replication.create_slot(slot, stopping).consistent_point
     position = position._replace(end_lsn=lsn, last_commit_lsn=lsn, snapshot=None)

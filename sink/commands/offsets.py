@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from schemas.errors import SettingsError
-from sink.commands.columns import place, table
+from sink.columns import in_columns
 from sink.database import Connection
 from sink.intake.consumer import SESSION_SECONDS
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets, Target
@@ -54,16 +54,16 @@ def target_of(text: str) -> Target:
 def shown(parts: Sequence[Offsets]) -> Iterator[str]:
     """Committed, available and staged offsets of each partition."""
     names = ("partition", "committed", "lowest", "end", "staged", "lag")
-    yield from table(names, ((place(p.partition), p.committed, p.low, p.high, p.staged, p.lag) for p in parts))
+    yield from in_columns(names, ((p.partition, p.committed, p.low, p.high, p.staged, p.lag) for p in parts))
     yield f"lag: {sum(part.lag for part in parts)} offsets"
 
 
 def moves(planned: Sequence[Move]) -> Iterator[str]:
     """What a reset does: the partitions that it changes, and the sums."""
     changed = [move for move in planned if move.effect is not Effect.NOTHING]
-    rows = [(place(m.partition), m.committed, m.target, m.offsets, m.effect.value) for m in changed]
+    rows = [(m.partition, m.committed, m.target, m.offsets, m.effect.value) for m in changed]
     if rows:
-        yield from table(("partition", "committed", "new", "offsets", "effect"), rows)
+        yield from in_columns(("partition", "committed", "new", "offsets", "effect"), rows)
     for effect, text in _COUNTED.items():
         if any(move.effect is effect for move in changed):
             yield text.format(sum(move.offsets for move in changed if move.effect is effect))

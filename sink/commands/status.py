@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sink.commands.columns import place, table
+from sink.columns import in_columns
 from sink.database import Connection
 from sink.intake.evidence import PARKED, Gap
 from sink.intake.offsets import GroupOffsets
@@ -63,14 +63,14 @@ def _documents(counts: Mapping[tuple[str, str], int]) -> Iterator[str]:
         return
     states = [state for state in State if any(found == state for _, found in counts)]
     rows = [(type_, *(counts.get((type_, state), 0) for state in states)) for type_ in sorted({t for t, _ in counts})]
-    yield from table(("document", *states), rows)
+    yield from in_columns(("document", *states), rows)
 
 
 def _gaps(gaps: Sequence[Gap], parked: Sequence[ParkedRecord]) -> Iterator[str]:
     for gap in gaps:
         if gap.cause != PARKED:
             offsets = f"offsets {gap.range.start} to {gap.range.until - 1}"
-            yield f"gap ({gap.cause}): {place(gap.partition)} {offsets}\n    next: {_NEXT_FOR_GAP}"
+            yield f"gap ({gap.cause}): {gap.partition} {offsets}\n    next: {_NEXT_FOR_GAP}"
     for one in parked:
         where = f"{one.topic} [{one.partition}] offset {one.offset}"
         reason = one.reason.removeprefix(f"{where}: ")

@@ -95,10 +95,6 @@ class ErpRecord:
     fields: Fields
     parts: Mapping[PartKind, Mapping[str, Fields]] = field(default_factory=dict)
 
-    def children(self) -> Mapping[str, Fields]:
-        """All children by `line:3`, as people are told of them."""
-        return {f"{part}:{key}": fields for part, rows in self.parts.items() for key, fields in rows.items()}
-
 
 def same(one: Value, other: Value) -> bool:
     """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text."""

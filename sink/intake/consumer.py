@@ -105,7 +105,7 @@ def start_of(
 
     SettingsError when Kafka has lost records that are staged: going on would take new records for replays.
     """
-    where = f"{partition.topic} [{partition.number}]"
+    where = str(partition)
     if seen is not None and seen.next_offset > high:
         raise SettingsError(
             f"{where} ends at offset {high}, but records up to {seen.next_offset} are staged: Kafka has lost records",

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from schemas.change import UNAVAILABLE
 from schemas.envelope import Schema
 from schemas.errors import DataError
 from schemas.values import ColumnValue, Convert, column_value
@@ -96,24 +95,6 @@ class Decoder:
             line = self._without[unchanged] = self._compile(skipped)
         return line
 
-    def unsent(self, b: bytes, i: int) -> frozenset[str]:
-        """The columns of `after` that hold Debezium's placeholder for a value that was not sent: for records without
-        our header `ordertap.unchanged`, where the value's bytes have UNAVAILABLE in them. DataError as `line`."""
-        try:
-            old, i = b[i], i + 1
-            for field in self._fields if old == self._branches[0] else ():
-                i = field.read(b, i)[1]
-            if b[i] != self._branches[0]:
-                return frozenset()
-            found, i = set(), i + 1
-            for field in self._fields:
-                value, i = field.read(b, i)
-                if value in _PLACEHOLDERS:
-                    found.add(field.name)
-        except copy_text.FAILURES as error:
-            raise self._tools.broken(b, error) from None
-        return frozenset(found)
-
     def _compile(self, skipped: Sequence[int]) -> Line:
         columns = [field.column for field in self._fields]
         source = row_source(columns, skipped, self._branches, self._connector)
@@ -169,9 +150,6 @@ def _no_schema(schema: Schema) -> DataError:
 
 def _shape(branch: Any) -> str:
     return str(branch["type"] if isinstance(branch, dict) else branch)
-
-
-_PLACEHOLDERS: Final = (UNAVAILABLE, UNAVAILABLE.encode(), [UNAVAILABLE], [UNAVAILABLE.encode()])
 
 
 def _fields(topic: str, fields: Sequence[Schema]) -> list[Field]:

@@ -25,6 +25,10 @@ class Partition(NamedTuple):
     topic_id: str
     number: int
 
+    def __str__(self) -> str:
+        """As operators write it."""
+        return f"{self.topic} [{self.number}]"
+
 
 class Range(NamedTuple):
     """Offsets from `start` up to, not with, `until`."""
@@ -47,10 +51,6 @@ class Seen:
 
     next_offset: int
     gaps: tuple[Gap, ...] = ()
-
-    def has(self, offset: int) -> bool:
-        """Whether the record at this offset is staged: reading it again is a replay."""
-        return offset < self.next_offset and not any(gap.range.start <= offset < gap.range.until for gap in self.gaps)
 
 
 def without(range_: Range, read: Range) -> list[Range]:

@@ -66,7 +66,7 @@ UPDATE document SET applied = pg_temp.converted(applied),
 ALTER TABLE document DROP COLUMN desired;   -- it was what was applied last, and nobody read it
 COMMENT ON COLUMN document.waits_for IS 'TYPE KEY of the document that this one waits for';
 COMMENT ON COLUMN history.event IS
-    'the verb that the ERP was given (create, amend, advance, reopen, cancel, remove), done by hand, held, gap accepted, snapshot accepted, document accepted';
+    'the verb that the ERP was given (create, amend, advance, reopen, cancel, remove), done by hand, held, or what a person accepted';
 COMMENT ON COLUMN blocked.cause IS
     'parked:GENERATION:LSN, a commit of the shop: ends when none of its records is parked any more';
 

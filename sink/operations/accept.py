@@ -11,7 +11,7 @@ from sink.apply.desired import ANOTHER_IDENTITY
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
-from sink.intake.evidence import SKIPPED, Gap
+from sink.intake.evidence import SKIPPED
 from sink.ledger import documents, history, marks
 from sink.staging import gaps, parked, snapshots
 
@@ -23,7 +23,7 @@ def accept_gaps(connection: Connection, table: str, topic: str, person: str, exe
         found = [gap for gap in gaps.table_gaps(cursor) if gap.table == table]
         skipped = [gap for gap in evidence.open_gaps(cursor) if gap.cause == SKIPPED and gap.partition.topic == topic]
         said = [f"{gap.cause}: {gap.detail}" for gap in found]
-        said += [f"skipped: offsets {one.range.start} to {one.range.until - 1} of {_place(one)}" for one in skipped]
+        said += [f"skipped: offsets {one.range.start} to {one.range.until - 1} of {one.partition}" for one in skipped]
         if not said:
             raise SettingsError(f"table {table} has no gap", "`sink status` names the tables that have one")
         if execute:
@@ -35,10 +35,6 @@ def accept_gaps(connection: Connection, table: str, topic: str, person: str, exe
                 history.note(cursor, DocumentRef("table", table), "gap accepted", f"{detail}; {person}")
             marks.retry(cursor, None)
     return said
-
-
-def _place(gap: Gap) -> str:
-    return f"{gap.partition.topic} [{gap.partition.number}]"
 
 
 def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:

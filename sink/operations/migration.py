@@ -33,7 +33,7 @@ def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping
     cut = {}
     for partition, low in (group.beginnings() if again else {}).items():
         if low > 0 and topics.get(partition.topic) in again:
-            where = f"topic {partition.topic} [{partition.number}]"
+            where = f"topic {partition}"
             cut[topics[partition.topic]] = f"{where} begins at offset {low}: what was before is not kept"
     return Migration(current, layer.VERSION, again, cut)
 

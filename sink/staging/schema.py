@@ -393,7 +393,7 @@ class Catalogue:
             cursor.execute("ROLLBACK TO SAVEPOINT schema_gate")
             if error.pgcode == "55P03":
                 raise self._blocked(cursor, name) from None
-            raise _refused(name, error) from None
+            raise _cannot_follow(name, error) from None
         cursor.execute("RELEASE SAVEPOINT schema_gate")
 
     def _blocked(self, cursor: Cursor, name: str) -> SchemaBlockedError:
@@ -495,7 +495,7 @@ def _anew(table: StagedTable) -> str:
     )
 
 
-def _refused(name: str, error: psycopg2.Error) -> DataError:
+def _cannot_follow(name: str, error: psycopg2.Error) -> DataError:
     """PostgreSQL's own words: they speak of tables and columns, and of no value."""
     primary = error.diag.message_primary or type(error).__name__
     if error.pgcode == "2BP01":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import structlog
 
@@ -32,8 +32,6 @@ _ALIVE: Final = 1.0  # seconds between two signs of life to the middle layer
 _LEADS: Final = 5.0  # seconds after a sign of life; the server's own time-out is longer
 _OFFSETS_EVERY: Final = 0.5  # seconds between two commits of Kafka's offsets
 
-Outcome: TypeAlias = CommitResult | None
-
 
 class Sequencer:
     """What is read of one assignment. Commits leave it in parcels, one at a time, to the thread of the database."""
@@ -41,7 +39,7 @@ class Sequencer:
     def __init__(
         self,
         committer: Committer,
-        database: SerialExecutor[Outcome],
+        database: SerialExecutor[CommitResult | None],
         consumer: ShopConsumer,
         index: str,
         tables: Iterable[str],

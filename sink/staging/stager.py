@@ -18,9 +18,9 @@ import structlog
 from sink.database import Connection
 from sink.intake.consumer import NotAMemberError, ReadAgainError, ShopConsumer, Staged
 from sink.intake.evidence import Partition
-from sink.staging.committer import Committer
+from sink.staging.committer import CommitResult, Committer
 from sink.staging.schema import SchemaBlockedError
-from sink.staging.sequencer import Outcome, Sequencer
+from sink.staging.sequencer import Sequencer
 from sink.staging.serial_executor import SerialExecutor
 from sink.staging.writer import CopyWriter
 
@@ -30,8 +30,8 @@ _IDLE: Final = 0.5  # seconds that a poll waits
 _REJOINS: Final = 1.0  # seconds
 _NOT_ASSIGNED: Final = "Kafka has not assigned all partitions of the shop's topics to this sink yet"
 
-Known: TypeAlias = Callable[[Sequence[Partition]], Staged]
-"""Says what is staged of partitions."""
+LookUp: TypeAlias = Callable[[Sequence[Partition]], Staged]
+"""Looks up what is staged of partitions."""
 
 
 class Stager:
@@ -47,7 +47,7 @@ class Stager:
     def run(
         self,
         connection: Connection,
-        consumer: Callable[[Known], ShopConsumer],
+        consumer: Callable[[LookUp], ShopConsumer],
         stop: Callable[[], bool],
         turned: Callable[[str], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Stager:
         The connection is the one that leads. Another thread uses it until this returns.
         """
         committer = Committer(connection, self._writer, self._tables, (self._index, 0))
-        with SerialExecutor[Outcome]() as database:
+        with SerialExecutor[CommitResult | None]() as database:
             database.run(committer.prepare)
             while not stop():
                 try:
@@ -70,7 +70,7 @@ class Stager:
     def _read(
         self,
         committer: Committer,
-        database: SerialExecutor[Outcome],
+        database: SerialExecutor[CommitResult | None],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
         turned: Callable[[str], None],
@@ -88,7 +88,7 @@ class Stager:
     def _copy(
         self,
         committer: Committer,
-        database: SerialExecutor[Outcome],
+        database: SerialExecutor[CommitResult | None],
         consumer: ShopConsumer,
         stop: Callable[[], bool],
         turned: Callable[[str], None],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
-from capture.kafka.position import Chain, Heartbeat, Partial, Position, SnapshotState, parse_heartbeat, parse_position
+from capture.kafka.position import Chain, Heartbeat, InitialSnapshot, Partial, Position, parse_heartbeat, parse_position
 from capture.on_demand.chunk_reader import Mark, parse_mark
 from capture.on_demand.demand import Signal, parse_signal
 from capture.postgres import pgoutput
@@ -28,25 +28,24 @@ from schemas.change import (
     parse_unchanged,
 )
 from schemas.codec import Codec, SourceOrigin, compile_codec
-from schemas.commits import Commit, IndexRecord, dump_index, parse_index
-from schemas.commits import SnapshotState as IndexSnapshot
+from schemas.commits import Commit, IndexRecord, SnapshotState, dump_index, parse_index
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES
 from schemas.envelope import topic_name
 from schemas.errors import OrdertapError
 from schemas.lsn import LSN
-from schemas.reader import RecordReader, row_reader
 from schemas.registry import open_registry
 from schemas.relation import Column, ColumnFacts
 from schemas.type_table import Modes, kind_of
 from tests.fuzzing.corpus import Corpus
 from tests.fuzzing.mutate import mutate
+from tests.record_reader import RecordReader, row_reader
 
 TOPIC_OF = partial(topic_name, "shop")
 ORIGIN = SourceOrigin("shop", "test", "0")
 PREFIX = ORIGIN.transaction(7, 1, 1, 1)
 READABLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
-"""What schemas.reader.RecordReader turns into a RecordError."""
+"""What tests.record_reader.RecordReader turns into a RecordError."""
 
 MODES = (
     Modes(),
@@ -205,7 +204,7 @@ def _small() -> Iterator[Target]:
     """Positions, headers, heartbeats, LSNs, expressions of defaults."""
     position = Position(
         1, "7318", 1, "ordertap", LSN(9), LSN(8), "ab",
-        Partial(LSN(9), 3, {"public.t": 3}, {("public.t", "s.public.t"): 3}), SnapshotState("id", "running"),
+        Partial(LSN(9), 3, {"public.t": 3}, {("public.t", "s.public.t"): 3}), InitialSnapshot("id", "running"),
         Heartbeat("r", 1), LSN(5), chain=Chain(7, LSN(8)),
     )  # fmt: skip
     beat = b'{"run":"a","number":3,"slot":"ordertap","at_ms":5}'
@@ -218,7 +217,7 @@ def _small() -> Iterator[Target]:
     yield Target("ordertap.transaction", [b"7:9", b"snapshot:x", b'{"id":"7:9","size":{"t":1}}'], parse_transaction)
     chunk = Commit(9, 0, ((0, 5),), "id")
     listed = IndexRecord(7, 1, LSN(8), LSN(9), (("t", "s.t"),), (Commit(8, 5, ((0, 3),)), chunk), ("t",), ("t",))
-    snapshot = IndexSnapshot("id", "completed", LSN(8), True, ("t",), {"t": 5})
+    snapshot = SnapshotState("id", "completed", LSN(8), True, ("t",), {"t": 5})
     yield Target("the index", [dump_index(listed._replace(snapshots=(snapshot,)))], parse_index)
     yield Target("ordertap.unchanged", [b'["a","b"]'], parse_unchanged)
     yield Target("an LSN", [b"16/B374D848", b"0/0"], lambda data: LSN.parse(data.decode("latin-1")))

@@ -13,10 +13,10 @@ from capture.postgres.catalogue import published_tables, table_facts
 from deploy.embedded import Postgres
 from schemas.codec import Codec, compile_codec
 from schemas.envelope import Schema
-from schemas.reader import row_reader
 from schemas.type_table import Modes
 from tests.fix_postgres import AVAILABLE
 from tests.integration.test_types import ORIGIN, open_database, start, stream
+from tests.record_reader import row_reader
 
 __all__ = ["open_database"]
 

@@ -14,7 +14,6 @@ from capture.postgres.catalogue import table_facts
 from capture.snapshot.copytext import parse_copy_line
 from deploy.embedded import Postgres
 from schemas.codec import Codec, compile_codec
-from schemas.reader import row_reader
 from schemas.relation import Column, Relation
 from schemas.type_table import Modes
 from sink.intake.decoder import Decoder, compile_decoder
@@ -22,6 +21,7 @@ from sink.intake.jsonb import unfit
 from tests.integration.test_types import ORIGIN, copied, fill, open_database
 from tests.integration.type_values import INTERVALS_WITH_MONTHS, TYPES, array_types
 from tests.postgres_text import text
+from tests.record_reader import row_reader
 
 __all__ = ["open_database"]
 

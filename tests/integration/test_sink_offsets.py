@@ -276,7 +276,7 @@ def test_retention_that_overtakes_while_reading_leaves_a_gap(sink: Sink, monkeyp
         opened = sink.opened
         assert opened is not None
         slow.add((sink.topic(ORDERS), 0))
-        until(lambda: slow <= opened._paused, "a slow reader")
+        until(lambda: slow <= opened.paused, "a slow reader")
         sink.buy(3)
         sink.delete_before(8)
         sink.buy(1)

@@ -15,7 +15,6 @@ from capture.postgres import pgoutput
 from capture.postgres.catalogue import table_facts
 from deploy.embedded import Postgres
 from schemas.codec import compile_codec
-from schemas.reader import row_reader
 from schemas.type_table import SESSION_SETTINGS, Modes
 from tests.integration.test_type_modes import EXACT
 from tests.integration.test_types import (
@@ -31,6 +30,7 @@ from tests.integration.test_types import (
     written,
 )
 from tests.integration.type_values import INTERVALS_WITH_MONTHS, TYPES, array_types
+from tests.record_reader import row_reader
 
 VALUES = TYPES | array_types()
 MODES = {(mode, name): modes for mode, (modes, types) in EXACT.items() for name in types}

@@ -19,11 +19,11 @@ from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_lin
 from deploy.embedded import Postgres
 from schemas.change import Cells
 from schemas.codec import Codec, Encoder, SourceOrigin, compile_codec
-from schemas.reader import RowReader, row_reader
 from schemas.relation import Column, ColumnFacts, Relation
 from schemas.type_table import SESSION_SETTINGS, kind_of
 from tests.fix_postgres import AVAILABLE
 from tests.integration.type_values import EXTENSIONS, SETUP, TYPES, Values, array_types
+from tests.record_reader import RowReader, row_reader
 
 ROWS = 1 + max(len(edges) for edges, _ in TYPES.values())
 """NULL and the edge cases of any type."""

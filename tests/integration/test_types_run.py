@@ -6,14 +6,13 @@ import psycopg2
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.change import Change
 from schemas.envelope import field_names
-from schemas.reader import RecordReader
 from schemas.registry import open_registry
 from schemas.type_table import SESSION_SETTINGS
 from tests.fix_capture import Shop
 from tests.integration.test_types import ROWS, differing, fill
 from tests.integration.type_values import TYPES, array_types
+from tests.record_reader import Change, RecordReader
 
 
 def changes(shop: Shop, table: str) -> list[Change]:

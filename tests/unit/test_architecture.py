@@ -21,7 +21,7 @@ ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"
 SINK_TOP_DOWN = (
     "__main__", "wiring", "pipeline", "settings",
     "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
-    "layer", "database", "metrics",
+    "layer", "database", "metrics", "columns",
 )  # fmt: skip
 """A folder of the sink imports only what stands below it."""
 
@@ -76,7 +76,6 @@ ONE_NAME = {
     "Position": "of capture in the log; of the copy in it",
     "Remembered": "what was encoded of a text; what was decoded of a value",
     "Route": "of an outbox's event; of a table's records",
-    "SnapshotState": "as the position keeps it; as the index of commits tells it",
     "Start": "of a capture that takes a slot over; of a partition",
     "Truncate": "pgoutput's message; one that a batch brings",
 }

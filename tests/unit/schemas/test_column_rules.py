@@ -14,8 +14,8 @@ from schemas.codec import Codec, Encoder, WidenError, compile_codec
 from schemas.column_rules import Asterisks, ColumnRules, Hashed, Mask, Truncated
 from schemas.encoders import FAILURES
 from schemas.errors import DataError, SettingsError
-from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from tests.record_reader import row_reader
 from tests.unit.schemas.examples import LSN_OF_ROW, PREFIX
 
 SECRET = "S3cret-Wört"

@@ -9,10 +9,10 @@ from schemas.binary import money_encoder
 from schemas.change import UNAVAILABLE, UNCHANGED
 from schemas.codec import SourceOrigin, compile_codec
 from schemas.encoders import long_bytes
-from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.type_table import Modes, kind_of
 from schemas.values import column_value
+from tests.record_reader import row_reader
 
 NUMERIC_12_2 = (12 << 16 | 2) + 4
 HSTORE = ColumnFacts(type_name="hstore")

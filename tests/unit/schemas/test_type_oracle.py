@@ -11,9 +11,9 @@ import pytest
 
 from schemas.codec import SourceOrigin, compile_codec
 from schemas.errors import DataError
-from schemas.reader import row_reader
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.type_table import SESSION_SETTINGS
+from tests.record_reader import row_reader
 
 ORIGIN = SourceOrigin("shop", "test", "0")
 EXTRA_TYPES = """

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.kafka.index import Index, News, states_of
-from capture.kafka.position import Chain, Partial, Position, SnapshotState
+from capture.kafka.position import Chain, InitialSnapshot, Partial, Position
 from capture.on_demand.demand import Demand, Request
 from schemas import commits
 from schemas.commits import Commit, IndexRecord, dump_index, parse_index
@@ -133,11 +133,11 @@ def _request(name: str, **more: object) -> Request:
     ("snapshot", "requests", "told"),
     [
         (None, [], [("no_data", "completed", True, ())]),
-        (SnapshotState("a", "making"), [], []),
-        (SnapshotState("a", "running", {"public.x": 3}), [], [("a", "running", True, ("public.x",))]),
-        (SnapshotState("a", "completed"), [], [("a", "completed", True, ())]),
+        (InitialSnapshot("a", "making"), [], []),
+        (InitialSnapshot("a", "running", {"public.x": 3}), [], [("a", "running", True, ("public.x",))]),
+        (InitialSnapshot("a", "completed"), [], [("a", "completed", True, ())]),
         (
-            SnapshotState("a", "completed"),
+            InitialSnapshot("a", "completed"),
             [_request("b"), _request("c", first=("a", {"public.x": 3}))],
             [
                 ("b", "running", False, ("public.o",)),
@@ -149,7 +149,7 @@ def _request(name: str, **more: object) -> Request:
     ids=["none was made", "a slot is being made", "it runs", "it is done", "its rest is read while streaming"],
 )
 def test_how_snapshots_stand_by_a_position(
-    snapshot: SnapshotState | None, requests: list[Request], told: list[object]
+    snapshot: InitialSnapshot | None, requests: list[Request], told: list[object]
 ) -> None:
     found = states_of(START._replace(snapshot=snapshot, demand=Demand(tuple(requests))))
     assert [(one.id, one.state, one.first, one.tables) for one in found] == told

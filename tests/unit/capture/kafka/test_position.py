@@ -7,9 +7,9 @@ import pytest
 from capture.kafka.position import (
     Chain,
     Heartbeat,
+    InitialSnapshot,
     Partial,
     Position,
-    SnapshotState,
     accounted_key,
     dump_accounted,
     first_position,
@@ -26,7 +26,7 @@ from schemas.lsn import LSN
 PLAIN = Position(2, "7400000000000000001", 1, "ordertap", LSN(0x1_0000_0000), LSN(0xFFFF_FFF0), "abc")
 FULL = PLAIN._replace(
     partial=Partial(LSN(9), 70_000, {"public.orders": 69_999}, {("public.orders", "shop.public.orders"): 70_001}),
-    snapshot=SnapshotState("a-b", "completed"),
+    snapshot=InitialSnapshot("a-b", "completed"),
     heartbeat=Heartbeat("run", 12, 1_700_000_000_000, LSN(0xFFFF_FFF8)),
     stopped_lsn=LSN(0),
     chain=Chain(12, LSN(0x1_0000_0000)),

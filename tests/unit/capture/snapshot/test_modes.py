@@ -3,14 +3,14 @@
 import pytest
 
 from capture.checks import NotOursError
-from capture.kafka.position import Position, SnapshotState, parse_position
+from capture.kafka.position import InitialSnapshot, Position, parse_position
 from capture.snapshot.chunks import page_ranges
 from capture.snapshot.modes import Mode, Step, next_step, unfinished, with_rest
 from schemas.errors import SettingsError
 from schemas.lsn import LSN
 
-DONE = Position(1, "7", 1, "tap", LSN(9), LSN(9), "hash", snapshot=SnapshotState("a", "completed"))
-BEGUN = DONE._replace(snapshot=SnapshotState("a", "running", {"public.orders": 3}, 2))
+DONE = Position(1, "7", 1, "tap", LSN(9), LSN(9), "hash", snapshot=InitialSnapshot("a", "completed"))
+BEGUN = DONE._replace(snapshot=InitialSnapshot("a", "running", {"public.orders": 3}, 2))
 GONE = SettingsError("the slot is gone")
 
 
@@ -75,5 +75,5 @@ def test_a_snapshot_that_a_crash_ended_goes_on_with_the_tables_that_it_had_left(
 def test_otherwise_it_begins_again(why: str) -> None:
     keyed = {"public.orders": True, "public.lines": why != "no key"}
     problem = SettingsError("slot is gone") if why == "slot lost" else None
-    position = BEGUN._replace(snapshot=SnapshotState("a", "making")) if why == "slot not made" else BEGUN
+    position = BEGUN._replace(snapshot=InitialSnapshot("a", "making")) if why == "slot not made" else BEGUN
     assert with_rest(position, problem, keyed) is None

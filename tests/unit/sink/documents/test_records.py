@@ -53,8 +53,8 @@ def test_an_order_with_all_its_parts() -> None:
 
 def test_an_erps_lines_simply_add_up() -> None:
     parts = {"charges": [{**MONEY, "key": "2", "kind": "fee"}], "discounts": [{**MONEY, "key": "3"}]}
-    lines = record(_order(**parts), {}).children()
-    assert sum(D(str(line["gross"])) for line in lines.values()) == D("11.90")
+    made = record(_order(**parts), {}).parts
+    assert sum(D(str(line["gross"])) for rows in made.values() for line in rows.values()) == D("11.90")
 
 
 def test_an_unpaid_order_says_so() -> None:

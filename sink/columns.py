@@ -1,18 +1,11 @@
-"""Columns for the eye."""
+"""Text in columns, for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sink.intake.evidence import Partition
 
-
-def place(partition: Partition) -> str:
-    """As operators write it."""
-    return f"{partition.topic} [{partition.number}]"
-
-
-def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+def in_columns(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     """Columns as wide as they need; numbers to the right, and `-` for nothing."""
     cells = [list(names), *([("-" if cell is None else str(cell)) for cell in row] for row in rows)]
     right = [all(row[i].lstrip("-").isdigit() or row[i] == "-" for row in cells[1:]) for i in range(len(names))]

@@ -16,10 +16,7 @@ from schemas.change import (
     TRANSACTION_HEADER,
     UNCHANGED,
     UNCHANGED_HEADER,
-    Change,
-    SnapshotNotice,
     Stamp,
-    TransactionEnd,
     snapshot_header,
     stamp_header,
     transaction_header,
@@ -28,7 +25,7 @@ from schemas.codec import compile_codec
 from schemas.errors import DataError
 from schemas.json_text import without_logical_types
 from schemas.lsn import LSN
-from schemas.reader import RecordError, RecordReader
+from tests.record_reader import Change, RecordError, RecordReader, SnapshotNotice, TransactionEnd
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC, debezium_records
 
 STAMP = Stamp(2, LSN(423384100), 3)
