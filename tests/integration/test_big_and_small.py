@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from itertools import count
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -93,7 +95,10 @@ def test_a_record_that_the_broker_refuses_is_named(shop: Shop) -> None:
     asked = admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])])
     for answer in asked.values():
         answer.result()
-    shop.sql("INSERT INTO log SELECT 1, string_agg(md5(n::text), '') FROM generate_series(1, 1000) n")
+    rows = count(1)
+    while shop.capture.ended() is None:  # a broker hears of a new limit a moment after the controller has it
+        shop.sql(f"INSERT INTO log SELECT {next(rows)}, string_agg(md5(n::text), '') FROM generate_series(1, 1000) n")
+        time.sleep(0.5)
     assert shop.capture.wait(PATIENCE) != 0
     assert f"bytes for topic {topic}, or the batch around them" in shop.capture.tail()
     limit.value = "1000000"
