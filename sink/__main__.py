@@ -14,7 +14,7 @@ from schemas.errors import ExitCode, OrdertapError
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import wiring
-from sink.commands import accept, check, held, migrate, offsets, reconcile, retry, status
+from sink.commands import accept, check, held, migrate, offsets, output, reconcile, retry, status
 from sink.operations import holds
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
@@ -33,6 +33,7 @@ accept_app = typer.Typer(no_args_is_help=True, help="Your word for what nobody e
 app.add_typer(accept_app, name="accept")
 Person = Annotated[str, typer.Option(help="Your name, for the history.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
 
 
@@ -70,9 +71,10 @@ def _status(config: Config = None) -> None:
 
 
 @app.command("held")
-def _held(config: Config = None) -> None:
+def _held(as_json: Json = False, config: Config = None) -> None:
     """Each document that waits for someone: why, and what to do."""
-    _print(held.lines(holds.held(wiring.middle(_load(config)))))
+    found = holds.held(wiring.middle(_load(config)))
+    _print(output.said(found, held.lines(found), as_json))
 
 
 @app.command("retry")
@@ -90,7 +92,7 @@ def _retry(
 @app.command("reconcile")
 def _reconcile(
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for agreement before saying so.")] = 0.0,
 ) -> None:
     """Compares counts and money of shop and ERP. Exit code 0 only when both agree, held documents included.

@@ -10,9 +10,12 @@ from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 
 
-def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "") -> None:
-    """A line of history."""
-    cursor.execute("INSERT INTO history (type, key, event, detail) VALUES (%s, %s, %s, %s)", (*ref, event, detail))
+def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person: str = "") -> None:
+    """A line of history; `person`: who did it, "" for the sink."""
+    cursor.execute(
+        "INSERT INTO history (type, key, event, detail, person) VALUES (%s, %s, %s, %s, %s)",
+        (*ref, event, detail, person),
+    )
 
 
 def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]]) -> None:

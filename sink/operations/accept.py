@@ -32,7 +32,7 @@ def accept_gaps(connection: Connection, table: str, topic: str, person: str, exe
             parked.let_go(cursor, table)
             evidence.close_skipped(cursor, [topic])
             for detail in said:
-                history.note(cursor, DocumentRef("table", table), "gap accepted", f"{detail}; {person}")
+                history.note(cursor, DocumentRef("table", table), "gap accepted", detail, person)
             marks.retry(cursor, None)
     return said
 
@@ -43,7 +43,7 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
         snapshots.refuse_accepted(cursor)
         if execute:
             snapshots.accept(cursor, person)
-            history.note(cursor, DocumentRef("snapshot", "first"), "snapshot accepted", person)
+            history.note(cursor, DocumentRef("snapshot", "first"), "snapshot accepted", person=person)
 
 
 class Accepted(Enum):
@@ -65,5 +65,5 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
         if execute:
             if not (marks.accept if taken is Accepted.SAME else marks.settle)(cursor, ref):
                 raise SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
-            history.note(cursor, ref, "document accepted", f"{reason}; {person}")
+            history.note(cursor, ref, "document accepted", reason or "", person)
     return taken

@@ -47,8 +47,8 @@ def test_a_gap_is_accepted_by_a_name(middle: Connection) -> None:
     assert rows(middle, gaps) == [(TABLE,)]
     list(accept.gap(middle, TABLE, TOPIC, "Ada", execute=True))
     assert rows(middle, gaps) == []
-    history = "SELECT type, key, event, detail FROM ordertap_shop.history"
-    assert rows(middle, history) == [("table", TABLE, "gap accepted", "lost: 2 changes are missing; Ada")]
+    history = "SELECT type, key, event, detail, person FROM ordertap_shop.history"
+    assert rows(middle, history) == [("table", TABLE, "gap accepted", "lost: 2 changes are missing", "Ada")]
     with pytest.raises(SettingsError, match="has no gap"):
         list(accept.gap(middle, TABLE, TOPIC, "Ada", execute=True))
 

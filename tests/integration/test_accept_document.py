@@ -44,8 +44,8 @@ def test_an_order_that_moved_to_another_buyer_is_accepted_by_a_name(
     assert len(list(accept.document(middle, *ORDER, "Ada", execute=True))) == 1
     drain(worker)
     assert run(erp_url, account) == [("shop-100002",)]
-    history = "SELECT type, key, detail FROM ordertap_shop.history WHERE event = 'document accepted'"
-    assert rows(middle, history) == [(*ORDER, f"{ANOTHER_IDENTITY}; Ada")]
+    history = "SELECT type, key, detail, person FROM ordertap_shop.history WHERE event = 'document accepted'"
+    assert rows(middle, history) == [(*ORDER, ANOTHER_IDENTITY, "Ada")]
     _now_bought_by(middle, "7")
     drain(worker)
     assert len(held(middle)) == 1, "it is known by its new buyer now"

@@ -1,0 +1,29 @@
+"""What a command says: lines for people, or one JSON document for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+
+def said(found: object, lines: Iterable[str], as_json: bool) -> Iterable[str]:
+    """The lines, or what an operation found as JSON: records become objects, amounts text, times ISO 8601."""
+    return [to_json(_plain(found)).decode()] if as_json else lines
+
+
+def _plain(value: Any) -> Any:
+    """Records by their names, which JSON encoders take for lists where they are tuples."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(one) for name, one in value._asdict().items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {_key(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, Sequence | set) and not isinstance(value, str) else value
+
+
+def _key(key: Any) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
