@@ -30,6 +30,27 @@ class PartCheck(NamedTuple):
         return f"BAD  {self.part}: {self.error.message}\n     mend: {self.error.hint}"
 
 
+class CheckReport(NamedTuple):
+    """Of all parts, for programs."""
+
+    well: bool
+    parts: Sequence[Mapping[str, object]]
+
+
+def report(found: Sequence[PartCheck]) -> CheckReport:
+    """The findings by their names; an error is its message and what mends it."""
+    parts = [
+        {
+            "part": one.part,
+            "error": one.error and one.error.message,
+            "mend": one.error and one.error.hint,
+            "advice": [{"message": advice.message, "mend": advice.hint} for advice in one.advice],
+        }
+        for one in found
+    ]
+    return CheckReport(all(one.error is None for one in found), parts)
+
+
 def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
     """One after the other, whatever is found."""
     for name, look in parts.items():

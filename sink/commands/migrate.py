@@ -26,6 +26,16 @@ def lines(
     yield "done; next: start `sink run`" + "".join(f", then `{FILLED_BY.format(table=table)}`" for table in planned.cut)
 
 
+def found(
+    connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str], execute: bool
+) -> Mapping[str, object]:
+    """The same for programs: what is planned, and whether it was done."""
+    planned = migration.plan(connection, shop, group, topics)
+    if execute:
+        migration.migrate(connection, shop, planned)
+    return {"executed": execute, **planned._asdict()}
+
+
 def told(planned: Migration, shop: str) -> Iterator[str]:
     """From which version to which, and what that means for the tables."""
     if planned.current == planned.target:

@@ -31,19 +31,24 @@ def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool) -
     yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
 
 
-def told(found: SinkStatus) -> Iterator[str]:
+def found(connection: Connection, group: GroupOffsets, require_snapshot: bool) -> Mapping[str, object]:
+    """The same for programs: `status` and `partitions`."""
+    return {"status": status.status(connection, require_snapshot), "partitions": offsets.show(connection, group)}
+
+
+def told(seen: SinkStatus) -> Iterator[str]:
     """What of it concerns people, with the next step."""
-    yield from _copy(found.copy)
-    if found.not_planned:
-        yield f"nothing is planned: {found.not_planned}"
-    yield from _documents(found.counts)
-    for gap in found.table_gaps:
+    yield from _copy(seen.copy)
+    if seen.not_planned:
+        yield f"nothing is planned: {seen.not_planned}"
+    yield from _documents(seen.counts)
+    for gap in seen.table_gaps:
         yield f"gap ({gap.cause}): {gap.table}: {gap.detail}\n    next: `{FILLED_BY.format(table=gap.table)}`"
-    yield from _gaps(found.gaps, found.parked)
-    waiting = sum(count for (_, state), count in found.counts.items() if state in (State.HELD, State.WAITS))
+    yield from _gaps(seen.gaps, seen.parked)
+    waiting = sum(count for (_, state), count in seen.counts.items() if state in (State.HELD, State.WAITS))
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
-    if any(state == State.PLANNED for _, state in found.counts):
+    if any(state == State.PLANNED for _, state in seen.counts):
         yield "mode is plan: nothing is sent; next: set mode: apply when the plan is what you want"
 
 

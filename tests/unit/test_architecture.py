@@ -19,7 +19,7 @@ OURS = frozenset({"capture", "sink", "schemas", "deploy", "tests"})
 ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"sink", "schemas"}}
 
 SINK_TOP_DOWN = (
-    "__main__", "wiring", "pipeline", "settings",
+    "__main__", "cli", "wiring", "pipeline", "settings",
     "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
     "layer", "database", "metrics", "columns",
 )  # fmt: skip
@@ -53,7 +53,7 @@ CLOCK = {
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
 SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
 READS_ENVIRONMENT = {"schemas": {"settings"}}
-READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"__main__", "wiring"}}
+READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
 
 PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",

@@ -1,0 +1,47 @@
+"""What the verbs have in common: their options, the settings, and how they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from schemas.settings import load
+from sink.commands import output
+from sink.settings import SinkSettings
+
+RUN: Final = "Run"
+LOOK: Final = "Look"
+DECIDE: Final = "Decide: a dry run first, and your name in the history"
+REPAIR: Final = "Repair"
+"""The panels of `sink --help`."""
+
+Person = Annotated[str, typer.Option(help="Your name, for the history.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
+DocumentType = Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it: sales_order")]
+DocumentKey = Annotated[str, typer.Argument(metavar="KEY", help="The shop's key: 17")]
+
+
+def settings_of(config: Path | None) -> SinkSettings:
+    """The part `sink` of the file."""
+    return load("sink", SinkSettings, config)
+
+
+def group(text: str = "") -> typer.Typer:
+    """Verbs of one kind; with a text they are all behind one word."""
+    return typer.Typer(no_args_is_help=True, help=text or None)
+
+
+def say(lines: Iterable[str]) -> None:
+    """One by one: what is known is said even if the next cannot be."""
+    for line in lines:
+        typer.echo(line)
+
+
+def answer(as_json: bool, found: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
+    """What an operation returned, for programs; or the lines of the command, for people. Only one of them is made."""
+    say(output.said(found(), (), True) if as_json else lines())
