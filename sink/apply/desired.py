@@ -23,16 +23,17 @@ from sink.documents.models import (
     SalesOrder,
 )
 from sink.documents.profile import Profile
-from sink.documents.records import KIND_OF, fingerprint, from_json, record, same_identity
+from sink.documents.records import KIND_OF, fingerprint, from_json, record, same_identity, worth
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind
 from sink.ledger import accounts, blocked, documents, marks
 from sink.ledger.documents import Entry
+from sink.ledger.history import Place
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Hold
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
-from sink.staging.position import why_not_planned
+from sink.staging.position import load_position, why_not_planned
 
 _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture signal snapshot` of its table"
 
@@ -84,6 +85,7 @@ class Desired:
         self._erp = erp
         self._rules = rules
         self._collective: ErpRef | None = None
+        self.place: Place | None = None  # where the copy stood when documents were built last
 
     def kind(self, ref: DocumentRef) -> Kind:
         """What the ERP keeps of it."""
@@ -102,7 +104,8 @@ class Desired:
         """
         found: dict[DocumentRef, Known] = {}
         with reading(self._connection) as cursor:
-            if reason := why_not_planned(cursor, self._rules.require_snapshot):
+            position = load_position(cursor)
+            if reason := why_not_planned(cursor, self._rules.require_snapshot, position):
                 raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
             with names_of(cursor, self._rules.shop):
                 for name in sorted({ref.type for ref in refs}):
@@ -111,6 +114,7 @@ class Desired:
                         found[DocumentRef(name, key)] = built
             unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
+            self.place = Place(position.stamp.generation, int(position.stamp.commit_lsn))
         return {ref: _certain(built, self._lacks(ref, unreadable, gaps)) for ref, built in found.items()}
 
     def buyers(self, built: Iterable[Known]) -> set[DocumentRef]:
@@ -158,7 +162,7 @@ class Desired:
             case Missing():
                 one.identity, one.shown = None, None
                 return Wanted(None)
-        one.identity, one.shown = fingerprint(built), getattr(built, "number", None)
+        one.identity, one.shown, one.money = fingerprint(built), getattr(built, "number", None), worth(built)
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()
         return self._refused(one, built) or built
@@ -167,7 +171,7 @@ class Desired:
         """The order as the ERP was last told of it, and cancelled."""
         if not one.applied:
             return self._rules.settling(built.hold, one.age)
-        one.identity, one.shown = fingerprint(built.order), built.order.number
+        one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
         last = from_json(one.applied)
         wanted = ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts)
         return self._refused(one, built.order) or Wanted(wanted)

@@ -59,7 +59,10 @@ class Task:
         """The first of steps that were planned now."""
         step = steps[0]
         milestone, stamp = step.before or ("", "")
-        intent = Intent(step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp)
+        place = one.place or ()
+        intent = Intent(
+            step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp, *place
+        )
         return cls(one, step, intent, len(steps) == 1)
 
     def going_on(self, seen: Observed | None) -> Task:

@@ -15,6 +15,7 @@ from sink.database import Connection, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
+from sink.erp.commands import commands
 from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import binding, documents, leases, marks
@@ -140,9 +141,11 @@ class Worker:
             self._settle(held, entries)
         looked_at = [one for one in entries if alone in (None, one.ref) and not one.settled]
         built = dict(self._desired.build([one.ref for one in looked_at]))
+        self._say_place(looked_at)
         if alone is None:
             joined = self._join_buyers(held, entries, built)
             built |= self._desired.build([one.ref for one in joined]) if joined else {}
+            self._say_place(joined)
             entries += joined
             looked_at += joined
         for kind in KINDS:
@@ -153,6 +156,11 @@ class Worker:
                 ones = self._look(held, [one for one in ones if one.unit not in blocked], built)
                 if not ones:
                     break
+
+    def _say_place(self, ones: Iterable[Entry]) -> None:
+        """Of documents that were just built: for the history."""
+        for one in ones:
+            one.place = self._desired.place
 
     def _kind(self, one: Entry) -> Kind:
         return self._desired.kind(one.ref)
@@ -208,7 +216,7 @@ class Worker:
             if isinstance(found, Outcome):
                 outcomes.append((one, found))
             elif not self._rules.apply:
-                outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
+                outcomes.append((one, _only_planned(one, found)))
             else:
                 tasks.append(Task.planned(one, found))
                 again += [one] if len(found) > 1 else []
@@ -269,6 +277,11 @@ class Worker:
         with transaction(self._connection) as cursor:
             keys = [one.ref.key for one in ones]
             return documents.in_erp_under(cursor, self._former, self._desired.kind(ones[0].ref), keys)
+
+
+def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:
+    told = list(commands(from_json(one.applied) if one.applied else None, steps))
+    return Outcome.planned(", ".join(f"{step.verb} {step.kind}" for step in told), told)
 
 
 def _settled(want: Wanted) -> Outcome:

@@ -86,6 +86,16 @@ def same_identity(one: str, other: str) -> bool:
     return what == was and (buyer == sold_to or not buyer or not sold_to)
 
 
+def worth(document: object) -> tuple[Decimal, str] | None:
+    """Gross of a document, or the amount of a price, and its currency; None where it has no money."""
+    match document:
+        case SalesOrder() | Refund():
+            return document.gross, document.currency
+        case Price():
+            return document.amount, document.currency
+    return None
+
+
 def _customer(customer: Customer) -> dict[str, Value]:
     fields: dict[str, Value] = {
         "name": customer.name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["customer", "order", "return", "refund", "price"]
 KINDS: tuple[Kind, ...] = ("customer", "order", "return", "refund", "price")
@@ -109,11 +109,39 @@ def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) ->
     return [name for name in every if not same(one.get(name), other.get(name))]
 
 
-def shown(value: Value) -> str:
-    """A value for people."""
-    if isinstance(value, ErpRef):
-        return value.external
-    return "nothing" if value is None or value == "" else f"{value}"
+_COUNTED: Final = frozenset({"quantity", "tax_rate", "minimum_quantity"})
+_PERSONAL: Final = frozenset({"name", "email", "company", "tax_id"})
+
+
+def is_personal(name: str) -> bool:
+    """Whether a field of a head says who or where somebody is: in reasons, histories and logs it is only named."""
+    return name in _PERSONAL or name.startswith(("billing_", "shipping_"))
+
+
+def shown(value: Value, name: str = "") -> str:
+    """A value for people, of the field of this name: amounts with their cents, quantities and rates without zeros."""
+    match value:
+        case None | "":
+            return "nothing"
+        case bool():
+            return "yes" if value else "no"
+        case ErpRef():
+            return value.external
+        case Decimal():
+            return count(value) if name in _COUNTED else money(value)
+    return f"{value}"
+
+
+def money(amount: Decimal) -> str:
+    """As people write it: 4.14 and not 4.14000, 12.00 and not 12, and 0.0425 where it is so."""
+    exponent = amount.normalize().as_tuple().exponent
+    digits = max(2, -exponent) if isinstance(exponent, int) else 2
+    return f"{amount:.{digits}f}"
+
+
+def count(number: Decimal) -> str:
+    """A quantity or a rate: 2 and not 2.000."""
+    return f"{number.normalize():f}"
 
 
 def not_kept(want: ErpRecord, found: ErpRecord) -> str:
@@ -134,7 +162,9 @@ def not_kept(want: ErpRecord, found: ErpRecord) -> str:
 
 def _unlike(where: str, want: Fields, found: Fields) -> list[str]:
     return [
-        f"{where}{name}: the shop has {shown(want.get(name))}, the ERP keeps {shown(found[name])}"
+        f"{name}: the ERP keeps it otherwise than the shop has it"
+        if not where and is_personal(name)
+        else f"{where}{name}: the shop has {shown(want.get(name), name)}, the ERP keeps {shown(found[name], name)}"
         for name in differing(want, found, found)
     ]
 

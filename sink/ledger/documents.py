@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
+from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
+from sink.erp.commands import Command
+from sink.erp.commands import command as told
 from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
+from sink.ledger.history import Event, Place
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome, Standing, State
 
@@ -40,6 +45,8 @@ class Entry:
     dirty: bool  # marked since it was looked at
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
+    money: tuple[Decimal, str] | None = None  # what it comes to there, and the currency
+    place: Place | None = None  # where the copy stood when it was looked at
 
     @property
     def settled(self) -> bool:
@@ -146,11 +153,14 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s)"
+_ROW: Final = (
+    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
-    next_try = clock_timestamp() + make_interval(secs => v.again),
+    next_try = clock_timestamp() + make_interval(secs => v.again), planned = v.planned::jsonb,
+    gross = coalesce(v.gross::numeric, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number),
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
@@ -165,7 +175,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand)
+    number, reference, fingerprint, reached, by_hand, gross, currency, planned)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -182,7 +192,8 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else agreed, outcome.reached or None,
-        Json(outcome.by_hand) if outcome.by_hand else None,
+        Json(outcome.by_hand) if outcome.by_hand else None, *(one.money or (None, None)),
+        Json([command.to_json() for command in outcome.commands]) if outcome.commands else None,
     )  # fmt: skip
 
 
@@ -192,17 +203,35 @@ def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
     return {ref for ref, other in entries_of(cursor, waited).items() if other.applied}
 
 
-def _events(given: Given) -> list[tuple[DocumentRef, str, str]]:
+TELLS_AT: Final = 10
+"""After so many attempts a person is told: what fails so often does not mend itself."""
+
+
+def _events(given: Given) -> list[Event]:
     """What people read of it later."""
-    found: list[tuple[DocumentRef, str, str]] = []
+    found: list[Event] = []
     for one, outcome in given:
         if outcome.sent:
-            found.append((one.ref, outcome.sent.verb, outcome.reference))
+            said, place = _command(one, outcome.sent), _place(one, outcome.sent)
+            found.append(Event(one.ref, outcome.sent.verb, outcome.reference, said, outcome.reached, place))
         if outcome.by_hand:
-            found.append((one.ref, "done by hand", ""))
-        if outcome.state is State.HELD and one.state is not State.HELD:
-            found.append((one.ref, "held", outcome.reason or ""))
+            found.append(Event(one.ref, "done by hand", place=one.place))
+        held = outcome.state is State.HELD and one.state is not State.HELD
+        tried = outcome.state is State.RETRY and outcome.attempts != one.attempts and outcome.attempts in (1, TELLS_AT)
+        if held or tried:
+            tried_step = None if outcome.sent else one.intent
+            command = _command(one, tried_step) if tried_step else None
+            found.append(Event(one.ref, outcome.state, outcome.reason or "", command, place=_place(one, tried_step)))
     return found
+
+
+def _command(one: Entry, intent: Intent) -> Command:
+    was = from_json(one.applied) if one.applied else None
+    return told(intent.verb, intent.goal, was, from_json(intent.record))
+
+
+def _place(one: Entry, intent: Intent | None) -> Place | None:
+    return Place(intent.generation, intent.lsn) if intent and intent.lsn else one.place
 
 
 def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
-from psycopg2.extras import execute_values
+from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+from sink.erp.commands import Command
 
 
 def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person: str = "") -> None:
@@ -18,8 +21,58 @@ def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person:
     )
 
 
-def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]]) -> None:
-    """Lines of history: of which document, what, and its detail."""
+class Place(NamedTuple):
+    """Where the copy stood in the shop's log."""
+
+    generation: int
+    lsn: int
+
+
+class Event(NamedTuple):
+    """What happened to a document by the sink: `detail` is the ERP's number of it, or why it was not done; `reached`
+    the ERP's milestone after it; `place` where the copy stood when it was planned, None where that is not known."""
+
+    ref: DocumentRef
+    event: str
+    detail: str = ""
+    command: Command | None = None
+    reached: str = ""
+    place: Place | None = None
+
+
+def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
+    """Lines of history, in one statement."""
     if events:
-        rows = [(*ref, event, detail) for ref, event, detail in events]
-        execute_values(cursor, "INSERT INTO history (type, key, event, detail) VALUES %s", rows)
+        rows = [
+            (*one.ref, one.event, one.detail, one.command and Json(one.command.to_json()), one.reached,
+             *(one.place or (None, None)))
+            for one in events
+        ]  # fmt: skip
+        names = "type, key, event, detail, command, reached, generation, lsn"
+        execute_values(cursor, f"INSERT INTO history ({names}) VALUES %s", rows, page_size=len(rows))  # noqa: S608
+
+
+class Line(NamedTuple):
+    """A line of history as it was written; `person`: who did it, "" for the sink."""
+
+    at: datetime
+    event: str
+    person: str
+    place: Place | None
+    command: Command | None
+    reached: str
+    detail: str
+
+
+def lines(cursor: Cursor, ref: DocumentRef) -> list[Line]:
+    """The history of a document, from its beginning."""
+    cursor.execute(
+        "SELECT at, event, person, generation, lsn, command, reached, detail FROM history"
+        " WHERE (type, key) = (%s, %s) ORDER BY id",
+        tuple(ref),
+    )
+    return [
+        Line(at, event, person, None if lsn is None else Place(generation, int(lsn)),
+             Command.from_json(command) if command else None, reached, detail)
+        for at, event, person, generation, lsn, command, reached, detail in cursor.fetchall()
+    ]  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
 from sink.documents.refs import DocumentRef
+from sink.erp.commands import Command
 from sink.erp.contract import Verb
 from sink.erp.kinds import Milestone
 
@@ -43,7 +44,7 @@ class Intent:
     """The step under way: written before the ERP is called, and asked for should its result be lost.
 
     `record` is the whole document as it shall be, `revision` the step's key; `before` and `stamp` are the milestone and
-    the stamp of what it was planned on, empty for a create.
+    the stamp of what it was planned on, empty for a create; `generation` and `lsn` where the copy stood then.
     """
 
     verb: Verb
@@ -54,6 +55,8 @@ class Intent:
     goal: str = Milestone.CONFIRMED  # those from here on are not in the intents of an earlier release
     before: str = ""
     stamp: str = ""
+    generation: int = 0
+    lsn: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""
@@ -80,7 +83,7 @@ class Outcome:
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
     how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
     a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
-    written, since a person has done it in the ERP.
+    written, since a person has done it in the ERP. `commands`: what would be sent.
     """
 
     state: State
@@ -95,6 +98,7 @@ class Outcome:
     reached: str = ""
     more: bool = False
     by_hand: dict[str, Any] | None = None
+    commands: Sequence[Command] = ()
 
     @classmethod
     def done(cls) -> Self:
@@ -144,9 +148,9 @@ class Outcome:
         return cls(State.RETRY, reason, next_step, again=again, attempts=attempts)
 
     @classmethod
-    def planned(cls, steps: str) -> Self:
+    def planned(cls, steps: str, commands: Sequence[Command] = ()) -> Self:
         """What would be sent, were it not for the mode."""
-        return cls(State.PLANNED, f"would {steps}", "set mode: apply")
+        return cls(State.PLANNED, f"would {steps}", "set mode: apply", commands=commands)
 
     @classmethod
     def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:

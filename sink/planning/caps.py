@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from sink.erp.contract import Found, Moved, Step
-from sink.erp.kinds import ErpRecord, ErpRef, Fields
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, count, money
 from sink.planning.policy import Hold
 
 _ZERO = Decimal(0)
@@ -59,8 +59,7 @@ def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
         back = sum(others.returned.values(), _ZERO)
         if quantity > sold - back:
             return Hold(
-                f"line:{line}: {quantity.normalize():f} come back, sold {sold.normalize():f}, "
-                f"back already {back.normalize():f}",
+                f"line:{line}: {count(quantity)} come back, sold {count(sold)}, back already {count(back)}",
                 "compare the returns in shop and ERP, then `sink retry`",
             )
     return None
@@ -75,6 +74,7 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     if gross <= paid - given:
         return None
     return Hold(
-        f"{gross} to give back, {'paid' if seen.paid is not None else 'sold for'} {paid}, already given back {given}",
+        f"{money(gross)} to give back, {'paid' if seen.paid is not None else 'sold for'} {money(paid)}, already given"
+        f" back {money(given)}",
         "compare shop and ERP, then `sink retry`",
     )

@@ -16,6 +16,7 @@ from sink.erp.kinds import (
     Milestone,
     PartKind,
     differing,
+    is_personal,
     not_kept,
     same,
     shown,
@@ -125,7 +126,9 @@ def _of_head(name: str, desired: ErpRecord) -> Change:
 def _edits(where: str, desired: Fields, applied: Fields, observed: Fields) -> list[str]:
     """Only fields that the ERP gives back are in `observed`."""
     return [
-        f"{where}{name}: we wrote {shown(applied.get(name))}, the ERP has {shown(observed[name])}"
+        f"{name}: it is not what we wrote"
+        if not where and is_personal(name)
+        else f"{where}{name}: we wrote {shown(applied.get(name), name)}, the ERP has {shown(observed[name], name)}"
         for name in observed
         if not same(observed[name], applied.get(name)) and not same(observed[name], desired.get(name))
     ]

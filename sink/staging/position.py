@@ -107,13 +107,13 @@ def show_copy(cursor: Cursor) -> Copy:
     return Copy(Stamp(row[0], LSN(int(row[1])), row[2]), *row[3:])
 
 
-def why_not_planned(cursor: Cursor, require_snapshot: bool) -> str:
+def why_not_planned(cursor: Cursor, require_snapshot: bool, position: Position | None = None) -> str:
     """Why no document may be planned now; "" when it may.
 
     The copy must be the shop's state, of no earlier point than the ledger acted on before. `require_snapshot`: without
-    it, a copy may be planned from that never had a first snapshot.
+    it, a copy may be planned from that never had a first snapshot. `position`: if it is known already.
     """
-    position = load_position(cursor)
+    position = position or load_position(cursor)
     if position.state == "catching up":
         return "the copy is catching up with the shop"
     if position.state == "copying" and (require_snapshot or _is_copied(cursor)):

@@ -100,7 +100,7 @@ def _edits(clerk: Clerk, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("an amount", "paid: we wrote 35.25, the ERP has 1"),
+        ("an amount", "paid: we wrote 35.25, the ERP has 1.00"),
         ("a quantity", "line:1 quantity: we wrote 3, the ERP has 9"),
         ("a line less", "line:2 is missing"),
         ("a line more", " is new"),

@@ -223,7 +223,7 @@ def test_a_price_that_was_typed_over_is_held_until_someone_says_whose_it_is() ->
     wanted = replace(PRICE, fields={**PRICE.fields, "amount": Decimal(9)})
     result = plan(wanted, PRICE, _seen(Milestone.CONFIRMED, typed), POLICY)
     assert isinstance(result, Hold)
-    assert "amount: we wrote 10, the ERP has 12" in result.reason
+    assert "amount: we wrote 10.00, the ERP has 12.00" in result.reason
     assert isinstance(plan(typed, PRICE, _seen(Milestone.CONFIRMED, typed), POLICY), list), "both sides say the same"
 
 

@@ -1,0 +1,132 @@
+"""A step as people read it: what is done to which kind of document, and what of it changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from sink.erp.contract import Step, Verb
+from sink.erp.kinds import (
+    ErpRecord,
+    Fields,
+    Kind,
+    PartKind,
+    Value,
+    count,
+    differing,
+    is_personal,
+    money,
+    shown,
+)
+
+_MOST: Final = 12
+
+
+class Command(NamedTuple):
+    """`goal`: the milestone to reach. `was` and `now`: gross of the document (a price: its amount) before and after it;
+    None where there is none. `changes`: fields as `gross: 11.90 → 9.90`, of personal ones only the names, and lines; of
+    a `create` the lines alone."""
+
+    verb: str
+    kind: Kind
+    goal: str
+    currency: str | None
+    was: Decimal | None
+    now: Decimal | None
+    changes: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        amounts = {name: None if one is None else str(one) for name, one in (("was", self.was), ("now", self.now))}
+        return {**self._asdict(), **amounts, "changes": list(self.changes)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Command:
+        """As `to_json` wrote it."""
+        amounts = {name: None if value[name] is None else Decimal(value[name]) for name in ("was", "now")}
+        return cls(**{**value, **amounts})
+
+
+class ChangedField(NamedTuple):
+    """`part` and `key` name a child, both "" for the head. A child that is there on one side only has no `name`, and
+    its other side is None."""
+
+    part: str
+    key: str
+    name: str
+    was: Value | Fields
+    now: Value | Fields
+
+    @property
+    def where(self) -> str:
+        """For people: `line l1 quantity`."""
+        return " ".join(filter(None, (self.part, self.key, self.name)))
+
+
+def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Command:
+    """Of a step that makes `want` of `was`; None: of nothing."""
+    told = list(_lines(want) if was is None else map(_told, changed_fields(was, want)))
+    left = len(told) - _MOST
+    changes = told if left <= 0 else [*told[:_MOST], f"and {left} more"]
+    currency = want.fields.get("currency")
+    now = Decimal(0) if verb in ("cancel", "remove") else amount_of(want)
+    before = None if was is None else amount_of(was)
+    return Command(verb, want.kind, goal, str(currency) if currency else None, before, now, changes)
+
+
+def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
+    """Of steps of one document, one after the other."""
+    for step in steps:
+        yield command(step.verb, step.goal, was, step.want)
+        was = step.want
+
+
+def amount_of(record: ErpRecord) -> Decimal | None:
+    """Gross of a document, the amount of a price; None where it has no money."""
+    found = record.fields.get("amount" if record.kind == "price" else "gross")
+    return found if isinstance(found, Decimal) else None
+
+
+def changed_fields(was: ErpRecord, now: ErpRecord) -> Iterator[ChangedField]:
+    """What differs, first of the head, then of children of the kinds that both sides have."""
+    for name in differing(was.fields, now.fields):
+        yield ChangedField("", "", name, was.fields.get(name), now.fields.get(name))
+    for part in [part for part in now.parts if part in was.parts]:
+        yield from _changed_children(part, was.parts[part], now.parts[part])
+
+
+def _changed_children(part: PartKind, was: Mapping[str, Fields], now: Mapping[str, Fields]) -> Iterator[ChangedField]:
+    for key in {**was, **now}:
+        if key in was and key in now:
+            for name in differing(was[key], now[key]):
+                yield ChangedField(part, key, name, was[key].get(name), now[key].get(name))
+        else:
+            yield ChangedField(part, key, "", was.get(key), now.get(key))
+
+
+def _lines(want: ErpRecord) -> Iterator[str]:
+    for part, rows in want.parts.items():
+        for key, fields in rows.items():
+            yield f"{part} {key}: {_child(fields)}"
+
+
+def _told(one: ChangedField) -> str:
+    if not one.part and is_personal(one.name):
+        return one.name
+    if not one.name:
+        fields = one.now or one.was
+        said = _child(fields) if isinstance(fields, Mapping) else ""
+        return f"{one.where}: {'new' if one.was is None else 'gone'}, {said}"
+    return f"{one.where}: {value(one.was, one.name)} → {value(one.now, one.name)}"
+
+
+def value(of: Value | Fields, name: str) -> str:
+    """A field's value for people, or a child in a few words."""
+    return _child(of) if isinstance(of, Mapping) else shown(of, name)
+
+
+def _child(fields: Fields) -> str:
+    quantity, gross, what = fields.get("quantity"), fields.get("gross"), fields.get("sku") or fields.get("name")
+    said = " x ".join(filter(None, (count(quantity) if isinstance(quantity, Decimal) else "", str(what or ""))))
+    return f"{said}, {money(gross)}" if isinstance(gross, Decimal) else said
