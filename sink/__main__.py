@@ -98,7 +98,8 @@ def _reconcile(
     Each difference has a class; `in flight`, `held`, `planned` and `ignored` are explained, see `--json`.
     """
     settings = _load(config)
-    report = reconcile.agreed(lambda: wiring.reconciled(settings), wait)
+    with reconcile.progress(quiet=as_json) as say:
+        report = reconcile.agreed(lambda: wiring.reconciled(settings, say), wait)
     _print(reconcile.lines(report, as_json))
     raise typer.Exit(0 if report.agrees else ExitCode.FAILED)
 
