@@ -31,7 +31,8 @@ from sink.operations import migration
 from sink.pipeline import Parts
 from sink.planning.policy import Policy
 from sink.reconcile.report import Report
-from sink.reconcile.sides import OF_THE_SHOP, reconcile
+from sink.reconcile.sides import reconcile
+from sink.reconcile.source import OF_THE_SHOP, Say
 from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
 from sink.staging import indexes
 from sink.staging.schema import Catalogue
@@ -197,15 +198,15 @@ def _look_at_topics(settings: SinkSettings) -> None:
     )
 
 
-def reconciled(settings: SinkSettings) -> Report:
-    """Shop and ERP compared now."""
+def reconciled(settings: SinkSettings, say: Say) -> Report:
+    """Shop and ERP compared now; `say` is told how far it is."""
     with ExitStack() as open_:
         ours, theirs = open_.enter_context(closing(middle(settings))), open_.enter_context(closing(erp(settings)))
         source = shop(settings)
         if source is not None:
             open_.enter_context(closing(source))
         collective, prices = settings.customers == "collective", settings.prices_owner == "shop"
-        return reconcile(ours, source, settings.shop, profile(settings), theirs, collective, prices)
+        return reconcile(ours, source, settings.shop, profile(settings), theirs, collective, prices, say=say)
 
 
 def _kafka(settings: SinkSettings) -> dict[str, str]:

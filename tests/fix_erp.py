@@ -36,6 +36,7 @@ UNITS = {
     REFUND: "sales_order:1",
     PRICE: "price:A",
 }
+BEHIND_ALL = 2**62  # a place in the log that no server comes to
 TABLES = """
 CREATE TABLE orders (id int, number text, customer text, placed_at timestamptz, status text, sku text, quantity numeric,
                      gross numeric);

@@ -53,6 +53,7 @@ def _reconcile(
     `planned` and `ignored` are explained, see `--json`. Example: `sink reconcile --wait 30`
     """
     settings = settings_of(config)
-    report = reconcile.agreed(lambda: wiring.reconciled(settings), wait)
+    with reconcile.progress(quiet=as_json) as tell:
+        report = reconcile.agreed(lambda: wiring.reconciled(settings, tell), wait)
     say(reconcile.lines(report, as_json))
     raise typer.Exit(0 if report.agrees else ExitCode.FAILED)

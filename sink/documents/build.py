@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 import psycopg2.errors
 from pydantic import ValidationError
 
 from schemas.errors import DataError, SettingsError, UnavailableError
-from sink.database import Cursor
+from sink.database import Connection, Cursor
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
-from sink.documents.profile import DocumentRule
+from sink.documents.profile import DocumentRule, Profile
+from sink.documents.refs import DocumentRef
 
 UNSEEN: Final = "OT001"
 """The SQLSTATE of a view whose row has not all values that the profile reads."""
@@ -82,17 +84,79 @@ def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[s
 
 def all_keys(cursor: Cursor, rule: DocumentRule) -> list[str]:
     """The keys of all documents of a kind that are there, ready or not: what its expressions give over whole tables."""
-    keys: set[str] = set()
-    cursor.execute("SET LOCAL ordertap.unseen = 'show'")  # rows are listed here, not read
+    cursor.execute(_LIST_ROWS)
+    _ask(cursor, f"{rule.name}.touched_by", _keys(rule))
+    keys = sorted(key for key, _ in cursor.fetchall())
+    cursor.execute(_READ_ROWS)
+    return keys
+
+
+class InUnit(NamedTuple):
+    """A document, and the unit that it is part of: its shop order with all that came of it, else itself."""
+
+    ref: DocumentRef
+    unit: str
+
+
+def open_list(cursor: Cursor, profile: Profile, names: Collection[str], hold: bool) -> None:
+    """Begins a list of all documents of these names that are there, ready or not, unit by unit: `next_of_list` reads
+    on. The server keeps it, in memory that does not grow with it.
+
+    `hold`: it is made as a whole at the end of the transaction, and outlives that. SettingsError when the profile's SQL
+    does not run.
+    """
+    orders = profile.of_model("SalesOrder")
+    parts = []
+    for rule in profile.documents.values():
+        if rule.name in names:
+            unit = _quoted(f"{orders[0].name if rule.order and orders else rule.name}:")
+            head = f"SELECT {_quoted(rule.name)} AS type, key, concat({unit}, coalesce(of, key)) AS unit"
+            parts.append(f"{head} FROM ({_keys(rule)}) AS k")
+    every = " UNION ALL ".join(parts) or "SELECT NULL AS type, NULL AS key, NULL AS unit WHERE false"
+    listed = f'SELECT type, key, unit FROM ({every}) AS every ORDER BY unit COLLATE "C", type, key'  # noqa: S608
+    cursor.execute(_LIST_ROWS)
+    _ask(cursor, "touched_by", f"DECLARE in_units NO SCROLL CURSOR {'WITH HOLD' if hold else ''} FOR {listed}")
+
+
+def keep_list(cursor: Cursor) -> None:
+    """Called last in the transaction at whose end a list that is held is made."""
+    cursor.execute(_LIST_ROWS)
+
+
+def close_list(connection: Connection) -> None:
+    """Gives up a list that is held."""
+    with connection.cursor() as cursor:
+        cursor.execute("CLOSE in_units")
+
+
+def next_of_list(cursor: Cursor, documents: int) -> list[InUnit]:
+    """The next ones of the list, so many at most; none: this was the end."""
+    cursor.execute(_LIST_ROWS)
+    _ask(cursor, "touched_by", f"FETCH {documents:d} FROM in_units")
+    found = [InUnit(DocumentRef(type_, key), unit) for type_, key, unit in cursor.fetchall()]
+    cursor.execute(_READ_ROWS)
+    return found
+
+
+_LIST_ROWS: Final = "SET LOCAL ordertap.unseen = 'show'"  # rows are listed there, not read
+_READ_ROWS: Final = "SET LOCAL ordertap.unseen = ''"
+
+
+def _keys(rule: DocumentRule) -> str:
+    """SQL for the keys of a kind, each with the key of its shop order, which its root's row has."""
+    parts = []
     for touch in rule.touched_by:
         if touch.selects:
             continue
+        of = f'changed."{rule.order}"::text' if rule.order and touch.table == rule.root else "NULL"
         table = touch.table.rpartition(".")[2]
-        statement = f'SELECT DISTINCT ({touch.sql}\n)::text AS key FROM "{table}" AS changed'  # noqa: S608  the profile's
-        rows = _select(cursor, f"{rule.name}.touched_by.{table}", statement.replace("%", "%%"), ())
-        keys.update(row["key"] for row in rows if row["key"] is not None)
-    cursor.execute("SET LOCAL ordertap.unseen = ''")
-    return sorted(keys)
+        parts.append(f'SELECT ({touch.sql}\n)::text AS key, {of} AS of FROM "{table}" AS changed')  # noqa: S608
+    every = " UNION ALL ".join(parts)
+    return f"SELECT key, max(of) AS of FROM ({every}) AS k WHERE key IS NOT NULL GROUP BY key"  # noqa: S608
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
@@ -109,10 +173,23 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
 
 
 def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    try:
+    with _errors(where):
         cursor.execute(statement, {"keys": list(keys)})
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _ask(cursor: Cursor, where: str, statement: str) -> None:
+    """Without values: a percent sign stands for itself."""
+    with _errors(where):
+        cursor.execute(statement)
+
+
+@contextmanager
+def _errors(where: str) -> Iterator[None]:
+    """What PostgreSQL says of the profile's SQL, as errors of ours."""
+    try:
+        yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except (psycopg2.DataError, psycopg2.errors.CardinalityViolation) as error:

@@ -19,7 +19,7 @@ from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.history import Event, Place
 from sink.ledger.leases import Lease
-from sink.ledger.outcomes import Intent, Outcome, Standing, State
+from sink.ledger.outcomes import Intent, Outcome, State
 
 
 @dataclass
@@ -270,9 +270,3 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
         " FROM document GROUP BY 1, 2 ORDER BY 1, 2"
     )
     return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
-
-
-def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
-    """Where each document stands."""
-    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM document")
-    return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
@@ -29,14 +30,23 @@ class State(StrEnum):
 
 
 class Standing(NamedTuple):
-    """What the ledger says of a document; `external`: its key in the ERP, if it was given one; `dirty`: it was marked
-    since it was looked at."""
+    """What the ledger says of a document. `external`: its key in the ERP, if it was given one; `dirty`: it was marked
+    since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps."""
 
     state: State
+    unit: str
     external: str | None
     needed: bool
     dirty: bool
+    sending: bool
     marked: int
+    marked_at: datetime
+    revision: int
+
+    @property
+    def moving(self) -> bool:
+        """Whether the sink has still to do something about it by itself."""
+        return self.dirty or self.sending or self.state in (State.DUE, State.SETTLING, State.RETRY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -12,76 +13,88 @@ from sink.documents import totals
 from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesOrder
 from sink.documents.records import record
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Moved, Observed
+from sink.erp.contract import Found, Moved, Observed
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
 from sink.ledger.outcomes import Standing, State
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
 _ZERO: Final = Decimal(0)
-
-
-@dataclass(frozen=True)
-class ErpSide:
-    """The ERP's documents of a kind with our key, by external key, and how many were typed in by hand."""
-
-    records: Mapping[str, Observed]
-    foreign: int = 0
+_UNHEARD: Final = "; the sink has not heard of it"
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Both sides and the ledger between them. `kinds`: type of a document → what the ERP keeps of it."""
+    """Some units whole: both sides of their documents, and what the ledger says of all that belongs to them.
 
-    shop: str
+    `kinds`: type of a document → what the ERP keeps of it. What the shop changed after `since`, by the ledger's clock,
+    was not read of it (None: what was read is what the ledger spoke of); `moved` is what the sink went on with between
+    our looks at both sides.
+    """
+
     desired: Mapping[DocumentRef, Document | Invalid]
-    in_erp: Mapping[Kind, ErpSide]
+    observed: Mapping[DocumentRef, Observed]
     ledger: Mapping[DocumentRef, Standing]
     kinds: Mapping[str, Kind]
-    collective: bool
+    collective: bool = False
+    since: datetime | None = None
+    moved: Collection[DocumentRef] = ()
+
+    def of(self, refs: Collection[DocumentRef]) -> Sides:
+        """Without the shop's other documents."""
+        return replace(self, desired={ref: one for ref, one in self.desired.items() if ref in refs})
 
 
 def compare(sides: Sides) -> Report:
     """Gives each difference a class."""
     comparison = _Comparison(sides)
     void = _void(sides)
-    for ref, document in sorted(sides.desired.items()):
-        kind = sides.kinds[ref.type]
-        if kind in sides.in_erp and not (isinstance(document, ReturnOrder | Refund) and document.order in void):
-            comparison.look(ref, kind, document)
-    comparison.orders(sides.desired)
-    comparison.left_over()
+    for ref, document in sides.desired.items():
+        if isinstance(document, ReturnOrder | Refund) and document.order in void:
+            comparison.void(ref)
+        else:
+            comparison.look(ref, document)
+    comparison.orders()
     return comparison.report
+
+
+def changed_since(one: Standing, since: datetime | None) -> bool:
+    """Whether the shop may have changed a document after it was read."""
+    return since is not None and one.marked_at > since
+
+
+def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, moved: bool) -> Difference | None:
+    """A document of the ERP that has our key, and that the shop has not; None: it is as it should be."""
+    kind, observed = found.ref.kind, found.observed
+    if observed.milestone is Milestone.CANCELLED:
+        return None
+    gone = entry is not None and entry.state is State.GONE and not entry.dirty
+    if gone and kind == "customer":
+        return None  # the shop deletes buyers, the ERP's books keep them
+    detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
+    result = _explanation(entry, moved) or ("ignored" if gone else "in the ERP only")
+    named = ref or DocumentRef(kind, found.ref.external)
+    return Difference(*named, result, detail if entry else detail + _UNHEARD, -_amount(observed.record))
 
 
 def _void(sides: Sides) -> set[str]:
     """Keys of orders that were cancelled before the ERP heard of them: it needs neither them nor what came of them."""
-    known = sides.in_erp["order"].records if "order" in sides.in_erp else {}
     orders = {ref: one for ref, one in sides.desired.items() if isinstance(one, SalesOrder)}
-    return {
-        order.key
-        for ref, order in orders.items()
-        if order.status == "cancelled" and not (ref in sides.ledger and sides.ledger[ref].external in known)
-    }
+    return {one.key for ref, one in orders.items() if one.status == "cancelled" and ref not in sides.observed}
 
 
 class _Comparison:
-    """Fills a report; takes what it has seen out of `in_erp`."""
+    """Fills a report."""
 
     def __init__(self, sides: Sides) -> None:
-        self.report = Report(foreign=Counter({kind: found.foreign for kind, found in sides.in_erp.items()}))
-        self._name = sides.shop
-        self._entries = sides.ledger
-        self._in_erp = {kind: dict(found.records) for kind, found in sides.in_erp.items()}
-        self._collective = sides.collective
-        self._kinds = frozenset(sides.in_erp)
-        self._refs = {one.external: ref for ref, one in sides.ledger.items() if one.external}
+        self.report = Report()
+        self._sides = sides
+        self._kinds = frozenset(sides.kinds.values())
         self._agreed_orders: dict[DocumentRef, Observed] = {}
 
-    def look(self, ref: DocumentRef, kind: Kind, document: Document | Invalid) -> None:
+    def look(self, ref: DocumentRef, document: Document | Invalid) -> None:
         """Compares one document with the ERP's."""
-        entry = self._entries.get(ref)
-        observed = self._in_erp[kind].pop(entry.external, None) if entry and entry.external else None
-        if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
+        kind, entry, observed = self._sides.kinds[ref.type], self._sides.ledger.get(ref), self._sides.observed.get(ref)
+        if kind == "customer" and observed is None and (self._sides.collective or entry is None or not entry.needed):
             return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
             return  # cancelled before the ERP heard of it: neither side counts it
@@ -98,6 +111,13 @@ class _Comparison:
         if isinstance(document, SalesOrder) and document.status == "open" and observed is not None:
             self._agreed_orders[ref] = observed
 
+    def void(self, ref: DocumentRef) -> None:
+        """What came of an order that the ERP needs not to have: it is not to be there either."""
+        observed = self._sides.observed.get(ref)
+        if observed is not None and observed.milestone is not Milestone.CANCELLED:
+            detail = f"{self._sides.kinds[ref.type]} {observed.reference}"
+            self._found(ref, "in the ERP only", detail, -_amount(observed.record))
+
     def _add(self, kind: Kind, document: Document | Invalid, observed: Observed | None) -> None:
         sums = self.report.sums[kind]
         sums.shop += 1
@@ -109,10 +129,10 @@ class _Comparison:
             sums.erp += 1
             sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
 
-    def orders(self, desired: Mapping[DocumentRef, Document | Invalid]) -> None:
+    def orders(self) -> None:
         """What remains of each order: goods sold less come back, and money given back, whoever booked it."""
-        goods, money, parts = _given_back(desired)
-        for ref, observed in sorted(self._agreed_orders.items()):
+        goods, money, parts = _given_back(self._sides.desired)
+        for ref, observed in self._agreed_orders.items():
             back = goods.get(ref[1], {}) if "return" in self._kinds else None
             refunded = money.get(ref[1], _ZERO) if "refund" in self._kinds else None
             detail, difference = _remains(observed, back, refunded)
@@ -120,39 +140,36 @@ class _Comparison:
                 continue
             of_parts = [one for one in self.report.findings if (one.type, one.key) in parts.get(ref[1], ())]
             reason = of_parts[0].result if of_parts else "differs"
+            if reason not in EXPLAINED:
+                reason = "in flight" if self._on_its_way(ref) else "differs"
             self.report.agreed["order"] -= 1
-            self._found(ref, reason if reason in EXPLAINED else "differs", detail, difference)
+            self._found(ref, reason, detail, difference)
 
-    def left_over(self) -> None:
-        """What the ERP has under our key and the shop has not."""
-        for kind, records in sorted(self._in_erp.items()):
-            for external, observed in records.items():
-                if observed.milestone is Milestone.CANCELLED:
-                    continue
-                ref = self._refs.get(external) or DocumentRef(kind, external)
-                entry = self._entries.get(ref)
-                gone = entry is not None and entry.state is State.GONE and not entry.dirty
-                if gone and kind == "customer":
-                    continue  # the shop deletes buyers, the ERP's books keep them
-                detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
-                self._found(ref, "ignored" if gone else "in the ERP only", detail, -_amount(observed.record))
+    def _on_its_way(self, order: DocumentRef) -> bool:
+        """Whether anything of its unit is, also what the shop had not yet when it was read."""
+        entry = self._sides.ledger.get(order)
+        unit = [ref for ref, one in self._sides.ledger.items() if entry and one.unit == entry.unit]
+        return any(self._sides.ledger[ref].moving or self._has_moved(ref) for ref in unit)
+
+    def _has_moved(self, ref: DocumentRef) -> bool:
+        entry = self._sides.ledger.get(ref)
+        return ref in self._sides.moved or (entry is not None and changed_since(entry, self._sides.since))
 
     def _found(self, ref: DocumentRef, result: Class, detail: str, money: Decimal) -> None:
-        entry = self._entries.get(ref)
-        if entry is None:
-            detail += "; the sink has not heard of it"
-        self.report.findings.append(Difference(*ref, _explanation(entry) or result, detail, money))
+        entry = self._sides.ledger.get(ref)
+        explained = _explanation(entry, self._has_moved(ref))
+        self.report.add_finding(Difference(*ref, explained or result, detail if entry else detail + _UNHEARD, money))
 
 
-def _explanation(entry: Standing | None) -> Class | None:
+def _explanation(entry: Standing | None, moved: bool) -> Class | None:
     """Why a difference is no surprise. A document that the ledger does not know is one: it may be lost."""
     if entry is None:
-        return None
+        return "in flight" if moved else None
     if entry.state in (State.HELD, State.WAITS):
         return "held"
     if entry.state is State.IGNORED:
         return "ignored"
-    if entry.dirty or entry.state in (State.DUE, State.SETTLING, State.RETRY):
+    if entry.moving or moved:
         return "in flight"
     return "planned" if entry.state is State.PLANNED else None
 
@@ -253,4 +270,4 @@ def _amount(value: ErpRecord) -> Decimal:
 
 def _number(fields: Fields, name: str) -> Decimal:
     found = fields.get(name)
-    return found if isinstance(found, Decimal) else _ZERO
+    return found if isinstance(found, Decimal) and found.is_finite() else _ZERO  # a NaN would spoil all sums

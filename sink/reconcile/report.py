@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from sink.erp.kinds import KINDS
+from sink.erp.kinds import KINDS, Kind
 
 Class = Literal[
     "agree", "in flight", "held", "ignored", "planned", "missing in the ERP", "in the ERP only", "differs", "invalid"
 ]
 EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "planned")
+MOST_LISTED: Final = 10_000
 _ZERO: Final = Decimal(0)
 _WITH_MONEY: Final = ("order", "refund")
 
@@ -38,47 +40,89 @@ class KindSums:
     shop_money: Decimal = _ZERO
     erp_money: Decimal = _ZERO
 
+    def add(self, other: KindSums) -> None:
+        """Takes in those of other documents."""
+        self.shop += other.shop
+        self.erp += other.erp
+        self.shop_money += other.shop_money
+        self.erp_money += other.erp_money
+
 
 @dataclass
 class Report:
     """All of it. `agreed` counts documents per kind, `foreign` those of the ERP that no shop knows: typed in by hand.
-    Those belong to the ERP and are no difference; what they take back or refund of a shop's order is."""
+    Those belong to the ERP and are no difference; what they take back or refund of a shop's order is.
+
+    `findings` has the first ones, `classes` counts all. `as_of` and `lsn` say which moment of the shop was compared.
+    """
 
     findings: list[Difference] = field(default_factory=list)
+    classes: Counter[Class] = field(default_factory=Counter)
+    difference: Decimal = _ZERO  # money that differs, added without sign so that errors do not cancel out
     agreed: Counter[str] = field(default_factory=Counter)
     foreign: Counter[str] = field(default_factory=Counter)
     sums: dict[str, KindSums] = field(default_factory=lambda: defaultdict(KindSums))
+    as_of: datetime | None = None
+    lsn: str = ""
 
-    @property
-    def difference(self) -> Decimal:
-        """Money that differs, added without sign so that errors do not cancel out."""
-        return sum((abs(finding.difference) for finding in self.findings), _ZERO)
+    def add_finding(self, one: Difference) -> None:
+        """Counts one, and lists it if there is room: an ERP that lacks everything must not fill our memory."""
+        self.classes[one.result] += 1
+        self.difference += abs(one.difference)
+        if len(self.findings) < MOST_LISTED:
+            self.findings.append(one)
+
+    def add_only_in_erp(self, kind: Kind, one: Difference) -> None:
+        """Counts a document that only the ERP has."""
+        self.sums[kind].erp += 1
+        self.sums[kind].erp_money -= one.difference
+        self.add_finding(one)
+
+    def add(self, other: Report) -> None:
+        """Takes in the report of other documents."""
+        room = MOST_LISTED - len(self.findings)
+        self.findings += other.findings[:room]
+        self.classes += other.classes
+        self.difference += other.difference
+        self.agreed.update(other.agreed)
+        self.foreign.update(other.foreign)
+        for kind, sums in other.sums.items():
+            self.sums[kind].add(sums)
 
     @property
     def agrees(self) -> bool:
         """Whether nothing is left to do or to explain: a held or late document does not agree yet."""
-        return not self.findings
+        return not self.classes
 
     @property
     def explained(self) -> bool:
         """Whether each difference has a reason that is known."""
-        return all(finding.result in EXPLAINED for finding in self.findings)
+        return all(result in EXPLAINED for result in self.classes)
+
+    @property
+    def not_listed(self) -> int:
+        """How many findings are counted and not listed."""
+        return self.classes.total() - len(self.findings)
 
     def summary(self) -> str:
         """The one line for people. `agree` is said only of all documents."""
         counted = f"{self.agreed['order']} orders, {self.agreed['return']} returns, {self.agreed['price']} prices"
         if self.agrees:
             return f"agree: {counted}, difference {self.difference:.2f}"
-        classes = Counter(finding.result for finding in self.findings)
-        parts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+        parts = ", ".join(f"{count} {name}" for name, count in sorted(self.classes.items()))
         return f"DISAGREE: {parts}; agreed {counted}, difference {self.difference:.2f}"
 
     def lines(self) -> list[str]:
         """For people; the summary is the last one."""
-        lines = [f"{one.result}: {one.type} {one.key}: {one.detail} ({one.difference:.2f})" for one in self.findings]
+        listed = sorted(self.findings, key=lambda one: (one.type, one.key))
+        lines = [f"{one.result}: {one.type} {one.key}: {one.detail} ({one.difference:.2f})" for one in listed]
+        if self.not_listed:
+            lines.append(f"and {self.not_listed} more, counted below")
         if self.foreign.total():
             counted = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.foreign.items()) if count)
             lines.append(f"typed in by hand in the ERP, and not compared: {counted}")
+        if self.as_of is not None:
+            lines.append(f"the shop as of {self.as_of.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {self.lsn} in its log")
         return [*lines, *self._table(), self.summary()]
 
     def _table(self) -> Iterator[str]:
@@ -98,5 +142,8 @@ class Report:
             "agreed": dict(self.agreed),
             "foreign": dict(self.foreign),
             "difference": str(self.difference),
+            "as_of": self.as_of and self.as_of.isoformat(),
+            "lsn": self.lsn,
+            "not_listed": self.not_listed,
             "findings": [{**vars(finding), "difference": str(finding.difference)} for finding in self.findings],
         }

@@ -1,26 +1,36 @@
-"""Reads shop, ERP and ledger anew, and has them compared."""
+"""Reads both sides by pages, with the ledger between them, and has them compared.
+
+First the shop's documents, unit by unit, each with the ERP's; then what the ERP has under our keys and the shop has
+not. Orders flow meanwhile: the ledger is read before both sides, and again where they differ. What has moved in between
+is looked at once more, and what still moves, or was changed after the shop was read, is in flight.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
 from sink.database import Connection, names_of, reading, transaction
-from sink.documents.build import all_keys, build
-from sink.documents.models import Document, Invalid, Missing, NotReady
+from sink.documents.build import InUnit, build
+from sink.documents.models import Document, Invalid, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Observed
-from sink.erp.kinds import BY_HAND, Kind
-from sink.ledger import documents
+from sink.erp.contract import Erp, Found
+from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone
+from sink.ledger import standings
 from sink.ledger.outcomes import Standing
-from sink.reconcile.compare import ErpSide, Sides, compare
+from sink.reconcile.compare import Sides, changed_since, compare, in_erp_only
 from sink.reconcile.report import Report
+from sink.reconcile.source import OF_THE_SHOP, Say, ShopSide, of_copy, of_shop
 from sink.staging import touches
 
-_PAGE = 1000
-OF_THE_SHOP = "public"  # the schema in which a shop's own tables are
+_PAGE: Final = 1_000
+_LOOKS: Final = 3
+PATIENCE: Final = 60.0  # an idle shop's heartbeats move the copy every few seconds
 
 
 def reconcile(
@@ -31,36 +41,142 @@ def reconcile(
     erp: Erp,
     collective: bool,
     compare_prices: bool = True,
+    start_at: datetime | None = None,
+    patience: float = PATIENCE,
+    say: Say = lambda _: None,
 ) -> Report:
     """Do both sides agree? `shop`: the shop's own database, read-only; None: what is staged of it.
 
-    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then.
+    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. Orders that were placed
+    before `start_at` are not compared. `say` is told how far it is. UnavailableError where the copy has not come to the
+    moment of the shop within `patience` seconds.
     """
-    before = _standings(middle)
-    desired = _desired(shop, OF_THE_SHOP, profile, False) if shop else _desired(middle, name, profile, True)
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
-    in_erp = _in_erp(erp, {kind for kind in kinds.values() if compare_prices or kind != "price"}, name)
-    ledger = {
-        # What was marked while we read is on its way.
-        ref: one._replace(dirty=one.dirty or ref not in before or before[ref].marked != one.marked)
-        for ref, one in _standings(middle).items()
-    }
-    return compare(Sides(name, desired, in_erp, ledger, kinds, collective))
+    kinds = {name: kind for name, kind in kinds.items() if compare_prices or kind != "price"}
+    with ExitStack() as opened:
+        source = opened.enter_context(
+            of_shop(middle, shop, profile, kinds, patience, say) if shop else of_copy(middle, name, profile, kinds)
+        )
+        comparison = _Pages(middle, source, erp, name, kinds, collective, start_at)
+        comparison.run(say)
+    return comparison.report
 
 
-def _in_erp(erp: Erp, kinds: Collection[Kind], name: str) -> dict[Kind, ErpSide]:
-    """All documents of these kinds, by pages; those of other shops are not ours to compare."""
-    records: dict[Kind, dict[str, Observed]] = {kind: {} for kind in kinds}
-    foreign: Counter[Kind] = Counter()
-    after: str | None = ""
-    while after is not None and kinds:
-        page = erp.page(kinds, after, _PAGE)
-        for ref, observed in page.found:
-            if ref.external.startswith(f"{name}/"):
-                records[ref.kind][ref.external] = observed
-            foreign[ref.kind] += ref.external.startswith(BY_HAND)
-        after = page.next
-    return {kind: ErpSide(records[kind], foreign[kind]) for kind in kinds}
+class _Pages:
+    """Page by page: nothing of a page outlives it but its report."""
+
+    def __init__(
+        self,
+        middle: Connection,
+        source: ShopSide,
+        erp: Erp,
+        name: str,
+        kinds: Mapping[str, Kind],
+        collective: bool,
+        start_at: datetime | None,
+    ) -> None:
+        self.report = Report(as_of=source.as_of, lsn=str(source.lsn))
+        self._middle = middle
+        self._source = source
+        self._erp = erp
+        self._ours = f"{name}/"
+        self._kinds = kinds
+        self._collective = collective
+        self._start_at = start_at
+
+    def run(self, say: Say) -> None:
+        """Both ways."""
+        done = 0
+        for page in self._source.pages():
+            self.report.add(self._compared(page))
+            done += len(page)
+            say(f"{done:,} documents of the shop compared, {self.report.classes.total():,} findings")
+        done = 0
+        after: str | None = ""
+        every = sorted(set(self._kinds.values()))
+        while after is not None and every:
+            of_erp = self._erp.page(every, after, _PAGE)
+            self._look_for_more(of_erp.found)
+            after = of_erp.next
+            done += len(of_erp.found)
+            say(f"{done:,} documents of the ERP looked for, {self.report.classes.total():,} findings")
+
+    def _compared(self, page: Sequence[InUnit], looks: int = _LOOKS) -> Report:
+        """Units as they are compared. Those that differ, and moved while we looked, are looked at again."""
+        sides = self._read(page)
+        report = compare(sides)
+        if report.agrees:
+            return report
+        unit_of = {one.ref: one.unit for one in page}
+        doubtful = {unit_of[DocumentRef(one.type, one.key)] for one in report.findings}
+        before = {ref: one for ref, one in sides.ledger.items() if unit_of.get(ref, one.unit) in doubtful}
+        refs = [one.ref for one in page if one.unit in doubtful]
+        with transaction(self._middle) as cursor:
+            after = standings.of_units(cursor, doubtful, refs)
+        unit_of = {ref: one.unit for ref, one in (before | after).items()} | unit_of
+        moved = {ref for ref in before | after if before.get(ref) != after.get(ref)}
+        if not moved or looks == 1:
+            return compare(replace(sides, moved=moved)) if moved else report
+        units = {unit_of[ref] for ref in moved}
+        rest = compare(sides.of({one.ref for one in page if one.unit not in units}))
+        rest.add(self._compared([one for one in page if one.unit in units], looks - 1))
+        return rest
+
+    def _read(self, page: Sequence[InUnit]) -> Sides:
+        """The ledger first: what is done after that shows in it later."""
+        refs = [one.ref for one in page]
+        with transaction(self._middle) as cursor:
+            ledger = standings.of_units(cursor, {one.unit for one in page}, refs)
+        desired = self._since_start(page, self._source.documents(refs))
+        in_erp = {
+            ErpRef(self._kinds[ref.type], key): ref
+            for ref, key in ((ref, ledger[ref].external) for ref in desired if ref in ledger)
+            if key is not None
+        }
+        seen = self._erp.observe(in_erp.keys())
+        observed = {in_erp[ref]: one for ref, one in seen.items()}
+        return Sides(desired, observed, ledger, self._kinds, self._collective, self._source.since)
+
+    def _since_start(
+        self, page: Sequence[InUnit], documents: dict[DocumentRef, Document | Invalid]
+    ) -> dict[DocumentRef, Document | Invalid]:
+        """Without orders of before, and what came of them."""
+        if self._start_at is None:
+            return documents
+        unit_of = {one.ref: one.unit for one in page}
+        orders = {ref: one for ref, one in documents.items() if isinstance(one, SalesOrder)}
+        old = {unit_of[ref] for ref, one in orders.items() if one.placed_at < self._start_at}
+        return {ref: one for ref, one in documents.items() if unit_of[ref] not in old}
+
+    def _look_for_more(self, found: Collection[Found]) -> None:
+        """What of these the shop has not. What is cancelled in the ERP need not be there."""
+        for ref, _ in found:
+            self.report.foreign[ref.kind] += ref.external.startswith(BY_HAND)
+        ours = {ref.external: ref for ref, seen in found if self._counts(Found(ref, seen))}
+        known = self._known(ours)
+        absent = self._source.lacking({ref for ref, _ in known.values()})
+        left = {key: ref for key, ref in ours.items() if key not in known or known[key][0] in absent}
+        if not left:
+            return
+        seen, now = self._erp.observe(left.values()), self._known(left)
+        for key, ref in left.items():
+            document, entry = now.get(key, (None, None))
+            if ref not in seen or (entry and changed_since(entry, self._source.since)):
+                continue  # gone meanwhile, or come after the shop was read
+            difference = in_erp_only(Found(ref, seen[ref]), document, entry, known.get(key) != now.get(key))
+            if difference is not None:
+                self.report.add_only_in_erp(ref.kind, difference)
+
+    def _counts(self, one: Found) -> bool:
+        """Documents of other shops are not ours to compare."""
+        if not one.ref.external.startswith(self._ours) or one.observed.milestone is Milestone.CANCELLED:
+            return False
+        placed_at = one.observed.record.fields.get("placed_at")
+        return not (self._start_at and isinstance(placed_at, datetime) and placed_at < self._start_at)
+
+    def _known(self, keys: Collection[str]) -> Mapping[str, tuple[DocumentRef, Standing]]:
+        with transaction(self._middle) as cursor:
+            return standings.by_external(cursor, keys)
 
 
 def readable(shop: Connection, profile: Profile) -> None:
@@ -69,21 +185,3 @@ def readable(shop: Connection, profile: Profile) -> None:
         for rule in profile.documents.values():
             build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
         touches.find(cursor, profile, touches.no_rows(profile))
-
-
-def _standings(middle: Connection) -> dict[DocumentRef, Standing]:
-    with transaction(middle) as cursor:
-        return documents.standings(cursor)
-
-
-def _desired(
-    connection: Connection, schema: str, profile: Profile, staged: bool
-) -> dict[DocumentRef, Document | Invalid]:
-    found: dict[DocumentRef, Document | Invalid] = {}
-    with reading(connection, staged) as cursor, names_of(cursor, schema):
-        for name, rule in profile.documents.items():
-            keys = all_keys(cursor, rule)
-            for key, built in build(cursor, rule, keys).items():
-                if not isinstance(built, (Missing, NotReady)):
-                    found[DocumentRef(name, key)] = built
-    return found

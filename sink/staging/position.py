@@ -107,6 +107,16 @@ def show_copy(cursor: Cursor) -> Copy:
     return Copy(Stamp(row[0], LSN(int(row[1])), row[2]), *row[3:])
 
 
+def place_of_shop(cursor: Cursor) -> tuple[datetime, LSN]:
+    """Now in the shop, and where its log ends: behind all that the transaction sees, if this is its first query."""
+    cursor.execute(
+        "SELECT clock_timestamp(), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
+        " ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint"
+    )
+    at, lsn = cursor.fetchone() or (None, 0)
+    return at, LSN(lsn)
+
+
 def why_not_planned(cursor: Cursor, require_snapshot: bool, position: Position | None = None) -> str:
     """Why no document may be planned now; "" when it may.
 

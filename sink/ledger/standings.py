@@ -1,0 +1,47 @@
+"""Where documents stand, for who compares shop and ERP: by pages, since there may be millions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+from sink.ledger.outcomes import Standing, State
+
+_STANDING: Final = (
+    "SELECT type, key, state, unit, external, needed, seen < marked, intent IS NOT NULL, marked, marked_at, revision"
+    " FROM document WHERE "
+)
+
+
+def of_units(cursor: Cursor, units: Collection[str], refs: Collection[DocumentRef]) -> dict[DocumentRef, Standing]:
+    """All documents of units, and those of the refs that the ledger has in other ones."""
+    cursor.execute(_STANDING + "unit = ANY(%s)", (list(units),))
+    found = _standings(cursor)
+    if elsewhere := tuple(tuple(ref) for ref in refs if ref not in found):
+        cursor.execute(_STANDING + "(type, key) IN %s", (elsewhere,))
+        found |= _standings(cursor)
+    return found
+
+
+def by_external(cursor: Cursor, keys: Collection[str]) -> dict[str, tuple[DocumentRef, Standing]]:
+    """Documents by the keys that the ERP has of them; those that the ledger does not know are left out."""
+    cursor.execute(_STANDING + "external = ANY(%s)", (list(keys),))
+    return {str(one.external): (ref, one) for ref, one in _standings(cursor).items()}
+
+
+def moment(cursor: Cursor) -> datetime:
+    """Now, by the clock that marks are dated with."""
+    cursor.execute("SELECT clock_timestamp()")
+    now: datetime = (cursor.fetchone() or (None,))[0]
+    return now
+
+
+def _standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
+    return {DocumentRef(*row[:2]): _standing(*row[2:]) for row in cursor.fetchall()}
+
+
+def _standing(state: str, *rest: Any) -> Standing:
+    return Standing(State(state), *rest)

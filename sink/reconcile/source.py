@@ -1,0 +1,136 @@
+"""The shop's side: its documents by pages, from the shop's own database as of one moment, or from the copy of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from schemas.errors import UnavailableError
+from schemas.lsn import LSN
+from sink.database import Connection, Cursor, names_of, reading, transaction
+from sink.documents.build import InUnit, build, close_list, keep_list, next_of_list, open_list, ready_keys
+from sink.documents.models import Document, Invalid, Missing, NotReady
+from sink.documents.profile import Profile
+from sink.documents.refs import DocumentRef
+from sink.ledger import standings
+from sink.staging import position
+
+OF_THE_SHOP: Final = "public"  # the schema in which a shop's own tables are
+_PAGE: Final = 1_000
+_LOOK: Final = 0.2
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ShopSide:
+    """`as_of` and `lsn` say when it is; what was marked after `since`, by the ledger's clock, may not be in it (None:
+    each page is as of its own moment)."""
+
+    as_of: datetime | None
+    lsn: LSN
+    since: datetime | None
+    profile: Profile
+    cursor: Callable[[], AbstractContextManager[Cursor]]
+
+    def pages(self) -> Iterator[list[InUnit]]:
+        """All documents, ready or not; a unit is on one page."""
+        page: list[InUnit] = []
+        while some := self._next():
+            page += some
+            begins = next(at for at, one in enumerate(page) if one.unit == page[-1].unit)
+            if begins:  # the last unit may go on
+                yield page[:begins]
+                page = page[begins:]
+        if page:
+            yield page
+
+    def documents(self, refs: Collection[DocumentRef]) -> dict[DocumentRef, Document | Invalid]:
+        """Those that are there and ready."""
+        found: dict[DocumentRef, Document | Invalid] = {}
+        with self.cursor() as cursor:
+            for name, keys in _by_type(refs).items():
+                for key, built in build(cursor, self.profile.documents[name], keys).items():
+                    if not isinstance(built, (Missing, NotReady)):
+                        found[DocumentRef(name, key)] = built
+        return found
+
+    def lacking(self, refs: Collection[DocumentRef]) -> set[DocumentRef]:
+        """Those that are not there, or not ready; no document is read as a whole but where its head cannot be."""
+        left = {ref for ref in refs if ref.type not in self.profile.documents}
+        doubtful: list[DocumentRef] = []
+        with self.cursor() as cursor:
+            for name, keys in _by_type(set(refs) - left).items():
+                ready = ready_keys(cursor, self.profile.documents[name], keys)
+                doubtful += [DocumentRef(name, key) for key in keys if key not in ready]
+        return left | (set(doubtful) - self.documents(doubtful).keys() if doubtful else set())
+
+    def _next(self) -> list[InUnit]:
+        with self.cursor() as cursor:
+            return next_of_list(cursor, _PAGE)
+
+
+@contextmanager
+def of_shop(
+    middle: Connection, shop: Connection, profile: Profile, names: Collection[str], patience: float, say: Say
+) -> Iterator[ShopSide]:
+    """The shop in one transaction that sees one moment of it, once the copy has passed that: what it shows was marked
+    by then. UnavailableError where that takes more than `patience` seconds."""
+    with transaction(middle) as cursor:
+        since = standings.moment(cursor)
+    with reading(shop, staged=False) as cursor:
+        as_of, lsn = position.place_of_shop(cursor)
+        with names_of(cursor, OF_THE_SHOP):
+            open_list(cursor, profile, names, hold=False)
+            _wait_for_copy(middle, lsn, patience, say)
+            yield ShopSide(as_of, lsn, since, profile, lambda: nullcontext(cursor))
+
+
+@contextmanager
+def of_copy(middle: Connection, name: str, profile: Profile, names: Collection[str]) -> Iterator[ShopSide]:
+    """The copy, which goes on meanwhile: each page is as of its own moment, so that no change of the shop's schema
+    waits for us."""
+    with reading(middle) as cursor:
+        copy = position.show_copy(cursor)
+        with names_of(cursor, name):
+            open_list(cursor, profile, names, hold=True)
+        keep_list(cursor)
+    try:
+        yield ShopSide(copy.committed_at, copy.stamp.commit_lsn, None, profile, lambda: _page(middle, name))
+    finally:
+        if not middle.closed:
+            close_list(middle)
+
+
+@contextmanager
+def _page(middle: Connection, name: str) -> Iterator[Cursor]:
+    with reading(middle) as cursor, names_of(cursor, name):
+        yield cursor
+
+
+def _wait_for_copy(middle: Connection, lsn: LSN, patience: float, say: Say) -> None:
+    until = time.monotonic() + patience
+    while True:
+        with transaction(middle) as cursor:
+            copy = position.show_copy(cursor)
+        if copy.state != "catching up" and copy.stamp.commit_lsn >= lsn:
+            return
+        stands = f"it is {copy.state} at {copy.stamp.commit_lsn}" + (copy.waits_for and f" and waits: {copy.waits_for}")
+        if time.monotonic() > until:
+            raise UnavailableError(
+                f"the copy has not come to {lsn} of the shop's log within {patience:.0f} s: {stands}",
+                "`capture run` and `sink run` must be at work; without `shop_url` the copy is compared as it is",
+            )
+        say(f"waits until the copy has come to {lsn} of the shop's log: {stands}")
+        time.sleep(_LOOK)
+
+
+def _by_type(refs: Collection[DocumentRef]) -> Mapping[str, Sequence[str]]:
+    found: dict[str, list[str]] = {}
+    for ref in sorted(refs):
+        found.setdefault(ref.type, []).append(ref.key)
+    return found
