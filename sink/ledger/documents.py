@@ -111,15 +111,18 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
     In the caller's transaction, which has to prove the lease.
     """
     rows = [
-        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key) for one, intent, key in given
+        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed)
+        for one, intent, key in given
     ]
     execute_values(
         cursor,
         "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
-        " external = v.external FROM (VALUES %s) AS v (type, key, intent, revision, external)"
+        " external = v.external, needed = v.needed OR d.needed"
+        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed)"
         " WHERE d.type = v.type AND d.key = v.key",
         rows,
-        "(%s, %s, %s, %s::bigint, %s)",
+        "(%s, %s, %s, %s::bigint, %s, %s)",
+        page_size=1_000,
     )
 
 
@@ -146,13 +149,13 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s)"
+_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s)"
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
     next_try = clock_timestamp() + make_interval(secs => v.again),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
-    number = coalesce(v.number, d.number),
+    number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
         ELSE coalesce(v.by_hand::jsonb, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
@@ -165,7 +168,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand)
+    number, reference, fingerprint, reached, by_hand, needed)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -182,7 +185,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else agreed, outcome.reached or None,
-        Json(outcome.by_hand) if outcome.by_hand else None,
+        Json(outcome.by_hand) if outcome.by_hand else None, one.needed,
     )  # fmt: skip
 
 
