@@ -200,9 +200,12 @@ class Desired:
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
         unnumbered = {one.key for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
         with transaction(self._connection) as cursor:
-            marks.need(cursor, sorted(buyers))
             entries = documents.entries_of(cursor, buyers | parents)
             numbers = accounts.account_numbers(cursor, self._rules.shop, unnumbered)
+        unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
+        if unmet:  # somebody else has them, or they are looked at after this one
+            with transaction(self._connection) as cursor:
+                marks.need(cursor, unmet)
         orders = [self.in_erp(entries[ref]) for ref in sorted(parents & entries.keys()) if entries[ref].applied]
         seen = self._erp.observe(orders)
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}

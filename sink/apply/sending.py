@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ from sink.staging.position import note_acted
 
 log = structlog.get_logger()
 _LONGEST_BACKOFF: Final = 300.0
+_A_TENTH: Final = 0.1
+"""Of a lease: it is renewed once so much of it is gone, and the ERP's clock is read anew once a reading is so old."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,13 @@ class Sending:
         self._connection = connection
         self._erp = erp
         self._rules = rules
+        self._read: tuple[float, datetime] | None = None  # the ERP's clock, and when by ours
         self.abilities = Abilities({})
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long leases are: a call, and what may come of it at the ERP afterwards, end within one."""
+        return self._rules.lease_seconds + self.abilities.settles_within
 
     def settle(self, held: Sequence[Lease], late: Sequence[tuple[Entry, ErpRef]]) -> None:
         """Steps of which the result was lost: asked for before anything else is done to their documents."""
@@ -125,9 +134,11 @@ class Sending:
                 self._call(held, [task])
 
     def _call(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
-        # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
-        not_after = self._clock() + timedelta(seconds=self._rules.lease_seconds)
-        self._intend(held, tasks, under_way=True)
+        # Read before the leases are looked at: who waits for their end has waited long enough by the ERP's clock, too.
+        # An older reading is as good, the call only ends earlier.
+        read = self._clock_lately()
+        left = self._intend(held, tasks, under_way=True)
+        not_after = read + timedelta(seconds=left - self.abilities.settles_within)
         results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
         outcomes = [
@@ -136,13 +147,10 @@ class Sending:
         unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
         with transaction(self._connection) as cursor:
             documents.write(cursor, held, outcomes)
-            leases.extend(cursor, held, self._rules.lease_seconds)
             documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
         for task in unchanged:
             task.one.intent = None
-        for task, result in zip(tasks, results, strict=True):
-            if isinstance(result, Observed):
-                log.info("done in the ERP", verb=task.step.verb, document=str(task.one.ref), reference=result.reference)
+        _tell_done(tasks, results)
         if for_all is not None:
             raise for_all
 
@@ -192,21 +200,28 @@ class Sending:
         except HoldError as error:
             raise StopError(error.message, error.hint) from None
 
-    def _intend(self, held: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> None:
-        """Writes the intents, or that there are none any more. The deadline is then that of this call."""
+    def _clock_lately(self) -> datetime:
+        """The ERP's time, now or some moments ago."""
+        now = time.monotonic()
+        if self._read is None or now - self._read[0] > _A_TENTH * self._rules.lease_seconds:
+            self._read = now, self._clock()
+        return self._read[1]
+
+    def _intend(self, held: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> float:
+        """Writes the intents, or that there are none any more; how many seconds are left of the leases."""
         if not tasks:
-            return
+            return 0.0
         rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
-        seconds = self._rules.lease_seconds + (self.abilities.settles_within if under_way else 0.0)
+        whole = self.lease_seconds
         with transaction(self._connection) as cursor:
-            leases.prove(cursor, held)
-            leases.extend(cursor, held, seconds)
+            left = leases.renew(cursor, held, whole, whole - _A_TENTH * self._rules.lease_seconds)
             documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)
         for one, intent, external in rows:
             one.intent, one.external = intent, external
             one.revision = intent.revision if intent else one.revision
+        return left
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
         """The error of a step that concerns all others too."""
@@ -250,6 +265,13 @@ def _tell(error: Exception, ones: Iterable[Entry]) -> None:
     *_, (place, line) = traceback.walk_tb(error.__traceback__)
     at = f"{place.f_globals.get('__name__')}.{place.f_code.co_qualname}, line {line}"
     log.error("an unexpected error", documents=[str(one.ref) for one in ones], error=type(error).__name__, at=at)
+
+
+def _tell_done(tasks: Sequence[Task], results: Sequence[StepResult]) -> None:
+    """One line for all of a call; the history has them one by one."""
+    done = [str(task.one.ref) for task, result in zip(tasks, results, strict=True) if isinstance(result, Observed)]
+    if done:
+        log.info("done in the ERP", verb=tasks[0].step.verb, documents=len(done), first=done[0], last=done[-1])
 
 
 def _is_unchanged(result: StepResult) -> bool:

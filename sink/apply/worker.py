@@ -29,8 +29,8 @@ from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
-_PRICES_TOO: Final = 20
-"""Orders go first, whatever waits longer; each twentieth batch is of what waits longest, so that prices come too."""
+_ALL_ALIKE: Final = 20
+"""Orders go first, whatever waits longer; one batch in so many is of what waits longest, so that all have a turn."""
 
 
 class Worker:
@@ -46,7 +46,8 @@ class Worker:
         self._bound = False
         self._names = {*profile.documents}
         self._former: set[str] = set()  # names that the profile does not have any more
-        self._prices = [rule.name for rule in profile.of_model("Price")]
+        # Buyers travel with their orders: most have nothing to do by themselves then.
+        self._later = [rule.name for model in ("Customer", "Price") for rule in profile.of_model(model)]
         self._leased = 0
 
     def step(self) -> bool:
@@ -58,11 +59,11 @@ class Worker:
         if not self._bound:
             self.check()
         self._leased += 1
-        later = () if self._leased % _PRICES_TOO == 0 else self._prices
+        later = () if self._leased % _ALL_ALIKE == 0 else self._later
         with transaction(self._connection) as cursor:
-            if why_not_planned(cursor, self._rules.require_snapshot):
+            if not leases.any_due(cursor) or why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
-            held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
+            held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
         if not held:
             return False
         try:
@@ -187,20 +188,15 @@ class Worker:
     ) -> list[Entry]:
         """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
         wanted = self._desired.buyers(built.values())
+        ours = {one.ref for one in entries}
         with transaction(self._connection) as cursor:
-            found = documents.entries_of(cursor, wanted)
-            missing = [ref for ref, one in found.items() if one.applied is None]
-            marks.need(cursor, sorted(missing))
-        for one in entries:
-            if one.ref in missing and not one.needed:
-                one.needed, one.marked = True, one.marked + 1  # as it was just written
-        units = {found[ref].unit for ref in missing}.difference(one.unit for one in held)
-        with transaction(self._connection) as cursor:
-            taken = leases.take(cursor, self._owner, self._rules.lease_seconds, units)
-        if not taken:
-            return []
+            found = documents.entries_of(cursor, sorted(wanted - ours))
+            missing = {one.unit for one in found.values() if one.applied is None}
+            taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
+            joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
+        for one in (*entries, *joined):
+            one.needed |= one.ref in wanted
         held += taken
-        joined = self._read(taken)
         self._settle(held, joined)
         return joined
 

@@ -118,15 +118,18 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
     In the caller's transaction, which has to prove the lease.
     """
     rows = [
-        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key) for one, intent, key in given
+        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed)
+        for one, intent, key in given
     ]
     execute_values(
         cursor,
         "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
-        " external = v.external FROM (VALUES %s) AS v (type, key, intent, revision, external)"
+        " external = v.external, needed = v.needed OR d.needed"
+        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed)"
         " WHERE d.type = v.type AND d.key = v.key",
         rows,
-        "(%s, %s, %s, %s::bigint, %s)",
+        "(%s, %s, %s, %s::bigint, %s, %s)",
+        page_size=1_000,
     )
 
 
@@ -154,7 +157,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
 
 
 _ROW: Final = (
-    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
@@ -162,7 +165,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     next_try = clock_timestamp() + make_interval(secs => v.again), planned = v.planned::jsonb,
     gross = coalesce(v.gross::numeric, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
-    number = coalesce(v.number, d.number),
+    number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
         ELSE coalesce(v.by_hand::jsonb, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
@@ -175,7 +178,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand, gross, currency, planned)
+    number, reference, fingerprint, reached, by_hand, gross, currency, planned, needed)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -194,6 +197,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         sent.fingerprint if sent else agreed, outcome.reached or None,
         Json(outcome.by_hand) if outcome.by_hand else None, *(one.money or (None, None)),
         Json([command.to_json() for command in outcome.commands]) if outcome.commands else None,
+        one.needed,
     )  # fmt: skip
 
 

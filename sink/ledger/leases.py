@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.errors import OrdertapError
 from sink.database import Cursor
@@ -24,20 +24,30 @@ class LeaseLostError(OrdertapError):
         super().__init__(f"another worker has taken over {unit}", "nothing is to be done: it goes on there")
 
 
-def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Collection[str] = ()) -> list[Lease]:
+_DUE: Final = "due_at <= clock_timestamp() AND (deadline IS NULL OR deadline < clock_timestamp())"
+
+
+def any_due(cursor: Cursor) -> bool:
+    """Whether there is anything to lease. To ask takes far less than to lease nothing."""
+    cursor.execute(f"SELECT EXISTS (SELECT FROM unit WHERE {_DUE})")  # noqa: S608  our own condition
+    return bool((cursor.fetchone() or (False,))[0])
+
+
+def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Sequence[str] = ()) -> list[Lease]:
     """The units that wait longest, at most so many, for so many seconds; those of the types in `later` only where no
-    others are due.
+    others are due, the first type first.
 
     A unit whose last owner vanished becomes free when its deadline has passed, not before: until then that owner's
     last call may still arrive at the ERP.
     """
     due = (
-        "SELECT unit FROM unit WHERE due_at <= clock_timestamp()"
-        " AND (deadline IS NULL OR deadline < clock_timestamp()) AND split_part(unit, ':', 1) <> ALL(%s)"
+        f"SELECT unit FROM unit WHERE {_DUE} AND split_part(unit, ':', 1) <> ALL(%s)"  # noqa: S608
         " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
-    found = _take(cursor, owner, seconds, due, list(later), most)
-    return found if found or not later else _take(cursor, owner, seconds, due, [], most)
+    for turn in range(len(later) + 1):
+        if found := _take(cursor, owner, seconds, due, list(later[turn:]), most):
+            return found
+    return []
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:
@@ -59,29 +69,36 @@ def _take(cursor: Cursor, owner: str, seconds: float, which: str, *values: objec
     return [Lease(unit, owner, epoch) for unit, epoch in cursor.fetchall()]
 
 
-def extend(cursor: Cursor, held: Sequence[Lease], seconds: float) -> None:
-    """Extends leases that the caller's transaction has proved."""
+def renew(cursor: Cursor, held: Sequence[Lease], seconds: float, least: float) -> float:
+    """Proves leases, and extends them to so many seconds if the first to end has less than `least` of them left; how
+    many are left of it."""
+    left = prove(cursor, held)
+    if left >= least:
+        return left
     cursor.execute(
         "UPDATE unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
         " WHERE unit = ANY(%s)",
         (seconds, [one.unit for one in held]),
     )
+    return seconds
 
 
-def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -> None:
-    """The caller's transaction cannot commit without the leases, which are not extended; LeaseLostError.
+def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -> float:
+    """The caller's transaction cannot commit without the leases, which are not extended; LeaseLostError. How many
+    seconds are left of the first to end.
 
     `others`: units that it changes too. All are locked in one order, so that nobody waits in a circle.
     """
     cursor.execute(
-        "SELECT unit, owner, epoch, deadline > clock_timestamp() FROM unit WHERE unit = ANY(%s)"
-        " ORDER BY unit FOR UPDATE",
+        "SELECT unit, owner, epoch, extract(epoch FROM deadline - clock_timestamp())::float FROM unit"
+        " WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE",
         (sorted({*(one.unit for one in held), *others}),),
     )
-    ours = {Lease(unit, owner, epoch) for unit, owner, epoch, runs in cursor.fetchall() if runs}
+    left = {Lease(unit, owner, epoch): seconds or 0.0 for unit, owner, epoch, seconds in cursor.fetchall()}
     for one in held:
-        if one not in ours:
+        if left.get(one, 0.0) <= 0:
             raise LeaseLostError(one.unit)
+    return min(left[one] for one in held)
 
 
 def release(cursor: Cursor, held: Sequence[Lease]) -> None:

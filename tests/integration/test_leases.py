@@ -1,7 +1,7 @@
 """What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -17,12 +17,14 @@ from sink.erp.contract import (
     HoldError,
     HowFar,
     NotDone,
+    Observed,
     RetryError,
     Step,
     StepProgress,
     StepResult,
     StopError,
 )
+from sink.erp.kinds import ErpRef
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
@@ -280,14 +282,23 @@ class GoesAway(SqlErp):
     away = False
     stops = False
 
+    @property
+    def error(self) -> StopError | RetryError:
+        return StopError("refused", "mend it") if self.stops else RetryError("away")
+
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         done = super().apply(steps, not_after)
         self.away = steps[0].ref.kind == "order"
         return done
 
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        if self.away:
+            raise self.error
+        return super().observe(refs)
+
     def clock(self) -> datetime:
         if self.away:
-            raise StopError("refused", "mend it") if self.stops else RetryError("away")
+            raise self.error
         return super().clock()
 
 
