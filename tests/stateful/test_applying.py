@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.embedded import Postgres
@@ -20,6 +20,8 @@ from tests.stateful.world import World, watch
 
 EXAMPLES = int(os.environ.get("ORDERTAP_TEST_EXAMPLES", "30"))
 """How many orders of events are tried; 30 in the suite, 1,000 and more for a long run."""
+PHASES = [one for one in Phase if EXAMPLES <= 30 or one is not Phase.shrink]
+"""A long run tells what it found as it is; the next short one begins with that and makes it small."""
 STEPS = int(os.environ.get("ORDERTAP_TEST_STEPS", "30"))
 
 
@@ -65,6 +67,7 @@ def test_whatever_happens_it_ends_well(make_world: Callable[[], World]) -> None:
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
+            phases=PHASES,
             suppress_health_check=[*HealthCheck],
         ),
     )
