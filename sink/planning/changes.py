@@ -59,8 +59,9 @@ def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) ->
             elif (key in wanted) != (now is not None):
                 found.append(f"{part}:{key} is {'missing' if now is None else 'new'}")
     cancelled = observed.milestone is Milestone.CANCELLED
-    if cancelled and not applied.fields.get("cancelled") and not desired.fields.get("cancelled"):
-        found.append("it was cancelled")
+    both = {bool(one.fields.get("cancelled")) for one in (desired, applied)}
+    if both == {not cancelled}:
+        found.append("it was cancelled" if cancelled else "it was opened again")
     if not found:
         return None
     return Hold(

@@ -11,14 +11,18 @@ from tests.erp_contract.records import Sink
 from tests.erp_contract.sql_place import Place
 from tests.erp_contract.sql_target import SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
+from tests.stateful.target import DeskTarget
 
 MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
 """`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is no dependency of
 ours, so the suite runs on it only where one is named."""
 
 
-@pytest.fixture(params=["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])])
+@pytest.fixture(params=["postgresql", "sqlite", "in memory", *(["mariadb"] if MARIADB else [])])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    if request.param == "in memory":
+        yield DeskTarget()
+        return
     if request.param == "postgresql":
         new_database: Callable[[Postgres, str], str] = request.getfixturevalue("new_database")
         url = new_database(request.getfixturevalue("postgres"), "contract")

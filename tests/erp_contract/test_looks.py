@@ -169,7 +169,7 @@ def test_check_tells_the_identity_and_what_is_missing(target: Target, sink: Sink
     checked = sink.erp.check()
     assert checked.identity
     assert checked.version
-    assert checked.advice == []
+    assert not checked.advice
     with target.lacking() as name, pytest.raises(StopError, match=name):
         sink.erp.check()
     assert sink.erp.check().identity == checked.identity, "what was mended is seen without a restart"

@@ -154,6 +154,14 @@ def test_an_order_that_a_person_opened_again_goes_on(milestone: Milestone) -> No
     assert result == DoneByHand(ORDER)
 
 
+@pytest.mark.parametrize("milestone", list(Milestone)[:-1])
+def test_a_cancelled_order_that_a_person_opened_again_is_held(milestone: Milestone) -> None:
+    """Its goods would go out, though the shop has cancelled it as before."""
+    result = plan(CHANGES["cancel"], CHANGES["cancel"], _seen(milestone, CHANGES["cancel"]), POLICY)
+    assert isinstance(result, Hold)
+    assert result.reason == "changed in the ERP: it was opened again"
+
+
 @pytest.mark.parametrize("milestone", list(Milestone))
 @pytest.mark.parametrize("change", CHANGES.keys() - {"cancel"})
 def test_what_a_person_has_changed_in_the_erp_as_the_shop_wants_it_is_done(change: str, milestone: Milestone) -> None:

@@ -1,0 +1,307 @@
+"""An ERP in memory that keeps the protocol: no mock of one answer, but documents, calls, a clock and a clerk's desk.
+
+It does what real ERPs do and a table in a database does not show by itself: a new order is made in two calls (a draft,
+then its goal), each a transaction of its own, so that a step can be done by half; a call that has reached it may take
+effect up to `SETTLES` seconds past its time; it rounds what it cannot keep. What it did is in `effects`, in order, so
+that a test can say of each whether it was wanted. It passes tests/erp_contract/ as every adapter does, and what it does
+wrong it is told to (unruly.py): of an ERP that breaks the contract by itself nothing would be proved.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple, get_args
+
+from schemas.errors import SettingsError
+from sink.erp.contract import (
+    Abilities,
+    Checked,
+    ConflictError,
+    Found,
+    HoldError,
+    HowFar,
+    Moved,
+    NotDone,
+    Observed,
+    Page,
+    RetryError,
+    Step,
+    StepProgress,
+    StepResult,
+    StopError,
+    Verb,
+)
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Value, not_kept
+
+SETTLES: Final = 30.0
+_CENT, _SMALL = Decimal("0.01"), Decimal("0.0001")
+_ZERO = Decimal(0)
+_MONEY: Final = frozenset({"net", "tax", "gross", "unit_price", "discount", "paid", "amount"})
+_HEAD: Final = frozenset({"number", "name", "email", "account", "order", "sku", "kind"})
+_NO_MORE = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
+
+
+class LateError(Exception):
+    """The time of a call is over."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A document. `key`: of the last step that was done to it, `begun`: of the last of which a call was done.
+    `serial`: its place among all, `version`: another one after each change."""
+
+    record: ErpRecord
+    milestone: Milestone | None
+    serial: int
+    key: int = 0
+    begun: int = 0
+    version: int = 1
+
+
+class Effect(NamedTuple):
+    """One change of a document: by which step, or by a clerk (None)."""
+
+    ref: ErpRef
+    step: Step | None
+    paper: Paper | None
+
+
+@dataclass
+class Desk:
+    """The ERP's data and clock, which all who reach it share. `ahead`: of the real time."""
+
+    items: set[str] = field(default_factory=lambda: {"A", "B"})
+    papers: dict[ErpRef, Paper] = field(default_factory=dict)
+    effects: list[Effect] = field(default_factory=list)
+    own: dict[ErpRef, int] = field(default_factory=dict)  # fields of the ERP itself
+    blocked: set[ErpRef] = field(default_factory=set)
+    identity: str = "erp-1"
+    lacks: str = ""
+    ahead: timedelta = timedelta()
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    serial: int = 0
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def put(self, ref: ErpRef, paper: Paper | None, step: Step | None = None) -> None:
+        """Writes a document, or takes it away."""
+        if paper is None:
+            del self.papers[ref]
+        else:
+            self.papers[ref] = paper
+        self.effects.append(Effect(ref, step, paper))
+
+    def next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
+
+
+class ScriptedErp:
+    """One process's adapter. `moment` is called before and after each write and each commit of a step."""
+
+    def __init__(self, desk: Desk, moment: Callable[[str], None] = lambda _: None) -> None:
+        self.desk = desk
+        self.moment = moment
+
+    def close(self) -> None:
+        """It holds nothing open."""
+
+    def check(self) -> Checked:
+        if self.desk.lacks:
+            raise StopError(f"the ERP has no {self.desk.lacks}", "install it")
+        return Checked(self.desk.identity, "1", Abilities(dict.fromkeys(get_args(Verb), 2), SETTLES))
+
+    def clock(self) -> datetime:
+        return self.desk.clock()
+
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        with self.desk.lock:
+            return {ref: _seen(self.desk, ref) for ref in refs if ref in self.desk.papers}
+
+    def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
+        with self.desk.lock:
+            kept = _HEAD.union(*(paper.record.fields for paper in self.desk.papers.values()))
+            if unknown := fields.keys() - kept:
+                raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "leave it out")
+            of_kind = [(ref, paper.record.fields) for ref, paper in self.desk.papers.items() if ref.kind == kind]
+            return [Found(ref, _seen(self.desk, ref)) for ref, has in of_kind if fields.items() <= has.items()]
+
+    def unknown_items(self, skus: Collection[str]) -> set[str]:
+        return {*skus} - self.desk.items
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        with self.desk.lock:
+            return [self._how_far(step) for step in steps]
+
+    def _how_far(self, step: Step) -> StepProgress:
+        paper = self.desk.papers.get(step.ref)
+        if paper is None:
+            return StepProgress(HowFar.NOT_DONE)
+        half = HowFar.PARTLY if paper.begun == step.key else HowFar.NOT_DONE
+        return StepProgress(HowFar.DONE if paper.key >= step.key else half, _seen(self.desk, step.ref))
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        return [self._one(step, not_after) for step in steps]
+
+    def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
+        with self.desk.lock:
+            papers = sorted((paper.serial, ref) for ref, paper in self.desk.papers.items() if ref.kind in kinds)
+            rest = [(serial, ref) for serial, ref in papers if serial > int(after or 0)]
+            found = [Found(ref, _seen(self.desk, ref)) for _, ref in rest[:limit]]
+            return Page(found, str(rest[limit - 1][0]) if len(rest) > limit else None)
+
+    def _one(self, step: Step, not_after: datetime) -> StepResult:
+        begun = False
+        try:
+            with self.desk.lock:
+                now = self.desk.papers.get(step.ref)
+                if (known := self._known(step, now)) is not None:
+                    return known
+                wanted = self._written(step)
+            for paper in self._calls(step, now, wanted):
+                self._commit(step, now, paper, not_after)
+                now, begun = paper, True
+        except LateError:
+            return NotDone(ConflictError("the time for this call is over"), self._reached(step, begun))
+        except ConflictError as error:
+            return NotDone(error, self._reached(step, begun))
+        except (RetryError, HoldError) as error:
+            return NotDone(error)
+        return self.observe([step.ref])[step.ref]
+
+    def _reached(self, step: Step, begun: bool) -> Observed | None:
+        return self.observe([step.ref]).get(step.ref) if begun else None
+
+    def _known(self, step: Step, now: Paper | None) -> StepResult | None:
+        """What is said of a step without doing it."""
+        if now is None:
+            return None if step.verb == "create" and step.before is None else NotDone(_NO_MORE)
+        if now.key == step.key and (step.verb != "create" or not not_kept(step.want, now.record)):
+            return _seen(self.desk, step.ref)
+        if now.key > step.key or step.before is None or step.before.stamp != str(now.version):
+            return NotDone(ConflictError("it is not as it was when this was planned"))
+        if step.verb == "create" and now.begun != step.key:
+            return NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))
+        return None
+
+    def _written(self, step: Step) -> ErpRecord:
+        """What the ERP makes of it; HoldError where it refuses that, or would keep something else."""
+        _refuse(self.desk, step)
+        kept = _kept(step.want)
+        if wrong := not_kept(step.want, kept):
+            raise HoldError(f"the ERP does not keep it: {wrong}", "mend it in the shop, then `sink retry`", "data")
+        return kept
+
+    def _calls(self, step: Step, now: Paper | None, wanted: ErpRecord) -> list[Paper]:
+        """The document after each call of the step."""
+        if now is None:
+            draft = Paper(wanted, Milestone.DRAFT, self.desk.next_serial(), begun=step.key)
+            done = replace(draft, milestone=step.goal, key=step.key)
+            two = step.ref.kind == "order" and step.goal is not Milestone.DRAFT
+            return [draft, replace(done, version=2)] if two else [done]
+        record = wanted if step.verb == "amend" else now.record
+        milestone = step.goal if now.milestone and now.milestone.before(step.goal) else now.milestone
+        return [Paper(record, milestone, now.serial, step.key, step.key, now.version + 1)]
+
+    def _commit(self, step: Step, before: Paper | None, after: Paper, not_after: datetime) -> None:
+        """One transaction: what it writes is there with its end, if nobody else was there first and it is in time."""
+        for moment in ("before", "after"):
+            self.moment(moment)
+        self.moment("before")
+        with self.desk.lock:
+            if step.ref in self.desk.blocked:
+                raise RetryError("it waited for a lock, in vain")
+            if self.desk.clock() >= not_after:
+                raise LateError
+            if self.desk.papers.get(step.ref) != before:
+                raise ConflictError("it changed in the ERP meanwhile")
+            self.desk.put(step.ref, after, step)
+        self.moment("after")
+
+
+def _seen(desk: Desk, ref: ErpRef) -> Observed:
+    paper = desk.papers[ref]
+    problem = "" if paper.milestone else "it is in a state that the mapping does not know"
+    fields = paper.record.fields
+    paid = fields.get("paid")
+    state = paper.milestone or "limbo"
+    seen = Observed(paper.record, paper.milestone, f"N{paper.serial}", str(paper.version), paper.key, state, problem)
+    if ref.kind != "order":
+        return seen
+    moved, refunded = _moved(desk, ref)
+    return replace(seen, paid=paid if isinstance(paid, Decimal) else None, moved=moved, refunded=refunded)
+
+
+def _moved(desk: Desk, order: ErpRef) -> tuple[dict[str, Moved], dict[str, Decimal]]:
+    """What came back of an order, goods and money, by whomever it was booked."""
+    lines: dict[str, dict[str, Decimal]] = {}
+    refunded: dict[str, Decimal] = {}
+    for ref, paper in desk.papers.items():
+        if paper.record.fields.get("order") != order or paper.milestone is Milestone.CANCELLED:
+            continue
+        if ref.kind == "refund":
+            refunded[ref.external] = _number(paper.record.fields, "gross")
+        for row in paper.record.parts.get("line", {}).values():
+            sold = row["order_line"]
+            assert isinstance(sold, ErpRef)
+            counts = lines.setdefault(order.part_and_key(sold.external)[1], {})
+            counts[ref.external] = counts.get(ref.external, _ZERO) + _number(row, "quantity")
+    return {line: Moved(counts) for line, counts in lines.items()}, refunded
+
+
+def _number(fields: Fields, name: str) -> Decimal:
+    value = fields[name]
+    assert isinstance(value, Decimal)
+    return value
+
+
+def _refuse(desk: Desk, step: Step) -> None:
+    """HoldError for what no ERP takes: items, accounts, orders and sold lines that it does not have, missing sums."""
+    if step.verb not in ("create", "amend"):
+        return
+    account, order = step.want.fields.get("account"), step.want.fields.get("order")
+    if isinstance(account, ErpRef) and account not in desk.papers:
+        raise HoldError("its account is not in the ERP", "see what holds the customer", "master data")
+    sold = desk.papers.get(order) if isinstance(order, ErpRef) else None
+    if order is not None and sold is None:
+        raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
+    for part, rows in step.want.parts.items():
+        for row in rows.values():
+            _refuse_row(desk, part, row, order, sold)
+
+
+def _refuse_row(desk: Desk, part: PartKind, row: Fields, order: Value, sold: Paper | None) -> None:
+    line = row.get("order_line")
+    if isinstance(order, ErpRef) and sold and isinstance(line, ErpRef):
+        of, key = order.part_and_key(line.external)
+        if key not in sold.record.parts.get(of, {}):
+            raise HoldError("a returned line is not on the ERP's order", "compare both orders, then `sink retry`")
+    if row.get("sku") is not None and row["sku"] not in desk.items:
+        raise HoldError("there is no such item", "make it", "master data")
+    if part == "line" and "net" in row and row["net"] is None:
+        raise HoldError("a line has no amount", "mend it in the shop", "data")
+
+
+def _kept(want: ErpRecord) -> ErpRecord:
+    """Money in cents, quantities in ten-thousandths; whether an order is cancelled its state says."""
+    fields = {name: value for name, value in want.fields.items() if name != "cancelled"}
+    parts = {part: {key: _rounded(row) for key, row in rows.items()} for part, rows in want.parts.items()}
+    return ErpRecord(want.kind, _rounded(fields), parts)
+
+
+def _rounded(fields: Fields) -> Fields:
+    found = dict(fields)
+    for name, value in fields.items():
+        if isinstance(value, Decimal):
+            found[name] = value.quantize(_CENT if name in _MONEY else _SMALL)
+    return found
+
+
+def by_hand(desk: Desk) -> str:
+    """A key for what is typed in."""
+    return f"{BY_HAND}{desk.next_serial()}"

@@ -1,0 +1,159 @@
+"""What must be true of shop, ledger and ERP, whatever happened. By code of its own: nothing of the planner is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sink.database import transaction
+from sink.documents.refs import DocumentRef
+from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone
+from tests.stateful.erp import Desk, Paper
+from tests.stateful.shop import Bought, Shop
+from tests.stateful.world import World
+
+KINDS: Mapping[str, Kind] = {
+    "customer": "customer", "sales_order": "order", "return_order": "return", "refund": "refund", "price": "price",
+}  # fmt: skip
+
+
+class Standing(NamedTuple):
+    """A document as the ledger has it."""
+
+    ref: DocumentRef
+    state: str
+    reason: str | None
+    next_step: str | None
+    cause: str | None
+    waits_for: str | None
+    external: str | None
+    given: bool
+
+    def paper(self, desk: Desk) -> Paper | None:
+        return desk.papers.get(ErpRef(KINDS[self.ref.type], self.external or ""))
+
+
+def ledger(world: World) -> dict[DocumentRef, Standing]:
+    with transaction(world.connection) as cursor:
+        cursor.execute(
+            "SELECT type, key, state, reason, next_step, cause, waits_for, external, applied IS NOT NULL FROM document"
+        )
+        found = [Standing(DocumentRef(*row[:2]), *row[2:]) for row in cursor.fetchall()]
+    return {one.ref: one for one in found}
+
+
+def nothing_twice(desk: Desk) -> None:
+    """One document per key of the shop, made by one step, and no command done twice in a row."""
+    last: dict[ErpRef, Any] = {}
+    made: dict[ErpRef, set[int]] = {}
+    for effect in desk.effects:
+        before = last.get(effect.ref)
+        if effect.step is not None:
+            told, key = (effect.step.verb, effect.step.want), effect.step.key
+            if before is not None and before[:2] == told:
+                assert before[2] == key, f"{effect.ref} was told {told[0]} twice, as steps {before[2]} and {key}"
+            if effect.step.verb == "create":
+                made.setdefault(effect.ref, set()).add(key)
+            last[effect.ref] = (*told, key)
+        else:
+            last[effect.ref] = None
+    for ref, keys in made.items():
+        assert len(keys) == 1, f"{ref} was made by steps {keys}"
+    alive = [ref for ref, paper in desk.papers.items() if ref.kind != "price" or not _over(paper)]
+    counts = Counter(ref.external.rsplit("/", 1)[0] for ref in alive if not ref.external.startswith(BY_HAND))
+    assert [key for key, count in counts.items() if count > 1] == [], "two documents of one key"
+
+
+def money(world: World) -> None:
+    """What is done is in the ERP as the shop has it."""
+    for one in ledger(world).values():
+        if one.state in ("done", "gone"):
+            wrong = " and ".join(_differs(one, world.shop, world.desk))
+            assert not wrong, f"{one.ref} is {one.state}, but {wrong}"
+
+
+def _differs(one: Standing, shop: Shop, desk: Desk) -> Iterator[str]:
+    paper, number = one.paper(desk), one.ref.key
+    match one.ref.type:
+        case "sales_order":
+            yield from _of_order(shop.orders.get(int(number)), paper)
+        case "return_order" if one.given and int(number) in shop.returns:
+            yield from _of_return(shop.returns[int(number)], paper)
+        case "refund" if one.given and int(number) in shop.refunds:
+            of, gross = shop.refunds[int(number)]
+            wanted = {"order": ErpRef("order", f"shop/order/{of}/1"), "gross": gross}
+            if paper is None or _over(paper) or not wanted.items() <= paper.record.fields.items():
+                yield f"the ERP has {paper}"
+        case "price":
+            has = None if paper is None or _over(paper) else paper.record.fields["amount"]
+            if has != shop.prices.get(number):
+                yield f"the ERP has {has}, the shop {shop.prices.get(number)}"
+        case "customer" if one.given:
+            if paper is None or paper.record.fields["name"] != shop.customers[int(number)]:
+                yield f"the ERP has {paper}"
+
+
+def _of_return(back: tuple[int, int, int], paper: Paper | None) -> Iterator[str]:
+    order, line, quantity = back
+    rows = [] if paper is None or _over(paper) else [*paper.record.parts["line"].values()]
+    sold = ErpRef("order", f"shop/order/{order}/1").child("line", str(line))
+    if [(row["order_line"], row["quantity"]) for row in rows] != [(sold, Decimal(quantity))]:
+        yield f"the ERP has {rows}"
+
+
+def _of_order(bought: Bought | None, paper: Paper | None) -> Iterator[str]:
+    if bought is None:
+        if not _over(paper):
+            yield "the ERP has it still"
+        return
+    if bought.status == "cancelled":
+        if not _over(paper):
+            yield "it is not cancelled in the ERP"
+        return
+    if paper is None or _over(paper):
+        yield "it is not in the ERP"
+        return
+    fields, lines = paper.record.fields, paper.record.parts["line"]
+    sums = {"gross": bought.gross, "paid": bought.paid, "number": bought.number, "shipping_street": bought.street}
+    for name, wanted in sums.items():
+        if fields[name] != wanted:
+            yield f"{name}: shop {wanted}, ERP {fields[name]}"
+    has = {key: (row["sku"], row["quantity"], row["gross"]) for key, row in lines.items()}
+    wants = {str(no): (sku, count, count * price) for no, (sku, count, price) in bought.lines.items()}
+    if has != wants:
+        yield f"lines: shop {wants}, ERP {has}"
+    if paper.milestone is Milestone.DRAFT:
+        yield "it is a draft still"
+
+
+def _over(paper: Paper | None) -> bool:
+    return paper is None or paper.milestone is Milestone.CANCELLED
+
+
+def said(world: World) -> None:
+    """What stands says why, and what to do; what waits waits for something that is not done."""
+    found = ledger(world)
+    for one in found.values():
+        if one.state in ("held", "waits"):
+            assert one.reason, one
+            assert one.next_step, one
+            assert one.cause, one
+        if one.state == "waits":
+            assert one.waits_for, one
+            other = found.get(DocumentRef(*one.waits_for.split(" ", 1)))
+            assert other is None or not other.given, f"{one} waits for {other}, which is in the ERP"
+
+
+def nothing_due(world: World) -> None:
+    """Only what depends on others, or on the ERP's master data, is looked at again by itself."""
+    with transaction(world.connection) as cursor:
+        cursor.execute(
+            "SELECT unit, array_agg(DISTINCT d.state || coalesce(' ' || d.cause, '')) FROM unit AS u"
+            " JOIN document AS d USING (unit) WHERE u.due_at IS NOT NULL GROUP BY unit"
+            " HAVING NOT bool_or(d.state = 'waits' OR d.cause = 'master data')"
+        )
+        assert cursor.fetchall() == [], "due for ever"
+        cursor.execute("SELECT unit FROM unit WHERE deadline IS NOT NULL OR owner IS NOT NULL")
+        assert cursor.fetchall() == [], "leased for ever"
