@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from sink.planning.policy import Absence
 
 
 class SqlErpSettings(BaseModel):
@@ -26,6 +29,9 @@ class SinkSettings(BaseModel):
     """The part `sink` of the settings file. Times in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    INSTEAD: ClassVar[Mapping[str, str]] = {
+        "order_deleted": "say it for each kind, `absent: {orders: …, returns: …, refunds: …}`"
+    }
 
     shop: str = Field(
         "shop",
@@ -52,7 +58,7 @@ class SinkSettings(BaseModel):
     collective_account: str = ""
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
-    order_deleted: Literal["hold", "keep"] = "hold"
+    absent: Absence = Field(Absence(), description="what becomes in the ERP of what the shop has no more")
     goal: Literal["draft", "confirmed", "processing"] = Field("confirmed", description="how far an order is taken")
     require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
     settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")

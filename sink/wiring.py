@@ -131,7 +131,7 @@ def rules(settings: SinkSettings) -> Rules:
     """What applying may do."""
     return Rules(
         shop=settings.shop,
-        policy=Policy(settings.prices_owner, settings.order_deleted, Milestone(settings.goal)),
+        policy=Policy(settings.prices_owner, settings.absent, Milestone(settings.goal)),
         apply=settings.mode == "apply",
         customers=settings.customers,
         collective_account=settings.collective_account,

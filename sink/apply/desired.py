@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 from schemas.errors import OrdertapError
@@ -151,7 +152,7 @@ class Desired:
         if isinstance(built, OnlyCancelled):
             return self._cancelled(one, built)
         if isinstance(built, NotReady) and one.applied:
-            return Wanted(None, taken_back=self.kind(one.ref) != "price")  # a price is over then
+            return Wanted(None, taken_back=True)
         match built:
             case NotReady():
                 return Outcome.not_ready()
@@ -173,7 +174,7 @@ class Desired:
             return self._rules.settling(built.hold, one.age)
         one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
         last = from_json(one.applied)
-        wanted = ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts)
+        wanted = replace(last, fields={**last.fields, "cancelled": True})
         return self._refused(one, built.order) or Wanted(wanted)
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:

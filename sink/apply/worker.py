@@ -253,9 +253,9 @@ class Worker:
 
     def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
         applied = from_json(one.applied) if one.applied else None
-        if want.taken_back and applied:
-            return taken_back(applied, seen) or []
         ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
+        if want.taken_back:
+            return taken_back(ref, ledger, seen, self._rules.policy)
         return plan(ref, want.record, ledger, seen, self._rules.policy, order)
 
     def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -41,13 +42,18 @@ def record(document: Document, parents: Fields, items: dict[str, str] | None = N
         case Customer():
             return ErpRecord("customer", {**_customer(document), **parents})
         case SalesOrder():
-            return ErpRecord("order", {**_order(document), **parents}, _order_parts(document, items or {}))
+            payments = {
+                one.key: {"means": one.means, "amount": one.amount, "reference": one.reference}
+                for one in document.payments
+            }
+            fields: Fields = {**_order(document), **paid_by(payments), **parents}
+            return ErpRecord("order", fields, _order_parts(document, items or {}), payments)
         case ReturnOrder():
             lines = {
                 line.key: {**_sold(parents, line.order_line), "quantity": line.quantity, "reason": line.reason}
                 for line in document.lines
             }
-            fields: Fields = {"number": document.number, "returned_at": document.returned_at}
+            fields = {"number": document.number, "returned_at": document.returned_at}
             return ErpRecord("return", {**fields, **parents}, {"line": lines})
         case Refund():
             components = {
@@ -67,6 +73,17 @@ def _sold(parents: Fields, line: str | None) -> Fields:
     if not isinstance(order, ErpRef):
         return {}
     return {"order_line": None if line is None else order.child("line", line)}
+
+
+def paid_by(payments: Mapping[str, Fields]) -> Fields:
+    """The fields of an order that payments make, whose fields are means, amount and reference."""
+    amounts = [one["amount"] for one in payments.values()]
+    references = [str(one["reference"]) for one in payments.values() if one["reference"]]
+    return {
+        "paid": sum((amount for amount in amounts if isinstance(amount, Decimal)), Decimal(0)),
+        "payment_means": ", ".join(sorted({str(one["means"]) for one in payments.values()})) or None,
+        "payment_reference": ", ".join(references) or None,
+    }
 
 
 def fingerprint(document: Document) -> str | None:
@@ -108,7 +125,6 @@ def _customer(customer: Customer) -> dict[str, Value]:
 
 
 def _order(order: SalesOrder) -> dict[str, Value]:
-    paid = sum((payment.amount for payment in order.payments), Decimal(0))
     fields: dict[str, Value] = {
         "number": order.number,
         "placed_at": order.placed_at,
@@ -117,9 +133,6 @@ def _order(order: SalesOrder) -> dict[str, Value]:
         "net": order.net,
         "tax": order.tax,
         "gross": order.gross,
-        "paid": paid,
-        "payment_means": ", ".join(sorted({payment.means for payment in order.payments})) or None,
-        "payment_reference": ", ".join(payment.reference for payment in order.payments if payment.reference) or None,
     }
     return fields | _address("billing", order.addresses) | _address("shipping", order.addresses)
 
@@ -187,13 +200,18 @@ def _address(kind: str, addresses: tuple[Address, ...]) -> dict[str, Value]:
 def to_json(value: ErpRecord) -> dict[str, Any]:
     """For the ledger; `from_json` gives it back exactly."""
     parts = {part: {key: _encode(fields) for key, fields in rows.items()} for part, rows in value.parts.items()}
-    return {"kind": value.kind, "fields": _encode(value.fields), "parts": parts}
+    found = {"kind": value.kind, "fields": _encode(value.fields), "parts": parts}
+    if value.payments is not None:
+        found["payments"] = {key: _encode(fields) for key, fields in value.payments.items()}
+    return found
 
 
 def from_json(value: dict[str, Any]) -> ErpRecord:
     """A record as `to_json` wrote it."""
     parts = {part: {key: _decode(fields) for key, fields in rows.items()} for part, rows in value["parts"].items()}
-    return ErpRecord(value["kind"], _decode(value["fields"]), parts)
+    given = value.get("payments")
+    payments = None if given is None else {key: _decode(fields) for key, fields in given.items()}
+    return ErpRecord(value["kind"], _decode(value["fields"]), parts, payments)
 
 
 def _encode(fields: Fields) -> dict[str, Any]:

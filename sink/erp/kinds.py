@@ -89,11 +89,14 @@ class ErpRecord:
     Amounts are in the document's currency, rates in percent, times have a zone. `parts`: kind of child → key → fields.
     A field whose value is an ErpRef is a link: `account` (of an order, to a customer), `order` (of a return or refund)
     and `order_line` (of their children, to a child of the order). It is compared and amended as every other field.
+    `payments`: what an order's `paid` is the sum of, by key. For the ledger alone, which tells by it one that the shop
+    has no more from one that it has changed. None where an earlier release wrote the record down.
     """
 
     kind: Kind
     fields: Fields
     parts: Mapping[PartKind, Mapping[str, Fields]] = field(default_factory=dict)
+    payments: Mapping[str, Fields] | None = None
 
 
 def same(one: Value, other: Value) -> bool:

@@ -12,10 +12,12 @@ that was cancelled before the ERP was told of it gets no document.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
+from sink.planning.absence import with_absent
 from sink.planning.caps import cap
 from sink.planning.changes import changes, done_by_hand, edited_in_erp
 from sink.planning.policy import Hold, Policy
@@ -104,7 +106,8 @@ def plan(
             "it was made in the ERP and is no longer there; it is not made a second time",
             "restore it in the ERP, then `sink retry`",
         )
-    return _changed(ref, desired, ledger, observed, policy, capped)
+    wanted = with_absent(desired, ledger.applied, policy.absent)
+    return wanted if isinstance(wanted, Hold) else _changed(ref, wanted, ledger, observed, policy, capped)
 
 
 def _changed(
@@ -126,7 +129,7 @@ def _changed(
     if "cancel" not in wanted:
         return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
-    open_still = ErpRecord(desired.kind, {**desired.fields, "cancelled": False}, desired.parts)
+    open_still = replace(desired, fields={**desired.fields, "cancelled": False})
     amend = [] if wanted == {"cancel"} else [steps.make("amend", open_still)]
     return [*amend, steps.make("cancel", desired, Milestone.CANCELLED)]
 
@@ -180,25 +183,37 @@ def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, p
 def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
     """A delete in the shop is not by itself a cancellation: a shop purges old orders too."""
     applied = ledger.applied
-    if applied is None or applied.kind == "customer":
+    if applied is None or observed is None or _is_over(observed):
         return []
-    if applied.kind == "price":
-        if policy.prices_owner == "erp" or observed is None or observed.milestone is Milestone.CANCELLED:
-            return []
-        removal = _Steps(ref, observed, ledger).make("remove", applied, Milestone.CANCELLED)
-        return _refused("remove price", observed) or [removal]
-    if policy.order_deleted == "keep" or _is_over(observed):
+    if applied.kind == "price" and policy.prices_owner == "erp":
         return []
+    becomes = policy.absent.of(applied.kind)
+    if becomes == "keep":
+        return []
+    if becomes == "remove":
+        return _removal(ref, applied, ledger, observed)
+    if becomes == "cancel_if_draft" and observed.milestone is Milestone.DRAFT:
+        cancelled = replace(applied, fields={**applied.fields, "cancelled": True})
+        cancel = _Steps(ref, observed, ledger).make("cancel", cancelled, Milestone.CANCELLED)
+        return edited_in_erp(applied, applied, observed) or _refused("cancel", observed) or [cancel]
     return Hold(
         f"the {applied.kind} was deleted in the shop; the ERP has it still",
-        "cancel it in the ERP if it is void, then `sink retry`; order_deleted: keep asks for no order, return, refund",
+        f"cancel it in the ERP if it is void, then `sink retry`; absent.{applied.kind}s: keep asks for none of them",
     )
 
 
-def taken_back(applied: ErpRecord, observed: Observed | None) -> Hold | None:
-    """Of a document that the ERP was given, and that is not ready any more in the shop."""
-    if applied.kind == "customer" or _is_over(observed):
-        return None
+def _removal(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Observed) -> list[Step] | Hold:
+    removal = _Steps(ref, observed, ledger).make("remove", applied, Milestone.CANCELLED)
+    return _refused("remove price", observed) or [removal]
+
+
+def taken_back(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
+    """Of a document that the ERP was given, and that is not ready any more in the shop. A price is over then."""
+    applied = ledger.applied
+    if applied is None or applied.kind == "customer" or observed is None or _is_over(observed):
+        return []
+    if applied.kind == "price":
+        return [] if policy.prices_owner == "erp" else _removal(ref, applied, ledger, observed)
     return Hold(
         "the shop has taken it back to a state that is not ready; the ERP has it still",
         "cancel it in the ERP, or make it ready in the shop, then `sink retry`",

@@ -25,7 +25,7 @@ def _load(tmp_path: Path, **changes: Any) -> SinkSettings:
 
 def test_nothing_is_sent_unless_it_is_asked_for(tmp_path: Path) -> None:
     settings = _load(tmp_path)
-    assert (settings.mode, settings.unknown_sku, settings.order_deleted) == ("plan", "hold", "hold")
+    assert (settings.mode, settings.unknown_sku, settings.absent.orders) == ("plan", "hold", "hold")
     assert (settings.require_snapshot, settings.group) == (True, "ordertap-shop")
 
 
@@ -53,6 +53,9 @@ def test_who_owns_prices_is_asked_for_with_the_reason(tmp_path: Path) -> None:
         ({"shop": "s" * 55}, "shop"),
         ({"workers": 0}, "workers"),
         ({"price_owner": "shop"}, "prices_owner"),
+        ({"order_deleted": "keep"}, "order_deleted: no setting here: say it for each kind, `absent: {orders:"),
+        ({"absent": {"orders": "cancel"}}, "absent.orders"),
+        ({"absent": {"customers": "hold"}}, "absent.customers"),
         ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind"),
     ],
 )

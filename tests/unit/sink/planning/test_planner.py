@@ -5,12 +5,12 @@ from decimal import Decimal
 
 import pytest
 
-from sink.erp.contract import Found, Moved, Observed
+from sink.erp.contract import Found, Moved, Observed, Step
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.caps import with_step
 from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, taken_back
 from sink.planning.planner import plan as plan_step
-from sink.planning.policy import Hold, Policy
+from sink.planning.policy import Absence, Hold, Policy
 
 LINE = {"sku": "A", "quantity": Decimal(3), "net": Decimal(10), "gross": Decimal(12)}
 HEAD = {"number": "S-1", "gross": Decimal(12), "paid": Decimal(12), "shipping_city": "Bonn", "cancelled": False}
@@ -215,8 +215,12 @@ def test_an_order_stays_on_its_collective_account_when_a_person_changes_it() -> 
 def test_what_the_shop_has_no_more_is_over_once_it_is_cancelled_in_the_erp(applied: ErpRecord) -> None:
     for seen in (_seen(Milestone.CANCELLED, applied), None):
         assert plan(None, applied, seen, POLICY) == []
-        assert taken_back(applied, seen) is None
-    assert isinstance(taken_back(applied, _seen(Milestone.CONFIRMED, applied)), Hold)
+        assert _taken_back(applied, seen) == []
+    assert isinstance(_taken_back(applied, _seen(Milestone.CONFIRMED, applied)), Hold)
+
+
+def _taken_back(applied: ErpRecord, seen: Observed | None, policy: Policy = POLICY) -> Plan:
+    return taken_back(ErpRef(applied.kind, f"shop/{applied.kind}/1/1"), Standpoint(applied), seen, policy)
 
 
 @pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND, PRICE])
@@ -245,8 +249,33 @@ def test_where_the_erp_owns_prices_none_is_sent() -> None:
 def test_a_delete_in_the_shop_is_no_cancellation(applied: ErpRecord) -> None:
     seen = _seen(Milestone.DRAFT, applied)
     assert isinstance(plan(None, applied, seen, POLICY), Hold)
-    assert plan(None, applied, seen, Policy("shop", "keep")) == []
+    assert plan(None, applied, seen, Policy("shop", Absence(orders="keep", returns="keep", refunds="keep"))) == []
     assert plan(None, CUSTOMER, _seen(Milestone.CONFIRMED, CUSTOMER), POLICY) == []
+
+
+@pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND])
+def test_a_draft_of_which_the_shop_has_nothing_more_is_cancelled_where_the_policy_says_so(applied: ErpRecord) -> None:
+    policy = Policy("shop", Absence(orders="cancel_if_draft", returns="cancel_if_draft", refunds="cancel_if_draft"))
+    (step,) = _steps(plan(None, applied, _seen(Milestone.DRAFT, applied), policy))
+    assert (step.verb, step.goal, step.want.fields["cancelled"]) == ("cancel", Milestone.CANCELLED, True)
+    assert isinstance(plan(None, applied, _seen(Milestone.CONFIRMED, applied), policy), Hold)
+    name = next(name for name in applied.fields if name in ("gross", "number"))
+    edited = replace(applied, fields={**applied.fields, name: Decimal(1)})
+    assert isinstance(plan(None, applied, _seen(Milestone.DRAFT, edited), policy), Hold), "a clerk works on it"
+
+
+def _steps(found: Plan) -> list[Step]:
+    assert isinstance(found, list)
+    return found
+
+
+def test_f8_prices_that_are_gone_are_removed_held_or_kept() -> None:
+    seen = _seen(Milestone.CONFIRMED, PRICE)
+    assert [one.verb for one in _steps(plan(None, PRICE, seen, POLICY))] == ["remove"]
+    assert isinstance(plan(None, PRICE, seen, Policy("shop", Absence(prices="hold"))), Hold)
+    assert plan(None, PRICE, seen, Policy("shop", Absence(prices="keep"))) == []
+    over = _taken_back(PRICE, seen, Policy("shop", Absence(prices="keep")))
+    assert [one.verb for one in _steps(over)] == ["remove"], "its row is there, and says that it is over"
 
 
 def test_cancelled_before_the_erp_heard_of_it_is_not_made() -> None:

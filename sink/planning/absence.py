@@ -1,0 +1,84 @@
+"""What the shop has no more of an order that is still there: payments that it purged, lines that it deleted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from sink.documents.records import paid_by
+from sink.erp.kinds import ErpRecord, Fields, differing
+from sink.planning.caps import number
+from sink.planning.policy import Absence, Hold
+
+_PAID: Final = ("paid", "payment_means", "payment_reference")
+
+
+class _Payments(NamedTuple):
+    """Those that are not there any more, and those that were not there before. By key."""
+
+    gone: Mapping[str, Fields]
+    new: Mapping[str, Fields]
+
+
+def with_absent(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
+    """What is wanted of the ERP where something is gone that it was told of. A cancellation goes on: what is held of it
+    stays as the ERP was told last."""
+    found = _lines(desired, applied, absence) or _payments(desired, applied, absence)
+    if isinstance(found, Hold) and desired.fields.get("cancelled"):
+        return replace(applied, fields={**applied.fields, "cancelled": True})
+    return found
+
+
+def _lines(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> Hold | None:
+    if desired.kind != "order" or absence.lines == "amend":
+        return None
+    rows = [(part, key) for part, before in applied.parts.items() for key in before]
+    gone = [f"{part}:{key}" for part, key in rows if key not in desired.parts.get(part, {})]
+    if not gone:
+        return None
+    step = "bring it back in the shop, or take it out in the ERP, then `sink retry`; absent.lines: amend takes it out"
+    return Hold(f"gone in the shop, and the ERP has it still: {', '.join(gone[:5])}", step)
+
+
+def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
+    """Payments are kept by what they come to: one that took the place of another, with as much or more, is no loss."""
+    if desired.payments is None or absence.payments == "amend":
+        return desired
+    if applied.payments is None:  # an earlier release knew the sum alone
+        lost = not desired.payments and number(applied.fields, "paid") != 0
+        found = _Payments({"": applied.fields} if lost else {}, {})
+    else:
+        found = _gone(desired.payments, applied.payments)
+    if not found.gone:
+        return desired
+    if absence.payments == "keep" and not found.new:
+        return _kept(desired, applied, found.gone)
+    paid, was = number(desired.fields, "paid"), number(applied.fields, "paid")
+    if absence.payments == "keep" and paid >= was:
+        return desired
+    return Hold(
+        f"paid: payments that the ERP was told of are gone in the shop, it has {paid} and the ERP was told {was}",
+        "bring them back in the shop, or correct it in the ERP; if it stays as it is there, `sink accept document`",
+    )
+
+
+def _gone(now: Mapping[str, Fields], before: Mapping[str, Fields]) -> _Payments:
+    """Without those of which only the key is another one."""
+    gone = {key: fields for key, fields in before.items() if key not in now}
+    new = {key: fields for key, fields in now.items() if key not in before}
+    for key, fields in list(gone.items()):
+        again = next((other for other, found in new.items() if not differing(fields, found)), None)
+        if again is not None:
+            del gone[key], new[again]
+    return _Payments(gone, new)
+
+
+def _kept(desired: ErpRecord, applied: ErpRecord, gone: Mapping[str, Fields]) -> ErpRecord:
+    """With what is gone as the ERP was told of it."""
+    payments = {**gone, **(desired.payments or {})}
+    before = applied.payments
+    if before is None or not any(differing(payments[key], before.get(key, {})) for key in payments):
+        paid: Fields = {name: applied.fields.get(name) for name in _PAID}
+        return replace(desired, fields={**desired.fields, **paid}, payments=before)
+    return replace(desired, fields={**desired.fields, **paid_by(payments)}, payments=payments)
