@@ -157,7 +157,8 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
 
 
 _ROW: Final = (
-    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s,"
+    " %s, %s, %s, %s)"
 )
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
