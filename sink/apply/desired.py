@@ -115,7 +115,7 @@ class Desired:
                         found[DocumentRef(name, key)] = built
             unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
-            self.place = Place(position.stamp.generation, int(position.stamp.commit_lsn))
+            self.place = Place(position.stamp.generation, position.stamp.commit_lsn)
         return {ref: _certain(built, self._lacks(ref, unreadable, gaps)) for ref, built in found.items()}
 
     def buyers(self, built: Iterable[Known]) -> set[DocumentRef]:
@@ -251,8 +251,7 @@ class Desired:
             return self._rules.held(Hold("the order has no buyer", step, "data"))
         ref = DocumentRef(self._profile.of_model("Customer")[0].name, order.customer)
         buyer = around.entries.get(ref)
-        # What is only planned may assume that the buyer will have been made.
-        if buyer is None or (buyer.applied is None and self._rules.apply):
+        if buyer is None or not (buyer.applied or self._is_planned(buyer)):
             return self._waits(ref, buyer)
         return self.in_erp(buyer)
 
@@ -262,10 +261,16 @@ class Desired:
         sold = around.entries.get(ref)
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
-        if sold is None or (sold.applied is None and self._rules.apply):
+        if sold is None or not (sold.applied or self._is_planned(sold)):
             return self._waits(ref, sold)
         order = self.in_erp(sold)
         return Wanted(record(document, {"order": order}), around.orders.get(order))
+
+    def _is_planned(self, other: Entry) -> bool:
+        """Whether, where everything is only planned, that one is too, or is about to be: then it counts as done."""
+        if self._rules.apply:
+            return False
+        return other.state is State.PLANNED or (other.dirty and other.state not in (State.HELD, State.WAITS))
 
     def _waits(self, ref: DocumentRef, other: Entry | None) -> Outcome:
         return Outcome.waits(ref, other.state if other else None, self._rules.recheck_seconds)

@@ -22,7 +22,7 @@ from sink.ledger import binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
-from sink.planning.caps import with_step
+from sink.planning.caps import as_planned, with_step
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
 from sink.planning.policy import Hold
 from sink.staging.position import note_acted, why_not_planned
@@ -44,6 +44,7 @@ class Worker:
         self._desired = Desired(connection, profile, erp, rules)
         self._sending = Sending(connection, erp, rules)
         self._bound = False
+        self._as_planned: dict[ErpRef, Found] = {}  # orders of a batch, where nothing is sent
         self._names = {*profile.documents}
         self._former: set[str] = set()  # names that the profile does not have any more
         # Buyers travel with their orders: most have nothing to do by themselves then.
@@ -137,6 +138,7 @@ class Worker:
 
         `alone`: nothing but this document, which then waits for its buyer.
         """
+        self._as_planned = {}
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
@@ -243,13 +245,22 @@ class Worker:
             if isinstance(want, Outcome):
                 found.append((one, want))
                 continue
-            order = want.order and orders.get(want.order.ref, want.order)
+            order = self._order_of(want, orders)
             other = others.get(one.ref.key) if one.external is None else None
             steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
             found.append((one, self._come_to(one, want, steps)))
+            if not self._rules.apply and ref.kind == "order" and isinstance(steps, list) and steps:
+                self._as_planned[ref] = as_planned(ref, steps, observed.get(ref))
             if order is not None and isinstance(steps, list) and steps:
                 orders[order.ref] = with_step(order, steps[0])
         return found
+
+    def _order_of(self, want: Wanted, with_steps: Mapping[ErpRef, Found]) -> Found | None:
+        """The order that a return or refund is measured against: with what was planned for it before."""
+        ref = want.record.fields.get("order") if want.record else None
+        if not isinstance(ref, ErpRef):
+            return want.order
+        return with_steps.get(ref) or self._as_planned.get(ref) or want.order
 
     def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
         applied = from_json(one.applied) if one.applied else None

@@ -9,8 +9,11 @@ import typer
 from schemas.errors import ExitCode
 from sink import wiring
 from sink.cli.options import LOOK, Config, Json, answer, group, say, settings_of
-from sink.commands import held, reconcile, status
+from sink.commands import held, listing, plan, reconcile, show, status
+from sink.ledger.outcomes import State
 from sink.operations import holds
+from sink.operations import listing as documents
+from sink.operations.show import show as shown
 
 app = group()
 
@@ -32,13 +35,64 @@ def _status(as_json: Json = False, config: Config = None) -> None:
 
 
 @app.command("held", rich_help_panel=LOOK)
-def _held(as_json: Json = False, config: Config = None) -> None:
-    """Each document that waits for someone: why, and what to do.
+def _held(
+    cause: Annotated[str, typer.Option(help="Only this one: decision, data, master data, waits, retry.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="How many documents of each reason.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What waits for someone, by cause and reason, with its money.
 
-    Example: `sink held`
+    What is tried again by itself is listed, too. Example: `sink held --cause decision --limit 5`
     """
-    found = holds.held(wiring.middle(settings_of(config)))
+    found = holds.held(wiring.middle(settings_of(config)), cause, limit)
     answer(as_json, lambda: found, lambda: held.lines(found))
+
+
+@app.command("show", rich_help_panel=LOOK)
+def _show(
+    asked: Annotated[list[str], typer.Argument(metavar="ORDER | TYPE KEY", help="A number or key, or type and key.")],
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """All that there is of an order: both sides, and each step.
+
+    Of any other document, too. It shows names and addresses. Examples: `sink show SO-1001`, `sink show sales_order 17`
+    """
+    settings = settings_of(config)
+    connection, profile = wiring.middle(settings), wiring.profile(settings)
+    unit = shown(connection, profile, settings.shop, lambda: wiring.erp(settings), asked)
+    answer(as_json, lambda: unit, lambda: show.lines(unit))
+
+
+@app.command("list", rich_help_panel=LOOK)
+def _list(
+    state: Annotated[State | None, typer.Option(help="Only those that stand there.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only those of this name: sales_order")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the oldest first.")] = 50,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Documents by state, with number and money.
+
+    Example: `sink list --state held --type sales_order`
+    """
+    found = documents.listing(wiring.middle(settings_of(config)), state, type_, limit)
+    answer(as_json, lambda: found, lambda: listing.lines(found, limit))
+
+
+@app.command("plan", rich_help_panel=LOOK)
+def _plan(
+    limit: Annotated[int, typer.Option(min=0, help="How many documents; the sums are of all.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What would be sent, each command with amounts; sums by kind.
+
+    With `mode: plan`, all that the ERP lacks. Example: `sink plan --limit 0`
+    """
+    found = documents.planned(wiring.middle(settings_of(config)), limit)
+    answer(as_json, lambda: found, lambda: plan.lines(found))
 
 
 @app.command("reconcile", rich_help_panel=LOOK)

@@ -1,19 +1,84 @@
-"""`sink held`: each document that waits for someone."""
+"""`sink held`: what waits for someone, by cause and reason, and what it comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 
-from sink.ledger.documents import Held
+from sink.erp.kinds import money
+from sink.ledger.documents import TELLS_AT
+from sink.ledger.listed import HeldGroup, Listed
+
+_CAUSES: Mapping[str, str] = {
+    "decision": "held for a decision",
+    "data": "held for the shop's data",
+    "master data": "held for the ERP's master data; looked for again by itself",
+    "waits": "waits for other documents",
+    "retry": "tried again by itself",
+}
 
 
-def lines(found: Sequence[Held]) -> Iterator[str]:
-    """Each with its reason and the next step."""
-    for one in found:
-        since = f" since {one.since.astimezone():%Y-%m-%d %H:%M %Z}" if one.since else ""
-        yield f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}  {one.state}{since}"
-        yield f"    {one.reason}\n    next: {one.next_step}"
-    yield f"{len(found)} held or waiting"
+def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
+    """Each cause with its reasons, each reason with its documents and the next step; sums at the end."""
+    for cause in dict.fromkeys(group.cause for group in found):
+        groups = [group for group in found if group.cause == cause]
+        yield f"{_CAUSES[cause]}: {_sum(groups)}"
+        for group in groups:
+            yield from _group(group)
+    yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
-        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`"
+        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; all of one: `sink show TYPE KEY`"
         yield "what was settled in another way: `sink accept document TYPE KEY`"
+
+
+def _group(group: HeldGroup) -> Iterator[str]:
+    yield f"  {group.documents} x {group.reason}  {money_text(group.money)}".rstrip()
+    if group.stuck:
+        yield f"    {group.stuck} of them failed {TELLS_AT} times or more: a person must look"
+    steps = {one.next_step for one in group.first if one.next_step}
+    if len(steps) == 1:
+        yield f"    next: {steps.pop()}"
+    for one in group.first:
+        yield f"    {named(one)}{f'  since {at(one.since)}' if one.since else ''}{_tries(one)}"
+        if one.reason != group.reason:
+            yield f"        {one.reason}"
+        if one.next_step in steps:
+            yield f"        next: {one.next_step}"
+    if group.documents > len(group.first):
+        yield f"    and {group.documents - len(group.first)} more; --limit shows them"
+
+
+def _tries(one: Listed) -> str:
+    if one.state != "retry":
+        return ""
+    again = f", the next try at {at(one.next_try)}" if one.next_try else ""
+    return f"  tried {one.attempts} times{again}" if one.attempts else f"  not tried while the ERP is away{again}"
+
+
+def _sum(groups: Sequence[HeldGroup]) -> str:
+    count = sum(group.documents for group in groups)
+    total: dict[str, Decimal] = {}
+    for group in groups:
+        for currency, amount in group.money.items():
+            total[currency] = total.get(currency, Decimal(0)) + amount
+    without = sum(group.without_money for group in groups)
+    of_these = f" ({without} of them without an amount)" if without and total else ""
+    return f"{count} documents{', ' if total else ''}{money_text(total)}{of_these}"
+
+
+def money_text(amounts: Mapping[str, Decimal]) -> str:
+    """`119.00 EUR + 4.14 USD`, "" for none."""
+    return " + ".join(f"{money(amount)} {currency}" for currency, amount in sorted(amounts.items()))
+
+
+def named(one: Listed) -> str:
+    """`sales_order 17 (SO-1001)  119.00 EUR`."""
+    number = f" ({one.number})" if one.number else ""
+    amount = "" if one.gross is None else f"  {money(one.gross)} {one.currency or ''}".rstrip()
+    return f"{one.ref}{number}{amount}"
+
+
+def at(moment: datetime) -> str:
+    """A time for people, in the zone of this machine."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"

@@ -8,9 +8,12 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from schemas.lsn import LSN
+
 
 def said(found: object, lines: Iterable[str], as_json: bool) -> Iterable[str]:
-    """The lines, or what an operation found as JSON: records become objects, amounts text, times ISO 8601."""
+    """The lines, or what an operation found as JSON: records become objects, amounts text, times ISO 8601, places in
+    the log as PostgreSQL writes them."""
     return [to_json(_plain(found)).decode()] if as_json else lines
 
 
@@ -20,6 +23,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(one) for name, one in value._asdict().items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, LSN):
+        return str(value)
     if isinstance(value, dict):
         return {_key(key): _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, Sequence | set) and not isinstance(value, str) else value

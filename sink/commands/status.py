@@ -8,6 +8,7 @@ from sink.columns import in_columns
 from sink.database import Connection
 from sink.intake.evidence import PARKED, Gap
 from sink.intake.offsets import GroupOffsets
+from sink.ledger.documents import TELLS_AT
 from sink.ledger.outcomes import State
 from sink.operations import offsets, status
 from sink.operations.status import SinkStatus
@@ -48,8 +49,10 @@ def told(seen: SinkStatus) -> Iterator[str]:
     waiting = sum(count for (_, state), count in seen.counts.items() if state in (State.HELD, State.WAITS))
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
+    if seen.stuck:
+        yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
     if any(state == State.PLANNED for _, state in seen.counts):
-        yield "mode is plan: nothing is sent; next: set mode: apply when the plan is what you want"
+        yield "mode is plan: nothing is sent; next: `sink plan`, and set mode: apply when that is what you want"
 
 
 def _copy(copy: Copy) -> Iterator[str]:

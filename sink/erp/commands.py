@@ -24,7 +24,7 @@ _MOST: Final = 12
 
 
 class Command(NamedTuple):
-    """`goal`: the milestone to reach. `was` and `now`: gross of the document (a price: its amount) before and after it;
+    """`goal`: the milestone to reach. `before` and `after`: gross of the document (a price: its amount) then;
     None where there is none. `changes`: fields as `gross: 11.90 → 9.90`, of personal ones only the names, and lines; of
     a `create` the lines alone."""
 
@@ -32,19 +32,21 @@ class Command(NamedTuple):
     kind: Kind
     goal: str
     currency: str | None
-    was: Decimal | None
-    now: Decimal | None
+    before: Decimal | None
+    after: Decimal | None
     changes: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""
-        amounts = {name: None if one is None else str(one) for name, one in (("was", self.was), ("now", self.now))}
+        amounts = {
+            name: None if one is None else str(one) for name, one in (("before", self.before), ("after", self.after))
+        }
         return {**self._asdict(), **amounts, "changes": list(self.changes)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Command:
         """As `to_json` wrote it."""
-        amounts = {name: None if value[name] is None else Decimal(value[name]) for name in ("was", "now")}
+        amounts = {name: None if value[name] is None else Decimal(value[name]) for name in ("before", "after")}
         return cls(**{**value, **amounts})
 
 
@@ -55,8 +57,8 @@ class ChangedField(NamedTuple):
     part: str
     key: str
     name: str
-    was: Value | Fields
-    now: Value | Fields
+    one: Value | Fields
+    other: Value | Fields
 
     @property
     def where(self) -> str:
@@ -70,9 +72,9 @@ def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Co
     left = len(told) - _MOST
     changes = told if left <= 0 else [*told[:_MOST], f"and {left} more"]
     currency = want.fields.get("currency")
-    now = Decimal(0) if verb in ("cancel", "remove") else amount_of(want)
+    after = Decimal(0) if verb in ("cancel", "remove") else amount_of(want)
     before = None if was is None else amount_of(was)
-    return Command(verb, want.kind, goal, str(currency) if currency else None, before, now, changes)
+    return Command(verb, want.kind, goal, str(currency) if currency else None, before, after, changes)
 
 
 def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
@@ -105,6 +107,22 @@ def _changed_children(part: PartKind, was: Mapping[str, Fields], now: Mapping[st
             yield ChangedField(part, key, "", was.get(key), now.get(key))
 
 
+def unlike(want: ErpRecord, found: ErpRecord) -> Iterator[ChangedField]:
+    """What an ERP's record (`other`) has otherwise than what is wanted (`one`), of the fields and parts of both."""
+    for name in differing(want.fields, found.fields, want.fields.keys() & found.fields.keys()):
+        yield ChangedField("", "", name, want.fields[name], found.fields[name])
+    for part in [part for part in found.parts if part in want.parts]:
+        rows = {
+            key: {name: value for name, value in fields.items() if name in found.parts[part].get(key, fields)}
+            for key, fields in want.parts[part].items()
+        }
+        there = {
+            key: {name: value for name, value in fields.items() if name in rows.get(key, fields)}
+            for key, fields in found.parts[part].items()
+        }
+        yield from _changed_children(part, rows, there)
+
+
 def _lines(want: ErpRecord) -> Iterator[str]:
     for part, rows in want.parts.items():
         for key, fields in rows.items():
@@ -115,10 +133,10 @@ def _told(one: ChangedField) -> str:
     if not one.part and is_personal(one.name):
         return one.name
     if not one.name:
-        fields = one.now or one.was
+        fields = one.other or one.one
         said = _child(fields) if isinstance(fields, Mapping) else ""
-        return f"{one.where}: {'new' if one.was is None else 'gone'}, {said}"
-    return f"{one.where}: {value(one.was, one.name)} → {value(one.now, one.name)}"
+        return f"{one.where}: {'new' if one.one is None else 'gone'}, {said}"
+    return f"{one.where}: {value(one.one, one.name)} → {value(one.other, one.name)}"
 
 
 def value(of: Value | Fields, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
+from schemas.lsn import LSN
 from sink.database import Cursor
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
@@ -236,7 +237,7 @@ def _command(one: Entry, intent: Intent) -> Command:
 
 
 def _place(one: Entry, intent: Intent | None) -> Place | None:
-    return Place(intent.generation, intent.lsn) if intent and intent.lsn else one.place
+    return Place(intent.generation, LSN(intent.lsn)) if intent and intent.lsn else one.place
 
 
 def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
+from schemas.lsn import LSN
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import Command
@@ -25,7 +26,7 @@ class Place(NamedTuple):
     """Where the copy stood in the shop's log."""
 
     generation: int
-    lsn: int
+    lsn: LSN
 
 
 class Event(NamedTuple):
@@ -52,7 +53,7 @@ def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
         execute_values(cursor, f"INSERT INTO history ({names}) VALUES %s", rows, page_size=len(rows))  # noqa: S608
 
 
-class Line(NamedTuple):
+class HistoryLine(NamedTuple):
     """A line of history as it was written; `person`: who did it, "" for the sink."""
 
     at: datetime
@@ -64,7 +65,7 @@ class Line(NamedTuple):
     detail: str
 
 
-def lines(cursor: Cursor, ref: DocumentRef) -> list[Line]:
+def lines(cursor: Cursor, ref: DocumentRef) -> list[HistoryLine]:
     """The history of a document, from its beginning."""
     cursor.execute(
         "SELECT at, event, person, generation, lsn, command, reached, detail FROM history"
@@ -72,7 +73,7 @@ def lines(cursor: Cursor, ref: DocumentRef) -> list[Line]:
         tuple(ref),
     )
     return [
-        Line(at, event, person, None if lsn is None else Place(generation, int(lsn)),
+        HistoryLine(at, event, person, None if lsn is None else Place(generation, LSN(int(lsn))),
              Command.from_json(command) if command else None, reached, detail)
         for at, event, person, generation, lsn, command, reached, detail in cursor.fetchall()
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
-from sink.ledger import documents
+from sink.ledger import documents, listed
 from sink.staging import gaps, parked, position
 from sink.staging.gaps import TableGap
 from sink.staging.parked import ParkedRecord
@@ -17,7 +17,8 @@ from sink.staging.position import Copy
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """As of one moment. `counts`: (type, state) → documents; `not_planned`: why nothing is planned, "" when it is."""
+    """As of one moment. `counts`: (type, state) → documents; `not_planned`: why nothing is planned, "" when it is.
+    `stuck`: documents that were tried so often that a person should look."""
 
     copy: Copy
     not_planned: str
@@ -25,6 +26,7 @@ class SinkStatus:
     table_gaps: Sequence[TableGap]
     gaps: Sequence[Gap]
     parked: Sequence[ParkedRecord]
+    stuck: int = 0
 
 
 def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
@@ -37,4 +39,5 @@ def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
             gaps.table_gaps(cursor),
             evidence.open_gaps(cursor),
             parked.parked(cursor),
+            listed.stuck(cursor),
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from sink.erp.contract import Found, Moved, Step
+from sink.erp.contract import Found, Moved, Observed, Step
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, count, money
 from sink.planning.policy import Hold
 
@@ -29,6 +30,14 @@ def with_step(order: Found, step: Step) -> Found:
         before = moved.get(line, Moved())
         moved[line] = before._replace(returned={**before.returned, step.ref.external: quantity})
     return order._replace(observed=replace(seen, moved=moved))
+
+
+def as_planned(ref: ErpRef, steps: Sequence[Step], seen: Observed | None) -> Found:
+    """An order as it will be once its steps were done; what depends on it can be planned by that."""
+    want, goal = steps[-1].want, steps[-1].goal
+    paid = want.fields.get("paid")
+    known = paid if isinstance(paid, Decimal) else None
+    return Found(ref, replace(seen or Observed(want, goal, "", ""), record=want, milestone=goal, paid=known))
 
 
 def number(fields: Fields, name: str) -> Decimal:

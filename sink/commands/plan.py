@@ -1,0 +1,52 @@
+"""`sink plan`: what would be sent, with amounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sink.columns import in_columns
+from sink.commands.held import named
+from sink.erp.commands import Command
+from sink.erp.kinds import money
+from sink.ledger.listed import PlannedDocument, PlannedSum
+from sink.operations.listing import Planned
+
+
+def lines(found: Planned) -> Iterator[str]:
+    """Each document with its commands, then sums by kind."""
+    if not found.sums:
+        yield "nothing is planned: `sink status` says how far the copy is, and `mode: plan` keeps what would be sent"
+        return
+    for one in found.documents:
+        yield from _document(one)
+    total = sum(one.commands for one in found.sums)
+    shown = sum(len(one.commands) for one in found.documents)
+    if total > shown:
+        yield f"and {total - shown} more commands; --limit shows them"
+    names = ("command", "how many", "gross before", "gross after", "difference", "currency")
+    yield from in_columns(names, map(_sum, found.sums))
+    yield "nothing is sent; next: set mode: apply when this is what you want"
+
+
+def _document(one: PlannedDocument) -> Iterator[str]:
+    yield named(one.document)
+    for command in one.commands:
+        yield f"    {told(command)}"
+        yield from (f"        {change}" for change in command.changes)
+
+
+def told(command: Command) -> str:
+    """`amend order (confirmed): 11.90 → 9.90 EUR`."""
+    was, now = (None if amount is None else money(amount) for amount in (command.before, command.after))
+    amounts = " → ".join(filter(None, (was, now))) if was != now else now
+    money_said = f": {amounts} {command.currency or ''}".rstrip() if amounts else ""
+    return f"{command.verb} {command.kind} ({command.goal}){money_said}"
+
+
+def _sum(one: PlannedSum) -> Sequence[object]:
+    amounts = (
+        [None, None, None]
+        if one.currency is None
+        else [money(one.before), money(one.after), money(one.after - one.before)]
+    )
+    return f"{one.verb} {one.kind}", one.commands, *amounts, one.currency

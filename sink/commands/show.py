@@ -1,0 +1,92 @@
+"""`sink show`: a shop order and all that belongs to it, on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sink.commands.held import at, named
+from sink.commands.plan import told
+from sink.erp.commands import ChangedField, value
+from sink.erp.kinds import ErpRef
+from sink.ledger.history import HistoryLine
+from sink.ledger.listed import Listed
+from sink.operations.show import InErp, ShownDocument, Unit
+
+
+def lines(unit: Unit) -> Iterator[str]:
+    """Each document: where it stands and why, both sides, what differs, and what was done."""
+    for one in unit.documents:
+        yield from _document(one, unit.erp_says)
+    yield f"the shop is as of {unit.copy.stamp.commit_lsn} (generation {unit.copy.stamp.generation})"
+    if unit.erp_says:
+        yield f"the ERP could not be asked: {unit.erp_says}"
+
+
+def _document(one: ShownDocument, erp_says: str) -> Iterator[str]:
+    yield f"{named(one.ledger)}: {one.ledger.state}" + (f" since {at(one.ledger.since)}" if one.ledger.since else "")
+    yield from _why(one.ledger)
+    yield f"  in the shop: {one.not_built}" if one.shop is None else "  in the shop:"
+    yield from _fields(one.shop or {})
+    if one.erp is not None:
+        yield from _in_erp(one.erp)
+    elif not erp_says:
+        yield "  in the ERP: not there"
+    if one.differences:
+        yield "  differs:"
+        yield from map(_difference, one.differences)
+    elif one.erp is not None and one.shop is not None:
+        yield "  both sides are the same"
+    yield "  what was done:" if one.history else "  nothing was done yet"
+    for line in one.history:
+        yield from _step(line)
+
+
+def _why(one: Listed) -> Iterator[str]:
+    if one.reason and one.state not in ("done", "gone"):
+        yield f"  why: {one.reason}"
+        if one.next_step:
+            yield f"  next: {one.next_step}"
+    if one.attempts:
+        yield f"  tried {one.attempts} times" + (f", the next try at {at(one.next_try)}" if one.next_try else "")
+
+
+def _fields(content: Mapping[str, Any]) -> Iterator[str]:
+    """Of the head, then of the rows; what is empty is left out."""
+    rows = {name: one for name, one in content.items() if isinstance(one, tuple) and not isinstance(one, ErpRef)}
+    for name, one in content.items():
+        if name not in rows and one not in (None, ""):
+            yield f"    {name}: {value(one, name)}"
+    for name, many in rows.items():
+        for row in many:
+            yield f"    {name}: {_in_a_line(row)}"
+
+
+def _in_erp(one: InErp) -> Iterator[str]:
+    state = f", its own word {one.state}" if one.state else ""
+    yield f"  in the ERP: {one.reference} ({one.milestone or one.problem}{state})"
+    yield from _fields(one.record)
+    for part, rows in one.parts.items():
+        for key, fields in rows.items():
+            yield f"    {part} {key}: {_in_a_line(fields)}"
+
+
+def _in_a_line(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value(one, name)}" for name, one in row.items() if one not in (None, ""))
+
+
+def _difference(one: ChangedField) -> str:
+    return f"    {one.where}: the shop has {value(one.one, one.name)}, the ERP has {value(one.other, one.name)}"
+
+
+def _step(line: HistoryLine) -> Iterator[str]:
+    place = f"  shop as of {line.place.lsn} (generation {line.place.generation})" if line.place else ""
+    person = f" by {line.person}" if line.person else ""
+    did = told(line.command) if line.command else line.event
+    if line.command and line.event != line.command.verb:
+        did = f"{line.event}: {did}"
+    answer = ", ".join(filter(None, (line.detail, line.reached)))
+    yield f"    {at(line.at)}  {did}{person}{f'  answer: {answer}' if answer and line.command else ''}{place}"
+    if answer and not line.command:
+        yield f"        {answer}"
+    yield from (f"        {change}" for change in (line.command.changes if line.command else ()))

@@ -1,0 +1,191 @@
+"""Documents as people ask for them: what waits and why, by state, what is planned, by number. Only read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+from sink.erp.commands import Command
+from sink.ledger.documents import TELLS_AT
+from sink.ledger.outcomes import State
+
+CAUSES: Final = ("decision", "data", "master data", "waits", "retry")
+"""What documents wait for, in the order in which people are shown it; `retry` is tried again by itself."""
+
+
+class Listed(NamedTuple):
+    """A document in a list. `gross` is of what the shop had when it was looked at last, None where it has no money or
+    could not be built; `since`: when it was held, or else marked last. `next_try`: when it is looked at by itself."""
+
+    type: str
+    key: str
+    number: str | None
+    state: str
+    gross: Decimal | None
+    currency: str | None
+    cause: str | None
+    reason: str | None
+    next_step: str | None
+    since: datetime | None
+    attempts: int
+    next_try: datetime | None
+    reference: str | None
+
+    @property
+    def ref(self) -> DocumentRef:
+        """What it is called."""
+        return DocumentRef(self.type, self.key)
+
+
+_STATE: Final = "CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END"
+_LISTED: Final = (
+    f"type, key, number, {_STATE} AS shown, gross, currency, cause, reason, next_step,"
+    " coalesce(held_since, marked_at) AS since, attempts, next_try, reference"
+)
+# Of a reason of the shop's data or of two amounts, what has a digit is each document's own. An item that the ERP lacks
+# is one thing to do for all of its orders.
+_WAITING: Final = f"""
+    SELECT {_LISTED}, state = 'retry' AND attempts >= {TELLS_AT} AS stuck,
+        CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END AS waits_for_what,
+        CASE WHEN cause = 'master data' THEN reason
+            ELSE regexp_replace(reason, '[^\\s,;:]*\\d[^\\s,;:]*', '…', 'g') END AS alike
+    FROM document WHERE state IN ('held', 'waits', 'retry')
+"""  # noqa: S608  our own text
+
+
+@dataclass
+class HeldGroup:
+    """Documents that wait for the same thing. `reason` has … for what differs between them. `money`: gross by currency
+    of what is known; `without_money`: of how many it is not. `stuck`: how many were tried so often that a person should
+    look. `first`: the oldest."""
+
+    cause: str
+    reason: str
+    documents: int = 0
+    money: dict[str, Decimal] = field(default_factory=dict)
+    without_money: int = 0
+    stuck: int = 0
+    oldest: datetime | None = None
+    first: list[Listed] = field(default_factory=list)
+
+
+def held(cursor: Cursor, cause: str | None, limit: int) -> list[HeldGroup]:
+    """What is held, waits for that, or is tried again, by cause and reason; of each the oldest, at most `limit`.
+
+    `cause`: one of `CAUSES` alone.
+    """
+    groups: dict[tuple[str, str], HeldGroup] = {}
+    cursor.execute(
+        "SELECT waits_for_what, alike, currency, count(*), sum(gross), count(*) - count(gross),"  # noqa: S608
+        " count(*) FILTER (WHERE stuck), min(since), min(reason), count(DISTINCT reason)"
+        f" FROM ({_WAITING}) AS w WHERE %s IN (waits_for_what, '') GROUP BY 1, 2, 3",
+        (cause or "",),
+    )
+    for what, alike, currency, count, money, without, stuck, oldest, reason, reasons in cursor.fetchall():
+        one = groups.setdefault((what, alike), HeldGroup(what, reason))
+        if reasons > 1 or one.reason != reason:
+            one.reason = alike
+        one.documents, one.stuck = one.documents + count, one.stuck + stuck
+        one.without_money += without
+        if currency is not None and money is not None:
+            one.money[currency] = money
+        one.oldest = min(filter(None, (one.oldest, oldest)), default=None)
+    for what, alike, listed in _oldest(cursor, cause, limit):
+        groups[what, alike].first.append(listed)
+    return sorted(groups.values(), key=lambda one: (CAUSES.index(one.cause), -one.stuck, -one.documents, one.reason))
+
+
+def _oldest(cursor: Cursor, cause: str | None, limit: int) -> list[tuple[str, str, Listed]]:
+    cursor.execute(
+        f"SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY waits_for_what, alike"  # noqa: S608
+        f" ORDER BY since, type, key) AS place FROM ({_WAITING}) AS w) AS w"
+        " WHERE %s IN (waits_for_what, '') AND place <= %s ORDER BY place",
+        (cause or "", limit),
+    )
+    return [(row[-3], row[-2], Listed(*row[:-4])) for row in cursor.fetchall()]
+
+
+def stuck(cursor: Cursor) -> int:
+    """How many documents were tried so often that a person should look."""
+    cursor.execute("SELECT count(*) FROM document WHERE state = 'retry' AND attempts >= %s", (TELLS_AT,))
+    return int((cursor.fetchone() or (0,))[0])
+
+
+def listed(cursor: Cursor, state: State | None, type_: str | None, limit: int) -> list[Listed]:
+    """Documents in a state and of a type (None: in any, of any), the oldest first, at most so many."""
+    cursor.execute(
+        f"SELECT {_LISTED} FROM document WHERE (%s::text IS NULL OR {_STATE} = %s)"  # noqa: S608
+        " AND (%s::text IS NULL OR type = %s) ORDER BY coalesce(held_since, marked_at), type, key LIMIT %s",
+        (state, state, type_, type_, limit),
+    )
+    return [Listed(*row) for row in cursor.fetchall()]
+
+
+def listed_of(cursor: Cursor, refs: Collection[DocumentRef]) -> dict[DocumentRef, Listed]:
+    """Single documents; those that the ledger does not have are left out."""
+    if not refs:
+        return {}
+    cursor.execute(
+        f"SELECT {_LISTED} FROM document WHERE (type, key) IN %s",  # noqa: S608
+        (tuple(tuple(ref) for ref in refs),),
+    )
+    return {one.ref: one for one in (Listed(*row) for row in cursor.fetchall())}
+
+
+def named(cursor: Cursor, text: str, types: Collection[str]) -> list[tuple[DocumentRef, str]]:
+    """Documents that have this number, or else this key and one of these types, each with its unit."""
+    for column in ("number", "key"):
+        condition = f"{column} = %s" + (" AND type = ANY(%s)" if column == "key" else "")
+        query = f"SELECT type, key, unit FROM document WHERE {condition} ORDER BY 1, 2"  # noqa: S608
+        cursor.execute(query, (text, list(types)) if column == "key" else (text,))
+        if found := [(DocumentRef(type_, key), unit) for type_, key, unit in cursor.fetchall()]:
+            return found
+    return []
+
+
+class PlannedSum(NamedTuple):
+    """Commands of a verb and a kind in a currency: how many, and gross of their documents before and after them."""
+
+    verb: str
+    kind: str
+    currency: str | None
+    commands: int
+    before: Decimal
+    after: Decimal
+
+
+class PlannedDocument(NamedTuple):
+    """What would be sent for a document, in order."""
+
+    document: Listed
+    commands: Sequence[Command]
+
+
+_PLANNED: Final = "planned IS NOT NULL AND state NOT IN ('done', 'gone')"
+
+
+def planned_sums(cursor: Cursor) -> list[PlannedSum]:
+    """All that would be sent, by verb and kind."""
+    cursor.execute(
+        "SELECT c ->> 'verb', c ->> 'kind', c ->> 'currency', count(*),"  # noqa: S608
+        " coalesce(sum((c ->> 'before')::numeric), 0), coalesce(sum((c ->> 'after')::numeric), 0)"
+        f" FROM document, jsonb_array_elements(planned) AS c WHERE {_PLANNED} GROUP BY 1, 2, 3 ORDER BY 2, 1, 3"
+    )
+    return [PlannedSum(*row) for row in cursor.fetchall()]
+
+
+def planned(cursor: Cursor, limit: int) -> list[PlannedDocument]:
+    """The documents for which something would be sent, at most so many: those of a unit together."""
+    cursor.execute(
+        f"SELECT {_LISTED}, planned FROM document WHERE {_PLANNED}"  # noqa: S608
+        " ORDER BY unit, length(key), type DESC, key LIMIT %s",
+        (limit,),
+    )
+    return [
+        PlannedDocument(Listed(*row[:-1]), [Command.from_json(one) for one in row[-1]]) for row in cursor.fetchall()
+    ]

@@ -1,0 +1,213 @@
+"""All that there is of one shop order, or of another document: both sides, what differs, and what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+from schemas.errors import OrdertapError, SettingsError
+from sink.database import Connection, Cursor, names_of, reading, transaction
+from sink.documents.build import build
+from sink.documents.models import Built, Document, Invalid, Missing, NotReady, Refund, ReturnOrder, SalesOrder
+from sink.documents.profile import Profile
+from sink.documents.records import KIND_OF, record
+from sink.documents.refs import DocumentRef
+from sink.erp.commands import ChangedField, unlike
+from sink.erp.contract import Erp, Observed
+from sink.erp.kinds import ErpRef, Fields, Kind, Milestone
+from sink.ledger import documents, history, listed
+from sink.ledger.documents import Entry
+from sink.ledger.history import HistoryLine
+from sink.ledger.listed import Listed
+from sink.staging import position
+from sink.staging.position import Copy
+
+_ORDER: Final[Sequence[Kind]] = ("order", "customer", "return", "refund", "price")
+
+
+class InErp(NamedTuple):
+    """The ERP's record, with the fields that this ERP gives back. `state`: its own word; `problem`: why nothing may be
+    planned on it. `record`: the head by field; `parts`: kind of child → key → fields."""
+
+    key: str
+    reference: str
+    milestone: str | None
+    state: str
+    problem: str
+    record: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+class ShownDocument(NamedTuple):
+    """`shop`: the document as the copy has it now, or None and `not_built` why. `erp` None: the ERP was not asked, or
+    has none. `differences`: `one` is the shop's side, `other` the ERP's."""
+
+    ledger: Listed
+    shop: Mapping[str, Any] | None
+    not_built: str
+    erp: InErp | None
+    differences: Sequence[ChangedField]
+    history: Sequence[HistoryLine]
+
+
+class Unit(NamedTuple):
+    """The documents that go together, the order first. `erp_says`: why the ERP could not be asked, "" if it was."""
+
+    copy: Copy
+    erp_says: str
+    documents: Sequence[ShownDocument]
+
+
+def show(connection: Connection, profile: Profile, shop: str, erp: Callable[[], Erp], asked: Sequence[str]) -> Unit:
+    """Of a number or key, or of type and key. Nothing is changed.
+
+    SettingsError when there is no such document, or several; UnavailableError when the middle layer is away. An ERP
+    that cannot be asked is said in the answer.
+    """
+    with transaction(connection) as cursor:
+        _, unit = _which(asked, _found(cursor, profile, asked))
+        entries = {one.ref: one for one in documents.entries(cursor, [unit])}
+    built = _built(connection, profile, shop, entries)
+    with transaction(connection) as cursor:
+        entries |= documents.entries_of(cursor, _buyers(profile, built.values()))
+    built |= _built(connection, profile, shop, entries.keys() - built.keys())
+    with transaction(connection) as cursor:
+        ones = listed.listed_of(cursor, entries)
+        stories = {one: history.lines(cursor, one) for one in entries}
+        copy = position.show_copy(cursor)
+    observed, erp_says = _observed(profile, erp, entries.values())
+    shown = [
+        _document(profile, ones[one], built.get(one), entries, observed.get(one), stories[one])
+        for one in sorted(entries, key=lambda one: _place(profile, one))
+    ]
+    return Unit(copy, erp_says, shown)
+
+
+def _found(cursor: Cursor, profile: Profile, asked: Sequence[str]) -> list[tuple[DocumentRef, str]]:
+    """Those that were meant, each with its unit."""
+    if len(asked) == 1:
+        return listed.named(cursor, asked[0], [*profile.documents])
+    one = documents.entry(cursor, DocumentRef(*asked)) if len(asked) == 2 else None
+    return [(one.ref, one.unit)] if one else []
+
+
+def _which(asked: Sequence[str], found: Sequence[tuple[DocumentRef, str]]) -> tuple[DocumentRef, str]:
+    if not found:
+        raise SettingsError(
+            f"there is no document {' '.join(asked)}",
+            "say its number or key, or its type and key: `sink show sales_order 17`; `sink list` shows them",
+        )
+    if len({unit for _, unit in found}) > 1:
+        verbs = ", ".join(f"`sink show {ref}`" for ref, _ in found[:5])
+        raise SettingsError(f"{len(found)} documents have the number or key {asked[0]}", f"say which: {verbs}")
+    return found[0]
+
+
+def _built(
+    connection: Connection, profile: Profile, shop: str, refs: Iterable[DocumentRef]
+) -> dict[DocumentRef, Built]:
+    """Documents of the profile as the copy has them now, all of one moment."""
+    found: dict[DocumentRef, Built] = {}
+    wanted = sorted(ref for ref in refs if ref.type in profile.documents)
+    if not wanted:
+        return found
+    with reading(connection) as cursor, names_of(cursor, shop):
+        for name in sorted({ref.type for ref in wanted}):
+            keys = [ref.key for ref in wanted if ref.type == name]
+            for key, one in build(cursor, profile.documents[name], keys).items():
+                found[DocumentRef(name, key)] = one
+    return found
+
+
+def _buyers(profile: Profile, built: Iterable[Built]) -> set[DocumentRef]:
+    names = [rule.name for rule in profile.of_model("Customer")]
+    keys = {one.customer for one in built if isinstance(one, SalesOrder) and one.customer is not None}
+    return {DocumentRef(name, key) for name in names[:1] for key in keys}
+
+
+def _place(profile: Profile, one: DocumentRef) -> tuple[bool, int, DocumentRef]:
+    """The order first, then its buyer, returns and refunds; strangers to the profile last."""
+    kind = _kind(profile, one)
+    return kind is None, _ORDER.index(kind) if kind else 0, one
+
+
+def _kind(profile: Profile, one: DocumentRef) -> Kind | None:
+    return KIND_OF[profile.documents[one.type].model] if one.type in profile.documents else None
+
+
+def _observed(
+    profile: Profile, erp: Callable[[], Erp], entries: Collection[Entry]
+) -> tuple[dict[DocumentRef, Observed], str]:
+    """What the ERP has of documents that it was given, and why it could not be asked."""
+    refs = {
+        one.ref: ErpRef(kind, one.external)
+        for one in entries
+        if one.external is not None and (kind := _kind(profile, one.ref)) is not None
+    }
+    try:
+        with closing(erp()) as opened:
+            seen = opened.observe(refs.values())
+    except OrdertapError as error:
+        return {}, error.message
+    return {one: seen[ref] for one, ref in refs.items() if ref in seen}, ""
+
+
+def _document(
+    profile: Profile,
+    one: Listed,
+    built: Built | None,
+    entries: Mapping[DocumentRef, Entry],
+    seen: Observed | None,
+    story: Sequence[HistoryLine],
+) -> ShownDocument:
+    in_erp = _in_erp(entries[one.ref].external or "", seen) if seen else None
+    match built:
+        case None:
+            not_built = "the profile has no document of this name any more"
+        case Invalid():
+            not_built = built.reason
+        case NotReady():
+            not_built = "the shop has not finished it"
+        case Missing():
+            not_built = "the shop does not have it, or not any more"
+        case _:
+            differs = _differences(profile, built, entries, seen) if seen else []
+            return ShownDocument(one, built.model_dump(), "", in_erp, differs, story)
+    return ShownDocument(one, None, not_built, in_erp, [], story)
+
+
+def _in_erp(key: str, seen: Observed) -> InErp:
+    record = seen.record
+    parts = {str(part): rows for part, rows in record.parts.items()}
+    return InErp(key, seen.reference, seen.milestone, seen.state, seen.problem, record.fields, parts)
+
+
+def _differences(
+    profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry], seen: Observed
+) -> list[ChangedField]:
+    """Of what both sides have. That it was cancelled is the ERP's state, and no field there."""
+    found = list(unlike(record(document, _links(profile, document, entries)), seen.record))
+    wanted = isinstance(document, SalesOrder) and document.status == "cancelled"
+    if seen.milestone is not None and wanted is not (seen.milestone is Milestone.CANCELLED):
+        found.insert(0, ChangedField("", "", "cancelled", wanted, not wanted))
+    return found
+
+
+def _links(profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry]) -> Fields:
+    """Its buyer's account, or its order, as the ERP knows them."""
+    match document:
+        case SalesOrder():
+            return _link("account", "customer", _entry(profile, "Customer", document.customer, entries))
+        case ReturnOrder() | Refund():
+            return _link("order", "order", _entry(profile, "SalesOrder", document.order, entries))
+    return {}
+
+
+def _link(name: str, kind: Kind, other: Entry | None) -> Fields:
+    return {name: ErpRef(kind, other.external)} if other and other.external else {}
+
+
+def _entry(profile: Profile, model: str, key: str | None, entries: Mapping[DocumentRef, Entry]) -> Entry | None:
+    rules = profile.of_model(model)
+    return entries.get(DocumentRef(rules[0].name, key)) if rules and key is not None else None
