@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from psycopg2 import sql
@@ -13,6 +14,7 @@ from schemas.lsn import LSN
 from sink.database import Connection, Cursor, connect, transaction
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
+    Checked,
     ConflictError,
     HoldError,
     HowFar,
@@ -116,6 +118,32 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
     drain(make_worker(other, lossy, profile_path, "w2"))
     assert run(erp_url, "SELECT (SELECT count(*) FROM customers), (SELECT count(*) FROM orders)") == [(1, 1)]
     assert _value(middle, "SELECT count(*) FROM ordertap_shop.unit WHERE deadline IS NOT NULL") == 0
+
+
+def test_a_call_has_a_time_of_its_own_and_has_settled_when_the_lease_ends(
+    middle: Connection, other: Connection, erp_url: str, profile_path: str
+) -> None:
+    """Who takes over then may look. Calls that follow renew the lease, and none that was sent before."""
+    seen: list[tuple[timedelta, timedelta]] = []
+
+    class Settles(SqlErp):
+        def check(self) -> Checked:
+            checked = super().check()
+            return replace(checked, abilities=replace(checked.abilities, settles_within=30.0))
+
+        def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+            deadline = _value(other, "SELECT min(deadline) FROM ordertap_shop.unit WHERE owner IS NOT NULL")
+            assert isinstance(deadline, datetime)
+            seen.append((deadline - not_after, not_after - self.clock()))
+            return super().apply(steps, not_after)
+
+    adapter = Settles(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    mark(middle)
+    drain(make_worker(middle, adapter, profile_path))
+    adapter.close()
+    assert len(seen) == 2, "a buyer and his order"
+    assert min(settles for settles, _ in seen) >= timedelta(seconds=30)
+    assert max(left for _, left in seen) <= timedelta(seconds=60)
 
 
 @pytest.mark.parametrize("failure", [HoldError("no", "mend"), ConflictError("moved")])
