@@ -180,7 +180,7 @@ class Desired:
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
         """What keeps a document from the ERP whatever the ERP says."""
         seen = fingerprint(document)
-        if one.fingerprint and seen and not same_identity(seen, one.fingerprint):
+        if one.fingerprint and seen and not self._is_same(one, document, seen, one.fingerprint):
             step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
             return self._rules.held(Hold(ANOTHER_IDENTITY, f"{step} `sink accept document {one.ref}`"))
         if isinstance(document, SalesOrder) and document.status == "open":
@@ -190,6 +190,19 @@ class Desired:
         if problem is None:
             return None
         return self._rules.settling(Hold(problem, "correct the order in the shop", "data"), one.age)
+
+    def _is_same(self, one: Entry, document: Document, seen: str, sent: str) -> bool:
+        """Whether it is the document that was sent. A buyer who has its account under another key is the same one."""
+        if same_identity(seen, sent):
+            return True
+        forgotten = f"{seen.rpartition('|')[0]}|"
+        if not isinstance(document, SalesOrder) or not document.customer or not same_identity(forgotten, sent):
+            return False
+        ref = DocumentRef(self._profile.of_model("Customer")[0].name, document.customer)
+        with transaction(self._connection) as cursor:
+            buyer = documents.entries_of(cursor, [ref]).get(ref)
+        account = from_json(one.applied).fields.get("account") if one.applied else None
+        return buyer is not None and buyer.applied is not None and self.in_erp(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]]) -> Around:
         """A few queries for all of them together."""

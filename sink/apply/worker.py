@@ -9,6 +9,7 @@ import structlog
 
 from schemas.errors import SettingsError
 from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
+from sink.apply.moves import Moves
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, NotNowError, transaction
@@ -43,6 +44,7 @@ class Worker:
         self._owner = owner
         self._desired = Desired(connection, profile, erp, rules)
         self._sending = Sending(connection, erp, rules)
+        self._moves = Moves(connection, self._desired, self._sending, rules, owner)
         self._bound = False
         self._as_planned: dict[ErpRef, Found] = {}  # orders of a batch, where nothing is sent
         self._names = {*profile.documents}
@@ -151,6 +153,8 @@ class Worker:
             self._say_place(joined)
             entries += joined
             looked_at += joined
+        waits = self._moves.follow(held, entries, {one.ref: built[one.ref] for one in looked_at})
+        looked_at = self._waiting(held, looked_at, waits)
         for kind in KINDS:
             ones = [one for one in looked_at if self._kind(one) == kind]
             for _ in range(_ROUNDS):
@@ -164,6 +168,15 @@ class Worker:
         """Of documents that were just built: for the history."""
         for one in ones:
             one.place = self._desired.place
+
+    def _waiting(
+        self, held: Sequence[Lease], ones: Sequence[Entry], waits: Mapping[DocumentRef, Outcome]
+    ) -> list[Entry]:
+        """Writes why some wait; the others."""
+        if waits:
+            with transaction(self._connection) as cursor:
+                documents.write(cursor, held, [(one, waits[one.ref]) for one in ones if one.ref in waits])
+        return [one for one in ones if one.ref not in waits]
 
     def _kind(self, one: Entry) -> Kind:
         return self._desired.kind(one.ref)

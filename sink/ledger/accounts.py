@@ -30,3 +30,9 @@ def account_numbers(cursor: Cursor, shop: str, customers: Collection[str]) -> di
     )
     found |= dict(cursor.fetchall())
     return {keys[key]: number for key, number in found.items()}
+
+
+def move(cursor: Cursor, shop: str, old: str, new: str) -> None:
+    """A customer's number stays his when the shop changes his key."""
+    cursor.execute("DELETE FROM account WHERE customer = %s", (f"{shop}/{new}",))
+    cursor.execute("UPDATE account SET customer = %s WHERE customer = %s", (f"{shop}/{new}", f"{shop}/{old}"))

@@ -54,6 +54,15 @@ class Entry:
         """Whether a person has settled it in another way, and the shop has not changed it since."""
         return self.state is State.IGNORED and not self.dirty
 
+    def go_on_as(self, now: Entry) -> None:
+        """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
+        self.needed, self.incarnation, self.revision, self.fingerprint = (
+            now.needed, now.incarnation, now.revision, now.fingerprint,
+        )  # fmt: skip
+        self.applied, self.reference, self.external, self.reached = (
+            now.applied, now.reference, now.external, now.reached,
+        )  # fmt: skip
+
     def external_key(self, stem: str) -> str:
         """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""
         return self.external or f"{stem}/{self.incarnation}"

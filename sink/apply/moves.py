@@ -1,0 +1,132 @@
+"""A document whose key the shop has changed is the one that it was: the ERP gets no second one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+from sink.apply.desired import Desired, Known
+from sink.apply.rules import Rules
+from sink.apply.sending import Sending
+from sink.database import Connection, transaction
+from sink.documents.models import Document, Missing
+from sink.documents.records import fingerprint, same_identity
+from sink.documents.refs import DocumentRef
+from sink.ledger import accounts, documents, leases, marks, moves
+from sink.ledger.documents import Entry
+from sink.ledger.leases import Lease
+from sink.ledger.outcomes import Outcome
+from sink.planning.policy import Hold
+
+_SOON: Final = 1.0  # seconds
+_Places = Mapping[DocumentRef, "_Place"]
+
+
+class _Place(Enum):
+    """What is under a document's old key in the shop."""
+
+    EMPTY = "nothing, or another document"
+    TAKEN = "the document itself"
+    UNCLEAR = "nobody can say"
+
+
+class Moves:
+    """Of one worker."""
+
+    def __init__(self, connection: Connection, desired: Desired, sending: Sending, rules: Rules, owner: str) -> None:
+        self._connection = connection
+        self._desired = desired
+        self._sending = sending
+        self._rules = rules
+        self._owner = owner
+
+    def follow(
+        self, held: list[Lease], entries: Sequence[Entry], built: Mapping[DocumentRef, Known]
+    ) -> dict[DocumentRef, Outcome]:
+        """Has new documents go on as what they were under another key; those that must not be made now, and why.
+
+        `held` gets the leases of what they were.
+        """
+        known = {one.ref: built[one.ref] for one in entries if one.ref in built and _is_new(one)}
+        new = {ref: fingerprint(one) for ref, one in known.items() if isinstance(one, Document)}
+        if not new:
+            return {}
+        with transaction(self._connection) as cursor:
+            found = moves.former(cursor, new)
+            olds = documents.entries_of(cursor, {old for some in found.values() for old in some})
+        if not found:
+            return {}
+        there = self._desired.build(olds.keys())
+        places = {ref: _place(one, there[ref]) for ref, one in olds.items()}
+        left = {ref: [old for old in some if places[old] is not _Place.TAKEN] for ref, some in found.items()}
+        return self._come_to(held, entries, {ref: some for ref, some in left.items() if some}, places)
+
+    def _come_to(
+        self,
+        held: list[Lease],
+        entries: Sequence[Entry],
+        former: Mapping[DocumentRef, Sequence[DocumentRef]],
+        places: _Places,
+    ) -> dict[DocumentRef, Outcome]:
+        claimed = Counter(old for some in former.values() for old in some)
+        waits: dict[DocumentRef, Outcome] = {}
+        for ref, (old, *others) in former.items():
+            if others or claimed[old] > 1 or places[old] is _Place.UNCLEAR:
+                waits[ref] = self._doubt([old, *others])
+            elif self._have(held, old):
+                self._move(held, entries, old, ref)
+            else:
+                waits[ref] = Outcome.settling(f"it was {old}, which is looked at now", "nothing is to be done", _SOON)
+        return waits
+
+    def _doubt(self, olds: Sequence[DocumentRef]) -> Outcome:
+        others = ", ".join(map(str, olds))
+        step = "`sink accept document` for each of those that it is not, then `sink retry` for it"
+        return self._rules.held(
+            Hold(f"the shop changed its key, and whether it was one of these is open: {others}", step)
+        )
+
+    def _have(self, held: list[Lease], old: DocumentRef) -> bool:
+        """Whether the old document is ours, and nothing of it is under way."""
+        with transaction(self._connection) as cursor:
+            unit = documents.entries_of(cursor, [old])[old].unit
+            if not _has(held, unit):
+                held += leases.take(cursor, self._owner, self._rules.lease_seconds, [unit])
+            one = documents.entries_of(cursor, [old])[old]
+        if not _has(held, unit):
+            return False
+        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent else [])
+        return one.intent is None
+
+    def _move(self, held: Sequence[Lease], entries: Sequence[Entry], old: DocumentRef, new: DocumentRef) -> None:
+        with transaction(self._connection) as cursor:
+            waiting = marks.waiting_for(cursor, [new])
+            leases.prove(cursor, held, waiting)
+            moves.move(cursor, old, new)
+            if self._desired.kind(new) == "customer":
+                accounts.move(cursor, self._rules.shop, old.key, new.key)
+            marks.wake(cursor, [new], waiting)
+            now = documents.entries_of(cursor, [old, new])
+        for one in entries:
+            if one.ref in now:
+                one.go_on_as(now[one.ref])
+
+
+def _has(held: Sequence[Lease], unit: str) -> bool:
+    return any(one.unit == unit for one in held)
+
+
+def _is_new(one: Entry) -> bool:
+    return one.applied is None and one.external is None and one.intent is None and one.revision == 0
+
+
+def _place(old: Entry, known: Known) -> _Place:
+    if isinstance(known, Missing):
+        return _Place.EMPTY
+    if not isinstance(known, Document):
+        return _Place.UNCLEAR
+    seen = fingerprint(known)
+    other = seen is not None and old.fingerprint is not None and not same_identity(seen, old.fingerprint)
+    return _Place.EMPTY if other else _Place.TAKEN

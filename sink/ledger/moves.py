@@ -1,0 +1,73 @@
+"""Documents whose key the shop has changed: what the ERP has of them goes on under the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from psycopg2.extras import execute_values
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+from sink.ledger import documents, history
+
+_FORMER: Final = """
+WITH RECURSIVE chain AS (
+    SELECT type, key, old_key, 1 AS steps FROM key_change WHERE (type, key) IN %s
+    UNION ALL
+    SELECT c.type, c.key, k.old_key, steps + 1 FROM chain AS c
+      JOIN key_change AS k ON k.type = c.type AND k.key = c.old_key WHERE steps < 20
+)
+SELECT DISTINCT ON (c.type, c.key) c.type, c.key, d.key FROM chain AS c
+  JOIN document AS d ON d.type = c.type AND d.key = c.old_key
+ WHERE d.applied IS NOT NULL AND d.key <> c.key ORDER BY c.type, c.key, steps
+"""
+
+
+def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
+    """Keys that the shop has changed: the document as it is called now, and its key before."""
+    if changed:
+        execute_values(
+            cursor,
+            "INSERT INTO key_change (type, key, old_key) VALUES %s"
+            " ON CONFLICT (type, key) DO UPDATE SET old_key = excluded.old_key",
+            [(*ref, old) for ref, old in sorted(changed.items())],
+        )
+
+
+def former(cursor: Cursor, new: Mapping[DocumentRef, str | None]) -> dict[DocumentRef, list[DocumentRef]]:
+    """What new documents may have been before, with their fingerprints given: a document that the ERP has, by the log,
+    else by the fingerprint. Those that a person has settled are none."""
+    cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new),))
+    found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in cursor.fetchall()}
+    alike = [(ref, seen) for ref, seen in new.items() if seen and ref not in found]
+    if alike:
+        cursor.execute(
+            "SELECT type, key, fingerprint FROM document WHERE fingerprint = ANY(%s) AND applied IS NOT NULL"
+            " AND state <> 'ignored' ORDER BY type, key",
+            ([seen for _, seen in alike],),
+        )
+        olds = cursor.fetchall()
+        for ref, seen in alike:
+            if some := [DocumentRef(type_, key) for type_, key, was in olds if (type_, was) == (ref.type, seen)]:
+                found[ref] = some
+    return found
+
+
+def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
+    """The old document's key in the ERP, what was written of it and its history are the new one's; the old one, should
+    the shop use its key again, begins anew. The caller's transaction proves the leases of both."""
+    was = documents.entries_of(cursor, [old])[old]
+    documents.save(
+        cursor, old, applied=None, external=None, reference=None, reached=None, fingerprint=None, number=None,
+        revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1,
+    )  # fmt: skip
+    cursor.execute("UPDATE document SET needed = needed OR %s WHERE type = %s AND key = %s", (was.needed, *new))
+    documents.save(
+        cursor, new, applied=was.applied, external=was.external, reference=was.reference, reached=was.reached,
+        fingerprint=was.fingerprint, revision=was.revision,
+    )  # fmt: skip
+    cursor.execute("UPDATE history SET key = %s WHERE type = %s AND key = %s", (new.key, *old))
+    cursor.execute("DELETE FROM key_change WHERE type = %s AND key = %s", tuple(new))
+    history.note(cursor, old, "moved", f"its key in the shop is {new.key} now")
+    history.note(cursor, new, "moved", f"its key in the shop was {old.key}")

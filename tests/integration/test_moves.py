@@ -1,0 +1,184 @@
+"""A document whose key the shop has changed is the one that it was."""
+
+from typing import Any
+
+import pytest
+
+from sink.apply.worker import Worker
+from sink.commands import accept
+from sink.database import Connection, transaction
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.sql.adapter import SqlErp
+from sink.ledger import leases, marks, moves
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, UNITS, change, drain, held, make_worker, mark, run
+
+NEW = DocumentRef("sales_order", "9")
+ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
+COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
+ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
+
+
+def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+    with transaction(connection) as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()
+
+
+@pytest.fixture
+def worker(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
+    """The order, a return and a refund of it are in the ERP."""
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    found = make_worker(middle, erp, profile_path)
+    mark(middle, *UNITS)
+    drain(found)
+    assert held(middle) == []
+    return found
+
+
+def _log_says(middle: Connection, new: DocumentRef, old: str) -> None:
+    with transaction(middle) as cursor:
+        moves.note(cursor, {new: old})
+
+
+@pytest.mark.parametrize("first", [NEW, ORDER])
+def test_f5_an_order_under_another_key_is_no_second_one(
+    worker: Worker,
+    middle: Connection,
+    erp_url: str,
+    erp: SqlErp,
+    profile_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    first: DocumentRef,
+) -> None:
+    """Whichever of both keys is looked at first; its return and refund go with it."""
+    change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
+    mark(middle, first)
+    drain(worker)
+    for ref in (RETURN, REFUND):
+        monkeypatch.setitem(UNITS, ref, "sales_order:9")
+    mark(middle, NEW, ORDER, CUSTOMER, RETURN, REFUND)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, ORDERS) == ONE_ORDER
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, NEW)
+    drain(worker)
+    assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", "9.90", "confirmed")]
+    assert run(erp_url, "SELECT count(*) FROM returns") == [(1,)]
+    history = "SELECT event, detail FROM ordertap_shop.history WHERE type = 'sales_order' AND key = '9' ORDER BY id"
+    assert [event for event, _ in rows(middle, history) if event != "held"] == ["create", "moved", "amend"]
+    assert ("moved", "its key in the shop was 1") in rows(middle, history)
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+
+def test_f5_the_old_key_may_be_used_again(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """By another order, before anyone has looked at the one that was moved."""
+    change(middle, "UPDATE orders SET id = 9; DELETE FROM returns;"
+                   " INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")  # fmt: skip
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert run(erp_url, ORDERS) == [*ONE_ORDER, ("shop/order/1/2", "S-2", "5.95", "confirmed")]
+
+
+def test_f5_two_orders_that_are_alike_are_two(worker: Worker, middle: Connection, erp_url: str) -> None:
+    change(middle, COPY.format(9))
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert held(middle) == []
+    assert len(run(erp_url, ORDERS)) == 2
+
+
+def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """Two orders that are alike are gone, and one has come."""
+    third = DocumentRef("sales_order", "3")
+    change(middle, COPY.format(3))
+    mark(middle, third)
+    drain(worker)
+    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
+    mark(middle, NEW, ORDER, third)
+    drain(worker)
+    doubt = "the shop changed its key, and whether it was one of these is open: sales_order 1, sales_order 3"
+    assert doubt in held(middle)
+    assert len(run(erp_url, ORDERS)) == 2
+    list(accept.document(middle, *third, "Ada", execute=True))
+    with transaction(middle) as cursor:
+        marks.retry(cursor, NEW)
+    drain(worker)
+    assert doubt not in held(middle)
+    assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+def test_f5_two_that_may_be_one_are_held(worker: Worker, middle: Connection, erp_url: str) -> None:
+    change(middle, f"DELETE FROM returns; UPDATE orders SET id = 9; {COPY.format(8)}")
+    mark(middle, NEW, DocumentRef("sales_order", "8"), ORDER)
+    drain(worker)
+    assert len([why for why in held(middle) if why.startswith("the shop changed its key")]) == 2
+    assert run(erp_url, ORDERS) == ONE_ORDER
+
+
+def test_f5_nothing_is_made_while_another_worker_has_what_it_was(
+    worker: Worker, middle: Connection, erp_url: str
+) -> None:
+    change(middle, "DELETE FROM returns; UPDATE orders SET id = 9")
+    with transaction(middle) as cursor:
+        (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
+    mark(middle, NEW)
+    drain(worker)
+    assert run(erp_url, ORDERS) == ONE_ORDER
+    assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [("settling",)]
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease])
+        marks.retry(cursor, NEW)
+    drain(worker)
+    assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+def test_f5_a_buyer_under_another_key_keeps_his_account(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """His orders name him by the new key in the same commit; the log says that it is he."""
+    buyer = DocumentRef("customer", "8")
+    change(middle, "UPDATE orders SET customer = '8', gross = 9.90")
+    _log_says(middle, buyer, "7")
+    mark(middle, buyer, CUSTOMER, ORDER)
+    drain(worker)
+    assert held(middle) == []
+    accounts = "SELECT external_key, account_number FROM customers"
+    assert run(erp_url, accounts) == [("shop/customer/7/1", "shop-100001")]
+    assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", "9.90", "confirmed")]
+    change(middle, "INSERT INTO orders VALUES (2, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")
+    mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
+    drain(worker)
+    assert sorted(run(erp_url, accounts)) == [
+        ("shop/customer/7/1", "shop-100001"), ("shop/customer/7/2", "shop-100002"),
+    ]  # fmt: skip
+
+
+def test_f5_a_return_and_a_refund_under_other_keys_are_no_second_ones(
+    worker: Worker, middle: Connection, erp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goods, money = DocumentRef("return_order", "55"), DocumentRef("refund", "56")
+    change(middle, "UPDATE returns SET id = 55")
+    _log_says(middle, DocumentRef("return_order", "54"), "5")  # it was changed twice
+    _log_says(middle, goods, "54")
+    _log_says(middle, money, "6")
+    for ref in (goods, money):
+        monkeypatch.setitem(UNITS, ref, "sales_order:1")
+    mark(middle, RETURN, REFUND, goods, money)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
+    assert run(erp_url, "SELECT external_key FROM refunds") == [("shop/refund/6/1",)]
+
+
+def test_f5_an_order_that_changed_its_number_too_is_held_as_another(
+    worker: Worker, middle: Connection, erp_url: str
+) -> None:
+    change(middle, "DELETE FROM returns; UPDATE orders SET id = 9, number = 'S-9'")
+    _log_says(middle, NEW, "1")
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert run(erp_url, ORDERS) == ONE_ORDER
+    list(accept.document(middle, *NEW, "Ada", execute=True))
+    drain(worker)
+    assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-9", "11.90", "confirmed")]
