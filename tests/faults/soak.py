@@ -60,7 +60,8 @@ def _day(folder: Path, options: argparse.Namespace) -> int:
         print(text)
     if result.held:
         print(result.held)
-    print(f"faults: {', '.join(f'{count} {name}' for name, count in day.faults.most_common())}")
+    faults = day.faults + day.weather.faults
+    print(f"faults: {', '.join(f'{count} {name}' for name, count in faults.most_common())}")
     print(result)
     return 0 if result.sound else 1
 

@@ -1,7 +1,8 @@
-"""A day on which everything happens that a copy of the shop must live through, while it is read again and again.
+"""A day on which everything happens that sinks must live through, while their copy of the shop is read again and again.
 
-Beside the sample shop with its ERP there are tables that no document reads: changes of every kind and of the schema
-(`workload`), and `memos`, of which capture parks the changes now and then.
+Two sinks are at work, each behind a proxy that cuts, delays and swallows its calls to the ERP (`weather`). Beside the
+sample shop there are tables that no document reads: changes of every kind and of the schema (`workload`), and `memos`,
+of which capture parks the changes now and then.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import yaml
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults.day import PUBLICATION, Day, Result
+from tests.faults.weather import Weather
 from tests.faults.workload import LETS_GO, SCHEMA, TABLES, Workload, prefill, touch
 from tests.offsets import reset_offsets
-from tests.programs import ROOT, run, standing_still
+from tests.programs import ROOT, Program, run, standing_still
 from tests.proof.copy import CopyChecker, Watch
 from tests.proof.history import History
 
 PARKED: Final = "public.memos"
 LARGE: Final = 10_000  # rows of a commit
+REACH_CALL_SECONDS: Final = 10.0  # for a sink to send something
+DECIDE_SECONDS: Final = 30.0  # for another to take over what was sent
 REACH_SECONDS: Final = 60.0  # for the copy to come to the shop's end, once the ERP is there
 _MEMOS = """
 CREATE TABLE memos (id bigint PRIMARY KEY, memo text);
@@ -43,7 +47,10 @@ class WildDay(Day):
     seconds that a process stands still: now and then longer than any session lasts."""
 
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
+    holes: tuple[float, ...] = (1, 4, 12)  # seconds in which the network swallows all
+    copies = 2
     fewest_kills = 3
+    fewest_stops = fewest_lost = 1
     fewest_kinds = 4  # of faults
     fewest_prefixes = 10
 
@@ -52,12 +59,16 @@ class WildDay(Day):
         tables = _write_profile(self._profile)
         super().__init__(folder, server, kafka, prefix, seed)
         self.faults: Counter[str] = Counter()
+        self.stops = 0
+        self.weather = Weather(self.proxies, seed, self.holes)
         self.watch = Watch(CopyChecker(self.history, self.middle, tables, prefix, f"ordertap_{prefix}"))
         self._workload = Workload(self.shop, seed, writers=1, pause=0.2, ddl_pause=4)
         self._is_parked = False
         self._faults: list[tuple[float, Callable[[], None]]] = [
             (6, self.kill_one),
             (2, self.freeze),
+            (2, self.leave_one_down),
+            (2, self.stop_before_call),
             (1, self.reset),
             (2, self.snapshot),
             (2, self.change_schema),
@@ -70,12 +81,14 @@ class WildDay(Day):
         """The same day; the result also has what the watch saw."""
         self.watch.start()
         self._workload.start()
+        self.weather.start()
         try:
             return super().run(seconds, say)
         except RuntimeError as error:
             error.add_note("\n".join(map(str, self.watch.checker.findings[:40])))
             raise
         finally:
+            self.weather.finish()
             self._workload.finish()
             self.watch.finish()
 
@@ -94,19 +107,26 @@ class WildDay(Day):
 
     def _had_enough(self) -> bool:
         seen = self.watch.checker.checked >= self.fewest_prefixes
-        return super()._had_enough() and len(self.faults) >= self.fewest_kinds and seen
+        lost = sum(proxy.lost for proxy in self.proxies) >= self.fewest_lost
+        enough = lost and self.stops >= self.fewest_stops and len(self.faults) >= self.fewest_kinds
+        return super()._had_enough() and enough and seen
 
     def _disturb(self) -> str:
-        """The first faults are kills: they come within the first snapshot."""
+        """The first faults are kills: they come within the first snapshot. Then one that takes a while to be made."""
         fault = self._chance.choices(*zip(*((f, weight) for weight, f in self._faults), strict=True))[0]
-        fault = fault if self.kills > 1 else self.kill_one
+        if self.kills < 2:
+            fault = self.kill_one
+        elif self.stops < self.fewest_stops:
+            fault = self.stop_before_call
         self.faults[fault.__name__] += 1
         with suppress(psycopg2.errors.DeadlockDetected):  # with the shop's own work
             fault()
-        return f", {self.watch.checker.checked} prefixes, {self.watch.checker.torn} torn, {fault.__name__}"
+        seen = f"{self.watch.checker.checked} prefixes, {self.watch.checker.torn} torn"
+        return f", {seen}, {sum(proxy.cut for proxy in self.proxies)} cut calls, {fault.__name__}"
 
     def _settle(self, say: Callable[[str], None]) -> Result:
         """The copy must come to the end, too."""
+        self.weather.finish()
         self._workload.finish()
         while self._is_parked:
             self.park()
@@ -123,12 +143,39 @@ class WildDay(Day):
         findings = tuple(one for one in result.verdict.findings if PARKED not in one.text)
         copy = tuple(map(str, checker.findings)) + (() if came else ("the copy does not come to the shop's end",))
         verdict = replace(result.verdict, findings=findings)
-        return replace(result, verdict=verdict, prefixes=checker.checked, torn=checker.torn, copy=copy)
+        seen = replace(result, prefixes=checker.checked, torn=checker.torn, copy=copy)
+        return replace(seen, verdict=verdict, stops=self.stops)
 
     def freeze(self) -> None:
         """One of them stands still."""
-        with standing_still(self._chance.choice((self.capture, self.sink))):
+        with standing_still(self._chance.choice(self._programs)):
             time.sleep(self._chance.choice(self.freezes))
+
+    def leave_one_down(self) -> None:
+        """A sink ends, asked or killed, and the other one does all the work until it comes again."""
+        sink = self._chance.choice(self.sinks)
+        self._chance.choice((sink.kill, sink.stop))()
+        time.sleep(self._chance.choice(self.freezes))
+        sink.start()
+
+    def stop_before_call(self) -> None:
+        """A sink has written what it is about to send, and stands still before the ERP hears of it: the other sink
+        decides once its lease has ended; then it goes on, and so does its call."""
+        number = self._chance.randrange(self.copies)
+        sink = self.sinks[number]
+        with self.proxies[number].holding(lambda: self._intents(sink) > 0) as call:
+            if call.reached.wait(REACH_CALL_SECONDS):
+                with standing_still(sink):
+                    deadline = time.monotonic() + DECIDE_SECONDS
+                    while self._intents(sink) and time.monotonic() < deadline:
+                        time.sleep(0.2)
+                self.stops += time.monotonic() < deadline
+
+    def _intents(self, sink: Program) -> int:
+        """What this process is about to send, and nobody else may decide."""
+        ledger = f"ordertap_{self.prefix}"
+        units = f"SELECT unit FROM {ledger}.unit WHERE owner LIKE '%:{sink.pid}:%'"
+        return self._documents(f"intent IS NOT NULL AND unit IN ({units})")
 
     def reset(self) -> None:
         """Kafka's own tool sets offsets back, to the beginning or by some."""
@@ -139,9 +186,11 @@ class WildDay(Day):
 
     def reset_offsets(self, *to: str) -> None:
         """Stop, reset, start."""
-        self.sink.stop()
+        for sink in self.sinks:
+            sink.stop()
         reset_offsets(self._kafka, f"ordertap-{self.prefix}", *to)
-        self.sink.start()
+        for sink in self.sinks:
+            sink.start()
 
     def snapshot(self) -> None:
         """Some table is read again while all goes on."""
