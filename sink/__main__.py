@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ExitCode, OrdertapError
+from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import wiring
-from sink.commands import accept, check, held, migrate, offsets, output, reconcile, retry, status
-from sink.operations import holds
+from sink.commands import accept, check, control, held, migrate, offsets, output, reconcile, retry, status
+from sink.commands import brake as brake_lines
+from sink.operations import brake, holds
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
 
@@ -87,6 +88,46 @@ def _retry(
     """Looks at a held document again, or at all of them. Sends only what the rules allow."""
     ref = retry.which(type_, key, every)
     typer.echo(retry.line(wiring.middle(_load(config)), ref))
+
+
+@app.command("pause")
+def _pause(
+    person: Person,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks `sink status`.")] = "",
+    config: Config = None,
+) -> None:
+    """Nothing more goes to the ERP, from any copy of the sink, until `sink resume`. Staging goes on."""
+    _print(control.pause(wiring.middle(_load(config)), person, reason))
+
+
+@app.command("resume")
+def _resume(person: Person, config: Config = None) -> None:
+    """Ends `sink pause`."""
+    _print(control.resume(wiring.middle(_load(config)), person))
+
+
+@app.command("brake")
+def _brake(as_json: Json = False, config: Config = None) -> None:
+    """Where the brake's counters stand, and what waits since the shop changed too much at once."""
+    settings = _load(config)
+    found = brake.show(wiring.middle(settings), wiring.rules(settings).brake)
+    _print(output.said(found, brake_lines.lines(found), as_json))
+
+
+@app.command("release")
+def _release(
+    person: Person,
+    mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
+    kind: Annotated[str, typer.Option(help="orders or prices; both without this.")] = "",
+    as_json: Json = False,
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Lets what the brake holds back pass once, and counts anew."""
+    if not mass:
+        raise SettingsError("say what is released", "`sink release --mass` is for what the brake holds back")
+    found = brake.release_mass(wiring.middle(_load(config)), kind, person, execute)
+    _print(output.said(found, brake_lines.released(found), as_json))
 
 
 @app.command("reconcile")

@@ -12,8 +12,9 @@ from typing import Final
 import structlog
 
 from schemas.errors import OrdertapError
-from sink.apply.rules import Rules
-from sink.database import Connection, transaction
+from sink.apply.braking import held_back
+from sink.apply.rules import NotPlannedError, Rules
+from sink.database import Connection, Cursor, transaction
 from sink.documents.records import from_json, to_json
 from sink.erp.contract import (
     Abilities,
@@ -33,7 +34,7 @@ from sink.erp.contract import (
     basis,
 )
 from sink.erp.kinds import ErpRef, Milestone, not_kept
-from sink.ledger import documents, leases
+from sink.ledger import control, documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome
@@ -125,6 +126,9 @@ class Sending:
         # Read before the deadline is written: who waits for that one has waited long enough by the ERP's clock, too.
         not_after = self._clock() + timedelta(seconds=self._rules.lease_seconds)
         self._intend(held, tasks, under_way=True)
+        tasks = [task for task in tasks if task.one.intent]  # without those that the brake holds back
+        if not tasks:
+            return
         results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
         outcomes = [
@@ -193,17 +197,27 @@ class Sending:
         """Writes the intents, or that there are none any more. The deadline is then that of this call."""
         if not tasks:
             return
-        rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
         seconds = self._rules.lease_seconds + (self.abilities.settles_within if under_way else 0.0)
         with transaction(self._connection) as cursor:
+            back = self._held_back(cursor, tasks) if under_way else []
+            waits = {one.ref for one, _ in back}
+            tasks = [task for task in tasks if task.one.ref not in waits]
+            rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
             leases.prove(cursor, held)
             leases.extend(cursor, held, seconds)
+            documents.write(cursor, held, back)
             documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)
         for one, intent, external in rows:
             one.intent, one.external = intent, external
             one.revision = intent.revision if intent else one.revision
+
+    def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
+        """What the brake keeps from the ERP. NotPlannedError where nothing may be sent any more."""
+        if control.is_paused(cursor):
+            raise NotPlannedError("applying is paused", "`sink resume` when it shall go on")
+        return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
         """The error of a step that concerns all others too."""

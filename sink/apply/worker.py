@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
-from sink.apply.rules import Rules
+from sink.apply.desired import Desired, Known, Wanted
+from sink.apply.rules import NotPlannedError, Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, NotNowError, transaction
 from sink.documents.profile import Profile
@@ -17,7 +17,8 @@ from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
-from sink.ledger import binding, documents, leases, marks
+from sink.ledger import binding, control, documents, leases, marks
+from sink.ledger.control import Control
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
@@ -47,6 +48,8 @@ class Worker:
         self._former: set[str] = set()  # names that the profile does not have any more
         self._prices = [rule.name for rule in profile.of_model("Price")]
         self._leased = 0
+        self.control = Control()
+        """What was said of applying as a whole, when it was asked last."""
 
     def step(self) -> bool:
         """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
@@ -59,7 +62,8 @@ class Worker:
         self._leased += 1
         later = () if self._leased % _PRICES_TOO == 0 else self._prices
         with transaction(self._connection) as cursor:
-            if why_not_planned(cursor, self._rules.require_snapshot):
+            self.control = control.read(cursor)
+            if self.control.paused or why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
             held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
         if not held:

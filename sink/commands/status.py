@@ -34,6 +34,10 @@ def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool) -
 def told(found: SinkStatus) -> Iterator[str]:
     """What of it concerns people, with the next step."""
     yield from _copy(found.copy)
+    if found.control.paused:
+        yield f"applying is paused {found.control.paused}\n    next: `sink resume`"
+    for reason in found.control.stopped.values():
+        yield f"{reason}: the others wait\n    next: `sink brake` shows them, `sink release --mass` lets them pass"
     if found.not_planned:
         yield f"nothing is planned: {found.not_planned}"
     yield from _documents(found.counts)

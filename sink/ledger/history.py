@@ -18,8 +18,8 @@ def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person:
     )
 
 
-def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]]) -> None:
+def note_all(cursor: Cursor, events: Sequence[tuple[DocumentRef, str, str]], person: str = "") -> None:
     """Lines of history: of which document, what, and its detail."""
     if events:
-        rows = [(*ref, event, detail) for ref, event, detail in events]
-        execute_values(cursor, "INSERT INTO history (type, key, event, detail) VALUES %s", rows)
+        rows = [(*ref, event, detail, person) for ref, event, detail in events]
+        execute_values(cursor, "INSERT INTO history (type, key, event, detail, person) VALUES %s", rows)

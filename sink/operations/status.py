@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
-from sink.ledger import documents
+from sink.ledger import control, documents
+from sink.ledger.control import Control
 from sink.staging import gaps, parked, position
 from sink.staging.gaps import TableGap
 from sink.staging.parked import ParkedRecord
@@ -25,6 +26,7 @@ class SinkStatus:
     table_gaps: Sequence[TableGap]
     gaps: Sequence[Gap]
     parked: Sequence[ParkedRecord]
+    control: Control
 
 
 def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
@@ -37,4 +39,5 @@ def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
             gaps.table_gaps(cursor),
             evidence.open_gaps(cursor),
             parked.parked(cursor),
+            control.read(cursor),
         )
