@@ -10,4 +10,8 @@ REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read aga
 UNNAMED = Counter("ordertap_sink_unnamed_rows", "Rows dropped because the index passed their commit without naming it")
 COPY_LSN = Gauge("ordertap_sink_copy_lsn", "Where the copy stands in the shop's log, bytes")
 COPY_BEHIND = Gauge("ordertap_sink_copy_behind_seconds", "Age of the last commit when it became visible in the copy")
-APPLYING = Gauge("ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used")
+APPLYING = Gauge(
+    "ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used or applying is paused"
+)
+PAUSED = Gauge("ordertap_sink_paused", "1 while a person has paused applying")
+BRAKED = Gauge("ordertap_sink_braked", "1 while changes of a kind wait for a person, who releases them", ["kind"])

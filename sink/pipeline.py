@@ -16,7 +16,9 @@ from sink.apply.worker import Worker
 from sink.database import Connection
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
-from sink.metrics import APPLYING, LEADING
+from sink.ledger.control import Control
+from sink.metrics import APPLYING, BRAKED, LEADING, PAUSED
+from sink.planning.brake import MASSES
 from sink.staging import leadership
 from sink.staging.stager import LookUp, Stager
 
@@ -47,7 +49,8 @@ class Sink:
         self._parts = parts
         self._stop = stop
         self._circuit = circuit or Circuit()
-        APPLYING.set_function(lambda: self._circuit.closed)
+        self._control = Control()
+        APPLYING.set_function(lambda: self._circuit.closed and self._control.paused is None)
         self._failure: BaseException | None = None
         self._turned = time.monotonic()
         self._blocked = "it starts"
@@ -66,8 +69,15 @@ class Sink:
         """
         if reason := self._blocked or self._circuit.stopped or self._circuit.reason:
             return False, reason
+        return True, f"{'staging' if self._leads else 'standing by to stage'} and {self._applying()}"
+
+    def _applying(self) -> str:
+        """What applying does. That a person has paused it, or that the brake has stopped it, is no failure of ours."""
+        control = self._control
+        if control.paused:
+            return f"paused {control.paused}"
         applying = "applying" if self._parts.applies else "planning (mode is plan, nothing is sent)"
-        return True, f"{'staging' if self._leads else 'standing by to stage'} and {applying}"
+        return "; ".join((applying, *control.stopped.values()))
 
     def run(self) -> None:
         """Stages in this thread, applies in others."""
@@ -119,6 +129,13 @@ class Sink:
         elif self._turned - self._blocked_at > _REMEMBERED:
             self._blocked = ""
 
+    def _note(self, control: Control) -> None:
+        """What was said of applying as a whole."""
+        self._control = control
+        PAUSED.set(control.paused is not None)
+        for kind in MASSES:
+            BRAKED.labels(kind).set(kind in control.stopped)
+
     def _guard(self, number: int) -> None:
         """A thread's error ends the process, and is told by its main thread."""
         try:
@@ -146,7 +163,9 @@ class Sink:
             return False
         try:
             if turn is Turn.WORK:
-                return worker.step()
+                found = worker.step()
+                self._note(worker.control)
+                return found
             worker.check()
         except RetryError as error:
             self._circuit.failed(error)

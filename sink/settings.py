@@ -66,6 +66,15 @@ class SinkSettings(BaseModel):
     workers: int = Field(2, ge=1, le=64)
     batch: int = Field(50, ge=1, le=1000, description="how many orders, with their documents, go to the ERP together")
     lease_seconds: float = Field(60.0, ge=5)
+    brake_orders: int = Field(
+        50, ge=0, description="how many orders, returns, refunds the shop may change in the window"
+    )
+    brake_price_percent: float = Field(20.0, ge=0, description="from what size on the change of a price counts")
+    brake_price_share: float = Field(
+        10.0, ge=0, le=100, description="how much of the price list may change so, percent"
+    )
+    brake_prices: int = Field(20, ge=0, description="how many prices may change so, however short the list is")
+    brake_window_seconds: float = Field(3600.0, gt=0, description="more of them within this time wait for a person")
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(8084, ge=0, le=65535, description="0: none")

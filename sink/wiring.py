@@ -29,6 +29,7 @@ from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
 from sink.operations import migration
 from sink.pipeline import Parts
+from sink.planning.brake import Brake
 from sink.planning.policy import Policy
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
@@ -141,6 +142,13 @@ def rules(settings: SinkSettings) -> Rules:
         lease_seconds=settings.lease_seconds,
         require_snapshot=settings.require_snapshot,
         batch=settings.batch,
+        brake=Brake(
+            settings.brake_orders,
+            settings.brake_price_percent,
+            settings.brake_price_share,
+            settings.brake_prices,
+            settings.brake_window_seconds,
+        ),
     )
 
 

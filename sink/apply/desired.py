@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
-from schemas.errors import OrdertapError
-from sink.apply.rules import Rules
+from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, names_of, reading, transaction
 from sink.documents import totals
 from sink.documents.build import build
@@ -41,10 +40,6 @@ _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture sig
 ANOTHER_IDENTITY: Final = (
     "number, date or buyer differ from what was sent under this key before: the shop uses the key again"
 )
-
-
-class NotPlannedError(OrdertapError):
-    """The copy is not one to act on now."""
 
 
 class Wanted(NamedTuple):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from schemas.errors import OrdertapError
 from sink.ledger.accounts import AccountPolicy
 from sink.ledger.outcomes import Outcome
+from sink.planning.brake import Brake
 from sink.planning.policy import Hold, Policy
+
+
+class NotPlannedError(OrdertapError):
+    """Nothing may be planned or sent now."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Rules:
     lease_seconds: float = 60.0
     require_snapshot: bool = True
     batch: int = 50
+    brake: Brake = field(default_factory=Brake)
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""

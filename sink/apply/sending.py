@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 
 from schemas.errors import OrdertapError
-from sink.apply.rules import Rules
-from sink.database import Connection, transaction
+from sink.apply.braking import held_back
+from sink.apply.rules import NotPlannedError, Rules
+from sink.database import Connection, Cursor, transaction
 from sink.documents.records import from_json, to_json
 from sink.erp.contract import (
     Abilities,
@@ -34,7 +35,7 @@ from sink.erp.contract import (
     basis,
 )
 from sink.erp.kinds import ErpRef, Milestone, not_kept
-from sink.ledger import documents, leases
+from sink.ledger import control, documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome
@@ -139,6 +140,9 @@ class Sending:
         read = self._clock_lately()
         left = self._intend(held, tasks, under_way=True)
         not_after = read + timedelta(seconds=left - self.abilities.settles_within)
+        tasks = [task for task in tasks if task.one.intent]  # without those that the brake holds back
+        if not tasks:
+            return
         results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
         outcomes = [
@@ -211,10 +215,14 @@ class Sending:
         """Writes the intents, or that there are none any more; how many seconds are left of the leases."""
         if not tasks:
             return 0.0
-        rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
         whole = self.lease_seconds
         with transaction(self._connection) as cursor:
+            back = self._held_back(cursor, tasks) if under_way else []
+            waits = {one.ref for one, _ in back}
+            tasks = [task for task in tasks if task.one.ref not in waits]
+            rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
             left = leases.renew(cursor, held, whole, whole - _A_TENTH * self._rules.lease_seconds)
+            documents.write(cursor, held, back)
             documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)
@@ -222,6 +230,12 @@ class Sending:
             one.intent, one.external = intent, external
             one.revision = intent.revision if intent else one.revision
         return left
+
+    def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
+        """What the brake keeps from the ERP. NotPlannedError where nothing may be sent any more."""
+        if control.is_paused(cursor):
+            raise NotPlannedError("applying is paused", "`sink resume` when it shall go on")
+        return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
         """The error of a step that concerns all others too."""

@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
-from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
+from sink.apply.desired import Desired, Known, Wanted
 from sink.apply.moves import Moves
-from sink.apply.rules import Rules
+from sink.apply.rules import NotPlannedError, Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, NotNowError, transaction
 from sink.documents.profile import Profile
@@ -19,7 +19,8 @@ from sink.documents.refs import DocumentRef
 from sink.erp.commands import commands
 from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
-from sink.ledger import binding, documents, leases, marks
+from sink.ledger import binding, control, documents, leases, marks
+from sink.ledger.control import Control
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
@@ -52,6 +53,8 @@ class Worker:
         # Buyers travel with their orders: most have nothing to do by themselves then.
         self._later = [rule.name for model in ("Customer", "Price") for rule in profile.of_model(model)]
         self._leased = 0
+        self.control = Control()
+        """What was said of applying as a whole, when it was asked last."""
 
     def step(self) -> bool:
         """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
@@ -64,7 +67,10 @@ class Worker:
         self._leased += 1
         later = () if self._leased % _ALL_ALIKE == 0 else self._later
         with transaction(self._connection) as cursor:
-            if not leases.any_due(cursor) or why_not_planned(cursor, self._rules.require_snapshot):
+            self.control = control.read(cursor)
+            if self.control.paused or not leases.any_due(cursor):
+                return False
+            if why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
             held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
         if not held:

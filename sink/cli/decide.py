@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from schemas.errors import SettingsError
 from sink import wiring
 from sink.cli.options import (
     DECIDE,
@@ -20,10 +21,11 @@ from sink.cli.options import (
     say,
     settings_of,
 )
-from sink.commands import accept, output, retry
+from sink.commands import accept, control, output, retry
+from sink.commands import brake as brake_lines
 from sink.documents.refs import DocumentRef
 from sink.operations import accept as accepting
-from sink.operations import holds
+from sink.operations import brake, holds
 
 app = group()
 accept_app = group("Your word for what nobody else can say; a dry run first.")
@@ -44,6 +46,47 @@ def _retry(
     """
     ref, connection = retry.which(type_, key, every), wiring.middle(settings_of(config))
     answer(as_json, lambda: {"looked_at_again": holds.retry(connection, ref)}, lambda: [retry.line(connection, ref)])
+
+
+@app.command("pause", rich_help_panel=DECIDE)
+def _pause(
+    person: Person,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks `sink status`.")] = "",
+    config: Config = None,
+) -> None:
+    """Nothing more goes to the ERP, from any copy of the sink, until `sink resume`.
+
+    Staging goes on. Example: `sink pause --person Ada --reason "stocktaking"`
+    """
+    say(control.pause(wiring.middle(settings_of(config)), person, reason))
+
+
+@app.command("resume", rich_help_panel=DECIDE)
+def _resume(person: Person, config: Config = None) -> None:
+    """Ends `sink pause`.
+
+    Example: `sink resume --person Ada`
+    """
+    say(control.resume(wiring.middle(settings_of(config)), person))
+
+
+@app.command("release", rich_help_panel=DECIDE)
+def _release(
+    person: Person,
+    mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
+    kind: Annotated[str, typer.Option(help="orders or prices; both without this.")] = "",
+    as_json: Json = False,
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Lets what the brake holds back pass once, and counts anew.
+
+    Example: `sink release --mass --kind prices --person Ada`
+    """
+    if not mass:
+        raise SettingsError("say what is released", "`sink release --mass` is for what the brake holds back")
+    found = brake.release_mass(wiring.middle(settings_of(config)), kind, person, execute)
+    answer(as_json, lambda: found, lambda: brake_lines.released(found))
 
 
 @accept_app.command("gap")

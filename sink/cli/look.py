@@ -9,9 +9,10 @@ import typer
 from schemas.errors import ExitCode
 from sink import wiring
 from sink.cli.options import LOOK, Config, Json, answer, group, say, settings_of
+from sink.commands import brake as brake_lines
 from sink.commands import held, listing, plan, reconcile, show, status
 from sink.ledger.outcomes import State
-from sink.operations import holds
+from sink.operations import brake, holds
 from sink.operations import listing as documents
 from sink.operations.show import show as shown
 
@@ -93,6 +94,17 @@ def _plan(
     """
     found = documents.planned(wiring.middle(settings_of(config)), limit)
     answer(as_json, lambda: found, lambda: plan.lines(found))
+
+
+@app.command("brake", rich_help_panel=LOOK)
+def _brake(as_json: Json = False, config: Config = None) -> None:
+    """Where the brake's counters stand, and what waits since the shop changed too much at once.
+
+    Example: `sink brake`
+    """
+    settings = settings_of(config)
+    found = brake.show(wiring.middle(settings), wiring.rules(settings).brake)
+    answer(as_json, lambda: found, lambda: brake_lines.lines(found))
 
 
 @app.command("reconcile", rich_help_panel=LOOK)

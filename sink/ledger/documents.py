@@ -44,6 +44,7 @@ class Entry:
     reached: str | None
     age: float  # seconds since the last mark
     dirty: bool  # marked since it was looked at
+    passes: bool  # a person has let what the shop has of it now pass the brake
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
     money: tuple[Decimal, str] | None = None  # what it comes to there, and the currency
@@ -71,7 +72,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked FROM document"
+    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at FROM document"
 )
 
 

@@ -39,6 +39,7 @@ class Event(NamedTuple):
     command: Command | None = None
     reached: str = ""
     place: Place | None = None
+    person: str = ""
 
 
 def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
@@ -46,10 +47,10 @@ def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
     if events:
         rows = [
             (*one.ref, one.event, one.detail, one.command and Json(one.command.to_json()), one.reached,
-             *(one.place or (None, None)))
+             one.person, *(one.place or (None, None)))
             for one in events
         ]  # fmt: skip
-        names = "type, key, event, detail, command, reached, generation, lsn"
+        names = "type, key, event, detail, command, reached, person, generation, lsn"
         execute_values(cursor, f"INSERT INTO history ({names}) VALUES %s", rows, page_size=len(rows))  # noqa: S608
 
 

@@ -63,14 +63,23 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
-    """Looks again at one held document, or at all of them; how many."""
-    which = _THIS if ref else "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
-    return _look_again(cursor, _ANEW, which, tuple(ref or ()))
+    """Looks again at one held document, or at all of them; how many. The brake lets pass what a person has named."""
+    if ref is not None:
+        return pass_once(cursor, [ref])
+    return _look_again(cursor, _ANEW, "state IN ('held', 'waits', 'retry', 'settling', 'planned')", ())
+
+
+def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
+    """Looks again at documents, of which the brake does not count what the shop has of them until now; how many."""
+    if not refs:
+        return 0
+    wanted = (tuple(tuple(ref) for ref in refs),)
+    return _look_again(cursor, f"passed_at = marked_at, {_ANEW}", "(type, key) IN %s", wanted)
 
 
 def accept(cursor: Cursor, ref: DocumentRef) -> int:
     """Looks again at a document, and takes the identity that the shop shows then for the one that was sent."""
-    return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
+    return _look_again(cursor, f"fingerprint = NULL, passed_at = marked_at, {_ANEW}", _THIS, tuple(ref))
 
 
 def settle(cursor: Cursor, ref: DocumentRef) -> int:

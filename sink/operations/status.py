@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
-from sink.ledger import documents, listed
+from sink.ledger import control, documents, listed
+from sink.ledger.control import Control
 from sink.staging import gaps, parked, position
 from sink.staging.gaps import TableGap
 from sink.staging.parked import ParkedRecord
@@ -26,6 +27,7 @@ class SinkStatus:
     table_gaps: Sequence[TableGap]
     gaps: Sequence[Gap]
     parked: Sequence[ParkedRecord]
+    control: Control
     stuck: int = 0
 
 
@@ -39,5 +41,6 @@ def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
             gaps.table_gaps(cursor),
             evidence.open_gaps(cursor),
             parked.parked(cursor),
+            control.read(cursor),
             listed.stuck(cursor),
         )

@@ -145,6 +145,7 @@ class Day:
             "settle_seconds": 2,
             "recheck_seconds": 2,
             "lease_seconds": 5,
+            "brake_orders": 1_000_000,
             "health_port": 0,
         }
 

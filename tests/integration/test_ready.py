@@ -6,14 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from schemas.commits import SnapshotState
 from sink.database import connect, reading
+from sink.ledger.control import Control, Word
 from sink.pipeline import Parts, Sink
+from sink.planning.brake import MASSES
 from tests.integration.stager_feed import START, Feed, order, until
 
 NOT_SENT = "planning (mode is plan, nothing is sent)"
@@ -21,6 +25,8 @@ NOT_SENT = "planning (mode is plan, nothing is sent)"
 
 class Idle:
     """A worker that finds nothing due."""
+
+    control = Control()
 
     def step(self) -> bool:
         return False
@@ -58,6 +64,24 @@ def test_a_sink_is_ready_once_the_copy_follows_the_shop_and_so_is_one_that_stand
         with running(feed, applies=False) as second:
             until(lambda: second.ready() == (True, f"standing by to stage and {NOT_SENT}"), "the second stands by")
         assert first.ready()[0]
+
+
+def test_what_a_person_or_the_brake_has_stopped_is_said_and_is_no_failure_of_this_copy(feed: Feed) -> None:
+    feed.begin()
+    with running(feed) as sink:
+        until(lambda: sink.ready() == (True, "staging and applying"), "it follows the shop")
+        word = Word("Ada", datetime(2026, 11, 29, tzinfo=UTC), "stocktaking")
+        Idle.control = Control(paused=word)
+        try:
+            until(lambda: sink.ready() == (True, f"staging and paused {word}"), "it says who paused it")
+            assert REGISTRY.get_sample_value("ordertap_sink_paused") == 1
+            assert REGISTRY.get_sample_value("ordertap_sink_applying") == 0
+            Idle.control = Control(stopped={"orders": "brake: too many"})
+            until(lambda: sink.ready() == (True, "staging and applying; brake: too many"), "it says what waits")
+            found = [REGISTRY.get_sample_value("ordertap_sink_braked", {"kind": kind}) for kind in MASSES]
+            assert found == [1, 0]
+        finally:
+            Idle.control = Control()
 
 
 def test_a_sink_is_not_ready_while_somebody_keeps_the_copy_from_following_a_change(feed: Feed) -> None:

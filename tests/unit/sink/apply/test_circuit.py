@@ -10,6 +10,7 @@ import pytest
 from schemas.errors import UnavailableError
 from sink.apply.circuit import Circuit, Turn
 from sink.erp.contract import RetryError, SlowDownError, StopError
+from sink.ledger.control import Control
 from sink.pipeline import Parts, Sink
 
 STOP = StopError("the ERP has no table orders", "correct the mapping")
@@ -97,6 +98,7 @@ class Erp:
 
     error: Exception | None = None
     checks = 0
+    control = Control()
 
     def step(self) -> bool:
         if self.error:

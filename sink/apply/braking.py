@@ -1,0 +1,56 @@
+"""What of a call waits for a person, since there were too many changes like it of late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from sink.database import Cursor
+from sink.documents.records import from_json, to_json
+from sink.erp.contract import Step
+from sink.ledger import brake
+from sink.ledger.brake import Back, Limit
+from sink.ledger.documents import Entry
+from sink.ledger.outcomes import Outcome
+from sink.planning.brake import Brake, Mass, counted
+
+log = structlog.get_logger()
+_NEXT: Final = "`sink brake` shows what waits; `sink release --mass` lets it pass, or undo the change in the shop"
+
+
+def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]) -> list[tuple[Entry, Outcome]]:
+    """The documents whose steps may not be sent; the caller writes that they are held.
+
+    In the transaction that writes the intents, before it locks units. A step that is under way already was counted with
+    its intent, and what a person has let pass is not counted.
+    """
+    counts: dict[Mass, list[tuple[Entry, Step]]] = {}
+    for one, step in asked:
+        kind = None if one.passes or one.intent else _counted(one, step, limits)
+        if kind is not None:
+            counts.setdefault(kind, []).append((one, step))
+    outcomes: list[tuple[Entry, Outcome]] = []
+    for kind in sorted(counts):
+        passing, reason = brake.admit(cursor, kind, [one.ref for one, _ in counts[kind]], _limit(kind, limits))
+        back = [(one, step) for one, step in counts[kind] if one.ref not in passing]
+        if back:
+            log.warning("the brake holds changes back", kind=kind, documents=len(back), reason=reason, next=_NEXT)
+            brake.hold_back(
+                cursor, [Back(one.ref, kind, one.marked, step.verb, to_json(step.want)) for one, step in back]
+            )
+        outcomes += [(one, Outcome.held(reason, _NEXT, "decision", None)) for one, _ in back]
+    return outcomes
+
+
+def _counted(one: Entry, step: Step, limits: Brake) -> Mass | None:
+    is_price = step.ref.kind == "price"  # of others it is not asked what they were
+    return counted(step, from_json(one.applied) if is_price and one.applied else None, limits)
+
+
+def _limit(kind: Mass, limits: Brake) -> Limit:
+    if kind == "orders":
+        return Limit("orders, returns and refunds were changed", limits.orders, limits.seconds)
+    what = f"prices were changed by more than {limits.percent:g} %, or removed,"
+    return Limit(what, limits.prices, limits.seconds, limits.share)

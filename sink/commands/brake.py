@@ -1,0 +1,61 @@
+"""`sink brake`, `sink release --mass`: what waits since there were too many changes like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from sink.columns import in_columns
+from sink.ledger.brake import Example, Waiting
+from sink.operations.brake import BrakeStanding, Released
+from sink.planning.brake import Brake
+
+
+def lines(found: BrakeStanding) -> Iterator[str]:
+    """Limits and counters by kind, and what waits."""
+    for one in found.counters:
+        since = f"since {one.counts_since.astimezone():%Y-%m-%d %H:%M %Z}"
+        yield f"{one.kind}: {one.counted} changed {since}; {_limit(one.kind, found.limits)}"
+        if one.stopped_at:
+            yield f"    stopped {one.stopped_at.astimezone():%Y-%m-%d %H:%M %Z}: {one.reason}"
+    yield from _waiting(found.waiting, found.examples)
+    if found.waiting:
+        yield "next: undo it in the shop, or `sink release --mass` to let it pass"
+
+
+def released(found: Released) -> Iterator[str]:
+    """What passes."""
+    yield from _waiting(found.waiting, found.examples)
+    if not found.released:
+        yield "nothing was changed; --execute lets them pass once, and the brake counts anew"
+        return
+    yield f"{found.released} documents pass once; what the shop changes from now on is counted anew"
+
+
+def _limit(kind: str, limits: Brake) -> str:
+    within = f"within {limits.seconds:g} s"
+    if kind == "orders":
+        return f"up to {limits.orders} pass {within}"
+    size = f"removed or changed by more than {limits.percent:g} %"
+    return f"up to {limits.prices}, or {limits.share:g} % of the list, pass {within} ({size})"
+
+
+def _waiting(waiting: Sequence[Waiting], examples: Sequence[Example]) -> Iterator[str]:
+    if not waiting:
+        yield "nothing waits"
+        return
+    heads = ("waits", "document", "would", "currency", "in the ERP", "after it")
+    rows = [
+        (one.documents, one.type, one.verb, one.currency or "", _money(one.before), _money(one.after))
+        for one in waiting
+    ]
+    yield from in_columns(heads, rows)
+    yield "those that change most:"
+    for one in examples:
+        name = f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}"
+        money = f" {_money(one.before)} to {_money(one.after)} {one.currency or ''}" if one.before is not None else ""
+        yield f"    {name}: {one.verb}{money.rstrip()}"
+
+
+def _money(amount: Decimal | None) -> str:
+    return "" if amount is None else f"{amount:,f}"

@@ -1,0 +1,194 @@
+"""The brake's counters: how many documents were changed of late, and which wait since there were too many."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from psycopg2.extras import Json, execute_values
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+from sink.ledger import marks
+
+
+class Limit(NamedTuple):
+    """How many documents may be changed within so many seconds: `least`, or more where `share` percent of those of
+    their types that the ERP has are more. `what`: in words, what is counted."""
+
+    what: str
+    least: int
+    seconds: float
+    share: float = 0.0
+
+
+def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) -> tuple[set[DocumentRef], str]:
+    """Those of the documents that may be changed now, counted as such; and why the others wait, "" where none does.
+
+    The counter is locked to the end of the caller's transaction, which writes the intents: two workers never let pass
+    what one of them may. It is locked before units are, here and in `release`: nobody waits in a circle.
+    """
+    cursor.execute("SELECT stopped_at IS NOT NULL, reason FROM brake WHERE kind = %s FOR UPDATE", (kind,))
+    stopped, reason = cursor.fetchone() or (False, "")
+    if stopped:
+        return set(), reason
+    before = _counted(cursor, kind, limit.seconds)
+    new = [ref for ref in dict.fromkeys(refs) if ref not in before]
+    most = limit.least
+    if limit.share and len(before) + len(new) > most:
+        most = max(most, int(_in_erp(cursor, {ref.type for ref in refs}) * limit.share / 100))
+    room = max(0, most - len(before))
+    passing = {*refs} - {*new[room:]}
+    _count(cursor, kind, passing)
+    if len(new) > room:
+        reason = f"brake: more than {most} {limit.what} within {_words(limit.seconds)}"
+        cursor.execute("UPDATE brake SET stopped_at = clock_timestamp(), reason = %s WHERE kind = %s", (reason, kind))
+    return passing, reason
+
+
+def _counted(cursor: Cursor, kind: str, seconds: float) -> set[DocumentRef]:
+    """The documents of the window; what is older is forgotten."""
+    cursor.execute(
+        "DELETE FROM brake_count WHERE kind = %s AND at < clock_timestamp() - make_interval(secs => %s)",
+        (kind, seconds),
+    )
+    cursor.execute("SELECT type, key FROM brake_count WHERE kind = %s", (kind,))
+    return {DocumentRef(*row) for row in cursor.fetchall()}
+
+
+def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
+    if refs:
+        statement = (
+            "INSERT INTO brake_count (kind, type, key, at) VALUES %s"
+            " ON CONFLICT (kind, type, key) DO UPDATE SET at = excluded.at"
+        )
+        rows = [(kind, *ref) for ref in sorted(refs)]
+        execute_values(cursor, statement, rows, "(%s, %s, %s, clock_timestamp())")
+
+
+def _in_erp(cursor: Cursor, types: Collection[str]) -> int:
+    cursor.execute("SELECT count(*) FROM document WHERE type = ANY(%s) AND applied IS NOT NULL", (list(types),))
+    return int((cursor.fetchone() or (0,))[0])
+
+
+def _words(seconds: float) -> str:
+    if seconds == 3600:
+        return "an hour"
+    return f"{seconds / 60:g} minutes" if seconds % 60 == 0 else f"{seconds:g} seconds"
+
+
+class Back(NamedTuple):
+    """A change that is held back, of a document as it was read at the mark `seen`."""
+
+    ref: DocumentRef
+    kind: str
+    seen: int
+    verb: str
+    record: dict[str, Any]
+
+
+def hold_back(cursor: Cursor, changes: Sequence[Back]) -> None:
+    """Writes down what waits; that the document is held is written with it, as any other outcome."""
+    rows = [(*one.ref, one.kind, one.seen, one.verb, Json(one.record)) for one in changes]
+    execute_values(
+        cursor,
+        "INSERT INTO braked (type, key, kind, seen, verb, record) VALUES %s ON CONFLICT (type, key) DO UPDATE"
+        " SET (kind, seen, verb, record) = (excluded.kind, excluded.seen, excluded.verb, excluded.record)",
+        rows,
+    )
+
+
+class Counter(NamedTuple):
+    """How many documents were let pass since `counts_since`, at most the window long; `stopped_at`: None while changes
+    pass."""
+
+    kind: str
+    counted: int
+    counts_since: datetime
+    stopped_at: datetime | None
+    reason: str
+
+
+def counters(cursor: Cursor, seconds: float) -> list[Counter]:
+    """Where they stand."""
+    cursor.execute(
+        "SELECT kind, (SELECT count(*) FROM brake_count AS c WHERE c.kind = b.kind AND at >= s.start),"
+        " greatest(counts_since, s.start), stopped_at, reason"
+        " FROM brake AS b, (SELECT clock_timestamp() - make_interval(secs => %s) AS start) AS s ORDER BY kind",
+        (seconds,),
+    )
+    return [Counter(*row) for row in cursor.fetchall()]
+
+
+class Waiting(NamedTuple):
+    """Changes that are alike and wait, with the money of their documents in the ERP now, and after them. Prices have
+    none: what they add up to says nothing."""
+
+    kind: str
+    type: str
+    verb: str
+    currency: str | None
+    documents: int
+    before: Decimal | None
+    after: Decimal | None
+
+
+class Example(NamedTuple):
+    """One of them."""
+
+    type: str
+    key: str
+    number: str | None
+    verb: str
+    currency: str | None
+    before: Decimal | None
+    after: Decimal | None
+
+
+_WAITING: Final = (
+    "(SELECT b.kind, type, key, unit, number, verb, record #>> '{fields,currency}' AS currency,"
+    "  coalesce(applied #>> '{fields,gross,n}', applied #>> '{fields,amount,n}')::numeric AS before,"
+    "  CASE WHEN verb IN ('cancel', 'remove') THEN 0"
+    "   ELSE coalesce(record #>> '{fields,gross,n}', record #>> '{fields,amount,n}')::numeric END AS after"
+    " FROM braked AS b JOIN document AS d USING (type, key)"
+    " WHERE d.state = 'held' AND d.seen = b.seen AND b.kind = ANY(%s)) AS w"
+)
+"""What was looked at again since, for whatever reason, waits for the brake no more, or has a new row."""
+
+
+def waiting(cursor: Cursor, kinds: Collection[str]) -> list[Waiting]:
+    """All that waits, by what is done to it."""
+    cursor.execute(
+        "SELECT kind, type, verb, currency, count(*),"  # noqa: S608  ours
+        " CASE WHEN kind <> 'prices' THEN sum(before) END, CASE WHEN kind <> 'prices' THEN sum(after) END"
+        f" FROM {_WAITING} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+        (list(kinds),),
+    )
+    return [Waiting(*row) for row in cursor.fetchall()]
+
+
+def examples(cursor: Cursor, kinds: Collection[str], most: int) -> list[Example]:
+    """Those that change most."""
+    cursor.execute(
+        f"SELECT type, key, number, verb, currency, before, after FROM {_WAITING}"  # noqa: S608  ours
+        " ORDER BY abs(after - before) DESC NULLS LAST, type, key LIMIT %s",
+        (list(kinds), most),
+    )
+    return [Example(*row) for row in cursor.fetchall()]
+
+
+def release(cursor: Cursor, kinds: Collection[str]) -> list[DocumentRef]:
+    """Lets all that waits now pass once, and counts anew. What the shop changes after this is counted again."""
+    cursor.execute("SELECT FROM brake WHERE kind = ANY(%s) ORDER BY kind FOR UPDATE", (list(kinds),))
+    cursor.execute(f"SELECT type, key FROM {_WAITING} ORDER BY 1, 2", (list(kinds),))  # noqa: S608  ours
+    refs = [DocumentRef(*row) for row in cursor.fetchall()]
+    marks.pass_once(cursor, refs)
+    cursor.execute("DELETE FROM braked WHERE kind = ANY(%s)", (list(kinds),))
+    cursor.execute("DELETE FROM brake_count WHERE kind = ANY(%s)", (list(kinds),))
+    cursor.execute(
+        "UPDATE brake SET stopped_at = NULL, reason = '', counts_since = clock_timestamp() WHERE kind = ANY(%s)",
+        (list(kinds),),
+    )
+    return refs

@@ -1,0 +1,42 @@
+-- What stops and starts applying as a whole.
+
+CREATE TABLE control (
+    name text PRIMARY KEY CHECK (name IN ('pause', 'live')),
+    person text NOT NULL,
+    reason text NOT NULL DEFAULT '',
+    since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE control IS
+    'What a person has said: a row `pause` while nothing may be sent, a row `live` once a shop in mode plan may send';
+
+CREATE TABLE brake (
+    kind text PRIMARY KEY,                  -- its row is locked while changes of the kind are counted
+    stopped_at timestamptz,                 -- NULL: changes are let through, and counted
+    reason text NOT NULL DEFAULT '',
+    counts_since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO brake (kind) VALUES ('orders'), ('prices');
+COMMENT ON TABLE brake IS 'Mass changes: once there were too many, those that follow wait until a person releases them';
+
+CREATE TABLE brake_count (
+    kind text NOT NULL REFERENCES brake,
+    type text NOT NULL,
+    key text NOT NULL,
+    at timestamptz NOT NULL,                -- when the intent of the change was written last
+    PRIMARY KEY (kind, type, key)
+);
+COMMENT ON TABLE brake_count IS 'The documents whose changes were let through within the window';
+
+CREATE TABLE braked (
+    type text NOT NULL,
+    key text NOT NULL,
+    kind text NOT NULL REFERENCES brake,
+    seen bigint NOT NULL,                   -- the mark that it was held at: a row of an earlier one counts no more
+    verb text NOT NULL,
+    record jsonb NOT NULL,                  -- the ERP record that would have been sent
+    PRIMARY KEY (type, key)
+);
+COMMENT ON TABLE braked IS 'The documents that the brake holds back';
+
+-- As of this mark of the shop a person has let the document's change pass: it is not counted.
+ALTER TABLE document ADD COLUMN passed_at timestamptz;

@@ -1,0 +1,61 @@
+"""Where the brake stands, and letting pass what it holds back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from schemas.errors import SettingsError
+from sink.database import Connection, transaction
+from sink.ledger import brake, history
+from sink.ledger.brake import Counter, Example, Waiting
+from sink.ledger.history import Event
+from sink.operations.control import APPLYING
+from sink.planning.brake import MASSES, Brake
+
+_EXAMPLES: Final = 10
+
+
+class BrakeStanding(NamedTuple):
+    """As of one moment: the limits, where the counters stand, and what waits, those first that change most."""
+
+    limits: Brake
+    counters: Sequence[Counter]
+    waiting: Sequence[Waiting]
+    examples: Sequence[Example]
+
+
+class Released(NamedTuple):
+    """What waits, and how many documents were let pass; 0 in a dry run."""
+
+    waiting: Sequence[Waiting]
+    examples: Sequence[Example]
+    released: int
+
+
+def show(connection: Connection, limits: Brake) -> BrakeStanding:
+    """Reads it from the middle layer."""
+    with transaction(connection) as cursor:
+        counters = brake.counters(cursor, limits.seconds)
+        return BrakeStanding(limits, counters, brake.waiting(cursor, MASSES), brake.examples(cursor, MASSES, _EXAMPLES))
+
+
+def release_mass(connection: Connection, kind: str, person: str, execute: bool) -> Released:
+    """All that the brake holds back of a kind of changes, or of all (""); `execute` lets it pass once, and counts anew.
+
+    SettingsError where there is no such kind, or the brake has stopped nothing of it.
+    """
+    if kind and kind not in MASSES:
+        raise SettingsError(f"the brake knows no kind {kind!r}", f"it is one of {', '.join(MASSES)}")
+    kinds = [kind] if kind else list(MASSES)
+    with transaction(connection) as cursor:
+        waiting, examples = brake.waiting(cursor, kinds), brake.examples(cursor, kinds, _EXAMPLES)
+        stopped = [one for one in brake.counters(cursor, 0) if one.kind in kinds and one.stopped_at]
+        if not waiting and not stopped:
+            raise SettingsError("the brake holds nothing back", "`sink brake` says where its counters stand")
+        if not execute:
+            return Released(waiting, examples, 0)
+        refs = brake.release(cursor, kinds)
+        history.note_all(cursor, [Event(ref, "released", "the brake lets it pass once", person=person) for ref in refs])
+        history.note(cursor, APPLYING, "brake released", f"{', '.join(kinds)}: {len(refs)} documents", person)
+    return Released(waiting, examples, len(refs))

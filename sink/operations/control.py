@@ -1,0 +1,35 @@
+"""A person stops applying as a whole, and lets it go on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.errors import SettingsError
+from sink.database import Connection, transaction
+from sink.documents.refs import DocumentRef
+from sink.ledger import control, history
+from sink.ledger.control import Word
+
+APPLYING: Final = DocumentRef("applying", "all")
+"""What the history says of applying as a whole is under this name."""
+
+
+def pause(connection: Connection, person: str, reason: str) -> None:
+    """From now on no copy of the sink begins another call to the ERP; one that is under way ends. Staging goes on.
+
+    SettingsError when it is paused already.
+    """
+    with transaction(connection) as cursor:
+        if not control.say(cursor, "pause", person, reason):
+            raise SettingsError(f"applying is paused already {control.read(cursor).paused}", "`sink resume` ends it")
+        history.note(cursor, APPLYING, "paused", reason, person)
+
+
+def resume(connection: Connection, person: str) -> Word:
+    """Applying goes on, with what waits longest. By whose word it was paused; SettingsError when it is not."""
+    with transaction(connection) as cursor:
+        word = control.read(cursor).paused
+        if word is None or not control.take_back(cursor, "pause"):
+            raise SettingsError("applying is not paused", "`sink status` says what keeps documents from the ERP")
+        history.note(cursor, APPLYING, "resumed", f"paused {word}", person)
+    return word
