@@ -14,8 +14,24 @@ from schemas.errors import ExitCode, OrdertapError
 from schemas.service import HealthServer, configure_logs, stop_event
 from schemas.settings import load
 from sink import wiring
-from sink.commands import accept, check, held, migrate, offsets, output, reconcile, retry, status
+from sink.commands import (
+    accept,
+    check,
+    held,
+    ignore,
+    migrate,
+    offsets,
+    output,
+    reconcile,
+    release,
+    retry,
+    status,
+)
+from sink.documents.refs import DocumentRef
 from sink.operations import holds
+from sink.operations.accept import accept_document, undo_accept
+from sink.operations.ignore import leave_alone
+from sink.operations.release import let_pass
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
 
@@ -82,11 +98,46 @@ def _retry(
     type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
     key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
     every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
+    cause: Annotated[str, typer.Option(help="All of a cause (`master data`) or check (`totals`).")] = "",
+    all_states: Annotated[
+        bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
+    ] = False,
+    execute: Execute = False,
     config: Config = None,
 ) -> None:
     """Looks at a held document again, or at all of them. Sends only what the rules allow."""
-    ref = retry.which(type_, key, every)
-    typer.echo(retry.line(wiring.middle(_load(config)), ref))
+    whole = execute if all_states else None
+    typer.echo(retry.line(wiring.middle(_load(config)), type_, key, every, cause, whole))
+
+
+@app.command("release")
+def _release(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY")],
+    person: Person,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Lets a held document pass the check that it is held for, as it is now; its next change is checked again."""
+    ref = DocumentRef(type_, key)
+    found = let_pass(wiring.middle(_load(config)), ref, person, execute)
+    _print(output.said(found, release.lines(ref, found, execute), as_json))
+
+
+@app.command("ignore")
+def _ignore(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY")],
+    person: Person,
+    undo: Annotated[bool, typer.Option("--undo", help="Look after it again.")] = False,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Leaves a document alone for ever, an order with its returns and refunds; says what stays in the ERP."""
+    found = leave_alone(wiring.middle(_load(config)), DocumentRef(type_, key), undo, person, execute)
+    _print(output.said(found, ignore.lines(found, undo, execute), as_json))
 
 
 @app.command("reconcile")
@@ -97,7 +148,7 @@ def _reconcile(
 ) -> None:
     """Compares counts and money of shop and ERP. Exit code 0 only when both agree, held documents included.
 
-    Each difference has a class; `in flight`, `held`, `planned` and `ignored` are explained, see `--json`.
+    Each difference has a class; `in flight`, `held`, `planned`, `accepted` and `ignored` are explained, see `--json`.
     """
     settings = _load(config)
     report = reconcile.agreed(lambda: wiring.reconciled(settings), wait)
@@ -166,12 +217,16 @@ def _accept_document(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it.")],
     key: Annotated[str, typer.Argument(metavar="KEY")],
     person: Person,
+    undo: Annotated[bool, typer.Option("--undo", help="Compare again what was accepted.")] = False,
     execute: Execute = False,
+    as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a document that is held for a decision for settled as the ERP has it, until the shop changes it again; one
-    that is held for its number, date or buyer for the one that was sent under its key."""
-    _print(accept.document(wiring.middle(_load(config)), type_, key, person, execute))
+    """Takes what differs of a held document for right, with both values, until either changes; one that is held for its
+    number, date or buyer for the one that was sent under its key."""
+    ref, does = DocumentRef(type_, key), undo_accept if undo else accept_document
+    found = does(wiring.middle(_load(config)), ref, person, execute)
+    _print(output.said(found, accept.document(ref, found, execute), as_json))
 
 
 def _load(config: Path | None) -> SinkSettings:

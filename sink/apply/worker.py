@@ -22,8 +22,9 @@ from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import with_step
+from sink.planning.decisions import Decisions
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
@@ -138,7 +139,9 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        looked_at = [one for one in entries if alone in (None, one.ref) and not one.settled]
+        looked_at = [
+            one for one in entries if alone in (None, one.ref) and (one.state is not State.IGNORED or one.dirty)
+        ]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         if alone is None:
             joined = self._join_buyers(held, entries, built)
@@ -164,7 +167,8 @@ class Worker:
 
     def _of_the_profile(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
         """Without documents of a name that it has no more; those wait for a person, and harm nobody."""
-        hold = Hold("the profile has no document of this name any more", "give it the name again, then `sink retry`")
+        reason = "the profile has no document of this name any more"
+        hold = Hold(reason, "give it the name again, then `sink retry`", check=Check.NAME)
         strangers = [(one, self._rules.held(hold)) for one in entries if one.ref.type not in self._names]
         if strangers:
             with transaction(self._connection) as cursor:
@@ -218,7 +222,8 @@ class Worker:
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
         self._sending.send(held, tasks)
-        return [one for one in again if one.intent is None and one.state is State.DONE]
+        # A cancellation goes without the change before it that the ERP has refused.
+        return [one for one in again if one.intent is None and (one.state is State.DONE or one.check == Check.REFUSED)]
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
@@ -239,6 +244,9 @@ class Worker:
             if isinstance(want, Outcome):
                 found.append((one, want))
                 continue
+            if one.decisions and Decisions.from_json(one.decisions).settles(one.version):
+                found.append((one, _settled(want)))
+                continue
             order = want.order and orders.get(want.order.ref, want.order)
             other = others.get(one.ref.key) if one.external is None else None
             steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
@@ -251,7 +259,11 @@ class Worker:
         applied = from_json(one.applied) if one.applied else None
         if want.taken_back and applied:
             return taken_back(applied, seen) or []
-        ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
+        said = Decisions.from_json(one.decisions)
+        ledger = Standpoint(
+            applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
+            said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
+        )  # fmt: skip
         return plan(ref, want.record, ledger, seen, self._rules.policy, order)
 
     def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:
@@ -280,4 +292,4 @@ def _settled(want: Wanted) -> Outcome:
 
 def _named_anew(other: DocumentRef) -> Hold:
     reason = f"the ERP has it as {other}: was the document given another name in the profile?"
-    return Hold(reason, "give it the old name again, then `sink retry`")
+    return Hold(reason, "give it the old name again, then `sink retry`", check=Check.NAME)

@@ -11,6 +11,7 @@ from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+from sink.documents.version import version_of
 from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.leases import Lease
@@ -38,13 +39,16 @@ class Entry:
     reached: str | None
     age: float  # seconds since the last mark
     dirty: bool  # marked since it was looked at
+    check: str | None = None  # what a held one did not pass
+    decisions: dict[str, Any] | None = None  # what a person said of it
+    built: object = None  # as the shop has it now
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
 
     @property
-    def settled(self) -> bool:
-        """Whether a person has settled it in another way, and the shop has not changed it since."""
-        return self.state is State.IGNORED and not self.dirty
+    def version(self) -> str:
+        """Which version of it the shop has now; "" where it could not be built."""
+        return version_of(self.built)
 
     def external_key(self, stem: str) -> str:
         """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""
@@ -54,7 +58,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked FROM document"
+    " seen < marked, check_name, decisions FROM document"
 )
 
 
@@ -139,14 +143,16 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     history.note_all(cursor, _events(given))
     marks.wake(cursor, sent, waiting)
     for one, outcome in given:
-        one.state = outcome.state
+        one.state, one.check = outcome.state, outcome.check
         if outcome.sent:
             one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
         if outcome.sent and outcome.sent.verb == "remove":
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s)"
+_ROW: Final = (
+    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s, %s)"
+)
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
@@ -163,9 +169,10 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
-    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
+    check_name = v.check_name, disputed = v.disputed::jsonb
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand)
+    number, reference, fingerprint, reached, by_hand, check_name, disputed)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -183,6 +190,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else agreed, outcome.reached or None,
         Json(outcome.by_hand) if outcome.by_hand else None,
+        outcome.check, Json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
     )  # fmt: skip
 
 
@@ -223,12 +231,13 @@ class Held(NamedTuple):
     reason: str | None
     next_step: str | None
     since: datetime | None
+    check: str | None
 
 
 def held(cursor: Cursor) -> list[Held]:
     """Held documents, and those that wait for them, oldest first."""
     cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM document"
+        "SELECT type, key, number, state, cause, reason, next_step, held_since, check_name FROM document"
         " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
     )
     return [Held(*row) for row in cursor.fetchall()]
@@ -245,5 +254,5 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
 
 def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
     """Where each document stands."""
-    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM document")
+    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked, decisions FROM document")
     return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from sink.erp.contract import Found, Moved, Step
 from sink.erp.kinds import ErpRecord, ErpRef, Fields
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 
 _ZERO = Decimal(0)
 
@@ -62,6 +62,7 @@ def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
                 f"line:{line}: {quantity.normalize():f} come back, sold {sold.normalize():f}, "
                 f"back already {back.normalize():f}",
                 "compare the returns in shop and ERP, then `sink retry`",
+                check=Check.CAP,
             )
     return None
 
@@ -77,4 +78,5 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     return Hold(
         f"{gross} to give back, {'paid' if seen.paid is not None else 'sold for'} {paid}, already given back {given}",
         "compare shop and ERP, then `sink retry`",
+        check=Check.CAP,
     )
