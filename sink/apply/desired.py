@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 from sink.apply.rules import NotPlannedError, Rules
@@ -23,7 +22,7 @@ from sink.documents.models import (
     SalesOrder,
 )
 from sink.documents.profile import Profile
-from sink.documents.records import KIND_OF, fingerprint, from_json, record, same_identity, worth
+from sink.documents.records import KIND_OF, fingerprint, from_json, may_be_same, record, same_identity, worth
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind
@@ -31,7 +30,8 @@ from sink.ledger import accounts, blocked, documents, marks
 from sink.ledger.documents import Entry
 from sink.ledger.history import Place
 from sink.ledger.outcomes import Outcome, State
-from sink.planning.policy import Hold
+from sink.planning.decisions import Decisions
+from sink.planning.policy import Check, Hold
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import load_position, why_not_planned
 
@@ -126,33 +126,37 @@ class Desired:
         found = [self._of(one, built[one.ref]) for one in ones]
         pairs = zip(ones, found, strict=True)
         around = self._around([(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)])
-        return [
+        wanted = [
             one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around)
             for entry, one in zip(ones, found, strict=True)
         ]
+        return [_cancelled(one, built[one.ref], want) for one, want in zip(ones, wanted, strict=True)]
 
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
     ) -> Hold | None:
         """What a document waits for because a change of what it is made of is missing."""
         if ref in unreadable:
-            return Hold(unreadable[ref], _READ_AGAIN, "data")
+            return Hold(unreadable[ref], _READ_AGAIN, "data", Check.GAP)
         for gap in gaps:
             if gap.table in self._profile.documents[ref.type].reads:
-                return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data")
+                return Hold(f"{gap.table}: {gap.detail}", f"`{FILLED_BY.format(table=gap.table)}`", "data", Check.GAP)
         return None
 
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
         """The document, or the outcome if it is already clear that there is nothing to send."""
+        one.built = built
+        if one.state is State.IGNORED:
+            return Outcome.ignored()
         if isinstance(built, OnlyCancelled):
-            return self._cancelled(one, built)
+            return self._only_cancelled(one, built)
         if isinstance(built, NotReady) and one.applied:
             return Wanted(None, taken_back=True)
         match built:
             case NotReady():
                 return Outcome.not_ready()
             case Invalid():
-                return self._rules.settling(Hold(built.reason, built.next_step, "data"), one.age)
+                return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one.age)
             case Hold():
                 return self._rules.settling(built, one.age)
             case Missing():
@@ -163,28 +167,26 @@ class Desired:
             return Outcome.done()
         return self._refused(one, built) or built
 
-    def _cancelled(self, one: Entry, built: OnlyCancelled) -> Wanted | Outcome:
+    def _only_cancelled(self, one: Entry, built: OnlyCancelled) -> Outcome | Wanted:
         """The order as the ERP was last told of it, and cancelled."""
-        if not one.applied:
-            return self._rules.settling(built.hold, one.age)
         one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
-        last = from_json(one.applied)
-        wanted = replace(last, fields={**last.fields, "cancelled": True})
-        return self._refused(one, built.order) or Wanted(wanted)
+        kept = one.applied and self._refused(one, built.order)
+        return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one.age))
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
         """What keeps a document from the ERP whatever the ERP says."""
         seen = fingerprint(document)
         if one.fingerprint and seen and not self._is_same(one, document, seen, one.fingerprint):
             step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
-            return self._rules.held(Hold(ANOTHER_IDENTITY, f"{step} `sink accept document {one.ref}`"))
+            hold = Hold(ANOTHER_IDENTITY, f"{step} `sink accept document {one.ref}`", check=Check.IDENTITY)
+            return self._rules.held(hold)
         if isinstance(document, SalesOrder) and document.status == "open":
             problem = totals.problem(document)
         else:
             problem = totals.refund_problem(document) if isinstance(document, Refund) else None
-        if problem is None:
+        if problem is None or Check.TOTALS in Decisions.from_json(one.decisions).passes(one.version):
             return None
-        return self._rules.settling(Hold(problem, "correct the order in the shop", "data"), one.age)
+        return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one.age)
 
     def _is_same(self, one: Entry, document: Document, seen: str, sent: str) -> bool:
         """Whether it is the document that was sent. A buyer who has its account under another key is the same one."""
@@ -249,14 +251,15 @@ class Desired:
         """The account that an order is booked to; its buyer is wanted by it."""
         if self._rules.customers == "collective":
             step = "make it in the ERP, or correct collective_account; it is looked for again by itself"
-            lacking = Hold(f"the ERP has no account {self._rules.collective_account}", step, "master data")
+            reason = f"the ERP has no account {self._rules.collective_account}"
+            lacking = Hold(reason, step, "master data", Check.NO_ACCOUNT)
             return self._collective or self._rules.held(lacking)
         if order.customer is None:
             kept = from_json(one.applied).fields["account"] if one.applied else None
             if isinstance(kept, ErpRef):  # erased in the shop; the ERP keeps what it has
                 return kept
             step = "use `customers: collective`, or mend it in the shop"
-            return self._rules.held(Hold("the order has no buyer", step, "data"))
+            return self._rules.held(Hold("the order has no buyer", step, "data", Check.NO_BUYER))
         ref = DocumentRef(self._profile.of_model("Customer")[0].name, order.customer)
         buyer = around.entries.get(ref)
         if buyer is None or not (buyer.applied or self._is_planned(buyer)):
@@ -267,6 +270,8 @@ class Desired:
         """A return or refund names its order in the ERP, and is measured against it."""
         ref = self._order_of(document)
         sold = around.entries.get(ref)
+        if sold is not None and sold.state is State.IGNORED:
+            return Outcome.ignored()
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
         if sold is None or not (sold.applied or self._is_planned(sold)):
@@ -291,7 +296,21 @@ class Desired:
         if not unknown:
             return None
         step = "make the item in the ERP; it is looked for again by itself"
-        return self._rules.held(Hold(f"the ERP has no item {', '.join(unknown[:5])}", step, "master data"))
+        reason = f"the ERP has no item {', '.join(unknown[:5])}"
+        return self._rules.held(Hold(reason, step, "master data", Check.UNKNOWN_ITEM))
+
+
+def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:
+    """What was found; of an order that the shop has cancelled, and of which something keeps the rest: the order as the
+    ERP was last told of it, and cancelled."""
+    order = built.order if isinstance(built, OnlyCancelled) else built
+    kept = isinstance(found, Outcome) and found.state in (State.HELD, State.SETTLING, State.WAITS)
+    if not (kept and one.applied and isinstance(order, SalesOrder) and order.status == "cancelled"):
+        return found
+    if one.fingerprint and one.identity and not may_be_same(one.identity, one.fingerprint):
+        return found
+    last = from_json(one.applied)
+    return Wanted(ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts))
 
 
 def _certain(built: Known, lacks: Hold | None) -> Known:

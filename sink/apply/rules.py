@@ -8,6 +8,7 @@ from schemas.errors import OrdertapError
 from sink.ledger.accounts import AccountPolicy
 from sink.ledger.outcomes import Outcome
 from sink.planning.brake import Brake
+from sink.planning.decisions import disputed_to_json
 from sink.planning.policy import Hold, Policy
 
 
@@ -34,7 +35,9 @@ class Rules:
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""
-        return Outcome.held(*hold, again=self.recheck_seconds if hold.cause == "master data" else None)
+        again = self.recheck_seconds if hold.cause == "master data" else None
+        disputed = disputed_to_json(hold.disputed)
+        return Outcome.held(hold.reason, hold.next_step, hold.cause, again, hold.check, disputed)
 
     def settling(self, hold: Hold, age: float) -> Outcome:
         """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""

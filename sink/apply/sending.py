@@ -39,7 +39,7 @@ from sink.ledger import control, documents, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Intent, Outcome
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 from sink.staging.position import note_acted
 
 log = structlog.get_logger()
@@ -173,7 +173,7 @@ class Sending:
         """What an error comes to for a document. An outage is not the document's fault: it stays due and counts
         nothing."""
         if isinstance(error, HoldError):
-            return self._rules.held(Hold(error.message, error.hint, error.cause))
+            return self._rules.held(Hold(error.message, error.hint, error.cause, Check.REFUSED))
         if not isinstance(error, RetryError | StopError):
             return self._rules.held(_unexpected(one, error))
         if outage and isinstance(error, RetryError):
@@ -259,7 +259,7 @@ class Sending:
 
     def _unclear(self, task: Task) -> Outcome:
         reason = f"the ERP cannot say whether a {task.step.verb} was done"
-        return self._rules.held(Hold(reason, "look it up there, then `sink retry`"))
+        return self._rules.held(Hold(reason, "look it up there, then `sink retry`", check=Check.UNCLEAR))
 
 
 def _step(intent: Intent, ref: ErpRef) -> Step:
@@ -271,7 +271,7 @@ def _step(intent: Intent, ref: ErpRef) -> Step:
 def _unexpected(one: Entry, error: Exception) -> Hold:
     _tell(error, [one])
     step = "correct it in the shop, or run a release that can read it, then `sink retry`"
-    return Hold(f"the sink fails at it: {type(error).__name__}", step, "data")
+    return Hold(f"the sink fails at it: {type(error).__name__}", step, "data", Check.FAILED)
 
 
 def _tell(error: Exception, ones: Iterable[Entry]) -> None:

@@ -25,8 +25,9 @@ from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.caps import as_planned, with_step
+from sink.planning.decisions import Decisions
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
@@ -150,7 +151,9 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        looked_at = [one for one in entries if alone in (None, one.ref) and not one.settled]
+        looked_at = [
+            one for one in entries if alone in (None, one.ref) and (one.state is not State.IGNORED or one.dirty)
+        ]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)
         if alone is None:
@@ -194,7 +197,8 @@ class Worker:
 
     def _of_the_profile(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
         """Without documents of a name that it has no more; those wait for a person, and harm nobody."""
-        hold = Hold("the profile has no document of this name any more", "give it the name again, then `sink retry`")
+        reason = "the profile has no document of this name any more"
+        hold = Hold(reason, "give it the name again, then `sink retry`", check=Check.NAME)
         strangers = [(one, self._rules.held(hold)) for one in entries if one.ref.type not in self._names]
         if strangers:
             with transaction(self._connection) as cursor:
@@ -243,7 +247,8 @@ class Worker:
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
         self._sending.send(held, tasks)
-        return [one for one in again if one.intent is None and one.state is State.DONE]
+        # A cancellation goes without the change before it that the ERP has refused.
+        return [one for one in again if one.intent is None and (one.state is State.DONE or one.check == Check.REFUSED)]
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
@@ -264,6 +269,9 @@ class Worker:
             if isinstance(want, Outcome):
                 found.append((one, want))
                 continue
+            if one.decisions and Decisions.from_json(one.decisions).settles(one.version):
+                found.append((one, _settled(want)))
+                continue
             order = self._order_of(want, orders)
             other = others.get(one.ref.key) if one.external is None else None
             steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
@@ -283,7 +291,11 @@ class Worker:
 
     def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
         applied = from_json(one.applied) if one.applied else None
-        ledger = Standpoint(applied, Milestone(one.reached) if one.reached else None, one.revision)
+        said = Decisions.from_json(one.decisions)
+        ledger = Standpoint(
+            applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
+            said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
+        )  # fmt: skip
         if want.taken_back:
             return taken_back(ref, ledger, seen, self._rules.policy)
         return plan(ref, want.record, ledger, seen, self._rules.policy, order)
@@ -319,4 +331,4 @@ def _settled(want: Wanted) -> Outcome:
 
 def _named_anew(other: DocumentRef) -> Hold:
     reason = f"the ERP has it as {other}: was the document given another name in the profile?"
-    return Hold(reason, "give it the old name again, then `sink retry`")
+    return Hold(reason, "give it the old name again, then `sink retry`", check=Check.NAME)

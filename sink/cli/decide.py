@@ -21,11 +21,14 @@ from sink.cli.options import (
     say,
     settings_of,
 )
-from sink.commands import accept, control, output, retry
+from sink.commands import accept, control, ignore, output, release, retry
 from sink.commands import brake as brake_lines
 from sink.documents.refs import DocumentRef
 from sink.operations import accept as accepting
-from sink.operations import brake, holds
+from sink.operations import brake
+from sink.operations.accept import undo_accept
+from sink.operations.ignore import leave_alone
+from sink.operations.release import let_pass
 
 app = group()
 accept_app = group("Your word for what nobody else can say; a dry run first.")
@@ -37,6 +40,11 @@ def _retry(
     type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
     key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
     every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
+    cause: Annotated[str, typer.Option(help="All of a cause (`master data`) or check (`totals`).")] = "",
+    all_states: Annotated[
+        bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
+    ] = False,
+    execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -44,8 +52,8 @@ def _retry(
 
     What is sent then is only what the rules allow. Example: `sink retry sales_order 17`
     """
-    ref, connection = retry.which(type_, key, every), wiring.middle(settings_of(config))
-    answer(as_json, lambda: {"looked_at_again": holds.retry(connection, ref)}, lambda: [retry.line(connection, ref)])
+    given = (wiring.middle(settings_of(config)), type_, key, every, cause, execute if all_states else None)
+    answer(as_json, lambda: {"looked_at_again": retry.looked_at_again(*given)}, lambda: [retry.line(*given)])
 
 
 @app.command("pause", rich_help_panel=DECIDE)
@@ -73,20 +81,47 @@ def _resume(person: Person, config: Config = None) -> None:
 @app.command("release", rich_help_panel=DECIDE)
 def _release(
     person: Person,
+    type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
+    key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
     mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
-    kind: Annotated[str, typer.Option(help="orders or prices; both without this.")] = "",
+    kind: Annotated[str, typer.Option(help="Of --mass: orders or prices; both without this.")] = "",
     as_json: Json = False,
     execute: Execute = False,
     config: Config = None,
 ) -> None:
-    """Lets what the brake holds back pass once, and counts anew.
+    """Lets a held document pass the check that it is held for, as it is now; its next change is checked again.
 
-    Example: `sink release --mass --kind prices --person Ada`
+    With --mass all that the brake holds back passes once, and it counts anew.
+    Example: `sink release sales_order 17 --person Ada`
     """
-    if not mass:
-        raise SettingsError("say what is released", "`sink release --mass` is for what the brake holds back")
-    found = brake.release_mass(wiring.middle(settings_of(config)), kind, person, execute)
-    answer(as_json, lambda: found, lambda: brake_lines.released(found))
+    if mass is bool(type_ and key) or bool(type_) != bool(key):
+        raise SettingsError("say what is released", "`sink release TYPE KEY`, or `sink release --mass`")
+    connection = wiring.middle(settings_of(config))
+    if mass:
+        masses = brake.release_mass(connection, kind, person, execute)
+        answer(as_json, lambda: masses, lambda: brake_lines.released(masses))
+        return
+    ref = DocumentRef(type_, key)
+    found = let_pass(connection, ref, person, execute)
+    answer(as_json, lambda: found, lambda: release.lines(ref, found, execute))
+
+
+@app.command("ignore", rich_help_panel=DECIDE)
+def _ignore(
+    type_: DocumentType,
+    key: DocumentKey,
+    person: Person,
+    undo: Annotated[bool, typer.Option("--undo", help="Look after it again.")] = False,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Leaves a document alone for ever, an order with its returns and refunds.
+
+    Says what stays in the ERP. Example: `sink ignore sales_order 17 --person Ada`
+    """
+    found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
+    answer(as_json, lambda: found, lambda: ignore.lines(found, undo, execute))
 
 
 @accept_app.command("gap")
@@ -130,23 +165,16 @@ def _accept_document(
     type_: DocumentType,
     key: DocumentKey,
     person: Person,
+    undo: Annotated[bool, typer.Option("--undo", help="Compare again what was accepted.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a document that is held for a decision for settled.
+    """Takes what differs of a held document for right, with both values, until either changes.
 
-    As the ERP has it, until the shop changes it again. One that is held for its number, date or buyer is taken for the
-    one that was sent under its key.
-
+    One that is held for its number, date or buyer is taken for the one that was sent under its key.
     Example: `sink accept document sales_order 17 --person Ada`
     """
-    connection = wiring.middle(settings_of(config))
-    answer(
-        as_json,
-        lambda: {
-            "executed": execute,
-            "taken_for": accepting.accept_document(connection, DocumentRef(type_, key), person, execute).value,
-        },
-        lambda: accept.document(connection, type_, key, person, execute),
-    )
+    ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
+    found = does(wiring.middle(settings_of(config)), ref, person, execute)
+    answer(as_json, lambda: found, lambda: accept.document(ref, found, execute))

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
+from sink.erp.kinds import Fields, shown
 from sink.operations import accept
+from sink.operations.accept import AcceptedDocument
 
-_DRY = "nothing was changed; --execute does it"
+DRY = "nothing was changed; --execute does it"
 
 
 def gap(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Iterator[str]:
@@ -16,7 +18,7 @@ def gap(connection: Connection, table: str, topic: str, person: str, execute: bo
     yield from accept.accept_gaps(connection, table, topic, person, execute)
     taken = "is taken" if execute else "would be taken"
     yield f"{table} {taken} for complete as it is, and documents that were held for it go to the ERP"
-    yield "held documents are looked at again" if execute else _DRY
+    yield "held documents are looked at again" if execute else DRY
 
 
 def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str]:
@@ -25,13 +27,18 @@ def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str
     taken = "is taken" if execute else "would be taken"
     yield f"the copy {taken} for complete without the end of a first snapshot, and planning begins"
     if not execute:
-        yield _DRY
+        yield DRY
 
 
-def document(connection: Connection, type_: str, key: str, person: str, execute: bool) -> Iterator[str]:
+def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterator[str]:
     """What it is taken for."""
-    ref = DocumentRef(type_, key)
-    what = accept.accept_document(connection, ref, person, execute).value
-    yield f"{ref} {'is' if execute else 'would be'} taken for {what}"
+    yield f"{ref} {'is' if execute else 'would be'} taken for {found.taken_for.value}"
+    for one in found.fields:
+        where = f"{one.part}:{one.key} " if one.part else ""
+        yield f"    {where}{one.name or 'all of it'}: the shop has {_side(one.ours)}, the ERP has {_side(one.theirs)}"
     if not execute:
-        yield _DRY
+        yield DRY
+
+
+def _side(fields: Fields | None) -> str:
+    return "none" if fields is None else ", ".join(shown(value) for value in fields.values())

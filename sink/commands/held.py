@@ -9,6 +9,7 @@ from decimal import Decimal
 from sink.erp.kinds import money
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.listed import HeldGroup, Listed
+from sink.planning import ways_out
 
 _CAUSES: Mapping[str, str] = {
     "decision": "held for a decision",
@@ -29,7 +30,6 @@ def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
     yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
         yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; all of one: `sink show TYPE KEY`"
-        yield "what was settled in another way: `sink accept document TYPE KEY`"
 
 
 def _group(group: HeldGroup) -> Iterator[str]:
@@ -45,6 +45,8 @@ def _group(group: HeldGroup) -> Iterator[str]:
             yield f"        {one.reason}"
         if one.next_step in steps:
             yield f"        next: {one.next_step}"
+        for command in ways_out.commands(one.check, str(one.ref)):
+            yield f"        or {command}"
     if group.documents > len(group.first):
         yield f"    and {group.documents - len(group.first)} more; --limit shows them"
 

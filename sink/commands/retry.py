@@ -1,20 +1,36 @@
-"""`sink retry`: another look at what is held."""
+"""`sink retry`: another look at what is held, or at everything."""
 
 from __future__ import annotations
 
 from schemas.errors import SettingsError
+from sink.commands.accept import DRY
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
 from sink.operations import holds
 
 
-def which(type_: str, key: str, every: bool) -> DocumentRef | None:
-    """The document that was named, None for all; SettingsError when neither or both were."""
-    if every == bool(type_) or bool(type_) != bool(key):
-        raise SettingsError("say which document, or --all", "sink retry sales_order 17, or sink retry --all")
-    return None if every else DocumentRef(type_, key)
+def looked_at_again(
+    connection: Connection, type_: str, key: str, every: bool = False, cause: str = "", all_states: bool | None = None
+) -> int:
+    """How many it is done for; SettingsError unless it was said which, once. `all_states`: None, or whether it is done
+    or only counted."""
+    if [bool(type_ and key), every, bool(cause), all_states is not None].count(True) != 1 or bool(type_) != bool(key):
+        hint = "sink retry sales_order 17, --all, --cause 'master data', or --all-states"
+        raise SettingsError("say which document, or which of them", hint)
+    if all_states is not None:
+        return holds.retry_everything(connection, all_states)
+    return (
+        holds.retry_by(connection, cause)
+        if cause
+        else holds.retry(connection, None if every else DocumentRef(type_, key))
+    )
 
 
-def line(connection: Connection, ref: DocumentRef | None) -> str:
-    """How many it is done for."""
-    return f"{holds.retry(connection, ref)} to be looked at again"
+def line(
+    connection: Connection, type_: str, key: str, every: bool = False, cause: str = "", all_states: bool | None = None
+) -> str:
+    """The same in words."""
+    count = looked_at_again(connection, type_, key, every, cause, all_states)
+    if all_states is None:
+        return f"{count} to be looked at again"
+    return f"{count} to be looked at again, done ones too" + ("" if all_states else f"; {DRY}")

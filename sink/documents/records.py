@@ -113,6 +113,13 @@ def worth(document: object) -> tuple[Decimal, str] | None:
     return None
 
 
+def may_be_same(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one order for all that a cancellation needs: of number, date and buyer one alone
+    may have been corrected. A shop that was restored gives a number again, at another time to another buyer."""
+    ours, theirs = one.rsplit("|", 2), other.rsplit("|", 2)
+    return sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 2
+
+
 def _customer(customer: Customer) -> dict[str, Value]:
     fields: dict[str, Value] = {
         "name": customer.name,
@@ -212,6 +219,16 @@ def from_json(value: dict[str, Any]) -> ErpRecord:
     given = value.get("payments")
     payments = None if given is None else {key: _decode(fields) for key, fields in given.items()}
     return ErpRecord(value["kind"], _decode(value["fields"]), parts, payments)
+
+
+def fields_to_json(fields: Fields | None) -> dict[str, Any] | None:
+    """Some fields for the ledger; `fields_from_json` gives them back exactly."""
+    return None if fields is None else _encode(fields)
+
+
+def fields_from_json(value: dict[str, Any] | None) -> Fields | None:
+    """Fields as `fields_to_json` wrote them."""
+    return None if value is None else _decode(value)
 
 
 def _encode(fields: Fields) -> dict[str, Any]:

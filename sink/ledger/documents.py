@@ -14,6 +14,7 @@ from schemas.lsn import LSN
 from sink.database import Cursor
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
+from sink.documents.version import version_of
 from sink.erp.commands import Command
 from sink.erp.commands import command as told
 from sink.erp.kinds import Kind
@@ -45,15 +46,18 @@ class Entry:
     age: float  # seconds since the last mark
     dirty: bool  # marked since it was looked at
     passes: bool  # a person has let what the shop has of it now pass the brake
+    check: str | None = None  # what a held one did not pass
+    decisions: dict[str, Any] | None = None  # what a person said of it
+    built: object = None  # as the shop has it now
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
     money: tuple[Decimal, str] | None = None  # what it comes to there, and the currency
     place: Place | None = None  # where the copy stood when it was looked at
 
     @property
-    def settled(self) -> bool:
-        """Whether a person has settled it in another way, and the shop has not changed it since."""
-        return self.state is State.IGNORED and not self.dirty
+    def version(self) -> str:
+        """Which version of it the shop has now; "" where it could not be built."""
+        return version_of(self.built)
 
     def go_on_as(self, now: Entry) -> None:
         """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
@@ -72,7 +76,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at FROM document"
+    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions FROM document"
 )
 
 
@@ -160,7 +164,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     history.note_all(cursor, _events(given))
     marks.wake(cursor, sent, waiting)
     for one, outcome in given:
-        one.state = outcome.state
+        one.state, one.check = outcome.state, outcome.check
         if outcome.sent:
             one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
         if outcome.sent and outcome.sent.verb == "remove":
@@ -169,7 +173,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
 
 _ROW: Final = (
     "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s,"
-    " %s, %s, %s, %s)"
+    " %s, %s, %s, %s, %s, %s)"
 )
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
@@ -188,9 +192,10 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
-    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
+    check_name = v.check_name, disputed = v.disputed::jsonb
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand, gross, currency, planned, needed)
+    number, reference, fingerprint, reached, by_hand, gross, currency, planned, needed, check_name, disputed)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -210,6 +215,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         Json(outcome.by_hand) if outcome.by_hand else None, *(one.money or (None, None)),
         Json([command.to_json() for command in outcome.commands]) if outcome.commands else None,
         one.needed,
+        outcome.check, Json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
     )  # fmt: skip
 
 
@@ -268,12 +274,13 @@ class Held(NamedTuple):
     reason: str | None
     next_step: str | None
     since: datetime | None
+    check: str | None
 
 
 def held(cursor: Cursor) -> list[Held]:
     """Held documents, and those that wait for them, oldest first."""
     cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since FROM document"
+        "SELECT type, key, number, state, cause, reason, next_step, held_since, check_name FROM document"
         " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
     )
     return [Held(*row) for row in cursor.fetchall()]

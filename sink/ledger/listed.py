@@ -35,6 +35,7 @@ class Listed(NamedTuple):
     attempts: int
     next_try: datetime | None
     reference: str | None
+    check: str | None = None
 
     @property
     def ref(self) -> DocumentRef:
@@ -45,7 +46,7 @@ class Listed(NamedTuple):
 _STATE: Final = "CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END"
 _LISTED: Final = (
     f"type, key, number, {_STATE} AS shown, gross, currency, cause, reason, next_step,"
-    " coalesce(held_since, marked_at) AS since, attempts, next_try, reference"
+    " coalesce(held_since, marked_at) AS since, attempts, next_try, reference, check_name"
 )
 # Of a reason of the shop's data or of two amounts, what has a digit is each document's own. An item that the ERP lacks
 # is one thing to do for all of its orders.

@@ -11,6 +11,7 @@ from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 
 _THIS: Final = "type = %s AND key = %s"
+_WAITS: Final = "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
 _ANEW: Final = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
 
 
@@ -66,7 +67,7 @@ def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     """Looks again at one held document, or at all of them; how many. The brake lets pass what a person has named."""
     if ref is not None:
         return pass_once(cursor, [ref])
-    return _look_again(cursor, _ANEW, "state IN ('held', 'waits', 'retry', 'settling', 'planned')", ())
+    return _look_again(cursor, _ANEW, _WAITS, ())
 
 
 def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
@@ -74,7 +75,20 @@ def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
     if not refs:
         return 0
     wanted = (tuple(tuple(ref) for ref in refs),)
-    return _look_again(cursor, f"passed_at = marked_at, {_ANEW}", "(type, key) IN %s", wanted)
+    return _look_again(cursor, f"passed_at = marked_at, {_ANEW}", "(type, key) IN %s AND state <> 'ignored'", wanted)
+
+
+def retry_by(cursor: Cursor, cause: str) -> int:
+    """Looks again at all that are held for a cause, or for a check of this name; how many."""
+    return _look_again(cursor, _ANEW, f"{_WAITS} AND %s IN (cause, check_name)", (cause,))
+
+
+def retry_everything(cursor: Cursor, execute: bool) -> int:
+    """Looks again at all documents but ignored ones, those that are done too; how many that is, done or not."""
+    if execute:
+        return _look_again(cursor, _ANEW, "state <> 'ignored'", ())
+    cursor.execute("SELECT count(*) FROM document WHERE state <> 'ignored'")
+    return sum(count for (count,) in cursor.fetchall())
 
 
 def accept(cursor: Cursor, ref: DocumentRef) -> int:
@@ -82,13 +96,11 @@ def accept(cursor: Cursor, ref: DocumentRef) -> int:
     return _look_again(cursor, f"fingerprint = NULL, passed_at = marked_at, {_ANEW}", _THIS, tuple(ref))
 
 
-def settle(cursor: Cursor, ref: DocumentRef) -> int:
-    """A held document is settled as it is, until it is marked again; 0: it is not held, or a step of it is under way.
-
-    One that was marked since it was held stays due: nobody has seen what became of that.
-    """
-    settled = "state = 'ignored', next_try = NULL, held_since = NULL"
-    return _look_again(cursor, settled, f"{_THIS} AND state = 'held' AND intent IS NULL", tuple(ref))
+def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
+    """Documents are left alone for ever, or no more; how many. The look that they are due for says why they rest."""
+    change = f"state = 'due', {_ANEW}" if undo else f"state = 'ignored', held_since = NULL, waits_for = NULL, {_ANEW}"
+    which = f"(type, key) IN %s AND state {'=' if undo else '<>'} 'ignored' AND intent IS NULL"
+    return _look_again(cursor, change, which, (tuple(tuple(ref) for ref in refs),)) if refs else 0
 
 
 def resume(cursor: Cursor) -> None:

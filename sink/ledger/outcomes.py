@@ -31,7 +31,8 @@ class State(StrEnum):
 
 class Standing(NamedTuple):
     """What the ledger says of a document. `external`: its key in the ERP, if it was given one; `dirty`: it was marked
-    since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps."""
+    since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps;
+    `decisions`: what a person said of it."""
 
     state: State
     unit: str
@@ -42,6 +43,7 @@ class Standing(NamedTuple):
     marked: int
     marked_at: datetime
     revision: int
+    decisions: dict[str, Any] | None = None
 
     @property
     def moving(self) -> bool:
@@ -78,7 +80,7 @@ _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
     State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
     State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
-    State.IGNORED: (", which a person has settled in another way", "`sink retry {ref}` if it shall come all the same"),
+    State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref}` if it shall come all the same"),
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }
@@ -93,7 +95,8 @@ class Outcome:
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
     how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
     a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
-    written, since a person has done it in the ERP. `commands`: what would be sent.
+    written, since a person has done it in the ERP. `commands`: what would be sent. `check`: the name of what a held one
+    did not pass, and `disputed` the fields that a person may accept.
     """
 
     state: State
@@ -109,6 +112,8 @@ class Outcome:
     more: bool = False
     by_hand: dict[str, Any] | None = None
     commands: Sequence[Command] = ()
+    check: str | None = None
+    disputed: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def done(cls) -> Self:
@@ -148,9 +153,22 @@ class Outcome:
         return cls(State.SETTLING, reason, next_step, again=again)
 
     @classmethod
-    def held(cls, reason: str, next_step: str, cause: str, again: float | None) -> Self:
+    def held(
+        cls,
+        reason: str,
+        next_step: str,
+        cause: str,
+        again: float | None,
+        check: str | None = None,
+        disputed: Sequence[dict[str, Any]] = (),
+    ) -> Self:
         """It waits for a person."""
-        return cls(State.HELD, reason, next_step, cause, again=again)
+        return cls(State.HELD, reason, next_step, cause, again=again, check=check, disputed=disputed)
+
+    @classmethod
+    def ignored(cls) -> Self:
+        """A person wants nothing done about it, whatever the shop makes of it."""
+        return cls(State.IGNORED, "a person ignores it", "`sink ignore --undo` if it shall come all the same")
 
     @classmethod
     def retry(cls, reason: str, again: float, attempts: int, next_step: str = "the sink tries again by itself") -> Self:

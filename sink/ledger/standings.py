@@ -11,7 +11,8 @@ from sink.documents.refs import DocumentRef
 from sink.ledger.outcomes import Standing, State
 
 _STANDING: Final = (
-    "SELECT type, key, state, unit, external, needed, seen < marked, intent IS NOT NULL, marked, marked_at, revision"
+    "SELECT type, key, state, unit, external, needed, seen < marked, intent IS NOT NULL, marked, marked_at, revision,"
+    " decisions"
     " FROM document WHERE "
 )
 

@@ -4,15 +4,21 @@ document is the one that it was, or is settled."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
+from typing import NamedTuple
 
 from schemas.errors import SettingsError
-from sink.apply.desired import ANOTHER_IDENTITY
 from sink.database import Connection, transaction
+from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
 from sink.intake.evidence import SKIPPED
-from sink.ledger import documents, history, marks
+from sink.ledger import decisions, documents, history, marks
+from sink.ledger.decisions import Asked
+from sink.planning.decisions import Decisions, as_written, disputed_from_json
+from sink.planning.policy import Check, Disputed
+from sink.planning.ways_out import Way, ways
 from sink.staging import gaps, parked, snapshots
 
 
@@ -50,20 +56,81 @@ class Accepted(Enum):
     """What a document is taken for."""
 
     SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
-    SETTLED = "settled as the ERP has it, until the shop changes it again"
+    FIELDS = "right in these fields, as long as both have these values; all else goes on"
+    SETTLED = "settled as the ERP has it, until the shop changes it"
+    NOT = "what it was before: nothing of it is accepted any more"
 
 
-def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> Accepted:
-    """Takes a document that is held for a decision for the one that was sent under its key, where it is held for being
-    another, else for settled; `execute` does it. SettingsError if it is held for no decision."""
+class AcceptedDocument(NamedTuple):
+    """What a document is taken for, and the fields that stay with both values."""
+
+    taken_for: Accepted
+    fields: tuple[Disputed, ...] = ()
+
+
+def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
+    """Takes a held document for the one that was sent under its key, for right in the fields that differ, or for
+    settled, by what it is held for (`planning.ways_out`); `execute` does it. SettingsError where that cannot be."""
     with transaction(connection) as cursor:
-        held = [one for one in documents.held(cursor) if (one.type, one.key, one.cause) == (*ref, "decision")]
-        if not held:
-            raise SettingsError(f"{ref} is not held for a decision", "`sink held` says what is held, and for what")
-        reason = held[0].reason
-        taken = Accepted.SAME if reason == ANOTHER_IDENTITY else Accepted.SETTLED
         if execute:
-            if not (marks.accept if taken is Accepted.SAME else marks.settle)(cursor, ref):
-                raise SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
-            history.note(cursor, ref, "document accepted", reason or "", person)
-    return taken
+            marks.retry(cursor, ref)  # nobody else has it from here on
+        found = to_decide(decisions.asked(cursor, ref), ref, Way.ACCEPT)
+        taken = _taken(found, ref)
+        if not execute:
+            return taken
+        if taken.taken_for is Accepted.SAME:
+            marks.accept(cursor, ref)
+        else:
+            said = Decisions.from_json(found.decisions).accepting(taken.fields)
+            settled = found.version if taken.taken_for is Accepted.SETTLED else said.settled
+            documents.save(cursor, ref, decisions=replace(said, settled=settled).to_json())
+        history.note(cursor, ref, "document accepted", found.reason or "", person)
+        return taken
+
+
+def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
+    """Shop and ERP are compared again where they were taken for equal. SettingsError where nothing is accepted."""
+    with transaction(connection) as cursor:
+        if execute:
+            marks.retry(cursor, ref)
+        found = decisions.asked(cursor, ref)
+        said = Decisions.from_json(found.decisions if found else None)
+        if found is None or not (said.fields or said.settled):
+            raise SettingsError(f"nothing of {ref} is accepted", "`sink accept document` accepts what is held")
+        if found.under_way:
+            raise _under_way(ref)
+        if execute:
+            applied = found.applied and to_json(as_written(from_json(found.applied), said.fields))
+            left = replace(said, fields=(), settled="")
+            documents.save(cursor, ref, decisions=left.to_json(), applied=applied)
+            history.note(cursor, ref, "accept undone", "", person)
+        return AcceptedDocument(Accepted.NOT, said.fields)
+
+
+def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
+    """A held document that this verb may end the hold of; SettingsError with the verbs that may."""
+    if found is None or found.state != "held":
+        raise SettingsError(f"{ref} is not held", "`sink held` says what is held, and for what")
+    if way not in ways(found.check):
+        others = ", ".join(f"`sink {one}`" for one in ways(found.check))
+        name = f"for check `{found.check}`" if found.check else "by an earlier release"
+        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that do: {others}")
+    if found.under_way:
+        raise _under_way(ref)
+    return found
+
+
+def _under_way(ref: DocumentRef) -> SettingsError:
+    return SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
+
+
+def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:
+    if found.check == Check.IDENTITY:
+        return AcceptedDocument(Accepted.SAME)
+    if found.fields:
+        return AcceptedDocument(Accepted.FIELDS, disputed_from_json(found.fields))
+    if not found.applied:
+        raise SettingsError(f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that")
+    if not found.version:
+        raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
+    return AcceptedDocument(Accepted.SETTLED)

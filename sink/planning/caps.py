@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from sink.erp.contract import Found, Moved, Observed, Step
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, count, money
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 
 _ZERO = Decimal(0)
 
@@ -70,6 +70,7 @@ def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
             return Hold(
                 f"line:{line}: {count(quantity)} come back, sold {count(sold)}, back already {count(back)}",
                 "compare the returns in shop and ERP, then `sink retry`",
+                check=Check.CAP,
             )
     return None
 
@@ -86,4 +87,5 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
         f"{money(gross)} to give back, {'paid' if seen.paid is not None else 'sold for'} {money(paid)}, already given"
         f" back {money(given)}",
         "compare shop and ERP, then `sink retry`",
+        check=Check.CAP,
     )

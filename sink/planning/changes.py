@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +21,7 @@ from sink.erp.kinds import (
     same,
     shown,
 )
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Disputed, Hold
 
 _CHANGE_OF: Final[Mapping[Kind, Change]] = {
     "customer": "change customer",
@@ -40,14 +40,33 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
         differs = names or _children(desired, applied)
         return {_CHANGE_OF[desired.kind]} if differs else set()
     found = {_of_head(name, desired) for name in names}
-    for part, wanted, was in _children(desired, applied):
+    for part, _, wanted, was in _children(desired, applied):
         found.add(_of_child(part, wanted, was))
     return found
 
 
+def of_changes(
+    desired: ErpRecord, applied: ErpRecord, observed: Observed, which: Collection[Change]
+) -> tuple[Disputed, ...]:
+    """The fields that differ by changes of these rows, as shop and ERP have them."""
+    found = []
+    for name in differing(desired.fields, applied.fields):
+        change = _of_head(name, desired) if desired.kind == "order" else _CHANGE_OF[desired.kind]
+        if change in which and not _stays(name, desired, applied):
+            known = {**applied.fields, **observed.record.fields, "cancelled": observed.milestone is Milestone.CANCELLED}
+            sides = (fields.get(name) for fields in (desired.fields, known, applied.fields))
+            found.append(Disputed("", "", name, *({name: value} for value in sides)))
+    for part, key, wanted, was in _children(desired, applied):
+        change = _of_child(part, wanted, was) if desired.kind == "order" else _CHANGE_OF[desired.kind]
+        if change in which:
+            rows = observed.record.parts.get(part, applied.parts[part])
+            found.append(Disputed(part, key, "", wanted, rows.get(key), was))
+    return tuple(found)
+
+
 def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
     """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
-    found = _edits("", desired.fields, applied.fields, observed.record.fields)
+    found = _edits(("", ""), desired.fields, applied.fields, observed.record.fields)
     for part, rows in observed.record.parts.items():  # only what this ERP keeps
         if part not in applied.parts:
             continue
@@ -55,18 +74,23 @@ def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) ->
         for key in sorted({*before, *rows}):
             was, now = before.get(key), rows.get(key)
             if was is not None and now is not None:
-                found += _edits(f"{part}:{key} ", wanted.get(key, {}), was, now)
+                found += _edits((part, key), wanted.get(key), was, now)
             elif (key in wanted) != (now is not None):
-                found.append(f"{part}:{key} is {'missing' if now is None else 'new'}")
+                said = f"{part}:{key} is {'missing' if now is None else 'new'}"
+                found.append((said, Disputed(part, key, "", wanted.get(key), now, was)))
     cancelled = observed.milestone is Milestone.CANCELLED
     both = {bool(one.fields.get("cancelled")) for one in (desired, applied)}
     if both == {not cancelled}:
-        found.append("it was cancelled" if cancelled else "it was opened again")
+        ours, theirs = {"cancelled": desired.fields.get("cancelled")}, {"cancelled": cancelled}
+        said = "it was cancelled" if cancelled else "it was opened again"
+        found.append((said, Disputed("", "", "cancelled", ours, theirs, ours)))
     if not found:
         return None
     return Hold(
-        f"changed in the ERP: {'; '.join(found[:5])}",
+        f"changed in the ERP: {'; '.join(said for said, _ in found[:5])}",
         "undo it in the ERP, or make the same change in the shop, then `sink retry`",
+        check=Check.CHANGED,
+        disputed=tuple(one for _, one in found),
     )
 
 
@@ -91,16 +115,16 @@ def _stays(name: str, desired: ErpRecord, applied: ErpRecord) -> bool:
     return all(isinstance(value, ErpRef) and value.external.startswith(BY_HAND) for value in both)
 
 
-def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, Fields | None, Fields | None]]:
-    """Kind and both sides of each child that is not the same. Kinds that an earlier release did not write down yet are
-    no change."""
-    found: list[tuple[PartKind, Fields | None, Fields | None]] = []
+def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, str, Fields | None, Fields | None]]:
+    """Kind, key and both sides of each child that is not the same. Kinds that an earlier release did not write down yet
+    are no change."""
+    found: list[tuple[PartKind, str, Fields | None, Fields | None]] = []
     for part in one.parts.keys() & other.parts.keys():
         here, there = one.parts[part], other.parts[part]
         for key in {**here, **there}:
             fields, others = here.get(key), there.get(key)
             if fields is None or others is None or differing(fields, others):
-                found.append((part, fields, others))
+                found.append((part, key, fields, others))
     return found
 
 
@@ -124,12 +148,26 @@ def _of_head(name: str, desired: ErpRecord) -> Change:
     return "change payment" if name in ("paid", "payment_means", "payment_reference") else "change head"
 
 
-def _edits(where: str, desired: Fields, applied: Fields, observed: Fields) -> list[str]:
-    """Only fields that the ERP gives back are in `observed`."""
+def _edit(where: str, name: str, applied: Fields, observed: Fields) -> str:
+    """In words. A person's own data are in no reason."""
+    if not where and is_personal(name):
+        return f"{name}: it is not what we wrote"
+    return f"{where}{name}: we wrote {shown(applied.get(name), name)}, the ERP has {shown(observed[name], name)}"
+
+
+def _edits(
+    place: tuple[str, str], desired: Fields | None, applied: Fields, observed: Fields
+) -> list[tuple[str, Disputed]]:
+    """Each in words, and as both have it. Only fields that the ERP gives back are in `observed`; desired: None where
+    the shop has no such child any more."""
+    where, wanted = f"{':'.join(place)} " if place[0] else "", desired or {}
     return [
-        f"{name}: it is not what we wrote"
-        if not where and is_personal(name)
-        else f"{where}{name}: we wrote {shown(applied.get(name), name)}, the ERP has {shown(observed[name], name)}"
+        (
+            _edit(where, name, applied, observed),
+            Disputed(*place, "", None, observed, applied)
+            if desired is None
+            else Disputed(*place, name, *({name: fields.get(name)} for fields in (wanted, observed, applied))),
+        )
         for name in observed
-        if not same(observed[name], applied.get(name)) and not same(observed[name], desired.get(name))
+        if not same(observed[name], applied.get(name)) and not same(observed[name], wanted.get(name))
     ]

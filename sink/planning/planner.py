@@ -19,8 +19,9 @@ from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.absence import with_absent
 from sink.planning.caps import cap
-from sink.planning.changes import changes, done_by_hand, edited_in_erp
-from sink.planning.policy import Hold, Policy
+from sink.planning.changes import changes, done_by_hand, edited_in_erp, of_changes
+from sink.planning.decisions import agreed, as_erp_has_it
+from sink.planning.policy import Check, Disputed, Hold, Policy
 
 SEND: Final = "send"
 POSTED: Final = (
@@ -30,6 +31,7 @@ SHIPPED: Final = "goods have left: correct it by a return or a further delivery"
 CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
+_SETTLE: Final = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
 _COLUMNS: Final = tuple(Milestone)
 _Row = tuple[str, ...]
 
@@ -62,11 +64,15 @@ TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
 
 class Standpoint(NamedTuple):
     """What the ledger knows of a document: what was written last (None before the first create), how far we took it
-    (None where an earlier release did), and the key of the last step."""
+    (None where an earlier release did), and the key of the last step. `accepted`, `released`: what a person has said;
+    `refused`: the ERP would not do the last step."""
 
     applied: ErpRecord | None = None
     reached: Milestone | None = None
     key: int = 0
+    accepted: tuple[Disputed, ...] = ()
+    released: frozenset[str] = frozenset()
+    refused: bool = False
 
 
 class DoneByHand(NamedTuple):
@@ -93,18 +99,19 @@ def plan(
     the ERP shows of their order. Of several steps the second is planned anew once the first was done.
     """
     if observed is not None and observed.milestone is None:
-        return Hold(observed.problem, "settle it in the ERP, then `sink retry`")
+        return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     if desired is None:
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
         return []
-    capped = _capped(ref, desired, order)
+    capped = _capped(ref, desired, order, ledger.released)
     if ledger.applied is None:
         return capped or _create(ref, desired, observed, policy, ledger.key)
     if observed is None:
         return Hold(
             "it was made in the ERP and is no longer there; it is not made a second time",
             "restore it in the ERP, then `sink retry`",
+            check=Check.LOST,
         )
     wanted = with_absent(desired, ledger.applied, policy.absent)
     return wanted if isinstance(wanted, Hold) else _changed(ref, wanted, ledger, observed, policy, capped)
@@ -114,24 +121,41 @@ def _changed(
     ref: ErpRef, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
 ) -> Plan:
     """Of a document that is in the ERP."""
-    applied = ledger.applied or desired
-    edited = edited_in_erp(desired, applied, observed)
-    if edited is not None:
-        return edited
+    desired, applied = agreed(desired, ledger.applied or desired, observed, ledger.accepted)
     steps = _Steps(ref, observed, ledger)
     wanted = changes(desired, applied)
+    edited = edited_in_erp(desired, applied, observed)
+    if edited is not None:
+        return _cancel_alone(steps, wanted, as_erp_has_it(applied, edited.disputed), observed) or edited
     if not wanted:
         return _advance(steps, desired, ledger, observed, policy)
-    refusals = (_refused(change, observed) for change in TABLE if change in wanted)
-    if refused := next(filter(None, refusals), capped):
+    if refused := _first_refused(wanted, desired, applied, observed) or capped:
         done = done_by_hand(desired, applied, observed)
-        return DoneByHand(done) if done else refused
+        return DoneByHand(done) if done else _cancel_alone(steps, wanted, applied, observed) or refused
     if "cancel" not in wanted:
         return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
+    if ledger.refused:
+        return _cancel_alone(steps, wanted, applied, observed)
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
     open_still = replace(desired, fields={**desired.fields, "cancelled": False})
     amend = [] if wanted == {"cancel"} else [steps.make("amend", open_still)]
     return [*amend, steps.make("cancel", desired, Milestone.CANCELLED)]
+
+
+def _first_refused(wanted: set[Change], desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
+    """By the table's order, with the fields of all that are refused."""
+    refused = {change: hold for change in TABLE if change in wanted and (hold := _refused(change, observed))}
+    if not refused:
+        return None
+    return next(iter(refused.values()))._replace(disputed=of_changes(desired, applied, observed, refused))
+
+
+def _cancel_alone(steps: _Steps, wanted: set[Change], applied: ErpRecord, observed: Observed) -> list[Step]:
+    """The cancellation without what keeps the rest of a change; none where it is not wanted, or the ERP refuses it."""
+    if "cancel" not in wanted or _refused("cancel", observed):
+        return []
+    cancelled = replace(applied, fields={**applied.fields, "cancelled": True})
+    return [steps.make("cancel", cancelled, Milestone.CANCELLED)]
 
 
 class _Steps:
@@ -154,11 +178,12 @@ def _create(ref: ErpRef, desired: ErpRecord, observed: Observed | None, policy: 
         return Hold(
             "the ERP has a document with this key that the ledger knows nothing of",
             "restore the ledger's backup, or remove the document from the ERP, then `sink retry`",
+            check=Check.STRANGER,
         )
     if desired.fields.get("cancelled"):
         return []
     if desired.kind in ("order", "return") and not desired.parts.get("line"):
-        return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data")
+        return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data", Check.NO_LINES)
     return [_Steps(ref, None, Standpoint(key=key)).make("create", desired, policy.goal_of(desired.kind))]
 
 
@@ -199,6 +224,7 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
     return Hold(
         f"the {applied.kind} was deleted in the shop; the ERP has it still",
         f"cancel it in the ERP if it is void, then `sink retry`; absent.{applied.kind}s: keep asks for none of them",
+        check=Check.DELETED,
     )
 
 
@@ -217,6 +243,7 @@ def taken_back(ref: ErpRef, ledger: Standpoint, observed: Observed | None, polic
     return Hold(
         "the shop has taken it back to a state that is not ready; the ERP has it still",
         "cancel it in the ERP, or make it ready in the shop, then `sink retry`",
+        check=Check.TAKEN_BACK,
     )
 
 
@@ -224,18 +251,20 @@ def _is_over(observed: Observed | None) -> bool:
     return observed is None or observed.milestone is Milestone.CANCELLED
 
 
-def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None) -> Hold | None:
+def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, released: frozenset[str]) -> Hold | None:
     if desired.kind not in ("return", "refund") or order is None:
         return None
     if order.observed.milestone is None:
-        return Hold(f"its order: {order.observed.problem}", "settle it in the ERP, then `sink retry`")
+        step = "settle it in the ERP, then `sink retry`"
+        return Hold(f"its order: {order.observed.problem}", step, check=Check.UNREADABLE)
     change: Change = "return goods" if desired.kind == "return" else "refund money"
-    return _refused(change, order.observed, "its order: ") or cap(ref, desired, order)
+    refused = _refused(change, order.observed, "its order: ")
+    return refused or (None if Check.CAP in released else cap(ref, desired, order))
 
 
 def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None:
     cell = TABLE[change][observed.milestone] if observed.milestone else observed.problem
     if cell == SEND:
         cell = observed.may_not.get(change, SEND)
-    step = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
-    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", step)
+    check = Check.ITS_ORDER if whose else Check.POSTED
+    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", _SETTLE, check=check)

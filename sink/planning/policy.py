@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from sink.erp.contract import Cause
-from sink.erp.kinds import Kind, Milestone
+from sink.erp.kinds import Fields, Kind, Milestone
+
+
+class Check(StrEnum):
+    """What a held document did not pass, by name: what ends the hold follows from it (`ways_out`)."""
+
+    IDENTITY = "identity"  # the shop's key stands for another order than before
+    CHANGED = "changed in the ERP"
+    POSTED = "posted"  # the planner's table refuses the change, or the adapter does
+    ITS_ORDER = "its order"  # the table refuses a return or refund of it
+    TOTALS = "totals"
+    CAP = "cap"
+    DELETED = "deleted"
+    TAKEN_BACK = "taken back"
+    LOST = "no longer in the ERP"
+    STRANGER = "unknown to the ledger"
+    UNREADABLE = "unreadable in the ERP"
+    REFUSED = "refused by the ERP"
+    UNCLEAR = "unclear"  # nobody knows whether a step was done
+    UNKNOWN_ITEM = "unknown item"
+    NO_ACCOUNT = "no account"
+    NO_BUYER = "no buyer"
+    NO_LINES = "no lines"
+    INVALID = "invalid"  # the shop's rows make no document
+    GAP = "gap"
+    NAME = "name"  # of the document in the profile
+    FAILED = "failed"  # an error that nobody expected
+
+
+class Disputed(NamedTuple):
+    """A field that shop and ERP have otherwise: `ours` is what the shop wants, `wrote` what the ERP was given last.
+
+    Of the head where `part` and `key` are empty, else of that child. Each side has that one field; None: it has no such
+    child. Without a `name` it is all of a child.
+    """
+
+    part: str
+    key: str
+    name: str
+    ours: Fields | None
+    theirs: Fields | None
+    wrote: Fields | None
 
 
 class Hold(NamedTuple):
-    """The document waits for a person (or for the ERP's master data)."""
+    """The document waits for a person (or for the ERP's master data). `disputed`: what a person may accept as it is."""
 
     reason: str
     next_step: str
     cause: Cause = "decision"
+    check: Check = Check.FAILED
+    disputed: tuple[Disputed, ...] = ()
 
 
 _Document = Literal["hold", "keep", "cancel_if_draft"]

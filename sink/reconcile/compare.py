@@ -16,6 +16,8 @@ from sink.documents.refs import DocumentRef
 from sink.erp.contract import Found, Moved, Observed
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
 from sink.ledger.outcomes import Standing, State
+from sink.planning.decisions import Decisions, agreed
+from sink.planning.policy import Disputed
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
 _ZERO: Final = Decimal(0)
@@ -104,6 +106,9 @@ class _Comparison:
             self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
             return
         detail, money = _compare(document, observed)
+        if detail and _is_accepted(entry, document, observed):
+            self._found(ref, "accepted", detail, money)
+            return
         if detail:
             self._found(ref, "differs" if observed else "missing in the ERP", detail, money)
             return
@@ -214,10 +219,21 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     return "; ".join(found), difference
 
 
-def _compare(document: Document, observed: Observed | None) -> tuple[str, Decimal]:
+def _is_accepted(entry: Standing | None, document: Document, observed: Observed | None) -> bool:
+    """Whether a person has accepted all that differs."""
+    said = Decisions.from_json(entry.decisions if entry else None)
+    if said.settled and entry and entry.state is State.DONE:
+        return True
+    return bool(said.fields and observed and not _compare(document, observed, said.fields)[0])
+
+
+def _compare(document: Document, observed: Observed | None, accepted: Collection[Disputed] = ()) -> tuple[str, Decimal]:
     """What differs, '' for nothing, and the money of it."""
-    wanted = record(document, {})
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
+    wanted = record(document, {"cancelled": cancelled} if isinstance(document, SalesOrder) else {})
+    if observed is not None and accepted:
+        wanted, _ = agreed(wanted, wanted, observed, accepted)
+        cancelled = bool(wanted.fields.get("cancelled"))
     if observed is None:
         return "not in the ERP", _amount(wanted)
     if observed.milestone is None:

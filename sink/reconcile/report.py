@@ -12,9 +12,18 @@ from typing import Any, Final, Literal
 from sink.erp.kinds import KINDS, Kind
 
 Class = Literal[
-    "agree", "in flight", "held", "ignored", "planned", "missing in the ERP", "in the ERP only", "differs", "invalid"
+    "agree",
+    "in flight",
+    "held",
+    "ignored",
+    "accepted",
+    "planned",
+    "missing in the ERP",
+    "in the ERP only",
+    "differs",
+    "invalid",
 ]
-EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "planned")
+EXPLAINED: Final = ("agree", "in flight", "held", "ignored", "accepted", "planned")
 MOST_LISTED: Final = 10_000
 _ZERO: Final = Decimal(0)
 _WITH_MONEY: Final = ("order", "refund")

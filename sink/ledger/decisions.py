@@ -1,0 +1,57 @@
+"""What a person said of a document, as the ledger keeps it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+
+
+class Asked(NamedTuple):
+    """A document about which a person is asked, or has spoken. `check`: what it did not pass, None where it is not held
+    or an earlier release held it; `version`, `fields`: of what it was held for."""
+
+    state: str
+    cause: str | None
+    check: str | None
+    reason: str | None
+    version: str
+    fields: list[dict[str, Any]]
+    decisions: dict[str, Any] | None
+    applied: dict[str, Any] | None
+    reference: str | None
+    under_way: bool
+
+
+def asked(cursor: Cursor, ref: DocumentRef) -> Asked | None:
+    """One document."""
+    cursor.execute(
+        "SELECT state, cause, check_name, reason, coalesce(disputed ->> 'version', ''),"
+        " coalesce(disputed -> 'fields', '[]'), decisions, applied, reference, intent IS NOT NULL"
+        " FROM document WHERE type = %s AND key = %s",
+        tuple(ref),
+    )
+    row = cursor.fetchone()
+    return Asked(*row) if row else None
+
+
+class Left(NamedTuple):
+    """A document and what the ERP has of it: its number there, None for nothing."""
+
+    ref: DocumentRef
+    reference: str | None
+    state: str
+    under_way: bool
+
+
+def with_dependants(cursor: Cursor, ref: DocumentRef) -> list[Left]:
+    """A document, and of an order its returns and refunds."""
+    cursor.execute(
+        "SELECT type, key, CASE WHEN applied IS NOT NULL THEN coalesce(reference, '') END, state, intent IS NOT NULL"
+        " FROM document WHERE (type, key) = (%(type)s, %(key)s)"
+        " OR unit = (SELECT unit FROM document WHERE (type, key) = (%(type)s, %(key)s)"
+        "  AND unit = %(type)s || ':' || %(key)s) ORDER BY (type, key) <> (%(type)s, %(key)s), type, key",
+        ref._asdict(),
+    )
+    return [Left(DocumentRef(*row[:2]), *row[2:]) for row in cursor.fetchall()]

@@ -1,0 +1,31 @@
+"""A person's word that nothing is done about a document any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.errors import SettingsError
+from sink.database import Connection, transaction
+from sink.documents.refs import DocumentRef
+from sink.ledger import decisions, history, marks
+from sink.ledger.decisions import Left
+from sink.ledger.outcomes import State
+
+
+def leave_alone(connection: Connection, ref: DocumentRef, undo: bool, person: str, execute: bool) -> Sequence[Left]:
+    """Leaves a document alone for ever, an order with its returns and refunds, those that come later too; `undo` ends
+    that; `execute` does it. All of them, with what the ERP keeps. SettingsError where there is nothing to do, or a step
+    is under way."""
+    with transaction(connection) as cursor:
+        found = [one for one in decisions.with_dependants(cursor, ref) if (one.state == State.IGNORED) is undo]
+        if not found:
+            raise SettingsError(f"there is no {ref} that is {'' if undo else 'not '}ignored", "`sink held` shows them")
+        under_way = next((one.ref for one in found if one.under_way), None)
+        refs = [one.ref for one in found]
+        if under_way or (execute and marks.ignore(cursor, refs, undo) != len(refs)):
+            raise SettingsError(
+                f"a step of {under_way or ref} is under way", "look it up in the ERP, then `sink retry`"
+            )
+        for one in refs if execute else ():
+            history.note(cursor, one, "ignore undone" if undo else "ignored", "", person)
+        return found

@@ -1,0 +1,134 @@
+"""What a person has said of a document, and what the planner makes of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast
+
+from sink.documents.records import fields_from_json, fields_to_json
+from sink.erp.contract import Observed
+from sink.erp.kinds import ErpRecord, Fields, Milestone, PartKind, differing
+from sink.planning.policy import Disputed
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """`fields`: accepted with both values. `settled`: the version that stays as the ERP has it, "" for none.
+    `released`: by check the version that may pass it."""
+
+    fields: tuple[Disputed, ...] = ()
+    settled: str = ""
+    released: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> Self:
+        """As the ledger has it; None: nothing was said."""
+        value = value or {}
+        return cls(disputed_from_json(value.get("fields", [])), value.get("settled", ""), value.get("released", {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """For the ledger."""
+        return {"fields": disputed_to_json(self.fields), "settled": self.settled, "released": dict(self.released)}
+
+    def accepting(self, fields: Iterable[Disputed]) -> Self:
+        """With more fields; what is said anew of one takes the place of what was said before."""
+        new = {one[:3]: one for one in fields}
+        return replace(self, fields=(*(one for one in self.fields if one[:3] not in new), *new.values()))
+
+    def settles(self, version: str) -> bool:
+        """Whether a version stays as the ERP has it."""
+        return bool(version) and self.settled == version
+
+    def passes(self, version: str) -> frozenset[str]:
+        """The checks that a version may pass."""
+        return frozenset(check for check, of in self.released.items() if version and of == version)
+
+
+def disputed_to_json(fields: Iterable[Disputed]) -> list[dict[str, Any]]:
+    """For the ledger."""
+    return [
+        {**one._asdict(), **{side: fields_to_json(getattr(one, side)) for side in ("ours", "theirs", "wrote")}}
+        for one in fields
+    ]
+
+
+def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, ...]:
+    """As `disputed_to_json` wrote them."""
+    return tuple(
+        Disputed(
+            one["part"], one["key"], one["name"], *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote"))
+        )
+        for one in values
+    )
+
+
+def agreed(
+    desired: ErpRecord, applied: ErpRecord, observed: Observed, accepted: Iterable[Disputed]
+) -> tuple[ErpRecord, ErpRecord]:
+    """Both records with the ERP's value of each accepted field, as long as shop and ERP have what was accepted. Where
+    either has changed it is compared again, as if nothing had been said."""
+    seen = _with_state(observed)
+    for one in accepted:
+        if _like(_value(desired, one), one.ours) and (_unknown(seen, one) or _like(_value(seen, one), one.theirs)):
+            desired, applied = as_erp_has_it(desired, [one]), as_erp_has_it(applied, [one])
+        elif not _like(_value(desired, one), one.theirs):
+            applied = as_written(applied, [one])
+    return desired, applied
+
+
+def as_erp_has_it(record: ErpRecord, fields: Iterable[Disputed]) -> ErpRecord:
+    """A record with the ERP's values of these fields."""
+    for one in fields:
+        record = _with(record, one, one.theirs)
+    return record
+
+
+def as_written(applied: ErpRecord, fields: Iterable[Disputed]) -> ErpRecord:
+    """What was written, as it was before the ERP's values of these fields took its place."""
+    for one in fields:
+        if _like(_value(applied, one), one.theirs):
+            applied = _with(applied, one, one.wrote)
+    return applied
+
+
+def _with_state(observed: Observed) -> ErpRecord:
+    cancelled = observed.milestone is Milestone.CANCELLED
+    return replace(observed.record, fields={**observed.record.fields, "cancelled": cancelled})
+
+
+def _all_of(record: ErpRecord, one: Disputed) -> Fields | None:
+    return record.parts.get(cast(PartKind, one.part), {}).get(one.key) if one.part else record.fields
+
+
+def _value(record: ErpRecord, one: Disputed) -> Fields | None:
+    fields = _all_of(record, one)
+    return fields if fields is None or not one.name else {one.name: fields.get(one.name)}
+
+
+def _unknown(seen: ErpRecord, one: Disputed) -> bool:
+    """Whether this ERP does not give it back."""
+    if one.part and one.part not in seen.parts:
+        return True
+    fields = _all_of(seen, one)
+    return bool(one.name) and fields is not None and one.name not in fields
+
+
+def _like(one: Fields | None, other: Fields | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return not differing(one, other)
+
+
+def _with(record: ErpRecord, one: Disputed, side: Fields | None) -> ErpRecord:
+    if not one.part:
+        return replace(record, fields={**record.fields, **(side or {})})
+    part = cast(PartKind, one.part)
+    rows = dict(record.parts.get(part, {}))
+    if not one.name and side is None:
+        rows.pop(one.key, None)
+    elif not one.name:
+        rows[one.key] = side or {}
+    elif one.key in rows:
+        rows[one.key] = {**rows[one.key], **(side or {})}
+    return replace(record, parts={**record.parts, part: rows})

@@ -1,0 +1,67 @@
+"""What ends each hold: a table, and the commands that it stands for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from sink.planning.policy import Check
+
+
+class Way(StrEnum):
+    """What a person can do about a held document, beside mending what is wrong."""
+
+    RETRY = "retry"  # look again, after something was mended
+    RELEASE = "release"  # let this version of it pass the check
+    ACCEPT = "accept"  # take it as the ERP has it, or as the one that it was
+    IGNORE = "ignore"  # leave it alone for ever
+
+
+_MEND: Final = (Way.RETRY, Way.IGNORE)
+_RELEASE: Final = (Way.RETRY, Way.RELEASE, Way.IGNORE)
+_ACCEPT: Final = (Way.RETRY, Way.ACCEPT, Way.IGNORE)
+
+WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
+    Check.IDENTITY:     _ACCEPT,
+    Check.CHANGED:      _ACCEPT,
+    Check.POSTED:       _ACCEPT,
+    Check.ITS_ORDER:    _ACCEPT,
+    Check.TOTALS:       _RELEASE,
+    Check.CAP:          (Way.RETRY, Way.RELEASE, Way.ACCEPT, Way.IGNORE),
+    Check.DELETED:      _ACCEPT,
+    Check.TAKEN_BACK:   _ACCEPT,
+    Check.LOST:         _ACCEPT,
+    Check.STRANGER:     _MEND,
+    Check.UNREADABLE:   _MEND,
+    Check.REFUSED:      _ACCEPT,
+    Check.UNCLEAR:      (Way.RETRY,),
+    Check.UNKNOWN_ITEM: _MEND,
+    Check.NO_ACCOUNT:   _MEND,
+    Check.NO_BUYER:     _MEND,
+    Check.NO_LINES:     _MEND,
+    Check.INVALID:      _MEND,
+    Check.GAP:          _MEND,
+    Check.NAME:         _MEND,
+    Check.FAILED:       _MEND,
+}  # fmt: skip
+
+_COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
+    Way.RELEASE: ("sink release", "it may go as it is"),
+    Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
+    Way.IGNORE: ("sink ignore", "nothing is done about it any more"),
+}
+
+
+def ways(check: str | None) -> tuple[Way, ...]:
+    """What ends a hold of this check; of one that an earlier release wrote down without a name, another look."""
+    return WAYS[Check(check)] if check else (Way.RETRY,)
+
+
+def commands(check: str | None, document: str) -> list[str]:
+    """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
+    meant = {**_COMMANDS, **({Way.ACCEPT: _SAME} if check == Check.IDENTITY else {})}
+    return [f"`{meant[way][0]} {document}`: {meant[way][1]}" for way in ways(check) if way in meant]
+
+
+_SAME: Final = ("sink accept document", "it is the order that was sent under this key")

@@ -1,0 +1,179 @@
+"""`sink release`, `sink ignore`, `sink retry` by cause: a dry run first, then done, with the name in the history."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import SettingsError
+from sink.apply.worker import Worker
+from sink.commands import ignore, release, retry
+from sink.database import Connection
+from sink.documents.profile import load_profile
+from sink.documents.refs import DocumentRef
+from sink.erp.sql.adapter import SqlErp
+from sink.operations.accept import accept_document
+from sink.operations.ignore import leave_alone
+from sink.operations.release import let_pass
+from sink.planning.policy import Check
+from sink.planning.ways_out import WAYS, Way, commands
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
+
+
+def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()
+
+
+def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    drain(worker)
+    return worker
+
+
+def _by(middle: Connection) -> list[tuple[Any, ...]]:
+    return rows(middle, "SELECT type, key, event, person FROM ordertap_shop.history WHERE person > '' ORDER BY id")
+
+
+@pytest.fixture
+def wrong_totals(profile_path: str) -> str:
+    """A shop whose orders say two cents more than their lines."""
+    order = Path(f"{profile_path}sales_order.sql")
+    order.write_text(order.read_text().replace("round(gross / 1.19, 2) AS net", "round(gross / 1.19, 2) + 0.02 AS net"))
+    return profile_path
+
+
+def test_totals_that_differ_by_a_cent_go_by_a_word_until_the_order_changes(
+    middle: Connection, erp: SqlErp, erp_url: str, wrong_totals: str
+) -> None:
+    worker = _in_erp(middle, erp, wrong_totals)
+    count = "SELECT count(*)::int FROM orders"
+    assert (len(held(middle)), run(erp_url, count)) == (1, [(0,)])
+    with pytest.raises(SettingsError, match="check `totals`, which accept does not end"):
+        accept_document(middle, ORDER, "Ada", execute=True)
+    found = let_pass(middle, ORDER, "Ada", execute=False)
+    assert next(release.lines(ORDER, found, False)).startswith("sales_order 1 would pass check `totals` as it is now")
+    drain(worker)
+    assert run(erp_url, count) == [(0,)]
+    let_pass(middle, ORDER, "Ada", execute=True)
+    mark(middle, ORDER)
+    drain(worker)
+    assert (held(middle), run(erp_url, count)) == ([], [(1,)])
+    assert _by(middle) == [(*ORDER, "released", "Ada")]
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    drain(worker)
+    assert len(held(middle)) == 1, "of that version nobody has said anything"
+
+
+def test_a_return_of_more_than_was_sold_goes_by_a_word(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 3, 5)")
+    mark(middle, RETURN, REFUND)
+    drain(worker)
+    assert len(held(middle)) == 1
+    let_pass(middle, RETURN, "Ada", execute=True)
+    drain(worker)
+    assert (held(middle), run(erp_url, "SELECT quantity::int FROM return_lines")) == ([], [(3,)])
+
+
+def test_what_the_erp_would_refuse_anyway_is_not_released(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    run(erp_url, "UPDATE orders SET status = 'invoiced'")
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    drain(worker)
+    with pytest.raises(SettingsError) as refused:
+        let_pass(middle, ORDER, "Ada", execute=True)
+    assert refused.value.hint == "mend it; verbs that do: `sink retry`, `sink accept`, `sink ignore`"
+
+
+def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN)
+    drain(worker)
+    left = leave_alone(middle, ORDER, False, "Ada", execute=False)
+    [(order, number)] = run(erp_url, "SELECT 1, id::text FROM orders")
+    assert next(ignore.lines(left, False, False)) == (
+        f"sales_order {order} would be ignored for ever; {number} stays in the ERP"
+    )
+    leave_alone(middle, ORDER, False, "Ada", execute=True)
+    change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2")
+    mark(middle, ORDER, RETURN, REFUND)  # the refund is of later
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, (SELECT count(*)::int FROM refunds) FROM orders") == [("11.90", 0)]
+    state = "SELECT type, state, seen = marked FROM ordertap_shop.document WHERE type <> 'customer' ORDER BY 1"
+    ignored = [("refund", "ignored", True), ("return_order", "ignored", True), ("sales_order", "ignored", True)]
+    assert rows(middle, state) == ignored
+    report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
+    assert {one.result for one in report.findings} == {"ignored"}
+    with pytest.raises(SettingsError, match="no sales_order 1, or it is ignored"):
+        retry.line(middle, *ORDER)
+    retry.line(middle, "", "", all_states=True)
+    drain(worker)
+    assert rows(middle, state) == ignored
+    leave_alone(middle, ORDER, True, "Ada", execute=True)
+    drain(worker)
+    assert run(erp_url, "SELECT gross::text, (SELECT count(*)::int FROM refunds) FROM orders") == [("9.90", 1)]
+    assert _by(middle)[0] == (*ORDER, "ignored", "Ada")
+    assert (*REFUND, "ignore undone", "Ada") in _by(middle)
+
+
+def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 3, 20)")
+    mark(middle, RETURN, REFUND)
+    drain(worker)
+    assert len(held(middle)) == 2
+    [left] = leave_alone(middle, RETURN, False, "Ada", execute=True)
+    assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP has nothing of it"]
+    drain(worker)
+    assert len(held(middle)) == 1
+    with pytest.raises(SettingsError, match="no return_order 5 that is not ignored"):
+        leave_alone(middle, RETURN, False, "Ada", execute=True)
+
+
+def test_what_is_held_is_looked_at_again_by_cause_or_check_and_everything_by_a_word(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    change(middle, "UPDATE orders SET sku = 'NEW'")
+    worker = _in_erp(middle, erp, profile_path)
+    assert held(middle) == ["the ERP has no item NEW"]
+    assert retry.line(middle, "", "", cause="totals") == "0 to be looked at again"
+    for cause in ("master data", "unknown item"):
+        assert retry.line(middle, "", "", cause=cause) == "1 to be looked at again"
+    drain(worker)
+    marked = "SELECT sum(marked)::int FROM ordertap_shop.document"
+    before = rows(middle, marked)
+    assert retry.line(middle, "", "", all_states=False).startswith(
+        "2 to be looked at again, done ones too; nothing was"
+    )
+    assert rows(middle, marked) == before
+    assert retry.line(middle, "", "", all_states=True) == "2 to be looked at again, done ones too"
+    assert rows(middle, marked) == [(before[0][0] + 2,)]
+    with pytest.raises(SettingsError, match="there is no cause nonsense"):
+        retry.line(middle, "", "", cause="nonsense")
+    for words in ({}, {"every": True, "cause": "totals"}):
+        with pytest.raises(SettingsError, match="say which"):
+            retry.line(middle, "", "", **words)
+
+
+def test_each_check_has_a_way_out() -> None:
+    assert set(WAYS) == set(Check)
+    assert all(Way.RETRY in found for found in WAYS.values())
+    assert commands(Check.TOTALS, "sales_order 1") == [
+        "`sink release sales_order 1`: it may go as it is",
+        "`sink ignore sales_order 1`: nothing is done about it any more",
+    ]
+    assert commands(None, str(DocumentRef("sales_order", "1"))) == []

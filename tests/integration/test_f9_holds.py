@@ -1,0 +1,125 @@
+"""A hold on one field does not keep a cancellation (fault F9): it reaches the ERP, and nothing is left to hold."""
+
+from sink.database import Connection, transaction
+from sink.documents.profile import load_profile
+from sink.erp.sql.adapter import SqlErp
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
+
+
+class Shop:
+    """One order that the ERP has."""
+
+    def __init__(self, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
+        self.middle, self.erp, self.url, self.profile = middle, erp, erp_url, profile_path
+        self.worker = make_worker(middle, erp, profile_path)
+        mark(middle)
+        drain(self.worker)
+        assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
+
+    def changed(self, statement: str) -> list[str]:
+        """What is held after the shop has changed it."""
+        change(self.middle, f"UPDATE orders SET {statement}")
+        mark(self.middle, ORDER)
+        drain(self.worker)
+        return held(self.middle)
+
+    def cancelled(self) -> bool:
+        """Whether the ERP has cancelled it, nothing is held, and both sides agree, also at a second look."""
+        mark(self.middle, ORDER)
+        drain(self.worker)
+        assert held(self.middle) == []
+        report = reconcile(self.middle, None, "shop", load_profile(self.profile), self.erp, collective=False)
+        assert [one for one in report.findings if one.type == "sales_order"] == []
+        return run(self.url, "SELECT status FROM orders") == [("cancelled",)]
+
+
+def test_f9_after_a_buyer_was_merged_or_number_or_date_corrected(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    for correction in ("customer = '8'", "number = 'S-9'", "placed_at = '2026-01-02T10:00Z'"):
+        run(erp_url, "DELETE FROM order_lines; DELETE FROM orders; DELETE FROM customers")
+        with transaction(middle) as cursor:
+            cursor.execute("DELETE FROM ordertap_shop.document; DELETE FROM ordertap_shop.unit")
+        change(
+            middle,
+            "UPDATE orders SET number = 'S-1', customer = '7', placed_at = '2026-01-01T10:00Z', status = 'open'",
+        )
+        shop = Shop(middle, erp, erp_url, profile_path)
+        assert "the shop uses the key again" in shop.changed(correction)[0]
+        assert shop.changed("status = 'cancelled'") == []
+        assert shop.cancelled()
+
+
+def test_f9_another_order_under_the_key_cancels_nothing(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """A restored shop gives the number again, and that order is cancelled."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    other = "customer = '8', placed_at = '2026-02-02T10:00Z', status = 'cancelled'"
+    assert "the shop uses the key again" in shop.changed(other)[0]
+    assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
+
+
+def test_f9_after_a_clerk_changed_a_field_which_stays(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE orders SET payment_means = 'cash'; DELETE FROM order_lines")
+    assert "changed in the ERP" in shop.changed("gross = 9.90")[0]
+    assert shop.changed("status = 'cancelled'") == []
+    assert run(erp_url, "SELECT payment_means, gross::text FROM orders") == [("cash", "11.90")]
+    assert shop.cancelled()
+
+
+def test_f9_after_a_return_that_is_more_than_was_sold(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 3, 20)")
+    mark(middle, RETURN, REFUND)
+    drain(shop.worker)
+    assert len(held(middle)) == 2
+    assert len(shop.changed("status = 'cancelled'")) == 2, "that of the return and the refund"
+    assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
+
+
+def test_f9_while_the_new_buyer_or_the_item_is_not_in_the_erp(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    assert shop.changed("sku = 'NEW'") == ["the ERP has no item NEW"]
+    change(middle, "UPDATE orders SET customer = '8'")  # of whom no row has come
+    assert shop.changed("status = 'cancelled'") == []
+    assert shop.cancelled()
+    mark(middle, CUSTOMER)
+    drain(shop.worker)
+    assert held(middle) == []
+
+
+def test_f9_a_change_that_the_erp_refuses_goes_without_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "ALTER TABLE orders ADD CHECK (gross > 10)")
+    assert "refused" in shop.changed("gross = 9.90")[0]
+    assert shop.changed("status = 'cancelled'") == []
+    assert shop.cancelled()
+
+
+def test_f9_a_change_that_the_erp_refuses_in_the_commit_that_cancels(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "ALTER TABLE orders ADD CHECK (gross > 10)")
+    assert shop.changed("gross = 9.90, status = 'cancelled'") == []
+    assert shop.cancelled()
+
+
+def test_f9_a_cancellation_that_the_erp_cannot_take_is_held(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE orders SET payment_means = 'cash', status = 'delivered'")
+    assert "changed in the ERP" in shop.changed("status = 'cancelled'")[0]
+    assert run(erp_url, "SELECT status FROM orders") == [("delivered",)]
