@@ -26,6 +26,7 @@ from sink.commands import brake as brake_lines
 from sink.documents.refs import DocumentRef
 from sink.operations import accept as accepting
 from sink.operations import brake
+from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
@@ -60,22 +61,25 @@ def _retry(
 def _pause(
     person: Person,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks `sink status`.")] = "",
+    as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Nothing more goes to the ERP, from any copy of the sink, until `sink resume`.
+    """Sends nothing more to the ERP until `sink resume`.
 
-    Staging goes on. Example: `sink pause --person Ada --reason "stocktaking"`
+    From no copy of the sink. Staging goes on. Example: `sink pause --person Ada --reason "stocktaking"`
     """
-    say(control.pause(wiring.middle(settings_of(config)), person, reason))
+    lines = list(control.pause(wiring.middle(settings_of(config)), person, reason))
+    answer(as_json, lambda: {"paused": True}, lambda: lines)
 
 
 @app.command("resume", rich_help_panel=DECIDE)
-def _resume(person: Person, config: Config = None) -> None:
+def _resume(person: Person, as_json: Json = False, config: Config = None) -> None:
     """Ends `sink pause`.
 
     Example: `sink resume --person Ada`
     """
-    say(control.resume(wiring.middle(settings_of(config)), person))
+    given = (wiring.middle(settings_of(config)), person)
+    answer(as_json, lambda: {"was_paused": controlling.resume(*given)}, lambda: control.resume(*given))
 
 
 @app.command("release", rich_help_panel=DECIDE)
@@ -89,9 +93,9 @@ def _release(
     execute: Execute = False,
     config: Config = None,
 ) -> None:
-    """Lets a held document pass the check that it is held for, as it is now; its next change is checked again.
+    """Lets a held document pass its check, as it is now.
 
-    With --mass all that the brake holds back passes once, and it counts anew.
+    Its next change is checked again. With --mass all that the brake holds back passes once, and it counts anew.
     Example: `sink release sales_order 17 --person Ada`
     """
     if mass is bool(type_ and key) or bool(type_) != bool(key):
@@ -116,9 +120,10 @@ def _ignore(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Leaves a document alone for ever, an order with its returns and refunds.
+    """Leaves a document alone for ever.
 
-    Says what stays in the ERP. Example: `sink ignore sales_order 17 --person Ada`
+    An order with its returns and refunds. Says what stays in the ERP.
+    Example: `sink ignore sales_order 17 --person Ada`
     """
     found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
     answer(as_json, lambda: found, lambda: ignore.lines(found, undo, execute))
@@ -170,10 +175,10 @@ def _accept_document(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes what differs of a held document for right, with both values, until either changes.
+    """Takes what differs of a held document for right.
 
-    One that is held for its number, date or buyer is taken for the one that was sent under its key.
-    Example: `sink accept document sales_order 17 --person Ada`
+    With both values, until either changes. One that is held for its number, date or buyer is taken for the one that
+    was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
     """
     ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
     found = does(wiring.middle(settings_of(config)), ref, person, execute)

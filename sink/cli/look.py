@@ -98,8 +98,9 @@ def _plan(
 
 @app.command("brake", rich_help_panel=LOOK)
 def _brake(as_json: Json = False, config: Config = None) -> None:
-    """Where the brake's counters stand, and what waits since the shop changed too much at once.
+    """What waits since the shop changed too much at once.
 
+    And where the brake's counters stand.
     Example: `sink brake`
     """
     settings = settings_of(config)
