@@ -204,8 +204,14 @@ class Worker:
         planned = self._planned(ones, self._desired.wanted(ones, built))
         tasks: list[Task] = []
         again: list[Entry] = []
+        capped: list[Entry] = []
+        changing = (
+            {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else set()
+        )
         for one, found in planned:
-            if isinstance(found, Outcome):
+            if isinstance(found, Outcome) and one.unit in changing and found.state is State.HELD:
+                capped.append(one)  # another return of its order goes first, and may make room for it
+            elif isinstance(found, Outcome):
                 outcomes.append((one, found))
             elif not self._rules.apply:
                 outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
@@ -218,7 +224,7 @@ class Worker:
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
         self._sending.send(held, tasks)
-        return [one for one in again if one.intent is None and one.state is State.DONE]
+        return [one for one in again if one.intent is None and one.state is State.DONE] + capped
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
