@@ -233,8 +233,14 @@ class Worker:
         planned = self._planned(ones, self._desired.wanted(ones, built))
         tasks: list[Task] = []
         again: list[Entry] = []
+        capped: list[Entry] = []
+        changing = (
+            {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else set()
+        )
         for one, found in planned:
-            if isinstance(found, Outcome):
+            if isinstance(found, Outcome) and one.unit in changing and found.state is State.HELD:
+                capped.append(one)  # another return of its order goes first, and may make room for it
+            elif isinstance(found, Outcome):
                 outcomes.append((one, found))
             elif not self._rules.apply:
                 outcomes.append((one, _only_planned(one, found)))
@@ -248,7 +254,8 @@ class Worker:
                     note_acted(cursor)
         self._sending.send(held, tasks)
         # A cancellation goes without the change before it that the ERP has refused.
-        return [one for one in again if one.intent is None and (one.state is State.DONE or one.check == Check.REFUSED)]
+        went = [one for one in again if one.intent is None and (one.state is State.DONE or one.check == Check.REFUSED)]
+        return went + capped
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]

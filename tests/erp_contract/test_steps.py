@@ -266,7 +266,7 @@ def test_what_the_erp_refuses_or_does_not_keep_is_held_and_leaves_nothing(
     assert sink.how_far(wanted) is HowFar.NOT_DONE
 
 
-def test_a_rounded_amount_is_named_with_both_values(sink: Sink) -> None:
+def test_f7_a_rounded_amount_is_named_with_both_values(sink: Sink) -> None:
     """Three decimals of a dinar in two: a cent is lost."""
     sink.seed("customer")
     net, tax = D("1.234"), D("0.001")
@@ -356,7 +356,7 @@ def test_a_return_of_a_line_that_the_order_has_not_is_refused(target: Target, si
     assert target.content() == before
 
 
-def test_a_return_moves_to_another_order(sink: Sink) -> None:
+def test_f6_a_return_moves_to_another_order(sink: Sink) -> None:
     """The shop booked it to the wrong one."""
     other = ErpRef("order", "shop/order/2/1")
     sink.seed("customer", "order", "return")

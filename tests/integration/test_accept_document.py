@@ -34,7 +34,7 @@ def told(found: AcceptedDocument, execute: bool = True) -> list[str]:
     return list(accept.document(ORDER, found, execute))
 
 
-def test_an_order_that_moved_to_another_buyer_is_accepted_by_a_name(
+def test_f9_an_order_that_moved_to_another_buyer_is_accepted_by_a_name(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     worker = make_worker(middle, erp, profile_path)

@@ -91,11 +91,11 @@ def look(worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_
 BOTH = [("shop-100001", "Ann@example.org", "guest"), ("shop-100002", "ann@example.org", "guest")]
 
 
-def test_two_guests_with_one_mailbox_have_an_account_each(look: Look) -> None:
+def test_f9_two_guests_with_one_mailbox_have_an_account_each(look: Look) -> None:
     assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == BOTH
 
 
-def test_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_registers(
+def test_f9_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_registers(
     look: Look, middle: Connection
 ) -> None:
     """His order is in the ERP and names the account; in the end he has another guest's mailbox."""

@@ -96,7 +96,7 @@ def test_orders_and_their_buyers_go_in_a_few_calls(many: Connection, counting: C
     assert report.summary() == f"agree: {COUNT} orders, 0 returns, 0 prices, difference 0.00"
 
 
-def test_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counting, profile_path: str) -> None:
+def test_v2_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counting, profile_path: str) -> None:
     """His own unit was never due: nobody needed him."""
     mark(middle, CUSTOMER)
     worker = make_worker(middle, counting, profile_path)
@@ -107,7 +107,9 @@ def test_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counti
     assert [steps[0].ref.kind for steps in counting.steps] == ["customer", "order"]
 
 
-def test_what_one_cannot_have_is_its_own(many: Connection, counting: Counting, profile_path: str, erp_url: str) -> None:
+def test_v5_what_one_cannot_have_is_its_own(
+    many: Connection, counting: Counting, profile_path: str, erp_url: str
+) -> None:
     """An item that the ERP lacks, a name that its column cannot keep, and a row that a trigger refuses."""
     run(erp_url, "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on a Sunday'; END $$")
     run(erp_url, "CREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.shop_number = 'S-7')"
@@ -238,7 +240,7 @@ def test_orders_are_taken_as_far_as_they_shall(
         assert run(erp_url, "SELECT status FROM orders") == [(goal.value,)]
 
 
-def test_a_plan_takes_planned_buyers_and_orders_for_made(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+def test_v8_a_plan_takes_planned_buyers_and_orders_for_made(middle: Connection, erp: SqlErp, profile_path: str) -> None:
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, ORDER, CUSTOMER, RETURN, REFUND)
     drain(make_worker(middle, erp, profile_path, apply=False))
@@ -250,7 +252,7 @@ def test_a_plan_takes_planned_buyers_and_orders_for_made(middle: Connection, erp
         ]  # fmt: skip
 
 
-def test_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_twice(
+def test_f5_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_twice(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
     mark(middle)
@@ -303,7 +305,7 @@ def test_all_orders_of_a_collective_account(middle: Connection, erp: SqlErp, pro
     assert run(erp_url, "SELECT account_number, (SELECT count(*)::int FROM customers) FROM orders") == [("10000", 1)]
 
 
-def test_orders_go_before_prices_that_wait_longer(middle: Connection) -> None:
+def test_v3_orders_go_before_prices_that_wait_longer(middle: Connection) -> None:
     mark(middle, PRICE)
     mark(middle, ORDER)
     for later, first in (((), "price:A"), (("price",), "sales_order:1")):

@@ -82,7 +82,7 @@ def test_everything_with_the_fee(refund: Refund) -> None:
     }
 
 
-def test_shipping_alone(refund: Refund) -> None:
+def test_f10_shipping_alone(refund: Refund) -> None:
     assert refund("4.90", extra=FEE) == {"charge:shipping": row("19", "4.12", "4.90")}
 
 

@@ -247,6 +247,27 @@ def test_goods_come_back_before_the_money(shop: Shop, profile: Profile) -> None:
             assert refund == NotReady()
 
 
+def test_f10_money_for_shipping_alone_is_a_refund_and_no_goods_come_back(
+    new_shop: Callable[[], str], profile: Profile
+) -> None:
+    url = new_shop()
+    with closing(Simulator(url, 1)) as simulator, closing(psycopg2.connect(url)) as shop:
+        while simulator.orders < 3:
+            simulator.step()
+        ((key,),) = rows(
+            shop,
+            "INSERT INTO returns (order_id, status, shipping_refund, received_at, refunded_at)"
+            " SELECT id, 'refunded', 4.90, now(), now() FROM orders WHERE shipping_tax_rate = 19 ORDER BY id LIMIT 1"
+            " RETURNING id::text",
+        )
+        assert documents(shop, profile, "return_order")[key] == Missing()
+        refund = documents(shop, profile, "refund")[key]
+        assert isinstance(refund, Refund)
+        (part,) = refund.components
+        assert (refund.gross, part.kind, part.tax) == (Decimal("4.90"), "charge", Decimal("0.78"))
+        assert totals.refund_problem(refund) is None
+
+
 def test_customers_and_prices_are_the_shops(shop: Shop, profile: Profile) -> None:
     customers = documents(shop, profile, "customer")
     shown = {row[0]: row[1:] for row in rows(shop, "SELECT id::text, kind, email, tax_id FROM customers")}

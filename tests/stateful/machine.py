@@ -335,4 +335,4 @@ class Machine(RuleBasedStateMachine):
         for number, (of, _) in [*self.shop.refunds.items()]:
             if of not in self.shop.orders:
                 self.shop.refund(number, None)
-        retry(self.world.connection, None)
+        self.shop.mark_all()

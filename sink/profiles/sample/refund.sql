@@ -1,7 +1,7 @@
 SELECT r.id::text AS key, o.number || '-G' || r.id AS number, r.order_id::text AS "order", r.id::text AS return_order,
        o.currency, r.refunded_at,
        coalesce((SELECT p.means FROM payments p WHERE p.order_id = o.id ORDER BY p.id LIMIT 1), '') AS means,
-       r.shipping_refund + (SELECT sum(l.refund_amount) FROM return_lines l WHERE l.return_id = r.id) AS gross,
+       r.shipping_refund + (SELECT coalesce(sum(l.refund_amount), 0) FROM return_lines l WHERE l.return_id = r.id) AS gross,
        r.status = 'refunded' AS ready
   FROM returns r
   JOIN orders o ON o.id = r.order_id

@@ -246,7 +246,7 @@ def test_where_the_erp_owns_prices_none_is_sent() -> None:
 
 
 @pytest.mark.parametrize("applied", [ORDER, RETURN, REFUND])
-def test_a_delete_in_the_shop_is_no_cancellation(applied: ErpRecord) -> None:
+def test_f8_a_delete_in_the_shop_is_no_cancellation(applied: ErpRecord) -> None:
     seen = _seen(Milestone.DRAFT, applied)
     assert isinstance(plan(None, applied, seen, POLICY), Hold)
     assert plan(None, applied, seen, Policy("shop", Absence(orders="keep", returns="keep", refunds="keep"))) == []
