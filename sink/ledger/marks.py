@@ -20,11 +20,13 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
 
     A unit, such as `sales_order:17`, is leased together. Called inside the staging transaction. Each mark is a version,
     so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
-    here and everywhere: nobody waits in a circle.
+    here and everywhere: nobody waits in a circle. Units are due in the order in which numbers are counted: what waits
+    for days was often marked together, and older orders go first.
     """
     units = sql.SQL(
         "INSERT INTO unit AS u (unit, due_at)"
-        " SELECT unit, clock_timestamp() FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
+        " SELECT unit, statement_timestamp() + interval '1 us' * row_number() OVER (ORDER BY length(unit), unit)"
+        " FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
         " ON CONFLICT (unit) DO UPDATE SET due_at = excluded.due_at"
         " WHERE u.due_at IS NULL OR u.due_at > excluded.due_at"
     ).format(touched)

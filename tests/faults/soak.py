@@ -1,7 +1,7 @@
 """`./tests/soak`: the crash tests for as long as you like, with a progress line and one last line that says it all.
 
 Without a word the whole way, shop to ERP, on one simulated day; `capture` plays rounds of capture alone under more
-kinds of faults, each proved by itself.
+kinds of faults, each proved by itself; `outage` has orders wait for an ERP that is away for two days.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
 from tests.faults import rounds
+from tests.faults.outage import Outage
 from tests.faults.wild import WildDay
 from tests.proof.rules import Finding
 
@@ -26,18 +27,20 @@ from tests.proof.rules import Finding
 def main() -> int:
     """Exit code 0 only when nothing is lost, double or out of order and the money agrees; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").partition(": ")[2])
-    parser.add_argument("what", nargs="?", choices=("all", "capture"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "capture", "outage"), default="all")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
     parser.add_argument("--round", type=float, default=60.0, help="seconds of faults in a round of `capture`")
+    parser.add_argument("--orders", type=int, default=20_000, help="that wait in an `outage`")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(f"soak: seed {options.seed}, {options.minutes:g} minutes", flush=True)
+    length = f"{options.orders} orders" if options.what == "outage" else f"{options.minutes:g} minutes"
+    print(f"soak: seed {options.seed}, {length}", flush=True)
     try:
         folder = Path(tempfile.mkdtemp(prefix="ordertap-soak-"))
         folder.chmod(0o755)  # the server runs as another account
-        code = (_capture if options.what == "capture" else _day)(folder, options)
+        code = {"capture": _capture, "outage": _outage, "all": _day}[options.what](folder, options)
     except KeyboardInterrupt:
         print(f"\nsoak: stopped; nothing is proved (seed {options.seed})")
         code = 130
@@ -64,6 +67,14 @@ def _day(folder: Path, options: argparse.Namespace) -> int:
     print(f"faults: {', '.join(f'{count} {name}' for name, count in faults.most_common())}")
     print(result)
     return 0 if result.sound else 1
+
+
+def _outage(folder: Path, options: argparse.Namespace) -> int:
+    settings = {"fsync": "off", "max_connections": "100", "max_wal_size": "2GB"}
+    with Postgres(folder / "postgres", options.postgres, settings) as server, Kafka(folder / "kafka") as kafka:
+        result = Outage(folder, server, kafka, "outage", batch=50, patient=True).run(options.orders, _say)
+    print("\n" + "\n".join([*result.wrong, str(result)]))
+    return 1 if result.wrong else 0
 
 
 def _capture(folder: Path, options: argparse.Namespace) -> int:

@@ -430,3 +430,9 @@ def test_while_nothing_may_be_planned_nothing_is_leased(middle: Connection, erp:
     with transaction(middle) as cursor:
         stand_at(cursor, 1_000)
     assert make_worker(middle, erp, profile_path).step()
+
+
+def test_orders_that_are_marked_together_are_leased_in_the_order_of_their_numbers(middle: Connection) -> None:
+    mark(middle, *(DocumentRef("sales_order", str(number)) for number in range(95, 106)))
+    found = [_lease(middle, "w1") for _ in range(11)]
+    assert [one and one.unit for one in found] == [f"sales_order:{number}" for number in range(95, 106)]
