@@ -14,6 +14,7 @@ from schemas.errors import DataError, SettingsError, UnavailableError
 from sink.database import Cursor
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule
+from sink.documents.refusals import in_words
 
 UNSEEN: Final = "OT001"
 """The SQLSTATE of a view whose row has not all values that the profile reads."""
@@ -100,11 +101,7 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
         document: Document = rule.model.model_validate(content)  # type: ignore[assignment]
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        reasons = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in problems[:5]
-        ]
-        return Invalid("; ".join(reasons))
+        return Invalid("; ".join(in_words(rule.model, problem, content) for problem in problems[:5]))
     return document
 
 
