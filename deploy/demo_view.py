@@ -106,6 +106,8 @@ def in_plain_words(type_: str, number: str, event: str, detail: str) -> str:
     what = f"{NAMES.get(type_, type_)} {number}"
     if event == "held":
         return f"{what} is held: {detail}"
+    if event == "retry":
+        return f"{what} is tried again: {detail}"
     return f"{what} {VERBS.get(event, event)}"
 
 

@@ -16,6 +16,7 @@ from sink.database import Connection, Cursor
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.refs import DocumentRef
+from sink.documents.refusals import in_words
 
 UNSEEN: Final = "OT001"
 """The SQLSTATE of a view whose row has not all values that the profile reads."""
@@ -164,11 +165,7 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
         document: Document = rule.model.model_validate(content)  # type: ignore[assignment]
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        reasons = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in problems[:5]
-        ]
-        return Invalid("; ".join(reasons))
+        return Invalid("; ".join(in_words(rule.model, problem, content) for problem in problems[:5]))
     return document
 
 

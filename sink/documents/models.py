@@ -8,7 +8,7 @@ and a `number` is what people read.
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -201,6 +201,14 @@ Document = Customer | SalesOrder | ReturnOrder | Refund | Price
 MODELS: dict[str, type[Part]] = {model.__name__: model for model in (Customer, SalesOrder, ReturnOrder, Refund, Price)}
 
 
+def part_of(annotation: Any) -> type[Part] | None:
+    """The model of a tuple field's items."""
+    for argument in get_args(annotation):
+        if isinstance(argument, type) and issubclass(argument, Part):
+            return argument
+    return None
+
+
 class NotReady(NamedTuple):
     """The document is there, but not to be carried over yet (`ready` is false)."""
 
@@ -210,7 +218,8 @@ class Missing(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """The shop's data does not make a document, or not all of it was seen; `reason` names the field, not its value."""
+    """The shop's data does not make a document, or not all of it was seen; `reason` names the row and the field, and of
+    values only numbers and kinds: nothing of a person."""
 
     reason: str
     next_step: str = "mend it in the shop, or the profile"

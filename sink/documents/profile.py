@@ -33,12 +33,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
 from schemas.errors import SettingsError
-from sink.documents.models import MODELS, Part
+from sink.documents.models import MODELS, Part, part_of
 from sink.documents.sqltext import named
 from sink.documents.touched_by import Touch, rewritten, statements
 
@@ -208,7 +208,7 @@ class _Loader:
         return self._tables[name]
 
     def _children(self, name: str, model: type[Part]) -> dict[str, str]:
-        known = [field for field, info in model.model_fields.items() if _part_of(info.annotation) is not None]
+        known = [field for field, info in model.model_fields.items() if part_of(info.annotation) is not None]
         children = {}
         for file in sorted(self._folder.glob(f"{name}.*.sql")):
             field = file.name[len(name) + 1 : -4]
@@ -235,11 +235,3 @@ class _Loader:
 
     def _wrong(self, where: str, reason: str, hint: str = "correct the profile") -> SettingsError:
         return SettingsError(f"{self._file}: {where}: {reason}", hint)
-
-
-def _part_of(annotation: Any) -> type[Part] | None:
-    """The model of a tuple field's items."""
-    for argument in get_args(annotation):
-        if isinstance(argument, type) and issubclass(argument, Part):
-            return argument
-    return None

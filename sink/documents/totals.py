@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from sink.documents.models import Refund, SalesOrder
-from sink.erp.kinds import Sums
+from sink.erp.kinds import Sums, count, money
 
 
 class _Row(Protocol):
@@ -43,15 +43,17 @@ def problem(order: SalesOrder) -> str | None:
     for kind, rows in (("line", order.lines), ("charge", order.charges), ("discount", order.discounts)):
         for row in rows:
             if row.net + row.tax != row.gross:
-                return f"{kind} {row.key}: net {row.net} + tax {row.tax} is not gross {row.gross}"
+                return f"{kind} {row.key}: net {money(row.net)} + tax {money(row.tax)} is not gross {money(row.gross)}"
     if order.net + order.tax != order.gross:
-        return f"the order's net {order.net} + tax {order.tax} is not its gross {order.gross}"
+        return f"the order's net {money(order.net)} + tax {money(order.tax)} is not its gross {money(order.gross)}"
     rates = per_rate(order)
     found = total(rates.values())
     for name, added, said in zip(Sums._fields, found, (order.net, order.tax, order.gross), strict=True):
         if added != said:
-            parts = ", ".join(f"{rate.normalize():f} %: {getattr(sums, name)}" for rate, sums in rates.items())
-            return f"{name}: lines and charges less discounts are {added} ({parts}), the order says {said}"
+            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name))}" for rate, sums in rates.items())
+            return (
+                f"{name}: lines and charges less discounts are {money(added)} ({parts}), the order says {money(said)}"
+            )
     return None
 
 
@@ -61,9 +63,11 @@ def refund_problem(refund: Refund) -> str | None:
         return "the refund does not say what it is for"
     for row in refund.components:
         if row.net + row.tax != row.gross:
-            return f"component {row.key}: net {row.net} + tax {row.tax} is not gross {row.gross}"
+            return f"component {row.key}: net {money(row.net)} + tax {money(row.tax)} is not gross {money(row.gross)}"
     added = sum((row.gross for row in refund.components), Decimal(0))
-    return None if added == refund.gross else f"its components are {added}, the refund says {refund.gross}"
+    return (
+        None if added == refund.gross else f"its components are {money(added)}, the refund says {money(refund.gross)}"
+    )
 
 
 def _add(sums: dict[Decimal, Sums], rows: Iterable[_Row], sign: int) -> None:

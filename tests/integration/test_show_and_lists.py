@@ -40,6 +40,8 @@ from tests.fix_erp import (
     run,
     stand_at,
 )
+from tests.programs import run as start
+from tests.programs import write_settings
 
 
 def _story(middle: Connection) -> list[HistoryLine]:
@@ -78,6 +80,20 @@ def test_the_history_says_what_was_done_on_which_state_of_the_shop(
     assert {"gross: 11.90 → 9.90", "line l1 quantity: 2 → 3"} <= {*amended.command.changes}
     assert (refused.event, refused.place, refused.command) == ("held", Place(1, LSN(3_000)), None)
     assert refused.detail.startswith("change prices, but the ERP has invoiced it")
+
+
+def test_a_refusal_is_told_with_the_command_that_the_erp_refused(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    run(erp_url, "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on a Sunday'; END $$")
+    run(erp_url, "CREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION no()")
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path))
+    (refused,) = _story(middle)
+    assert (refused.event, refused.place) == ("held", Place(1, LSN(1_000)))
+    assert refused.detail.startswith("the ERP refused it: ")
+    assert refused.command is not None
+    assert plan.told(refused.command) == "create order (confirmed): 11.90 EUR"
 
 
 def test_personal_fields_are_only_named_in_the_history(middle: Connection, erp: SqlErp, profile_path: str) -> None:
@@ -291,3 +307,31 @@ def test_status_names_what_was_tried_so_often_that_a_person_must_look(middle: Co
     seen = status(middle, require_snapshot=False)
     assert seen.stuck == 2
     assert any(line.startswith("2 failed 10 times or more; next: `sink held --cause retry`") for line in told(seen))
+
+
+def test_the_verbs_answer_people_and_programs(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, tmp_path: Path
+) -> None:
+    change(middle, "UPDATE orders SET sku = 'NEW'")
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path, apply=False))
+    settings = {
+        "profile": profile_path, "topic_prefix": "shop", "bootstrap_servers": "127.0.0.1:1",
+        "schema_registry_url": "file:///nowhere", "database_url": middle.dsn, "prices_owner": "shop",
+        "erp": {"url": erp_url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
+    }  # fmt: skip
+    config = write_settings(tmp_path / "settings.yaml", sink=settings)
+    answers = {
+        ("held", "--cause", "master data"): "the ERP has no item NEW",
+        ("list", "--state", "held"): "sales_order 1",
+        ("plan", "--limit", "5"): "create customer",
+        ("show", "S-1"): "the ERP has no item NEW",
+    }
+    for verb, said in answers.items():
+        for more in ([], ["--json"]):
+            ended = start("sink", *verb, *more, config=config)
+            assert ended.returncode == 0, ended.stderr
+            if more:
+                assert json.loads(ended.stdout)
+            else:
+                assert said in ended.stdout

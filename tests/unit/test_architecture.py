@@ -59,11 +59,12 @@ PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",
     "documents.records", "ledger.outcomes", "staging.assembly", "staging.batch", "intake.copy_text", "intake.decoder",
     "intake.decoder_code", "intake.jsonb", "erp.kinds", "erp.fields", "erp.contract",
-    "erp.commands",
+    "documents.refusals", "erp.commands",
 })  # fmt: skip
 """Files and folders of the sink that import each other, `schemas`, and of others only this:"""
 PURE_IMPORTS = {
-    "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "json", "pydantic", "re", "struct",
+    "__future__", "collections", "dataclasses", "datetime", "decimal", "difflib", "enum", "json", "pydantic",
+    "pydantic_core", "re", "struct",
     "typing",
 }  # fmt: skip
 
