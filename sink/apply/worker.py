@@ -18,7 +18,7 @@ from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
-from sink.ledger import binding, documents, leases, marks
+from sink.ledger import accounts, binding, documents, leases, marks
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
@@ -87,6 +87,7 @@ class Worker:
             with transaction(self._connection) as cursor:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
                 self._former = documents.types(cursor) - self._names
+                accounts.begin_at(cursor, self._rules.account_from)
                 if self._rules.apply:
                     marks.resume(cursor)
         except (SettingsError, HoldError) as error:
