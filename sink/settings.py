@@ -56,6 +56,10 @@ class SinkSettings(BaseModel):
     prices_owner: Literal["shop", "erp"]
     customers: Literal["account_per_buyer", "collective"] = "account_per_buyer"
     collective_account: str = ""
+    account_prefix: str | None = Field(
+        None, description="what new account numbers begin with; default: <shop>-", pattern=r"^\S*$", max_length=20
+    )
+    account_from: int = Field(100_001, ge=1, le=10**15, description="the first new account number, behind the prefix")
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
     absent: Absence = Field(Absence(), description="what becomes in the ERP of what the shop has no more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from schemas.errors import SettingsError
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, names_of, reading, transaction
 from sink.documents import totals
@@ -26,7 +27,7 @@ from sink.documents.records import KIND_OF, fingerprint, from_json, may_be_same,
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind
-from sink.ledger import accounts, blocked, documents, marks
+from sink.ledger import accounts, blocked, documents, history, marks
 from sink.ledger.documents import Entry
 from sink.ledger.history import Place
 from sink.ledger.outcomes import Outcome, State
@@ -36,6 +37,8 @@ from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import load_position, why_not_planned
 
 _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture signal snapshot` of its table"
+
+_NUMBERS_TRIED: Final = 20
 
 ANOTHER_IDENTITY: Final = (
     "number, date or buyer differ from what was sent under this key before: the shop uses the key again"
@@ -209,10 +212,11 @@ class Desired:
             self._collective = next((found.ref for found in matches), None)
         buyers = self.buyers(found)
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
-        unnumbered = {one.key for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
+        unnumbered = {one.key: entry for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
         with transaction(self._connection) as cursor:
             entries = documents.entries_of(cursor, buyers | parents)
-            numbers = accounts.account_numbers(cursor, self._rules.shop, unnumbered)
+            numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, unnumbered)
+        numbers |= self._taken({key: entry for key, entry in unnumbered.items() if entry.revision}, numbers)
         unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
         if unmet:  # somebody else has them, or they are looked at after this one
             with transaction(self._connection) as cursor:
@@ -222,6 +226,28 @@ class Desired:
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
         skus |= {one.sku for one in found if isinstance(one, Price)}
         return Around(entries, numbers, self._erp.unknown_items(skus), {ref: Found(ref, seen[ref]) for ref in seen})
+
+    def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
+        """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same
+        range. Looked for only where a create was not done: most are, and a question for each would slow all down."""
+        found: dict[str, str] = {}
+        for key, one in refused.items():
+            number = numbers[key]
+            for _ in range(_NUMBERS_TRIED):
+                if not self._is_another(number, self.in_erp(one)):
+                    break
+                with transaction(self._connection) as cursor:
+                    history.note(cursor, one.ref, "numbered anew", f"{number} is another account in the ERP")
+                    number = accounts.next_number(cursor, self._rules.shop, self._rules.account_prefix, key)
+                found[key] = number
+        return found
+
+    def _is_another(self, number: str, ref: ErpRef) -> bool:
+        """Whether the ERP has an account of this number that is not the customer's."""
+        try:
+            return any(found.ref != ref for found in self._erp.find("customer", {"number": number}))
+        except SettingsError:  # its accounts have no number of ours, so that it was refused for something else
+            return False
 
     def _wanted(self, one: Entry, document: Document, around: Around) -> Wanted | Outcome:
         match document:

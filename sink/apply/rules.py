@@ -25,6 +25,8 @@ class Rules:
     apply: bool
     customers: AccountPolicy = "account_per_buyer"
     collective_account: str = ""
+    account_prefix: str = "shop-"
+    account_from: int = 100_001
     placeholder_sku: str = ""
     settle_seconds: float = 30.0
     recheck_seconds: float = 60.0

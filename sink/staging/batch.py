@@ -78,6 +78,10 @@ class Batch:
     unreadable: list[Unreadable] = field(default_factory=list)
     old_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
     """The key that a row had before its key was changed, by topic and stamp."""
+    new_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    """The key that it has since, where both halves are in the batch."""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    """The table of each topic."""
 
 
 _Rounds = list[dict[bytes, Row]]
@@ -85,7 +89,7 @@ _Rounds = list[dict[bytes, Row]]
 
 def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders) -> Batch:
     """The batch of these records, in the order of their partitions. `tables` gives the table of each topic."""
-    batch = Batch()
+    batch = Batch(tables=tables)
     latest = _latest(rows, tables, decoders, batch)
     groups: list[dict[GroupId, Group]] = []
     for (topic, snapshot), rounds in latest.items():
@@ -122,8 +126,10 @@ def _latest(
 
 
 def _leaves_out(row: Row, batch: Batch) -> bool:
-    """Whether a record lacks values that the row has. Of a key change, its old half is remembered for that."""
+    """Whether a record lacks values that the row has. Of a key change, both halves are remembered."""
     headers = dict(row[7])
+    if change.OLD_KEY_HEADER in headers and row[3] is not None:
+        batch.new_keys[row[0], row[5]] = row[3]
     if change.NEW_KEY_HEADER in headers and row[3] is not None:
         batch.old_keys[row[0], row[5]] = row[3]
         return False

@@ -19,7 +19,7 @@ from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
 from sink.intake.copy_text import unescaped
 from sink.intake.decoder import Decoder
-from sink.ledger import blocked, marks
+from sink.ledger import blocked, marks, moves
 from sink.staging import late, parked, row_io, touches
 from sink.staging.assembly import Row, stamp_of
 from sink.staging.batch import Batch, Decoders, Group, make_batch, reason_of
@@ -162,6 +162,7 @@ class CopyWriter:
                 for group, table, temp in loaded:
                     self._put(cursor, batch, group, table, temp)
                 touches.collect(cursor, self._profile, relations, selects)
+        moves.note(cursor, self._moved(batch))
         for truncate in batch.truncates:
             self._truncate(cursor, truncate.table, Stamp(truncate.stamp[0], LSN(truncate.stamp[1]), truncate.stamp[2]))
 
@@ -223,6 +224,19 @@ class CopyWriter:
             return
         generation, lsn, ordinal = stamp_of(row[5])
         row_io.take_over(cursor, table, self._key(old), self._key(new), Stamp(generation, LSN(lsn), ordinal))
+
+    def _moved(self, batch: Batch) -> dict[DocumentRef, str]:
+        """Documents whose key was changed, as they are called now, and their keys before: those whose key is the
+        primary key of their table."""
+        found: dict[DocumentRef, str] = {}
+        for (topic, stamp), old in batch.old_keys.items():
+            new = batch.new_keys.get((topic, stamp))
+            if new is None:
+                continue
+            for rule in self._profile.documents.values():
+                if rule.root == batch.tables[topic] and (now := self._key(new)).keys() == {rule.key}:
+                    found[DocumentRef(rule.name, now[rule.key])] = self._key(old)[rule.key]
+        return found
 
     def _key(self, key: bytes) -> dict[str, str]:
         """A key's columns as PostgreSQL's text."""

@@ -7,14 +7,16 @@ from threading import Barrier
 
 import pytest
 
+from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
-from sink.ledger.accounts import account_numbers
+from sink.ledger.accounts import account_numbers, begin_at
+from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, PROFILE, change, drain, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PROFILE, change, drain, held, make_worker, mark, pass_deadlines, run
 
 OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
 Look = Callable[..., list[tuple[str, str, str]]]
@@ -22,7 +24,7 @@ Look = Callable[..., list[tuple[str, str, str]]]
 
 def _number(connection: Connection, customer: str) -> str:
     with transaction(connection) as cursor:
-        return account_numbers(cursor, "shop", [customer])[customer]
+        return account_numbers(cursor, "shop", "shop-", [customer])[customer]
 
 
 def test_a_number_is_given_once_and_for_ever(middle: Connection) -> None:
@@ -46,6 +48,35 @@ def test_workers_that_meet_a_buyer_at_once_give_one_number(middle: Connection, d
         connection.close()
     assert [len(numbers) for numbers in found] == [1] * 5
     assert len(set.union(*found)) == 5
+
+
+def test_numbers_are_counted_from_the_first_one_on_and_never_back(middle: Connection) -> None:
+    for first, prefix, expected in (
+        (70_000, "", "70000"), (70_000, "", "70001"), (500, "", "70002"), (80_000, "K", "K80000"),
+    ):  # fmt: skip
+        with transaction(middle) as cursor:
+            begin_at(cursor, first)
+            assert account_numbers(cursor, "shop", prefix, [expected]) == {expected: expected}
+    assert _number(middle, "70000") == "70000", "what was given stays"
+
+
+def test_a_number_that_is_another_account_in_the_erp_is_passed_over(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """A second shop has the same range, or a clerk has typed one in."""
+    run(erp_url, "INSERT INTO customers (account_number, name) VALUES ('7001', 'Bob'), ('7002', 'Cid')")
+    rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, account_prefix="", account_from=7001)
+    worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
+    mark(middle)
+    drain(worker)
+    assert held(middle)[0].startswith("the ERP refused it: customers_account_number")
+    pass_deadlines(middle)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT account_number, name FROM customers ORDER BY 1") == [
+        ("7001", "Bob"), ("7002", "Cid"), ("7003", "Ann"),
+    ]  # fmt: skip
+    assert run(erp_url, "SELECT account_number FROM orders") == [("7003",)]
 
 
 @pytest.fixture

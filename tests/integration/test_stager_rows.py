@@ -107,6 +107,16 @@ def test_a_key_change_takes_over_what_was_not_sent(written: Written, old_first: 
     assert written.marked() == {"17": 2, "18": 1}
 
 
+@pytest.mark.parametrize("old_first", [True, False])
+def test_f5_what_key_a_document_had_is_known(written: Written, old_first: bool) -> None:
+    """Also where the row was changed again in the same transaction of the copy. Lines are no documents."""
+    written.stage(order(17, 100), line(1, 100))
+    old, new = key_change(order(17, 200), order(18, 200))
+    lines = key_change(line(1, 200, 2), line(2, 200, 2))
+    written.stage(*((old, new) if old_first else (new, old)), *lines, order(18, 300, op="u"))
+    assert written.rows("SELECT * FROM ordertap_shop.key_change") == [("sales_order", "18", "17")]
+
+
 def test_a_line_that_moves_touches_both_orders(written: Written) -> None:
     written.stage(line(1, 100))
     written.stage(line(1, 200, of=18, op="u"))
