@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from schemas.errors import ExitCode, OrdertapError, SettingsError
-from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.settings import load
 from sink import wiring
 from sink.commands import accept, check, control, held, migrate, offsets, output, reconcile, retry, status
 from sink.commands import brake as brake_lines
-from sink.operations import brake, holds
+from sink.operations import brake, go_live, holds
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Reads a shop's change records from Kafka and keeps the ERP in step.\n\n"
-    "A first time: `sink check`, then `sink run` with `mode: plan` and `sink status`; `mode: apply` sends. Later: "
+    "A first time: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what it planned. Later: "
     "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
 )
 offsets_app = typer.Typer(no_args_is_help=True, help="Where the sink resumes reading: Kafka's own committed offsets.")
@@ -56,7 +56,7 @@ def _run(config: Config = None) -> None:
     wiring.middle(settings).close()
     wiring.registry(settings).check()
     wiring.group(settings).partitions()
-    sink = Sink(wiring.parts(settings), stop)
+    sink = Sink(wiring.parts(settings), stop, reread=reread_event())
     if not settings.health_port:
         sink.run()
         return
@@ -88,6 +88,15 @@ def _retry(
     """Looks at a held document again, or at all of them. Sends only what the rules allow."""
     ref = retry.which(type_, key, every)
     typer.echo(retry.line(wiring.middle(_load(config)), ref))
+
+
+@app.command("go-live")
+def _go_live(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
+    """Lets a shop in `mode: plan` send what was planned, and all that follows. Says first what that is."""
+    settings = _load(config)
+    applies = settings.mode == "apply"
+    found = go_live.go_live(wiring.middle(settings), applies, settings.require_snapshot, person, execute)
+    _print(output.said(found, control.go_live(found, execute), as_json))
 
 
 @app.command("pause")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import structlog
 
@@ -11,7 +12,7 @@ from schemas.errors import SettingsError
 from sink.apply.desired import Desired, Known, Wanted
 from sink.apply.rules import NotPlannedError, Rules
 from sink.apply.sending import Sending, Task
-from sink.database import Connection, NotNowError, transaction
+from sink.database import Connection, Cursor, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
@@ -38,6 +39,7 @@ class Worker:
 
     def __init__(self, connection: Connection, profile: Profile, erp: Erp, rules: Rules, owner: str) -> None:
         self._connection = connection
+        self._profile = profile
         self._erp = erp
         self._rules = rules
         self._owner = owner
@@ -65,6 +67,8 @@ class Worker:
             self.control = control.read(cursor)
             if self.control.paused or why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
+            if self.control.live and not self._rules.apply:
+                self._go_live(cursor)
             held = leases.lease(cursor, self._owner, self._rules.lease_seconds, self._rules.batch, later)
         if not held:
             return False
@@ -80,6 +84,14 @@ class Worker:
                 with transaction(self._connection) as cursor:
                     leases.release(cursor, held)
         return True
+
+    def _go_live(self, cursor: Cursor) -> None:
+        """A person has let the shop send. Each worker has what was only planned looked at anew when it hears of that:
+        until then it may have planned something itself."""
+        self._rules = replace(self._rules, apply=True)
+        self._desired = Desired(self._connection, self._profile, self._erp, self._rules)
+        marks.resume(cursor)
+        log.info("documents go to the ERP from now on", by=str(self.control.live))
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
@@ -205,6 +217,7 @@ class Worker:
         if not ones:
             return []
         outcomes: list[tuple[Entry, Outcome]] = []
+        not_sent: list[tuple[DocumentRef, dict[str, Any]]] = []
         planned = self._planned(ones, self._desired.wanted(ones, built))
         tasks: list[Task] = []
         again: list[Entry] = []
@@ -213,12 +226,14 @@ class Worker:
                 outcomes.append((one, found))
             elif not self._rules.apply:
                 outcomes.append((one, Outcome.planned(", ".join(f"{step.verb} {step.ref.kind}" for step in found))))
+                not_sent.append((one.ref, to_json(found[-1].want)))
             else:
                 tasks.append(Task.planned(one, found))
                 again += [one] if len(found) > 1 else []
         if outcomes:
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
+                documents.note_planned(cursor, not_sent)
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
         self._sending.send(held, tasks)

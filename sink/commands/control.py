@@ -1,11 +1,13 @@
-"""`sink pause`, `sink resume`: what a person's word does to applying as a whole."""
+"""`sink go-live`, `sink pause`, `sink resume`: what a person's word does to applying as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sink.columns import in_columns
 from sink.database import Connection
 from sink.operations import control
+from sink.operations.go_live import GoesLive
 
 
 def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
@@ -18,3 +20,17 @@ def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
 def resume(connection: Connection, person: str) -> Iterator[str]:
     """That it goes on."""
     yield f"applying goes on; it was paused {control.resume(connection, person)}"
+
+
+def go_live(found: GoesLive, execute: bool) -> Iterator[str]:
+    """What is sent by it."""
+    rows = [
+        (one.documents, one.type, one.steps, one.currency or "", "" if one.gross is None else f"{one.gross:,f}")
+        for one in found.planned
+    ]
+    yield from in_columns(("planned", "document", "steps", "currency", "gross"), rows)
+    for cause, count in sorted(found.held.items()):
+        yield f"{count} held or waiting ({cause}): they go when that is settled, see `sink held`"
+    if found.due:
+        yield f"{found.due} are not planned yet"
+    yield "they go to the ERP now, and all that follows" if execute else "nothing was changed; --execute sends it"

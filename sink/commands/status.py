@@ -48,7 +48,7 @@ def told(found: SinkStatus) -> Iterator[str]:
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
     if any(state == State.PLANNED for _, state in found.counts):
-        yield "mode is plan: nothing is sent; next: set mode: apply when the plan is what you want"
+        yield "mode is plan: nothing is sent; next: `sink go-live` when the plan is what you want"
 
 
 def _copy(copy: Copy) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
@@ -204,6 +205,37 @@ def _events(given: Given) -> list[tuple[DocumentRef, str, str]]:
         if outcome.state is State.HELD and one.state is not State.HELD:
             found.append((one.ref, "held", outcome.reason or ""))
     return found
+
+
+def note_planned(cursor: Cursor, given: Sequence[tuple[DocumentRef, dict[str, Any]]]) -> None:
+    """Writes the records that would be sent, were it not for the mode."""
+    execute_values(
+        cursor,
+        "UPDATE document AS d SET to_send = v.record::jsonb FROM (VALUES %s) AS v (type, key, record)"
+        " WHERE d.type = v.type AND d.key = v.key",
+        [(*ref, Json(record)) for ref, record in given],
+    )
+
+
+class PlannedAlike(NamedTuple):
+    """Documents of which the same would be sent (`steps`: verbs and kinds), and their money; None where they have
+    none, or where it adds up to nothing, as prices do."""
+
+    steps: str
+    type: str
+    currency: str | None
+    documents: int
+    gross: Decimal | None
+
+
+def planned(cursor: Cursor) -> list[PlannedAlike]:
+    """All that is planned and not sent."""
+    cursor.execute(
+        "SELECT substr(reason, length('would ') + 1), type, to_send #>> '{fields,currency}', count(*),"
+        " sum((to_send #>> '{fields,gross,n}')::numeric)"
+        " FROM document WHERE state = 'planned' GROUP BY 1, 2, 3 ORDER BY 2, 1, 3"
+    )
+    return [PlannedAlike(*row) for row in cursor.fetchall()]
 
 
 def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:

@@ -146,7 +146,7 @@ class Outcome:
     @classmethod
     def planned(cls, steps: str) -> Self:
         """What would be sent, were it not for the mode."""
-        return cls(State.PLANNED, f"would {steps}", "set mode: apply")
+        return cls(State.PLANNED, f"would {steps}", "`sink go-live` when the plan is what you want")
 
     @classmethod
     def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:

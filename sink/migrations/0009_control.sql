@@ -40,3 +40,5 @@ COMMENT ON TABLE braked IS 'The documents that the brake holds back';
 
 -- As of this mark of the shop a person has let the document's change pass: it is not counted.
 ALTER TABLE document ADD COLUMN passed_at timestamptz;
+-- While its state is `planned`: the ERP record that would be sent.
+ALTER TABLE document ADD COLUMN to_send jsonb;
