@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Reads a shop's change records from Kafka and keeps the ERP in step.\n\n"
-    "A first time: `sink check`, then `sink run` with `mode: plan` and `sink status`; `mode: apply` sends. Later: "
+    "A first time: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what it planned. Later: "
     "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
 )
 for verbs in (run, look, decide, repair):

@@ -45,9 +45,16 @@ class Parts:
 class Sink:
     """A running sink: `run` ends when `stop` is set, or with the first error that a restart does not mend."""
 
-    def __init__(self, parts: Parts, stop: threading.Event, circuit: Circuit | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        stop: threading.Event,
+        circuit: Circuit | None = None,
+        reread: threading.Event | None = None,
+    ) -> None:
         self._parts = parts
         self._stop = stop
+        self._reread = reread or threading.Event()
         self._circuit = circuit or Circuit()
         self._control = Control()
         APPLYING.set_function(lambda: self._circuit.closed and self._control.paused is None)
@@ -76,7 +83,7 @@ class Sink:
         control = self._control
         if control.paused:
             return f"paused {control.paused}"
-        applying = "applying" if self._parts.applies else "planning (mode is plan, nothing is sent)"
+        applying = "applying" if self._parts.applies or control.live else "planning (mode is plan, nothing is sent)"
         return "; ".join((applying, *control.stopped.values()))
 
     def run(self) -> None:
@@ -124,6 +131,11 @@ class Sink:
     def _turn(self, blocked: str) -> None:
         """The loop has turned; `blocked`: what keeps it from staging now, "" for nothing."""
         self._turned = time.monotonic()
+        if self._reread.is_set():
+            self._reread.clear()
+            log.warning(
+                "settings are read at the start only", next="restart the sink: SIGTERM ends it between two calls"
+            )
         if blocked:
             self._blocked, self._blocked_at = blocked, self._turned
         elif self._turned - self._blocked_at > _REMEMBERED:

@@ -52,7 +52,7 @@ class SinkSettings(BaseModel):
     shop_url: SecretStr | None = Field(None, description="the shop, read-only: `sink reconcile` reads it itself")
     erp: ErpSettings
 
-    mode: Literal["plan", "apply"] = Field("plan", description="plan: say what would be done, send nothing")
+    mode: Literal["plan", "apply"] = Field("plan", description="plan: send nothing before `sink go-live`")
     prices_owner: Literal["shop", "erp"]
     customers: Literal["account_per_buyer", "collective"] = "account_per_buyer"
     collective_account: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -12,7 +13,7 @@ from sink.apply.desired import Desired, Known, Wanted
 from sink.apply.moves import Moves
 from sink.apply.rules import NotPlannedError, Rules
 from sink.apply.sending import Sending, Task
-from sink.database import Connection, NotNowError, transaction
+from sink.database import Connection, Cursor, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
@@ -41,6 +42,7 @@ class Worker:
 
     def __init__(self, connection: Connection, profile: Profile, erp: Erp, rules: Rules, owner: str) -> None:
         self._connection = connection
+        self._profile = profile
         self._erp = erp
         self._rules = rules
         self._owner = owner
@@ -73,6 +75,8 @@ class Worker:
                 return False
             if why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
+            if self.control.live and not self._rules.apply:
+                self._go_live(cursor)
             held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
         if not held:
             return False
@@ -88,6 +92,14 @@ class Worker:
                 with transaction(self._connection) as cursor:
                     leases.release(cursor, held)
         return True
+
+    def _go_live(self, cursor: Cursor) -> None:
+        """A person has let the shop send. Each worker has what was only planned looked at anew when it hears of that:
+        until then it may have planned something itself."""
+        self._rules = replace(self._rules, apply=True)
+        self._desired = Desired(self._connection, self._profile, self._erp, self._rules)
+        marks.resume(cursor)
+        log.info("documents go to the ERP from now on", by=str(self.control.live))
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""

@@ -25,7 +25,7 @@ from sink.commands import accept, control, ignore, output, release, retry
 from sink.commands import brake as brake_lines
 from sink.documents.refs import DocumentRef
 from sink.operations import accept as accepting
-from sink.operations import brake
+from sink.operations import brake, go_live
 from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
 from sink.operations.ignore import leave_alone
@@ -55,6 +55,18 @@ def _retry(
     """
     given = (wiring.middle(settings_of(config)), type_, key, every, cause, execute if all_states else None)
     answer(as_json, lambda: {"looked_at_again": retry.looked_at_again(*given)}, lambda: [retry.line(*given)])
+
+
+@app.command("go-live", rich_help_panel=DECIDE)
+def _go_live(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
+    """Lets a shop in `mode: plan` send what was planned.
+
+    And all that follows; says first what that is. Example: `sink go-live --person Ada`
+    """
+    settings = settings_of(config)
+    applies = settings.mode == "apply"
+    found = go_live.go_live(wiring.middle(settings), applies, settings.require_snapshot, person, execute)
+    answer(as_json, lambda: found, lambda: control.go_live(found, execute))
 
 
 @app.command("pause", rich_help_panel=DECIDE)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from sink.columns import in_columns
 from sink.ledger.brake import Example, Waiting
-from sink.operations.brake import BrakeStanding, MassRelease
+from sink.operations.brake import BrakeStanding, MassReleased
 from sink.planning.brake import Brake
 
 
@@ -23,7 +23,7 @@ def lines(found: BrakeStanding) -> Iterator[str]:
         yield "next: undo it in the shop, or `sink release --mass` to let it pass"
 
 
-def released(found: MassRelease) -> Iterator[str]:
+def released(found: MassReleased) -> Iterator[str]:
     """What passes."""
     yield from _waiting(found.waiting, found.examples)
     if not found.released:

@@ -23,9 +23,14 @@ def lines(found: Planned) -> Iterator[str]:
     shown = sum(len(one.commands) for one in found.documents)
     if total > shown:
         yield f"and {total - shown} more commands; --limit shows them"
+    yield from sums(found.sums)
+    yield "nothing is sent; next: `sink go-live` when this is what you want"
+
+
+def sums(found: Sequence[PlannedSum]) -> Iterator[str]:
+    """How many commands there are, and what they change, by verb and kind."""
     names = ("command", "how many", "gross before", "gross after", "difference", "currency")
-    yield from in_columns(names, map(_sum, found.sums))
-    yield "nothing is sent; next: set mode: apply when this is what you want"
+    yield from in_columns(names, map(_sum, found))
 
 
 def _document(one: PlannedDocument) -> Iterator[str]:

@@ -56,7 +56,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
     if seen.stuck:
         yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
     if any(state == State.PLANNED for _, state in seen.counts):
-        yield "mode is plan: nothing is sent; next: `sink plan`, and set mode: apply when that is what you want"
+        yield "mode is plan: nothing is sent; next: `sink plan`, and `sink go-live` when that is what you want"
 
 
 def _copy(copy: Copy) -> Iterator[str]:

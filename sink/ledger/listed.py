@@ -101,6 +101,12 @@ def held(cursor: Cursor, cause: str | None, limit: int) -> list[HeldGroup]:
     return sorted(groups.values(), key=lambda one: (CAUSES.index(one.cause), -one.stuck, -one.documents, one.reason))
 
 
+def waiting(cursor: Cursor) -> dict[str, int]:
+    """By what they wait for: how many documents."""
+    cursor.execute(f"SELECT waits_for_what, count(*) FROM ({_WAITING}) AS w GROUP BY 1")  # noqa: S608
+    return dict(cursor.fetchall())
+
+
 def _oldest(cursor: Cursor, cause: str | None, limit: int) -> list[tuple[str, str, Listed]]:
     cursor.execute(
         f"SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY waits_for_what, alike"  # noqa: S608

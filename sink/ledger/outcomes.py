@@ -178,7 +178,7 @@ class Outcome:
     @classmethod
     def planned(cls, steps: str, commands: Sequence[Command] = ()) -> Self:
         """What would be sent, were it not for the mode."""
-        return cls(State.PLANNED, f"would {steps}", "set mode: apply", commands=commands)
+        return cls(State.PLANNED, f"would {steps}", "`sink go-live` when the plan is what you want", commands=commands)
 
     @classmethod
     def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:

@@ -25,7 +25,7 @@ class BrakeStanding(NamedTuple):
     examples: Sequence[Example]
 
 
-class MassRelease(NamedTuple):
+class MassReleased(NamedTuple):
     """What waits, and how many documents were let pass; 0 in a dry run."""
 
     waiting: Sequence[Waiting]
@@ -40,7 +40,7 @@ def show(connection: Connection, limits: Brake) -> BrakeStanding:
         return BrakeStanding(limits, counters, brake.waiting(cursor, MASSES), brake.examples(cursor, MASSES, _EXAMPLES))
 
 
-def release_mass(connection: Connection, kind: str, person: str, execute: bool) -> MassRelease:
+def release_mass(connection: Connection, kind: str, person: str, execute: bool) -> MassReleased:
     """All that the brake holds back of a kind of changes, or of all (""); `execute` lets it pass once, and counts anew.
 
     SettingsError where there is no such kind, or the brake has stopped nothing of it.
@@ -54,8 +54,8 @@ def release_mass(connection: Connection, kind: str, person: str, execute: bool) 
         if not waiting and not stopped:
             raise SettingsError("the brake holds nothing back", "`sink brake` says where its counters stand")
         if not execute:
-            return MassRelease(waiting, examples, 0)
+            return MassReleased(waiting, examples, 0)
         refs = brake.release(cursor, kinds)
         history.note_all(cursor, [Event(ref, "released", "the brake lets it pass once", person=person) for ref in refs])
         history.note(cursor, APPLYING, "brake released", f"{', '.join(kinds)}: {len(refs)} documents", person)
-    return MassRelease(waiting, examples, len(refs))
+    return MassReleased(waiting, examples, len(refs))

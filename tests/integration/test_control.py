@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import pytest
 
@@ -11,13 +12,15 @@ from schemas.errors import SettingsError
 from sink.commands import control as commands
 from sink.commands.status import told
 from sink.database import Connection, connect, transaction
-from sink.erp.contract import Step, StepResult
+from sink.erp.contract import Observed, Step, StepResult
+from sink.erp.kinds import ErpRef
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents
 from sink.operations import control
+from sink.operations.go_live import go_live
 from sink.operations.status import status
-from tests.fix_erp import CUSTOMER, ORDER, ROOT, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, ROOT, change, drain, held, make_worker, mark, run
 
 
 @pytest.fixture
@@ -108,3 +111,86 @@ def test_a_change_that_came_while_it_was_paused_is_sent_as_it_is_then(
     drain(worker)
     assert run(erp_url, "SELECT gross::text FROM orders") == [("8.90",)]
     assert held(middle) == []
+
+
+def test_a_new_shop_sends_nothing_until_a_person_lets_it_and_then_without_a_restart(
+    middle: Connection, other: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    workers = [
+        make_worker(middle, erp, profile_path, apply=False),
+        make_worker(other, erp, profile_path, "w2", apply=False),
+    ]
+    with pytest.raises(SettingsError, match="nothing is planned"):
+        go_live(middle, False, True, "Ada", execute=True)
+    change(middle, "INSERT INTO orders SELECT 2, 'S-2', '7', placed_at, 'open', 'NEW', 1, 5.95 FROM orders")
+    mark(middle, ORDER, ORDER._replace(key="2"), CUSTOMER)
+    drain(workers[0])
+    dry = go_live(middle, False, True, "Ada", execute=False)
+    assert [(one.verb, one.kind, one.commands, one.after) for one in dry.planned] == [
+        ("create", "customer", 1, 0),
+        ("create", "order", 1, Decimal("11.90")),
+    ]
+    assert (dry.held, dry.due) == ({"master data": 1}, 0)
+    lines = list(commands.go_live(dry, execute=False))
+    assert lines[-1] == "nothing was changed; --execute sends it"
+    assert any("`sink go-live`" in line for line in told(status(middle, True)))
+    assert not workers[1].step()
+    assert run(erp_url, ORDERS) == [(0,)]
+    go_live(middle, False, True, "Ada", execute=True)
+    drain(workers[1])
+    assert run(erp_url, ORDERS) == [(1,)]
+    run(erp_url, "INSERT INTO items VALUES ('NEW', 'n')")
+    mark(middle, ORDER._replace(key="2"))
+    drain(workers[0])
+    assert run(erp_url, ORDERS) == [(2,)]
+    drain(make_worker(middle, erp, profile_path, "w3", apply=False))
+    with pytest.raises(SettingsError, match="the shop is live by Ada"):
+        go_live(middle, False, True, "Bob", execute=False)
+
+
+ORDERS = "SELECT count(*)::int FROM orders"
+
+
+def test_what_another_worker_planned_before_it_heard_of_it_is_sent_all_the_same(
+    middle: Connection, other: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    """The first has sent everything; the second is still at its batch, which it took before, and plans it."""
+    first = make_worker(other, erp, profile_path, "w2", apply=False)
+    mark(middle, PRICE)
+    change(middle, "INSERT INTO prices VALUES ('A', 10)")
+    drain(first)
+
+    class Slow(SqlErp):
+        before: list[Callable[[], None]]
+
+        def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+            if self.before:
+                self.before.pop()()
+            return super().observe(refs)
+
+    def meanwhile() -> None:
+        go_live(other, False, True, "Ada", execute=True)
+        drain(first)
+
+    slow = Slow(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    try:
+        mark(middle)
+        slow.before = [meanwhile]
+        second = make_worker(middle, slow, profile_path, apply=False)
+        assert second.step()
+        assert run(erp_url, "SELECT (SELECT count(*) FROM orders)::int, (SELECT count(*) FROM prices)::int") == [(0, 1)]
+        drain(second)
+        assert run(erp_url, ORDERS) == [(1,)]
+    finally:
+        slow.close()
+
+
+def test_nobody_goes_live_on_a_copy_that_is_not_the_shop(middle: Connection, erp: SqlErp, profile_path: str) -> None:
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path, apply=False))
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE copy SET state = 'catching up'")
+    with pytest.raises(SettingsError, match="the copy is catching up"):
+        go_live(middle, False, True, "Ada", execute=True)
+    with pytest.raises(SettingsError, match="the settings say mode: apply"):
+        go_live(middle, True, True, "Ada", execute=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from schemas.commits import SnapshotState
 from sink.database import connect, reading
@@ -38,14 +39,14 @@ def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 
 @contextmanager
-def running(feed: Feed, applies: bool = True) -> Iterator[Sink]:
+def running(feed: Feed, applies: bool = True, reread: threading.Event | None = None) -> Iterator[Sink]:
     """A sink, until the end of the block."""
     worker: Any = lambda connection, number: Idle()  # noqa: E731
     parts = Parts(
         lambda: connect(feed.url, "ordertap_shop"), feed.consumer, feed.stager(), worker, lambda _: None, 1, applies
     )
     stop = threading.Event()
-    sink = Sink(parts, stop)
+    sink = Sink(parts, stop, reread=reread)
     thread = threading.Thread(target=sink.run)
     thread.start()
     try:
@@ -64,6 +65,15 @@ def test_a_sink_is_ready_once_the_copy_follows_the_shop_and_so_is_one_that_stand
         with running(feed, applies=False) as second:
             until(lambda: second.ready() == (True, f"standing by to stage and {NOT_SENT}"), "the second stands by")
         assert first.ready()[0]
+
+
+def test_one_that_is_told_to_read_its_settings_again_says_that_it_does_not(feed: Feed) -> None:
+    """V8: a SIGHUP changed nothing, in silence."""
+    asked = threading.Event()
+    with capture_logs() as logs, running(feed, reread=asked):
+        asked.set()
+        until(lambda: not asked.is_set(), "it has heard of it")
+        until(lambda: any("settings are read at the start only" in line["event"] for line in logs), "it says so")
 
 
 def test_what_a_person_or_the_brake_has_stopped_is_said_and_is_no_failure_of_this_copy(feed: Feed) -> None:
