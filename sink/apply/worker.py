@@ -71,12 +71,12 @@ class Worker:
         later = () if self._leased % _ALL_ALIKE == 0 else self._later
         with transaction(self._connection) as cursor:
             self.control = control.read(cursor)
+            if self.control.live and not self._rules.apply:
+                self._go_live(cursor)
             if self.control.paused or not leases.any_due(cursor):
                 return False
             if why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
-            if self.control.live and not self._rules.apply:
-                self._go_live(cursor)
             held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
         if not held:
             return False
@@ -98,6 +98,7 @@ class Worker:
         until then it may have planned something itself."""
         self._rules = replace(self._rules, apply=True)
         self._desired = Desired(self._connection, self._profile, self._erp, self._rules)
+        self._moves = Moves(self._connection, self._desired, self._sending, self._rules, self._owner)
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
 

@@ -27,7 +27,7 @@ from sink.erp.sql.mapping import load_mapping
 from sink.ledger import brake as counters
 from sink.ledger import control, marks
 from sink.ledger.brake import Limit
-from sink.ledger.documents import Held
+from sink.ledger.listed import Listed
 from sink.operations import brake, holds
 from sink.operations.status import status
 from sink.planning.brake import Brake
@@ -76,8 +76,9 @@ def change_orders(middle: Connection, statement: str = "gross = 9.90", which: st
     mark_all(middle, which)
 
 
-def waiting(middle: Connection) -> list[Held]:
-    return [one for one in holds.held(middle) if (one.reason or "").startswith("brake: ")]
+def waiting(middle: Connection) -> list[Listed]:
+    found = [one for group in holds.held(middle, limit=1_000) for one in group.first]
+    return [one for one in found if (one.reason or "").startswith("brake: ")]
 
 
 def test_so_many_changes_pass_and_the_others_wait_until_a_person_releases_them(

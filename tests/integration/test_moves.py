@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from sink.apply.worker import Worker
-from sink.commands import accept
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import leases, marks, moves
+from sink.operations.accept import accept_document
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, UNITS, change, drain, held, make_worker, mark, run
 
@@ -102,7 +102,7 @@ def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connecti
     doubt = "the shop changed its key, and whether it was one of these is open: sales_order 1, sales_order 3"
     assert doubt in held(middle)
     assert len(run(erp_url, ORDERS)) == 2
-    list(accept.document(middle, *third, "Ada", execute=True))
+    accept_document(middle, third, "Ada", execute=True)
     with transaction(middle) as cursor:
         marks.retry(cursor, NEW)
     drain(worker)
@@ -179,6 +179,6 @@ def test_f5_an_order_that_changed_its_number_too_is_held_as_another(
     mark(middle, NEW, ORDER)
     drain(worker)
     assert run(erp_url, ORDERS) == ONE_ORDER
-    list(accept.document(middle, *NEW, "Ada", execute=True))
+    accept_document(middle, NEW, "Ada", execute=True)
     drain(worker)
     assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-9", "11.90", "confirmed")]
