@@ -222,6 +222,22 @@ class Machine(RuleBasedStateMachine):
     def late_call_arrives(self) -> None:
         self.weather.arrives(self.desk)
 
+    @precondition(_has_orders)
+    @rule(number=ANY, who=WHO, fault=st.sampled_from(["on its way", "in the server"]), late=st.booleans())
+    def changes_its_mind(self, number: int, who: int, fault: Any, late: bool) -> None:
+        """A call is under way, the shop takes back what it was for, and another finds that nothing is to be done."""
+        key = _pick(self.shop.orders, number)
+        self.world.works(who, 2)
+        self.weather.faults.appendleft(fault)
+        for more in (D("0.10"), D("-0.10")):
+            self.shop.orders[key].paid += more
+            self.shop.order(key)
+            self.world.works(who, 2)
+        self.world.passes(LONG if late else 31.0)
+        self.world.works(1 - who, 2)
+        if self.weather.late:
+            self.weather.arrives(self.desk)
+
     @precondition(lambda self: self.weather.away)
     @rule()
     def comes_back(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sink.database import transaction
 from sink.documents.refs import DocumentRef
@@ -132,10 +132,21 @@ def _over(paper: Paper | None) -> bool:
     return paper is None or paper.milestone is Milestone.CANCELLED
 
 
+_BY_A_HAND: Final = (
+    "changed in the ERP",
+    "it was made in the ERP and is no longer",
+    "the ERP has a document with this",
+)
+
+
 def said(world: World) -> None:
-    """What stands says why, and what to do; what waits waits for something that is not done."""
+    """What stands says why, and what to do; what waits waits for something that is not done. A person is held to have
+    changed only what one did."""
     found = ledger(world)
+    touched = {effect.ref.external for effect in world.desk.effects if effect.step is None}
     for one in found.values():
+        if one.state == "held" and (one.reason or "").startswith(_BY_A_HAND):
+            assert one.external in touched, f"nobody did it: {one}"
         if one.state in ("held", "waits"):
             assert one.reason, one
             assert one.next_step, one
