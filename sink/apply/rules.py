@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sink.documents.refs import DocumentRef
 from sink.ledger.accounts import AccountPolicy
-from sink.ledger.outcomes import Outcome
+from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Hold, Policy
 
 
@@ -28,6 +29,10 @@ class Rules:
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""
         return Outcome.held(*hold, again=self.recheck_seconds if hold.cause == "master data" else None)
+
+    def waits(self, ref: DocumentRef, state: State | None) -> Outcome:
+        """It waits for another document, which the ERP does not have, and which stands at `state`."""
+        return Outcome.waits(ref, state, self.recheck_seconds)
 
     def settling(self, hold: Hold, age: float) -> Outcome:
         """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""
