@@ -47,18 +47,21 @@ ANOTHER_IDENTITY: Final = (
 
 class Wanted(NamedTuple):
     """The ERP's record (None: the shop has the document no more, or has `taken_back` to a state that is not ready what
-    the ERP was given), and the ERP's order that it belongs to."""
+    the ERP was given), and the ERP's order that it belongs to. `after`: a new buyer, who has to come before it."""
 
     record: ErpRecord | None
     order: Found | None = None
     taken_back: bool = False
+    after: Entry | None = None
 
 
 class Around(NamedTuple):
-    """What documents of a batch refer to: the ledger's entries of buyers and orders, the account numbers of customers
-    that the ERP does not have yet, SKUs that its item master lacks, and its orders as it shows them."""
+    """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go
+    with them, the account numbers of customers that the ERP does not have yet, SKUs that its item master lacks, and its
+    orders as it shows them."""
 
     entries: Mapping[DocumentRef, Entry]
+    coming: Mapping[DocumentRef, Entry]
     numbers: Mapping[str, str]
     unknown: Collection[str]
     orders: Mapping[ErpRef, Found]
@@ -125,13 +128,12 @@ class Desired:
         return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
 
     def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
-        """What is wanted of what was built, of documents of one kind, for each."""
+        """What is wanted of what was built, for each; of buyers and orders together, or of other documents."""
         found = [self._of(one, built[one.ref]) for one in ones]
-        pairs = zip(ones, found, strict=True)
+        pairs = list(zip(ones, found, strict=True))
         around = self._around([(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)])
         wanted = [
-            one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around)
-            for entry, one in zip(ones, found, strict=True)
+            one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around) for entry, one in pairs
         ]
         return [_cancelled(one, built[one.ref], want) for one, want in zip(ones, wanted, strict=True)]
 
@@ -212,11 +214,12 @@ class Desired:
             self._collective = next((found.ref for found in matches), None)
         buyers = self.buyers(found)
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
-        unnumbered = {one.key: entry for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
+        new = {entry.ref: entry for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
         with transaction(self._connection) as cursor:
-            entries = documents.entries_of(cursor, buyers | parents)
-            numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, unnumbered)
-        numbers |= self._taken({key: entry for key, entry in unnumbered.items() if entry.revision}, numbers)
+            entries = {**documents.entries_of(cursor, (buyers | parents) - new.keys()), **new}
+            keys = [ref.key for ref in new]
+            numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, keys)
+        numbers |= self._taken({ref.key: entry for ref, entry in new.items() if entry.revision}, numbers)
         unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
         if unmet:  # somebody else has them, or they are looked at after this one
             with transaction(self._connection) as cursor:
@@ -225,7 +228,9 @@ class Desired:
         seen = self._erp.observe(orders)
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
         skus |= {one.sku for one in found if isinstance(one, Price)}
-        return Around(entries, numbers, self._erp.unknown_items(skus), {ref: Found(ref, seen[ref]) for ref in seen})
+        found_orders = {ref: Found(ref, seen[ref]) for ref in seen}
+        coming = new if self._rules.apply else {}
+        return Around(entries, coming, numbers, self._erp.unknown_items(skus), found_orders)
 
     def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
         """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same
@@ -271,7 +276,10 @@ class Desired:
             return lacking
         items = dict.fromkeys(skus & {*around.unknown}, placeholder)
         head: Fields = {"account": account, "cancelled": order.status == "cancelled"}
-        return Wanted(record(order, head, items))
+        return Wanted(record(order, head, items), after=around.coming.get(self._buyer(order)))
+
+    def _buyer(self, order: SalesOrder) -> DocumentRef:
+        return DocumentRef(self._profile.of_model("Customer")[0].name, order.customer or "")
 
     def _account(self, one: Entry, order: SalesOrder, around: Around) -> ErpRef | Outcome:
         """The account that an order is booked to; its buyer is wanted by it."""
@@ -286,9 +294,9 @@ class Desired:
                 return kept
             step = "use `customers: collective`, or mend it in the shop"
             return self._rules.held(Hold("the order has no buyer", step, "data", Check.NO_BUYER))
-        ref = DocumentRef(self._profile.of_model("Customer")[0].name, order.customer)
+        ref = self._buyer(order)
         buyer = around.entries.get(ref)
-        if buyer is None or not (buyer.applied or self._is_planned(buyer)):
+        if buyer is None or not (buyer.applied or ref in around.coming or self._is_planned(buyer)):
             return self._waits(ref, buyer)
         return self.in_erp(buyer)
 
@@ -312,7 +320,7 @@ class Desired:
         return other.state is State.PLANNED or (other.dirty and other.state not in (State.HELD, State.WAITS))
 
     def _waits(self, ref: DocumentRef, other: Entry | None) -> Outcome:
-        return Outcome.waits(ref, other.state if other else None, self._rules.recheck_seconds)
+        return self._rules.waits(ref, other.state if other else None)
 
     def _order_of(self, document: ReturnOrder | Refund) -> DocumentRef:
         return DocumentRef(self._profile.of_model("SalesOrder")[0].name, document.order)

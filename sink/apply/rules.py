@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from schemas.errors import OrdertapError
+from sink.documents.refs import DocumentRef
 from sink.ledger.accounts import AccountPolicy
-from sink.ledger.outcomes import Outcome
+from sink.ledger.outcomes import Outcome, State
 from sink.planning.brake import Brake
 from sink.planning.decisions import disputed_to_json
 from sink.planning.policy import Hold, Policy
@@ -40,6 +41,10 @@ class Rules:
         again = self.recheck_seconds if hold.cause == "master data" else None
         disputed = disputed_to_json(hold.disputed)
         return Outcome.held(hold.reason, hold.next_step, hold.cause, again, hold.check, disputed)
+
+    def waits(self, ref: DocumentRef, state: State | None) -> Outcome:
+        """It waits for another document, which the ERP does not have, and which stands at `state`."""
+        return Outcome.waits(ref, state, self.recheck_seconds)
 
     def settling(self, hold: Hold, age: float) -> Outcome:
         """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,6 +17,7 @@ from sink.apply.braking import held_back
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, Cursor, transaction
 from sink.documents.records import from_json, to_json
+from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
     Abilities,
     Basis,
@@ -51,15 +52,16 @@ _A_TENTH: Final = 0.1
 @dataclass(frozen=True)
 class Task:
     """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
-    of a step that someone else planned."""
+    of a step that someone else planned. `after`: a new buyer whom it refers to, and who comes before it."""
 
     one: Entry
     step: Step
     intent: Intent
     last: bool = False
+    after: Entry | None = None
 
     @classmethod
-    def planned(cls, one: Entry, steps: Sequence[Step]) -> Task:
+    def planned(cls, one: Entry, steps: Sequence[Step], after: Entry | None = None) -> Task:
         """The first of steps that were planned now."""
         step = steps[0]
         milestone, stamp = step.before or ("", "")
@@ -67,7 +69,12 @@ class Task:
         intent = Intent(
             step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp, *place
         )
-        return cls(one, step, intent, len(steps) == 1)
+        return cls(one, step, intent, len(steps) == 1, after)
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether it, or its buyer, was tried before."""
+        return bool(self.one.attempts or (self.after and self.after.attempts))
 
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
@@ -127,7 +134,7 @@ class Sending:
         for verb in dict.fromkeys(task.step.verb for task in tasks):
             alike = [task for task in tasks if task.step.verb == verb]
             # What failed before goes by itself: it may be what the others failed by.
-            first, again = ([task for task in alike if bool(task.one.attempts) is failed] for failed in (False, True))
+            first, again = ([task for task in alike if task.failed_before is failed] for failed in (False, True))
             most = self.abilities.batch.get(verb, 1)
             for start in range(0, len(first), most):
                 self._call(held, first[start : start + most])
@@ -145,12 +152,13 @@ class Sending:
             return
         results = self._applied(tasks, not_after)
         for_all = self._for_all(results)
-        outcomes = [
-            (task.one, self._outcome(task, result, for_all)) for task, result in zip(tasks, results, strict=True)
-        ]
+        come_to: dict[DocumentRef, Outcome] = {}
+        for task, result in zip(tasks, results, strict=True):
+            lacks = _is_unchanged(result) and self._lacks(task.after, come_to)
+            come_to[task.one.ref] = lacks or self._outcome(task, result, for_all)
         unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
         with transaction(self._connection) as cursor:
-            documents.write(cursor, held, outcomes)
+            documents.write(cursor, held, [(task.one, come_to[task.one.ref]) for task in tasks])
             documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
         for task in unchanged:
             task.one.intent = None
@@ -243,6 +251,15 @@ class Sending:
         stop = next((error for error in errors if isinstance(error, StopError)), None)
         away = [error for error in errors if isinstance(error, RetryError) and not isinstance(error, ConflictError)]
         return stop or (away[0] if away and self.is_outage(away[0]) else None)
+
+    def _lacks(self, buyer: Entry | None, come_to: Mapping[DocumentRef, Outcome]) -> Outcome | None:
+        """What a document comes to that was refused for want of its buyer, who came before it."""
+        if buyer is None or buyer.applied:
+            return None
+        outcome = come_to.get(buyer.ref)
+        if outcome and outcome.sent:
+            return None
+        return self._rules.waits(buyer.ref, outcome.state if outcome else buyer.state)
 
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -33,6 +33,8 @@ from sink.staging.position import note_acted, why_not_planned
 
 log = structlog.get_logger()
 _ROUNDS: Final = 5
+_TOGETHER: Final[Sequence[Collection[Kind]]] = ({"customer", "order"}, {"return", "refund"}, {"price"})
+"""What is planned and sent at once: a return is measured against its order as the ERP shows it."""
 _ALL_ALIKE: Final = 20
 """Orders go first, whatever waits longer; one batch in so many is of what waits longest, so that all have a turn."""
 
@@ -157,7 +159,7 @@ class Worker:
                     documents.write(cursor, held, [(one, self._sending.failure(one, error))])
 
     def _together(self, held: list[Lease], late: bool, alone: DocumentRef | None = None) -> None:
-        """First what was sent and never answered, then each kind of document, those that others refer to first.
+        """First what was sent and never answered, then buyers and orders, then what refers to an order, and prices.
 
         `alone`: nothing but this document, which then waits for its buyer.
         """
@@ -178,8 +180,9 @@ class Worker:
             looked_at += joined
         waits = self._moves.follow(held, entries, {one.ref: built[one.ref] for one in looked_at})
         looked_at = self._waiting(held, looked_at, waits)
-        for kind in KINDS:
-            ones = [one for one in looked_at if self._kind(one) == kind]
+        looked_at.sort(key=lambda one: KINDS.index(self._kind(one)))
+        for kinds in _TOGETHER:
+            ones = [one for one in looked_at if self._kind(one) in kinds]
             for _ in range(_ROUNDS):
                 # Nothing more for a unit while nobody knows whether a call for it was done.
                 blocked = {one.unit for one in entries if one.intent}
@@ -240,18 +243,17 @@ class Worker:
         return joined
 
     def _look(self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
-        """Has the ERP agree with documents of one kind; those that want another round."""
+        """Has the ERP agree with documents, those that others refer to first; those that want another round."""
         if not ones:
             return []
         outcomes: list[tuple[Entry, Outcome]] = []
-        planned = self._planned(ones, self._desired.wanted(ones, built))
+        wanted = self._desired.wanted(ones, built)
         tasks: list[Task] = []
         again: list[Entry] = []
         capped: list[Entry] = []
-        changing = (
-            {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else set()
-        )
-        for one, found in planned:
+        planned = self._planned(ones, wanted)
+        changing = {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else ()
+        for want, (one, found) in zip(wanted, planned, strict=True):
             if isinstance(found, Outcome) and one.unit in changing and found.state is State.HELD:
                 capped.append(one)  # another return of its order goes first, and may make room for it
             elif isinstance(found, Outcome):
@@ -259,7 +261,7 @@ class Worker:
             elif not self._rules.apply:
                 outcomes.append((one, _only_planned(one, found)))
             else:
-                tasks.append(Task.planned(one, found))
+                tasks.append(Task.planned(one, found, want.after if isinstance(want, Wanted) else None))
                 again += [one] if len(found) > 1 else []
         if outcomes:
             with transaction(self._connection) as cursor:
@@ -285,23 +287,27 @@ class Worker:
         observed = self._erp.observe(known)
         others = self._renamed([one for one in ones if one.external is None])
         orders: dict[ErpRef, Found] = {}
-        found: list[tuple[Entry, list[Step] | Outcome]] = []
+        found: dict[DocumentRef, list[Step] | Outcome] = {}
         for one, ref, want in zip(ones, refs, wanted, strict=True):
+            before = _before(want)
+            if before and isinstance(came_to := found.get(before), Outcome):
+                found[one.ref] = self._rules.waits(before, came_to.state)
+                continue
             if isinstance(want, Outcome):
-                found.append((one, want))
+                found[one.ref] = want
                 continue
             if one.decisions and Decisions.from_json(one.decisions).settles(one.version):
-                found.append((one, _settled(want)))
+                found[one.ref] = _settled(want)
                 continue
             order = self._order_of(want, orders)
-            other = others.get(one.ref.key) if one.external is None else None
+            other = others.get(one.ref)
             steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
-            found.append((one, self._come_to(one, want, steps)))
+            found[one.ref] = self._come_to(one, want, steps)
             if not self._rules.apply and ref.kind == "order" and isinstance(steps, list) and steps:
                 self._as_planned[ref] = as_planned(ref, steps, observed.get(ref))
             if order is not None and isinstance(steps, list) and steps:
                 orders[order.ref] = with_step(order, steps[0])
-        return found
+        return [(one, found[one.ref]) for one in ones]
 
     def _order_of(self, want: Wanted, with_steps: Mapping[ErpRef, Found]) -> Found | None:
         """The order that a return or refund is measured against: with what was planned for it before."""
@@ -329,13 +335,24 @@ class Worker:
             return Outcome.done_by_hand(to_json(found.record))
         return found or _settled(want)
 
-    def _renamed(self, ones: Sequence[Entry]) -> dict[str, DocumentRef]:
-        """By key: what is in the ERP under a name that the profile had before. It is not made a second time."""
+    def _renamed(self, ones: Sequence[Entry]) -> dict[DocumentRef, DocumentRef]:
+        """What is in the ERP under a name that the profile had before. It is not made a second time."""
         if not ones or not self._former:
             return {}
+        found: dict[DocumentRef, DocumentRef] = {}
         with transaction(self._connection) as cursor:
-            keys = [one.ref.key for one in ones]
-            return documents.in_erp_under(cursor, self._former, self._desired.kind(ones[0].ref), keys)
+            for kind in {self._kind(one) for one in ones}:
+                refs = [one.ref for one in ones if self._kind(one) == kind]
+                others = documents.in_erp_under(cursor, self._former, kind, [ref.key for ref in refs])
+                found |= {ref: others[ref.key] for ref in refs if ref.key in others}
+        return found
+
+
+def _before(want: Wanted | Outcome) -> DocumentRef | None:
+    """The buyer, who stands before it in a batch, and has to be in the ERP first."""
+    if isinstance(want, Wanted):
+        return want.after.ref if want.after else None
+    return want.waits_for if want.state is State.WAITS else None
 
 
 def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:

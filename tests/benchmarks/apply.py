@@ -5,6 +5,9 @@ Latency is from the shop's commit until the order can be read in the ERP, with c
 Throughput is of orders that are staged when the clock starts and confirmed in the ERP when it stops, by one process
 and by two; the hand-written insert writes the very same rows into another database, one transaction per order and one
 per hundred. CPU is that of the sink and of PostgreSQL, which has the middle layer and the ERP.
+
+`--prices`: the whole price list is changed in one commit, and an order is placed right after it. `--snapshot`: the shop
+has so many orders when capture and the sink are started; a first snapshot is planned from once it is staged as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Final
 import psycopg2
 
 from deploy.embedded import Kafka, Postgres
-from tests.benchmarks.apply_shop import PUBLICATION, ApplyErp, ApplyShop
+from tests.benchmarks.apply_shop import BEHIND, PUBLICATION, ApplyErp, ApplyShop
 from tests.benchmarks.backlog import SETTINGS
 from tests.benchmarks.sink import NAME, NO_ERP, Place, wait_until
 from tests.benchmarks.usage import cpu, cpu_with_children
@@ -33,7 +36,6 @@ WARM: Final = 200  # orders that are not counted: what is compiled and cached wi
 WARM_SECONDS: Final = 3.0
 _LOOK: Final = 0.005
 _COUNT: Final = 0.05
-_BEHIND: Final = 2_000  # rows of the ERP that are read again, since two workers commit out of order
 
 
 def main() -> int:
@@ -62,6 +64,8 @@ def _options() -> argparse.Namespace:
         prog="bench apply", description=text, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--orders", type=int, default=ORDERS, help="of each throughput run")
+    parser.add_argument("--prices", type=int, nargs="?", const=10_000, help="an order after so many prices")
+    parser.add_argument("--snapshot", type=int, nargs="?", const=20_000, help="a first snapshot of so many orders")
     parser.add_argument("--rate", type=int, default=50, help="orders per second while latency is measured")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long it is measured")
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
@@ -106,6 +110,49 @@ class Bench:
         self._confirmed = self._erp.confirmed()
 
     def run(self, options: argparse.Namespace) -> str:
+        """What is asked for; its last line."""
+        if options.prices:
+            return self._after_prices(options.prices)
+        return self._after_snapshot(options.snapshot) if options.snapshot else self._both(options)
+
+    def _after_prices(self, prices: int) -> str:
+        sink = self._sinks[0]
+        self._erp.add_items(self._shop.add_products(prices))
+        self._capture.start()
+        sink.start()
+        self._shop.place(WARM)
+        wait_until(lambda: self._confirmed() > WARM and self._erp.prices() >= prices, sink)
+        self._warm()
+        dear = self._shop.raise_prices()
+        began = time.perf_counter()
+        self._shop.place(1)
+        wait_until(lambda: self._confirmed() > WARM + 1, sink, _LOOK)
+        order = time.perf_counter() - began
+        wait_until(lambda: self._erp.prices(dear) >= prices, sink, _COUNT)
+        took = time.perf_counter() - began
+        return (
+            f"apply: after {prices} prices in one commit an order is in the ERP in {order:.2f} s, they in {took:.1f} s"
+        )
+
+    def _after_snapshot(self, orders: int) -> str:
+        sink = self._sinks[0]
+        self._shop.place(orders, a_commit=1_000)
+        self._capture.start()
+        sink.start()
+        with closing(psycopg2.connect(self._middle)) as connection:
+            connection.autocommit = True
+            place = Place(connection)
+            wait_until(place.is_steady, sink, _LOOK)
+        began = time.perf_counter()
+        wait_until(lambda: self._confirmed() > 0, sink, _LOOK)
+        first = time.perf_counter() - began
+        wait_until(lambda: self._confirmed() > orders, sink, _COUNT)
+        took = time.perf_counter() - began
+        return (
+            f"apply: of {orders} orders in a snapshot the first is in the ERP {first:.1f} s after it, all {took:.0f} s"
+        )
+
+    def _both(self, options: argparse.Namespace) -> str:
         """Latency first, then throughput between two runs of the hand-written insert, since speed drifts."""
         self._capture.start()
         p50, p99 = self._latency(options.rate, options.seconds)
@@ -156,7 +203,7 @@ class Bench:
             writer.start()
             newest = 0
             while writer.is_alive() or len(seen) < len(committed):
-                cursor.execute("SELECT id, external_key FROM orders WHERE id > %s", (newest - _BEHIND,))
+                cursor.execute("SELECT id, external_key FROM orders WHERE id > %s", (newest - BEHIND,))
                 now = time.time()
                 for number, key in cursor.fetchall():
                     newest = max(newest, number)

@@ -20,6 +20,8 @@ from deploy.shop.order import Line, add_line, write_shipping, write_totals
 from tests.programs import ROOT
 
 PUBLICATION = "bench"
+BEHIND = 1_000
+"""Rows of the ERP that are read again, since two workers commit out of order."""
 _ERP_SCHEMA = (ROOT / "deploy/erp/schema.sql").read_text("utf-8")
 _FIRST = (
     "INSERT INTO customers (kind, name, email) VALUES ('registered', 'Buyer 0', 'buyer.0@example.com') RETURNING id",
@@ -65,6 +67,24 @@ class ApplyShop:
             write_shipping(cursor, 1, Decimal("4.90"))
             write_totals(cursor, 1)
             cursor.execute(_PLACE)
+
+    def add_products(self, products: int) -> list[str]:
+        """More of them, each with a list price; their SKUs."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO products (sku, name, price, tax_rate) SELECT 'B-' || n, 'Bolt ' || n, 1 + n / 100.0, 19"
+                " FROM generate_series(1, %s) n RETURNING sku",
+                (products,),
+            )
+            return [sku for (sku,) in cursor.fetchall()]
+
+    def raise_prices(self) -> int:
+        """A dearer list of all products, in one commit; every price is above the one that is returned."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("SELECT max(price)::int FROM products")
+            (dearest,) = cursor.fetchone() or (0,)
+            cursor.execute("UPDATE products SET price = price + %s", (dearest,))
+            return int(dearest)
 
     def place(self, orders: int, a_commit: int = 50) -> int:
         """New orders, so many in each commit."""
@@ -113,15 +133,33 @@ class ApplyErp:
             execute_values(cursor, "INSERT INTO items VALUES %s", [(sku, sku) for sku in skus(shop)])
             self._columns = {table: _own_columns(cursor, table) for table in ("customers", "orders", "order_lines")}
 
+    def add_items(self, skus: Sequence[str]) -> None:
+        """More in the item master."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
+            execute_values(cursor, "INSERT INTO items VALUES %s", [(sku, sku) for sku in skus])
+
+    def prices(self, above: int = 0) -> int:
+        """How many prices are above this one."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM prices WHERE amount > %s", (above,))
+            return int((cursor.fetchone() or (0,))[0])
+
     def confirmed(self) -> Callable[[], int]:
-        """Counts orders that are confirmed."""
+        """Counts orders that are confirmed; those of long ago only once, since the server's CPU is what is measured."""
         connection = psycopg2.connect(self.dsn)
         connection.autocommit = True
         cursor = connection.cursor()
 
+        long_ago, counted = 0, 0
+
         def count() -> int:
-            cursor.execute("SELECT count(*) FROM orders WHERE status = 'confirmed'")
-            return int((cursor.fetchone() or (0,))[0])
+            nonlocal long_ago, counted
+            cursor.execute("SELECT id FROM orders WHERE status = 'confirmed' AND id > %s ORDER BY id", (long_ago,))
+            found = [number for (number,) in cursor.fetchall()]
+            if len(found) > 2 * BEHIND:
+                long_ago, counted = found[-BEHIND], counted + len(found) - BEHIND + 1
+                found = found[-BEHIND + 1 :]
+            return counted + len(found)
 
         return count
 

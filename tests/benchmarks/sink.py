@@ -249,6 +249,13 @@ class Place:
         """Whether all commits after this end of the log, as `BenchShop` tells it, are in the copy."""
         return self.now() > (end, 0)
 
+    def is_steady(self) -> bool:
+        """Whether it is the shop as of one commit: the first snapshot is staged as a whole."""
+        if self.now() == (0, 0):
+            return False
+        self._cursor.execute("SELECT state = 'steady' FROM ordertap_bench.copy")
+        return self._cursor.fetchone() == (True,)
+
     def moved(self) -> bool:
         """Whether it has moved since this was made."""
         return self.now() != self._first
