@@ -98,6 +98,8 @@ def _reconcile(
     Each difference has a class; `in flight`, `held`, `planned` and `ignored` are explained, see `--json`.
     """
     settings = _load(config)
+    gc.freeze()
+    gc.set_threshold(50_000)  # as in `run`: a page is many small objects
     with reconcile.progress(quiet=as_json) as say:
         report = reconcile.agreed(lambda: wiring.reconciled(settings, say), wait)
     _print(reconcile.lines(report, as_json))

@@ -14,7 +14,7 @@ from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesO
 from sink.documents.records import record
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Found, Moved, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, same
 from sink.ledger.outcomes import Standing, State
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
@@ -98,12 +98,15 @@ class _Comparison:
             return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
             return  # cancelled before the ERP heard of it: neither side counts it
-        self._add(kind, document, observed)
         if isinstance(document, Invalid):
+            self._add(kind, None, observed)
             money = -_amount(observed.record) if observed else _ZERO
             self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
             return
-        detail, money = _compare(document, observed)
+        wanted = record(document, {})
+        cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
+        self._add(kind, None if cancelled else wanted, observed)
+        detail, money = _compare(document, wanted, observed)
         if detail:
             self._found(ref, "differs" if observed else "missing in the ERP", detail, money)
             return
@@ -118,13 +121,11 @@ class _Comparison:
             detail = f"{self._sides.kinds[ref.type]} {observed.reference}"
             self._found(ref, "in the ERP only", detail, -_amount(observed.record))
 
-    def _add(self, kind: Kind, document: Document | Invalid, observed: Observed | None) -> None:
+    def _add(self, kind: Kind, wanted: ErpRecord | None, observed: Observed | None) -> None:
+        """Counts a document of the shop; without money where that has none to say."""
         sums = self.report.sums[kind]
         sums.shop += 1
-        if not isinstance(document, Invalid) and not (
-            isinstance(document, SalesOrder) and document.status == "cancelled"
-        ):
-            sums.shop_money += _amount(record(document, {}))
+        sums.shop_money += _amount(wanted) if wanted else _ZERO
         if observed is not None:
             sums.erp += 1
             sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
@@ -214,9 +215,8 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     return "; ".join(found), difference
 
 
-def _compare(document: Document, observed: Observed | None) -> tuple[str, Decimal]:
+def _compare(document: Document, wanted: ErpRecord, observed: Observed | None) -> tuple[str, Decimal]:
     """What differs, '' for nothing, and the money of it."""
-    wanted = record(document, {})
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
     if observed is None:
         return "not in the ERP", _amount(wanted)
@@ -225,11 +225,11 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
     if cancelled or observed.milestone is Milestone.CANCELLED:
         same = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
-    names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
+    names = _differing(wanted.fields, observed.record.fields)
     children = _differing_children(wanted, observed.record)
-    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
     if not names and not children:
         return "", _ZERO
+    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
     return ", ".join([*names, *children, *rates]), _amount(wanted) - _amount(observed.record) or moved
 
 
@@ -248,6 +248,13 @@ def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
     return found, moved
 
 
+def _differing(one: Fields, other: Fields) -> list[str]:
+    """The names of fields that both have, and whose values differ. Nearly all are equal as they are."""
+    return sorted(
+        name for name, value in one.items() if name in other and value != other[name] and not same(value, other[name])
+    )
+
+
 def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
     """Of the kinds that the ERP keeps."""
     found = []
@@ -260,8 +267,7 @@ def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
 def _same_child(one: Fields | None, other: Fields | None) -> bool:
     if one is None or other is None:
         return False
-    names = (one.keys() & other.keys()) - {"sku", "name"}  # a placeholder item is no difference
-    return not differing(one, other, names)
+    return {"sku", "name"}.issuperset(_differing(one, other))  # a placeholder item is no difference
 
 
 def _amount(value: ErpRecord) -> Decimal:
