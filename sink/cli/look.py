@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated
 
 import typer
@@ -120,6 +121,8 @@ def _reconcile(
     `planned` and `ignored` are explained, see `--json`. Example: `sink reconcile --wait 30`
     """
     settings = settings_of(config)
+    gc.freeze()
+    gc.set_threshold(50_000)  # as in `run`: a page is many small objects
     with reconcile.progress(quiet=as_json) as tell:
         report = reconcile.agreed(lambda: wiring.reconciled(settings, tell), wait)
     say(reconcile.lines(report, as_json))

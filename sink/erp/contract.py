@@ -166,6 +166,13 @@ class Page(NamedTuple):
     next: str | None
 
 
+class KeyPage(NamedTuple):
+    """What some documents are known by, and where the next page begins; None: this was the last."""
+
+    refs: Sequence[ErpRef]
+    next: str | None
+
+
 class Erp(Protocol):
     """One ERP. Calls are synchronous, end within the time limit given at construction, and may come from many threads.
 
@@ -226,6 +233,10 @@ class Erp(Protocol):
         """All documents of these kinds by pages, ours and those typed in by hand, in an order of the ERP's own.
         `after`: "" for the first page, else the `next` of the page before. What is there from the first page to the
         last is met once."""
+        ...
+
+    def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
+        """What `page` would give, by name only: for who looks for what is too many among a million."""
         ...
 
     def close(self) -> None:

@@ -101,6 +101,8 @@ class ErpRecord:
 
 def same(one: Value, other: Value) -> bool:
     """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text."""
+    if one == other:
+        return True
     if isinstance(one, datetime) and isinstance(other, datetime):
         return _instant(one) == _instant(other)
     return (None if one == "" else one) == (None if other == "" else other)

@@ -109,7 +109,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 def types(cursor: Cursor) -> set[str]:
     """The names that documents have, or had, in the profile."""
-    cursor.execute("SELECT DISTINCT type FROM document")
+    cursor.execute("SELECT type FROM document_total")
     return {row[0] for row in cursor.fetchall()}
 
 
@@ -287,9 +287,15 @@ def held(cursor: Cursor) -> list[Held]:
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
-    """(type, state) → documents; one that is marked anew counts as due."""
+    """(type, state) → documents; one that is marked anew counts as due. What is done is all that is not open: only that
+    is counted, as of the same moment."""
     cursor.execute(
         "SELECT type, CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END, count(*)"
-        " FROM document GROUP BY 1, 2 ORDER BY 1, 2"
+        " FROM document WHERE state <> 'done' OR seen < marked GROUP BY 1, 2"
+        " UNION ALL SELECT type, 'done', documents FROM document_total ORDER BY 1, 2"
     )
-    return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
+    found = {(type_, state): count for type_, state, count in cursor.fetchall()}
+    for (type_, state), count in found.items():
+        if state != State.DONE:
+            found[type_, State.DONE] -= count
+    return {key: count for key, count in found.items() if count}

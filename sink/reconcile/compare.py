@@ -14,10 +14,9 @@ from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesO
 from sink.documents.records import record
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Found, Moved, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, same
 from sink.ledger.outcomes import Standing, State
 from sink.planning.decisions import Decisions, agreed
-from sink.planning.policy import Disputed
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
 _ZERO: Final = Decimal(0)
@@ -100,13 +99,15 @@ class _Comparison:
             return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
             return  # cancelled before the ERP heard of it: neither side counts it
-        self._add(kind, document, observed)
         if isinstance(document, Invalid):
+            self._add(kind, None, observed)
             money = -_amount(observed.record) if observed else _ZERO
             self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
             return
-        detail, money = _compare(document, observed)
-        if detail and _is_accepted(entry, document, observed):
+        wanted = _wanted(document)
+        self._add(kind, None if wanted.fields.get("cancelled") else wanted, observed)
+        detail, money = _compare(document, wanted, observed)
+        if detail and _is_accepted(entry, document, wanted, observed):
             self._found(ref, "accepted", detail, money)
             return
         if detail:
@@ -123,13 +124,11 @@ class _Comparison:
             detail = f"{self._sides.kinds[ref.type]} {observed.reference}"
             self._found(ref, "in the ERP only", detail, -_amount(observed.record))
 
-    def _add(self, kind: Kind, document: Document | Invalid, observed: Observed | None) -> None:
+    def _add(self, kind: Kind, wanted: ErpRecord | None, observed: Observed | None) -> None:
+        """Counts a document of the shop; without money where that has none to say."""
         sums = self.report.sums[kind]
         sums.shop += 1
-        if not isinstance(document, Invalid) and not (
-            isinstance(document, SalesOrder) and document.status == "cancelled"
-        ):
-            sums.shop_money += _amount(record(document, {}))
+        sums.shop_money += _amount(wanted) if wanted else _ZERO
         if observed is not None:
             sums.erp += 1
             sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
@@ -219,33 +218,35 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     return "; ".join(found), difference
 
 
-def _is_accepted(entry: Standing | None, document: Document, observed: Observed | None) -> bool:
+def _wanted(document: Document) -> ErpRecord:
+    return record(document, {"cancelled": document.status == "cancelled"} if isinstance(document, SalesOrder) else {})
+
+
+def _is_accepted(entry: Standing | None, document: Document, wanted: ErpRecord, observed: Observed | None) -> bool:
     """Whether a person has accepted all that differs."""
     said = Decisions.from_json(entry.decisions if entry else None)
     if said.settled and entry and entry.state is State.DONE:
         return True
-    return bool(said.fields and observed and not _compare(document, observed, said.fields)[0])
+    if not said.fields or observed is None:
+        return False
+    return not _compare(document, agreed(wanted, wanted, observed, said.fields)[0], observed)[0]
 
 
-def _compare(document: Document, observed: Observed | None, accepted: Collection[Disputed] = ()) -> tuple[str, Decimal]:
+def _compare(document: Document, wanted: ErpRecord, observed: Observed | None) -> tuple[str, Decimal]:
     """What differs, '' for nothing, and the money of it."""
-    cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
-    wanted = record(document, {"cancelled": cancelled} if isinstance(document, SalesOrder) else {})
-    if observed is not None and accepted:
-        wanted, _ = agreed(wanted, wanted, observed, accepted)
-        cancelled = bool(wanted.fields.get("cancelled"))
+    cancelled = bool(wanted.fields.get("cancelled"))
     if observed is None:
         return "not in the ERP", _amount(wanted)
     if observed.milestone is None:
         return observed.problem, _amount(wanted) - _amount(observed.record)
     if cancelled or observed.milestone is Milestone.CANCELLED:
-        same = cancelled and observed.milestone is Milestone.CANCELLED
-        return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
-    names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
+        both = cancelled and observed.milestone is Milestone.CANCELLED
+        return ("", _ZERO) if both else ("cancelled on one side only", _amount(wanted))
+    names = _differing(wanted.fields, observed.record.fields)
     children = _differing_children(wanted, observed.record)
-    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
     if not names and not children:
         return "", _ZERO
+    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
     return ", ".join([*names, *children, *rates]), _amount(wanted) - _amount(observed.record) or moved
 
 
@@ -264,6 +265,13 @@ def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
     return found, moved
 
 
+def _differing(one: Fields, other: Fields) -> list[str]:
+    """The names of fields that both have, and whose values differ. Nearly all are equal as they are."""
+    return sorted(
+        name for name, value in one.items() if name in other and value != other[name] and not same(value, other[name])
+    )
+
+
 def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
     """Of the kinds that the ERP keeps."""
     found = []
@@ -276,8 +284,7 @@ def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
 def _same_child(one: Fields | None, other: Fields | None) -> bool:
     if one is None or other is None:
         return False
-    names = (one.keys() & other.keys()) - {"sku", "name"}  # a placeholder item is no difference
-    return not differing(one, other, names)
+    return {"sku", "name"}.issuperset(_differing(one, other))  # a placeholder item is no difference
 
 
 def _amount(value: ErpRecord) -> Decimal:

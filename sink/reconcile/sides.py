@@ -19,8 +19,8 @@ from sink.documents.models import Document, Invalid, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found
-from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone
+from sink.erp.contract import Erp, Found, Observed
+from sink.erp.kinds import BY_HAND, ErpRef, Kind
 from sink.ledger import standings
 from sink.ledger.outcomes import Standing
 from sink.reconcile.compare import Sides, changed_since, compare, in_erp_only
@@ -54,10 +54,10 @@ def reconcile(
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
     kinds = {name: kind for name, kind in kinds.items() if compare_prices or kind != "price"}
     with ExitStack() as opened:
-        source = opened.enter_context(
+        shop_side = opened.enter_context(
             of_shop(middle, shop, profile, kinds, patience, say) if shop else of_copy(middle, name, profile, kinds)
         )
-        comparison = _Pages(middle, source, erp, name, kinds, collective, start_at)
+        comparison = _Pages(middle, shop_side, erp, name, kinds, collective, start_at)
         comparison.run(say)
     return comparison.report
 
@@ -68,16 +68,16 @@ class _Pages:
     def __init__(
         self,
         middle: Connection,
-        source: ShopSide,
+        shop_side: ShopSide,
         erp: Erp,
         name: str,
         kinds: Mapping[str, Kind],
         collective: bool,
         start_at: datetime | None,
     ) -> None:
-        self.report = Report(as_of=source.as_of, lsn=str(source.lsn))
+        self.report = Report(as_of=shop_side.as_of, lsn=str(shop_side.lsn))
         self._middle = middle
-        self._source = source
+        self._shop_side = shop_side
         self._erp = erp
         self._ours = f"{name}/"
         self._kinds = kinds
@@ -87,7 +87,7 @@ class _Pages:
     def run(self, say: Say) -> None:
         """Both ways."""
         done = 0
-        for page in self._source.pages():
+        for page in self._shop_side.pages():
             self.report.add(self._compared(page))
             done += len(page)
             say(f"{done:,} documents of the shop compared, {self.report.classes.total():,} findings")
@@ -95,10 +95,10 @@ class _Pages:
         after: str | None = ""
         every = sorted(set(self._kinds.values()))
         while after is not None and every:
-            of_erp = self._erp.page(every, after, _PAGE)
-            self._look_for_more(of_erp.found)
+            of_erp = self._erp.keys(every, after, _PAGE)
+            self._look_for_more(of_erp.refs)
             after = of_erp.next
-            done += len(of_erp.found)
+            done += len(of_erp.refs)
             say(f"{done:,} documents of the ERP looked for, {self.report.classes.total():,} findings")
 
     def _compared(self, page: Sequence[InUnit], looks: int = _LOOKS) -> Report:
@@ -127,7 +127,7 @@ class _Pages:
         refs = [one.ref for one in page]
         with transaction(self._middle) as cursor:
             ledger = standings.of_units(cursor, {one.unit for one in page}, refs)
-        desired = self._since_start(page, self._source.documents(refs))
+        desired = self._since_start(page, self._shop_side.documents(refs))
         in_erp = {
             ErpRef(self._kinds[ref.type], key): ref
             for ref, key in ((ref, ledger[ref].external) for ref in desired if ref in ledger)
@@ -135,7 +135,7 @@ class _Pages:
         }
         seen = self._erp.observe(in_erp.keys())
         observed = {in_erp[ref]: one for ref, one in seen.items()}
-        return Sides(desired, observed, ledger, self._kinds, self._collective, self._source.since)
+        return Sides(desired, observed, ledger, self._kinds, self._collective, self._shop_side.since)
 
     def _since_start(
         self, page: Sequence[InUnit], documents: dict[DocumentRef, Document | Invalid]
@@ -148,31 +148,30 @@ class _Pages:
         old = {unit_of[ref] for ref, one in orders.items() if one.placed_at < self._start_at}
         return {ref: one for ref, one in documents.items() if unit_of[ref] not in old}
 
-    def _look_for_more(self, found: Collection[Found]) -> None:
-        """What of these the shop has not. What is cancelled in the ERP need not be there."""
-        for ref, _ in found:
+    def _look_for_more(self, refs: Collection[ErpRef]) -> None:
+        """What of these the shop has not. Documents of other shops are not ours to compare."""
+        for ref in refs:
             self.report.foreign[ref.kind] += ref.external.startswith(BY_HAND)
-        ours = {ref.external: ref for ref, seen in found if self._counts(Found(ref, seen))}
+        ours = {ref.external: ref for ref in refs if ref.external.startswith(self._ours)}
         known = self._known(ours)
-        absent = self._source.lacking({ref for ref, _ in known.values()})
+        absent = self._shop_side.lacking({ref for ref, _ in known.values()})
         left = {key: ref for key, ref in ours.items() if key not in known or known[key][0] in absent}
         if not left:
             return
         seen, now = self._erp.observe(left.values()), self._known(left)
         for key, ref in left.items():
             document, entry = now.get(key, (None, None))
-            if ref not in seen or (entry and changed_since(entry, self._source.since)):
-                continue  # gone meanwhile, or come after the shop was read
+            if ref not in seen or self._is_of_before(seen[ref]):
+                continue
+            if entry and changed_since(entry, self._shop_side.since):
+                continue  # it came after the shop was read
             difference = in_erp_only(Found(ref, seen[ref]), document, entry, known.get(key) != now.get(key))
             if difference is not None:
                 self.report.add_only_in_erp(ref.kind, difference)
 
-    def _counts(self, one: Found) -> bool:
-        """Documents of other shops are not ours to compare."""
-        if not one.ref.external.startswith(self._ours) or one.observed.milestone is Milestone.CANCELLED:
-            return False
-        placed_at = one.observed.record.fields.get("placed_at")
-        return not (self._start_at and isinstance(placed_at, datetime) and placed_at < self._start_at)
+    def _is_of_before(self, seen: Observed) -> bool:
+        placed_at = seen.record.fields.get("placed_at")
+        return self._start_at is not None and isinstance(placed_at, datetime) and placed_at < self._start_at
 
     def _known(self, keys: Collection[str]) -> Mapping[str, tuple[DocumentRef, Standing]]:
         with transaction(self._middle) as cursor:

@@ -139,6 +139,8 @@ def test_pages_meet_everything_once(target: Target, sink: Sink) -> None:
         page = sink.erp.page(["customer", "price"], after, 3)
         assert len(page.found) <= 3
         seen += [one.ref for one in page.found]
+        names = sink.erp.keys(["customer", "price"], after, 3)
+        assert (list(names.refs), names.next) == ([one.ref for one in page.found], page.next)
         after = page.next
     assert len(seen) == len({*seen}) == 12
     assert sum(ref.external.startswith(BY_HAND) for ref in seen) == 5

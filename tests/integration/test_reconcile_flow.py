@@ -177,13 +177,13 @@ def test_what_stands_still_differs(day: Day, erp_url: str, shop: bool) -> None:
 
 def test_a_document_that_the_shop_deletes_meanwhile_is_in_flight(day: Day) -> None:
     """It was compared, and is away when the ERP's documents are looked for in the copy."""
-    page = day.erp.page
+    keys = day.erp.keys
 
     def paged(*arguments: object) -> object:
         day.staged("DELETE FROM prices", PRICE)
-        return page(*arguments)  # type: ignore[arg-type]
+        return keys(*arguments)  # type: ignore[arg-type]
 
-    day.erp.page = paged  # type: ignore[method-assign, assignment]
+    day.erp.keys = paged  # type: ignore[method-assign, assignment]
     report = reconcile(day.middle, None, "shop", day.profile, day.erp, False)
     assert [(one.type, one.result) for one in report.findings] == [("price", "in flight")]
 

@@ -17,6 +17,7 @@ from sink.erp.contract import (
     Found,
     HoldError,
     HowFar,
+    KeyPage,
     Observed,
     Page,
     Step,
@@ -136,20 +137,31 @@ class SqlErp:
 
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
         """One kind after the other, each by the ERP's own key; a page is of one kind."""
+        kind, heads, following = self._heads(kinds, after, limit)
+        return Page(self._found(kind, [row_id for row_id, _ in heads]), following)
+
+    def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
+        """The same without a look at more than the keys."""
+        kind, heads, following = self._heads(kinds, after, limit)
+        return KeyPage([ErpRef(kind, str(key or f"{BY_HAND}{row_id}")) for row_id, key in heads], following)
+
+    def _heads(
+        self, kinds: Collection[Kind], after: str, limit: int
+    ) -> tuple[Kind, Sequence[tuple[Any, Any]], str | None]:
+        """The kind of a page, the ERP's keys and ours on it, and where the next one begins."""
         wanted = [kind for kind in KINDS if kind in kinds]
         name, _, last = after.partition(":")
         kind = next((one for one in wanted if one == name), wanted[0])
         document, table = self._database.document(kind)
         row_id = table.c[document.id]
         which = row_id > reads.typed(row_id, last) if last else sa.true()
-        some = sa.select(row_id).where(which).order_by(row_id).limit(limit)
+        some = sa.select(row_id, table.c[document.key]).where(which).order_by(row_id).limit(limit)
         with _of_no_document(), self._database.connection() as connection:
-            ids = connection.execute(some).scalars().all()
-        found = self._found(kind, ids)
-        if len(ids) == limit:
-            return Page(found, f"{kind}:{ids[-1]}")
+            heads = [(found, key) for found, key in connection.execute(some)]
+        if len(heads) == limit:
+            return kind, heads, f"{kind}:{heads[-1][0]}"
         following = wanted[wanted.index(kind) + 1 :]
-        return Page(found, f"{following[0]}:" if following else None)
+        return kind, heads, f"{following[0]}:" if following else None
 
     def _found(self, kind: Kind, ids: Sequence[Any]) -> list[Found]:
         """Documents by the ERP's own keys, in the order of those."""
