@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,7 +191,7 @@ def _errors(where: str) -> Iterator[None]:
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except (psycopg2.DataError, psycopg2.errors.CardinalityViolation) as error:
-        raise _UnfitError(f"{where}: {type(error).__name__}", "mend it in the shop, or the profile") from None
+        raise _UnfitError(f"{where}: {_words(error)}", "mend it in the shop, or the profile") from None
     except (ValueError, OverflowError):  # PostgreSQL's dates go from 4713 BC to 294276, psycopg2's are Python's
         raise _UnfitError(f"{where}: a date that is not in the years 1 to 9999", "correct it in the shop") from None
     except psycopg2.Error as error:
@@ -198,3 +199,8 @@ def _errors(where: str) -> Iterator[None]:
             raise _UnfitError(str(error.diag.message_primary), str(error.diag.message_hint)) from None
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"profile: {where}: {reason}", "correct the SQL of the profile") from None
+
+
+def _words(error: Exception) -> str:
+    """What kind of error it is, never its own words, which may have a value: `DivisionByZero` is `division by zero`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()

@@ -46,11 +46,11 @@ def test_each_document_is_what_its_own_data_makes_it(shop: str, tmp_path: Path) 
     found = built(shop, tmp_path, ["1", "2", "3", "4", "5", "x"])
     assert isinstance(found["1"], Price)
     assert found["1"].amount == 20
-    assert found["2"] == Invalid("price.sql: DivisionByZero")
+    assert found["2"] == Invalid("price.sql: division by zero")
     assert isinstance(found["3"], Invalid)
     assert found["3"].reason == "currency is empty, and must be a valid string"
     assert (found["4"], found["5"]) == (NotReady(), Missing())
-    assert found["x"] == Invalid("price.sql: InvalidTextRepresentation")
+    assert found["x"] == Invalid("price.sql: invalid text representation")
 
 
 def test_sql_that_does_not_run_names_its_file(shop: str, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ CALENDAR = "a date that is not in the years 1 to 9999"
     [
         ("'20000-01-01'::timestamptz", CALENDAR),
         ("'0044-03-15 BC'::date", CALENDAR),
-        ("(SELECT now() FROM prices)", "CardinalityViolation"),
+        ("(SELECT now() FROM prices)", "cardinality violation"),
     ],
 )
 def test_a_row_that_neither_the_sql_nor_python_can_take_holds_its_document_alone(

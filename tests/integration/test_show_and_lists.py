@@ -1,6 +1,8 @@
 """What people read: all of an order, what is held and what it comes to, lists, and the plan."""
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sink.commands import show as show_said
 from sink.commands.status import told
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
-from sink.erp.contract import RetryError
+from sink.erp.contract import NotDone, RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import history
@@ -37,6 +39,7 @@ from tests.fix_erp import (
     drain,
     make_worker,
     mark,
+    pass_deadlines,
     run,
     stand_at,
 )
@@ -242,6 +245,33 @@ def test_held_lists_what_is_tried_again_and_after_some_attempts_a_person_is_told
     said = list(held_said.lines([group]))
     assert "    1 of them failed 10 times or more: a person must look" in said
     assert any("tried 10 times, the next try at " in line for line in said)
+
+
+class Locked(SqlErp):
+    """A row that an order needs is locked by somebody for good."""
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        if steps[0].ref.kind == "order":
+            return [NotDone(RetryError("the row is locked")) for _ in steps]
+        return super().apply(steps, not_after)
+
+
+def test_the_history_tells_the_first_and_the_tenth_failed_attempt(
+    middle: Connection, erp_url: str, profile_path: str
+) -> None:
+    erp = Locked(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    for _ in range(12):
+        drain(worker)
+        pass_deadlines(middle)
+    erp.close()
+    assert [one.event for one in _story(middle)] == ["retry", "retry"]
+    assert all(one.command is not None and one.detail == "the row is locked" for one in _story(middle))
+    (group,) = holds.held(middle)
+    assert (group.cause, group.reason, group.stuck) == ("retry", "the row is locked", 1)
+    assert group.first[0].attempts >= 10
+    assert group.money == {"EUR": Decimal("11.90")}
 
 
 def test_mode_plan_keeps_each_command_with_its_amounts(
