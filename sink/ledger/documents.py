@@ -254,5 +254,8 @@ def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
 
 def standings(cursor: Cursor) -> dict[DocumentRef, Standing]:
     """Where each document stands."""
-    cursor.execute("SELECT type, key, state, external, needed, seen < marked, marked FROM document")
+    cursor.execute(
+        "SELECT type, key, state, external, needed, seen < marked, marked, (applied #>> '{fields,paid,n}')::numeric"
+        " FROM document"
+    )
     return {DocumentRef(*row[:2]): Standing(State(row[2]), *row[3:]) for row in cursor.fetchall()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
@@ -29,13 +30,14 @@ class State(StrEnum):
 
 class Standing(NamedTuple):
     """What the ledger says of a document; `external`: its key in the ERP, if it was given one; `dirty`: it was marked
-    since it was looked at."""
+    since it was looked at; `paid`: of an order, as the ERP was told."""
 
     state: State
     external: str | None
     needed: bool
     dirty: bool
     marked: int
+    paid: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from sink.documents import totals
 from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesOrder
-from sink.documents.records import record
+from sink.documents.records import PAID, record
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Moved, Observed
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, differing
@@ -90,7 +90,7 @@ class _Comparison:
             money = -_amount(observed.record) if observed else _ZERO
             self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
             return
-        detail, money = _compare(document, observed)
+        detail, money = _compare(document, observed, entry)
         if detail:
             self._found(ref, "differs" if observed else "missing in the ERP", detail, money)
             return
@@ -197,7 +197,16 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     return "; ".join(found), difference
 
 
-def _compare(document: Document, observed: Observed | None) -> tuple[str, Decimal]:
+def _payments_kept(document: Document, observed: Observed, entry: Standing | None) -> bool:
+    """Whether the ERP has paid what the ledger told it, and the sink has looked at that and found nothing to do: what
+    the shop has less of it, it has purged, and `absent.payments` keeps it."""
+    if entry is None or entry.dirty or entry.state is not State.DONE or not isinstance(document, SalesOrder):
+        return False
+    paid = sum((one.amount for one in document.payments), _ZERO)
+    return observed.record.fields.get("paid") == entry.paid and entry.paid is not None and paid < entry.paid
+
+
+def _compare(document: Document, observed: Observed | None, entry: Standing | None = None) -> tuple[str, Decimal]:
     """What differs, '' for nothing, and the money of it."""
     wanted = record(document, {})
     cancelled = isinstance(document, SalesOrder) and document.status == "cancelled"
@@ -209,6 +218,8 @@ def _compare(document: Document, observed: Observed | None) -> tuple[str, Decima
         same = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", _ZERO) if same else ("cancelled on one side only", _amount(wanted))
     names = differing(wanted.fields, observed.record.fields, wanted.fields.keys() & observed.record.fields.keys())
+    if _payments_kept(document, observed, entry):
+        names = [name for name in names if name not in PAID]
     children = _differing_children(wanted, observed.record)
     rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
     if not names and not children:
