@@ -20,6 +20,7 @@ from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Outcome
 from sink.planning.policy import Hold
 
+MOVED: Final = "the shop changed its key, and whether it was one of these is open"
 _SOON: Final = 1.0  # seconds
 _Places = Mapping[DocumentRef, "_Place"]
 
@@ -83,10 +84,11 @@ class Moves:
 
     def _doubt(self, olds: Sequence[DocumentRef]) -> Outcome:
         others = ", ".join(map(str, olds))
-        step = "`sink accept document` for each of those that it is not, then `sink retry` for it"
-        return self._rules.held(
-            Hold(f"the shop changed its key, and whether it was one of these is open: {others}", step)
+        step = (
+            "if it is none of them, `sink accept document` for it: the ERP gets a new one; "
+            "else for each of those that it is not, then `sink retry`"
         )
+        return self._rules.held(Hold(f"{MOVED}: {others}", step))
 
     def _have(self, held: list[Lease], old: DocumentRef) -> bool:
         """Whether the old document is ours, and nothing of it is under way."""

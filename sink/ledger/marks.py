@@ -73,6 +73,11 @@ def accept(cursor: Cursor, ref: DocumentRef) -> int:
     return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
 
 
+def as_new(cursor: Cursor, ref: DocumentRef) -> int:
+    """Looks again at a document that the ERP does not have, and no more for what it may have been under another key."""
+    return _look_again(cursor, f"revision = greatest(revision, 1), {_ANEW}", f"{_THIS} AND intent IS NULL", tuple(ref))
+
+
 def settle(cursor: Cursor, ref: DocumentRef) -> int:
     """A held document is settled as it is, until it is marked again; 0: it is not held, or a step of it is under way.
 

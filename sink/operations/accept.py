@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import Final
 
 from schemas.errors import SettingsError
 from sink.apply.desired import ANOTHER_IDENTITY
+from sink.apply.moves import MOVED
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
 from sink.intake import evidence
@@ -50,20 +52,31 @@ class Accepted(Enum):
     """What a document is taken for."""
 
     SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
+    NEW = "a new one: the ERP gets a document for it"
     SETTLED = "settled as the ERP has it, until the shop changes it again"
 
 
 def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> Accepted:
-    """Takes a document that is held for a decision for the one that was sent under its key, where it is held for being
-    another, else for settled; `execute` does it. SettingsError if it is held for no decision."""
+    """Takes a document that is held for a decision for what it is held about: the one that was sent under its key, or a
+    new one where it may be one of another key; else for settled. `execute` does it. SettingsError if it is held for no
+    decision."""
     with transaction(connection) as cursor:
         held = [one for one in documents.held(cursor) if (one.type, one.key, one.cause) == (*ref, "decision")]
         if not held:
             raise SettingsError(f"{ref} is not held for a decision", "`sink held` says what is held, and for what")
-        reason = held[0].reason
-        taken = Accepted.SAME if reason == ANOTHER_IDENTITY else Accepted.SETTLED
+        reason = held[0].reason or ""
+        taken = _taken(reason)
         if execute:
-            if not (marks.accept if taken is Accepted.SAME else marks.settle)(cursor, ref):
+            if not _WRITES[taken](cursor, ref):
                 raise SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
-            history.note(cursor, ref, "document accepted", reason or "", person)
+            history.note(cursor, ref, "document accepted", reason, person)
     return taken
+
+
+_WRITES: Final = {Accepted.SAME: marks.accept, Accepted.NEW: marks.as_new, Accepted.SETTLED: marks.settle}
+
+
+def _taken(reason: str) -> Accepted:
+    if reason == ANOTHER_IDENTITY:
+        return Accepted.SAME
+    return Accepted.NEW if reason.startswith(MOVED) else Accepted.SETTLED

@@ -110,6 +110,20 @@ def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connecti
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
 
 
+def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(worker: Worker, middle: Connection, erp_url: str) -> None:
+    change(middle, COPY.format(3))
+    mark(middle, DocumentRef("sales_order", "3"))
+    drain(worker)
+    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
+    mark(middle, NEW)
+    drain(worker)
+    assert len(held(middle)) == 1
+    assert len(list(accept.document(middle, *NEW, "Ada", execute=True))) == 1
+    drain(worker)
+    assert held(middle) == []
+    assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/1/1", "shop/order/3/1", "shop/order/9/1"]
+
+
 def test_f5_two_that_may_be_one_are_held(worker: Worker, middle: Connection, erp_url: str) -> None:
     change(middle, f"DELETE FROM returns; UPDATE orders SET id = 9; {COPY.format(8)}")
     mark(middle, NEW, DocumentRef("sales_order", "8"), ORDER)
