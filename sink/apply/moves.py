@@ -18,8 +18,9 @@ from sink.ledger import accounts, documents, leases, marks, moves
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Outcome
-from sink.planning.policy import Hold
+from sink.planning.policy import Check, Hold
 
+_MOVED: Final = "the shop changed its key, and whether it was one of these is open"
 _SOON: Final = 1.0  # seconds
 _Places = Mapping[DocumentRef, "_Place"]
 
@@ -83,10 +84,11 @@ class Moves:
 
     def _doubt(self, olds: Sequence[DocumentRef]) -> Outcome:
         others = ", ".join(map(str, olds))
-        step = "`sink accept document` for each of those that it is not, then `sink retry` for it"
-        return self._rules.held(
-            Hold(f"the shop changed its key, and whether it was one of these is open: {others}", step)
+        step = (
+            "if it is none of them, `sink accept document` for it: the ERP gets a new one; "
+            "else for each of those that it is not, then `sink retry`"
         )
+        return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 
     def _have(self, held: list[Lease], old: DocumentRef) -> bool:
         """Whether the old document is ours, and nothing of it is under way."""

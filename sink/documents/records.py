@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from sink.documents.models import (
     Address,
@@ -30,6 +30,10 @@ KIND_OF: dict[type[Part], Kind] = {
     Refund: "refund",
     Price: "price",
 }
+
+
+PAID: Final = ("paid", "payment_means", "payment_reference")
+"""The fields of an order that its payments make."""
 
 
 def record(document: Document, parents: Fields, items: dict[str, str] | None = None) -> ErpRecord:

@@ -105,6 +105,11 @@ def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
     return _look_again(cursor, change, which, (tuple(tuple(ref) for ref in refs),)) if refs else 0
 
 
+def as_new(cursor: Cursor, ref: DocumentRef) -> int:
+    """Looks again at a document that the ERP does not have, and no more for what it may have been under another key."""
+    return _look_again(cursor, f"revision = greatest(revision, 1), {_ANEW}", f"{_THIS} AND intent IS NULL", tuple(ref))
+
+
 def resume(cursor: Cursor) -> None:
     """What was only planned, because `mode` was `plan`, is due now."""
     _look_again(cursor, "marked = marked + 1", "state = 'planned'", ())

@@ -44,7 +44,7 @@ def former(cursor: Cursor, new: Mapping[DocumentRef, str | None]) -> dict[Docume
     if alike:
         cursor.execute(
             "SELECT type, key, fingerprint FROM document WHERE fingerprint = ANY(%s) AND applied IS NOT NULL"
-            " AND state <> 'ignored' ORDER BY type, key",
+            " AND state <> 'ignored' AND coalesce(decisions ->> 'settled', '') = '' ORDER BY type, key",
             ([seen for _, seen in alike],),
         )
         olds = cursor.fetchall()

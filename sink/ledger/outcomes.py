@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
@@ -32,7 +33,7 @@ class State(StrEnum):
 class Standing(NamedTuple):
     """What the ledger says of a document. `external`: its key in the ERP, if it was given one; `dirty`: it was marked
     since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps;
-    `decisions`: what a person said of it."""
+    `decisions`: what a person said of it; `paid`: of an order, as the ERP was told."""
 
     state: State
     unit: str
@@ -44,6 +45,7 @@ class Standing(NamedTuple):
     marked_at: datetime
     revision: int
     decisions: dict[str, Any] | None = None
+    paid: Decimal | None = None
 
     @property
     def moving(self) -> bool:

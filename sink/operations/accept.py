@@ -56,6 +56,7 @@ class Accepted(Enum):
     """What a document is taken for."""
 
     SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
+    NEW = "a new one: the ERP gets a document for it"
     FIELDS = "right in these fields, as long as both have these values; all else goes on"
     SETTLED = "settled as the ERP has it, until the shop changes it"
     NOT = "what it was before: nothing of it is accepted any more"
@@ -80,6 +81,8 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
             return taken
         if taken.taken_for is Accepted.SAME:
             marks.accept(cursor, ref)
+        elif taken.taken_for is Accepted.NEW:
+            marks.as_new(cursor, ref)
         else:
             said = Decisions.from_json(found.decisions).accepting(taken.fields)
             settled = found.version if taken.taken_for is Accepted.SETTLED else said.settled
@@ -127,6 +130,8 @@ def _under_way(ref: DocumentRef) -> SettingsError:
 def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:
     if found.check == Check.IDENTITY:
         return AcceptedDocument(Accepted.SAME)
+    if found.check == Check.MOVED:
+        return AcceptedDocument(Accepted.NEW)
     if found.fields:
         return AcceptedDocument(Accepted.FIELDS, disputed_from_json(found.fields))
     if not found.applied:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from sink.documents.records import paid_by
+from sink.documents.records import PAID, paid_by
 from sink.erp.kinds import ErpRecord, Fields, differing
 from sink.planning.caps import number
 from sink.planning.policy import Absence, Hold
-
-_PAID: Final = ("paid", "payment_means", "payment_reference")
 
 
 class _Payments(NamedTuple):
@@ -79,6 +77,6 @@ def _kept(desired: ErpRecord, applied: ErpRecord, gone: Mapping[str, Fields]) ->
     payments = {**gone, **(desired.payments or {})}
     before = applied.payments
     if before is None or not any(differing(payments[key], before.get(key, {})) for key in payments):
-        paid: Fields = {name: applied.fields.get(name) for name in _PAID}
+        paid: Fields = {name: applied.fields.get(name) for name in PAID}
         return replace(desired, fields={**desired.fields, **paid}, payments=before)
     return replace(desired, fields={**desired.fields, **paid_by(payments)}, payments=payments)

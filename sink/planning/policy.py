@@ -16,6 +16,7 @@ class Check(StrEnum):
     """What a held document did not pass, by name: what ends the hold follows from it (`ways_out`)."""
 
     IDENTITY = "identity"  # the shop's key stands for another order than before
+    MOVED = "moved"  # the shop may have changed its key
     CHANGED = "changed in the ERP"
     POSTED = "posted"  # the planner's table refuses the change, or the adapter does
     ITS_ORDER = "its order"  # the table refuses a return or refund of it

@@ -24,6 +24,7 @@ _ACCEPT: Final = (Way.RETRY, Way.ACCEPT, Way.IGNORE)
 
 WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.IDENTITY:     _ACCEPT,
+    Check.MOVED:        _ACCEPT,
     Check.CHANGED:      _ACCEPT,
     Check.POSTED:       _ACCEPT,
     Check.ITS_ORDER:    _ACCEPT,
@@ -60,8 +61,11 @@ def ways(check: str | None) -> tuple[Way, ...]:
 
 def commands(check: str | None, document: str) -> list[str]:
     """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
-    meant = {**_COMMANDS, **({Way.ACCEPT: _SAME} if check == Check.IDENTITY else {})}
+    meant = {**_COMMANDS, **({Way.ACCEPT: _ACCEPTED_AS[check]} if check in _ACCEPTED_AS else {})}
     return [f"`{meant[way][0]} {document}`: {meant[way][1]}" for way in ways(check) if way in meant]
 
 
-_SAME: Final = ("sink accept document", "it is the order that was sent under this key")
+_ACCEPTED_AS: Final[Mapping[str | None, tuple[str, str]]] = {
+    Check.IDENTITY: ("sink accept document", "it is the order that was sent under this key"),
+    Check.MOVED: ("sink accept document", "it is a new one, and none of those"),
+}

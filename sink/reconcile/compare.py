@@ -11,7 +11,7 @@ from typing import Final
 
 from sink.documents import totals
 from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesOrder
-from sink.documents.records import record
+from sink.documents.records import PAID, record
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Found, Moved, Observed
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, same
@@ -106,7 +106,7 @@ class _Comparison:
             return
         wanted = _wanted(document)
         self._add(kind, None if wanted.fields.get("cancelled") else wanted, observed)
-        detail, money = _compare(document, wanted, observed)
+        detail, money = _compare(document, wanted, observed, _payments_kept(document, observed, entry))
         if detail and _is_accepted(entry, document, wanted, observed):
             self._found(ref, "accepted", detail, money)
             return
@@ -232,7 +232,20 @@ def _is_accepted(entry: Standing | None, document: Document, wanted: ErpRecord, 
     return not _compare(document, agreed(wanted, wanted, observed, said.fields)[0], observed)[0]
 
 
-def _compare(document: Document, wanted: ErpRecord, observed: Observed | None) -> tuple[str, Decimal]:
+def _payments_kept(document: Document, observed: Observed | None, entry: Standing | None) -> bool:
+    """Whether the ERP has paid what the ledger told it, and the sink has looked at that and found nothing to do: what
+    the shop has less of it, it has purged, and `absent.payments` keeps it."""
+    if observed is None or entry is None or entry.dirty or entry.state is not State.DONE:
+        return False
+    if not isinstance(document, SalesOrder):
+        return False
+    paid = sum((one.amount for one in document.payments), _ZERO)
+    return observed.record.fields.get("paid") == entry.paid and entry.paid is not None and paid < entry.paid
+
+
+def _compare(
+    document: Document, wanted: ErpRecord, observed: Observed | None, payments_kept: bool = False
+) -> tuple[str, Decimal]:
     """What differs, '' for nothing, and the money of it."""
     cancelled = bool(wanted.fields.get("cancelled"))
     if observed is None:
@@ -243,6 +256,8 @@ def _compare(document: Document, wanted: ErpRecord, observed: Observed | None) -
         both = cancelled and observed.milestone is Milestone.CANCELLED
         return ("", _ZERO) if both else ("cancelled on one side only", _amount(wanted))
     names = _differing(wanted.fields, observed.record.fields)
+    if payments_kept:
+        names = [name for name in names if name not in PAID]
     children = _differing_children(wanted, observed.record)
     if not names and not children:
         return "", _ZERO

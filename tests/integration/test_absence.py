@@ -13,6 +13,7 @@ from sink.documents.profile import load_profile
 from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
 from sink.planning.policy import Absence, Policy
+from sink.reconcile.sides import reconcile
 from tests.fix_erp import PROFILE, UNITS, change, drain, held, mark, run
 
 Start = Callable[..., Worker]
@@ -54,11 +55,21 @@ def _gone(middle: Connection, worker: Worker, statement: str) -> None:
     drain(worker)
 
 
-def test_f8_payments_that_the_shop_purges_stay_counted_as_paid(start: Start, middle: Connection, erp_url: str) -> None:
+def test_f8_payments_that_the_shop_purges_stay_counted_as_paid(
+    start: Start, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
     worker = start()
     _gone(middle, worker, "DELETE FROM payments")
     assert run(erp_url, PAID) == [("11.90", "card, gift card")]
     assert held(middle) == []
+
+    def agrees() -> bool:
+        return reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+    assert agrees()
+    run(erp_url, "UPDATE orders SET paid = 20")
+    assert not agrees(), "nobody told the ERP that"
+    run(erp_url, "UPDATE orders SET paid = 11.90")
     _gone(middle, worker, "UPDATE orders SET status = 'cancelled'")
     assert run(erp_url, "SELECT paid::text, status FROM orders") == [("11.90", "cancelled")]
 

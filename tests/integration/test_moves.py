@@ -10,7 +10,7 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import leases, marks, moves
-from sink.operations.accept import accept_document
+from sink.operations.accept import Accepted, accept_document
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, UNITS, change, drain, held, make_worker, mark, run
 
@@ -108,6 +108,20 @@ def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connecti
     drain(worker)
     assert doubt not in held(middle)
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(worker: Worker, middle: Connection, erp_url: str) -> None:
+    change(middle, COPY.format(3))
+    mark(middle, DocumentRef("sales_order", "3"))
+    drain(worker)
+    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
+    mark(middle, NEW)
+    drain(worker)
+    assert len(held(middle)) == 1
+    assert accept_document(middle, NEW, "Ada", execute=True).taken_for is Accepted.NEW
+    drain(worker)
+    assert held(middle) == []
+    assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/1/1", "shop/order/3/1", "shop/order/9/1"]
 
 
 def test_f5_two_that_may_be_one_are_held(worker: Worker, middle: Connection, erp_url: str) -> None:
