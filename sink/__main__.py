@@ -16,7 +16,8 @@ from schemas.settings import load
 from sink import wiring
 from sink.commands import accept, check, control, held, migrate, offsets, output, reconcile, retry, status
 from sink.commands import brake as brake_lines
-from sink.operations import brake, go_live, holds
+from sink.commands import rebuild as rebuild_lines
+from sink.operations import brake, go_live, holds, rebuild
 from sink.pipeline import Sink
 from sink.settings import SinkSettings
 
@@ -68,7 +69,8 @@ def _run(config: Config = None) -> None:
 def _status(config: Config = None) -> None:
     """How many documents are where, the lag, and gaps."""
     settings = _load(config)
-    _print(status.lines(wiring.middle(settings), wiring.group(settings), settings.require_snapshot))
+    version = wiring.profile(settings).version
+    _print(status.lines(wiring.middle(settings), wiring.group(settings), settings.require_snapshot, version))
 
 
 @app.command("held")
@@ -137,6 +139,28 @@ def _release(
         raise SettingsError("say what is released", "`sink release --mass` is for what the brake holds back")
     found = brake.release_mass(wiring.middle(_load(config)), kind, person, execute)
     _print(output.said(found, brake_lines.released(found), as_json))
+
+
+@app.command("rebuild")
+def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
+    """Says what a changed profile would make of the documents that the ERP has, and has them looked at anew."""
+    settings = _load(config)
+    with typer.progressbar(length=1, label="builds documents", file=sys.stderr) as bar:
+
+        def progress(looked_at: int, every: int) -> None:
+            bar.length = max(every, looked_at)
+            bar.update(looked_at - bar.pos)
+
+        found = rebuild.rebuild(
+            wiring.middle(settings),
+            wiring.profile(settings),
+            settings.shop,
+            wiring.rules(settings).placeholder_sku,
+            person,
+            execute,
+            progress,
+        )
+    _print(output.said(found, rebuild_lines.lines(found, execute), as_json))
 
 
 @app.command("reconcile")

@@ -139,6 +139,7 @@ class Desired:
 
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
         """The document, or the outcome if it is already clear that there is nothing to send."""
+        one.made_by = self._profile.version
         if isinstance(built, OnlyCancelled):
             return self._cancelled(one, built)
         if isinstance(built, NotReady) and one.applied:

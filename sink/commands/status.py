@@ -25,9 +25,9 @@ _NEXT_FOR_PARKED = (
 )
 
 
-def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool) -> Iterator[str]:
+def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool, version: str) -> Iterator[str]:
     """What the middle layer says first: Kafka may be away."""
-    yield from told(status.status(connection, require_snapshot))
+    yield from told(status.status(connection, require_snapshot, version))
     yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
 
 
@@ -47,6 +47,9 @@ def told(found: SinkStatus) -> Iterator[str]:
     waiting = sum(count for (_, state), count in found.counts.items() if state in (State.HELD, State.WAITS))
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
+    if found.of_another_profile:
+        count = found.of_another_profile
+        yield f"{count} documents were made by another profile: `sink rebuild` says what would change"
     if any(state == State.PLANNED for _, state in found.counts):
         yield "mode is plan: nothing is sent; next: `sink go-live` when the plan is what you want"
 

@@ -42,6 +42,7 @@ class Entry:
     passes: bool  # a person has let what the shop has of it now pass the brake
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
+    made_by: str | None = None  # the version of the profile that it was built by now
 
     @property
     def settled(self) -> bool:
@@ -148,7 +149,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s)"
+_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s, %s)"
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
@@ -165,9 +166,9 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
-    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END, made_by = coalesce(v.made_by, d.made_by)
 FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand)
+    number, reference, fingerprint, reached, by_hand, made_by)
 WHERE d.type = v.type AND d.key = v.key
 """
 
@@ -185,6 +186,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
         sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
         sent.fingerprint if sent else agreed, outcome.reached or None,
         Json(outcome.by_hand) if outcome.by_hand else None,
+        one.made_by if sent or outcome.state is State.DONE else None,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
-from sink.ledger import control, documents
+from sink.ledger import control, documents, made_by
 from sink.ledger.control import Control
 from sink.staging import gaps, parked, position
 from sink.staging.gaps import TableGap
@@ -27,10 +27,11 @@ class SinkStatus:
     gaps: Sequence[Gap]
     parked: Sequence[ParkedRecord]
     control: Control
+    of_another_profile: int = 0
 
 
-def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
-    """Reads it from the middle layer."""
+def status(connection: Connection, require_snapshot: bool, version: str = "") -> SinkStatus:
+    """Reads it from the middle layer. `version`: of the profile now, "" where that is not asked."""
     with transaction(connection) as cursor:
         return SinkStatus(
             position.show_copy(cursor),
@@ -40,4 +41,5 @@ def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
             evidence.open_gaps(cursor),
             parked.parked(cursor),
             control.read(cursor),
+            made_by.others(cursor, version) if version else 0,
         )
