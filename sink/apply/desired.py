@@ -150,7 +150,7 @@ class Desired:
 
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
         """The document, or the outcome if it is already clear that there is nothing to send."""
-        one.built = built
+        one.built, one.made_by = built, self._profile.version
         if one.state is State.IGNORED:
             return Outcome.ignored()
         if isinstance(built, OnlyCancelled):

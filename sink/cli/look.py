@@ -28,11 +28,11 @@ def _status(as_json: Json = False, config: Config = None) -> None:
     """
     settings = settings_of(config)
     connection, offsets = wiring.middle(settings), wiring.group(settings)
-    whole = settings.require_snapshot
+    asked = (settings.require_snapshot, wiring.profile(settings).version)
     answer(
         as_json,
-        lambda: status.found(connection, offsets, whole),
-        lambda: status.lines(connection, offsets, whole),
+        lambda: status.found(connection, offsets, *asked),
+        lambda: status.lines(connection, offsets, *asked),
     )
 
 

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from sink import wiring
-from sink.cli.options import REPAIR, Config, Execute, Json, answer, group, say, settings_of
+from sink.cli.options import REPAIR, Config, Execute, Json, Person, answer, group, say, settings_of
 from sink.commands import migrate, offsets
+from sink.commands import rebuild as rebuild_lines
 from sink.operations import offsets as reading
+from sink.operations import rebuild
 
 app = group()
 offsets_app = group("Where the sink resumes reading: Kafka's own committed offsets.")
 app.add_typer(offsets_app, name="offsets", rich_help_panel=REPAIR)
+
+
+@app.command("rebuild", rich_help_panel=REPAIR)
+def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
+    """Says what a changed profile would make of what is done.
+
+    And has those documents looked at anew. Example: `sink rebuild --person Ada`
+    """
+    settings = settings_of(config)
+    with typer.progressbar(length=1, label="builds documents", file=sys.stderr) as bar:
+
+        def progress(looked_at: int, every: int) -> None:
+            bar.length = max(every, looked_at)
+            bar.update(looked_at - bar.pos)
+
+        found = rebuild.rebuild(
+            wiring.middle(settings),
+            wiring.profile(settings),
+            settings.shop,
+            wiring.rules(settings).placeholder_sku,
+            person,
+            execute,
+            progress,
+        )
+    answer(as_json, lambda: found, lambda: rebuild_lines.lines(found, execute))
 
 
 @app.command("migrate", rich_help_panel=REPAIR)

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from schemas.errors import ExitCode
-from schemas.service import HealthServer, configure_logs, stop_event
+from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from sink import wiring
 from sink.cli.options import RUN, Config, Json, group, say, settings_of
 from sink.commands import check, output
@@ -55,7 +55,7 @@ def _run(config: Config = None) -> None:
     wiring.middle(settings).close()
     wiring.registry(settings).check()
     wiring.group(settings).partitions()
-    sink = Sink(wiring.parts(settings), stop)
+    sink = Sink(wiring.parts(settings), stop, reread=reread_event())
     if not settings.health_port:
         sink.run()
         return

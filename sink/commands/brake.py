@@ -46,16 +46,16 @@ def _waiting(waiting: Sequence[Waiting], examples: Sequence[Example]) -> Iterato
         return
     heads = ("waits", "document", "would", "currency", "in the ERP", "after it")
     rows = [
-        (one.documents, one.type, one.verb, one.currency or "", _money(one.before), _money(one.after))
-        for one in waiting
+        (one.documents, one.type, one.verb, one.currency or "", money(one.before), money(one.after)) for one in waiting
     ]
     yield from in_columns(heads, rows)
     yield "those that change most:"
     for one in examples:
         name = f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}"
-        money = f" {_money(one.before)} to {_money(one.after)} {one.currency or ''}" if one.before is not None else ""
-        yield f"    {name}: {one.verb}{money.rstrip()}"
+        sums = f" {money(one.before)} to {money(one.after)} {one.currency or ''}" if one.before is not None else ""
+        yield f"    {name}: {one.verb}{sums.rstrip()}"
 
 
-def _money(amount: Decimal | None) -> str:
+def money(amount: Decimal | None) -> str:
+    """As people write it; "" where there is none."""
     return "" if amount is None else f"{amount:,f}"

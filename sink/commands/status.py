@@ -26,15 +26,18 @@ _NEXT_FOR_PARKED = (
 )
 
 
-def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool) -> Iterator[str]:
+def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool, version: str) -> Iterator[str]:
     """What the middle layer says first: Kafka may be away."""
-    yield from told(status.status(connection, require_snapshot))
+    yield from told(status.status(connection, require_snapshot, version))
     yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
 
 
-def found(connection: Connection, group: GroupOffsets, require_snapshot: bool) -> Mapping[str, object]:
+def found(connection: Connection, group: GroupOffsets, require_snapshot: bool, version: str) -> Mapping[str, object]:
     """The same for programs: `status` and `partitions`."""
-    return {"status": status.status(connection, require_snapshot), "partitions": offsets.show(connection, group)}
+    return {
+        "status": status.status(connection, require_snapshot, version),
+        "partitions": offsets.show(connection, group),
+    }
 
 
 def told(seen: SinkStatus) -> Iterator[str]:
@@ -55,6 +58,9 @@ def told(seen: SinkStatus) -> Iterator[str]:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
     if seen.stuck:
         yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
+    if seen.of_another_profile:
+        count = seen.of_another_profile
+        yield f"{count} documents were made by another profile: `sink rebuild` says what would change"
     if any(state == State.PLANNED for _, state in seen.counts):
         yield "mode is plan: nothing is sent; next: `sink plan`, and `sink go-live` when that is what you want"
 

@@ -8,7 +8,7 @@ and a `number` is what people read.
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -198,6 +198,8 @@ class Price(Part):
 
 
 Document = Customer | SalesOrder | ReturnOrder | Refund | Price
+MODEL_VERSION: Final = 1
+"""Raised when the same rows of a shop come to another document or record: `sink rebuild` says then what changes."""
 MODELS: dict[str, type[Part]] = {model.__name__: model for model in (Customer, SalesOrder, ReturnOrder, Refund, Price)}
 
 

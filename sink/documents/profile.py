@@ -29,6 +29,7 @@ renamed product does not mark a million orders. Only a row that comes late wakes
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -38,7 +39,7 @@ from typing import Any
 import yaml
 
 from schemas.errors import SettingsError
-from sink.documents.models import MODELS, Part, part_of
+from sink.documents.models import MODEL_VERSION, MODELS, Part, part_of
 from sink.documents.sqltext import named
 from sink.documents.touched_by import Touch, rewritten, statements
 
@@ -77,6 +78,7 @@ class Profile:
     documents: Mapping[str, DocumentRule]
     columns: Mapping[str, Mapping[str, str]]  # table → column → PostgreSQL's type, where the profile says them
     file: Path  # for messages
+    version: str = ""  # another one for each content of the folder, and for each version of the models
 
     def of_model(self, model: str) -> list[DocumentRule]:
         """The rules that make documents of a model."""
@@ -119,7 +121,13 @@ class _Loader:
         rules = content.get("documents") or {}
         documents = {name: self._rule(name, rule or {}) for name, rule in rules.items()}
         self._told_apart(documents)
-        return Profile(self._folder.name, tuple(tables), documents, self._columns, self._file)
+        return Profile(self._folder.name, tuple(tables), documents, self._columns, self._file, self._version())
+
+    def _version(self) -> str:
+        found = hashlib.sha256()
+        for path in sorted((self._file, *self._folder.glob("*.sql"))):
+            found.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+        return f"{found.hexdigest()[:12]}.{MODEL_VERSION}"
 
     def _content(self) -> dict[str, Any]:
         try:

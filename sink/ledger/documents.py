@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -53,6 +53,7 @@ class Entry:
     shown: str | None = None  # its number in the shop, for people
     money: tuple[Decimal, str] | None = None  # what it comes to there, and the currency
     place: Place | None = None  # where the copy stood when it was looked at
+    made_by: str | None = None  # the version of the profile that it was built by now
 
     @property
     def version(self) -> str:
@@ -171,19 +172,24 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
 
-_ROW: Final = (
-    "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::bool, %s::bool, %s, %s, %s, %s, %s,"
-    " %s, %s, %s, %s, %s, %s)"
-)
-_OUTCOMES: Final = """
+_COLUMNS: Final[Mapping[str, str]] = {
+    "type": "text", "key": "text", "state": "text", "reason": "text", "next_step": "text", "cause": "text",
+    "waits_for": "text", "attempts": "int", "seen": "bigint", "again": "float", "sent": "bool", "removed": "bool",
+    "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
+    "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
+    "check_name": "text", "disputed": "jsonb",
+}  # fmt: skip
+"""What is written of an outcome, with its type: a column of NULLs alone has none of itself."""
+_ROW: Final = f"({', '.join(f'%({name})s::{type_}' for name, type_ in _COLUMNS.items())})"
+_OUTCOMES: Final = f"""
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
-    next_try = clock_timestamp() + make_interval(secs => v.again), planned = v.planned::jsonb,
-    gross = coalesce(v.gross::numeric, d.gross), currency = coalesce(v.currency, d.currency),
+    next_try = clock_timestamp() + make_interval(secs => v.again), planned = v.planned,
+    gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
-        ELSE coalesce(v.by_hand::jsonb, d.applied) END,
+        ELSE coalesce(v.by_hand, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
     reference = coalesce(v.reference, d.reference),
     fingerprint = coalesce(d.fingerprint, v.fingerprint),
@@ -192,31 +198,52 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
-    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
-    check_name = v.check_name, disputed = v.disputed::jsonb
-FROM (VALUES %s) AS v (type, key, state, reason, next_step, cause, waits_for, attempts, seen, again, sent, removed,
-    number, reference, fingerprint, reached, by_hand, gross, currency, planned, needed, check_name, disputed)
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END, made_by = coalesce(v.made_by, d.made_by),
+    check_name = v.check_name, disputed = v.disputed
+FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
 WHERE d.type = v.type AND d.key = v.key
-"""
+"""  # noqa: S608  our own names
 
 
-def _row(one: Entry, outcome: Outcome, has_come: bool) -> tuple[Any, ...]:
-    """What of an outcome is written, in the order of the columns."""
+def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
+    """What of an outcome is written, by the names of `_COLUMNS`."""
     sent = outcome.sent
-    again = 0.0 if outcome.state is State.WAITS and has_come else outcome.again
-    number = sent.record["fields"].get("number") if sent else one.shown
-    seen = (sent.marked if sent else one.marked) - outcome.more
-    agreed = one.identity if one.applied and outcome.state is State.DONE else None
-    return (
-        *one.ref, outcome.state, outcome.reason or None, outcome.next_step or None, outcome.cause,
-        str(outcome.waits_for) if outcome.waits_for else None, outcome.attempts, seen, again,
-        sent is not None, sent is not None and sent.verb == "remove", number, outcome.reference or None,
-        sent.fingerprint if sent else agreed, outcome.reached or None,
-        Json(outcome.by_hand) if outcome.by_hand else None, *(one.money or (None, None)),
-        Json([command.to_json() for command in outcome.commands]) if outcome.commands else None,
-        one.needed,
-        outcome.check, Json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
-    )  # fmt: skip
+    gross, currency = one.money or (None, None)
+    return {
+        "type": one.ref.type,
+        "key": one.ref.key,
+        "state": outcome.state,
+        "reason": outcome.reason or None,
+        "next_step": outcome.next_step or None,
+        "cause": outcome.cause,
+        "waits_for": str(outcome.waits_for) if outcome.waits_for else None,
+        "attempts": outcome.attempts,
+        "seen": (sent.marked if sent else one.marked) - outcome.more,
+        "again": 0.0 if outcome.state is State.WAITS and has_come else outcome.again,
+        "sent": sent is not None,
+        "removed": sent is not None and sent.verb == "remove",
+        "number": sent.record["fields"].get("number") if sent else one.shown,
+        "reference": outcome.reference or None,
+        "fingerprint": sent.fingerprint if sent else _agreed(one, outcome),
+        "reached": outcome.reached or None,
+        "by_hand": _json(outcome.by_hand),
+        "gross": gross,
+        "currency": currency,
+        "planned": _json([command.to_json() for command in outcome.commands]),
+        "needed": one.needed,
+        "made_by": one.made_by if sent or outcome.state is State.DONE else None,
+        "check_name": outcome.check,
+        "disputed": _json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
+    }
+
+
+def _agreed(one: Entry, outcome: Outcome) -> str | None:
+    """The identity that shop and ERP agree on, where they do."""
+    return one.identity if one.applied and outcome.state is State.DONE else None
+
+
+def _json(value: Any) -> Json | None:
+    return Json(value) if value else None
 
 
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:

@@ -40,3 +40,6 @@ COMMENT ON TABLE braked IS 'The documents that the brake holds back';
 
 -- As of this mark of the shop a person has let the document's change pass: it is not counted.
 ALTER TABLE document ADD COLUMN passed_at timestamptz;
+-- The version of profile and models that made what the ERP has; NULL: an earlier release, which kept none.
+ALTER TABLE document ADD COLUMN made_by text;
+CREATE INDEX document_made_by ON document (made_by) WHERE made_by IS NOT NULL;

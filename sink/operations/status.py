@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sink.database import Connection, transaction
 from sink.intake import evidence
 from sink.intake.evidence import Gap
-from sink.ledger import control, documents, listed
+from sink.ledger import control, documents, listed, made_by
 from sink.ledger.control import Control
 from sink.staging import gaps, parked, position
 from sink.staging.gaps import TableGap
@@ -29,10 +29,11 @@ class SinkStatus:
     parked: Sequence[ParkedRecord]
     control: Control
     stuck: int = 0
+    of_another_profile: int = 0
 
 
-def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
-    """Reads it from the middle layer."""
+def status(connection: Connection, require_snapshot: bool, version: str = "") -> SinkStatus:
+    """Reads it from the middle layer. `version`: of the profile now, "" where that is not asked."""
     with transaction(connection) as cursor:
         return SinkStatus(
             position.show_copy(cursor),
@@ -43,4 +44,5 @@ def status(connection: Connection, require_snapshot: bool) -> SinkStatus:
             parked.parked(cursor),
             control.read(cursor),
             listed.stuck(cursor),
+            made_by.others(cursor, version) if version else 0,
         )

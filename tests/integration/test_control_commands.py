@@ -1,0 +1,61 @@
+"""What stops and starts applying, from the command line: for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sink.database import Connection
+from sink.erp.sql.adapter import SqlErp
+from tests.fix_erp import ROOT, drain, make_worker, mark, run
+from tests.programs import run as run_program
+from tests.programs import write_settings
+
+ADA = ("--person", "Ada")
+
+
+def test_each_verb_says_what_it_does_before_it_does_it(
+    middle: Connection, erp: SqlErp, profile_path: str, database: str, erp_url: str, tmp_path: Path
+) -> None:
+    config = write_settings(
+        tmp_path / "settings.yaml",
+        sink={
+            "shop": "shop",
+            "profile": profile_path,
+            "topic_prefix": "shop",
+            "bootstrap_servers": "127.0.0.1:1",
+            "schema_registry_url": (tmp_path / "registry").as_uri(),
+            "database_url": database,
+            "erp": {"url": erp_url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
+            "prices_owner": "shop",
+            "brake_orders": 0,
+        },
+    )
+
+    def says(*command: str, code: int = 0) -> str:
+        ended = run_program("sink", *command, config=config)
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout if code == 0 else ended.stderr
+
+    mark(middle)
+    drain(make_worker(middle, erp, profile_path, apply=False))
+    planned = json.loads(says("go-live", *ADA, "--json"))["planned"]
+    assert [(one["steps"], one["gross"]) for one in planned] == [("create customer", None), ("create order", "11.90")]
+    assert says("go-live", *ADA).endswith("nothing was changed; --execute sends it\n")
+    assert says("go-live", *ADA, "--execute").endswith("they go to the ERP now, and all that follows\n")
+    assert "the shop is live by Ada" in says("go-live", *ADA, code=78)
+    assert "paused" in says("pause", *ADA, "--reason", "stocktaking")
+    worker = make_worker(middle, erp, profile_path, apply=False)
+    assert not worker.step()
+    assert "it was paused by Ada" in says("resume", *ADA)
+    drain(worker)
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
+    assert "orders: 0 changed" in says("brake")
+    assert json.loads(says("brake", "--json"))["waiting"] == []
+    assert "say what is released" in says("release", *ADA, code=78)
+    assert "holds nothing back" in says("release", *ADA, "--mass", code=78)
+    lines = Path(profile_path, "sales_order.lines.sql")
+    lines.write_text(lines.read_text().replace("'l1' AS key,", "'l1' AS key, 'a name' AS name,"))
+    found = json.loads(says("rebuild", *ADA, "--json"))
+    assert (found["looked_at"], found["changes"][0]["documents"], found["marked"]) == (2, 1, 0)
+    assert "1 are looked at anew" in says("rebuild", *ADA, "--execute")
