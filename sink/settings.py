@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 
 class SqlErpSettings(BaseModel):
@@ -53,6 +53,10 @@ class SinkSettings(BaseModel):
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
     order_deleted: Literal["hold", "keep"] = "hold"
+    start_at: AwareDatetime | None = Field(
+        None,
+        description="orders placed before it are not carried over, nor their returns and refunds; with a time zone",
+    )
     goal: Literal["draft", "confirmed", "processing"] = Field("confirmed", description="how far an order is taken")
     require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
     settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")

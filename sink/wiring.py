@@ -140,6 +140,7 @@ def rules(settings: SinkSettings) -> Rules:
         lease_seconds=settings.lease_seconds,
         require_snapshot=settings.require_snapshot,
         batch=settings.batch,
+        start_at=settings.start_at,
     )
 
 

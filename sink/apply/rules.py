@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sink.ledger.accounts import AccountPolicy
 from sink.ledger.outcomes import Outcome
@@ -12,7 +13,8 @@ from sink.planning.policy import Hold, Policy
 
 @dataclass(frozen=True)
 class Rules:
-    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together."""
+    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together. `start_at`: orders
+    placed before it, and what comes of them, are not the ERP's business."""
 
     shop: str
     policy: Policy
@@ -25,6 +27,7 @@ class Rules:
     lease_seconds: float = 60.0
     require_snapshot: bool = True
     batch: int = 50
+    start_at: datetime | None = None
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""

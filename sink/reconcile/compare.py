@@ -85,6 +85,8 @@ class _Comparison:
         observed = self._in_erp[kind].pop(entry.external, None) if entry and entry.external else None
         if kind == "customer" and observed is None and (self._collective or entry is None or not entry.needed):
             return
+        if observed is None and entry is not None and entry.state is State.EARLY:
+            return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
             return  # cancelled before the ERP heard of it: neither side counts it
         self._add(kind, document, observed)
