@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
+from sink.documents.models import Part
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
 from sink.erp.kinds import Kind
@@ -47,8 +48,10 @@ class Entry:
 
     @property
     def version(self) -> str:
-        """Which version of it the shop has now; "" where it could not be built."""
-        return version_of(self.built)
+        """Which version of it the shop has now; "" where it could not be built. Each deletion is one of its own, once
+        the ERP was told something."""
+        version = version_of(self.built)
+        return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
 
     def external_key(self, stem: str) -> str:
         """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""

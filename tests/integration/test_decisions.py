@@ -82,6 +82,28 @@ def test_a_return_of_more_than_was_sold_goes_by_a_word(
     assert (held(middle), run(erp_url, "SELECT quantity::int FROM return_lines")) == ([], [(3,)])
 
 
+def test_what_the_shop_deleted_is_cancelled_in_the_erp_by_a_word(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN, REFUND)
+    drain(worker)
+    change(middle, "DELETE FROM orders; DELETE FROM returns")
+    mark(middle, ORDER, RETURN, REFUND)
+    drain(worker)
+    assert len(held(middle)) == 3
+    for ref in (RETURN, REFUND, ORDER):
+        let_pass(middle, ref, "Ada", execute=True)
+        drain(worker)
+    states = "SELECT status FROM orders UNION ALL SELECT status FROM returns UNION ALL SELECT status FROM refunds"
+    assert (held(middle), run(erp_url, states)) == ([], [("cancelled",)] * 3)
+    mark(middle, ORDER, RETURN, REFUND)
+    drain(worker)
+    state = "SELECT DISTINCT state FROM ordertap_shop.document WHERE type <> 'customer'"
+    assert rows(middle, state) == [("gone",)]
+
+
 def test_what_the_erp_would_refuse_anyway_is_not_released(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
