@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sink.planning.policy import Absence
 
@@ -63,6 +63,10 @@ class SinkSettings(BaseModel):
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
     absent: Absence = Field(Absence(), description="what becomes in the ERP of what the shop has no more")
+    start_at: AwareDatetime | None = Field(
+        None,
+        description="orders placed before it are not carried over, nor their returns and refunds; with a time zone",
+    )
     goal: Literal["draft", "confirmed", "processing"] = Field("confirmed", description="how far an order is taken")
     require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
     settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")

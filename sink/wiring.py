@@ -151,6 +151,7 @@ def rules(settings: SinkSettings) -> Rules:
             settings.brake_prices,
             settings.brake_window_seconds,
         ),
+        start_at=settings.start_at,
     )
 
 

@@ -124,7 +124,7 @@ class Desired:
         if self._rules.customers == "collective":
             return set()
         name = self._profile.of_model("Customer")[0].name if self._profile.of_model("Customer") else ""
-        orders = (one for one in built if isinstance(one, SalesOrder))
+        orders = (one for one in built if isinstance(one, SalesOrder) and not self._is_early(one))
         return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
 
     def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
@@ -136,6 +136,11 @@ class Desired:
             one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around) for entry, one in pairs
         ]
         return [_cancelled(one, built[one.ref], want) for one, want in zip(ones, wanted, strict=True)]
+
+    def _is_early(self, one: Document) -> bool:
+        """Whether it is an order of before the day from which on orders are carried over."""
+        start = self._rules.start_at
+        return start is not None and isinstance(one, SalesOrder) and one.placed_at < start
 
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
@@ -151,8 +156,6 @@ class Desired:
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
         """The document, or the outcome if it is already clear that there is nothing to send."""
         one.built, one.made_by = built, self._profile.version
-        if one.state is State.IGNORED:
-            return Outcome.ignored()
         if isinstance(built, OnlyCancelled):
             return self._only_cancelled(one, built)
         if isinstance(built, NotReady) and one.applied:
@@ -168,6 +171,8 @@ class Desired:
                 one.identity, one.shown = None, None
                 return Wanted(None)
         one.identity, one.shown, one.money = fingerprint(built), getattr(built, "number", None), worth(built)
+        if not (one.applied or one.revision) and self._is_early(built):
+            return Outcome.early()
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()
         return self._refused(one, built) or built
@@ -304,8 +309,8 @@ class Desired:
         """A return or refund names its order in the ERP, and is measured against it."""
         ref = self._order_of(document)
         sold = around.entries.get(ref)
-        if sold is not None and sold.state is State.IGNORED:
-            return Outcome.ignored()
+        if sold is not None and sold.state in (State.IGNORED, State.EARLY):
+            return Outcome.ignored() if sold.state is State.IGNORED else Outcome.early()
         if sold is not None and sold.applied is None and sold.state is State.DONE:
             return Outcome.unneeded(ref)
         if sold is None or not (sold.applied or self._is_planned(sold)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from schemas.errors import OrdertapError
 from sink.documents.refs import DocumentRef
@@ -19,7 +20,8 @@ class NotPlannedError(OrdertapError):
 
 @dataclass(frozen=True)
 class Rules:
-    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together."""
+    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together. `start_at`: orders
+    placed before it, and what comes of them, are not the ERP's business."""
 
     shop: str
     policy: Policy
@@ -35,6 +37,7 @@ class Rules:
     require_snapshot: bool = True
     batch: int = 50
     brake: Brake = field(default_factory=Brake)
+    start_at: datetime | None = None
 
     def held(self, hold: Hold) -> Outcome:
         """Held; the ERP's master data are looked at again, since nothing tells us when they change."""

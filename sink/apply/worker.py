@@ -167,9 +167,7 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
-        looked_at = [
-            one for one in entries if alone in (None, one.ref) and (one.state is not State.IGNORED or one.dirty)
-        ]
+        looked_at = [one for one in entries if alone in (None, one.ref)]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)
         if alone is None:
@@ -213,14 +211,17 @@ class Worker:
         return sorted(found, key=lambda one: (len(one.ref.key), one.ref))
 
     def _of_the_profile(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
-        """Without documents of a name that it has no more; those wait for a person, and harm nobody."""
+        """Without documents of a name that it has no more; those wait for a person, and harm nobody. Nor those that a
+        person ignores."""
         reason = "the profile has no document of this name any more"
         hold = Hold(reason, "give it the name again, then `sink retry`", check=Check.NAME)
-        strangers = [(one, self._rules.held(hold)) for one in entries if one.ref.type not in self._names]
-        if strangers:
+        watched = [one for one in entries if one.state is not State.IGNORED]
+        resting = [(one, self._rules.held(hold)) for one in watched if one.ref.type not in self._names]
+        resting += [(one, Outcome.ignored()) for one in entries if one.state is State.IGNORED and one.dirty]
+        if resting:
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, strangers)
-        return [one for one in entries if one.ref.type in self._names]
+                documents.write(cursor, held, resting)
+        return [one for one in watched if one.ref.type in self._names]
 
     def _settle(self, held: Sequence[Lease], entries: Iterable[Entry]) -> None:
         self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
@@ -233,7 +234,7 @@ class Worker:
         ours = {one.ref for one in entries}
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours))
-            missing = {one.unit for one in found.values() if one.applied is None}
+            missing = {one.unit for one in found.values() if one.applied is None and one.state is not State.IGNORED}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
         for one in (*entries, *joined):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
+from sink.ledger.marks import BUSY
+
+_ASKED: Final = (
+    "SELECT state, cause, check_name, reason, coalesce(disputed ->> 'version', ''),"  # noqa: S608  our own words
+    " coalesce(disputed -> 'fields', '[]'), decisions, applied, reference, intent IS NOT NULL, "
+    + BUSY
+    + " FROM document WHERE type = %s AND key = %s"
+)
+_WITH_DEPENDANTS: Final = (
+    "SELECT type, key, CASE WHEN applied IS NOT NULL THEN coalesce(reference, '') END, state, "  # noqa: S608
+    + BUSY
+    + " FROM document"
+    " WHERE (type, key) = (%(type)s, %(key)s) OR unit = (SELECT unit FROM document"
+    "  WHERE (type, key) = (%(type)s, %(key)s) AND unit = %(type)s || ':' || %(key)s)"
+    " ORDER BY (type, key) <> (%(type)s, %(key)s), type, key"
+)
 
 
 class Asked(NamedTuple):
@@ -22,16 +38,12 @@ class Asked(NamedTuple):
     applied: dict[str, Any] | None
     reference: str | None
     under_way: bool
+    busy: bool  # under way, or a worker has it
 
 
 def asked(cursor: Cursor, ref: DocumentRef) -> Asked | None:
     """One document."""
-    cursor.execute(
-        "SELECT state, cause, check_name, reason, coalesce(disputed ->> 'version', ''),"
-        " coalesce(disputed -> 'fields', '[]'), decisions, applied, reference, intent IS NOT NULL"
-        " FROM document WHERE type = %s AND key = %s",
-        tuple(ref),
-    )
+    cursor.execute(_ASKED, tuple(ref))
     row = cursor.fetchone()
     return Asked(*row) if row else None
 
@@ -42,16 +54,10 @@ class Left(NamedTuple):
     ref: DocumentRef
     reference: str | None
     state: str
-    under_way: bool
+    busy: bool
 
 
 def with_dependants(cursor: Cursor, ref: DocumentRef) -> list[Left]:
     """A document, and of an order its returns and refunds."""
-    cursor.execute(
-        "SELECT type, key, CASE WHEN applied IS NOT NULL THEN coalesce(reference, '') END, state, intent IS NOT NULL"
-        " FROM document WHERE (type, key) = (%(type)s, %(key)s)"
-        " OR unit = (SELECT unit FROM document WHERE (type, key) = (%(type)s, %(key)s)"
-        "  AND unit = %(type)s || ':' || %(key)s) ORDER BY (type, key) <> (%(type)s, %(key)s), type, key",
-        ref._asdict(),
-    )
+    cursor.execute(_WITH_DEPENDANTS, ref._asdict())
     return [Left(DocumentRef(*row[:2]), *row[2:]) for row in cursor.fetchall()]

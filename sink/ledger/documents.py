@@ -12,6 +12,7 @@ from psycopg2.extras import Json, execute_values
 
 from schemas.lsn import LSN
 from sink.database import Cursor
+from sink.documents.models import Part
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
@@ -57,8 +58,10 @@ class Entry:
 
     @property
     def version(self) -> str:
-        """Which version of it the shop has now; "" where it could not be built."""
-        return version_of(self.built)
+        """Which version of it the shop has now; "" where it could not be built. Each deletion is one of its own, once
+        the ERP was told something."""
+        version = version_of(self.built)
+        return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
 
     def go_on_as(self, now: Entry) -> None:
         """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""

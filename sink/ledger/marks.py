@@ -12,6 +12,11 @@ from sink.documents.refs import DocumentRef
 
 _THIS: Final = "type = %s AND key = %s"
 _WAITS: Final = "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
+BUSY: Final = (
+    "intent IS NOT NULL OR EXISTS (SELECT FROM unit AS u WHERE u.unit = document.unit AND u.owner IS NOT NULL"
+    " AND u.deadline > clock_timestamp())"
+)
+"""Of a document: whether a worker has it, or nobody knows what became of its step."""
 _ANEW: Final = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
 
 
@@ -108,7 +113,8 @@ def accept(cursor: Cursor, ref: DocumentRef) -> int:
 def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
     """Documents are left alone for ever, or no more; how many. The look that they are due for says why they rest."""
     change = f"state = 'due', {_ANEW}" if undo else f"state = 'ignored', held_since = NULL, waits_for = NULL, {_ANEW}"
-    which = f"(type, key) IN %s AND state {'=' if undo else '<>'} 'ignored' AND intent IS NULL"
+    # A worker that has one of them would write over it.
+    which = f"(type, key) IN %s AND state {'=' if undo else '<>'} 'ignored' AND NOT ({BUSY})"
     return _look_again(cursor, change, which, (tuple(tuple(ref) for ref in refs),)) if refs else 0
 
 

@@ -26,6 +26,7 @@ class State(StrEnum):
     HELD = "held"
     PLANNED = "planned"
     NOT_READY = "not ready"
+    EARLY = "before start_at"
     IGNORED = "ignored"
     GONE = "gone"
 
@@ -141,6 +142,11 @@ class Outcome:
     def not_ready(cls) -> Self:
         """Nothing is to be sent yet."""
         return cls(State.NOT_READY, "the shop has not finished it")
+
+    @classmethod
+    def early(cls) -> Self:
+        """Its order was placed before the day from which on orders are carried over."""
+        return cls(State.EARLY, "its order was placed before start_at")
 
     @classmethod
     def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:

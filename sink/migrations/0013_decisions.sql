@@ -5,6 +5,9 @@ ALTER TABLE document
     ADD COLUMN decisions jsonb;             -- what a person accepted and released, with the values or version of it
 COMMENT ON COLUMN document.fingerprint IS 'tells an identity that is used again; NULL: a person took it for the same';
 
+ALTER TABLE document DROP CONSTRAINT document_state_check, ADD CONSTRAINT document_state_check CHECK (state IN (
+    'due', 'settling', 'not ready', 'before start_at', 'waits', 'retry', 'held', 'planned', 'done', 'ignored', 'gone'));
+
 -- A document that rested until the shop changes it again is asked for once more: `ignored` is for ever now.
 WITH asked AS (
     UPDATE document SET state = 'due', next_try = clock_timestamp(), marked = marked + 1 WHERE state = 'ignored'

@@ -100,8 +100,8 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
         said = Decisions.from_json(found.decisions if found else None)
         if found is None or not (said.fields or said.settled):
             raise SettingsError(f"nothing of {ref} is accepted", "`sink accept document` accepts what is held")
-        if found.under_way:
-            raise _under_way(ref)
+        if found.busy:
+            raise busy(ref)
         if execute:
             applied = found.applied and to_json(as_written(from_json(found.applied), said.fields))
             left = replace(said, fields=(), settled="")
@@ -119,12 +119,14 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
         raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that do: {others}")
     if found.under_way:
-        raise _under_way(ref)
+        raise busy(ref)
     return found
 
 
-def _under_way(ref: DocumentRef) -> SettingsError:
-    return SettingsError(f"a step of {ref} is under way", "look it up in the ERP, then `sink retry`")
+def busy(ref: DocumentRef) -> SettingsError:
+    """A worker has the document, or nobody knows what became of its step."""
+    step = "again in a moment; if that stays, look it up in the ERP, then `sink retry`"
+    return SettingsError(f"a step of {ref} is under way", step)
 
 
 def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:

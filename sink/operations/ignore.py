@@ -10,6 +10,7 @@ from sink.documents.refs import DocumentRef
 from sink.ledger import decisions, history, marks
 from sink.ledger.decisions import Left
 from sink.ledger.outcomes import State
+from sink.operations.accept import busy
 
 
 def leave_alone(connection: Connection, ref: DocumentRef, undo: bool, person: str, execute: bool) -> Sequence[Left]:
@@ -20,12 +21,9 @@ def leave_alone(connection: Connection, ref: DocumentRef, undo: bool, person: st
         found = [one for one in decisions.with_dependants(cursor, ref) if (one.state == State.IGNORED) is undo]
         if not found:
             raise SettingsError(f"there is no {ref} that is {'' if undo else 'not '}ignored", "`sink held` shows them")
-        under_way = next((one.ref for one in found if one.under_way), None)
         refs = [one.ref for one in found]
-        if under_way or (execute and marks.ignore(cursor, refs, undo) != len(refs)):
-            raise SettingsError(
-                f"a step of {under_way or ref} is under way", "look it up in the ERP, then `sink retry`"
-            )
+        if execute and marks.ignore(cursor, refs, undo) != len(refs):
+            raise busy(next((one.ref for one in found if one.busy), ref))
         for one in refs if execute else ():
             history.note(cursor, one, "ignore undone" if undo else "ignored", "", person)
         return found

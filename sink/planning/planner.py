@@ -100,6 +100,8 @@ def plan(
     """
     if observed is not None and observed.milestone is None:
         return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
+    if desired is None and Check.DELETED in ledger.released and ledger.applied and observed:
+        return _cancel_alone(_Steps(ref, observed, ledger), {"cancel"}, ledger.applied, observed)
     if desired is None:
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":

@@ -21,6 +21,7 @@ class Way(StrEnum):
 _MEND: Final = (Way.RETRY, Way.IGNORE)
 _RELEASE: Final = (Way.RETRY, Way.RELEASE, Way.IGNORE)
 _ACCEPT: Final = (Way.RETRY, Way.ACCEPT, Way.IGNORE)
+_EITHER: Final = (Way.RETRY, Way.RELEASE, Way.ACCEPT, Way.IGNORE)
 
 WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.IDENTITY:     _ACCEPT,
@@ -29,8 +30,8 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.POSTED:       _ACCEPT,
     Check.ITS_ORDER:    _ACCEPT,
     Check.TOTALS:       _RELEASE,
-    Check.CAP:          (Way.RETRY, Way.RELEASE, Way.ACCEPT, Way.IGNORE),
-    Check.DELETED:      _ACCEPT,
+    Check.CAP:          _EITHER,
+    Check.DELETED:      _EITHER,
     Check.TAKEN_BACK:   _ACCEPT,
     Check.LOST:         _ACCEPT,
     Check.STRANGER:     _MEND,
@@ -52,6 +53,12 @@ _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
     Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
     Way.IGNORE: ("sink ignore", "nothing is done about it any more"),
 }
+_MEANS: Final[Mapping[tuple[Check, Way], str]] = {
+    (Check.IDENTITY, Way.ACCEPT): "it is the order that was sent under this key",
+    (Check.MOVED, Way.ACCEPT): "it is a new one, and none of those",
+    (Check.DELETED, Way.RELEASE): "the ERP cancels it, too",
+}
+"""Where a verb means something else."""
 
 
 def ways(check: str | None) -> tuple[Way, ...]:
@@ -61,11 +68,8 @@ def ways(check: str | None) -> tuple[Way, ...]:
 
 def commands(check: str | None, document: str) -> list[str]:
     """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
-    meant = {**_COMMANDS, **({Way.ACCEPT: _ACCEPTED_AS[check]} if check in _ACCEPTED_AS else {})}
-    return [f"`{meant[way][0]} {document}`: {meant[way][1]}" for way in ways(check) if way in meant]
-
-
-_ACCEPTED_AS: Final[Mapping[str | None, tuple[str, str]]] = {
-    Check.IDENTITY: ("sink accept document", "it is the order that was sent under this key"),
-    Check.MOVED: ("sink accept document", "it is a new one, and none of those"),
-}
+    found = [(way, _COMMANDS[way]) for way in ways(check) if way in _COMMANDS]
+    return [
+        f"`{command} {document}`: {_MEANS.get((Check(check), way), means) if check else means}"
+        for way, (command, means) in found
+    ]

@@ -97,6 +97,8 @@ class _Comparison:
         kind, entry, observed = self._sides.kinds[ref.type], self._sides.ledger.get(ref), self._sides.observed.get(ref)
         if kind == "customer" and observed is None and (self._sides.collective or entry is None or not entry.needed):
             return
+        if observed is None and entry is not None and entry.state is State.EARLY:
+            return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
             return  # cancelled before the ERP heard of it: neither side counts it
         if isinstance(document, Invalid):

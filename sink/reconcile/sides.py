@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 from sink.database import Connection, names_of, reading, transaction
 from sink.documents.build import InUnit, build
-from sink.documents.models import Document, Invalid, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp, Found, Observed
+from sink.erp.contract import Erp, Found
 from sink.erp.kinds import BY_HAND, ErpRef, Kind
 from sink.ledger import standings
 from sink.ledger.outcomes import Standing
@@ -41,14 +39,12 @@ def reconcile(
     erp: Erp,
     collective: bool,
     compare_prices: bool = True,
-    start_at: datetime | None = None,
     patience: float = PATIENCE,
     say: Say = lambda _: None,
 ) -> Report:
     """Do both sides agree? `shop`: the shop's own database, read-only; None: what is staged of it.
 
-    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. Orders that were placed
-    before `start_at` are not compared. `say` is told how far it is. UnavailableError where the copy has not come to the
+    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. `say` is told how far it is. UnavailableError where the copy has not come to the
     moment of the shop within `patience` seconds.
     """
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
@@ -57,7 +53,7 @@ def reconcile(
         shop_side = opened.enter_context(
             of_shop(middle, shop, profile, kinds, patience, say) if shop else of_copy(middle, name, profile, kinds)
         )
-        comparison = _Pages(middle, shop_side, erp, name, kinds, collective, start_at)
+        comparison = _Pages(middle, shop_side, erp, name, kinds, collective)
         comparison.run(say)
     return comparison.report
 
@@ -73,7 +69,6 @@ class _Pages:
         name: str,
         kinds: Mapping[str, Kind],
         collective: bool,
-        start_at: datetime | None,
     ) -> None:
         self.report = Report(as_of=shop_side.as_of, lsn=str(shop_side.lsn))
         self._middle = middle
@@ -82,7 +77,6 @@ class _Pages:
         self._ours = f"{name}/"
         self._kinds = kinds
         self._collective = collective
-        self._start_at = start_at
 
     def run(self, say: Say) -> None:
         """Both ways."""
@@ -127,7 +121,7 @@ class _Pages:
         refs = [one.ref for one in page]
         with transaction(self._middle) as cursor:
             ledger = standings.of_units(cursor, {one.unit for one in page}, refs)
-        desired = self._since_start(page, self._shop_side.documents(refs))
+        desired = self._shop_side.documents(refs)
         in_erp = {
             ErpRef(self._kinds[ref.type], key): ref
             for ref, key in ((ref, ledger[ref].external) for ref in desired if ref in ledger)
@@ -136,17 +130,6 @@ class _Pages:
         seen = self._erp.observe(in_erp.keys())
         observed = {in_erp[ref]: one for ref, one in seen.items()}
         return Sides(desired, observed, ledger, self._kinds, self._collective, self._shop_side.since)
-
-    def _since_start(
-        self, page: Sequence[InUnit], documents: dict[DocumentRef, Document | Invalid]
-    ) -> dict[DocumentRef, Document | Invalid]:
-        """Without orders of before, and what came of them."""
-        if self._start_at is None:
-            return documents
-        unit_of = {one.ref: one.unit for one in page}
-        orders = {ref: one for ref, one in documents.items() if isinstance(one, SalesOrder)}
-        old = {unit_of[ref] for ref, one in orders.items() if one.placed_at < self._start_at}
-        return {ref: one for ref, one in documents.items() if unit_of[ref] not in old}
 
     def _look_for_more(self, refs: Collection[ErpRef]) -> None:
         """What of these the shop has not. Documents of other shops are not ours to compare."""
@@ -161,17 +144,13 @@ class _Pages:
         seen, now = self._erp.observe(left.values()), self._known(left)
         for key, ref in left.items():
             document, entry = now.get(key, (None, None))
-            if ref not in seen or self._is_of_before(seen[ref]):
+            if ref not in seen:
                 continue
             if entry and changed_since(entry, self._shop_side.since):
                 continue  # it came after the shop was read
             difference = in_erp_only(Found(ref, seen[ref]), document, entry, known.get(key) != now.get(key))
             if difference is not None:
                 self.report.add_only_in_erp(ref.kind, difference)
-
-    def _is_of_before(self, seen: Observed) -> bool:
-        placed_at = seen.record.fields.get("placed_at")
-        return self._start_at is not None and isinstance(placed_at, datetime) and placed_at < self._start_at
 
     def _known(self, keys: Collection[str]) -> Mapping[str, tuple[DocumentRef, Standing]]:
         with transaction(self._middle) as cursor:

@@ -8,10 +8,11 @@ import pytest
 from schemas.errors import SettingsError
 from sink.apply.worker import Worker
 from sink.commands import ignore, release, retry
-from sink.database import Connection
+from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
+from sink.ledger import leases
 from sink.operations.accept import accept_document
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
@@ -82,6 +83,28 @@ def test_a_return_of_more_than_was_sold_goes_by_a_word(
     assert (held(middle), run(erp_url, "SELECT quantity::int FROM return_lines")) == ([], [(3,)])
 
 
+def test_what_the_shop_deleted_is_cancelled_in_the_erp_by_a_word(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = _in_erp(middle, erp, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN, REFUND)
+    drain(worker)
+    change(middle, "DELETE FROM orders; DELETE FROM returns")
+    mark(middle, ORDER, RETURN, REFUND)
+    drain(worker)
+    assert len(held(middle)) == 3
+    for ref in (RETURN, REFUND, ORDER):
+        let_pass(middle, ref, "Ada", execute=True)
+        drain(worker)
+    states = "SELECT status FROM orders UNION ALL SELECT status FROM returns UNION ALL SELECT status FROM refunds"
+    assert (held(middle), run(erp_url, states)) == ([], [("cancelled",)] * 3)
+    mark(middle, ORDER, RETURN, REFUND)
+    drain(worker)
+    state = "SELECT DISTINCT state FROM ordertap_shop.document WHERE type <> 'customer'"
+    assert rows(middle, state) == [("gone",)]
+
+
 def test_what_the_erp_would_refuse_anyway_is_not_released(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
@@ -128,6 +151,24 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     assert run(erp_url, "SELECT gross::text, (SELECT count(*)::int FROM refunds) FROM orders") == [("9.90", 1)]
     assert _by(middle)[0] == (*ORDER, "ignored", "Ada")
     assert (*REFUND, "ignore undone", "Ada") in _by(middle)
+
+
+def test_what_a_worker_has_is_not_ignored_under_his_hands(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """He would write over it what he came to."""
+    worker = _in_erp(middle, erp, profile_path)
+    mark(middle, ORDER)
+    with transaction(middle) as cursor:
+        [lease] = leases.lease(cursor, "w2", 60.0, 1)
+    with pytest.raises(SettingsError, match="a step of sales_order 1 is under way"):
+        leave_alone(middle, ORDER, False, "Ada", execute=True)
+    assert _by(middle) == []
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease])
+    leave_alone(middle, ORDER, False, "Ada", execute=True)
+    drain(worker)
+    assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE type = 'sales_order'") == [("ignored",)]
 
 
 def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:

@@ -299,3 +299,15 @@ def test_a_stager_of_the_release_before_is_waited_for_too(database: str, monkeyp
         with pytest.raises(UnavailableError, match=f"process {pid_of(before)} of the database"):
             of_this_release(database)
     of_this_release(database).close()
+
+
+def test_a_document_that_rested_until_the_shop_changes_it_is_asked_for_once_more(database: str) -> None:
+    with closing(of_the_release_before(database)) as old, old.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO ordertap.unit (unit) VALUES ('sales_order:18');"
+            " INSERT INTO ordertap.document (type, key, unit, state, seen)"
+            " VALUES ('sales_order', '18', 'sales_order:18', 'ignored', 1)"
+        )
+    with closing(of_this_release(database)) as connection:
+        state = "SELECT state, marked > seen, due_at IS NOT NULL FROM document JOIN unit USING (unit) WHERE key = '18'"
+        assert rows(connection, state) == [("due", True, True)]
