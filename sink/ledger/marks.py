@@ -67,7 +67,12 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
         "UPDATE document SET next_try = clock_timestamp() WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
         ([*map(str, refs)], list(units)),
     )
-    cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (list(units),))
+    # In its turn by its mark: after an outage of days all others have waited for longer than since now.
+    cursor.execute(
+        "UPDATE unit AS u SET due_at = least(u.due_at, d.at) FROM (SELECT unit, min(marked_at) AS at FROM document"
+        " WHERE waits_for = ANY(%s) AND unit = ANY(%s) GROUP BY unit) AS d WHERE u.unit = d.unit",
+        ([*map(str, refs)], list(units)),
+    )
 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:

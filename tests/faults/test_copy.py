@@ -21,5 +21,7 @@ def test_the_copy_is_always_the_shop_as_of_one_commit(
     assert result.sound, f"{result}\n{result.verdict}\n{result.copy[:40]}\n{result.erp[:40]}\n{result.held}"
     assert result.prefixes >= day.fewest_prefixes
     assert len(day.faults) >= day.fewest_kinds
+    assert result.stops >= day.fewest_stops
+    assert sum(proxy.lost for proxy in day.proxies) >= day.fewest_lost
     for program in (day.capture, *day.sinks):
         assert "Traceback" not in program.log.read_text()

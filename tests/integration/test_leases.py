@@ -436,3 +436,19 @@ def test_orders_that_are_marked_together_are_leased_in_the_order_of_their_number
     mark(middle, *(DocumentRef("sales_order", str(number)) for number in range(95, 106)))
     found = [_lease(middle, "w1") for _ in range(11)]
     assert [one and one.unit for one in found] == [f"sales_order:{number}" for number in range(95, 106)]
+
+
+def test_an_order_that_waited_for_its_buyer_keeps_its_place_among_those_that_waited_for_the_erp(
+    middle: Connection,
+) -> None:
+    """As after an outage: what was marked long ago waits, the buyer has just come."""
+    mark(middle, CUSTOMER, ORDER)
+    later = DocumentRef("sales_order", "2")
+    mark(middle, later)
+    with transaction(middle) as cursor:
+        documents.save(cursor, ORDER, waits_for=str(CUSTOMER), seen=1)
+        cursor.execute("UPDATE ordertap_shop.unit SET due_at = NULL WHERE unit <> 'sales_order:2'")
+        marks.wake(cursor, [CUSTOMER], ["sales_order:1"])
+    assert [one and one.unit for one in (_lease(middle, "w1"), _lease(middle, "w1"))] == [
+        "sales_order:1", "sales_order:2",
+    ]  # fmt: skip
