@@ -10,5 +10,3 @@ CREATE TABLE key_change (
 COMMENT ON TABLE key_change IS 'Keys that the shop has changed, until their documents were looked at';
 
 CREATE INDEX document_fingerprint ON document (fingerprint) WHERE fingerprint IS NOT NULL;
-COMMENT ON COLUMN history.event IS
-    'the verb that the ERP was given (create, amend, advance, reopen, cancel, remove), done by hand, held, moved (to another key), or what a person accepted';
