@@ -100,7 +100,7 @@ def plan(
     if observed is not None and observed.milestone is None:
         return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     if desired is None and Check.DELETED in ledger.released and ledger.applied and observed:
-        return _cancel_alone(_Steps(ref, observed, ledger), {"cancel"}, ledger.applied, observed)
+        return _cancelled_too(_Steps(ref, observed, ledger), ledger.applied, observed)
     if desired is None:
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
@@ -222,6 +222,13 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
         "cancel it in the ERP if it is void, then `sink retry`; order_deleted: keep asks for no order, return, refund",
         check=Check.DELETED,
     )
+
+
+def _cancelled_too(steps: _Steps, applied: ErpRecord, observed: Observed) -> list[Step] | Hold:
+    """What the shop has deleted, by a person's word."""
+    if _is_over(observed):
+        return []
+    return _refused("cancel", observed) or _cancel_alone(steps, {"cancel"}, applied, observed)
 
 
 def taken_back(applied: ErpRecord, observed: Observed | None) -> Hold | None:
