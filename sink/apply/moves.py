@@ -95,7 +95,7 @@ class Moves:
         with transaction(self._connection) as cursor:
             unit = documents.entries_of(cursor, [old])[old].unit
             if not _has(held, unit):
-                held += leases.take(cursor, self._owner, self._rules.lease_seconds, [unit])
+                held += leases.take(cursor, self._owner, self._sending.lease_seconds, [unit])
             one = documents.entries_of(cursor, [old])[old]
         if not _has(held, unit):
             return False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sink.documents.records import PAID, paid_by
 from sink.erp.kinds import ErpRecord, Fields, differing
 from sink.planning.caps import number
-from sink.planning.policy import Absence, Hold
+from sink.planning.policy import Absence, Check, Hold
 
 
 class _Payments(NamedTuple):
@@ -36,7 +36,7 @@ def _lines(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> Hold | N
     if not gone:
         return None
     step = "bring it back in the shop, or take it out in the ERP, then `sink retry`; absent.lines: amend takes it out"
-    return Hold(f"gone in the shop, and the ERP has it still: {', '.join(gone[:5])}", step)
+    return Hold(f"gone in the shop, and the ERP has it still: {', '.join(gone[:5])}", step, check=Check.ABSENT)
 
 
 def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
@@ -58,6 +58,7 @@ def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRe
     return Hold(
         f"paid: payments that the ERP was told of are gone in the shop, it has {paid} and the ERP was told {was}",
         "bring them back in the shop, or correct it in the ERP; if it stays as it is there, `sink accept document`",
+        check=Check.ABSENT,
     )
 
 

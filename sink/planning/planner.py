@@ -101,7 +101,7 @@ def plan(
     if observed is not None and observed.milestone is None:
         return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     if desired is None and Check.DELETED in ledger.released and ledger.applied and observed:
-        return _cancel_alone(_Steps(ref, observed, ledger), {"cancel"}, ledger.applied, observed)
+        return _deleted_too(ref, ledger.applied, ledger, observed)
     if desired is None:
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
@@ -228,6 +228,16 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
         f"cancel it in the ERP if it is void, then `sink retry`; absent.{applied.kind}s: keep asks for none of them",
         check=Check.DELETED,
     )
+
+
+def _deleted_too(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Observed) -> list[Step] | Hold:
+    """What the shop has deleted, by a person's word."""
+    if _is_over(observed):
+        return []
+    if applied.kind == "price":
+        return _removal(ref, applied, ledger, observed)
+    steps = _Steps(ref, observed, ledger)
+    return _refused("cancel", observed) or _cancel_alone(steps, {"cancel"}, applied, observed)
 
 
 def _removal(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Observed) -> list[Step] | Hold:

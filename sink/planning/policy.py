@@ -23,6 +23,7 @@ class Check(StrEnum):
     TOTALS = "totals"
     CAP = "cap"
     DELETED = "deleted"
+    ABSENT = "absent"  # rows of an order that is there still
     TAKEN_BACK = "taken back"
     LOST = "no longer in the ERP"
     STRANGER = "unknown to the ledger"

@@ -32,6 +32,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.TOTALS:       _RELEASE,
     Check.CAP:          _EITHER,
     Check.DELETED:      _EITHER,
+    Check.ABSENT:       _ACCEPT,
     Check.TAKEN_BACK:   _ACCEPT,
     Check.LOST:         _ACCEPT,
     Check.STRANGER:     _MEND,

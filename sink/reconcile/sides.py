@@ -44,8 +44,8 @@ def reconcile(
 ) -> Report:
     """Do both sides agree? `shop`: the shop's own database, read-only; None: what is staged of it.
 
-    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. `say` is told how far it is.
-    UnavailableError where the copy has not come to the moment of the shop within `patience` seconds.
+    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. `say` is told how far it
+    is. UnavailableError where the copy has not come to the moment of the shop within `patience` seconds.
     """
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
     kinds = {name: kind for name, kind in kinds.items() if compare_prices or kind != "price"}

@@ -111,6 +111,20 @@ def test_a_version_passes_the_check_that_it_was_released_for() -> None:
     assert not Decisions().settles("")
 
 
+def test_what_the_shop_deleted_is_cancelled_where_the_erp_can() -> None:
+    ledger = Standpoint(ORDER, released=frozenset({Check.DELETED}))
+    came: dict[Milestone, Plan] = {
+        milestone: plan(REF, None, ledger, seen(ORDER, milestone), Policy("shop"))
+        for milestone in (Milestone.CONFIRMED, Milestone.INVOICED, Milestone.CANCELLED)
+    }
+    steps, held, over = came.values()
+    assert isinstance(steps, list)
+    assert [step.verb for step in steps] == ["cancel"]
+    assert isinstance(held, Hold)
+    assert held.check is Check.POSTED
+    assert over == []
+
+
 @pytest.mark.parametrize("refused", [True, False])
 def test_a_cancellation_goes_without_what_keeps_the_rest(refused: bool) -> None:
     wanted = head(cancelled=True, gross=Decimal(9))
