@@ -46,7 +46,7 @@ CLOCK = {
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {
-        "apply.circuit", "commands.reconcile", "intake.consumer", "pipeline",
+        "apply.circuit", "commands.reconcile", "erp.sql.silence", "intake.consumer", "pipeline",
         "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip
