@@ -72,7 +72,7 @@ class Outage:
         self._erp = ApplyErp(self._erp_url, self._shop_url)
         self._proxy = Proxy(server.port)
         self._ahead = folder / "ahead"
-        self._ahead.write_text("0")
+        self._set_ahead(0)
         self._health = free_port()
         self._end = 0
         common: dict[str, Any] = {
@@ -124,7 +124,7 @@ class Outage:
         self._until(lambda: "the ERP's database" in self._ready(), "ready says what is blocked")
         say(f"{orders} orders are staged; two days pass")
         self._execute(_SET_BACK.format(self._ledger, HOURS))
-        self._ahead.write_text(str(HOURS * 3600))
+        self._set_ahead(HOURS * 3600)
         asked = self._asked()
         self._until(lambda: self._asked() > asked, "it asks whether the ERP can be used, and goes on waiting")
         self._shop.place(1)
@@ -146,7 +146,7 @@ class Outage:
         """The ERP is there again."""
         began = time.monotonic()
         if not self._patient:
-            self._ahead.write_text(str(HOURS * 3600 + _LONGEST_REST))
+            self._set_ahead(HOURS * 3600 + _LONGEST_REST)
         self._until(lambda: self._in_erp() > _BEFORE, "the first order is in the ERP")
         result.first = time.monotonic() - began
         self._until(
@@ -160,6 +160,12 @@ class Outage:
         result.wrong += [f"{held} were held"] if held else []
         if result.displaced > self._places:
             result.wrong.append(f"an order came {result.displaced} places before or after its turn")
+
+    def _set_ahead(self, seconds: float) -> None:
+        """In one step: the sink reads it all the time."""
+        new = self._ahead.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(self._ahead)
 
     def _displaced(self) -> int:
         """The ERP numbers its orders as they come, the shop as they were placed."""

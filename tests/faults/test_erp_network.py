@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 import pytest
@@ -17,7 +18,7 @@ from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
-from sink.erp.contract import Erp
+from sink.erp.contract import Erp, RetryError
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.planning.policy import Policy
@@ -38,8 +39,8 @@ def proxy(postgres: Postgres) -> Iterator[Proxy]:
 
 
 @contextmanager
-def _erp(url: str) -> Iterator[SqlErp]:
-    adapter = SqlErp(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"), TIMEOUT)
+def _erp(url: str, timeout: float = TIMEOUT) -> Iterator[SqlErp]:
+    adapter = SqlErp(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"), timeout)
     with closing(adapter):
         yield adapter
 
@@ -50,8 +51,9 @@ def _worker(connection: Connection, erp: Erp, profile_path: str, owner: str) -> 
 
 
 def work(database: str, erp_url: str, profile_path: str) -> None:
-    """What a sink's process does until nothing is due."""
-    with closing(connect(database, "ordertap_shop")) as connection, _erp(erp_url) as erp:
+    """What a sink's process does until nothing is due. Its patience is longer than its leases, so that a late call does
+    reach the ERP."""
+    with closing(connect(database, "ordertap_shop")) as connection, _erp(erp_url, 4 * LEASE) as erp:
         drain(_worker(connection, erp, profile_path, f"process {os.getpid()}"))
 
 
@@ -187,3 +189,34 @@ def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_done_twice(
     events = [("sales_order", "amend", 1)] if verb == "amend" else []
     assert _told(middle) == [("customer", "create", 1), *events, ("sales_order", "create", 1)]
     assert (held(middle), _intents(database)) == ([], 0)
+
+
+def test_a_network_that_swallows_everything_ends_no_worker(
+    middle: Connection, erp_url: str, profile_path: str, proxy: Proxy
+) -> None:
+    """Its connections live, and nothing passes: no limit of the server's and none of TCP's ends the wait."""
+    mark(middle)
+    with _erp(proxy.url(erp_url)) as through, ThreadPoolExecutor(1) as pool:
+        worker = _worker(middle, through, profile_path, "patient")
+        worker.check()
+        with proxy.hole():
+            assert isinstance(pool.submit(drain, worker).exception(PATIENCE), RetryError)
+        pass_deadlines(middle)
+        drain(worker)
+    assert run(erp_url, COUNTS) == [(1, 1, 1)]
+
+
+def test_a_call_that_is_never_answered_ends(
+    middle: Connection, database: str, erp_url: str, profile_path: str, proxy: Proxy
+) -> None:
+    """One connection hangs, the ERP answers on others: the document alone is tried again."""
+    mark(middle)
+    with _erp(proxy.url(erp_url)) as through, ThreadPoolExecutor(1) as pool:
+        worker = _worker(middle, through, profile_path, "patient")
+        with proxy.holding(lambda: _intents(database) > 0) as call:
+            waiting = pool.submit(drain, worker)
+            assert call.reached.wait(PATIENCE), "it writes to the ERP"
+            waiting.result(PATIENCE)
+        pass_deadlines(middle)
+        drain(worker)
+    assert run(erp_url, COUNTS) == [(1, 1, 1)]

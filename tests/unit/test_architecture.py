@@ -46,7 +46,8 @@ CLOCK = {
         "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
     },
     "sink": {
-        "apply.circuit", "apply.sending", "commands.reconcile", "intake.consumer", "pipeline", "reconcile.source",
+        "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "intake.consumer", "pipeline",
+        "reconcile.source",
         "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip

@@ -18,6 +18,7 @@ from sink.erp.contract import StopError
 from sink.erp.kinds import Kind
 from sink.erp.sql.errors import LateError, meaning, unfit
 from sink.erp.sql.mapping import DocumentTable, Mapped
+from sink.erp.sql.silence import Silence
 
 _CLOCK: Final[Mapping[str, str]] = {
     "postgresql": "SELECT clock_timestamp()",
@@ -36,7 +37,7 @@ def plain_type(column: ReflectedColumn) -> sa.types.TypeEngine[Any]:
 
 
 class ErpDatabase:
-    """The tables of a mapping. A call is ended by the database's own time limit."""
+    """The tables of a mapping. A call is ended by the database's own time limit, or by ours where it says nothing."""
 
     def __init__(self, url: str, mapping: Mapped, timeout: float, connections: int) -> None:
         self.mapping = mapping
@@ -50,6 +51,7 @@ class ErpDatabase:
             )
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
             raise SettingsError("erp.url is not a database URL that is known here", "write postgresql://…") from None
+        self._silence = Silence(self._engine, timeout) if self.dialect == "postgresql" else None
         if self.dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _own_transactions)
             sa.event.listen(self._engine, "begin", _begin)
@@ -67,6 +69,8 @@ class ErpDatabase:
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+        if self._silence is not None:
+            self._silence.close()
 
     @contextmanager
     def connection(self, write: bool = False) -> Iterator[sa.Connection]:
