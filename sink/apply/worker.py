@@ -11,7 +11,7 @@ from schemas.errors import SettingsError
 from sink.apply.desired import Desired, Known, NotPlannedError, Wanted
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending, Task
-from sink.database import Connection, NotNowError, transaction
+from sink.database import Connection, Cursor, NotNowError, transaction
 from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
@@ -47,8 +47,8 @@ class Worker:
         self._bound = False
         self._names = {*profile.documents}
         self._former: set[str] = set()  # names that the profile does not have any more
-        # Buyers travel with their orders: most have nothing to do by themselves then.
-        self._later = [rule.name for model in ("Customer", "Price") for rule in profile.of_model(model)]
+        self._prices = [rule.name for rule in profile.of_model("Price")]
+        self._buyers = [rule.name for rule in profile.of_model("Customer")]
         self._leased = 0
 
     def step(self) -> bool:
@@ -60,11 +60,10 @@ class Worker:
         if not self._bound:
             self.check()
         self._leased += 1
-        later = () if self._leased % _ALL_ALIKE == 0 else self._later
         with transaction(self._connection) as cursor:
             if not leases.any_due(cursor) or why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
-            held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
+            held = self._lease(cursor)
         if not held:
             return False
         try:
@@ -79,6 +78,14 @@ class Worker:
                 with transaction(self._connection) as cursor:
                     leases.release(cursor, held)
         return True
+
+    def _lease(self, cursor: Cursor) -> list[Lease]:
+        """Buyers join their orders: most have nothing to do by themselves then. One that is due at the same moment is
+        leased with his order, since another worker would take him otherwise."""
+        wanted = self._owner, self._sending.lease_seconds, self._rules.batch
+        if self._leased % _ALL_ALIKE == 0:
+            return leases.lease(cursor, *wanted)
+        return leases.lease(cursor, *wanted, later=self._prices, filling=self._buyers)
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
