@@ -15,6 +15,7 @@ from sink.ledger.brake import Back, Limit
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import Outcome
 from sink.planning.brake import Brake, Mass, counted
+from sink.planning.policy import Check
 
 log = structlog.get_logger()
 _NEXT: Final = "`sink brake` shows what waits; `sink release --mass` lets it pass, or undo the change in the shop"
@@ -40,7 +41,7 @@ def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]
             brake.hold_back(
                 cursor, [Back(one.ref, kind, one.marked, step.verb, to_json(step.want)) for one, step in back]
             )
-        outcomes += [(one, Outcome.held(reason, _NEXT, "decision", None)) for one, _ in back]
+        outcomes += [(one, Outcome.held(reason, _NEXT, "decision", None, Check.BRAKE)) for one, _ in back]
     return outcomes
 
 

@@ -55,8 +55,8 @@ class Worker:
         self._as_planned: dict[ErpRef, Found] = {}  # orders of a batch, where nothing is sent
         self._names = {*profile.documents}
         self._former: set[str] = set()  # names that the profile does not have any more
-        # Buyers travel with their orders: most have nothing to do by themselves then.
-        self._later = [rule.name for model in ("Customer", "Price") for rule in profile.of_model(model)]
+        self._prices = [rule.name for rule in profile.of_model("Price")]
+        self._buyers = [rule.name for rule in profile.of_model("Customer")]
         self._leased = 0
         self.control = Control()
         """What was said of applying as a whole, when it was asked last."""
@@ -70,7 +70,6 @@ class Worker:
         if not self._bound:
             self.check()
         self._leased += 1
-        later = () if self._leased % _ALL_ALIKE == 0 else self._later
         with transaction(self._connection) as cursor:
             self.control = control.read(cursor)
             if self.control.live and not self._rules.apply:
@@ -79,7 +78,7 @@ class Worker:
                 return False
             if why_not_planned(cursor, self._rules.require_snapshot):
                 return False  # asked first: a first snapshot lasts for hours, and leases are writes
-            held = leases.lease(cursor, self._owner, self._sending.lease_seconds, self._rules.batch, later)
+            held = self._lease(cursor)
         if not held:
             return False
         try:
@@ -103,6 +102,14 @@ class Worker:
         self._moves = Moves(self._connection, self._desired, self._sending, self._rules, self._owner)
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
+
+    def _lease(self, cursor: Cursor) -> list[Lease]:
+        """Buyers join their orders: most have nothing to do by themselves then. One that is due at the same moment is
+        leased with his order, since another worker would take him otherwise."""
+        wanted = self._owner, self._sending.lease_seconds, self._rules.batch
+        if self._leased % _ALL_ALIKE == 0:
+            return leases.lease(cursor, *wanted)
+        return leases.lease(cursor, *wanted, later=self._prices, filling=self._buyers)
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""

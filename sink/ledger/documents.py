@@ -92,10 +92,11 @@ def entries(cursor: Cursor, units: Collection[str]) -> list[Entry]:
 
 def entries_of(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, Entry]:
     """Single documents; those that the ledger does not have are left out."""
-    wanted = tuple(tuple(ref) for ref in refs)
+    wanted = list(refs)
     if not wanted:
         return {}
-    cursor.execute(_ENTRY + " WHERE (type, key) IN %s", (wanted,))
+    these = " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+    cursor.execute(_ENTRY + these, ([ref.type for ref in wanted], [ref.key for ref in wanted]))
     return {one.ref: one for one in map(_entry, cursor.fetchall())}
 
 

@@ -33,9 +33,16 @@ def any_due(cursor: Cursor) -> bool:
     return bool((cursor.fetchone() or (False,))[0])
 
 
-def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Sequence[str] = ()) -> list[Lease]:
-    """The units that wait longest, at most so many, for so many seconds; those of the types in `later` only where no
-    others are due, the first type first.
+def lease(
+    cursor: Cursor,
+    owner: str,
+    seconds: float,
+    most: int = 1,
+    later: Collection[str] = (),
+    filling: Collection[str] = (),
+) -> list[Lease]:
+    """The units that wait longest, at most so many, for so many seconds; those of the types in `filling` only as far as
+    there are too few of others, those of the types in `later` only where no others are due.
 
     A unit whose last owner vanished becomes free when its deadline has passed, not before: until then that owner's
     last call may still arrive at the ERP.
@@ -44,10 +51,10 @@ def lease(cursor: Cursor, owner: str, seconds: float, most: int = 1, later: Sequ
         f"SELECT unit FROM unit WHERE {_DUE} AND split_part(unit, ':', 1) <> ALL(%s)"  # noqa: S608
         " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
-    for turn in range(len(later) + 1):
-        if found := _take(cursor, owner, seconds, due, list(later[turn:]), most):
-            return found
-    return []
+    found = _take(cursor, owner, seconds, due, [*later, *filling], most)
+    if filling and len(found) < most:
+        found += _take(cursor, owner, seconds, due, [*later], most - len(found))
+    return found if found or not later else _take(cursor, owner, seconds, due, [], most)
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:

@@ -20,6 +20,7 @@ class Check(StrEnum):
     CHANGED = "changed in the ERP"
     POSTED = "posted"  # the planner's table refuses the change, or the adapter does
     ITS_ORDER = "its order"  # the table refuses a return or refund of it
+    BRAKE = "brake"  # too much was changed at once
     TOTALS = "totals"
     CAP = "cap"
     DELETED = "deleted"

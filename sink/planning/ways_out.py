@@ -29,6 +29,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.CHANGED:      _ACCEPT,
     Check.POSTED:       _ACCEPT,
     Check.ITS_ORDER:    _ACCEPT,
+    Check.BRAKE:        _MEND,
     Check.TOTALS:       _RELEASE,
     Check.CAP:          _EITHER,
     Check.DELETED:      _EITHER,

@@ -304,6 +304,21 @@ def test_all_orders_of_a_collective_account(middle: Connection, erp: SqlErp, pro
     assert run(erp_url, "SELECT account_number, (SELECT count(*)::int FROM customers) FROM orders") == [("10000", 1)]
 
 
+def test_buyers_fill_up_what_orders_leave(middle: Connection) -> None:
+    """So that a batch is of orders, and a buyer who came with his order is in the same hands."""
+    mark(middle, CUSTOMER, PRICE)
+    mark(middle, ORDER)
+    for most, found in (
+        (1, ["sales_order:1"]),
+        (2, ["customer:7", "sales_order:1"]),
+        (3, ["customer:7", "sales_order:1"]),
+    ):
+        with transaction(middle) as cursor:
+            taken = leases.lease(cursor, "w1", 60, most, later=("price",), filling=("customer",))
+            assert sorted(one.unit for one in taken) == found
+            leases.release(cursor, taken)
+
+
 def test_v3_orders_go_before_prices_that_wait_longer(middle: Connection) -> None:
     mark(middle, PRICE)
     mark(middle, ORDER)
