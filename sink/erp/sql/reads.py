@@ -20,6 +20,7 @@ _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
 _Row = sa.RowMapping
+_AS_IT_IS = frozenset({str, Decimal, bool})
 
 
 @dataclass
@@ -217,6 +218,9 @@ def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
 
 
 def _value(value: Any) -> Value:
+    if value is None or type(value) in _AS_IT_IS:  # nearly all
+        plain: Value = value
+        return plain
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     if isinstance(value, int) and not isinstance(value, bool):
