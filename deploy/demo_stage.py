@@ -166,6 +166,8 @@ class Stage:
             "shop_url": self.shop_url,
             "mode": "apply",
             "settle_seconds": 3,
+            "brake_orders": 100_000,  # weeks of a shop pass in minutes here
+            "brake_prices": 100_000,
             "erp": {"kind": "sql", "url": self.erp_url, "mapping": str(DEPLOY / "erp" / "mapping.yaml")},
         }
         self.config.write_text(yaml.safe_dump(parts, sort_keys=False), "utf-8")

@@ -37,6 +37,7 @@ def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, co
             wiring.profile(settings),
             settings.shop,
             wiring.rules(settings).placeholder_sku,
+            settings.require_snapshot,
             person,
             execute,
             progress,

@@ -55,6 +55,7 @@ def rebuild(
     profile: Profile,
     shop: str,
     placeholder: str,
+    require_snapshot: bool,
     person: str,
     execute: bool,
     progress: Callable[[int, int], None] = lambda _looked_at, _of: None,
@@ -67,7 +68,7 @@ def rebuild(
     """
     found: dict[Alike, list[tuple[Decimal | None, Decimal | None]]] = defaultdict(list)
     with transaction(connection) as cursor:
-        if reason := why_not_planned(cursor, require_snapshot=True):
+        if reason := why_not_planned(cursor, require_snapshot):
             raise SettingsError(f"nothing is planned: {reason}", "`sink status` shows how far the copy is")
         every = made_by.not_of(cursor, profile.version)
     looked_at = marked = 0

@@ -145,7 +145,8 @@ class Day:
             "settle_seconds": 2,
             "recheck_seconds": 2,
             "lease_seconds": 5,
-            "brake_orders": 1_000_000,
+            "brake_orders": 100_000,  # weeks of a shop pass in minutes here
+            "brake_prices": 100_000,
             "health_port": 0,
         }
 

@@ -54,7 +54,7 @@ def amend_profile(profile_path: str, file: str, old: str, new: str) -> None:
 
 
 def run_rebuild(middle: Connection, profile_path: str, execute: bool = False) -> Rebuild:
-    return rebuild(middle, load_profile(profile_path), "shop", "", "Ada", execute)
+    return rebuild(middle, load_profile(profile_path), "shop", "", True, "Ada", execute)
 
 
 def of_another(middle: Connection, profile_path: str) -> list[str]:
@@ -91,6 +91,10 @@ def test_a_changed_profile_is_said_and_what_it_changes_goes_behind_the_brake(
         assert [(detail.split(" by ")[0], person) for detail, person in cursor.fetchall()] == [
             (f"{COUNT} of {EVERY} documents differ", "Ada")
         ]
+    amend_profile(profile_path, "sales_order.lines.sql", "'a name'", "'a new name'")
+    run_rebuild(sold, profile_path, execute=True)
+    drain(make(sold, erp, profile_path))
+    assert run(erp_url, NAMED.replace("a name", "a new name")) == [(5,)], "what was released was another change"
 
 
 NAMED = "SELECT count(*)::int FROM order_lines WHERE name = 'a name'"
