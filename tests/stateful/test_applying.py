@@ -18,9 +18,9 @@ from tests.stateful.machine import Machine
 from tests.stateful.shop import TABLES, write_profile
 from tests.stateful.world import World, watch
 
-EXAMPLES = int(os.environ.get("ORDERTAP_TEST_EXAMPLES", "30"))
-"""How many orders of events are tried; 30 in the suite, 1,000 and more for a long run."""
-PHASES = [one for one in Phase if EXAMPLES <= 30 or one is not Phase.shrink]
+EXAMPLES = int(os.environ.get("ORDERTAP_TEST_EXAMPLES", "25"))
+"""How many orders of events are tried; 25 in the suite, 1,000 and more for a long run."""
+PHASES = [one for one in Phase if EXAMPLES <= 25 or one is not Phase.shrink]
 """A long run tells what it found as it is; the next short one begins with that and makes it small."""
 STEPS = int(os.environ.get("ORDERTAP_TEST_STEPS", "30"))
 
