@@ -20,7 +20,7 @@ from sink.ledger import documents
 from sink.operations import control
 from sink.operations.go_live import go_live
 from sink.operations.status import status
-from tests.fix_erp import CUSTOMER, ORDER, PRICE, ROOT, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, RETURN, ROOT, change, drain, held, make_worker, mark, run
 
 
 @pytest.fixture
@@ -79,17 +79,18 @@ def test_what_is_paused_is_staged_and_marked_and_not_sent_by_any_copy(
 def test_a_call_that_is_under_way_ends_and_the_next_one_is_not_made(
     middle: Connection, other: Connection, watched: Watched, profile_path: str, erp_url: str
 ) -> None:
-    """The buyer's call is under way; the order's, of the same lease, would be the next."""
+    """The order's call is under way; the return's, of the same lease, would be the next."""
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     worker = make_worker(middle, watched, profile_path)
     watched.during = [(other, "Ada")]
-    mark(middle)
+    mark(middle, ORDER, CUSTOMER, RETURN)
     assert not worker.step()
     assert watched.calls == 1
-    counts = "SELECT (SELECT count(*) FROM customers)::int, (SELECT count(*) FROM orders)::int"
+    counts = "SELECT (SELECT count(*) FROM orders)::int, (SELECT count(*) FROM returns)::int"
     assert run(erp_url, counts) == [(1, 0)]
     with transaction(middle) as cursor:
-        found = documents.entries_of(cursor, [CUSTOMER, ORDER])
-    assert found[CUSTOMER].applied is not None
+        found = documents.entries_of(cursor, [ORDER, RETURN])
+    assert found[ORDER].applied is not None
     assert all(one.intent is None for one in found.values()), "its result is written"
     control.resume(middle, "Ada")
     drain(worker)
