@@ -150,7 +150,8 @@ _ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::float, %s::
 _OUTCOMES: Final = """
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
-    next_try = clock_timestamp() + make_interval(secs => v.again),
+    -- At once is in its turn, not behind all that was marked since.
+    next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number),
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
