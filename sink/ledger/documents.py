@@ -188,8 +188,9 @@ _ROW: Final = f"({', '.join(f'%({name})s::{type_}' for name, type_ in _COLUMNS.i
 _OUTCOMES: Final = f"""
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
-    next_try = clock_timestamp() + make_interval(secs => v.again), planned = v.planned,
-    gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
+    -- At once is in its turn, not behind all that was marked since.
+    next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
+    planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'

@@ -64,7 +64,7 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
     if not units:
         return
     cursor.execute(
-        "UPDATE document SET next_try = clock_timestamp() WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
+        "UPDATE document SET next_try = marked_at WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
         ([*map(str, refs)], list(units)),
     )
     # In its turn by its mark: after an outage of days all others have waited for longer than since now.

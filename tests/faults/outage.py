@@ -63,7 +63,8 @@ class Outage:
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, batch: int, patient: bool) -> None:
         self._patient = patient
-        self._places = WORKERS * batch * 2  # two batches of each may be on their way at the same time
+        # A batch whose buyers another worker has just leased waits for them, while others go on.
+        self._places = WORKERS * batch * 5
         self._ledger = f"ordertap_{prefix}"
         self._shop_url, self._middle, self._erp_url = (
             server.create_database(f"{prefix}_{name}") for name in ("shop", "middle", "erp")

@@ -13,7 +13,7 @@ ORDERS = 200
 def test_orders_wait_for_an_erp_that_is_away_for_two_days_and_are_drained_oldest_first(
     postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path
 ) -> None:
-    outage = Outage(tmp_path, postgres, kafka, prefix, batch=10, patient=False)
+    outage = Outage(tmp_path, postgres, kafka, prefix, batch=5, patient=False)
     result = outage.run(ORDERS)
     assert result.wrong == [], f"{result}\n{outage.sink.tail()}"
     assert "Traceback" not in outage.sink.log.read_text()

@@ -449,6 +449,8 @@ def test_an_order_that_waited_for_its_buyer_keeps_its_place_among_those_that_wai
         documents.save(cursor, ORDER, waits_for=str(CUSTOMER), seen=1)
         cursor.execute("UPDATE ordertap_shop.unit SET due_at = NULL WHERE unit <> 'sales_order:2'")
         marks.wake(cursor, [CUSTOMER], ["sales_order:1"])
+    # Who has the unit now gives it back by this.
+    assert _value(middle, "SELECT next_try = marked_at FROM ordertap_shop.document WHERE key = '1'") is True
     assert [one and one.unit for one in (_lease(middle, "w1"), _lease(middle, "w1"))] == [
         "sales_order:1", "sales_order:2",
     ]  # fmt: skip
