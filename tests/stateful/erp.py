@@ -24,6 +24,7 @@ from sink.erp.contract import (
     Found,
     HoldError,
     HowFar,
+    KeyPage,
     Moved,
     NotDone,
     Observed,
@@ -154,6 +155,10 @@ class ScriptedErp:
             rest = [(serial, ref) for serial, ref in papers if serial > int(after or 0)]
             found = [Found(ref, _seen(self.desk, ref)) for _, ref in rest[:limit]]
             return Page(found, str(rest[limit - 1][0]) if len(rest) > limit else None)
+
+    def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
+        page = self.page(kinds, after, limit)
+        return KeyPage([one.ref for one in page.found], page.next)
 
     def _one(self, step: Step, not_after: datetime) -> StepResult:
         begun = False
