@@ -37,6 +37,7 @@ from tests.fix_erp import (
     CUSTOMER,
     ORDER,
     PRICE,
+    RETURN,
     ROOT,
     change,
     drain,
@@ -123,7 +124,8 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
 def test_a_call_has_a_time_of_its_own_and_has_settled_when_the_lease_ends(
     middle: Connection, other: Connection, erp_url: str, profile_path: str
 ) -> None:
-    """Who takes over then may look. Calls that follow renew the lease, and none that was sent before."""
+    """Who takes over then may look. A call that follows has what is left of the lease, or renews it; none that was sent
+    before lasts any longer by that."""
     seen: list[tuple[timedelta, timedelta]] = []
 
     class Settles(SqlErp):
@@ -138,10 +140,11 @@ def test_a_call_has_a_time_of_its_own_and_has_settled_when_the_lease_ends(
             return super().apply(steps, not_after)
 
     adapter = Settles(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
-    mark(middle)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, ORDER, CUSTOMER, RETURN)
     drain(make_worker(middle, adapter, profile_path))
     adapter.close()
-    assert len(seen) == 2, "a buyer and his order"
+    assert len(seen) == 2, "an order with its buyer, and its return"
     assert min(settles for settles, _ in seen) >= timedelta(seconds=30)
     assert max(left for _, left in seen) <= timedelta(seconds=60)
 

@@ -1,7 +1,6 @@
 """Differences made by hand, one of each class, on real databases: none is missed and none is called agreement."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -239,20 +238,3 @@ def test_an_order_that_was_purged_and_kept_is_no_riddle(compare: Compare, middle
     assert report.explained is True
     mark(middle, ORDER)
     assert ("sales_order", "in flight") in {(one.type, one.result) for one in compare().findings}
-
-
-def test_orders_of_before_the_start_are_not_compared_on_either_side(
-    compare: Compare, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
-    def from_february() -> Report:
-        start = datetime(2026, 2, 1, tzinfo=UTC)
-        return reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False, start_at=start)
-
-    run(erp_url, "UPDATE orders SET gross = 1; UPDATE refunds SET gross = 1")
-    assert not compare().agrees
-    assert from_february().summary() == "agree: 0 orders, 0 returns, 1 prices, difference 0.00"
-    change(middle, "INSERT INTO orders SELECT 9, 'S-9', customer, placed_at, status, sku, 1, 1 FROM orders")
-    change(middle, "DELETE FROM orders WHERE id = 1; DELETE FROM returns")
-    run(erp_url, "DELETE FROM return_lines; DELETE FROM returns; DELETE FROM refunds")
-    assert not compare().agrees
-    assert from_february().agrees, "the ERP alone has order 1, and the shop alone order 9"
