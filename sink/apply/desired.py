@@ -234,8 +234,7 @@ class Desired:
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
         skus |= {one.sku for one in found if isinstance(one, Price)}
         found_orders = {ref: Found(ref, seen[ref]) for ref in seen}
-        coming = new if self._rules.apply else {}
-        return Around(entries, coming, numbers, self._erp.unknown_items(skus), found_orders)
+        return Around(entries, new, numbers, self._erp.unknown_items(skus), found_orders)
 
     def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
         """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same

@@ -18,11 +18,23 @@ MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
 ours, so the suite runs on it only where one is named."""
 
 
-@pytest.fixture(params=["postgresql", "sqlite", "in memory", *(["mariadb"] if MARIADB else [])])
+SQL = ["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])]
+
+
+@pytest.fixture(params=[*SQL, "in memory"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     if request.param == "in memory":
         yield DeskTarget()
         return
+    yield from _sql(request, tmp_path)
+
+
+@pytest.fixture(params=SQL)
+def sql_target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlTarget]:
+    yield from _sql(request, tmp_path)
+
+
+def _sql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlTarget]:
     if request.param == "postgresql":
         new_database: Callable[[Postgres, str], str] = request.getfixturevalue("new_database")
         url = new_database(request.getfixturevalue("postgres"), "contract")

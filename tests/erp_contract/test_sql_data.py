@@ -51,10 +51,10 @@ def two_orders(target: SqlTarget) -> Sink:
     return sink
 
 
-def test_a_document_that_cannot_be_read_harms_no_other(target: SqlTarget) -> None:
-    sink = two_orders(target)
+def test_a_document_that_cannot_be_read_harms_no_other(sql_target: SqlTarget) -> None:
+    sink = two_orders(sql_target)
     wanted = sink.planned(ORDER, CHEAPER, sale(LINES, CHARGES))
-    makes_odd(target, ORDER.external)
+    makes_odd(sql_target, ORDER.external)
     found = sink.erp.observe([ORDER, OTHER, REF["customer"], ErpRef("order", "shop/order/3/1")])
     assert found.keys() == {ORDER, OTHER, REF["customer"]}
     assert [found[ref].milestone for ref in (ORDER, OTHER)] == [None, Milestone.CONFIRMED]
@@ -72,20 +72,20 @@ def test_a_document_that_cannot_be_read_harms_no_other(target: SqlTarget) -> Non
     ]
 
 
-def test_a_step_for_what_cannot_be_read_is_held_alone(target: SqlTarget) -> None:
-    sink = two_orders(target)
+def test_a_step_for_what_cannot_be_read_is_held_alone(sql_target: SqlTarget) -> None:
+    sink = two_orders(sql_target)
     steps = [step("amend", ref, changed(CHEAPER, number=number), sink.see(ref), 9)
              for ref, number in ((ORDER, "S-1"), (OTHER, "S-2"))]  # fmt: skip
-    makes_odd(target, ORDER.external)
+    makes_odd(sql_target, ORDER.external)
     assert refused(sink.apply(*steps)) == ["HoldError", ""]
     assert refused(sink.apply(create(CHEAPER, ORDER))) == ["HoldError"], "whose it is cannot be seen either"
 
 
-def test_a_hand_typed_one_that_cannot_be_read_has_its_own_key(target: SqlTarget) -> None:
-    sink = two_orders(target)
-    target.run("UPDATE orders SET external_key = NULL WHERE external_key = :v0", ORDER.external)
-    odd = "'12026-01-01'" if target.url.startswith("postgresql") else "'tomorrow'"
-    target.run(f"UPDATE orders SET placed_at = {odd} WHERE external_key IS NULL")
+def test_a_hand_typed_one_that_cannot_be_read_has_its_own_key(sql_target: SqlTarget) -> None:
+    sink = two_orders(sql_target)
+    sql_target.run("UPDATE orders SET external_key = NULL WHERE external_key = :v0", ORDER.external)
+    odd = "'12026-01-01'" if sql_target.url.startswith("postgresql") else "'tomorrow'"
+    sql_target.run(f"UPDATE orders SET placed_at = {odd} WHERE external_key IS NULL")
     refs = [one.ref for one in sink.erp.page(["order"], "", 10).found]
     assert [ref.external.startswith(BY_HAND) for ref in refs] == [True, False]
 
