@@ -251,9 +251,8 @@ class Locked(SqlErp):
     """A row that an order needs is locked by somebody for good."""
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-        if steps[0].ref.kind == "order":
-            return [NotDone(RetryError("the row is locked")) for _ in steps]
-        return super().apply(steps, not_after)
+        locked = NotDone(RetryError("the row is locked"))
+        return [locked if one.ref.kind == "order" else super(Locked, self).apply([one], not_after)[0] for one in steps]
 
 
 def test_the_history_tells_the_first_and_the_tenth_failed_attempt(
