@@ -99,6 +99,10 @@ class Desired:
         stem = f"{kind}.{series}" if series else kind
         return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
 
+    def account_of(self, buyer: Entry) -> ErpRef:
+        """What his orders are booked to: his own account, or one that he shares."""
+        return ErpRef("customer", buyer.account) if buyer.account else self.in_erp(buyer)
+
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
         """All documents of units as of one moment; held where not all that they are made of is known.
 
@@ -158,6 +162,8 @@ class Desired:
         one.built, one.made_by = built, self._profile.version
         if isinstance(built, OnlyCancelled):
             return self._only_cancelled(one, built)
+        if one.account and not isinstance(built, Missing):
+            return Outcome.shares(one.account)  # its data are nobody's alone, so that the ERP keeps its own
         if isinstance(built, NotReady) and one.applied:
             return Wanted(None, taken_back=True)
         match built:
@@ -209,7 +215,7 @@ class Desired:
         with transaction(self._connection) as cursor:
             buyer = documents.entries_of(cursor, [ref]).get(ref)
         account = from_json(one.applied).fields.get("account") if one.applied else None
-        return buyer is not None and buyer.applied is not None and self.in_erp(buyer) == account
+        return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]]) -> Around:
         """A few queries for all of them together."""
@@ -301,9 +307,9 @@ class Desired:
             return self._rules.held(Hold("the order has no buyer", step, "data", Check.NO_BUYER))
         ref = self._buyer(order)
         buyer = around.entries.get(ref)
-        if buyer is None or not (buyer.applied or ref in around.coming or self._is_planned(buyer)):
+        if buyer is None or not (buyer.arrived or ref in around.coming or self._is_planned(buyer)):
             return self._waits(ref, buyer)
-        return self.in_erp(buyer)
+        return self.account_of(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
         """A return or refund names its order in the ERP, and is measured against it."""

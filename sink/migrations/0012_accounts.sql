@@ -1,0 +1,5 @@
+-- A customer may share an account of the ERP with others, or with what was typed in there: he has no record of his own.
+
+ALTER TABLE document
+    ADD COLUMN account text;                -- the ERP's key of the account that a customer shares; NULL: his own
+CREATE INDEX document_account ON document (account) WHERE account IS NOT NULL;
