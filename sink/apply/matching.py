@@ -128,7 +128,7 @@ def _ways(customer: Customer) -> Iterator[_Way]:
 
 
 def _is_verified(built: object) -> bool:
-    return isinstance(built, Customer) and built.email_verified
+    return isinstance(built, Customer) and bool(built.email_verified)
 
 
 def _several(ref: DocumentRef, way: _Way, hits: Sequence[Found]) -> Hold:

@@ -1,6 +1,6 @@
 """`customers: match`: who has an account in the ERP already gets no second one, and nothing of it is changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,13 @@ import pytest
 
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, transaction
+from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
+from sink.erp.contract import StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
+from sink.layer import enter
 from sink.ledger.accounts import claim
 from sink.operations.accept_account import accept_account
 from sink.planning.policy import Policy
@@ -41,7 +43,7 @@ def make(middle: Connection, erp: SqlErp, profile_path: str) -> Make:
         middle,
         "CREATE TABLE customers (id text, number text, email text, verified boolean, tax_id text);"
         " INSERT INTO customers VALUES ('7', '7001', 'Ann@example.org', true, 'DE7'),"
-        "  ('8', null, 'ann@example.org', false, null);"
+        "  ('8', null, 'ann@example.org', null, null);"
         " INSERT INTO orders SELECT 2, 'S-2', '8', placed_at, status, sku, quantity, gross FROM orders",
     )
     profile = PROFILE["profile.yaml"].replace("tables: [", "tables: [public.customers, ")
@@ -55,9 +57,9 @@ def make(middle: Connection, erp: SqlErp, profile_path: str) -> Make:
         " FROM customers WHERE id = ANY (%(keys)s)"
     )
 
-    def made(apply: bool = True, owner: str = "w1") -> Worker:
+    def made(apply: bool = True, owner: str = "w1", connection: Connection = middle) -> Worker:
         rules = Rules("shop", Policy("shop"), apply=apply, customers="match", settle_seconds=0)
-        return Worker(middle, load_profile(profile_path), erp, rules, owner)
+        return Worker(connection, load_profile(profile_path), erp, rules, owner)
 
     return made
 
@@ -100,9 +102,10 @@ def test_who_is_found_nowhere_gets_an_account_of_his_own(
     make: Make, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     """And an e-mail that is not proved finds none: neither that of who asks, nor that of who has the account."""
-    run(erp_url, TYPED_IN.format("('7002', 'Cid', 'cid@example.org', 'DE1')"))
+    run(erp_url, TYPED_IN.format("('7002', 'Cid', 'ann@example.org', 'DE1')"))
     mark(middle, ITS_ORDER, OTHER)
     drain(make())
+    run(erp_url, "UPDATE customers SET email = 'cid@example.org' WHERE account_number = '7002'")
     mark(middle)
     drain(make())
     assert [row[2] for row in run(erp_url, ACCOUNTS)] == [None, "shop/customer/8/1", "shop/customer/7/1"]
@@ -119,6 +122,39 @@ def test_two_new_customers_who_are_one_get_one_account(
     for refs in [ALL] if together else [ALL[:2], ALL[2:]]:
         mark(middle, *refs)
         drain(worker)
+    assert run(erp_url, ACCOUNTS) == [NEW]
+    assert run(erp_url, BOOKED) == [("S-1", NEW[0]), ("S-2", NEW[0])]
+    _all_well(middle, erp, profile_path)
+
+
+def test_two_workers_that_meet_two_new_customers_who_are_one_make_one_account(
+    make: Make,
+    middle: Connection,
+    database: str,
+    erp: SqlErp,
+    erp_url: str,
+    profile_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second one looks at his while the call with the first one's account is under way."""
+    change(middle, "UPDATE customers SET verified = true")
+    connection, apply = connect(database, "ordertap_shop"), erp.apply
+    enter(connection, "shop")
+    second = make(owner="w2", connection=connection)
+    waited: list[str] = []
+
+    def meanwhile(*call: Any) -> Sequence[StepResult]:
+        monkeypatch.setattr(erp, "apply", apply)
+        mark(middle, ITS_ORDER, OTHER)
+        drain(second)
+        waited.extend(sorted(held(middle)))
+        return apply(*call)
+
+    monkeypatch.setattr(erp, "apply", meanwhile)
+    mark(middle)
+    drain(make())
+    connection.close()
+    assert waited == ["waits for customer 7", "waits for customer 8"]
     assert run(erp_url, ACCOUNTS) == [NEW]
     assert run(erp_url, BOOKED) == [("S-1", NEW[0]), ("S-2", NEW[0])]
     _all_well(middle, erp, profile_path)
