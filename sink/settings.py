@@ -54,7 +54,7 @@ class SinkSettings(BaseModel):
 
     mode: Literal["plan", "apply"] = Field("plan", description="plan: send nothing before `sink go-live`")
     prices_owner: Literal["shop", "erp"]
-    customers: Literal["account_per_buyer", "collective"] = "account_per_buyer"
+    customers: Literal["account_per_buyer", "match", "collective"] = "account_per_buyer"
     collective_account: str = ""
     account_prefix: str | None = Field(
         None, description="what new account numbers begin with; default: <shop>-", pattern=r"^\S*$", max_length=20

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from schemas.errors import SettingsError
+from sink.apply.matching import Match, Matching
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, names_of, reading, transaction
 from sink.documents import totals
@@ -57,12 +58,13 @@ class Wanted(NamedTuple):
 
 class Around(NamedTuple):
     """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go
-    with them, the account numbers of customers that the ERP does not have yet, SKUs that its item master lacks, and its
-    orders as it shows them."""
+    with them, the account numbers of those, what was found of new ones who may have an account, SKUs that the ERP's
+    item master lacks, and its orders as it shows them."""
 
     entries: Mapping[DocumentRef, Entry]
     coming: Mapping[DocumentRef, Entry]
     numbers: Mapping[str, str]
+    matched: Mapping[DocumentRef, Match]
     unknown: Collection[str]
     orders: Mapping[ErpRef, Found]
 
@@ -86,6 +88,7 @@ class Desired:
         self._profile = profile
         self._erp = erp
         self._rules = rules
+        self._matching = Matching(connection, erp, rules, self.in_erp, self.build)
         self._collective: ErpRef | None = None
         self.place: Place | None = None  # where the copy stood when documents were built last
 
@@ -98,6 +101,10 @@ class Desired:
         kind, series = self.kind(one.ref), self._profile.documents[one.ref.type].series
         stem = f"{kind}.{series}" if series else kind
         return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
+
+    def account_of(self, buyer: Entry) -> ErpRef:
+        """What his orders are booked to: his own account, or one that he shares."""
+        return ErpRef("customer", buyer.account) if buyer.account else self.in_erp(buyer)
 
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
         """All documents of units as of one moment; held where not all that they are made of is known.
@@ -158,6 +165,8 @@ class Desired:
         one.built, one.made_by = built, self._profile.version
         if isinstance(built, OnlyCancelled):
             return self._only_cancelled(one, built)
+        if one.account and not isinstance(built, Missing):
+            return Outcome.shares(one.account)  # its data are nobody's alone, so that the ERP keeps its own
         if isinstance(built, NotReady) and one.applied:
             return Wanted(None, taken_back=True)
         match built:
@@ -209,7 +218,7 @@ class Desired:
         with transaction(self._connection) as cursor:
             buyer = documents.entries_of(cursor, [ref]).get(ref)
         account = from_json(one.applied).fields.get("account") if one.applied else None
-        return buyer is not None and buyer.applied is not None and self.in_erp(buyer) == account
+        return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]]) -> Around:
         """A few queries for all of them together."""
@@ -219,7 +228,9 @@ class Desired:
             self._collective = next((found.ref for found in matches), None)
         buyers = self.buyers(found)
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
-        new = {entry.ref: entry for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
+        come = {entry.ref: (entry, one) for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
+        matched = self._matching.of(come) if self._rules.customers == "match" else {}
+        new = {ref: entry for ref, (entry, _) in come.items() if ref not in matched}
         with transaction(self._connection) as cursor:
             entries = {**documents.entries_of(cursor, (buyers | parents) - new.keys()), **new}
             keys = [ref.key for ref in new]
@@ -234,7 +245,7 @@ class Desired:
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
         skus |= {one.sku for one in found if isinstance(one, Price)}
         found_orders = {ref: Found(ref, seen[ref]) for ref in seen}
-        return Around(entries, new, numbers, self._erp.unknown_items(skus), found_orders)
+        return Around(entries, new, numbers, matched, self._erp.unknown_items(skus), found_orders)
 
     def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
         """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same
@@ -261,6 +272,8 @@ class Desired:
     def _wanted(self, one: Entry, document: Document, around: Around) -> Wanted | Outcome:
         match document:
             case Customer():
+                if match := around.matched.get(one.ref):
+                    return match.outcome
                 # The ERP's orders are booked to the number that it has: it stays, whoever gave it and by which rule.
                 number = from_json(one.applied).fields["number"] if one.applied else around.numbers[document.key]
                 return Wanted(record(document, {"number": number}))
@@ -299,10 +312,12 @@ class Desired:
             step = "use `customers: collective`, or mend it in the shop"
             return self._rules.held(Hold("the order has no buyer", step, "data", Check.NO_BUYER))
         ref = self._buyer(order)
-        buyer = around.entries.get(ref)
-        if buyer is None or not (buyer.applied or ref in around.coming or self._is_planned(buyer)):
+        buyer, match = around.entries.get(ref), around.matched.get(ref)
+        if match and match.account:
+            return match.account
+        if buyer is None or not (buyer.arrived or ref in around.coming or self._is_planned(buyer)):
             return self._waits(ref, buyer)
-        return self.in_erp(buyer)
+        return self.account_of(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
         """A return or refund names its order in the ERP, and is measured against it."""

@@ -121,7 +121,7 @@ def _has(held: Sequence[Lease], unit: str) -> bool:
 
 
 def _is_new(one: Entry) -> bool:
-    return one.applied is None and one.external is None and one.intent is None and one.revision == 0
+    return not one.arrived and one.external is None and one.intent is None and one.revision == 0
 
 
 def _place(old: Entry, known: Known) -> _Place:

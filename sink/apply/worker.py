@@ -241,7 +241,7 @@ class Worker:
         ours = {one.ref for one in entries}
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours))
-            missing = {one.unit for one in found.values() if one.applied is None and one.state is not State.IGNORED}
+            missing = {one.unit for one in found.values() if not one.arrived and one.state is not State.IGNORED}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
         for one in (*entries, *joined):

@@ -28,6 +28,7 @@ from sink.operations import accept as accepting
 from sink.operations import brake, go_live
 from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
+from sink.operations.accept_account import accept_account
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 
@@ -195,3 +196,24 @@ def _accept_document(
     ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
     found = does(wiring.middle(settings_of(config)), ref, person, execute)
     answer(as_json, lambda: found, lambda: accept.document(ref, found, execute))
+
+
+@accept_app.command("account")
+def _accept_account(
+    type_: DocumentType,
+    key: DocumentKey,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Of an account that the ERP has: 10023")],
+    person: Person,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Books a customer's orders to an account that the ERP has.
+
+    Several customers may share one. Nothing of the account is changed, and he gets none of his own.
+    Example: `sink accept account customer 7 10023 --person Ada`
+    """
+    settings, ref = settings_of(config), DocumentRef(type_, key)
+    said = (ref, number, person, execute)
+    found = accept_account(wiring.middle(settings), wiring.profile(settings), lambda: wiring.erp(settings), *said)
+    answer(as_json, lambda: found, lambda: accept.account(ref, found, execute))

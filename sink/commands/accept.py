@@ -9,6 +9,7 @@ from sink.documents.refs import DocumentRef
 from sink.erp.kinds import Fields, shown
 from sink.operations import accept
 from sink.operations.accept import AcceptedDocument
+from sink.operations.accept_account import AcceptedAccount
 
 DRY = "nothing was changed; --execute does it"
 
@@ -36,6 +37,15 @@ def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterat
     for one in found.fields:
         where = f"{one.part}:{one.key} " if one.part else ""
         yield f"    {where}{one.name or 'all of it'}: the shop has {_side(one.ours)}, the ERP has {_side(one.theirs)}"
+    if not execute:
+        yield DRY
+
+
+def account(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator[str]:
+    """Where his orders are booked to, and who else's are."""
+    yield f"orders of {ref} {'are' if execute else 'would be'} booked to the ERP's account {found.number} from now on"
+    yield from (f"    as those of {one}" for one in found.customers)
+    yield "nothing of the account is changed; orders that the ERP has follow at their next change"
     if not execute:
         yield DRY
 

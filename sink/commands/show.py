@@ -35,6 +35,8 @@ def _document(one: ShownDocument, erp_says: str) -> Iterator[str]:
     if one.differences:
         yield "  differs:"
         yield from map(_difference, one.differences)
+    elif one.shares:
+        yield "  the account is not his alone: nothing of it is compared or changed"
     elif one.erp is not None and one.shop is not None:
         yield "  both sides are the same"
     yield "  what was done:" if one.history else "  nothing was done yet"

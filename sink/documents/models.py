@@ -77,6 +77,7 @@ class Customer(Part):
     kind: Literal["registered", "guest", "company"]
     name: str
     email: str | None = None
+    email_verified: bool | None = Field(None, exclude=True)  # the shop has seen that it is his; no ERP is told
     company: str | None = None
     tax_id: str | None = None
     addresses: tuple[Address, ...] = ()

@@ -198,7 +198,8 @@ class Erp(Protocol):
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """Documents whose fields have these values, by whomever they were made, at most a hundred: for adopting what
-        was typed in, linking, and matching customers. SettingsError for a field that this ERP does not keep."""
+        was typed in, linking, and matching customers, whose e-mail is the same in capitals and small letters.
+        SettingsError for a field that this ERP does not keep."""
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from sink.database import Cursor
+from sink.documents.refs import DocumentRef
+from sink.ledger.outcomes import State
 
-AccountPolicy = Literal["account_per_buyer", "collective"]
+AccountPolicy = Literal["account_per_buyer", "match", "collective"]
+
+_NOT_COMING = [State.DONE, State.GONE, State.IGNORED, State.NOT_READY, State.EARLY]
+"""Of a customer whom the ERP does not have: nothing is about to bring him there."""
 
 
 def begin_at(cursor: Cursor, first: int) -> None:
@@ -55,3 +60,31 @@ def move(cursor: Cursor, shop: str, old: str, new: str) -> None:
     """A customer's number stays his when the shop changes his key."""
     cursor.execute("DELETE FROM account WHERE customer = %s", (f"{shop}/{new}",))
     cursor.execute("UPDATE account SET customer = %s WHERE customer = %s", (f"{shop}/{new}", f"{shop}/{old}"))
+
+
+def claim(cursor: Cursor, wanted: Mapping[DocumentRef, Collection[str]]) -> dict[DocumentRef, DocumentRef]:
+    """New customers with the identities that may be an account's: those of them who wait, each for another one who has
+    claimed one of them and has still to come to the ERP. The first of several claims all of his; who waits, none.
+
+    In the caller's transaction, one at a time in the shop: two workers may meet two of them at once.
+    """
+    if not wanted:
+        return {}
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema || '.account_claim', 0))")
+    cursor.execute(
+        "DELETE FROM account_claim AS c WHERE (type, key) IN %s OR NOT EXISTS (SELECT FROM document AS d"
+        "  WHERE d.type = c.type AND d.key = c.key AND applied IS NULL AND account IS NULL AND state <> ALL(%s))",
+        (tuple(tuple(ref) for ref in wanted), _NOT_COMING),
+    )
+    cursor.execute("SELECT identity, type, key FROM account_claim")  # of those on their way: few
+    taken = {identity: DocumentRef(type_, key) for identity, type_, key in cursor.fetchall()}
+    waits: dict[DocumentRef, DocumentRef] = {}
+    for ref, identities in wanted.items():
+        other = next((taken[one] for one in identities if one in taken), None)
+        if other is not None:
+            waits[ref] = other
+            continue
+        taken |= dict.fromkeys(identities, ref)
+        rows = [(one, *ref) for one in identities]
+        cursor.executemany("INSERT INTO account_claim (identity, type, key) VALUES (%s, %s, %s)", rows)
+    return waits

@@ -49,6 +49,7 @@ class Entry:
     passes: bool  # a person has let what the shop has of it now pass the brake
     check: str | None = None  # what a held one did not pass
     decisions: dict[str, Any] | None = None  # what a person said of it
+    account: str | None = None  # of a customer: the ERP's key of the account that he shares
     built: object = None  # as the shop has it now
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
@@ -63,10 +64,15 @@ class Entry:
         version = version_of(self.built)
         return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the ERP has what others refer to: the document, or the account that a customer shares."""
+        return self.applied is not None or self.account is not None
+
     def go_on_as(self, now: Entry) -> None:
         """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
-        self.needed, self.incarnation, self.revision, self.fingerprint = (
-            now.needed, now.incarnation, now.revision, now.fingerprint,
+        self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (
+            now.needed, now.incarnation, now.revision, now.fingerprint, now.account,
         )  # fmt: skip
         self.applied, self.reference, self.external, self.reached = (
             now.applied, now.reference, now.external, now.reached,
@@ -80,7 +86,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions FROM document"
+    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account FROM document"
 )
 
 
@@ -110,6 +116,16 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     found.state = State(found.state)
     found.intent = Intent(**row[10]) if row[10] else None
     return found
+
+
+def sharing(cursor: Cursor, account: str) -> list[DocumentRef]:
+    """Customers whose orders are booked to an account: whose own it is, and who share it."""
+    cursor.execute(
+        "SELECT type, key FROM document WHERE external = %s AND applied IS NOT NULL"
+        " UNION SELECT type, key FROM document WHERE account = %s ORDER BY 1, 2",
+        (account, account),
+    )
+    return [DocumentRef(type_, key) for type_, key in cursor.fetchall()]
 
 
 def types(cursor: Cursor) -> set[str]:
@@ -160,16 +176,16 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     """
     if not given:
         return
-    sent = [one.ref for one, outcome in given if outcome.sent]
-    waiting = marks.waiting_for(cursor, sent)
+    arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account]
+    waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, held, waiting)
     come = _come(cursor, given)
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     execute_values(cursor, _OUTCOMES, rows, _ROW, page_size=len(rows))
     history.note_all(cursor, _events(given))
-    marks.wake(cursor, sent, waiting)
+    marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
-        one.state, one.check = outcome.state, outcome.check
+        one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
         if outcome.sent:
             one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
         if outcome.sent and outcome.sent.verb == "remove":
@@ -181,7 +197,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "waits_for": "text", "attempts": "int", "seen": "bigint", "again": "float", "sent": "bool", "removed": "bool",
     "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
-    "check_name": "text", "disputed": "jsonb",
+    "check_name": "text", "disputed": "jsonb", "account": "text",
 }  # fmt: skip
 """What is written of an outcome, with its type: a column of NULLs alone has none of itself."""
 _ROW: Final = f"({', '.join(f'%({name})s::{type_}' for name, type_ in _COLUMNS.items())})"
@@ -204,7 +220,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END, made_by = coalesce(v.made_by, d.made_by),
-    check_name = v.check_name, disputed = v.disputed
+    check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
 FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
 WHERE d.type = v.type AND d.key = v.key
 """  # noqa: S608  our own names
@@ -239,6 +255,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "made_by": one.made_by if sent or outcome.state is State.DONE else None,
         "check_name": outcome.check,
         "disputed": _json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
+        "account": outcome.account or None,
     }
 
 
@@ -254,7 +271,7 @@ def _json(value: Any) -> Json | None:
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
     """Which of those that others wait for were done between the look and this transaction."""
     waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
-    return {ref for ref, other in entries_of(cursor, waited).items() if other.applied}
+    return {ref for ref, other in entries_of(cursor, waited).items() if other.arrived}
 
 
 TELLS_AT: Final = 10
@@ -268,6 +285,8 @@ def _events(given: Given) -> list[Event]:
         if outcome.sent:
             said, place = _command(one, outcome.sent), _place(one, outcome.sent)
             found.append(Event(one.ref, outcome.sent.verb, outcome.reference, said, outcome.reached, place))
+        if outcome.account and outcome.account != one.account:
+            found.append(Event(one.ref, "account", outcome.told, place=one.place))
         if outcome.by_hand:
             found.append(Event(one.ref, "done by hand", place=one.place))
         held = outcome.state is State.HELD and one.state is not State.HELD

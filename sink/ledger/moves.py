@@ -20,7 +20,7 @@ WITH RECURSIVE chain AS (
 )
 SELECT DISTINCT ON (c.type, c.key) c.type, c.key, d.key FROM chain AS c
   JOIN document AS d ON d.type = c.type AND d.key = c.old_key
- WHERE d.applied IS NOT NULL AND d.key <> c.key ORDER BY c.type, c.key, steps
+ WHERE (d.applied IS NOT NULL OR d.account IS NOT NULL) AND d.key <> c.key ORDER BY c.type, c.key, steps
 """
 
 
@@ -36,8 +36,8 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
 
 
 def former(cursor: Cursor, new: Mapping[DocumentRef, str | None]) -> dict[DocumentRef, list[DocumentRef]]:
-    """What new documents may have been before, with their fingerprints given: a document that the ERP has, by the log,
-    else by the fingerprint. Those that a person has settled are none."""
+    """What new documents may have been before, with their fingerprints given: a document that the ERP has, or a
+    customer whose account it has, by the log, else by the fingerprint. Those that a person has settled are none."""
     cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new),))
     found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in cursor.fetchall()}
     alike = [(ref, seen) for ref, seen in new.items() if seen and ref not in found]
@@ -60,12 +60,12 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
     was = documents.entries_of(cursor, [old])[old]
     documents.save(
         cursor, old, applied=None, external=None, reference=None, reached=None, fingerprint=None, number=None,
-        revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1,
+        account=None, revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1,
     )  # fmt: skip
     cursor.execute("UPDATE document SET needed = needed OR %s WHERE type = %s AND key = %s", (was.needed, *new))
     documents.save(
         cursor, new, applied=was.applied, external=was.external, reference=was.reference, reached=was.reached,
-        fingerprint=was.fingerprint, revision=was.revision,
+        fingerprint=was.fingerprint, revision=was.revision, account=was.account,
     )  # fmt: skip
     cursor.execute("UPDATE history SET key = %s WHERE type = %s AND key = %s", (new.key, *old))
     cursor.execute("DELETE FROM key_change WHERE type = %s AND key = %s", tuple(new))

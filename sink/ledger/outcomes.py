@@ -34,7 +34,8 @@ class State(StrEnum):
 class Standing(NamedTuple):
     """What the ledger says of a document. `external`: its key in the ERP, if it was given one; `dirty`: it was marked
     since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps;
-    `decisions`: what a person said of it; `paid`: of an order, as the ERP was told."""
+    `decisions`: what a person said of it; `paid`: of an order, as the ERP was told; `account`: which one a
+    customer shares."""
 
     state: State
     unit: str
@@ -47,6 +48,7 @@ class Standing(NamedTuple):
     revision: int
     decisions: dict[str, Any] | None = None
     paid: Decimal | None = None
+    account: str | None = None
 
     @property
     def moving(self) -> bool:
@@ -99,7 +101,8 @@ class Outcome:
     how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
     a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
     written, since a person has done it in the ERP. `commands`: what would be sent. `check`: the name of what a held one
-    did not pass, and `disputed` the fields that a person may accept.
+    did not pass, and `disputed` the fields that a person may accept. `account`: the ERP's key of the one that a
+    customer shares from now on, and in `told` which it is, for people.
     """
 
     state: State
@@ -117,6 +120,8 @@ class Outcome:
     commands: Sequence[Command] = ()
     check: str | None = None
     disputed: Sequence[dict[str, Any]] = ()
+    account: str = ""
+    told: str = ""
 
     @classmethod
     def done(cls) -> Self:
@@ -127,6 +132,11 @@ class Outcome:
     def done_by_hand(cls, record: dict[str, Any]) -> Self:
         """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
         return cls(State.DONE, more=True, by_hand=record)
+
+    @classmethod
+    def shares(cls, account: str, told: str = "") -> Self:
+        """A customer's orders are booked to an account that is not his alone; the ERP gets nothing of him."""
+        return cls(State.DONE, account=account, told=told)
 
     @classmethod
     def unneeded(cls, order: DocumentRef) -> Self:

@@ -41,7 +41,8 @@ class InErp(NamedTuple):
 
 class ShownDocument(NamedTuple):
     """`shop`: the document as the copy has it now, or None and `not_built` why. `erp` None: the ERP was not asked, or
-    has none. `differences`: `one` is the shop's side, `other` the ERP's."""
+    has none. `differences`: `one` is the shop's side, `other` the ERP's. `shares`: a customer whose account
+    is not his alone; its data are nobody's to compare."""
 
     ledger: Listed
     shop: Mapping[str, Any] | None
@@ -49,6 +50,7 @@ class ShownDocument(NamedTuple):
     erp: InErp | None
     differences: Sequence[ChangedField]
     history: Sequence[HistoryLine]
+    shares: bool = False
 
 
 class Unit(NamedTuple):
@@ -141,9 +143,9 @@ def _observed(
 ) -> tuple[dict[DocumentRef, Observed], str]:
     """What the ERP has of documents that it was given, and why it could not be asked."""
     refs = {
-        one.ref: ErpRef(kind, one.external)
+        one.ref: ErpRef(kind, key)
         for one in entries
-        if one.external is not None and (kind := _kind(profile, one.ref)) is not None
+        if (key := one.account or one.external) is not None and (kind := _kind(profile, one.ref)) is not None
     }
     try:
         with closing(erp()) as opened:
@@ -161,7 +163,8 @@ def _document(
     seen: Observed | None,
     story: Sequence[HistoryLine],
 ) -> ShownDocument:
-    in_erp = _in_erp(entries[one.ref].external or "", seen) if seen else None
+    entry = entries[one.ref]
+    in_erp = _in_erp(entry.account or entry.external or "", seen) if seen else None
     match built:
         case None:
             not_built = "the profile has no document of this name any more"
@@ -172,9 +175,9 @@ def _document(
         case Missing():
             not_built = "the shop does not have it, or not any more"
         case _:
-            differs = _differences(profile, built, entries, seen) if seen else []
-            return ShownDocument(one, built.model_dump(), "", in_erp, differs, story)
-    return ShownDocument(one, None, not_built, in_erp, [], story)
+            differs = [] if seen is None or entry.account else _differences(profile, built, entries, seen)
+            return ShownDocument(one, built.model_dump(), "", in_erp, differs, story, bool(entry.account))
+    return ShownDocument(one, None, not_built, in_erp, [], story, bool(entry.account))
 
 
 def _in_erp(key: str, seen: Observed) -> InErp:
@@ -205,7 +208,8 @@ def _links(profile: Profile, document: Document, entries: Mapping[DocumentRef, E
 
 
 def _link(name: str, kind: Kind, other: Entry | None) -> Fields:
-    return {name: ErpRef(kind, other.external)} if other and other.external else {}
+    key = other and (other.account or other.external)
+    return {name: ErpRef(kind, key)} if key else {}
 
 
 def _entry(profile: Profile, model: str, key: str | None, entries: Mapping[DocumentRef, Entry]) -> Entry | None:

@@ -33,6 +33,7 @@ class Check(StrEnum):
     UNCLEAR = "unclear"  # nobody knows whether a step was done
     UNKNOWN_ITEM = "unknown item"
     NO_ACCOUNT = "no account"
+    SEVERAL_ACCOUNTS = "several accounts"
     NO_BUYER = "no buyer"
     NO_LINES = "no lines"
     INVALID = "invalid"  # the shop's rows make no document

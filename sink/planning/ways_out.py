@@ -42,6 +42,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.UNCLEAR:      (Way.RETRY,),
     Check.UNKNOWN_ITEM: _MEND,
     Check.NO_ACCOUNT:   _MEND,
+    Check.SEVERAL_ACCOUNTS: _MEND,
     Check.NO_BUYER:     _MEND,
     Check.NO_LINES:     _MEND,
     Check.INVALID:      _MEND,

@@ -95,7 +95,8 @@ class _Comparison:
     def look(self, ref: DocumentRef, document: Document | Invalid) -> None:
         """Compares one document with the ERP's."""
         kind, entry, observed = self._sides.kinds[ref.type], self._sides.ledger.get(ref), self._sides.observed.get(ref)
-        if kind == "customer" and observed is None and (self._sides.collective or entry is None or not entry.needed):
+        own = entry is not None and entry.needed and not entry.account and not self._sides.collective
+        if kind == "customer" and observed is None and not own:
             return
         if observed is None and entry is not None and entry.state is State.EARLY:
             return

@@ -155,6 +155,8 @@ def test_documents_are_found_by_their_fields(target: Target, sink: Sink) -> None
     assert ours.observed.record == sink.see(ORDER).record
     (typed_in,) = sink.erp.find("customer", {"number": "77"})
     assert typed_in.ref.external.startswith(BY_HAND)
+    assert sink.erp.observe([typed_in.ref]) == {typed_in.ref: typed_in.observed}
+    assert [one.ref for one in sink.erp.find("customer", {"email": "A@Example.org"})] == [REF["customer"]]
     assert sink.erp.find("customer", {"number": "78"}) == []
     with pytest.raises(SettingsError, match="shoe_size"):
         sink.erp.find("customer", {"shoe_size": "44"})

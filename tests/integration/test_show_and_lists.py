@@ -151,7 +151,7 @@ def test_show_has_both_sides_what_differs_why_and_each_step(
     assert "    name: Ann" in said, "it is shown to the one who asks"
     (text,) = output.said(unit, (), True)
     first = json.loads(text)["documents"][0]
-    assert {"ledger", "shop", "not_built", "erp", "differences", "history"} == first.keys()
+    assert {"ledger", "shop", "not_built", "erp", "differences", "history", "shares"} == first.keys()
     assert first["history"][0]["place"] == {"generation": 1, "lsn": "0/3E8"}
     assert first["history"][0]["command"]["changes"] == ["line l1: 2 x A, 11.90"]
 

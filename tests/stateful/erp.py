@@ -130,7 +130,7 @@ class ScriptedErp:
             if unknown := fields.keys() - kept:
                 raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "leave it out")
             of_kind = [(ref, paper.record.fields) for ref, paper in self.desk.papers.items() if ref.kind == kind]
-            return [Found(ref, _seen(self.desk, ref)) for ref, has in of_kind if fields.items() <= has.items()]
+            return [Found(ref, _seen(self.desk, ref)) for ref, has in of_kind if _has(has, fields)]
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         return {*skus} - self.desk.items
@@ -227,6 +227,16 @@ class ScriptedErp:
                 raise ConflictError("it changed in the ERP meanwhile")
             self.desk.put(step.ref, after, step)
         self.moment("after")
+
+
+def _has(record: Fields, fields: Fields) -> bool:
+    """An e-mail is the same in capitals and small letters."""
+
+    def plain(values: Fields) -> Fields:
+        mail = values.get("email")
+        return {**values, "email": mail.lower()} if isinstance(mail, str) else values
+
+    return plain(fields).items() <= plain(record).items()
 
 
 def _seen(desk: Desk, ref: ErpRef) -> Observed:

@@ -26,7 +26,7 @@ from sink.erp.contract import (
     StopError,
     Verb,
 )
-from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind
+from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind, Value
 from sink.erp.sql import batches, columns, reads
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import Mapped
@@ -103,7 +103,7 @@ class SqlErp:
         unknown = sorted(fields.keys() - document.fields.keys())
         if unknown:
             raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "name it in the mapping")
-        which = sa.and_(*[table.c[document.fields[name]] == value for name, value in fields.items()])
+        which = sa.and_(*[_is(name, table.c[document.fields[name]], value) for name, value in fields.items()])
         some = sa.select(table.c[document.id]).where(which).limit(_MOST_FOUND)
         try:
             with self._database.connection() as connection:
@@ -196,6 +196,13 @@ def _refuse(wrong: Sequence[Advice]) -> None:
     if wrong:
         hints = dict.fromkeys(one.hint for one in wrong)
         raise StopError("; ".join(one.message for one in wrong), "; ".join(hints))
+
+
+def _is(name: str, column: sa.Column[Any], value: Value) -> sa.ColumnElement[bool]:
+    """A mailbox is one however people type it."""
+    if name == "email" and isinstance(value, str):
+        return sa.func.lower(column) == value.lower()
+    return column == value
 
 
 def _progress(step: Step, seen: Observed | None) -> StepProgress:

@@ -1,0 +1,71 @@
+"""A person's word for which account of the ERP a customer's orders are booked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
+
+from schemas.errors import SettingsError
+from sink.database import Connection, Cursor, transaction
+from sink.documents.profile import Profile
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Erp, Found
+from sink.ledger import decisions, documents, history, marks
+from sink.operations.accept import busy
+
+
+class AcceptedAccount(NamedTuple):
+    """The account by its number and its key in the ERP, and whose it is beside that: customers who share it."""
+
+    number: str
+    account: str
+    customers: tuple[DocumentRef, ...]
+
+
+def accept_account(
+    connection: Connection,
+    profile: Profile,
+    erp: Callable[[], Erp],
+    ref: DocumentRef,
+    number: str,
+    person: str,
+    execute: bool,
+) -> AcceptedAccount:
+    """Binds a customer who has no account of his own to one that the ERP has; `execute` does it.
+
+    SettingsError where the ERP has not exactly one of that number, or the customer has his own already.
+    """
+    if ref.type not in {rule.name for rule in profile.of_model("Customer")}:
+        raise SettingsError(f"{ref} is no customer", "`sink list` shows what documents are called")
+    account = _account(erp, number).ref.external
+    with transaction(connection) as cursor:
+        if execute:
+            marks.retry(cursor, ref)  # nobody else has it from here on
+        _refuse(cursor, ref)
+        if execute:
+            documents.save(cursor, ref, account=account)
+            history.note(cursor, ref, "account accepted", number, person)
+        others = tuple(one for one in documents.sharing(cursor, account) if one != ref)
+        return AcceptedAccount(number, account, others)
+
+
+def _account(erp: Callable[[], Erp], number: str) -> Found:
+    with closing(erp()) as opened:
+        found = opened.find("customer", {"number": number})
+    if len(found) != 1:
+        raise SettingsError(f"the ERP has {len(found) or 'no'} accounts {number}", "say the number of one that it has")
+    return found[0]
+
+
+def _refuse(cursor: Cursor, ref: DocumentRef) -> None:
+    one, asked = documents.entry(cursor, ref), decisions.asked(cursor, ref)
+    if one is None or asked is None:
+        raise SettingsError(f"there is no document {ref}", "`sink list` shows them")
+    if one.state == "ignored":
+        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref}` first")
+    if one.applied is not None:
+        step = "merge them in the ERP, if they are one"
+        raise SettingsError(f"{ref} has an account of its own in the ERP, {one.reference}", step)
+    if asked.busy:
+        raise busy(ref)
