@@ -68,8 +68,8 @@ class Entry:
         self.needed, self.incarnation, self.revision, self.fingerprint = (
             now.needed, now.incarnation, now.revision, now.fingerprint,
         )  # fmt: skip
-        self.applied, self.reference, self.external, self.reached = (
-            now.applied, now.reference, now.external, now.reached,
+        self.applied, self.reference, self.external, self.reached, self.decisions = (
+            now.applied, now.reference, now.external, now.reached, now.decisions,
         )  # fmt: skip
 
     def external_key(self, stem: str) -> str:
