@@ -123,3 +123,32 @@ def test_f9_a_cancellation_that_the_erp_cannot_take_is_held(
     run(erp_url, "UPDATE orders SET payment_means = 'cash', status = 'delivered'")
     assert "changed in the ERP" in shop.changed("status = 'cancelled'")[0]
     assert run(erp_url, "SELECT status FROM orders") == [("delivered",)]
+
+
+def test_f9_an_order_that_the_erp_never_heard_of_is_held_for_nothing(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Neither for an item nor for a buyer that the ERP lacks."""
+    worker = make_worker(middle, erp, profile_path)
+    for lacks in ("sku = 'NEW'", "sku = 'A', customer = '8'"):
+        change(middle, f"UPDATE orders SET status = 'open', {lacks}")
+        mark(middle, ORDER)
+        drain(worker)
+        assert len(held(middle)) == 1
+        change(middle, "UPDATE orders SET status = 'cancelled'")
+        mark(middle, ORDER)
+        drain(worker)
+        assert held(middle) == []
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
+
+
+def test_f9_the_payments_that_the_erp_was_told_of_stay_in_the_ledger(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """By them a payment that the shop purges later is told from one that it changed."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    shop.changed("sku = 'NEW'")
+    assert shop.changed("status = 'cancelled'") == []
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT applied -> 'payments' ? 'p' FROM ordertap_shop.document WHERE type = 'sales_order'")
+        assert cursor.fetchall() == [(True,)]
