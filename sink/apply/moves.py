@@ -93,15 +93,17 @@ class Moves:
         return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 
     def _have(self, held: list[Lease], old: DocumentRef) -> bool:
-        """Whether the old document is ours, and nothing of it is under way."""
+        """Whether the old document is ours, and nothing of it is under way. In a unit that we had before, that was
+        asked for already, or we sent it ourselves and it may still arrive."""
         with transaction(self._connection) as cursor:
             unit = documents.entries_of(cursor, [old])[old].unit
-            if not _has(held, unit):
+            had = _has(held, unit)
+            if not had:
                 held += leases.take(cursor, self._owner, self._sending.lease_seconds, [unit])
             one = documents.entries_of(cursor, [old])[old]
         if not _has(held, unit):
             return False
-        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent else [])
+        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent and not had else [])
         return one.intent is None
 
     def _move(self, held: Sequence[Lease], entries: Sequence[Entry], old: DocumentRef, new: DocumentRef) -> None:
