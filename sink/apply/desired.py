@@ -321,8 +321,16 @@ class Desired:
             return Outcome.unneeded(ref)
         if sold is None or not (sold.applied or self._is_planned(sold)):
             return self._waits(ref, sold)
+        if sold.state is State.HELD and sold.check == Check.IDENTITY:
+            return self._of_another(ref)
         order = self.in_erp(sold)
         return Wanted(record(document, {"order": order}), around.orders.get(order))
+
+    def _of_another(self, order: DocumentRef) -> Outcome:
+        """Of a return or refund whose order in the ERP may be another one; once a person has said so, it goes."""
+        step = f"see `sink held` for {order}; it is looked at again by itself"
+        again = self._rules.recheck_seconds
+        return Outcome.held(f"its order: {ANOTHER_IDENTITY}", step, "decision", again, Check.ITS_ORDER)
 
     def _is_planned(self, other: Entry) -> bool:
         """Whether, where everything is only planned, that one is too, or is about to be: then it counts as done."""

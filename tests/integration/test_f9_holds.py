@@ -3,8 +3,9 @@
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
+from sink.operations.accept import accept_document
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, pass_deadlines, run
 
 
 class Shop:
@@ -152,3 +153,21 @@ def test_f9_the_payments_that_the_erp_was_told_of_stay_in_the_ledger(
     with transaction(middle) as cursor:
         cursor.execute("SELECT applied -> 'payments' ? 'p' FROM ordertap_shop.document WHERE type = 'sales_order'")
         assert cursor.fetchall() == [(True,)]
+
+
+def test_what_comes_back_of_another_order_under_the_key_is_not_booked_to_the_one_that_the_erp_has(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN, REFUND)
+    assert len(shop.changed("number = 'S-9', customer = '8', placed_at = '2026-02-02T10:00Z'")) == 3
+    booked = "SELECT (SELECT count(*) FROM returns), (SELECT count(*) FROM refunds)"
+    assert run(erp_url, booked) == [(0, 0)]
+    accept_document(middle, ORDER, "Ada", execute=True)
+    mark(middle, CUSTOMER._replace(key="8"))
+    drain(shop.worker)
+    pass_deadlines(middle)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, booked) == [(1, 1)]
