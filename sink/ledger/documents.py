@@ -204,6 +204,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
     made_by = CASE WHEN v.removed THEN NULL ELSE coalesce(v.made_by, d.made_by) END,
+    -- The brake lets pass what a person named once: what another profile makes of it later is counted.
+    passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed
 FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
 WHERE d.type = v.type AND d.key = v.key
