@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 from schemas.errors import SettingsError
@@ -58,11 +59,13 @@ class Wanted(NamedTuple):
 
 class Around(NamedTuple):
     """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go
-    with them, the account numbers of those, what was found of new ones who may have an account, SKUs that the ERP's
+    with them, all that is looked at now, the account numbers of those who are new, what was found of them that may have
+    an account, SKUs that the ERP's
     item master lacks, and its orders as it shows them."""
 
     entries: Mapping[DocumentRef, Entry]
     coming: Mapping[DocumentRef, Entry]
+    here: Collection[DocumentRef]
     numbers: Mapping[str, str]
     matched: Mapping[DocumentRef, Match]
     unknown: Collection[str]
@@ -138,7 +141,8 @@ class Desired:
         """What is wanted of what was built, for each; of buyers and orders together, or of other documents."""
         found = [self._of(one, built[one.ref]) for one in ones]
         pairs = list(zip(ones, found, strict=True))
-        around = self._around([(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)])
+        left = [(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)]
+        around = self._around(left, {one.ref for one in ones})
         wanted = [
             one if isinstance(one, Outcome | Wanted) else self._wanted(entry, one, around) for entry, one in pairs
         ]
@@ -220,8 +224,8 @@ class Desired:
         account = from_json(one.applied).fields.get("account") if one.applied else None
         return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
-    def _around(self, looked_at: Sequence[tuple[Entry, Document]]) -> Around:
-        """A few queries for all of them together."""
+    def _around(self, looked_at: Sequence[tuple[Entry, Document]], here: Collection[DocumentRef]) -> Around:
+        """A few queries for all of them together. `here`: those too of which it is clear already what they come to."""
         found = [document for _, document in looked_at]
         if self._rules.customers == "collective" and self._collective is None:
             matches = self._erp.find("customer", {"number": self._rules.collective_account})
@@ -245,7 +249,7 @@ class Desired:
         skus = {line.sku for one in found if isinstance(one, SalesOrder) for line in one.lines}
         skus |= {one.sku for one in found if isinstance(one, Price)}
         found_orders = {ref: Found(ref, seen[ref]) for ref in seen}
-        return Around(entries, new, numbers, matched, self._erp.unknown_items(skus), found_orders)
+        return Around(entries, new, here, numbers, matched, self._erp.unknown_items(skus), found_orders)
 
     def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
         """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same
@@ -315,9 +319,13 @@ class Desired:
         buyer, match = around.entries.get(ref), around.matched.get(ref)
         if match and match.account:
             return match.account
-        if buyer is None or not (buyer.arrived or ref in around.coming or self._is_planned(buyer)):
+        if buyer is None or not (buyer.arrived or ref in around.coming or self._is_planned_before(buyer, around)):
             return self._waits(ref, buyer)
         return self.account_of(buyer)
+
+    def _is_planned_before(self, buyer: Entry, around: Around) -> bool:
+        """Of one who is looked at with the order it is not known before that."""
+        return buyer.ref not in around.here and self._is_planned(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
         """A return or refund names its order in the ERP, and is measured against it."""
@@ -329,8 +337,16 @@ class Desired:
             return Outcome.unneeded(ref)
         if sold is None or not (sold.applied or self._is_planned(sold)):
             return self._waits(ref, sold)
+        if sold.state is State.HELD and sold.check == Check.IDENTITY:
+            return self._of_another(ref)
         order = self.in_erp(sold)
         return Wanted(record(document, {"order": order}), around.orders.get(order))
+
+    def _of_another(self, order: DocumentRef) -> Outcome:
+        """Of a return or refund whose order in the ERP may be another one; once a person has said so, it goes."""
+        step = f"see `sink held` for {order}; it is looked at again by itself"
+        again = self._rules.recheck_seconds
+        return Outcome.held(f"its order: {ANOTHER_IDENTITY}", step, "decision", again, Check.ITS_ORDER)
 
     def _is_planned(self, other: Entry) -> bool:
         """Whether, where everything is only planned, that one is too, or is about to be: then it counts as done."""
@@ -355,15 +371,17 @@ class Desired:
 
 def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:
     """What was found; of an order that the shop has cancelled, and of which something keeps the rest: the order as the
-    ERP was last told of it, and cancelled."""
+    ERP was last told of it, and cancelled. One that it was never told of needs nothing."""
     order = built.order if isinstance(built, OnlyCancelled) else built
     kept = isinstance(found, Outcome) and found.state in (State.HELD, State.SETTLING, State.WAITS)
-    if not (kept and one.applied and isinstance(order, SalesOrder) and order.status == "cancelled"):
+    if not (kept and isinstance(order, SalesOrder) and order.status == "cancelled"):
         return found
+    if not one.applied:
+        return found if one.revision or isinstance(built, OnlyCancelled) else Outcome.done()
     if one.fingerprint and one.identity and not may_be_same(one.identity, one.fingerprint):
         return found
     last = from_json(one.applied)
-    return Wanted(ErpRecord(last.kind, {**last.fields, "cancelled": True}, last.parts))
+    return Wanted(replace(last, fields={**last.fields, "cancelled": True}))
 
 
 def _certain(built: Known, lacks: Hold | None) -> Known:

@@ -17,7 +17,7 @@ from sink.documents.refs import DocumentRef
 from sink.ledger import accounts, documents, leases, marks, moves
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
-from sink.ledger.outcomes import Outcome
+from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Check, Hold
 
 _MOVED: Final = "the shop changed its key, and whether it was one of these is open"
@@ -55,14 +55,16 @@ class Moves:
         if not new:
             return {}
         with transaction(self._connection) as cursor:
-            found = moves.former(cursor, new)
+            found = moves.former(cursor, new, self._owner)
             olds = documents.entries_of(cursor, {old for some in found.values() for old in some})
         if not found:
             return {}
         there = self._desired.build(olds.keys())
         places = {ref: _place(one, there[ref]) for ref, one in olds.items()}
         left = {ref: [old for old in some if places[old] is not _Place.TAKEN] for ref, some in found.items()}
-        return self._come_to(held, entries, {ref: some for ref, some in left.items() if some}, places)
+        waits = self._come_to(held, entries, {ref: some for ref, some in left.items() if some}, places)
+        alone = {ref for ref, some in left.items() if ref not in waits and any(_is_ignored(olds[old]) for old in some)}
+        return {**waits, **dict.fromkeys(alone, Outcome.ignored())}
 
     def _come_to(
         self,
@@ -91,19 +93,24 @@ class Moves:
         return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 
     def _have(self, held: list[Lease], old: DocumentRef) -> bool:
-        """Whether the old document is ours, and nothing of it is under way."""
+        """Whether the old document is ours, and nothing of it is under way. In a unit that we had before, that was
+        asked for already, or we sent it ourselves and it may still arrive."""
         with transaction(self._connection) as cursor:
             unit = documents.entries_of(cursor, [old])[old].unit
-            if not _has(held, unit):
+            had = _has(held, unit)
+            if not had:
                 held += leases.take(cursor, self._owner, self._sending.lease_seconds, [unit])
             one = documents.entries_of(cursor, [old])[old]
         if not _has(held, unit):
             return False
-        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent else [])
+        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent and not had else [])
         return one.intent is None
 
     def _move(self, held: Sequence[Lease], entries: Sequence[Entry], old: DocumentRef, new: DocumentRef) -> None:
         with transaction(self._connection) as cursor:
+            was = documents.entries_of(cursor, [old])[old]
+            if _is_new(was) and not _is_ignored(was):
+                return  # nothing of it came to the ERP
             waiting = marks.waiting_for(cursor, [new])
             leases.prove(cursor, held, waiting)
             moves.move(cursor, old, new)
@@ -124,11 +131,16 @@ def _is_new(one: Entry) -> bool:
     return not one.arrived and one.external is None and one.intent is None and one.revision == 0
 
 
+def _is_ignored(one: Entry) -> bool:
+    return one.state is State.IGNORED
+
+
 def _place(old: Entry, known: Known) -> _Place:
     if isinstance(known, Missing):
         return _Place.EMPTY
     if not isinstance(known, Document):
         return _Place.UNCLEAR
     seen = fingerprint(known)
-    other = seen is not None and old.fingerprint is not None and not same_identity(seen, old.fingerprint)
+    sent = old.fingerprint or (old.intent.fingerprint if old.intent else None)
+    other = seen is not None and sent is not None and not same_identity(seen, sent)
     return _Place.EMPTY if other else _Place.TAKEN

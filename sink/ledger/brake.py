@@ -34,12 +34,12 @@ def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) 
     stopped, reason = cursor.fetchone() or (False, "")
     if stopped:
         return set(), reason
-    before = _counted(cursor, kind, limit.seconds)
-    new = [ref for ref in dict.fromkeys(refs) if ref not in before]
+    counted, again = _counted(cursor, kind, refs, limit.seconds)
+    new = [ref for ref in dict.fromkeys(refs) if ref not in again]
     most = limit.least
-    if limit.share and len(before) + len(new) > most:
+    if limit.share and counted + len(new) > most:
         most = max(most, int(_in_erp(cursor, {ref.type for ref in refs}) * limit.share / 100))
-    room = max(0, most - len(before))
+    room = max(0, most - counted)
     passing = {*refs} - {*new[room:]}
     _count(cursor, kind, passing)
     if len(new) > room:
@@ -48,14 +48,19 @@ def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) 
     return passing, reason
 
 
-def _counted(cursor: Cursor, kind: str, seconds: float) -> set[DocumentRef]:
-    """The documents of the window; what is older is forgotten."""
+def _counted(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], seconds: float) -> tuple[int, set[DocumentRef]]:
+    """How many documents are in the window, and which of these; what is older is forgotten."""
     cursor.execute(
         "DELETE FROM brake_count WHERE kind = %s AND at < clock_timestamp() - make_interval(secs => %s)",
         (kind, seconds),
     )
-    cursor.execute("SELECT type, key FROM brake_count WHERE kind = %s", (kind,))
-    return {DocumentRef(*row) for row in cursor.fetchall()}
+    cursor.execute("SELECT count(*) FROM brake_count WHERE kind = %s", (kind,))
+    (counted,) = cursor.fetchone() or (0,)
+    cursor.execute(
+        "SELECT type, key FROM brake_count WHERE kind = %s AND (type, key) IN %s",
+        (kind, tuple(tuple(ref) for ref in refs)),
+    )
+    return counted, {DocumentRef(*row) for row in cursor.fetchall()}
 
 
 def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
@@ -69,7 +74,12 @@ def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
 
 
 def _in_erp(cursor: Cursor, types: Collection[str]) -> int:
-    cursor.execute("SELECT count(*) FROM document WHERE type = ANY(%s) AND applied IS NOT NULL", (list(types),))
+    """All that there are, without what is open and not there: each call asks, and of a million most are done."""
+    cursor.execute(
+        "SELECT coalesce((SELECT sum(documents) FROM document_total WHERE type = ANY(%s)), 0) - count(*) FROM document"
+        " WHERE type = ANY(%s) AND (state <> 'done' OR seen < marked) AND applied IS NULL",
+        (list(types), list(types)),
+    )
     return int((cursor.fetchone() or (0,))[0])
 
 

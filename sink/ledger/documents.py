@@ -74,8 +74,8 @@ class Entry:
         self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (
             now.needed, now.incarnation, now.revision, now.fingerprint, now.account,
         )  # fmt: skip
-        self.applied, self.reference, self.external, self.reached = (
-            now.applied, now.reference, now.external, now.reached,
+        self.applied, self.reference, self.external, self.reached, self.decisions = (
+            now.applied, now.reference, now.external, now.reached, now.decisions,
         )  # fmt: skip
 
     def external_key(self, stem: str) -> str:
@@ -219,7 +219,10 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE d.external END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
-    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END, made_by = coalesce(v.made_by, d.made_by),
+    intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
+    made_by = CASE WHEN v.removed THEN NULL ELSE coalesce(v.made_by, d.made_by) END,
+    -- The brake lets pass what a person named once: what another profile makes of it later is counted.
+    passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
 FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
 WHERE d.type = v.type AND d.key = v.key
@@ -252,7 +255,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "currency": currency,
         "planned": _json([command.to_json() for command in outcome.commands]),
         "needed": one.needed,
-        "made_by": one.made_by if sent or outcome.state is State.DONE else None,
+        "made_by": one.made_by if sent or (one.applied and outcome.state is State.DONE) else None,
         "check_name": outcome.check,
         "disputed": _json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
         "account": outcome.account or None,

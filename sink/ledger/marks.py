@@ -117,7 +117,8 @@ def accept(cursor: Cursor, ref: DocumentRef) -> int:
 
 def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
     """Documents are left alone for ever, or no more; how many. The look that they are due for says why they rest."""
-    change = f"state = 'due', {_ANEW}" if undo else f"state = 'ignored', held_since = NULL, waits_for = NULL, {_ANEW}"
+    rests = f"state = 'ignored', held_since = NULL, waits_for = NULL, made_by = NULL, {_ANEW}"
+    change = f"state = 'due', {_ANEW}" if undo else rests
     # A worker that has one of them would write over it.
     which = f"(type, key) IN %s AND state {'=' if undo else '<>'} 'ignored' AND NOT ({BUSY})"
     return _look_again(cursor, change, which, (tuple(tuple(ref) for ref in refs),)) if refs else 0
@@ -129,8 +130,9 @@ def as_new(cursor: Cursor, ref: DocumentRef) -> int:
 
 
 def resume(cursor: Cursor) -> None:
-    """What was only planned, because `mode` was `plan`, is due now."""
-    _look_again(cursor, "marked = marked + 1", "state = 'planned'", ())
+    """What was only planned, because `mode` was `plan`, is due now. Each worker says so, one after the other: what is
+    due already is left."""
+    _look_again(cursor, "marked = marked + 1", "state = 'planned' AND seen = marked", ())
 
 
 def _look_again(cursor: Cursor, change: str, which: str, values: tuple[Any, ...]) -> int:

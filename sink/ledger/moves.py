@@ -10,6 +10,7 @@ from psycopg2.extras import execute_values
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 from sink.ledger import documents, history
+from sink.ledger.outcomes import State
 
 _FORMER: Final = """
 WITH RECURSIVE chain AS (
@@ -20,7 +21,9 @@ WITH RECURSIVE chain AS (
 )
 SELECT DISTINCT ON (c.type, c.key) c.type, c.key, d.key FROM chain AS c
   JOIN document AS d ON d.type = c.type AND d.key = c.old_key
- WHERE (d.applied IS NOT NULL OR d.account IS NOT NULL) AND d.key <> c.key ORDER BY c.type, c.key, steps
+ WHERE d.key <> c.key AND (d.applied IS NOT NULL OR d.account IS NOT NULL OR d.intent IS NOT NULL OR d.state = 'ignored'
+        OR EXISTS (SELECT FROM unit AS u WHERE u.unit = d.unit AND u.owner <> %s AND u.deadline > clock_timestamp()))
+ ORDER BY c.type, c.key, steps
 """
 
 
@@ -35,10 +38,12 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
         )
 
 
-def former(cursor: Cursor, new: Mapping[DocumentRef, str | None]) -> dict[DocumentRef, list[DocumentRef]]:
+def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> dict[DocumentRef, list[DocumentRef]]:
     """What new documents may have been before, with their fingerprints given: a document that the ERP has, or a
-    customer whose account it has, by the log, else by the fingerprint. Those that a person has settled are none."""
-    cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new),))
+    customer whose account it has, by the log, else by the fingerprint. Those that a person has settled are none. By the
+    log also one that is on its way there, or that a person ignores, or that another worker than `owner` has, and may be
+    about to send."""
+    cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new), owner))
     found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in cursor.fetchall()}
     alike = [(ref, seen) for ref, seen in new.items() if seen and ref not in found]
     if alike:
@@ -58,14 +63,19 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
     """The old document's key in the ERP, what was written of it and its history are the new one's; the old one, should
     the shop use its key again, begins anew. The caller's transaction proves the leases of both."""
     was = documents.entries_of(cursor, [old])[old]
+    cursor.execute(
+        "UPDATE document AS d SET needed = d.needed OR %s, made_by = w.made_by FROM document AS w"
+        " WHERE (d.type, d.key) = (%s, %s) AND (w.type, w.key) = (%s, %s)",
+        (was.needed, *new, *old),
+    )
     documents.save(
         cursor, old, applied=None, external=None, reference=None, reached=None, fingerprint=None, number=None,
-        account=None, revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1,
+        account=None, revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1, made_by=None, decisions=None,
+        state=State.DUE,
     )  # fmt: skip
-    cursor.execute("UPDATE document SET needed = needed OR %s WHERE type = %s AND key = %s", (was.needed, *new))
     documents.save(
         cursor, new, applied=was.applied, external=was.external, reference=was.reference, reached=was.reached,
-        fingerprint=was.fingerprint, revision=was.revision, account=was.account,
+        fingerprint=was.fingerprint, revision=was.revision, account=was.account, decisions=was.decisions,
     )  # fmt: skip
     cursor.execute("UPDATE history SET key = %s WHERE type = %s AND key = %s", (new.key, *old))
     cursor.execute("DELETE FROM key_change WHERE type = %s AND key = %s", tuple(new))

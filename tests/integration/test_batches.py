@@ -131,6 +131,31 @@ def test_v5_what_one_cannot_have_is_its_own(
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(COUNT,)]
 
 
+def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """Two in one call, a third by itself; another buyer's order goes."""
+    change(middle, "INSERT INTO orders SELECT n, 'S-' || n, CASE WHEN n = 4 THEN '8' ELSE '7' END, placed_at, status,"
+                   " sku, quantity, gross FROM orders, generate_series(2, 4) AS n")  # fmt: skip
+    run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle, *(DocumentRef("sales_order", str(n)) for n in range(1, 4)), CUSTOMER)
+    drain(worker)
+    mark(middle, DocumentRef("sales_order", "4"), DocumentRef("customer", "8"))
+    drain(worker)
+    assert run(erp_url, "SELECT shop_number FROM orders") == [("S-4",)]
+    assert len([why for why in held(middle) if why.startswith("waits for customer 7")]) == 3
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT count(*) FROM document WHERE intent IS NOT NULL OR state = 'retry'")
+        assert cursor.fetchall() == [(0,)]
+    run(erp_url, "ALTER TABLE customers DROP CONSTRAINT odd")
+    with transaction(middle) as cursor:
+        marks.retry(cursor, CUSTOMER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM customers)") == [(4, 2)]
+
+
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from psycopg2 import sql
@@ -118,6 +119,21 @@ def test_after_a_release_all_is_counted_anew(sold: Connection, erp: SqlErp, prof
         "the release was for the other"
     )
     assert len(waiting(sold)) == COUNT - 5
+
+
+def test_what_was_released_passes_once_also_when_all_is_looked_at_again(
+    sold: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    change_orders(sold)
+    drain(make(sold, erp, profile_path))
+    brake.release_mass(sold, "", "Ada", execute=True)
+    drain(make(sold, erp, profile_path))
+    assert run(erp_url, NINE) == [(COUNT,)]
+    lines = Path(profile_path, "sales_order.lines.sql")
+    lines.write_text(lines.read_text().replace("'l1' AS key,", "'l1' AS key, 'a name' AS name,"))
+    holds.retry_everything(sold, execute=True)
+    drain(make(sold, erp, profile_path))
+    assert run(erp_url, "SELECT count(*)::int FROM order_lines WHERE name = 'a name'") == [(5,)]
 
 
 def test_once_it_has_stopped_a_kind_time_lets_nothing_more_pass(

@@ -3,8 +3,9 @@
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
+from sink.operations.accept import accept_document
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, pass_deadlines, run
 
 
 class Shop:
@@ -123,3 +124,50 @@ def test_f9_a_cancellation_that_the_erp_cannot_take_is_held(
     run(erp_url, "UPDATE orders SET payment_means = 'cash', status = 'delivered'")
     assert "changed in the ERP" in shop.changed("status = 'cancelled'")[0]
     assert run(erp_url, "SELECT status FROM orders") == [("delivered",)]
+
+
+def test_f9_an_order_that_the_erp_never_heard_of_is_held_for_nothing(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Neither for an item nor for a buyer that the ERP lacks."""
+    worker = make_worker(middle, erp, profile_path)
+    for lacks in ("sku = 'NEW'", "sku = 'A', customer = '8'"):
+        change(middle, f"UPDATE orders SET status = 'open', {lacks}")
+        mark(middle, ORDER)
+        drain(worker)
+        assert len(held(middle)) == 1
+        change(middle, "UPDATE orders SET status = 'cancelled'")
+        mark(middle, ORDER)
+        drain(worker)
+        assert held(middle) == []
+    assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
+
+
+def test_f9_the_payments_that_the_erp_was_told_of_stay_in_the_ledger(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """By them a payment that the shop purges later is told from one that it changed."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    shop.changed("sku = 'NEW'")
+    assert shop.changed("status = 'cancelled'") == []
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT applied -> 'payments' ? 'p' FROM ordertap_shop.document WHERE type = 'sales_order'")
+        assert cursor.fetchall() == [(True,)]
+
+
+def test_what_comes_back_of_another_order_under_the_key_is_not_booked_to_the_one_that_the_erp_has(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN, REFUND)
+    assert len(shop.changed("number = 'S-9', customer = '8', placed_at = '2026-02-02T10:00Z'")) == 3
+    booked = "SELECT (SELECT count(*) FROM returns), (SELECT count(*) FROM refunds)"
+    assert run(erp_url, booked) == [(0, 0)]
+    accept_document(middle, ORDER, "Ada", execute=True)
+    mark(middle, CUSTOMER._replace(key="8"))
+    drain(shop.worker)
+    pass_deadlines(middle)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, booked) == [(1, 1)]

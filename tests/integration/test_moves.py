@@ -1,5 +1,7 @@
 """A document whose key the shop has changed is the one that it was."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,11 +10,28 @@ from sink.apply.worker import Worker
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
+from sink.erp.contract import NotDone, RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
+from sink.erp.sql.mapping import load_mapping
 from sink.ledger import leases, marks, moves
 from sink.operations.accept import Accepted, accept_document
+from sink.operations.ignore import leave_alone
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, UNITS, change, drain, held, make_worker, mark, run
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    REFUND,
+    RETURN,
+    ROOT,
+    UNITS,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    run,
+)
 
 NEW = DocumentRef("sales_order", "9")
 ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
@@ -147,6 +166,100 @@ def test_f5_nothing_is_made_while_another_worker_has_what_it_was(
         marks.retry(cursor, NEW)
     drain(worker)
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+@pytest.mark.parametrize("used_again", [False, True])
+def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool
+) -> None:
+    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it."""
+
+    class LosesReplies(SqlErp):
+        def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+            super().apply(steps, not_after)
+            return [NotDone(RetryError("the reply was lost")) for _ in steps]
+
+    change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
+    mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
+    drain(make_worker(middle, erp, profile_path))  # its buyer is there, and keeps nothing back
+    before = run(erp_url, ORDERS)
+    lossy = LosesReplies(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    mark(middle, ORDER)
+    make_worker(middle, lossy, profile_path, "another").step()
+    lossy.close()
+    assert run(erp_url, ORDERS) == ONE_ORDER + before
+    change(middle, "UPDATE orders SET id = 9 WHERE id = 1")
+    if used_again:
+        change(middle, "INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")
+    _log_says(middle, NEW, "1")
+    mark(middle, NEW)
+    worker = make_worker(middle, erp, profile_path)
+    worker.step()
+    assert run(erp_url, ORDERS) == ONE_ORDER + before
+    pass_deadlines(middle)
+    mark(middle, NEW, ORDER, CUSTOMER)
+    drain(worker)
+    assert held(middle) == []
+    again = [("shop/order/1/2", "S-2", "5.95", "confirmed")] * used_again
+    assert run(erp_url, ORDERS) == [*ONE_ORDER, *again, *before]
+    assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+def test_f5_nothing_is_made_while_another_worker_may_be_about_to_make_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    mark(middle)
+    with transaction(middle) as cursor:
+        (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
+    change(middle, "UPDATE orders SET id = 9")
+    _log_says(middle, NEW, "1")
+    mark(middle, NEW)
+    worker = make_worker(middle, erp, profile_path)
+    worker.step()
+    assert run(erp_url, ORDERS) == []
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease])
+    pass_deadlines(middle)
+    drain(worker)
+    assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/9/1"]
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_f5_an_order_that_a_person_ignores_is_ignored_under_its_new_key(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, was_sent: bool
+) -> None:
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    if was_sent:
+        drain(worker)
+    leave_alone(middle, ORDER, False, "Ada", execute=True)
+    before = run(erp_url, ORDERS)
+    change(middle, "UPDATE orders SET id = 9, gross = 9.90")
+    _log_says(middle, NEW, "1")
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert run(erp_url, ORDERS) == before == ONE_ORDER * was_sent
+    assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [("ignored",)]
+
+
+def test_f5_what_a_person_accepted_and_which_profile_made_it_go_with_it(
+    worker: Worker, middle: Connection, erp_url: str
+) -> None:
+    run(erp_url, "UPDATE orders SET gross = 1")
+    change(middle, "DELETE FROM returns")
+    mark(middle, ORDER)
+    drain(worker)
+    accept_document(middle, ORDER, "Ada", execute=True)
+    drain(worker)
+    said = "SELECT decisions, made_by FROM ordertap_shop.document WHERE type = 'sales_order' AND key = '{}'"
+    before = rows(middle, said.format(1))
+    assert None not in before[0]
+    change(middle, "UPDATE orders SET id = 9")
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert [why for why in held(middle) if "changed in the ERP" in why] == []
+    assert rows(middle, said.format(9)) == before
+    assert rows(middle, said.format(1)) == [(None, None)]
 
 
 def test_f5_a_buyer_under_another_key_keeps_his_account(worker: Worker, middle: Connection, erp_url: str) -> None:

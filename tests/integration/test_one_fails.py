@@ -168,18 +168,21 @@ def test_an_order_with_a_date_that_python_does_not_have_is_held_alone(
     assert _states(many, "customer") == {"done": COUNT}
 
 
+@pytest.mark.parametrize("apply", [True, False])
 def test_of_a_buyer_that_joins_his_order_and_cannot_be_built_the_order_waits(
-    many: Connection, erp: SqlErp, profile_path: str
+    many: Connection, erp: SqlErp, profile_path: str, apply: bool
 ) -> None:
+    """A plan says what would be sent, and not more."""
+    comes_to = "done" if apply else "planned"
     sql_of = Path(profile_path) / "customer.sql"
     odd = "CASE WHEN customer = 'c3' THEN DATE '10000-01-01' END AS tax_id FROM"
     sql_of.write_text(sql_of.read_text().replace(" FROM", f", {odd}", 1))
     with transaction(many) as cursor:  # buyers are looked at when their orders need them
         cursor.execute("UPDATE ordertap_shop.unit SET due_at = NULL WHERE unit LIKE 'customer:%'")
-    drain(make_worker(many, erp, profile_path))
+    drain(make_worker(many, erp, profile_path, apply=apply))
     assert "waits for customer c3" in held(many)
-    assert _states(many) == {"done": COUNT - 1, "waits": 1}
-    assert _states(many, "customer") == {"done": COUNT - 1, "held": 1}
+    assert _states(many) == {comes_to: COUNT - 1, "waits": 1}
+    assert _states(many, "customer") == {comes_to: COUNT - 1, "held": 1}
 
 
 def test_of_an_order_with_its_refund_the_refund_alone_is_held(

@@ -16,11 +16,12 @@ from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.operations import brake
+from sink.operations.ignore import leave_alone
 from sink.operations.rebuild import Rebuild, rebuild
 from sink.operations.status import status
 from sink.planning.brake import Brake
 from sink.planning.policy import Policy
-from tests.fix_erp import ORDER, PRICE, REFUND, RETURN, change, drain, held, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, REFUND, RETURN, change, drain, held, mark, run
 
 COUNT = 8
 EVERY = COUNT + 4
@@ -109,6 +110,23 @@ def test_a_change_that_makes_the_same_documents_is_noted_and_sends_nothing(
     assert (found.looked_at, found.changes, found.marked) == (EVERY, [], 0)
     assert of_another(sold, profile_path) == []
     assert not make(sold, erp, profile_path).step()
+
+
+def test_what_the_erp_has_not_or_a_person_ignores_was_made_by_no_profile(
+    sold: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    """Status and rebuild count the same."""
+    change(sold, "DELETE FROM prices; INSERT INTO orders"
+                 " VALUES (99, 'S-99', '9', '2026-01-01T10:00Z', 'cancelled', 'A', 2, 11.90)")  # fmt: skip
+    mark(sold, PRICE, ORDER._replace(key="99"), CUSTOMER._replace(key="99"))
+    drain(make(sold, erp, profile_path))
+    leave_alone(sold, ORDER._replace(key="2"), False, "Ada", execute=True)
+    drain(make(sold, erp, profile_path))
+    amend_profile(profile_path, "sales_order.sql", "SELECT id::text", "SELECT  id::text")
+    (told_of,) = of_another(sold, profile_path)
+    looked_at = run_rebuild(sold, profile_path, execute=True).looked_at
+    assert told_of.startswith(f"{looked_at} documents were made by another profile")
+    assert of_another(sold, profile_path) == []
 
 
 def test_what_would_be_removed_or_asked_about_is_said_apart(sold: Connection, profile_path: str) -> None:
