@@ -181,7 +181,7 @@ def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str
     assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP has nothing of it"]
     drain(worker)
     assert len(held(middle)) == 1
-    with pytest.raises(SettingsError, match="no return_order 5 that is not ignored"):
+    with pytest.raises(SettingsError, match="there is no return_order 5, or it is ignored already"):
         leave_alone(middle, RETURN, False, "Ada", execute=True)
 
 
