@@ -116,6 +116,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
 
     stage = Stage(folder, SHOPS[options.shop], say)
     stage.build(stack)
+    say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
     stack.callback(watcher.close)
     with View(console, options.orders, options.shop) as view:
