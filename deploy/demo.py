@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
     began = time.monotonic()
 
     def say(words: str) -> None:
-        console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False)
+        console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False, soft_wrap=True)
 
     stage = Stage(folder, SHOPS[options.shop], say)
     stage.build(stack)
