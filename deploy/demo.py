@@ -112,10 +112,11 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
     began = time.monotonic()
 
     def say(words: str) -> None:
-        console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False)
+        console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False, soft_wrap=True)
 
     stage = Stage(folder, SHOPS[options.shop], say)
     stage.build(stack)
+    say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
     stack.callback(watcher.close)
     with View(console, options.orders, options.shop) as view:

@@ -201,8 +201,8 @@ class Desired:
         seen = fingerprint(document)
         if one.fingerprint and seen and not self._is_same(one, document, seen, one.fingerprint):
             step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
-            hold = Hold(ANOTHER_IDENTITY, f"{step} `sink accept document {one.ref}`", check=Check.IDENTITY)
-            return self._rules.held(hold)
+            verb = f"`sink accept document {one.ref} --person NAME`"
+            return self._rules.held(Hold(ANOTHER_IDENTITY, f"{step} {verb}", check=Check.IDENTITY))
         if isinstance(document, SalesOrder) and document.status == "open":
             problem = totals.problem(document)
         else:

@@ -17,6 +17,7 @@ from sink.cli.options import (
     Json,
     Person,
     answer,
+    decided,
     group,
     say,
     settings_of,
@@ -55,7 +56,12 @@ def _retry(
     What is sent then is only what the rules allow. Example: `sink retry sales_order 17`
     """
     given = (wiring.middle(settings_of(config)), type_, key, every, cause, execute if all_states else None)
-    answer(as_json, lambda: {"looked_at_again": retry.looked_at_again(*given)}, lambda: [retry.line(*given)])
+    executed = execute or not all_states
+    answer(
+        as_json,
+        lambda: {"executed": executed, "looked_at_again": retry.looked_at_again(*given)},
+        lambda: [retry.line(*given)],
+    )
 
 
 @app.command("go-live", rich_help_panel=DECIDE)
@@ -67,7 +73,7 @@ def _go_live(person: Person, as_json: Json = False, execute: Execute = False, co
     settings = settings_of(config)
     applies = settings.mode == "apply"
     found = go_live.go_live(wiring.middle(settings), applies, settings.require_snapshot, person, execute)
-    answer(as_json, lambda: found, lambda: control.go_live(found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: control.go_live(found, execute))
 
 
 @app.command("pause", rich_help_panel=DECIDE)
@@ -116,11 +122,11 @@ def _release(
     connection = wiring.middle(settings_of(config))
     if mass:
         masses = brake.release_mass(connection, kind, person, execute)
-        answer(as_json, lambda: masses, lambda: brake_lines.released(masses))
+        answer(as_json, lambda: decided(execute, masses), lambda: brake_lines.released(masses))
         return
     ref = DocumentRef(type_, key)
     found = let_pass(connection, ref, person, execute)
-    answer(as_json, lambda: found, lambda: release.lines(ref, found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: release.lines(ref, found, execute))
 
 
 @app.command("ignore", rich_help_panel=DECIDE)
@@ -139,7 +145,7 @@ def _ignore(
     Example: `sink ignore sales_order 17 --person Ada`
     """
     found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
-    answer(as_json, lambda: found, lambda: ignore.lines(found, undo, execute))
+    answer(as_json, lambda: {"executed": execute, "documents": found}, lambda: ignore.lines(found, undo, execute))
 
 
 @accept_app.command("gap")
@@ -195,7 +201,7 @@ def _accept_document(
     """
     ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
     found = does(wiring.middle(settings_of(config)), ref, person, execute)
-    answer(as_json, lambda: found, lambda: accept.document(ref, found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: accept.document(ref, found, execute))
 
 
 @accept_app.command("account")
@@ -216,4 +222,4 @@ def _accept_account(
     settings, ref = settings_of(config), DocumentRef(type_, key)
     said = (ref, number, person, execute)
     found = accept_account(wiring.middle(settings), wiring.profile(settings), lambda: wiring.erp(settings), *said)
-    answer(as_json, lambda: found, lambda: accept.account(ref, found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: accept.account(ref, found, execute))

@@ -113,7 +113,7 @@ def _brake(as_json: Json = False, config: Config = None) -> None:
 def _reconcile(
     config: Config = None,
     as_json: Json = False,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for agreement before saying so.")] = 0.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for agreement before saying so.")] = 0.0,
 ) -> None:
     """Compares counts and money of shop and ERP.
 

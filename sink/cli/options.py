@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -14,11 +14,18 @@ from sink.settings import SinkSettings
 
 RUN: Final = "Run"
 LOOK: Final = "Look"
-DECIDE: Final = "Decide: a dry run first, and your name in the history"
+DECIDE: Final = "Decide: only said without --execute; retry, pause, resume act at once"
 REPAIR: Final = "Repair"
 """The panels of `sink --help`."""
 
-Person = Annotated[str, typer.Option(help="Your name, for the history.")]
+
+def _named(person: str) -> str:
+    if not person.strip():
+        raise typer.BadParameter("say your name, which the history keeps")
+    return person.strip()
+
+
+Person = Annotated[str, typer.Option(help="Your name, for the history.", callback=_named)]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
@@ -45,3 +52,8 @@ def say(lines: Iterable[str]) -> None:
 def answer(as_json: bool, found: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
     """What an operation returned, for programs; or the lines of the command, for people. Only one of them is made."""
     say(output.said(found(), (), True) if as_json else lines())
+
+
+def decided(execute: bool, found: Any) -> Mapping[str, object]:
+    """What a verb with a dry run answers programs: whether it was done, and what its operation returned (a record)."""
+    return {"executed": execute, **found._asdict()}

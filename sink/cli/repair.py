@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sink import wiring
-from sink.cli.options import REPAIR, Config, Execute, Json, Person, answer, group, say, settings_of
+from sink.cli.options import REPAIR, Config, Execute, Json, Person, answer, decided, group, say, settings_of
 from sink.commands import migrate, offsets
 from sink.commands import rebuild as rebuild_lines
 from sink.operations import offsets as reading
@@ -42,7 +42,7 @@ def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, co
             execute,
             progress,
         )
-    answer(as_json, lambda: found, lambda: rebuild_lines.lines(found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: rebuild_lines.lines(found, execute))
 
 
 @app.command("migrate", rich_help_panel=REPAIR)

@@ -14,7 +14,7 @@ def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
     """That nothing more is sent."""
     control.pause(connection, person, reason)
     yield "paused: no copy of the sink begins another call to the ERP; one that is under way ends, and staging goes on"
-    yield "next: `sink resume` when it shall go on"
+    yield "next: `sink resume --person NAME` when it shall go on"
 
 
 def resume(connection: Connection, person: str) -> Iterator[str]:

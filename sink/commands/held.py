@@ -30,6 +30,7 @@ def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
     yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
         yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; all of one: `sink show TYPE KEY`"
+        yield "what comes after `or` says first what it would do; with --execute it does it"
 
 
 def _group(group: HeldGroup) -> Iterator[str]:
@@ -38,13 +39,14 @@ def _group(group: HeldGroup) -> Iterator[str]:
         yield f"    {group.stuck} of them failed {TELLS_AT} times or more: a person must look"
     steps = {one.next_step for one in group.first if one.next_step}
     if len(steps) == 1:
-        yield f"    next: {steps.pop()}"
+        document = str(group.first[0].ref) if group.documents == 1 else "TYPE KEY"
+        yield f"    next: {ways_out.addressed(steps.pop(), document)}"
     for one in group.first:
         yield f"    {named(one)}{f'  since {at(one.since)}' if one.since else ''}{_tries(one)}"
         if one.reason != group.reason:
             yield f"        {one.reason}"
         if one.next_step in steps:
-            yield f"        next: {one.next_step}"
+            yield f"        next: {ways_out.addressed(one.next_step, str(one.ref))}"
         for command in ways_out.commands(one.check, str(one.ref)):
             yield f"        or {command}"
     if group.documents > len(group.first):
@@ -66,7 +68,7 @@ def _sum(groups: Sequence[HeldGroup]) -> str:
             total[currency] = total.get(currency, Decimal(0)) + amount
     without = sum(group.without_money for group in groups)
     of_these = f" ({without} of them without an amount)" if without and total else ""
-    return f"{count} documents{', ' if total else ''}{money_text(total)}{of_these}"
+    return f"{count} document{'' if count == 1 else 's'}{', ' if total else ''}{money_text(total)}{of_these}"
 
 
 def money_text(amounts: Mapping[str, Decimal]) -> str:

@@ -12,6 +12,7 @@ from sink.erp.kinds import ErpRef
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
 from sink.operations.show import InErp, ShownDocument, Unit
+from sink.planning import ways_out
 
 
 def lines(unit: Unit) -> Iterator[str]:
@@ -48,7 +49,10 @@ def _why(one: Listed) -> Iterator[str]:
     if one.reason and one.state not in ("done", "gone"):
         yield f"  why: {one.reason}"
         if one.next_step:
-            yield f"  next: {one.next_step}"
+            yield f"  next: {ways_out.addressed(one.next_step, str(one.ref))}"
+    if one.state == "held":
+        for command in ways_out.commands(one.check, str(one.ref)):
+            yield f"    or {command}"
     if one.attempts:
         yield f"  tried {one.attempts} times" + (f", the next try at {at(one.next_try)}" if one.next_try else "")
 
@@ -65,7 +69,7 @@ def _fields(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_erp(one: InErp) -> Iterator[str]:
-    state = f", its own word {one.state}" if one.state else ""
+    state = f", which it calls {one.state}" if one.state not in ("", one.milestone) else ""
     yield f"  in the ERP: {one.reference} ({one.milestone or one.problem}{state})"
     yield from _fields(one.record)
     for part, rows in one.parts.items():

@@ -44,7 +44,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
     """What of it concerns people, with the next step."""
     yield from _copy(seen.copy)
     if seen.control.paused:
-        yield f"applying is paused {seen.control.paused}\n    next: `sink resume`"
+        yield f"applying is paused {seen.control.paused}\n    next: `sink resume --person NAME`"
     for reason in seen.control.stopped.values():
         yield f"{reason}: the others wait\n    next: `sink brake` shows them, `sink release --mass` lets them pass"
     if seen.not_planned:

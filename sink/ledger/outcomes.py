@@ -80,12 +80,12 @@ class Intent:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-_SEE_HELD: Final = ("", "see `sink held` for {ref}")
+_SEE_HELD: Final = ("", "see `sink show {ref}`")
 _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
     State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
     State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
-    State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref}` if it shall come all the same"),
+    State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref} --person NAME` if it shall come"),
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }

@@ -20,7 +20,8 @@ def leave_alone(connection: Connection, ref: DocumentRef, undo: bool, person: st
     with transaction(connection) as cursor:
         found = [one for one in decisions.with_dependants(cursor, ref) if (one.state == State.IGNORED) is undo]
         if not found:
-            raise SettingsError(f"there is no {ref} that is {'' if undo else 'not '}ignored", "`sink held` shows them")
+            reason = f"{ref} is not ignored" if undo else f"there is no {ref}, or it is ignored already"
+            raise SettingsError(reason, "`sink list --state ignored` shows those that are")
         refs = [one.ref for one in found]
         if execute and marks.ignore(cursor, refs, undo) != len(refs):
             raise busy(next((one.ref for one in found if one.busy), ref))

@@ -51,6 +51,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.FAILED:       _MEND,
 }  # fmt: skip
 
+_PERSON: Final = " --person NAME"
 _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
     Way.RELEASE: ("sink release", "it may go as it is"),
     Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
@@ -60,8 +61,15 @@ _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
     (Check.IDENTITY, Way.ACCEPT): "it is the order that was sent under this key",
     (Check.MOVED, Way.ACCEPT): "it is a new one, and none of those",
     (Check.DELETED, Way.RELEASE): "the ERP cancels it, too",
+    (Check.LOST, Way.ACCEPT): "it stays away from the ERP, until the shop changes it",
 }
 """Where a verb means something else."""
+_BARE: Final[Mapping[str, str]] = {
+    "sink retry": "",
+    "sink accept document": _PERSON,
+    "sink ignore --undo": _PERSON,
+}
+"""Verbs in the next steps that planning names, which knows no document by its key; and what else they want."""
 
 
 def ways(check: str | None) -> tuple[Way, ...]:
@@ -73,6 +81,13 @@ def commands(check: str | None, document: str) -> list[str]:
     """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
     found = [(way, _COMMANDS[way]) for way in ways(check) if way in _COMMANDS]
     return [
-        f"`{command} {document}`: {_MEANS.get((Check(check), way), means) if check else means}"
+        f"`{command} {document}{_PERSON}`: {_MEANS.get((Check(check), way), means) if check else means}"
         for way, (command, means) in found
     ]
+
+
+def addressed(step: str, document: str) -> str:
+    """A next step whose verbs can be typed as they stand there. `document`: `TYPE KEY`."""
+    for verb, wants in _BARE.items():
+        step = step.replace(f"`{verb}`", f"`{verb} {document}{wants}`")
+    return step

@@ -46,7 +46,7 @@ def test_f9_an_order_that_moved_to_another_buyer_is_accepted_by_a_name(
     drain(worker)
     account = "SELECT account_number FROM orders"
     step = "SELECT next_step FROM ordertap_shop.document WHERE state = 'held'"
-    assert rows(middle, step)[0][0].endswith("`sink accept document sales_order 1`")
+    assert rows(middle, step)[0][0].endswith("`sink accept document sales_order 1 --person NAME`")
     assert told(accepted(middle, execute=False), execute=False)[-1].startswith("nothing was changed")
     drain(worker)
     assert run(erp_url, account) == [("shop-100001",)]

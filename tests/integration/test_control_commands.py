@@ -39,8 +39,10 @@ def test_each_verb_says_what_it_does_before_it_does_it(
 
     mark(middle)
     drain(make_worker(middle, erp, profile_path, apply=False))
-    planned = json.loads(says("go-live", *ADA, "--json"))["planned"]
-    assert [(one["steps"], one["gross"]) for one in planned] == [("create customer", None), ("create order", "11.90")]
+    dry = json.loads(says("go-live", *ADA, "--json"))
+    assert dry["executed"] is False
+    planned = [(one["verb"], one["kind"], one["after"]) for one in dry["planned"]]
+    assert planned == [("create", "customer", "0"), ("create", "order", "11.90")]
     assert says("go-live", *ADA).endswith("nothing was changed; --execute sends it\n")
     assert says("go-live", *ADA, "--execute").endswith("they go to the ERP now, and all that follows\n")
     assert "the shop is live by Ada" in says("go-live", *ADA, code=78)
@@ -58,4 +60,5 @@ def test_each_verb_says_what_it_does_before_it_does_it(
     lines.write_text(lines.read_text().replace("'l1' AS key,", "'l1' AS key, 'a name' AS name,"))
     found = json.loads(says("rebuild", *ADA, "--json"))
     assert (found["looked_at"], found["changes"][0]["documents"], found["marked"]) == (2, 1, 0)
+    assert found["executed"] is False
     assert "1 are looked at anew" in says("rebuild", *ADA, "--execute")

@@ -17,7 +17,7 @@ from sink.operations.accept import accept_document
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 from sink.planning.policy import Check
-from sink.planning.ways_out import WAYS, Way, commands
+from sink.planning.ways_out import WAYS, Way, addressed, commands
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
 
@@ -181,7 +181,7 @@ def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str
     assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP has nothing of it"]
     drain(worker)
     assert len(held(middle)) == 1
-    with pytest.raises(SettingsError, match="no return_order 5 that is not ignored"):
+    with pytest.raises(SettingsError, match="there is no return_order 5, or it is ignored already"):
         leave_alone(middle, RETURN, False, "Ada", execute=True)
 
 
@@ -214,7 +214,8 @@ def test_each_check_has_a_way_out() -> None:
     assert set(WAYS) == set(Check)
     assert all(Way.RETRY in found for found in WAYS.values())
     assert commands(Check.TOTALS, "sales_order 1") == [
-        "`sink release sales_order 1`: it may go as it is",
-        "`sink ignore sales_order 1`: nothing is done about it any more",
+        "`sink release sales_order 1 --person NAME`: it may go as it is",
+        "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
     ]
+    assert addressed("mend it, then `sink retry`", "sales_order 1") == "mend it, then `sink retry sales_order 1`"
     assert commands(None, str(DocumentRef("sales_order", "1"))) == []

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from sink.__main__ import app
+from sink.cli.options import decided
+from sink.operations.release import Released
 
-PANELS = {"Run", "Look", "Decide: a dry run first, and your name in the history", "Repair"}
+PANELS = {"Run", "Look", "Decide: only said without --execute; retry, pause, resume act at once", "Repair"}
 NO_ANSWER = {"run", "offsets reset"}  # one stays, the other tells what it waits for
 
 
@@ -46,3 +49,14 @@ def test_what_changes_something_for_good_is_a_dry_run_first_and_has_a_name() -> 
     for one in accepts.values():
         options = {option for param in one.params for option in param.opts}
         assert {"--execute", "--person"} <= options
+
+
+@pytest.mark.parametrize("name", ["pause", "resume", "go-live", "rebuild", "release", "ignore price 1"])
+def test_a_person_has_a_name(name: str) -> None:
+    ended = CliRunner().invoke(app, [*name.split(), "--person", " "])
+    assert ended.exit_code == 2
+    assert "say your name" in ended.output
+
+
+def test_whether_it_was_done_is_the_first_that_programs_read() -> None:
+    assert decided(False, Released("totals", "wrong")) == {"executed": False, "check": "totals", "reason": "wrong"}
