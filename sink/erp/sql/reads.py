@@ -82,10 +82,16 @@ def rows(
 def by_key(
     database: ErpDatabase, connection: sa.Connection, kind: Kind, keys: Collection[str], lock: bool = False
 ) -> dict[str, ErpRow]:
-    """Documents with our keys, by key. Where a key is there twice, nothing may be planned on either."""
+    """Documents by our keys, and those that have none by `hand:` and the ERP's own. Where a key is there twice, nothing
+    may be planned on either."""
     document, table = database.document(kind)
+    ours, row_id = table.c[document.key], table.c[document.id]
+    which: sa.ColumnElement[bool] = ours.in_(sorted(key for key in keys if not key.startswith(BY_HAND)))
+    by_hand = [typed(row_id, key.removeprefix(BY_HAND)) for key in sorted(keys) if key.startswith(BY_HAND)]
+    if by_hand:
+        which |= row_id.in_(by_hand) & (ours.is_(None) | (ours == ""))
     found: dict[str, ErpRow] = {}
-    for row in rows(database, connection, kind, table.c[document.key].in_(sorted(keys)), lock):
+    for row in rows(database, connection, kind, which, lock):
         if row.ref.external in found:
             problem = f"{document.table} of the ERP has more than one row with its key"
             row.observed = replace(row.observed, milestone=None, problem=problem)
