@@ -63,6 +63,11 @@ class Entry:
         version = version_of(self.built)
         return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
 
+    @property
+    def linked(self) -> str:
+        """The ERP's document that a person has named for it, "" for none."""
+        return str((self.decisions or {}).get("linked", ""))
+
     def go_on_as(self, now: Entry) -> None:
         """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
         self.needed, self.incarnation, self.revision, self.fingerprint = (

@@ -7,7 +7,8 @@ alone of their SKU. Several that are equal in all of this are no question where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
@@ -23,6 +24,15 @@ class Target(NamedTuple):
 
     ref: ErpRef
     seen: Observed | None
+
+
+def as_target(hand: ErpRef, observed: Mapping[ErpRef, Observed], becoming: Mapping[ErpRef, ErpRef]) -> Target:
+    """As the ERP shows it. A link to a document that gets our key before it (`becoming`) leads to that then."""
+    seen = observed.get(hand)
+    if seen is None:
+        return Target(hand, None)
+    links = {name: becoming[to] for name, to in seen.record.fields.items() if isinstance(to, ErpRef) and to in becoming}
+    return Target(hand, replace(seen, record=replace(seen.record, fields={**seen.record.fields, **links})))
 
 
 class Child(NamedTuple):
