@@ -87,9 +87,11 @@ def by_key(
     document, table = database.document(kind)
     ours, row_id = table.c[document.key], table.c[document.id]
     which: sa.ColumnElement[bool] = ours.in_(sorted(key for key in keys if not key.startswith(BY_HAND)))
-    by_hand = [typed(row_id, key.removeprefix(BY_HAND)) for key in sorted(keys) if key.startswith(BY_HAND)]
+    by_hand = [key.removeprefix(BY_HAND) for key in sorted(keys) if key.startswith(BY_HAND)]
     if by_hand:
-        which |= row_id.in_(by_hand) & (ours.is_(None) | (ours == ""))
+        which |= row_id.in_(
+            [typed(row_id, one) for one in by_hand if one.isdigit() or row_id.type.python_type is not int]
+        ) & (ours.is_(None) | (ours == ""))
     found: dict[str, ErpRow] = {}
     for row in rows(database, connection, kind, which, lock):
         if row.ref.external in found:
