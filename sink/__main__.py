@@ -7,7 +7,7 @@ import sys
 import typer
 
 from schemas.errors import OrdertapError
-from sink.cli import decide, look, repair, run
+from sink.cli import decide, link, look, repair, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +17,7 @@ app = typer.Typer(
     "A first time: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what it planned. Later: "
     "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
 )
-for verbs in (run, look, decide, repair):
+for verbs in (run, look, decide, link, repair):
     app.add_typer(verbs.app)
 
 

@@ -134,7 +134,7 @@ class Desired:
         if self._rules.customers == "collective":
             return set()
         name = self._profile.of_model("Customer")[0].name if self._profile.of_model("Customer") else ""
-        orders = (one for one in built if isinstance(one, SalesOrder) and not self._is_early(one))
+        orders = (one for one in built if isinstance(one, SalesOrder))
         return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
 
     def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
@@ -148,10 +148,12 @@ class Desired:
         ]
         return [_cancelled(one, built[one.ref], want) for one, want in zip(ones, wanted, strict=True)]
 
-    def _is_early(self, one: Document) -> bool:
-        """Whether it is an order of before the day from which on orders are carried over."""
+    def is_early(self, one: Entry, built: Known) -> bool:
+        """Whether it is an order of before the day from which on orders are carried over, and is left at that: the ERP
+        was told nothing of it, and nobody has said which of its documents it is."""
         start = self._rules.start_at
-        return start is not None and isinstance(one, SalesOrder) and one.placed_at < start
+        left = not (one.applied or one.revision or one.linked)
+        return left and start is not None and isinstance(built, SalesOrder) and built.placed_at < start
 
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
@@ -184,7 +186,7 @@ class Desired:
                 one.identity, one.shown = None, None
                 return Wanted(None)
         one.identity, one.shown, one.money = fingerprint(built), getattr(built, "number", None), worth(built)
-        if not (one.applied or one.revision) and self._is_early(built):
+        if self.is_early(one, built):
             return Outcome.early()
         if isinstance(built, Customer) and (self._rules.customers == "collective" or not one.needed):
             return Outcome.done()

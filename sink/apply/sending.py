@@ -33,6 +33,7 @@ from sink.erp.contract import (
     StepProgress,
     StepResult,
     StopError,
+    TypedIn,
     basis,
 )
 from sink.erp.kinds import ErpRef, Milestone, not_kept
@@ -52,7 +53,8 @@ _A_TENTH: Final = 0.1
 @dataclass(frozen=True)
 class Task:
     """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
-    of a step that someone else planned. `after`: a new buyer whom it refers to, and who comes before it."""
+    of a step that someone else planned, nor of an adopt, after which both sides are compared for the first time.
+    `after`: a new buyer whom it refers to, and who comes before it."""
 
     one: Entry
     step: Step
@@ -65,11 +67,21 @@ class Task:
         """The first of steps that were planned now."""
         step = steps[0]
         milestone, stamp = step.before or ("", "")
-        place = one.place or ()
+        place = one.place or (0, 0)
+        adopts = step.adopts._asdict() if step.adopts else None
         intent = Intent(
-            step.verb, to_json(step.want), step.key, one.marked, one.identity, step.goal, milestone, stamp, *place
+            step.verb,
+            to_json(step.want),
+            step.key,
+            one.marked,
+            one.identity,
+            step.goal,
+            milestone,
+            stamp,
+            *place,
+            adopts,
         )
-        return cls(one, step, intent, len(steps) == 1, after)
+        return cls(one, step, intent, len(steps) == 1 and step.verb != "adopt", after)
 
     @property
     def failed_before(self) -> bool:
@@ -282,7 +294,8 @@ class Sending:
 def _step(intent: Intent, ref: ErpRef) -> Step:
     """The step that an intent stands for."""
     before = Basis(Milestone(intent.before), intent.stamp) if intent.before else None
-    return Step(ref, intent.verb, from_json(intent.record), before, Milestone(intent.goal), intent.revision)
+    adopts = TypedIn(**intent.adopts) if intent.adopts else None
+    return Step(ref, intent.verb, from_json(intent.record), before, Milestone(intent.goal), intent.revision, adopts)
 
 
 def _unexpected(one: Entry, error: Exception) -> Hold:

@@ -25,6 +25,7 @@ from sink.ledger.control import Control
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
 from sink.ledger.outcomes import Outcome, State
+from sink.planning.adoption import Target, as_target
 from sink.planning.caps import as_planned, with_step
 from sink.planning.decisions import Decisions
 from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
@@ -237,10 +238,10 @@ class Worker:
         self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Known]
     ) -> list[Entry]:
         """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
-        wanted = self._desired.buyers(built.values())
-        ours = {one.ref for one in entries}
+        ours = {one.ref: one for one in entries}
+        wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
         with transaction(self._connection) as cursor:
-            found = documents.entries_of(cursor, sorted(wanted - ours))
+            found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
             missing = {one.unit for one in found.values() if not one.arrived and one.state is not State.IGNORED}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
@@ -270,7 +271,7 @@ class Worker:
                 outcomes.append((one, _only_planned(one, found)))
             else:
                 tasks.append(Task.planned(one, found, want.after if isinstance(want, Wanted) else None))
-                again += [one] if len(found) > 1 else []
+                again += [] if tasks[-1].last else [one]
         if outcomes:
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
@@ -290,9 +291,11 @@ class Worker:
         known = [
             ref
             for one, ref, want in zip(ones, refs, wanted, strict=True)
-            if isinstance(want, Wanted) and (one.applied or one.revision)
+            if isinstance(want, Wanted) and (one.applied or one.revision or one.linked)
         ]
-        observed = self._erp.observe(known)
+        targets = {one.ref: ErpRef(self._kind(one), one.linked) for one in ones if one.linked and not one.applied}
+        becoming = {targets[one.ref]: ref for one, ref in zip(ones, refs, strict=True) if one.ref in targets}
+        observed = self._erp.observe([*known, *targets.values()])
         others = self._renamed([one for one in ones if one.external is None])
         orders: dict[ErpRef, Found] = {}
         found: dict[DocumentRef, list[Step] | Outcome] = {}
@@ -309,7 +312,8 @@ class Worker:
                 continue
             order = self._order_of(want, orders)
             other = others.get(one.ref)
-            steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order)
+            target = as_target(targets[one.ref], observed, becoming) if one.ref in targets else None
+            steps = _named_anew(other) if other else self._plan(one, ref, want, observed.get(ref), order, target)
             found[one.ref] = self._come_to(one, want, steps)
             if not self._rules.apply and ref.kind == "order" and isinstance(steps, list) and steps:
                 self._as_planned[ref] = as_planned(ref, steps, observed.get(ref))
@@ -324,12 +328,15 @@ class Worker:
             return want.order
         return with_steps.get(ref) or self._as_planned.get(ref) or want.order
 
-    def _plan(self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None) -> Plan:
+    def _plan(
+        self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None, target: Target | None
+    ) -> Plan:
         applied = from_json(one.applied) if one.applied else None
         said = Decisions.from_json(one.decisions)
         ledger = Standpoint(
             applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
             said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
+            target,
         )  # fmt: skip
         if want.taken_back:
             return taken_back(ref, ledger, seen, self._rules.policy)

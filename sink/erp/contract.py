@@ -19,9 +19,10 @@ from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 Cause = Literal["data", "master data", "decision"]
 """What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
-Verb = Literal["create", "amend", "advance", "reopen", "cancel", "remove"]
-"""`create` makes a document, `amend` gives it the fields and parts of the step, `advance` takes it on to a later
-milestone, `reopen` and `cancel` say what they do; `remove` ends a price. None of them deletes a document."""
+Verb = Literal["create", "adopt", "amend", "advance", "reopen", "cancel", "remove"]
+"""`create` makes a document, `adopt` gives our keys to one that was typed in by hand and changes nothing else, `amend`
+gives it the fields and parts of the step, `advance` takes it on to a later milestone, `reopen` and `cancel` say what
+they do; `remove` ends a price. None of them deletes a document."""
 
 Change = Literal[
     "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",
@@ -76,14 +77,23 @@ def basis(observed: Observed | None) -> Basis | None:
     return Basis(observed.milestone, observed.stamp) if observed and observed.milestone else None
 
 
+class TypedIn(NamedTuple):
+    """What an `adopt` gives our keys to: a document by its `hand:` key, and of its children those of which we know what
+    they are: the ERP's own key (`hand:7`) → ours."""
+
+    document: str
+    children: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Step:
     """What shall be done to one document. `want` is the whole document as it shall be after it.
 
-    before: None for a create, else as it was observed. goal: the milestone to reach at least, or to stay at. key: of
-    this step among those of the document, rising; the ERP keeps that of the last one, written with the step's *last*
-    call. A step may take several calls, each a transaction of the ERP's own. It is idempotent: given again after it was
-    done it changes nothing; after a part of it, it goes on (see StepProgress).
+    before: None for a create, else as it was observed; of an `adopt` as it was without our keys, and `want` is that
+    document with them. goal: the milestone to reach at least, or to stay at. key: of this step among those of the
+    document, rising; the ERP keeps that of the last one, written with the step's *last* call. A step may take several
+    calls, each a transaction of the ERP's own. It is idempotent: given again after it was done it changes nothing;
+    after a part of it, it goes on (see StepProgress).
     """
 
     ref: ErpRef
@@ -92,6 +102,7 @@ class Step:
     before: Basis | None
     goal: Milestone
     key: int
+    adopts: TypedIn | None = None
 
 
 class NotDone(NamedTuple):
@@ -153,7 +164,8 @@ class Checked:
 
 class Found(NamedTuple):
     """A document of the ERP; one that was typed in by hand has `hand:` and the ERP's own key of it, which names it
-    among those of its kind, as its external key. The adapter finds it by that, and links may lead to it."""
+    among those of its kind, as its external key. The adapter observes it by that as long as it has no key of ours, and
+    links may lead to it."""
 
     ref: ErpRef
     observed: Observed
@@ -199,7 +211,7 @@ class Erp(Protocol):
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """Documents whose fields have these values, by whomever they were made, at most a hundred: for adopting what
         was typed in, linking, and matching customers, whose e-mail is the same in capitals and small letters.
-        SettingsError for a field that this ERP does not keep."""
+        `reference` is a field of each kind here: the ERP's own number. SettingsError for a field that this ERP does not keep."""
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from sink.database import Cursor
@@ -46,6 +47,15 @@ def asked(cursor: Cursor, ref: DocumentRef) -> Asked | None:
     cursor.execute(_ASKED, tuple(ref))
     row = cursor.fetchone()
     return Asked(*row) if row else None
+
+
+def linked_to(cursor: Cursor, types: Collection[str], hand: str) -> list[DocumentRef]:
+    """The documents of these names that are taken for a document of the ERP (`hand:7`)."""
+    cursor.execute(
+        "SELECT type, key FROM document WHERE type = ANY(%s) AND decisions ->> 'linked' = %s ORDER BY type, key",
+        (list(types), hand),
+    )
+    return [DocumentRef(*row) for row in cursor.fetchall()]
 
 
 class Left(NamedTuple):

@@ -69,6 +69,11 @@ class Entry:
         """Whether the ERP has what others refer to: the document, or the account that a customer shares."""
         return self.applied is not None or self.account is not None
 
+    @property
+    def linked(self) -> str:
+        """The ERP's document that a person has named for it, "" for none."""
+        return str((self.decisions or {}).get("linked", ""))
+
     def go_on_as(self, now: Entry) -> None:
         """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
         self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from psycopg2.extras import Json, execute_values
 
@@ -12,6 +12,7 @@ from schemas.lsn import LSN
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import Command
+from sink.erp.contract import Verb
 
 
 def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person: str = "") -> None:
@@ -52,6 +53,16 @@ def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
         ]  # fmt: skip
         names = "type, key, event, detail, command, reached, person, generation, lsn"
         execute_values(cursor, f"INSERT INTO history ({names}) VALUES %s", rows, page_size=len(rows))  # noqa: S608
+
+
+def last_step(cursor: Cursor, ref: DocumentRef) -> str:
+    """The verb that the ERP was given last for a document and that it has done; "" for none."""
+    cursor.execute(
+        "SELECT event FROM history WHERE (type, key) = (%s, %s) AND event = ANY(%s) ORDER BY id DESC LIMIT 1",
+        (*ref, list(get_args(Verb))),
+    )
+    row = cursor.fetchone()
+    return str(row[0]) if row else ""
 
 
 class HistoryLine(NamedTuple):

@@ -61,7 +61,8 @@ class Intent:
     """The step under way: written before the ERP is called, and asked for should its result be lost.
 
     `record` is the whole document as it shall be, `revision` the step's key; `before` and `stamp` are the milestone and
-    the stamp of what it was planned on, empty for a create; `generation` and `lsn` where the copy stood then.
+    the stamp of what it was planned on, empty for a create; `generation` and `lsn` where the copy stood then; `adopts`,
+    of an adopt, what of the ERP gets our keys (document, and children by the ERP's own).
     """
 
     verb: Verb
@@ -74,6 +75,7 @@ class Intent:
     stamp: str = ""
     generation: int = 0
     lsn: int = 0
+    adopts: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""

@@ -70,10 +70,10 @@ def show(connection: Connection, profile: Profile, shop: str, erp: Callable[[], 
     with transaction(connection) as cursor:
         _, unit = _which(asked, _found(cursor, profile, asked))
         entries = {one.ref: one for one in documents.entries(cursor, [unit])}
-    built = _built(connection, profile, shop, entries)
+    built = built_of(connection, profile, shop, entries)
     with transaction(connection) as cursor:
-        entries |= documents.entries_of(cursor, _buyers(profile, built.values()))
-    built |= _built(connection, profile, shop, entries.keys() - built.keys())
+        entries |= documents.entries_of(cursor, buyers_of(profile, built.values()))
+    built |= built_of(connection, profile, shop, entries.keys() - built.keys())
     with transaction(connection) as cursor:
         ones = listed.listed_of(cursor, entries)
         stories = {one: history.lines(cursor, one) for one in entries}
@@ -106,7 +106,7 @@ def _which(asked: Sequence[str], found: Sequence[tuple[DocumentRef, str]]) -> tu
     return found[0]
 
 
-def _built(
+def built_of(
     connection: Connection, profile: Profile, shop: str, refs: Iterable[DocumentRef]
 ) -> dict[DocumentRef, Built]:
     """Documents of the profile as the copy has them now, all of one moment."""
@@ -122,7 +122,7 @@ def _built(
     return found
 
 
-def _buyers(profile: Profile, built: Iterable[Built]) -> set[DocumentRef]:
+def buyers_of(profile: Profile, built: Iterable[Built]) -> set[DocumentRef]:
     names = [rule.name for rule in profile.of_model("Customer")]
     keys = {one.customer for one in built if isinstance(one, SalesOrder) and one.customer is not None}
     return {DocumentRef(name, key) for name in names[:1] for key in keys}
@@ -130,11 +130,11 @@ def _buyers(profile: Profile, built: Iterable[Built]) -> set[DocumentRef]:
 
 def _place(profile: Profile, one: DocumentRef) -> tuple[bool, int, DocumentRef]:
     """The order first, then its buyer, returns and refunds; strangers to the profile last."""
-    kind = _kind(profile, one)
+    kind = kind_of(profile, one)
     return kind is None, _ORDER.index(kind) if kind else 0, one
 
 
-def _kind(profile: Profile, one: DocumentRef) -> Kind | None:
+def kind_of(profile: Profile, one: DocumentRef) -> Kind | None:
     return KIND_OF[profile.documents[one.type].model] if one.type in profile.documents else None
 
 
@@ -145,7 +145,7 @@ def _observed(
     refs = {
         one.ref: ErpRef(kind, key)
         for one in entries
-        if (key := one.account or one.external) is not None and (kind := _kind(profile, one.ref)) is not None
+        if (key := one.account or one.external) is not None and (kind := kind_of(profile, one.ref)) is not None
     }
     try:
         with closing(erp()) as opened:
@@ -190,14 +190,14 @@ def _differences(
     profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry], seen: Observed
 ) -> list[ChangedField]:
     """Of what both sides have. That it was cancelled is the ERP's state, and no field there."""
-    found = list(unlike(record(document, _links(profile, document, entries)), seen.record))
+    found = list(unlike(record(document, links_of(profile, document, entries)), seen.record))
     wanted = isinstance(document, SalesOrder) and document.status == "cancelled"
     if seen.milestone is not None and wanted is not (seen.milestone is Milestone.CANCELLED):
         found.insert(0, ChangedField("", "", "cancelled", wanted, not wanted))
     return found
 
 
-def _links(profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry]) -> Fields:
+def links_of(profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry]) -> Fields:
     """Its buyer's account, or its order, as the ERP knows them."""
     match document:
         case SalesOrder():

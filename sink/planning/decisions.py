@@ -15,21 +15,25 @@ from sink.planning.policy import Disputed
 @dataclass(frozen=True)
 class Decisions:
     """`fields`: accepted with both values. `settled`: the version that stays as the ERP has it, "" for none.
-    `released`: by check the version that may pass it."""
+    `released`: by check the version that may pass it. `linked`: the ERP's document that it is taken for, as `hand:7`,
+    "" for none."""
 
     fields: tuple[Disputed, ...] = ()
     settled: str = ""
     released: Mapping[str, str] = field(default_factory=dict)
+    linked: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self:
         """As the ledger has it; None: nothing was said."""
         value = value or {}
-        return cls(disputed_from_json(value.get("fields", [])), value.get("settled", ""), value.get("released", {}))
+        fields = disputed_from_json(value.get("fields", []))
+        return cls(fields, value.get("settled", ""), value.get("released", {}), value.get("linked", ""))
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger."""
-        return {"fields": disputed_to_json(self.fields), "settled": self.settled, "released": dict(self.released)}
+        fields = disputed_to_json(self.fields)
+        return {"fields": fields, "settled": self.settled, "released": dict(self.released), "linked": self.linked}
 
     def accepting(self, fields: Iterable[Disputed]) -> Self:
         """With more fields; what is said anew of one takes the place of what was said before."""

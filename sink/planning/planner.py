@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.absence import with_absent
+from sink.planning.adoption import Target, adopt
 from sink.planning.caps import cap
 from sink.planning.changes import changes, done_by_hand, edited_in_erp, of_changes
 from sink.planning.decisions import agreed, as_erp_has_it
@@ -65,7 +66,8 @@ TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
 class Standpoint(NamedTuple):
     """What the ledger knows of a document: what was written last (None before the first create), how far we took it
     (None where an earlier release did), and the key of the last step. `accepted`, `released`: what a person has said;
-    `refused`: the ERP would not do the last step."""
+    `refused`: the ERP would not do the last step. `linked`: the ERP's document that a person has named for one that
+    was never written."""
 
     applied: ErpRecord | None = None
     reached: Milestone | None = None
@@ -73,6 +75,7 @@ class Standpoint(NamedTuple):
     accepted: tuple[Disputed, ...] = ()
     released: frozenset[str] = frozenset()
     refused: bool = False
+    linked: Target | None = None
 
 
 class DoneByHand(NamedTuple):
@@ -106,6 +109,8 @@ def plan(
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
         return []
+    if ledger.applied is None and ledger.linked and observed is None:
+        return adopt(ref, desired, ledger.linked, ledger.key)
     capped = _capped(ref, desired, order, ledger.released)
     if ledger.applied is None:
         return capped or _create(ref, desired, observed, policy, ledger.key)

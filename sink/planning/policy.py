@@ -27,6 +27,7 @@ class Check(StrEnum):
     ABSENT = "absent"  # rows of an order that is there still
     TAKEN_BACK = "taken back"
     LOST = "no longer in the ERP"
+    LINK = "link"  # the ERP's document that it was linked to cannot be taken for it
     STRANGER = "unknown to the ledger"
     UNREADABLE = "unreadable in the ERP"
     REFUSED = "refused by the ERP"

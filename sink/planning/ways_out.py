@@ -36,6 +36,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.ABSENT:       _ACCEPT,
     Check.TAKEN_BACK:   _ACCEPT,
     Check.LOST:         _ACCEPT,
+    Check.LINK:         _MEND,
     Check.STRANGER:     _MEND,
     Check.UNREADABLE:   _MEND,
     Check.REFUSED:      _ACCEPT,

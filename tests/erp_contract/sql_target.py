@@ -11,7 +11,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from sink.erp.contract import Erp
-from sink.erp.kinds import ErpRef, Kind, Milestone, Value
+from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone, Value
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from tests.erp_contract.target import Hook
@@ -65,7 +65,10 @@ class SqlClerk:
 
     def sets(self, ref: ErpRef, milestone: Milestone) -> None:
         state = milestone.value.replace(" ", "_")
-        self.run(f"UPDATE {TABLE[ref.kind]} SET status = :v0 WHERE external_key = :v1", state, ref.external)
+        if ref.external.startswith(BY_HAND):
+            self.run(f"UPDATE {TABLE[ref.kind]} SET status = :v0 WHERE id = :v1", state, ref.external[len(BY_HAND) :])
+        else:
+            self.run(f"UPDATE {TABLE[ref.kind]} SET status = :v0 WHERE external_key = :v1", state, ref.external)
 
     def sets_unknown(self, ref: ErpRef) -> None:
         self.run(f"UPDATE {TABLE[ref.kind]} SET status = 'limbo' WHERE external_key = :v0", ref.external)
@@ -95,6 +98,14 @@ class SqlClerk:
             f" SELECT id, 'by hand', 'EUR', {NOW}, :v0, 0, :v0, 'draft' FROM orders WHERE external_key = :v1",
             str(gross), order.external,
         )  # fmt: skip
+
+    def forgets(self, ref: ErpRef) -> ErpRef:
+        ((row_id,),) = self.run(f"SELECT id FROM {TABLE[ref.kind]} WHERE external_key = :v0", ref.external)
+        if ref.kind in LINES:
+            table, parent = LINES[ref.kind]
+            self.run(f"UPDATE {table} SET external_key = NULL WHERE {parent} = :v0", row_id)
+        self.run(f"UPDATE {TABLE[ref.kind]} SET external_key = NULL, revision = 0 WHERE id = :v0", row_id)
+        return ErpRef(ref.kind, f"{BY_HAND}{row_id}")
 
     def types_in(self, number: str) -> None:
         self.run("INSERT INTO customers (account_number, name) VALUES (:v0, 'Phone')", number)

@@ -47,6 +47,10 @@ class Clerk(Protocol):
 
     def gives_back(self, order: ErpRef, gross: Decimal) -> None: ...
 
+    def forgets(self, ref: ErpRef) -> ErpRef:
+        """Has a document as if it had been typed in: it and its lines have no key of ours. What it is known by now."""
+        ...
+
     def types_in(self, number: str) -> None:
         """A customer who never was in the shop."""
         ...

@@ -153,7 +153,9 @@ def test_documents_are_found_by_their_fields(target: Target, sink: Sink) -> None
     (ours,) = sink.erp.find("order", {"number": "S-1"})
     assert ours.ref == ORDER
     assert ours.observed.record == sink.see(ORDER).record
+    assert sink.erp.find("order", {"reference": sink.see(REF["order"]).reference}) == [ours]
     (typed_in,) = sink.erp.find("customer", {"number": "77"})
+    assert sink.see(typed_in.ref) == typed_in.observed
     assert typed_in.ref.external.startswith(BY_HAND)
     assert sink.erp.observe([typed_in.ref]) == {typed_in.ref: typed_in.observed}
     assert [one.ref for one in sink.erp.find("customer", {"email": "A@Example.org"})] == [REF["customer"]]

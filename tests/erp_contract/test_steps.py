@@ -14,6 +14,8 @@ import pytest
 
 from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, RetryError, Step, StepResult, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Kind, Milestone, Value, not_kept
+from sink.planning.adoption import Target as Named
+from sink.planning.adoption import adopt
 from tests.erp_contract.records import (
     ALL,
     BY_KIND,
@@ -108,6 +110,84 @@ def test_a_kill_at_each_moment_leaves_nothing_twice_and_a_lost_result_is_found(
     assert sink.done(wanted).reference == sink.see(wanted.ref).reference
     assert target.content() == done
     assert sink.plans(REF[kind], desired, wanted.want) == [], "nothing is left to do"
+
+
+def _typed_in(target: Target, sink: Sink, kind: Kind) -> Step:
+    """A document that people typed in, and the step that gives it our keys."""
+    sink.seed(*(("customer", "order") if kind in ("return", "refund") else ("customer",) if kind == "order" else ()))
+    sink.seed(kind)
+    hand = target.clerk.forgets(REF[kind])
+    seen = sink.see(hand)
+    assert sink.erp.observe([REF[kind]]) == {}
+    found = adopt(REF[kind], BY_KIND[kind], Named(hand, seen), 0)
+    assert isinstance(found, list), found
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", ["customer", "order", "return", "refund"])
+def test_what_was_typed_in_gets_our_keys_once_whatever_dies(target: Target, sink: Sink, kind: Kind) -> None:
+    wanted = _typed_in(target, sink, kind)
+    assert _survives(target, sink, wanted) >= 2
+    done = target.content()
+    assert sink.how_far(wanted) is HowFar.DONE
+    assert sink.done(wanted).key == wanted.key
+    assert target.content() == done, "a repeat changes nothing"
+    seen = sink.see(REF[kind])
+    assert not_kept(BY_KIND[kind], seen.record) == "", "the lines have our keys, too"
+    assert wanted.adopts is not None
+    assert sink.erp.observe([ErpRef(kind, wanted.adopts.document)]) == {}, "it is ours now"
+    assert sink.plans(REF[kind], BY_KIND[kind], wanted.want) == []
+
+
+def test_what_a_clerk_changed_before_it_was_adopted_is_a_conflict(target: Target, sink: Sink) -> None:
+    wanted = _typed_in(target, sink, "order")
+    assert wanted.adopts is not None
+    target.clerk.sets(ErpRef("order", wanted.adopts.document), Milestone.INVOICED)
+    before = target.content()
+    assert refused(sink.apply(wanted)) == ["ConflictError"]
+    assert target.content() == before
+    assert sink.how_far(wanted) is HowFar.NOT_DONE
+
+
+def test_what_is_gone_or_another_ones_meanwhile_is_not_adopted(target: Target, sink: Sink) -> None:
+    wanted = _typed_in(target, sink, "order")
+    other = ErpRef("order", "shop/order/2/1")
+    assert wanted.adopts is not None
+    theirs = replace(
+        wanted,
+        ref=other,
+        adopts=wanted.adopts._replace(
+            children={key: ours.replace("/1/1/", "/2/1/") for key, ours in wanted.adopts.children.items()}
+        ),
+    )
+    sink.done(theirs)
+    before = target.content()
+    assert refused(sink.apply(wanted)) == ["ConflictError"]
+    assert target.content() == before
+    assert sink.how_far(wanted) is HowFar.NOT_DONE
+
+
+def test_a_document_is_not_adopted_beside_one_that_has_the_key(target: Target, sink: Sink) -> None:
+    wanted = _typed_in(target, sink, "order")
+    sink.done(create(changed(SALE, number="S-2"), ORDER, 7))
+    before = target.content()
+    assert refused(sink.apply(wanted)) == ["ConflictError"]
+    assert target.content() == before
+
+
+def test_many_are_adopted_together_and_a_conflict_is_its_own(target: Target, sink: Sink) -> None:
+    sink.seed("customer")
+    steps = []
+    for one in _many(6):
+        sink.done(one)
+        hand = target.clerk.forgets(one.ref)
+        found = adopt(one.ref, one.want, Named(hand, sink.see(hand)), 0)
+        assert isinstance(found, list)
+        steps += found
+    assert steps[2].before is not None
+    steps[2] = replace(steps[2], before=steps[2].before._replace(stamp="an older one"))
+    assert refused(sink.apply(*steps)) == ["", "", "ConflictError", "", "", ""]
+    assert sink.erp.observe([one.ref for one in steps]).keys() == {one.ref for one in steps} - {steps[2].ref}
 
 
 @pytest.mark.parametrize("kind", ALL)

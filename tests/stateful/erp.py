@@ -127,9 +127,13 @@ class ScriptedErp:
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         with self.desk.lock:
             kept = _HEAD.union(*(paper.record.fields for paper in self.desk.papers.values()))
-            if unknown := fields.keys() - kept:
+            if unknown := fields.keys() - kept - {"reference"}:
                 raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "leave it out")
-            of_kind = [(ref, paper.record.fields) for ref, paper in self.desk.papers.items() if ref.kind == kind]
+            of_kind = [
+                (ref, {**paper.record.fields, "reference": f"N{paper.serial}"})
+                for ref, paper in self.desk.papers.items()
+                if ref.kind == kind
+            ]
             return [Found(ref, _seen(self.desk, ref)) for ref, has in of_kind if _has(has, fields)]
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
@@ -165,6 +169,8 @@ class ScriptedErp:
         try:
             with self.desk.lock:
                 now = self.desk.papers.get(step.ref)
+                if now is None and step.adopts:
+                    now = self.desk.papers.get(ErpRef(step.ref.kind, step.adopts.document))
                 if (known := self._known(step, now)) is not None:
                     return known
                 wanted = self._written(step)
@@ -185,8 +191,13 @@ class ScriptedErp:
     def _known(self, step: Step, now: Paper | None) -> StepResult | None:
         """What is said of a step without doing it."""
         if now is None:
+            if step.adopts:
+                return NotDone(ConflictError("it is no longer there without a key"))
             return None if step.verb == "create" and step.before is None else NotDone(_NO_MORE)
-        if now.key == step.key and (step.verb != "create" or not not_kept(step.want, now.record)):
+        if step.adopts and step.ref not in self.desk.papers:
+            same = step.before is not None and step.before.stamp == str(now.version)
+            return None if same else NotDone(ConflictError("it is not as it was when this was planned"))
+        if now.key == step.key and (step.verb not in ("create", "adopt") or not not_kept(step.want, now.record)):
             return _seen(self.desk, step.ref)
         if now.key > step.key or step.before is None or step.before.stamp != str(now.version):
             return NotDone(ConflictError("it is not as it was when this was planned"))
@@ -209,7 +220,7 @@ class ScriptedErp:
             done = replace(draft, milestone=step.goal, key=step.key)
             two = step.ref.kind == "order" and step.goal is not Milestone.DRAFT
             return [draft, replace(done, version=2)] if two else [done]
-        record = wanted if step.verb == "amend" else now.record
+        record = wanted if step.verb in ("adopt", "amend") else now.record
         milestone = step.goal if now.milestone and now.milestone.before(step.goal) else now.milestone
         return [Paper(record, milestone, now.serial, step.key, step.key, now.version + 1)]
 
@@ -223,8 +234,11 @@ class ScriptedErp:
                 raise RetryError("it waited for a lock, in vain")
             if self.desk.clock() >= not_after:
                 raise LateError
-            if self.desk.papers.get(step.ref) != before:
+            was = step.ref if step.ref in self.desk.papers else _adopted(step)
+            if self.desk.papers.get(was) != before:
                 raise ConflictError("it changed in the ERP meanwhile")
+            if was != step.ref:
+                self.desk.put(was, None, step)
             self.desk.put(step.ref, after, step)
         self.moment("after")
 
@@ -237,6 +251,10 @@ def _has(record: Fields, fields: Fields) -> bool:
         return {**values, "email": mail.lower()} if isinstance(mail, str) else values
 
     return plain(fields).items() <= plain(record).items()
+
+
+def _adopted(step: Step) -> ErpRef:
+    return ErpRef(step.ref.kind, step.adopts.document) if step.adopts else step.ref
 
 
 def _seen(desk: Desk, ref: ErpRef) -> Observed:

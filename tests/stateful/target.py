@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from sink.erp.contract import Erp
-from sink.erp.kinds import ErpRecord, ErpRef, Fields, Milestone, PartKind, Value
+from sink.erp.kinds import PARTS, ErpRecord, ErpRef, Fields, Milestone, PartKind, Value
 from tests.erp_contract.target import Hook
 from tests.stateful.erp import Desk, Paper, ScriptedErp, by_hand
 
@@ -58,6 +58,18 @@ class DeskClerk:
 
     def types_in(self, number: str) -> None:
         self._new(ErpRecord("customer", {"number": number, "name": "Phone"}))
+
+    def forgets(self, ref: ErpRef) -> ErpRef:
+        with self._desk.lock:
+            paper = self._desk.papers[ref]
+            rows = [row for part in paper.record.parts.values() for row in part.values()]
+            parts: dict[PartKind, dict[str, Fields]] = {part: {} for part in paper.record.parts}
+            for row in rows:
+                parts[PARTS[ref.kind][0]][by_hand(self._desk)] = row
+            by = ErpRef(ref.kind, by_hand(self._desk))
+            self._desk.put(by, replace(paper, record=replace(paper.record, parts=parts), key=0, begun=0))
+            self._desk.put(ref, None)
+            return by
 
     def undo(self) -> None:
         """Each document that a clerk touched last is as the last step left it; what he typed in is cancelled."""

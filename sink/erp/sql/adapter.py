@@ -100,10 +100,11 @@ class SqlErp:
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """By equality in the mapped columns; what a column cannot hold, no document has."""
         document, table = self._database.document(kind)
-        unknown = sorted(fields.keys() - document.fields.keys())
+        columns = {"reference": document.reference, **document.fields}
+        unknown = sorted(fields.keys() - columns.keys())
         if unknown:
             raise SettingsError(f"the ERP's {kind}s have no {', '.join(unknown)}", "name it in the mapping")
-        which = sa.and_(*[_is(name, table.c[document.fields[name]], value) for name, value in fields.items()])
+        which = sa.and_(*[_is(name, table.c[columns[name]], value) for name, value in fields.items()])
         some = sa.select(table.c[document.id]).where(which).limit(_MOST_FOUND)
         try:
             with self._database.connection() as connection:

@@ -49,9 +49,9 @@ def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datet
 
 
 def _refused(database: ErpDatabase, one: Numbered, error: HoldError) -> dict[int, StepResult]:
-    """A create that met another of its key is no refusal."""
+    """A create, or an adopt, that met another of its key is no refusal."""
     number, step = one
-    if step.verb == "create":
+    if step.verb in ("create", "adopt"):
         try:
             with database.connection() as connection:
                 if by_key(database, connection, step.ref.kind, [step.ref.external]):

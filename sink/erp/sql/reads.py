@@ -82,15 +82,17 @@ def rows(
 def by_key(
     database: ErpDatabase, connection: sa.Connection, kind: Kind, keys: Collection[str], lock: bool = False
 ) -> dict[str, ErpRow]:
-    """Documents by our keys, or what was typed in by the ERP's own. Where a key is there twice, nothing may be planned
-    on either."""
+    """Documents by our keys, and those that have none by `hand:` and the ERP's own. Where a key is there twice, nothing
+    may be planned on either."""
     document, table = database.document(kind)
-    found: dict[str, ErpRow] = {}
     ours, row_id = table.c[document.key], table.c[document.id]
-    typed_in = [typed(row_id, key.removeprefix(BY_HAND)) for key in sorted(keys) if key.startswith(BY_HAND)]
-    which: sa.ColumnElement[bool] = ours.in_(sorted(keys))
-    if typed_in:
-        which = sa.or_(which, sa.and_(ours.is_(None), row_id.in_(typed_in)))
+    which: sa.ColumnElement[bool] = ours.in_(sorted(key for key in keys if not key.startswith(BY_HAND)))
+    by_hand = [key.removeprefix(BY_HAND) for key in sorted(keys) if key.startswith(BY_HAND)]
+    if by_hand:
+        which |= row_id.in_(
+            [typed(row_id, one) for one in by_hand if one.isdigit() or row_id.type.python_type is not int]
+        ) & (ours.is_(None) | (ours == ""))
+    found: dict[str, ErpRow] = {}
     for row in rows(database, connection, kind, which, lock):
         if row.ref.external in found:
             problem = f"{document.table} of the ERP has more than one row with its key"

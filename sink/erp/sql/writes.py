@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from schemas.errors import OrdertapError
-from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult
+from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult, TypedIn
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
@@ -69,8 +69,7 @@ class Writing:
 
     def done(self) -> dict[int, StepResult]:
         """Does them; by place in the call. UnkeptError where the ERP keeps something else."""
-        keys = [step.ref.external for _, step in self._steps]
-        there = by_key(self._database, self._connection, self._kind, keys, lock=True)
+        there = self._there()
         results: dict[int, StepResult] = {}
         todo: list[Numbered] = []
         for number, step in self._steps:
@@ -84,6 +83,12 @@ class Writing:
         if self._verb == "create":
             return results | self._read_back(self._create(todo, results))
         return results | self._read_back(self._change(todo, there, results))
+
+    def _there(self) -> dict[str, ErpRow]:
+        """The documents of the steps, locked; by our keys, those too that shall get one."""
+        keys = {step.ref.external: step.adopts.document if step.adopts else "" for _, step in self._steps}
+        found = by_key(self._database, self._connection, self._kind, {*keys, *filter(None, keys.values())}, lock=True)
+        return {key: found[one] for key, hand in keys.items() for one in (hand, key) if one in found}
 
     def _create(self, todo: Sequence[Numbered], results: dict[int, StepResult]) -> list[Numbered]:
         """New heads, then their lines."""
@@ -119,6 +124,8 @@ class Writing:
                 heads.append(self._changed_head(step, row, links))
                 if self._verb == "amend":
                     self._change_lines(step, row, links, edits)
+                elif step.adopts:
+                    self._name_lines(step.adopts, row, edits)
             except HoldError as error:
                 results[number] = NotDone(error)
                 continue
@@ -148,7 +155,7 @@ class Writing:
 
     def _wrong(self, step: Step, row: ErpRow) -> str:
         """What the ERP made of a step that is not what was wanted; '' for nothing."""
-        if step.verb in ("create", "amend"):
+        if step.verb in ("create", "adopt", "amend"):
             return not_kept(step.want, row.observed.record)
         # Of an ERP without a state for the goal, that of the last one before it.
         written = self._document.milestones[_state(self._document, step.goal)]
@@ -170,11 +177,20 @@ class Writing:
             values |= _moved(links.of(self._document.links, step.want.fields), row.head)
             if self._document.status and row.observed.milestone and row.observed.milestone.before(step.goal):
                 values[self._document.status] = _state(self._document, step.goal)
+        elif self._verb == "adopt":
+            values[self._document.key] = step.ref.external
         elif self._document.status is None:
             raise HoldError(f"this ERP cannot {self._verb} it", "do it in the ERP by hand")
         else:
             values[self._document.status] = _state(self._document, step.goal)
         return values
+
+    def _name_lines(self, adopts: TypedIn, row: ErpRow, edits: _LineEdits) -> None:
+        """Our keys, for lines that have none."""
+        lines = self._lines
+        for (_, key), line in row.lines.items():
+            if lines is not None and key in adopts.children:
+                edits.changed.append({lines.id: line[lines.id], lines.key: adopts.children[key]})
 
     def _new_lines(self, step: Step, row_id: Any, links: Links) -> list[dict[str, Any]]:
         return [
@@ -263,14 +279,16 @@ def _known(step: Step, row: ErpRow | None) -> StepResult | None:
     if row is None:
         if step.verb == "create":
             return None
+        if step.verb == "adopt":
+            return NotDone(ConflictError("it is no longer there without a key"))
         return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
     key = row.observed.key
-    if step.verb == "create":
+    if row.ref == step.ref and step.verb in ("create", "adopt"):
         mine = key == step.key and not not_kept(step.want, row.observed.record)
         return row.observed if mine else NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))
-    if key == step.key:
+    if key == step.key and row.ref == step.ref:
         return row.observed
-    if key > step.key:
+    if key > step.key and row.ref == step.ref:
         return NotDone(ConflictError("a later step was done already"))
     if step.before is None or step.before.stamp != row.observed.stamp:
         return NotDone(ConflictError("it changed in the ERP meanwhile"))

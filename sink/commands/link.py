@@ -1,0 +1,52 @@
+"""`sink link` and `sink unlink`: which documents of shop and ERP are one, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sink.commands.accept import DRY
+from sink.erp.commands import ChangedField, value
+from sink.erp.kinds import is_personal, shown
+from sink.operations.link import Linked, LinkedRow, Unlinked
+
+
+def lines(found: Linked, execute: bool) -> Iterator[str]:
+    """Both sides, line by line, and what differs."""
+    yield f"{found.ref} {'is' if execute else 'would be'} taken for {_which(found)}"
+    for ours, theirs in found.lines.items():
+        yield f"    {ours} is the ERP's {theirs}"
+    for one in found.differences:
+        yield f"    {_differs(one)}"
+    if not execute:
+        yield DRY
+
+
+def of_file(found: Sequence[LinkedRow], execute: bool) -> Iterator[str]:
+    """Each line of it, and how many are well."""
+    for one in found:
+        if one.linked:
+            yield f"line {one.number}: {one.ref} is {_which(one.linked)}; {len(one.linked.differences)} differences"
+        else:
+            yield f"line {one.number}: {one.ref} is left out: {one.refused}; next: {one.next_step}"
+    well = sum(one.linked is not None for one in found)
+    yield f"{well} of {len(found)} {'are' if execute else 'would be'} linked"
+    if not execute:
+        yield DRY
+
+
+def undone(found: Unlinked, execute: bool) -> Iterator[str]:
+    """What comes of it."""
+    yield f"{found.ref} {'is' if execute else 'would be'} no more taken for {found.hand}; the ERP gets one of its own"
+    if not execute:
+        yield DRY
+
+
+def _which(found: Linked) -> str:
+    amounts = "" if found.ours is None else f": {shown(found.ours)} in the shop, {shown(found.theirs)} in the ERP"
+    return f"{found.hand} of the ERP ({found.reference}, {found.milestone}){amounts}"
+
+
+def _differs(one: ChangedField) -> str:
+    if not one.part and is_personal(one.name):
+        return f"{one.name} differs"
+    return f"{one.where}: the shop has {value(one.one, one.name)}, the ERP has {value(one.other, one.name)}"

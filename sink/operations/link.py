@@ -1,0 +1,293 @@
+"""A person's word that the shop's document is one that people have typed into the ERP by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from schemas.errors import SettingsError
+from sink.database import Connection, Cursor, transaction
+from sink.documents.models import Document, Invalid, Missing, NotReady, SalesOrder
+from sink.documents.profile import Profile
+from sink.documents.records import KIND_OF, record
+from sink.documents.refs import DocumentRef
+from sink.erp.commands import ChangedField, amount_of, unlike
+from sink.erp.contract import Erp, Found
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Kind, Milestone
+from sink.ledger import decisions, documents, history, marks
+from sink.ledger.documents import Entry
+from sink.ledger.outcomes import State
+from sink.operations.accept import busy
+from sink.operations.show import built_of, buyers_of, kind_of, links_of
+from sink.planning import adoption
+from sink.planning.decisions import Decisions
+
+_WHICH: Final = "say which: `sink link {ref} {first}`"
+_SEVERAL: Final = 10
+
+
+class Linked(NamedTuple):
+    """What a document is taken for: the ERP's own key of it, its number there and what it has become; gross of both
+    sides, None where they have none; our children and the ERP's lines that they are; and what differs all the same
+    (`one`: the shop's side). That goes to the ERP afterwards, as the rules allow."""
+
+    ref: DocumentRef
+    hand: str
+    reference: str
+    milestone: str
+    ours: Decimal | None
+    theirs: Decimal | None
+    lines: Mapping[str, str]
+    differences: Sequence[ChangedField]
+
+
+class LinkSides(NamedTuple):
+    """The shop, the ledger and the ERP."""
+
+    connection: Connection
+    profile: Profile
+    shop: str
+    erp: Erp
+
+
+def link(
+    sides: LinkSides, ref: DocumentRef, reference: str, accept_difference: bool, person: str, execute: bool
+) -> Linked:
+    """Takes a document that the ERP was told nothing of for one that was typed in there; `execute` does it.
+
+    `reference`: the ERP's number of it, the shop's as it was typed in there, or the ERP's own key as `hand:7`.
+    SettingsError where the ERP has none or several of it, where it is another document's or cancelled, where a line
+    could be one of several, and where the amounts differ, unless `accept_difference`.
+    """
+    kind = _kind(sides.profile, ref)
+    desired = _shop_side(sides, ref)
+    found = _the_one(sides.erp, ref, kind, reference)
+    told = _compared(ref, desired, found)
+    if told.ours != told.theirs and not accept_difference:
+        amounts = f"the shop's {ref} comes to {told.ours}, {found.ref.external} of the ERP to {told.theirs}"
+        raise SettingsError(amounts, "is it the right one? `--accept-difference` links it, and the difference is sent")
+    with transaction(sides.connection) as cursor:
+        if execute:
+            marks.retry(cursor, ref)  # nobody else has it from here on
+        said = _free(cursor, sides.profile, ref, kind, found.ref.external)
+        if execute:
+            documents.save(cursor, ref, decisions=replace(said, linked=found.ref.external).to_json())
+            history.note(cursor, ref, "linked", f"{found.ref.external}, {told.reference}", person)
+            marks.look_anew(cursor, [ref, *(one.ref for one in decisions.with_dependants(cursor, ref))])
+    return told
+
+
+class Unlinked(NamedTuple):
+    """What a document is no more taken for. `adopted`: the ERP's one had our key."""
+
+    ref: DocumentRef
+    hand: str
+    adopted: bool
+
+
+def unlink(sides: LinkSides, ref: DocumentRef, person: str, execute: bool) -> Unlinked:
+    """Takes a link back: the ERP gets a document of its own for it. `execute` does it.
+
+    One that has our key in the ERP keeps the sink from that: a person clears it there first. SettingsError where it is
+    there still, where something else was sent since, or there is no link.
+    """
+    kind = _kind(sides.profile, ref)
+    with transaction(sides.connection) as cursor:
+        entry = documents.entry(cursor, ref)
+    if entry is None or not entry.linked:
+        raise SettingsError(f"{ref} is not linked", "`sink link` takes it for a document of the ERP")
+    if entry.applied and entry.external and sides.erp.observe([ErpRef(kind, entry.external)]):
+        step = f"clear its key {entry.external} in the ERP, then again; it is a document typed in by hand again"
+        raise SettingsError(f"the ERP's {entry.linked} has the key of {ref}", step)
+    with transaction(sides.connection) as cursor:
+        if execute:
+            marks.retry(cursor, ref)
+        told = _still_linked(cursor, ref, entry)
+        if execute:
+            documents.save(cursor, ref, **_as_before(entry))
+            history.note(cursor, ref, "unlinked", told.hand, person)
+            marks.look_anew(cursor, [ref, *(one.ref for one in decisions.with_dependants(cursor, ref))])
+    return told
+
+
+class LinkedRow(NamedTuple):
+    """A line of a file: what came of it, or why nothing does and what to do."""
+
+    number: int
+    ref: str
+    linked: Linked | None
+    refused: str = ""
+    next_step: str = ""
+
+
+def link_all(
+    sides: LinkSides, rows: Iterable[Sequence[str]], accept_difference: bool, person: str, execute: bool
+) -> list[LinkedRow]:
+    """As `link` for each row `type,key,reference` (a first one with these words is a heading); `execute` links all
+    that are well. Two rows of one document of the ERP: the second is refused."""
+    found: list[LinkedRow] = []
+    taken: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (number == 1 and cells == ["type", "key", "reference"]):
+            continue
+        name = " ".join(cells[:2])
+        try:
+            found.append(
+                LinkedRow(number, name, _of_row(sides, cells, taken, number, accept_difference, person, execute))
+            )
+        except SettingsError as error:
+            found.append(LinkedRow(number, name, None, error.message, error.hint))
+    return found
+
+
+def _of_row(
+    sides: LinkSides, cells: Sequence[str], taken: dict[str, int], number: int, accept: bool, person: str, execute: bool
+) -> Linked:
+    if len(cells) != 3 or not all(cells):
+        raise SettingsError("it is not `type,key,reference`", "correct the line")
+    ref = DocumentRef(cells[0], cells[1])
+    told = link(sides, ref, cells[2], accept, person, execute=False)
+    hand = f"{ref.type} {told.hand}"
+    if hand in taken:
+        raise SettingsError(f"{told.hand} of the ERP is that of line {taken[hand]}", "say another one")
+    taken[hand] = number
+    return link(sides, ref, told.hand, accept, person, execute) if execute else told
+
+
+def _kind(profile: Profile, ref: DocumentRef) -> Kind:
+    kind = kind_of(profile, ref)
+    if kind is None or kind == "price":
+        named = ", ".join(name for name, rule in profile.documents.items() if KIND_OF[rule.model] != "price")
+        raise SettingsError(f"{ref.type} cannot be linked", f"one of {named}")
+    return kind
+
+
+def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
+    """The document as the copy has it, in the ERP's terms."""
+    built = built_of(sides.connection, sides.profile, sides.shop, [ref]).get(ref)
+    match built:
+        case None | Missing():
+            raise SettingsError(f"the shop has no {ref}", "`sink list` shows what there is")
+        case NotReady():
+            raise SettingsError(f"the shop has not finished {ref}", "link it when it is ready")
+        case Invalid():
+            raise SettingsError(f"{ref}: {built.reason}", built.next_step)
+    with transaction(sides.connection) as cursor:
+        others = documents.entries_of(cursor, {*buyers_of(sides.profile, [built]), *_order_of(sides.profile, built)})
+    links = links_of(sides.profile, built, others)
+    if _order_of(sides.profile, built) and not links:
+        raise SettingsError(f"the order of {ref} is not in the ERP yet", "link that one first, or wait for it")
+    if isinstance(built, SalesOrder):
+        links = {**links, "cancelled": built.status == "cancelled"}
+    return record(built, links)
+
+
+def _order_of(profile: Profile, document: Document) -> list[DocumentRef]:
+    """The order that it belongs to."""
+    order: Any = getattr(document, "order", None)
+    return [DocumentRef(profile.of_model("SalesOrder")[0].name, order)] if isinstance(order, str) else []
+
+
+def _the_one(erp: Erp, ref: DocumentRef, kind: Kind, reference: str) -> Found:
+    """The ERP's document; SettingsError for none, several, and one that cannot be taken."""
+    found = _find(erp, kind, reference)
+    if not found:
+        step = "say its number there, or the shop's number as it was typed in there"
+        raise SettingsError(f"the ERP has no {kind} {reference}", step)
+    if len(found) > 1:
+        every = "; ".join(map(_named, found[:_SEVERAL]))
+        step = _WHICH.format(ref=ref, first=found[0].ref.external)
+        raise SettingsError(f"the ERP has {len(found)} {kind}s {reference}: {every}", step)
+    (one,) = found
+    if not one.ref.external.startswith(BY_HAND):
+        raise SettingsError(
+            f"{reference} of the ERP has the key {one.ref.external}", "it is that document's: say another"
+        )
+    if one.observed.milestone is None:
+        raise SettingsError(f"{one.ref.external}: {one.observed.problem}", "settle it in the ERP")
+    if one.observed.milestone is Milestone.CANCELLED:
+        raise SettingsError(f"{_named(one)} is cancelled in the ERP", "open it again there, or say another one")
+    return one
+
+
+def _find(erp: Erp, kind: Kind, reference: str) -> list[Found]:
+    if reference.startswith(BY_HAND):
+        return [Found(ref, seen) for ref, seen in erp.observe([ErpRef(kind, reference)]).items()]
+    found: dict[ErpRef, Found] = {}
+    for name in ("reference", "number"):
+        try:
+            found |= {one.ref: one for one in erp.find(kind, {name: reference})}
+        except SettingsError:  # this ERP does not keep the shop's number
+            continue
+    return list(found.values())
+
+
+def _named(found: Found) -> str:
+    """For people."""
+    seen = found.observed
+    gross = amount_of(seen.record)
+    amount = "" if gross is None else f", {gross} {seen.record.fields.get('currency') or ''}".rstrip()
+    return f"{found.ref.external} ({seen.reference}{amount}, {seen.milestone or seen.problem})"
+
+
+def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
+    """Both sides in our terms; SettingsError where nobody can say which line is which."""
+    matched = adoption.matched(desired, found.observed.record)
+    if matched.unclear:
+        raise SettingsError(adoption.unclear(matched), "tell them apart in the ERP, then again")
+    seen = found.observed
+    return Linked(
+        ref,
+        found.ref.external,
+        seen.reference,
+        seen.milestone or "",
+        amount_of(desired),
+        amount_of(seen.record),
+        {ours.named: theirs.key for ours, theirs in matched.pairs},
+        list(unlike(desired, adoption.with_keys(desired, seen, matched))),
+    )
+
+
+def _free(cursor: Cursor, profile: Profile, ref: DocumentRef, kind: Kind, hand: str) -> Decisions:
+    """What was said of it before; SettingsError where the document or the ERP's is somebody's already."""
+    asked = decisions.asked(cursor, ref)
+    if asked is None:
+        raise SettingsError(f"the ledger has no {ref} yet", "`sink status` shows how far the copy is")
+    if asked.applied:
+        raise SettingsError(f"the ERP has {ref} already, as {asked.reference}", f"`sink show {ref}` shows it")
+    if asked.state == State.IGNORED:
+        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref}` first")
+    if asked.busy:
+        raise busy(ref)
+    types = [name for name, rule in profile.documents.items() if KIND_OF[rule.model] == kind]
+    others = [one for one in decisions.linked_to(cursor, types, hand) if one != ref]
+    if others:
+        raise SettingsError(f"{hand} of the ERP is taken for {others[0]}", f"`sink unlink {others[0]}` ends that")
+    return Decisions.from_json(asked.decisions)
+
+
+def _still_linked(cursor: Cursor, ref: DocumentRef, entry: Entry) -> Unlinked:
+    """SettingsError where a link cannot be taken back any more."""
+    asked = decisions.asked(cursor, ref)
+    if asked is None or asked.busy or bool(asked.applied) is not bool(entry.applied):
+        raise busy(ref)
+    others = [one.ref for one in decisions.with_dependants(cursor, ref) if one.reference is not None and one.ref != ref]
+    if entry.applied and (others or history.last_step(cursor, ref) != "adopt"):
+        sent = f"{others[0]} of it" if others else "more of it"
+        step = f"correct both documents in the ERP; `sink ignore {ref}` leaves them alone"
+        raise SettingsError(f"the ERP was told {sent} since it was linked", step)
+    return Unlinked(ref, entry.linked, entry.applied is not None)
+
+
+def _as_before(entry: Entry) -> dict[str, Any]:
+    """The ledger's columns of a document that the ERP has nothing of. Lines may have kept our keys: it gets others."""
+    said = replace(Decisions.from_json(entry.decisions), linked="").to_json()
+    if not entry.applied:
+        return {"decisions": said}
+    return {
+        "decisions": said, "applied": None, "external": None, "reference": None, "reached": None, "fingerprint": None,
+        "revision": 0, "incarnation": entry.incarnation + 1,
+    }  # fmt: skip

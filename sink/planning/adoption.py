@@ -1,0 +1,150 @@
+"""A document that people typed into the ERP is taken for the shop's: which of its lines are which. Pure.
+
+A line of the shop and one of the ERP are the same if they are of the same SKU and quantity (of a return: of the same
+sold line; of a charge: of the same kind), and among several of those, of the same amount. Then those that are left and
+alone of their SKU. Several that are equal in all of this are no question where both sides have as many; else they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import NamedTuple, TypeAlias
+
+from sink.erp.contract import Observed, Step, TypedIn, basis
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, PartKind, Value
+from sink.planning.policy import Check, Hold
+
+_UNLINK = "`sink unlink` if it is another one"
+
+
+class Target(NamedTuple):
+    """The ERP's document that a person has named; `seen` is None where it is not there any more without our keys."""
+
+    ref: ErpRef
+    seen: Observed | None
+
+
+def as_target(hand: ErpRef, observed: Mapping[ErpRef, Observed], becoming: Mapping[ErpRef, ErpRef]) -> Target:
+    """As the ERP shows it. A link to a document that gets our key before it (`becoming`) leads to that then."""
+    seen = observed.get(hand)
+    if seen is None:
+        return Target(hand, None)
+    links = {name: becoming[to] for name, to in seen.record.fields.items() if isinstance(to, ErpRef) and to in becoming}
+    return Target(hand, replace(seen, record=replace(seen.record, fields={**seen.record.fields, **links})))
+
+
+class Child(NamedTuple):
+    """A line, charge, discount or component of one side."""
+
+    part: PartKind
+    key: str
+    fields: Fields
+
+    @property
+    def named(self) -> str:
+        """For people."""
+        return f"{self.part}:{self.key}"
+
+
+class Matched(NamedTuple):
+    """Pairs of ours and theirs; what is on one side only; and ours of which nobody can say which one it is."""
+
+    pairs: Sequence[tuple[Child, Child]]
+    ours: Sequence[Child]
+    theirs: Sequence[Child]
+    unclear: Sequence[Child]
+
+
+def matched(desired: ErpRecord, found: ErpRecord) -> Matched:
+    """The children of both sides. Only what was typed in by hand has no key yet, and can be one of ours."""
+    ours, theirs = list(_children(desired)), [one for one in _children(found) if one.key.startswith(BY_HAND)]
+    pairs: list[tuple[Child, Child]] = []
+    unclear: list[Child] = []
+    for alike in (_exactly, _by_quantity, _by_item):
+        for some, others in _groups(ours, theirs, alike):
+            if len(some) == len(others) == 1 or (alike is _exactly and len(some) == len(others)):
+                pairs += zip(some, others, strict=True)
+            elif alike is _by_quantity:
+                unclear += some
+            else:
+                continue
+            ours = [one for one in ours if one not in some]
+            theirs = [one for one in theirs if one not in others]
+    return Matched(pairs, ours, theirs, unclear)
+
+
+def adopt(ref: ErpRef, desired: ErpRecord, target: Target, key: int) -> list[Step] | Hold:
+    """The step that gives our keys to the ERP's document, `key` being that of the last step; nothing else changes."""
+    seen = target.seen
+    if seen is None:
+        reason = f"it was linked to {target.ref.external}, which the ERP does not have any more without a key of ours"
+        return Hold(reason, f"look it up in the ERP; {_UNLINK}", check=Check.LINK)
+    if (on := basis(seen)) is None:
+        return Hold(seen.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
+    found = matched(desired, seen.record)
+    if found.unclear:
+        return Hold(unclear(found), f"tell them apart in the ERP, then `sink retry`; {_UNLINK}", check=Check.LINK)
+    children = {theirs.key: ref.child(ours.part, ours.key).external for ours, theirs in found.pairs}
+    want = with_keys(desired, seen, found)
+    return [Step(ref, "adopt", want, on, on.milestone, max(key, seen.key) + 1, TypedIn(target.ref.external, children))]
+
+
+def with_keys(desired: ErpRecord, seen: Observed, found: Matched) -> ErpRecord:
+    """The ERP's document in our terms: with our keys, and what this ERP does not keep as the shop has it."""
+    fields = {**desired.fields, **seen.record.fields}
+    if "cancelled" in desired.fields:
+        fields["cancelled"] = seen.milestone is Milestone.CANCELLED
+    parts: dict[PartKind, dict[str, Fields]] = {
+        part: {} if part in seen.record.parts else {**rows} for part, rows in desired.parts.items()
+    }
+    taken = {theirs.key for _, theirs in found.pairs}
+    for one in _children(seen.record):
+        if one.key not in taken:
+            parts.setdefault(one.part, {})[one.key] = one.fields
+    for ours, theirs in found.pairs:
+        parts[ours.part][ours.key] = {**ours.fields, **theirs.fields}
+    return ErpRecord(desired.kind, fields, parts, desired.payments)
+
+
+def unclear(found: Matched) -> str:
+    """Which lines could be one of several."""
+    names = ", ".join(one.named for one in found.unclear[:5])
+    return f"the ERP has several lines that could be {names}, or fewer than the shop"
+
+
+_Alike: TypeAlias = Callable[[Child], tuple[str, ...]]
+
+
+def _groups(ours: Sequence[Child], theirs: Sequence[Child], alike: _Alike) -> Iterator[tuple[list[Child], list[Child]]]:
+    """Those that are alike, where both sides have some."""
+    for what in dict.fromkeys(map(alike, ours)):
+        some, others = ([one for one in side if alike(one) == what] for side in (ours, theirs))
+        if others:
+            yield some, others
+
+
+def _by_item(one: Child) -> tuple[str, ...]:
+    sold = one.fields.get("order_line")
+    what = one.fields.get("sku") or (sold.external if isinstance(sold, ErpRef) else None)
+    return (str(what), "") if what else ("", str(one.fields.get("kind")))
+
+
+def _by_quantity(one: Child) -> tuple[str, ...]:
+    return (*_by_item(one), _plain(one.fields.get("quantity")))
+
+
+def _exactly(one: Child) -> tuple[str, ...]:
+    return (*_by_quantity(one), _plain(one.fields.get("gross")))
+
+
+def _plain(value: Value) -> str:
+    """1.0 is 1.00."""
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+
+
+def _children(record: ErpRecord) -> Iterator[Child]:
+    for part, rows in record.parts.items():
+        for key, fields in rows.items():
+            yield Child(part, key, fields)
