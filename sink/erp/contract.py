@@ -211,7 +211,8 @@ class Erp(Protocol):
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """Documents whose fields have these values, by whomever they were made, at most a hundred: for adopting what
         was typed in, linking, and matching customers, whose e-mail is the same in capitals and small letters.
-        `reference` is a field of each kind here: the ERP's own number. SettingsError for a field that this ERP does not keep."""
+        `reference` is a field of each kind here: the ERP's own number. SettingsError for a field that this ERP does not
+        keep."""
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:

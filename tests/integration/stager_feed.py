@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,7 @@ from schemas.envelope import topic_name
 from schemas.errors import OrdertapError, UnavailableError
 from schemas.registry import FolderRegistry
 from schemas.relation import Column, Relation
-from sink.database import Connection, Cursor, connect, names_of, reading, schema_of
+from sink.database import Connection, Cursor, NotNowError, connect, names_of, reading, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.intake.consumer import ShopConsumer
 from sink.intake.decoding import RegistryDecoders
@@ -303,12 +303,12 @@ class Feed:
 
         def look() -> None:
             while not stop.is_set():
-                with reading(connection) as cursor, names_of(cursor, "shop"):
+                with suppress(NotNowError), reading(connection) as cursor, names_of(cursor, "shop"):
                     state = []
                     for query in queries:
                         cursor.execute(query)
                         state.append(tuple(cursor.fetchall()))
-                found.add(tuple(state))
+                    found.add(tuple(state))
 
         thread = threading.Thread(target=look)
         thread.start()

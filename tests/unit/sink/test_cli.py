@@ -45,7 +45,7 @@ def test_the_verbs_are_in_groups() -> None:
 
 def test_what_changes_something_for_good_is_a_dry_run_first_and_has_a_name() -> None:
     accepts = {name: one for name, one in COMMANDS.items() if name.startswith("accept ")}
-    assert len(accepts) == 3
+    assert len(accepts) == 4
     for one in accepts.values():
         options = {option for param in one.params for option in param.opts}
         assert {"--execute", "--person"} <= options
