@@ -163,9 +163,10 @@ _WAITING: Final = (
     "  CASE WHEN verb IN ('cancel', 'remove') THEN 0"
     "   ELSE coalesce(record #>> '{fields,gross,n}', record #>> '{fields,amount,n}')::numeric END AS after"
     " FROM braked AS b JOIN document AS d USING (type, key)"
-    " WHERE d.state = 'held' AND d.seen = b.seen AND b.kind = ANY(%s)) AS w"
+    " WHERE d.state = 'held' AND b.seen = d.seen AND d.seen = d.marked AND b.kind = ANY(%s)) AS w"
 )
-"""What was looked at again since, for whatever reason, waits for the brake no more, or has a new row."""
+"""What was looked at again since, for whatever reason, waits for the brake no more, or has a new row. What the shop has
+changed again since is about to be: nobody releases what nobody has seen."""
 
 
 def waiting(cursor: Cursor, kinds: Collection[str]) -> list[Waiting]:

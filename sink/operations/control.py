@@ -15,7 +15,8 @@ APPLYING: Final = DocumentRef("applying", "all")
 
 
 def pause(connection: Connection, person: str, reason: str) -> None:
-    """From now on no copy of the sink begins another call to the ERP; one that is under way ends. Staging goes on.
+    """From now on no copy of the sink prepares another call to the ERP; one of which the intent is written is made, and
+    ends. Staging goes on.
 
     SettingsError when it is paused already.
     """

@@ -121,6 +121,21 @@ def test_after_a_release_all_is_counted_anew(sold: Connection, erp: SqlErp, prof
     assert len(waiting(sold)) == COUNT - 5
 
 
+def test_what_the_shop_has_changed_since_it_was_shown_is_not_released_with_it(
+    sold: Connection, erp: SqlErp, profile_path: str, erp_url: str
+) -> None:
+    worker = make(sold, erp, profile_path)
+    change_orders(sold)
+    drain(worker)
+    change_orders(sold, "gross = 8.90", f"id = {waiting(sold)[0].key}")
+    assert brake.release_mass(sold, "", "Ada", execute=True).released == COUNT - 6
+    drain(worker)
+    assert run(erp_url, NINE) == [(COUNT - 1,)]
+    with transaction(sold) as cursor:
+        cursor.execute("SELECT count(*) FROM brake_count")
+        assert cursor.fetchall() == [(1,)], "it is counted as any other"
+
+
 def test_what_was_released_passes_once_also_when_all_is_looked_at_again(
     sold: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
