@@ -18,7 +18,7 @@ from sink.documents.profile import Profile
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import commands
-from sink.erp.contract import Erp, Found, HoldError, Observed, Step, StopError
+from sink.erp.contract import Erp, Found, HoldError, Observed, RetryError, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
 from sink.ledger import accounts, binding, control, documents, leases, marks
 from sink.ledger.control import Control
@@ -82,8 +82,12 @@ class Worker:
             held = self._lease(cursor)
         if not held:
             return False
+        away = False
         try:
             self._units(held)
+        except (RetryError, StopError):
+            away = True
+            raise
         except LeaseLostError as error:
             log.warning("another worker has taken over", reason=error.message)
             return True
@@ -92,7 +96,7 @@ class Worker:
         finally:
             if not self._connection.closed:
                 with transaction(self._connection) as cursor:
-                    leases.release(cursor, held)
+                    leases.release(cursor, held, in_turn=away)
         return True
 
     def _go_live(self, cursor: Cursor) -> None:

@@ -108,8 +108,9 @@ def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -
     return min(left[one] for one in held)
 
 
-def release(cursor: Cursor, held: Sequence[Lease]) -> None:
-    """Gives units back, each due when its next document is: at once where one was marked since it was read.
+def release(cursor: Cursor, held: Sequence[Lease], in_turn: bool = False) -> None:
+    """Gives units back, each due when its next document is: at once where one was marked since it was read, behind all
+    others; `in_turn`: by its mark, since nothing could be looked at.
 
     Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
     ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
@@ -123,9 +124,9 @@ def release(cursor: Cursor, held: Sequence[Lease]) -> None:
         " deadline = CASE WHEN d.unsettled THEN u.deadline END"
         " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
         "  (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
-        "  min(CASE WHEN seen < marked THEN clock_timestamp()"
+        "  min(CASE WHEN seen < marked THEN CASE WHEN %s THEN marked_at ELSE clock_timestamp() END"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
         "  FROM document WHERE unit = l.unit) AS d ON true"
         " WHERE u.unit = l.unit AND u.owner = l.owner AND u.epoch = l.epoch",
-        (units, [one.owner for one in held], [one.epoch for one in held]),
+        (units, [one.owner for one in held], [one.epoch for one in held], in_turn),
     )

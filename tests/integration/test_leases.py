@@ -160,6 +160,23 @@ def test_a_known_outcome_ends_the_lease_at_once(
     assert _value(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == 0
 
 
+def test_what_an_outage_gives_back_keeps_its_place(middle: Connection) -> None:
+    """Nobody has looked at it: it is not behind what was marked after it."""
+    mark(middle, ORDER)
+    lease = _lease(middle, "w1")
+    assert lease is not None
+    marked_at = _value(middle, "SELECT marked_at FROM ordertap_shop.document")
+    due = "SELECT due_at FROM ordertap_shop.unit WHERE unit = 'sales_order:1'"
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease], in_turn=True)
+    assert _value(middle, due) == marked_at
+    again = _lease(middle, "w1")
+    assert again is not None
+    with transaction(middle) as cursor:
+        leases.release(cursor, [again])
+    assert _value(middle, due) > marked_at
+
+
 def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) -> None:
     mark(middle, ORDER)
     lease = _lease(middle, "w1")
