@@ -163,6 +163,8 @@ class Sending:
         if not tasks:
             return
         results = self._applied(tasks, not_after)
+        if any(isinstance(result, NotDone) for result in results):
+            self._read = None  # it may have come too late, by a clock that was set since it was read
         for_all = self._for_all(results)
         come_to: dict[DocumentRef, Outcome] = {}
         for task, result in zip(tasks, results, strict=True):
