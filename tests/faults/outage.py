@@ -36,6 +36,13 @@ UPDATE {0}.document SET marked_at = marked_at - interval '{1} h', next_try = nex
 """
 
 
+_PLACES = (
+    "(SELECT row_number() OVER (ORDER BY id) AS erp,"
+    " row_number() OVER (ORDER BY split_part(external_key, '/', 3)::bigint) AS shop FROM orders) AS t"
+)
+"""The ERP numbers its orders as they come, the shop as they were placed."""
+
+
 @dataclass
 class Result:
     """Times in seconds; `wrong`: what should not be. `displaced`: by how many places an order came to the ERP before or
@@ -63,8 +70,9 @@ class Outage:
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, batch: int, patient: bool) -> None:
         self._patient = patient
-        # A batch whose buyers another worker has just leased waits for them, while others go on.
-        self._places = WORKERS * batch * 5
+        # A batch whose buyers another worker has just leased waits for them, and comes after all others: one for each
+        # worker may. Of all the rest the oldest go first.
+        self._batch, self._places = batch, WORKERS * batch * 5
         self._ledger = f"ordertap_{prefix}"
         self._shop_url, self._middle, self._erp_url = (
             server.create_database(f"{prefix}_{name}") for name in ("shop", "middle", "erp")
@@ -159,8 +167,8 @@ class Outage:
         held = self._scalar(f"SELECT count(*) FROM {self._ledger}.history WHERE event = 'held'")
         result.displaced = self._displaced()
         result.wrong += [f"{held} were held"] if held else []
-        if result.displaced > self._places:
-            result.wrong.append(f"an order came {result.displaced} places before or after its turn")
+        if (off := self._out_of_place()) > WORKERS * self._batch:
+            result.wrong.append(f"{off} orders came more than {self._places} places before or after their turn")
 
     def _set_ahead(self, seconds: float) -> None:
         """In one step: the sink reads it all the time."""
@@ -169,11 +177,12 @@ class Outage:
         new.replace(self._ahead)
 
     def _displaced(self) -> int:
-        """The ERP numbers its orders as they come, the shop as they were placed."""
-        place = "row_number() OVER (ORDER BY {})"
-        shop = "split_part(external_key, '/', 3)::bigint"
-        both = f"SELECT {place.format('id')} AS erp, {place.format(shop)} AS shop FROM orders"
-        return self._scalar(f"SELECT max(abs(erp - shop)) FROM ({both}) AS t", self._erp_url)
+        """By how many places at most."""
+        return self._scalar(f"SELECT max(abs(erp - shop)) FROM {_PLACES}", self._erp_url)
+
+    def _out_of_place(self) -> int:
+        """How many orders came further from their turn than may be."""
+        return self._scalar(f"SELECT count(*) FROM {_PLACES} WHERE abs(erp - shop) > {self._places}", self._erp_url)
 
     def _in_erp(self) -> int:
         return self._scalar("SELECT count(*) FROM orders WHERE status = 'confirmed'", self._erp_url)
