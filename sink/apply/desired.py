@@ -60,8 +60,7 @@ class Wanted(NamedTuple):
 class Around(NamedTuple):
     """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go
     with them, all that is looked at now, the account numbers of those who are new, what was found of them that may have
-    an account, SKUs that the ERP's
-    item master lacks, and its orders as it shows them."""
+    an account, SKUs that the ERP's item master lacks, and its orders as it shows them."""
 
     entries: Mapping[DocumentRef, Entry]
     coming: Mapping[DocumentRef, Entry]

@@ -10,6 +10,8 @@ from schemas.errors import SettingsError
 from sink import wiring
 from sink.cli.options import (
     DECIDE,
+    AnyKey,
+    AnyType,
     Config,
     DocumentKey,
     DocumentType,
@@ -40,8 +42,8 @@ app.add_typer(accept_app, name="accept", rich_help_panel=DECIDE)
 
 @app.command("retry", rich_help_panel=DECIDE)
 def _retry(
-    type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
-    key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
+    type_: AnyType = "",
+    key: AnyKey = "",
     every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
     cause: Annotated[str, typer.Option(help="All of a cause (`master data`) or check (`totals`).")] = "",
     all_states: Annotated[
@@ -104,8 +106,8 @@ def _resume(person: Person, as_json: Json = False, config: Config = None) -> Non
 @app.command("release", rich_help_panel=DECIDE)
 def _release(
     person: Person,
-    type_: Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")] = "",
-    key: Annotated[str, typer.Argument(metavar="KEY]")] = "",
+    type_: AnyType = "",
+    key: AnyKey = "",
     mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
     kind: Annotated[str, typer.Option(help="Of --mass: orders or prices; both without this.")] = "",
     as_json: Json = False,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Annotated
 
 import typer
 
 from schemas.errors import ExitCode
 from sink import wiring
-from sink.cli.options import LOOK, Config, Json, answer, group, say, settings_of
+from sink.cli.options import LOOK, Config, Json, answer, expect_many_objects, group, say, settings_of
 from sink.commands import brake as brake_lines
 from sink.commands import held, listing, plan, reconcile, show, status
 from sink.ledger.outcomes import State
@@ -121,8 +120,7 @@ def _reconcile(
     `planned` and `ignored` are explained, see `--json`. Example: `sink reconcile --wait 30`
     """
     settings = settings_of(config)
-    gc.freeze()
-    gc.set_threshold(50_000)  # as in `run`: a page is many small objects
+    expect_many_objects()
     with reconcile.progress(quiet=as_json) as tell:
         report = reconcile.agreed(lambda: wiring.reconciled(settings, tell), wait)
     say(reconcile.lines(report, as_json))

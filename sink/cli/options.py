@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -31,6 +32,17 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document, for progr
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
 DocumentType = Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it: sales_order")]
 DocumentKey = Annotated[str, typer.Argument(metavar="KEY", help="The shop's key: 17")]
+
+
+AnyType = Annotated[str, typer.Argument(metavar="[TYPE", help="As `sink held` shows it.")]
+AnyKey = Annotated[str, typer.Argument(metavar="KEY]")]
+
+
+def expect_many_objects() -> None:
+    """For a process that holds many small objects without cycles, as records that wait or a page of documents: Python's
+    collector, which runs after every 700 new ones as usual, would look through them again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def settings_of(config: Path | None) -> SinkSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from schemas.errors import ExitCode
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from sink import wiring
-from sink.cli.options import RUN, Config, Json, group, say, settings_of
+from sink.cli.options import RUN, Config, Json, expect_many_objects, group, say, settings_of
 from sink.commands import check, output
 from sink.commands.check import PartCheck
 from sink.pipeline import Sink
@@ -46,10 +45,7 @@ def _run(config: Config = None) -> None:
     # A thread that comes back from PostgreSQL waits so long for the one that computes: with the usual 5 ms a COPY of
     # many pieces took three times as long.
     sys.setswitchinterval(0.0002)
-    # Records that wait are many small objects without cycles: collecting after every 700 new ones, as usual, looks
-    # through them again and again.
-    gc.freeze()
-    gc.set_threshold(50_000)
+    expect_many_objects()
     # What is wrong at a start is said at once. The ERP may be away: orders are staged meanwhile.
     wiring.migrate(settings)
     wiring.middle(settings).close()
