@@ -47,11 +47,9 @@ class Worker:
         self._connection = connection
         self._profile = profile
         self._erp = erp
-        self._rules = rules
         self._owner = owner
-        self._desired = Desired(connection, profile, erp, rules)
         self._sending = Sending(connection, erp, rules)
-        self._moves = Moves(connection, self._desired, self._sending, rules, owner)
+        self._go_by(rules)
         self._bound = False
         self._as_planned: dict[ErpRef, Found] = {}  # orders of a batch, where nothing is sent
         self._names = {*profile.documents}
@@ -99,12 +97,15 @@ class Worker:
                     leases.release(cursor, held, in_turn=away)
         return True
 
+    def _go_by(self, rules: Rules) -> None:
+        self._rules = rules
+        self._desired = Desired(self._connection, self._profile, self._erp, rules)
+        self._moves = Moves(self._connection, self._desired, self._sending, rules, self._owner)
+
     def _go_live(self, cursor: Cursor) -> None:
         """A person has let the shop send. Each worker has what was only planned looked at anew when it hears of that:
         until then it may have planned something itself."""
-        self._rules = replace(self._rules, apply=True)
-        self._desired = Desired(self._connection, self._profile, self._erp, self._rules)
-        self._moves = Moves(self._connection, self._desired, self._sending, self._rules, self._owner)
+        self._go_by(replace(self._rules, apply=True))
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
 
