@@ -160,7 +160,7 @@ class View:
         self._shop_events.extend(shop)
         self._erp_events.extend(erp)
         if self._live:
-            self._live.update(self._picture())
+            self._live.update(self.picture())
             return
         if time.monotonic() - self._said_at > 5:
             self._said_at = time.monotonic()
@@ -175,7 +175,8 @@ class View:
             f"held {figures.of('held')}, lag {figures.lag:.1f} s{last}"
         )
 
-    def _picture(self) -> RenderableType:
+    def picture(self) -> RenderableType:
+        """What is shown now."""
         figures = self._figures
         top = Table.grid(expand=True)
         for _ in range(5):

@@ -86,7 +86,7 @@ STATUS = {
     "tables": {"*": {"end_offset": {}}},
     "problems": {},
 }
-"""The keys of `capture status --json`: programs depend on them, and the README lists them. `*` is any topic."""
+"""The keys of `capture status --json`: programs depend on them, and deploy/README.md lists them. `*` is any topic."""
 
 
 def keys_of(told: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The README's consumer for the data team, run exactly as it is printed."""
+"""The consumer that schemas/README.md shows the data team, run exactly as it is printed."""
 
 import re
 from decimal import Decimal
@@ -10,12 +10,12 @@ import pytest
 from deploy.embedded import Kafka, Postgres
 from tests.programs import Program, write_settings
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "schemas" / "README.md"
 
 
 @pytest.fixture
 def code() -> str:
-    """The one Python block of the README."""
+    """Its one Python block."""
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     return str(block)
 

@@ -331,7 +331,7 @@ def test_a_dependency_in_a_pure_file_is_found(package: str, source: str) -> None
 
 @pytest.mark.parametrize("package", ["capture", "sink"])
 def test_the_readme_says_what_each_folder_is_for(package: str) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / package / "README.md").read_text("utf-8")
     folders = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
     assert len(folders) > 3
     assert [name for name in folders if f"| `{name}/` |" not in readme] == []
