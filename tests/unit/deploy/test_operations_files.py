@@ -1,0 +1,91 @@
+"""What operations load into other programs: Kubernetes manifests, Prometheus rules, a Grafana dashboard."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import capture.metrics
+import sink.metrics
+from capture.settings import Settings as CaptureSettings
+from sink.settings import SinkSettings
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
+ALERTS = DEPLOY / "dashboards" / "alerts.yaml"
+DASHBOARD = DEPLOY / "dashboards" / "grafana.json"
+PROMTOOL = shutil.which("promtool")
+KUBERNETES = "1.31"
+
+
+def documents(path: Path) -> Iterator[dict[str, Any]]:
+    yield from yaml.safe_load_all(path.read_text("utf-8"))
+
+
+def exported() -> set[str]:
+    """Names of all series that capture and sink export."""
+    assert capture.metrics
+    assert sink.metrics
+    names: set[str] = set()
+    for metric in REGISTRY.collect():
+        if metric.name.startswith("ordertap_"):
+            names |= {sample.name for sample in metric.samples}
+            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
+            names |= {metric.name + suffix for suffix in suffixes}  # one with labels has no sample before its first use
+    return names
+
+
+def expressions() -> list[str]:
+    rules = [rule["expr"] for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
+    panels = [one["expr"] for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"] for one in panel["targets"]]
+    return [*rules, *panels]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_are_what_kubernetes_knows(path: Path) -> None:
+    for document in documents(path):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_the_kustomization_names_every_manifest() -> None:
+    kustomization = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text("utf-8"))
+    assert sorted(kustomization["resources"]) == [path.name for path in MANIFESTS]
+
+
+def test_manifests_set_what_the_programs_know() -> None:
+    known = {f"ORDERTAP_CAPTURE_{name.upper()}" for name in CaptureSettings.model_fields}
+    known |= {f"ORDERTAP_SINK_{name.upper()}" for name in SinkSettings.model_fields} | {"ORDERTAP_SINK_ERP__URL"}
+    text = "".join(path.read_text("utf-8") for path in MANIFESTS)
+    names = set(re.findall(r"ORDERTAP_\w+", text))
+    assert len(names) > 5
+    assert {name.removesuffix("_FILE") for name in names} <= known
+
+
+def test_rules_and_dashboard_name_what_is_exported() -> None:
+    named = {name for expression in expressions() for name in re.findall(r"ordertap_\w+", expression)}
+    assert len(named) > 15
+    assert named - exported() == set()
+
+
+def test_every_gauge_that_a_person_should_be_told_of_has_a_rule() -> None:
+    """Those that deploy/README.md prints in bold."""
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    bold = re.findall(r"\*\*`(\w+)(?:\{\w+\})?`\*\*", page)
+    rules = ALERTS.read_text("utf-8")
+    assert len(bold) > 5
+    assert [name for name in bold if not re.search(rf"ordertap_(capture|sink)_{name}\b", rules)] == []
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed here: the rules' syntax was NOT checked")
+def test_promtool_accepts_the_rules() -> None:
+    assert PROMTOOL
+    ended = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
