@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from capture.kafka.position import InitialSnapshot, Position, first_position
 from capture.postgres.replication import Slot, System
@@ -12,6 +12,25 @@ from schemas.lsn import LSN
 REPAIR = (
     "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
 )
+
+
+WHY_LOST: Mapping[str | None, tuple[str, str]] = {
+    None: ("max_slot_wal_keep_size, most likely", "raise max_slot_wal_keep_size"),  # before PostgreSQL 17
+    "wal_removed": ("max_slot_wal_keep_size: the log grew past it", "raise max_slot_wal_keep_size"),
+    "idle_timeout": (
+        "idle_replication_slot_timeout: nobody read it for so long",
+        "raise idle_replication_slot_timeout, or set it to 0",
+    ),
+    "wal_level_insufficient": ("wal_level was below logical", "set wal_level = logical"),
+    "rows_removed": ("rows of the catalogue were removed by VACUUM", "set hot_standby_feedback = on"),
+}
+"""By what the server says of a slot that it gave up: why, and what keeps the next one. Source: PostgreSQL manual,
+"pg_replication_slots" (invalidation_reason)."""
+
+
+def why_lost(slot: Slot) -> tuple[str, str]:
+    """Why the server gave the slot up, and what keeps it from doing so again."""
+    return WHY_LOST.get(slot.invalidation_reason, (f"{slot.invalidation_reason}", "see the server's log"))
 
 
 class NotOursError(SettingsError):
@@ -98,9 +117,10 @@ def check_slot(position: Position, slot: Slot | None, name: str) -> LSN:
     if slot is None or slot.confirmed_flush_lsn is None:
         raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
     if slot.wal_status == "lost":
+        why, keep = why_lost(slot)
         raise SettingsError(
-            f"slot {name} was invalidated (max_slot_wal_keep_size): changes since {position.end_lsn} are lost to it",
-            REPAIR,
+            f"slot {name} was invalidated ({why}): changes since {position.end_lsn} are lost to it",
+            f"{keep}; then {REPAIR}",
         )
     return slot.confirmed_flush_lsn
 

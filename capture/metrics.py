@@ -29,6 +29,9 @@ BATCH_RECORDS = Histogram(
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
 WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
+SPILLED = Gauge(
+    "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
+)
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
@@ -139,8 +142,16 @@ class Metrics:
             self._beat = now
             self._commit_age = 0.0  # all that was committed before the heartbeat is in Kafka
 
-    def slot(self, held_bytes: int | None, safe_bytes: int | None, wal_status: str | None, lag_bytes: int) -> None:
+    def slot(
+        self,
+        held_bytes: int | None,
+        safe_bytes: int | None,
+        wal_status: str | None,
+        lag_bytes: int,
+        spilled_bytes: int | None = None,
+    ) -> None:
         """What the server says of the slot, and how much log lies behind what is in Kafka."""
+        SPILLED.set(-1 if spilled_bytes is None else spilled_bytes)
         WAL_HELD.set(held_bytes or 0)
         WAL_SAFE.set(-1 if safe_bytes is None else safe_bytes)
         LAG_BYTES.set(max(0, lag_bytes))

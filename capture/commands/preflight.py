@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from capture.checks import why_lost
 from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, Looks, found, literal, quoted
@@ -164,7 +165,8 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
         ok = slot.plugin == "pgoutput" and slot.database == plan.server.database and slot.wal_status != "lost"
         said = f"slot {name}: {slot.plugin}, database {slot.database}, {slot.wal_status}"
         said += "" if slot.held_bytes is None else f", holds {slot.held_bytes} bytes"
-        gone = "it was invalidated: `capture repair` says what is lost and reads the tables again"
+        why, keep = why_lost(slot)
+        gone = f"it was invalidated ({why}): {keep}; `capture repair` says what is lost and reads the tables again"
         other = f"set another slot_name, or SELECT pg_drop_replication_slot({literal(name)});"
         yield found(ok, said, gone if slot.wal_status == "lost" else other)
         if slot.wal_status == "unreserved":

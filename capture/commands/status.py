@@ -148,6 +148,11 @@ def _slot(plan: Plan, slot: Slot) -> dict[str, Any]:
         "wal_status": slot.wal_status,
         "wal_held_bytes": slot.held_bytes,
         "wal_budget_bytes": slot.safe_bytes,
+        "invalidation_reason": slot.invalidation_reason,
+        "inactive_since": slot.inactive_since,
+        "conflicting": slot.conflicting,
+        "spilled_transactions": slot.spilled_transactions,
+        "spilled_bytes": slot.spilled_bytes,
     }
 
 
@@ -213,6 +218,11 @@ def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
         left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
         lost = slot["wal_status"] == "lost"
         yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
+        if slot["inactive_since"] and slot["active_pid"] is None:
+            yield f"unread     since {slot['inactive_since']}"
+        if slot["spilled_bytes"]:
+            spilled = f"{size(slot['spilled_bytes'])} of {slot['spilled_transactions']} transactions"
+            yield f"spilled    {spilled} to the server's disk: they were larger than logical_decoding_work_mem"
 
 
 def _list(names: list[str]) -> str:

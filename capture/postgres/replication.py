@@ -33,6 +33,12 @@ _NO_PUBLICATION = (
 # would keep the lock for two hours. The second is for data that nobody answers, which keepalives wait behind.
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _UNANSWERED: Final = 60_000  # milliseconds
+# A limit that somebody set for the role or the database is for people and web servers. Some are younger than the oldest
+# server, which refuses to connect with a setting that it does not know; those are cleared once we are connected.
+_TIME_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+_NEWER_TIME_LIMITS: Final = """
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
@@ -58,7 +64,8 @@ class Server(NamedTuple):
     def connect(self, **options: Any) -> Any:
         """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step.
 
-        Its session shows values in the form that the codecs read, whatever the database or the role has set.
+        Whatever the database or the role has set, its session shows values in the form that the codecs read, and no
+        limit of time ends it: a snapshot, or one large commit, takes as long as it takes.
         """
         more: dict[str, Any] = {
             name: value
@@ -66,6 +73,7 @@ class Server(NamedTuple):
             if (value := getattr(self, name))
         } | options
         session = SESSION_SETTINGS | {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
+        session |= dict.fromkeys(_TIME_LIMITS, "0")
         try:
             with waiting("PostgreSQL (connecting)"):
                 connection = psycopg2.connect(
@@ -86,6 +94,8 @@ class Server(NamedTuple):
             raise self._unreachable(error) from None
         if not options.get("connection_factory"):
             connection.autocommit = True
+        with database_errors("clearing limits of time"), connection.cursor() as cursor:
+            cursor.execute(_NEWER_TIME_LIMITS)
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
@@ -203,7 +213,6 @@ class Replication:
         if self._failover and self._connection.server_version < 170000:
             raise SettingsError("slot_failover needs PostgreSQL 17", "set slot_failover: false")
         with database_errors(f"creating replication slot {slot}"):
-            self._cursor.execute("SET idle_in_transaction_session_timeout = 0")  # it exports the snapshot
             if self._failover:  # psycopg2's method has no such parameter; the settings allow only plain slot names
                 self._cursor.execute(
                     f"CREATE_REPLICATION_SLOT \"{slot}\" LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"
@@ -255,7 +264,8 @@ def drop_slot(connection: Any, slot: str) -> None:
 
 
 class Slot(NamedTuple):
-    """A row of pg_replication_slots. Source: PostgreSQL manual, "pg_replication_slots"."""
+    """A row of pg_replication_slots, and what spilled to disk while its log was decoded. What a server version does not
+    say is None. Source: PostgreSQL manual, "pg_replication_slots" and "pg_stat_replication_slots"."""
 
     plugin: str
     database: str
@@ -265,23 +275,31 @@ class Slot(NamedTuple):
     held_bytes: int | None
     safe_bytes: int | None
     current_lsn: LSN = LSN(0)
+    invalidation_reason: str | None = None  # PostgreSQL 17 and later, with those below
+    inactive_since: str | None = None  # ISO 8601
+    conflicting: bool | None = None  # 16 and later
+    spilled_transactions: int | None = None  # since the statistics were reset
+    spilled_bytes: int | None = None
 
 
 def slot_state(connection: Any, slot: str) -> Slot | None:
     """The slot as the server sees it; None when there is none."""
     statement = """
-        SELECT plugin, database, active_pid, confirmed_flush_lsn::text, wal_status,
-               pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size,
-               pg_current_wal_lsn()::text
-        FROM pg_replication_slots WHERE slot_name = %s"""
+        SELECT s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn::text, s.wal_status,
+               pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
+               pg_current_wal_lsn()::text,
+               to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since',
+               (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_bytes
+        FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name)
+        WHERE s.slot_name = %s"""
     with database_errors("looking at the slot"), connection.cursor() as cursor:
         cursor.execute(statement, [slot])
         row = cursor.fetchone()
     if row is None:
         return None
-    plugin, database, pid, confirmed, wal_status, held, safe, current = row
+    plugin, database, pid, confirmed, wal_status, held, safe, current, *more = row
     flushed = None if confirmed is None else LSN.parse(confirmed)
-    return Slot(plugin, database, pid, flushed, wal_status, held, safe, LSN.parse(current))
+    return Slot(plugin, database, pid, flushed, wal_status, held, safe, LSN.parse(current), *more)
 
 
 LEAD: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"

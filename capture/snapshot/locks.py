@@ -16,10 +16,6 @@ from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
 from schemas.errors import UnavailableError
 
-_NO_TIME_LIMITS: Final = """
-    SELECT set_config(name, '0', false) FROM pg_settings
-    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
-"""A snapshot takes as long as it takes; not every server version knows all of them."""
 _LOCKING: Final = "locking the tables for the snapshot"
 _STORAGE: Final = """
     WITH RECURSIVE tree(oid) AS (
@@ -47,10 +43,9 @@ def statement(published: Published) -> sql.Composable:
 
 
 def session(server: Server) -> Any:
-    """A connection for as long as it takes, which fails where policies would hide rows."""
+    """A connection that fails where policies would hide rows."""
     connection = server.connect()
     with database_errors("opening a session for a snapshot"), connection.cursor() as cursor:
-        cursor.execute(_NO_TIME_LIMITS)
         cursor.execute("SET row_security = off")
     return connection
 

@@ -10,14 +10,16 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
+import psycopg2
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from capture.commands import preflight
 from capture.commands.check_tables import Schemas, publication_findings
-from capture.postgres.replication import Replication, Server
+from capture.postgres.replication import Replication, Server, slot_state
 from deploy.embedded import Postgres
 from schemas.errors import ExitCode, SettingsError
 from tests.fix_postgres import AVAILABLE
@@ -223,6 +225,30 @@ def test_server_settings(parts_folder, ops_shop: OpsShop) -> None:  # type: igno
     assert not any("max_slot_wal_keep_size" in what for what in found)
     assert any("0 of 1 slots are free" in what for what in found)
     assert any("superuser" in what for what in found)
+
+
+def test_a_slot_that_nobody_read_for_too_long_is_named_with_the_setting(parts_folder: Path, ops_shop: OpsShop) -> None:
+    """PostgreSQL 18 and later."""
+    with Postgres(parts_folder / "idle", 18, {}) as server:
+        server.psql("CREATE DATABASE shop")
+        ops_shop.write({"database_port": server.port, "database_dbname": "shop", "database_user": "postgres"})
+        name = ops_shop.settings["slot_name"]
+        server.psql(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')", database="shop")
+        server.psql("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
+        server.psql("SELECT pg_reload_conf()")
+        with closing(psycopg2.connect(server.dsn("shop"))) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            deadline = time.monotonic() + 60
+            while slot_state(connection, name).invalidation_reason is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+                cursor.execute("CHECKPOINT")
+        found = {what: finding.remedy for what, finding in ops_shop.findings().items() if f"slot {name}" in what}
+        told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=ops_shop.config).stdout)
+    (remedy,) = (remedy for what, remedy in found.items() if what.startswith(f"slot {name}: "))
+    assert "raise idle_replication_slot_timeout" in remedy
+    assert told["slot"]["invalidation_reason"] == "idle_timeout"
+    assert told["slot"]["inactive_since"]
 
 
 def test_servers_that_do_not_answer_are_findings(ops_shop: OpsShop, new_port: Callable[[], int]) -> None:

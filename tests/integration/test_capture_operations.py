@@ -78,7 +78,8 @@ STATUS = {
     "lag_bytes": {},
     "lag_seconds": {},
     "slot": {"name": {}, "active_pid": {}, "confirmed_lsn": {}}
-    | {"wal_status": {}, "wal_held_bytes": {}, "wal_budget_bytes": {}},
+    | {"wal_status": {}, "wal_held_bytes": {}, "wal_budget_bytes": {}, "invalidation_reason": {}}
+    | {"inactive_since": {}, "conflicting": {}, "spilled_transactions": {}, "spilled_bytes": {}},
     "rate": {"records_per_second": {}, "log_bytes_per_second": {}},
     "snapshot": {"id": {}, "state": {}, "tables": {}, "tables_done": {}},
     "on_demand": {"paused": {}, "snapshots": {"id": {}, "tables_left": {}, "rows": {}}},

@@ -1,5 +1,6 @@
 """Capture's sessions: what they show is what the codecs read, and `capture status` knows which is which."""
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -8,8 +9,10 @@ import pytest
 
 from capture.commands.status import sessions
 from capture.postgres.replication import Leadership, Server
+from deploy.embedded import Postgres
 from schemas.errors import SettingsError
 from schemas.type_table import SESSION_SETTINGS
+from tests.fix_postgres import AVAILABLE
 
 
 def server_of(dsn: str) -> Server:
@@ -43,6 +46,34 @@ def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: s
         connection.close()
     assert shown.pop("DateStyle").startswith("ISO")
     assert shown == {name: value for name, value in SESSION_SETTINGS.items() if name != "DateStyle"}
+
+
+@pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
+@pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
+def test_c1_limits_of_time_of_role_and_database_do_not_end_our_sessions(
+    server: Postgres, new_database: Callable[[Postgres, str], str], factory: type | None
+) -> None:
+    dsn = new_database(server, "limits")
+    limits = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+    limits += ["transaction_timeout"] if server.version >= 17 else []
+    with psycopg2.connect(dsn) as owner, owner.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE limited_{owner.info.dbname} LOGIN SUPERUSER")
+        for number, limit in enumerate(limits):
+            whom = f"ROLE limited_{owner.info.dbname}" if number % 2 else f"DATABASE {owner.info.dbname}"
+            cursor.execute(f"ALTER {whom} SET {limit} = '20s'")
+        user = f"limited_{owner.info.dbname}"
+    owner.close()
+    address = server_of(dsn)._replace(user=user)
+    connection = address.connect(connection_factory=factory) if factory else address.connect()
+    try:
+        with connection.cursor() as cursor:
+            shown = {}
+            for limit in limits:
+                cursor.execute(f"SHOW {limit}")
+                shown[limit] = cursor.fetchone()[0]
+    finally:
+        connection.close()
+    assert shown == dict.fromkeys(limits, "0")
 
 
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])

@@ -44,6 +44,24 @@ def test_stops_and_says_what_happened_and_how_to_repair(change: dict[str, Any], 
     assert "capture repair --execute" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [
+        (None, "max_slot_wal_keep_size"),
+        ("wal_removed", "max_slot_wal_keep_size"),
+        ("idle_timeout", "idle_replication_slot_timeout"),
+        ("wal_level_insufficient", "wal_level = logical"),
+        ("rows_removed", "hot_standby_feedback"),
+        ("of a later release", "the server's log"),
+    ],
+)
+def test_a_lost_slot_names_the_setting_to_raise(reason: str | None, setting: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check(slot=SLOT._replace(wal_status="lost", invalidation_reason=reason))
+    assert setting in caught.value.hint
+    assert reason != "of a later release" or reason in caught.value.message
+
+
 @pytest.mark.parametrize(("slot", "ours"), [(None, True), (SLOT, False)])
 def test_a_slot_of_another_name_that_is_there_is_not_ours(slot: Slot | None, ours: bool) -> None:
     with pytest.raises(SettingsError) as caught:
