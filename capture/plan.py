@@ -15,7 +15,7 @@ from capture.changes.tables import Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Policy, Versions
 from capture.checks import another_connector, not_ours, problem
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from capture.kafka.index import Index
 from capture.kafka.position import (
     Position,
@@ -27,7 +27,7 @@ from capture.kafka.position import (
     parse_position,
 )
 from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
-from capture.kafka.topics import Group, Making, Topics
+from capture.kafka.topics import Group, Topics
 from capture.kafka.topics import Route as TopicRoute
 from capture.kafka.writer import Limits, PositionWriter
 from capture.postgres.replication import Server, Slot, System

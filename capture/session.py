@@ -35,7 +35,7 @@ from capture.postgres.replication import (
     keepalive_seconds,
     slot_state,
 )
-from capture.snapshot.initial import Source, begin_without_data, chosen, take_snapshot
+from capture.snapshot.initial import Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.snapshot.modes import next_step, unfinished, with_rest
 from capture.snapshot.workers import fence
 from schemas.codec import SourceOrigin
@@ -77,10 +77,14 @@ class Session:
         self._stream: Stream | None = None
         self._published = self._find_published()
         plan.registry.check()
-        plan.position(settled=False)  # raises where another connector writes here, before anything is made or ended
-        topics = [plan.topics.of(table.relation.table) for table in self._published]
+        # Raises where another connector writes here, before anything is made or ended.
+        last = plan.position(settled=False)
+        parked = () if last is None else last.parked
+        topics = [plan.topics.of(name) for one in self._published if (name := one.relation.table) not in parked]
         refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
-        plan.topics.create(topics)
+        plan.topics.create(topics, stopping)
+        if stopping():
+            raise StoppedError
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
         self._found = plan.position()
@@ -271,7 +275,8 @@ class Session:
         if plan.snapshot.mode == "no_data":
             return
         awaited = {name for request in position.demand.requests for name, _ in request.tables}
-        meant = [one.relation for one in chosen(self._published, plan.snapshot) if one.relation.table not in awaited]
+        left_out = awaited.union(position.parked)
+        meant = [one.relation for one in chosen(self._published, plan.snapshot) if one.relation.table not in left_out]
         topics = {relation.table: plan.topics.of(relation.table) for relation in meant}
         ends = broker.ends(plan.cluster, {topic: plan.topics.partitions(topic) for topic in topics.values()})
         for relation in meant:

@@ -75,11 +75,14 @@ class Versions:
         """An encoder whose schemas are registered.
 
         When the registry refuses them: SettingsError with the columns that clash (`stop`), the next topic and subject
-        that takes them, `….v2` and so on (`version`), or ParkedError (`park`).
+        that takes them, `….v2` and so on (`version`), or ParkedError (`park`). ParkedError also where Kafka takes no
+        topic of this name.
         """
-        facts = self._with_key(relation, self._facts(relation))
         first: SettingsError | None = None
-        for topic in self._topics(relation.table):
+        topics = self._topics(relation.table)
+        named = next(topics)
+        facts = self._with_key(relation, self._facts(relation))
+        for topic in (named, *topics):
             codec = self._compile(topic, relation, facts)
             try:
                 try:
@@ -135,7 +138,10 @@ class Versions:
         self._compile(self._topic_of(relation.table), relation, self._facts(relation))
 
     def _topics(self, table: str) -> Iterator[str]:
-        topic = self._topic_of(table)
+        try:
+            topic = self._topic_of(table)
+        except SettingsError as error:  # of a table that was made while we run: it alone waits
+            raise ParkedError(table, error.message, error.hint) from None
         yield topic
         if self._policy == "version":
             yield from (f"{topic}.v{number}" for number in range(2, _MOST_VERSIONS))

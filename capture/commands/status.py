@@ -69,7 +69,12 @@ def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -
     def kafka() -> tuple[Position | None, dict[str, int]]:
         position = plan.position(settled=False)
         counts = plan.cluster.partitions()
-        topics = {topic: counts[topic] for table in tables if (topic := plan.topics.of(table)) in counts}
+        parked = () if position is None else position.parked  # one may have no topic
+        topics = {
+            topic: counts[topic]
+            for table in tables
+            if table not in parked and (topic := plan.topics.of(table)) in counts
+        }
         return position, broker.ends(plan.cluster, topics)
 
     position, records = _tried(kafka, problems) or (None, {})

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from capture.kafka.cluster import Cluster
+import structlog
+
+from capture.kafka.cluster import Cluster, Making
 from schemas.commits import index_topic
 from schemas.envelope import topic_name
 from schemas.errors import SettingsError
 
+log = structlog.get_logger("capture")
 _LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _VERSION: Final = re.compile(r"\.v\d+$")
 _KAFKAS: Final = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+_AT_ONCE: Final = 200  # topics in one call: a broker makes some hundred in a second
 _COMPACT: Final = {"cleanup.policy": "compact"}
 _POSITION: Final = {
     "cleanup.policy": "compact",
@@ -30,14 +34,6 @@ class Route(NamedTuple):
 
     expression: re.Pattern[str]
     replacement: str
-
-
-class Making(NamedTuple):
-    """What a new topic is made with. Source: Kafka's documentation, "Topic Configs"."""
-
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
 
 
 class Group(NamedTuple):
@@ -77,6 +73,7 @@ class Topics:
         self._routes = routes
         self._known: dict[str, int] = {}
         self._tables: dict[str, str] = {}  # by topic
+        self._folded: dict[str, str] = {}  # topic by its name as Kafka's metrics have it
         self.position = f"ordertap.{prefix}.position"
         self.commits = index_topic(prefix)
         self.former_position = f"{prefix}.position"
@@ -105,7 +102,18 @@ class Topics:
                 "give each a topic of its own in topic_routing; partitions of one table share a topic by"
                 " publish_via_partition_root of the publication",
             )
+        self._refuse_folded(table, name)
         return name
+
+    def _refuse_folded(self, table: str, name: str) -> None:
+        """Kafka's metrics have _ for both . and _, so it makes no topic whose name differs by these alone."""
+        other = self._folded.setdefault(name.replace(".", "_"), name)
+        if other != name:
+            raise SettingsError(
+                f"table {table}: topic {name} and topic {other}, of table {self._tables.get(other)}, differ by . and _ "
+                "only, and Kafka takes them for one",
+                "give one of them another topic in topic_routing",
+            )
 
     def has(self, topic: str) -> bool:
         """Whether a topic is one of this prefix, or of a table that was asked for."""
@@ -121,10 +129,25 @@ class Topics:
         ours = (*self.own, self.former_position)
         return topic in ours or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
 
-    def create(self, topics: Iterable[str]) -> list[str]:
-        """Makes what is missing of our own topics and of these; returns what it made."""
-        self._known = self._cluster.partitions()
-        return [name for name, making in self._wanted(topics) if self._ensure(name, making)]
+    def create(self, topics: Iterable[str], stopping: Callable[[], bool] = lambda: False) -> list[str]:
+        """Makes what is missing of our own topics and of these, some hundred at once; returns what it made.
+
+        Between two calls `stopping()` ends it, with the rest not made.
+        """
+        missing = self.missing(topics)
+        made: list[str] = []
+        for first in range(0, len(missing), _AT_ONCE):
+            if stopping():
+                break
+            some = missing[first : first + _AT_ONCE]
+            done = self._cluster.create_topics({one.name: one.making for one in some})
+            made += [one.name for one in some if one.name in done]
+            if len(missing) > _AT_ONCE:
+                log.info("making topics", made=first + len(some), of=len(missing))
+            self._known |= {one.name: one.making.partitions for one in some if one.name in done}
+        if len(made) < len(missing):  # somebody else made them meanwhile, maybe otherwise
+            self._known = self._cluster.partitions()
+        return made
 
     def missing(self, topics: Iterable[str]) -> list[NewTopic]:
         """What `create` would make."""
@@ -151,12 +174,7 @@ class Topics:
     def partitions(self, topic: str) -> int:
         """How many partitions a topic of records has; makes it when it is new."""
         if topic not in self._known:
-            self._ensure(topic, self.making(topic))
+            making = self.making(topic)
+            made = self._cluster.create_topics({topic: making})
+            self._known[topic] = making.partitions if made else self._cluster.partitions().get(topic, making.partitions)
         return self._known[topic]
-
-    def _ensure(self, name: str, making: Making) -> bool:
-        if name in self._known:
-            return False
-        made = self._cluster.create_topic(name, making.partitions, making.replication, making.config)
-        self._known[name] = making.partitions if made else self._cluster.partitions().get(name, making.partitions)
-        return made

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from deploy.embedded import Kafka
 from tests.programs import standing_still
 
@@ -20,7 +20,7 @@ PLACE = TopicPartition("topic", 0)
 def test_the_end_of_a_partition_is_read_though_its_leader_epoch_is_another_one(parts_folder: Path) -> None:
     with Kafka(parts_folder / "frozen-kafka", IMPATIENT) as broker:
         cluster = Cluster(broker.bootstrap_servers, {})
-        cluster.create_topic("topic", 1, 1, {})
+        cluster.create_topics({"topic": Making(1, 1, {})})
         assert cluster.ends([PLACE]) == {PLACE: 0}
         for _ in range(20):  # one that is quick enough with its next heartbeat keeps its session
             _freeze(broker, 3.0)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from capture.kafka.hanging import end_hanging, find_hanging
 from capture.kafka.position import Chain, Position, first_position
 from capture.kafka.producer import Fields, TransactionalProducer
@@ -147,7 +147,7 @@ def _begins(prefix: str, topic: str) -> bool:
 def _begun(cluster: Cluster, case: Case) -> Producer:
     """A producer that dies in its second transaction."""
     for topic in (f"{case.name}.data", f"{case.name}.commits", f"{case.name}.position"):
-        cluster.create_topic(topic, 1, 1, {})
+        cluster.create_topics({topic: Making(1, 1, {})})
     producer = TransactionalProducer(Cluster(cluster.servers, TIMEOUT), case.name)
     producer.begin_transaction()
     producer.produce([case.data(b"first", 40), case.lists(0), case.reaches(100)])

@@ -19,6 +19,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from capture.commands import preflight
 from capture.commands.check_tables import Schemas, publication_findings
+from capture.kafka.cluster import Making
 from capture.postgres.replication import Replication, Server, slot_state
 from deploy.embedded import Postgres
 from schemas.errors import ExitCode, SettingsError
@@ -273,10 +274,10 @@ def test_topics_that_cannot_do_their_work(ready: OpsShop) -> None:
     prefix = ready.settings["topic_prefix"]
     plan = ready.plan()
     compacted = {"cleanup.policy": "compact", "min.insync.replicas": "2", "max.message.bytes": "5000"}
-    plan.cluster.create_topic(f"ordertap.{prefix}.position", 2, 1, {"cleanup.policy": "delete"})
+    plan.cluster.create_topics({f"ordertap.{prefix}.position": Making(2, 1, {"cleanup.policy": "delete"})})
     an_hour = {"cleanup.policy": "compact", "retention.ms": "3600000"}
-    plan.cluster.create_topic(f"ordertap.{prefix}.commits", 1, 1, an_hour)
-    plan.cluster.create_topic(f"{prefix}.public.orders", 1, 1, compacted)
+    plan.cluster.create_topics({f"ordertap.{prefix}.commits": Making(1, 1, an_hour)})
+    plan.cluster.create_topics({f"{prefix}.public.orders": Making(1, 1, compacted)})
     while f"{prefix}.public.orders" not in plan.cluster.partitions():
         time.sleep(0.05)
     ready.write({"topic_creation_default_replication_factor": 3})

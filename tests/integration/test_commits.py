@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from capture.kafka.position import is_moved, parse_position
 from capture.kafka.producer import TransactionalProducer
 from schemas.errors import DataError
@@ -184,7 +184,7 @@ def as_before_the_index(shop: Shop) -> bytes:
     del content["chain"]
     value = json.dumps(content).encode()
     former = f"{shop.prefix}.position"
-    cluster.create_topic(former, 1, 1, {"cleanup.policy": "compact"})
+    cluster.create_topics({former: Making(1, 1, {"cleanup.policy": "compact"})})
     for future in cluster.admin.delete_topics(topics).values():
         future.result()
     deadline = time.monotonic() + PATIENCE

@@ -70,3 +70,37 @@ def test_two_tables_of_one_name_are_refused_at_the_start(shop: Shop) -> None:
     shop.capture.start()
     assert shop.capture.wait(60) == 78
     assert said in shop.capture.tail()
+
+
+def test_c4_a_table_whose_topic_kafka_takes_for_another_waits_alone(shop: Shop) -> None:
+    """It is made while capture runs; the others go on, after a restart, too."""
+    shop.capture.start()
+    shop.drain()
+    shop.sql("CREATE SCHEMA public_log")
+    shop.sql("CREATE TABLE public_log.more (id int PRIMARY KEY)", "CREATE TABLE public.log_more (id int PRIMARY KEY)")
+    shop.sql("ALTER PUBLICATION tap ADD TABLE public.log_more", "INSERT INTO public.log_more VALUES (1)")
+    shop.drain()
+    shop.sql("ALTER PUBLICATION tap ADD TABLE public_log.more", "INSERT INTO public_log.more VALUES (1)")
+    shop.sql("INSERT INTO public.log_more VALUES (2)")
+    shop.drain()
+    told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=shop.config).stdout)
+    assert (told["parked"], told["problems"]) == (["public_log.more"], [])
+    checked = run("capture", "check", config=shop.config).stdout
+    assert f"topic {shop.prefix}.public_log.more and topic {shop.prefix}.public.log_more" in checked.replace("\n", " ")
+    assert shop.capture.stop() == 0
+    shop.capture.start()
+    shop.sql("INSERT INTO public.log_more VALUES (3)", "INSERT INTO public_log.more VALUES (3)")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert on(shop.records(), f"{shop.prefix}.public.log_more") == ["c", "c", "c"]
+
+
+def test_c5_hundreds_of_topics_are_made_in_a_few_calls(shop: Shop) -> None:
+    """With a line for each call. One after another 2,000 took more than a minute, without a word."""
+    count = 600
+    shop.sql(*[f"CREATE TABLE many_{number} (id int PRIMARY KEY)" for number in range(count)])
+    shop.sql("ALTER PUBLICATION tap ADD TABLE " + ", ".join(f"many_{number}" for number in range(count)))
+    made = run("capture", "init", config=shop.config)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count(" made\n") >= count
+    assert made.stdout.count("making topics") == 4

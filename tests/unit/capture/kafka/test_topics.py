@@ -7,8 +7,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from capture.kafka.cluster import Cluster
-from capture.kafka.topics import Group, Making, Route, Topics
+from capture.kafka.cluster import Cluster, Making
+from capture.kafka.topics import Group, Route, Topics
 from capture.settings import TopicRoute
 from schemas.errors import SettingsError
 
@@ -51,6 +51,16 @@ def test_two_tables_have_no_topic_together() -> None:
     assert routed.has("all.orders")
     assert routed.has("shop.public.anything")
     assert not routed.has("other")
+
+
+def test_c4_two_names_that_kafka_takes_for_one_are_refused() -> None:
+    made = topics()
+    made.of("public.a_b")
+    with pytest.raises(
+        SettingsError, match=r"shop\.public_a\.b and topic shop\.public\.a_b, of table public\.a_b"
+    ) as caught:
+        made.of("public_a.b")
+    assert "topic_routing" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from capture.kafka.producer import Fields
-from capture.kafka.topics import Making, Topics
+from capture.kafka.topics import Topics
 from capture.metrics import SNAPSHOT_ROWS
 from capture.on_demand import incremental as incremental_module
 from capture.on_demand.chunk_reader import ChunkRows, Mark, Visibility
