@@ -66,6 +66,15 @@ class Moves:
         alone = {ref for ref, some in left.items() if ref not in waits and any(_is_ignored(olds[old]) for old in some)}
         return {**waits, **dict.fromkeys(alone, Outcome.ignored())}
 
+    def hand_over(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
+        """Documents that belong to another order by now go there, unless nobody knows what became of a step of theirs;
+        the others."""
+        leaving = [one for one in entries if one.next_unit and not one.intent]
+        if leaving:
+            with transaction(self._connection) as cursor:
+                moves.hand_over(cursor, held, leaving)
+        return [one for one in entries if one.intent or not one.next_unit]
+
     def _come_to(
         self,
         held: list[Lease],

@@ -181,6 +181,7 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
+        entries = self._moves.hand_over(held, entries)
         looked_at = [one for one in entries if alone in (None, one.ref)]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)

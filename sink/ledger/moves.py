@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from psycopg2.extras import execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
-from sink.ledger import documents, history
+from sink.ledger import documents, history, leases
+from sink.ledger.documents import Entry
+from sink.ledger.leases import Lease
 from sink.ledger.outcomes import State
 
 _FORMER: Final = """
@@ -41,16 +43,18 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
 def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> dict[DocumentRef, list[DocumentRef]]:
     """What new documents may have been before, with their fingerprints given: a document that the ERP has, or a
     customer whose account it has, by the log, else by the fingerprint. Those that a person has settled are none. By the
-    log also one that is on its way there, or that a person ignores, or that another worker than `owner` has, and may be
-    about to send."""
+    log also one that a person ignores, or that another worker than `owner` has, and may be about to send; by either one
+    that is on its way there."""
     cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new), owner))
     found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in cursor.fetchall()}
     alike = [(ref, seen) for ref, seen in new.items() if seen and ref not in found]
     if alike:
         cursor.execute(
-            "SELECT type, key, fingerprint FROM document WHERE fingerprint = ANY(%s) AND applied IS NOT NULL"
-            " AND state <> 'ignored' AND coalesce(decisions ->> 'settled', '') = '' ORDER BY type, key",
-            ([seen for _, seen in alike],),
+            "SELECT type, key, fingerprint FROM document WHERE fingerprint = ANY(%(seen)s) AND applied IS NOT NULL"
+            " AND state <> 'ignored' AND coalesce(decisions ->> 'settled', '') = ''"
+            " UNION ALL SELECT type, key, intent ->> 'fingerprint' FROM document"
+            "  WHERE intent ->> 'fingerprint' = ANY(%(seen)s) AND applied IS NULL ORDER BY 1, 2",
+            {"seen": [seen for _, seen in alike]},
         )
         olds = cursor.fetchall()
         for ref, seen in alike:
@@ -81,3 +85,16 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
     cursor.execute("DELETE FROM key_change WHERE type = %s AND key = %s", tuple(new))
     history.note(cursor, old, "moved", f"its key in the shop is {new.key} now")
     history.note(cursor, new, "moved", f"its key in the shop was {old.key}")
+
+
+def hand_over(cursor: Cursor, held: Sequence[Lease], ones: Sequence[Entry]) -> None:
+    """Documents of which a step was under way when the shop gave them to another order go to that one's unit, which is
+    due by them."""
+    leases.prove(cursor, held, {one.next_unit for one in ones if one.next_unit})
+    cursor.execute(
+        "UPDATE document SET unit = next_unit, next_unit = NULL"
+        " WHERE (type, key) IN %s AND next_unit IS NOT NULL AND intent IS NULL RETURNING unit",
+        (tuple(tuple(one.ref) for one in ones),),
+    )
+    units = sorted({row[0] for row in cursor.fetchall()})
+    cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (units,))

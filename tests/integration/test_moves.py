@@ -1,16 +1,18 @@
 """A document whose key the shop has changed is the one that it was."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from sink.apply.worker import Worker
-from sink.database import Connection, transaction
+from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import NotDone, RetryError, Step, StepResult
+from sink.erp.contract import NotDone, Observed, RetryError, Step, StepProgress, StepResult
+from sink.erp.kinds import ErpRef, Kind
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import leases, marks, moves
@@ -168,11 +170,13 @@ def test_f5_nothing_is_made_while_another_worker_has_what_it_was(
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
 
 
+@pytest.mark.parametrize("logged", [True, False])
 @pytest.mark.parametrize("used_again", [False, True])
 def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool, logged: bool
 ) -> None:
-    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it."""
+    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it, or
+    deletes it and writes it anew, of which the log says nothing."""
 
     class LosesReplies(SqlErp):
         def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
@@ -191,8 +195,9 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     change(middle, "UPDATE orders SET id = 9 WHERE id = 1")
     if used_again:
         change(middle, "INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")
-    _log_says(middle, NEW, "1")
-    mark(middle, NEW)
+    if logged:
+        _log_says(middle, NEW, "1")
+    mark(middle, NEW, ORDER)
     worker = make_worker(middle, erp, profile_path)
     worker.step()
     assert run(erp_url, ORDERS) == ONE_ORDER + before
@@ -203,6 +208,133 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     again = [("shop/order/1/2", "S-2", "5.95", "confirmed")] * used_again
     assert run(erp_url, ORDERS) == [*ONE_ORDER, *again, *before]
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+class Meanwhile(SqlErp):
+    """Between his look and his call something else happens."""
+
+    happens: Callable[[], None] | None = None
+
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        happens, self.happens = self.happens, None
+        if happens:
+            happens()
+        return super().observe(refs)
+
+
+@pytest.fixture
+def meanwhile(erp_url: str) -> Iterator[Meanwhile]:
+    adapter = Meanwhile(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+def test_f5_an_order_that_is_written_anew_after_the_look_at_it_is_made_once(
+    middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile
+) -> None:
+    """One worker has looked at it, and has not written down yet that he is about to make it; the shop deletes it and
+    writes it under another key, which another one makes."""
+    change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
+    mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
+    drain(make_worker(middle, erp, profile_path))
+    before = run(erp_url, ORDERS)
+    with closing(connect(database, "ordertap_shop")) as other:
+
+        def writes_it_anew() -> None:
+            change(other, "UPDATE orders SET id = 9 WHERE id = 1")
+            mark(other, NEW, ORDER)
+            make_worker(other, erp, profile_path, "another").step()
+
+        meanwhile.happens = writes_it_anew
+        mark(middle, ORDER)
+        worker = make_worker(middle, meanwhile, profile_path)
+        worker.step()
+        assert meanwhile.happens is None
+    assert run(erp_url, ORDERS) == [*before, ("shop/order/9/1", "S-1", "11.90", "confirmed")]
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, ORDERS) == [*before, ("shop/order/9/1", "S-1", "11.90", "confirmed")]
+
+
+class Late(SqlErp):
+    """A call of it is on its way for long, and nobody hears of it."""
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        return [NotDone(RetryError("the reply was lost")) for _ in steps]
+
+
+class Asked(SqlErp):
+    """Knows of what it was asked, and what it was told to do."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+        self.kinds: set[Kind] = set()
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        self.kinds |= {step.ref.kind for step in steps}
+        return super().progress(steps)
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        self.kinds |= {step.ref.kind for step in steps}
+        return super().apply(steps, not_after)
+
+
+def test_f5_a_return_of_which_a_call_is_under_way_stays_with_its_order_until_that_is_settled(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its order's key is changed meanwhile: nobody asks for it, or sends it, while that call may still arrive."""
+    mark(middle, ORDER, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN)
+    with closing(Late(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as late:
+        make_worker(middle, late, profile_path, "another").step()
+    change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
+    _log_says(middle, NEW, "1")
+    monkeypatch.setitem(UNITS, RETURN, "sales_order:9")
+    mark(middle, NEW, ORDER, RETURN)
+    unit = "SELECT unit, next_unit FROM ordertap_shop.document WHERE type = 'return_order'"
+    assert rows(middle, unit) == [("sales_order:1", "sales_order:9")]
+    with closing(Asked(erp_url)) as asked:
+        worker = make_worker(middle, asked, profile_path)
+        drain(worker)
+        assert "return" not in asked.kinds
+        assert run(erp_url, "SELECT external_key FROM returns") == []
+        pass_deadlines(middle)
+        drain(worker)
+    assert rows(middle, unit) == [("sales_order:9", None)]
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
+    assert run(erp_url, ORDERS) == ONE_ORDER
+
+
+def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_that_ones_worker(
+    middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    mark(middle, ORDER, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95);"
+                   " INSERT INTO returns VALUES (5, 1, 1, 5.95)")  # fmt: skip
+    mark(middle, DocumentRef("sales_order", "2"))
+    drain(make_worker(middle, erp, profile_path))
+    mark(middle, RETURN)
+
+    with closing(connect(database, "ordertap_shop")) as other:
+
+        def goes_to_another() -> None:
+            change(other, "UPDATE returns SET order_id = 2")
+            monkeypatch.setitem(UNITS, RETURN, "sales_order:2")
+            mark(other, RETURN)
+
+        meanwhile.happens = goes_to_another
+        make_worker(middle, meanwhile, profile_path).step()
+        assert meanwhile.happens is None
+        assert run(erp_url, "SELECT * FROM returns") == [], "he has the unit no more"
+        assert rows(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == [(0,)]
+        drain(make_worker(other, erp, profile_path, "another"))
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
 
 
 def test_f5_nothing_is_made_while_another_worker_may_be_about_to_make_it(
