@@ -20,7 +20,7 @@ from sink.documents.refs import DocumentRef
 from sink.erp.commands import commands
 from sink.erp.contract import Erp, Found, HoldError, Observed, RetryError, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
-from sink.ledger import accounts, binding, control, documents, leases, marks
+from sink.ledger import accounts, binding, control, documents, leases, marks, moves
 from sink.ledger.control import Control
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
@@ -127,6 +127,7 @@ class Worker:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
                 self._former = documents.types(cursor) - self._names
                 accounts.begin_at(cursor, self._rules.account_from)
+                moves.forget_others(cursor)
                 if self._rules.apply:
                     marks.resume(cursor)
         except (SettingsError, HoldError) as error:

@@ -37,6 +37,7 @@ from tests.fix_erp import (
 
 NEW = DocumentRef("sales_order", "9")
 ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
+NOTED = "SELECT key, old_key FROM ordertap_shop.key_change ORDER BY key"
 COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
 ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
 
@@ -129,6 +130,72 @@ def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connecti
     drain(worker)
     assert doubt not in held(middle)
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+@pytest.mark.parametrize("said", ["ignored", "settled"])
+def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_written_anew(
+    worker: Worker, middle: Connection, erp_url: str, said: str
+) -> None:
+    """Before anyone asked whether it is the one that comes later."""
+    change(middle, "DELETE FROM returns; CREATE TABLE gone AS SELECT * FROM orders; DELETE FROM orders")
+    mark(middle, ORDER)
+    drain(worker)
+    if said == "ignored":
+        leave_alone(middle, ORDER, False, "Ada", execute=True)
+    else:
+        assert accept_document(middle, ORDER, "Ada", execute=True).taken_for is Accepted.SETTLED
+    drain(worker)
+    change(middle, "INSERT INTO orders SELECT 9, number, customer, placed_at, status, sku, quantity, 9.90 FROM gone")
+    mark(middle, NEW)
+    drain(worker)
+    gross = "11.90" if said == "ignored" else "9.90"
+    assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", gross, "confirmed")]
+    state = "ignored" if said == "ignored" else "done"
+    assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [(state,)]
+
+
+def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_comes_again(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """A number alone may be given to another order: a person says."""
+    worker = make_worker(middle, erp, profile_path)
+    change(middle, "UPDATE orders SET sku = 'NEW'")
+    mark(middle)
+    drain(worker)
+    leave_alone(middle, ORDER, False, "Ada", execute=True)
+    change(middle, "UPDATE orders SET id = 9, sku = 'A'")
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert held(middle) == ["the shop changed its key, and whether it was one of these is open: sales_order 1"]
+    assert run(erp_url, ORDERS) == []
+    accept_document(middle, NEW, "Ada", execute=True)
+    drain(worker)
+    assert run(erp_url, ORDERS) == [("shop/order/9/1", "S-1", "11.90", "confirmed")]
+
+
+def test_f5_what_answered_a_doubt_stays_the_answer_while_another_worker_has_what_it_was(
+    worker: Worker, middle: Connection
+) -> None:
+    third = DocumentRef("sales_order", "3")
+    change(middle, COPY.format(3))
+    mark(middle, third)
+    drain(worker)
+    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
+    mark(middle, NEW, ORDER, third)
+    drain(worker)
+    leave_alone(middle, third, False, "Ada", execute=True)
+    with transaction(middle) as cursor:
+        (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
+        marks.retry(cursor, NEW)
+    drain(worker)
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease])
+    for _ in range(2):
+        pass_deadlines(middle)
+        drain(worker)
+    assert rows(middle, "SELECT external, state FROM ordertap_shop.document WHERE key = '9'") == [
+        ("shop/order/1/1", "done")
+    ]
 
 
 def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(worker: Worker, middle: Connection, erp_url: str) -> None:
@@ -428,6 +495,27 @@ def test_f5_a_return_and_a_refund_under_other_keys_are_no_second_ones(
     assert held(middle) == []
     assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
     assert run(erp_url, "SELECT external_key FROM refunds") == [("shop/refund/6/1",)]
+    assert rows(middle, NOTED) == [], "nobody asks for it any more"
+
+
+def test_f5_what_the_log_says_of_a_key_is_kept_as_long_as_it_may_be_asked_for(
+    worker: Worker, middle: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    ones = [DocumentRef("sales_order", key) for key in ("3", "4", "5")]
+    change(middle, f"{COPY.format(3)}; UPDATE orders SET number = 'S-3' WHERE id = 3; DELETE FROM returns")
+    _log_says(middle, ones[0], "2")  # nothing is known of that one
+    _log_says(middle, ones[1], "8")  # and the shop has this one no more
+    _log_says(middle, ones[2], "4")  # this one was both, and is not seen yet
+    mark(middle, *ones[:2])
+    drain(worker)
+    assert rows(middle, NOTED) == [("4", "8"), ("5", "4")]
+    make_worker(middle, erp, profile_path).check()
+    assert rows(middle, NOTED) == [("4", "8"), ("5", "4")], "a link between the two is kept"
+    mark(middle, ones[2])
+    drain(worker)
+    make_worker(middle, erp, profile_path).check()
+    make_worker(middle, erp, profile_path).check()
+    assert rows(middle, NOTED) == []
 
 
 def test_f5_an_order_that_changed_its_number_too_is_held_as_another(
