@@ -244,12 +244,13 @@ class Worker:
     def _join_buyers(
         self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Known]
     ) -> tuple[list[Entry], set[DocumentRef]]:
-        """Buyers that are not in the ERP yet travel with their orders; and those whom another worker has."""
+        """Buyers that are not in the ERP yet travel with their orders; and those whom another worker has. One who is
+        held rests until he changes or a person acts: his orders are woken when he comes."""
         ours = {one.ref: one for one in entries}
         wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
-            missing = {one.unit for one in found.values() if not one.arrived and one.state is not State.IGNORED}
+            missing = {one.unit for one in found.values() if _may_come(one)}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
             busy = leases.of_others(cursor, missing - {one.unit for one in taken})
@@ -385,6 +386,12 @@ class Worker:
                 others = documents.in_erp_under(cursor, self._former, kind, [ref.key for ref in refs])
                 found |= {ref: others[ref.key] for ref in refs if ref.key in others}
         return found
+
+
+def _may_come(buyer: Entry) -> bool:
+    """Whether a look at a buyer may bring him to the ERP now."""
+    rests = buyer.state is State.HELD and not buyer.dirty
+    return not (buyer.arrived or rests or buyer.state is State.IGNORED)
 
 
 def _before(want: Wanted | Outcome) -> DocumentRef | None:

@@ -156,6 +156,31 @@ def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM customers)") == [(4, 2)]
 
 
+def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_again(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """He rests until the shop changes him or a person acts; his order is woken when he comes, and rests as well."""
+    run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle)
+    drain(worker)
+    rests = "SELECT state, next_try > clock_timestamp() + interval '9 min' FROM document WHERE type = 'sales_order'"
+    with transaction(middle) as cursor:
+        cursor.execute(rests)
+        assert cursor.fetchall() == [("waits", True)]
+        cursor.execute("UPDATE unit SET due_at = clock_timestamp() WHERE unit = 'sales_order:1'")
+    counting.steps = []
+    drain(worker)
+    mark(middle, ORDER)
+    drain(worker)
+    assert counting.steps == []
+    run(erp_url, "ALTER TABLE customers DROP CONSTRAINT odd")
+    mark(middle, CUSTOMER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT shop_number FROM orders") == [("S-1",)]
+
+
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
