@@ -78,7 +78,9 @@ class Matching:
         with transaction(self._connection) as cursor:
             others = accounts.claim(cursor, {ref: some for ref, some in wanted.items() if some})
             states = {ref: one.state for ref, one in documents.entries_of(cursor, set(others.values())).items()}
-        return {ref: Match(self._rules.waits(other, states.get(other))) for ref, other in others.items()}
+        # Nothing wakes who waits for one that comes no more.
+        again = self._rules.recheck_seconds
+        return {ref: Match(Outcome.waits(other, states.get(other), again)) for ref, other in others.items()}
 
     def _match(self, one: Entry, customer: Customer) -> Match | None:
         for way in _ways(customer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -55,16 +55,44 @@ class Moves:
         if not new:
             return {}
         with transaction(self._connection) as cursor:
-            found = moves.former(cursor, new, self._owner)
+            found, logged = moves.former(cursor, new, self._owner)
             olds = documents.entries_of(cursor, {old for some in found.values() for old in some})
-        if not found:
-            return {}
+        waits = self._waits(held, entries, found, olds, logged) if found else {}
+        if over := logged - waits.keys():
+            with transaction(self._connection) as cursor:
+                moves.forget(cursor, over)
+        return waits
+
+    def _waits(
+        self,
+        held: list[Lease],
+        entries: Sequence[Entry],
+        found: Mapping[DocumentRef, Sequence[DocumentRef]],
+        olds: Mapping[DocumentRef, Entry],
+        logged: Collection[DocumentRef],
+    ) -> dict[DocumentRef, Outcome]:
+        """What those come to that may have been something before, but for those that go on at once."""
         there = self._desired.build(olds.keys())
         places = {ref: _place(one, there[ref]) for ref, one in olds.items()}
         left = {ref: [old for old in some if places[old] is not _Place.TAKEN] for ref, some in found.items()}
+        places |= {
+            old: _Place.UNCLEAR
+            for ref, some in left.items()
+            for old in some
+            if ref not in logged and _is_new(olds[old])
+        }  # by its number alone
         waits = self._come_to(held, entries, {ref: some for ref, some in left.items() if some}, places)
         alone = {ref for ref, some in left.items() if ref not in waits and any(_is_ignored(olds[old]) for old in some)}
         return {**waits, **dict.fromkeys(alone, Outcome.ignored())}
+
+    def hand_over(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
+        """Documents that belong to another order by now go there, unless nobody knows what became of a step of theirs;
+        the others."""
+        leaving = [one for one in entries if one.next_unit and not one.intent]
+        if leaving:
+            with transaction(self._connection) as cursor:
+                moves.hand_over(cursor, held, leaving)
+        return [one for one in entries if one.intent or not one.next_unit]
 
     def _come_to(
         self,
@@ -73,6 +101,7 @@ class Moves:
         former: Mapping[DocumentRef, Sequence[DocumentRef]],
         places: _Places,
     ) -> dict[DocumentRef, Outcome]:
+        doubted = {one.ref for one in entries if one.check == Check.MOVED}
         claimed = Counter(old for some in former.values() for old in some)
         waits: dict[DocumentRef, Outcome] = {}
         for ref, (old, *others) in former.items():
@@ -81,7 +110,7 @@ class Moves:
             elif self._have(held, old):
                 self._move(held, entries, old, ref)
             else:
-                waits[ref] = Outcome.settling(f"it was {old}, which is looked at now", "nothing is to be done", _SOON)
+                waits[ref] = _soon(old, ref in doubted)
         return waits
 
     def _doubt(self, olds: Sequence[DocumentRef]) -> Outcome:
@@ -121,6 +150,14 @@ class Moves:
         for one in entries:
             if one.ref in now:
                 one.go_on_as(now[one.ref])
+
+
+def _soon(old: DocumentRef, doubted: bool) -> Outcome:
+    """What was in doubt is held until it goes on: what a person answered is known by that."""
+    reason, step = f"it was {old}, which is looked at now", "nothing is to be done"
+    if doubted:
+        return Outcome.held(reason, step, "decision", _SOON, Check.MOVED)
+    return Outcome.settling(reason, step, _SOON)
 
 
 def _has(held: Sequence[Lease], unit: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from schemas.errors import OrdertapError
 from sink.documents.refs import DocumentRef
@@ -12,6 +13,9 @@ from sink.ledger.outcomes import Outcome, State
 from sink.planning.brake import Brake
 from sink.planning.decisions import disputed_to_json
 from sink.planning.policy import Hold, Policy
+
+_LONGER: Final = 10
+"""So many times as long rests what waits for a document that itself waits for a person, and wakes it when it comes."""
 
 
 class NotPlannedError(OrdertapError):
@@ -47,7 +51,8 @@ class Rules:
 
     def waits(self, ref: DocumentRef, state: State | None) -> Outcome:
         """It waits for another document, which the ERP does not have, and which stands at `state`."""
-        return Outcome.waits(ref, state, self.recheck_seconds)
+        rest = self.recheck_seconds * (_LONGER if state in (State.HELD, State.WAITS) else 1)
+        return Outcome.waits(ref, state, rest)
 
     def settling(self, hold: Hold, age: float) -> Outcome:
         """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""

@@ -159,7 +159,7 @@ class Sending:
         read = self._clock_lately()
         left = self._intend(held, tasks, under_way=True)
         not_after = read + timedelta(seconds=left - self.abilities.settles_within)
-        tasks = [task for task in tasks if task.one.intent]  # without those that the brake holds back
+        tasks = [task for task in tasks if task.one.intent]  # without what is held back, or is looked at anew
         if not tasks:
             return
         results = self._applied(tasks, not_after)
@@ -245,10 +245,10 @@ class Sending:
             rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
             left = leases.renew(cursor, held, whole, whole - _A_TENTH * self._rules.lease_seconds)
             documents.write(cursor, held, back)
-            documents.intend(cursor, rows)
+            written = documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)
-        for one, intent, external in rows:
+        for one, intent, external in (row for row in rows if row[0].ref in written):
             one.intent, one.external = intent, external
             one.revision = intent.revision if intent else one.revision
         return left

@@ -20,7 +20,7 @@ from sink.documents.refs import DocumentRef
 from sink.erp.commands import commands
 from sink.erp.contract import Erp, Found, HoldError, Observed, RetryError, Step, StopError
 from sink.erp.kinds import KINDS, ErpRef, Kind, Milestone
-from sink.ledger import accounts, binding, control, documents, leases, marks
+from sink.ledger import accounts, binding, control, documents, leases, marks, moves
 from sink.ledger.control import Control
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease, LeaseLostError
@@ -38,6 +38,7 @@ _TOGETHER: Final[Sequence[Collection[Kind]]] = ({"customer", "order"}, {"return"
 """What is planned and sent at once: a return is measured against its order as the ERP shows it."""
 _ALL_ALIKE: Final = 20
 """Orders go first, whatever waits longer; one batch in so many is of what waits longest, so that all have a turn."""
+_A_MOMENT: Final = 0.2  # seconds
 
 
 class Worker:
@@ -126,6 +127,7 @@ class Worker:
                 binding.bind(cursor, "erp", checked.identity, "the ERP")
                 self._former = documents.types(cursor) - self._names
                 accounts.begin_at(cursor, self._rules.account_from)
+                moves.forget_others(cursor)
                 if self._rules.apply:
                     marks.resume(cursor)
         except (SettingsError, HoldError) as error:
@@ -180,15 +182,15 @@ class Worker:
         entries = self._of_the_profile(held, self._read(held))
         if late:
             self._settle(held, entries)
+        entries = self._moves.hand_over(held, entries)
         looked_at = [one for one in entries if alone in (None, one.ref)]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)
         if alone is None:
-            joined = self._join_buyers(held, entries, built)
+            joined, elsewhere = self._join_buyers(held, entries, built)
             built |= self._desired.build([one.ref for one in joined]) if joined else {}
             self._say_place(joined)
-            entries += joined
-            looked_at += joined
+            entries = looked_at = self._without(held, entries, built, elsewhere) + joined
         waits = self._moves.follow(held, entries, {one.ref: built[one.ref] for one in looked_at})
         looked_at = self._waiting(held, looked_at, waits)
         looked_at.sort(key=lambda one: KINDS.index(self._kind(one)))
@@ -241,20 +243,38 @@ class Worker:
 
     def _join_buyers(
         self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Known]
-    ) -> list[Entry]:
-        """Buyers that are not in the ERP yet travel with their orders, if nobody else has them."""
+    ) -> tuple[list[Entry], set[DocumentRef]]:
+        """Buyers that are not in the ERP yet travel with their orders; and those whom another worker has. One who is
+        held rests until he changes or a person acts: his orders are woken when he comes."""
         ours = {one.ref: one for one in entries}
         wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
-            missing = {one.unit for one in found.values() if not one.arrived and one.state is not State.IGNORED}
+            missing = {one.unit for one in found.values() if _may_come(one)}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
+            busy = leases.of_others(cursor, missing - {one.unit for one in taken})
         for one in (*entries, *joined):
             one.needed |= one.ref in wanted
         held += taken
         self._settle(held, joined)
-        return joined
+        return joined, {ref for ref, one in found.items() if one.unit in busy}
+
+    def _without(
+        self,
+        held: list[Lease],
+        entries: list[Entry],
+        built: Mapping[DocumentRef, Known],
+        elsewhere: Collection[DocumentRef],
+    ) -> list[Entry]:
+        """Gives back the units of orders whose new buyer another worker has: they keep their place, and have him with
+        them as soon as that one is done with him. The documents of the others."""
+        early = {one.unit for one in entries if not self._desired.buyers([built[one.ref]]).isdisjoint(elsewhere)}
+        if early:
+            with transaction(self._connection) as cursor:
+                leases.release(cursor, [one for one in held if one.unit in early], in_turn=True, rest=_A_MOMENT)
+            held[:] = [one for one in held if one.unit not in early]
+        return [one for one in entries if one.unit not in early]
 
     def _look(self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
         """Has the ERP agree with documents, those that others refer to first; those that want another round."""
@@ -366,6 +386,12 @@ class Worker:
                 others = documents.in_erp_under(cursor, self._former, kind, [ref.key for ref in refs])
                 found |= {ref: others[ref.key] for ref in refs if ref.key in others}
         return found
+
+
+def _may_come(buyer: Entry) -> bool:
+    """Whether a look at a buyer may bring him to the ERP now."""
+    rests = buyer.state is State.HELD and not buyer.dirty
+    return not (buyer.arrived or rests or buyer.state is State.IGNORED)
 
 
 def _before(want: Wanted | Outcome) -> DocumentRef | None:

@@ -50,6 +50,7 @@ class Entry:
     check: str | None = None  # what a held one did not pass
     decisions: dict[str, Any] | None = None  # what a person said of it
     account: str | None = None  # of a customer: the ERP's key of the account that he shares
+    next_unit: str | None = None  # where it goes once its step is settled
     built: object = None  # as the shop has it now
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
@@ -91,7 +92,8 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account FROM document"
+    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
+    " next_unit FROM document"
 )
 
 
@@ -153,25 +155,33 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
 Given = Sequence[tuple[Entry, Outcome]]
 
 
-def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> None:
-    """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more.
+def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> set[DocumentRef]:
+    """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more. Those of
+    which it was written.
 
-    In the caller's transaction, which has to prove the lease.
+    It is not where the shop has given the document to another unit since it was looked at; nor that an order is to be
+    made which was marked since, as it may have come under another key: who looks at that one finds our intent, or we
+    find its mark. In the caller's transaction, which has to prove the lease.
     """
     rows = [
-        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed)
+        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed, one.unit)
         for one, intent, key in given
     ]
-    execute_values(
+    written = execute_values(
         cursor,
-        "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
+        "UPDATE document AS d SET intent = v.intent, revision = coalesce(v.revision, d.revision),"
         " external = v.external, needed = v.needed OR d.needed"
-        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed)"
-        " WHERE d.type = v.type AND d.key = v.key",
+        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed, unit)"
+        " WHERE d.type = v.type AND d.key = v.key AND (v.intent IS NULL OR d.intent IS NOT NULL OR d.unit = v.unit"
+        "  AND (d.applied IS NOT NULL OR v.intent ->> 'fingerprint' IS NULL"
+        "   OR d.marked = (v.intent ->> 'marked')::bigint))"
+        " RETURNING d.type, d.key",
         rows,
-        "(%s, %s, %s, %s::bigint, %s, %s)",
+        "(%s, %s, %s::jsonb, %s::bigint, %s, %s, %s)",
         page_size=1_000,
+        fetch=True,
     )
+    return {DocumentRef(*row) for row in written}
 
 
 def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:

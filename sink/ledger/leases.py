@@ -66,6 +66,18 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
     return _take(cursor, owner, seconds, free, list(units)) if units else []
 
 
+def of_others(cursor: Cursor, units: Collection[str]) -> set[str]:
+    """Those of units that could not be taken which come free as soon as somebody else is done with them. Of the others
+    a call is under way, and nobody has them until its time is over."""
+    if not units:
+        return set()
+    cursor.execute(
+        "SELECT unit FROM unit WHERE unit = ANY(%s) AND NOT (owner IS NULL AND deadline > clock_timestamp())",
+        (list(units),),
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
 def _take(cursor: Cursor, owner: str, seconds: float, which: str, *values: object) -> list[Lease]:
     # A worker that dies now leaves the unit due.
     taken = (
@@ -108,9 +120,9 @@ def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -
     return min(left[one] for one in held)
 
 
-def release(cursor: Cursor, held: Sequence[Lease], in_turn: bool = False) -> None:
+def release(cursor: Cursor, held: Sequence[Lease], in_turn: bool = False, rest: float | None = None) -> None:
     """Gives units back, each due when its next document is: at once where one was marked since it was read, behind all
-    others; `in_turn`: by its mark, since nothing could be looked at.
+    others; `in_turn`: by its mark, since nothing could be looked at. `rest`: seconds before which nobody takes them.
 
     Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
     ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
@@ -121,12 +133,12 @@ def release(cursor: Cursor, held: Sequence[Lease], in_turn: bool = False) -> Non
     cursor.execute("SELECT FROM unit WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE", (units,))
     cursor.execute(
         "UPDATE unit AS u SET owner = NULL, due_at = d.due_at,"
-        " deadline = CASE WHEN d.unsettled THEN u.deadline END"
+        " deadline = CASE WHEN d.unsettled THEN u.deadline ELSE clock_timestamp() + make_interval(secs => %s) END"
         " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
         "  (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
         "  min(CASE WHEN seen < marked THEN CASE WHEN %s THEN marked_at ELSE clock_timestamp() END"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
         "  FROM document WHERE unit = l.unit) AS d ON true"
         " WHERE u.unit = l.unit AND u.owner = l.owner AND u.epoch = l.epoch",
-        (units, [one.owner for one in held], [one.epoch for one in held], in_turn),
+        (rest, units, [one.owner for one in held], [one.epoch for one in held], in_turn),
     )

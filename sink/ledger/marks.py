@@ -27,6 +27,8 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
     here and everywhere: nobody waits in a circle. Units are due in the order in which numbers are counted: what waits
     for days was often marked together, and older orders go first.
+
+    A document of which a step is under way stays in its unit until that is settled: who has the unit has the call.
     """
     units = sql.SQL(
         "INSERT INTO unit AS u (unit, due_at)"
@@ -38,7 +40,9 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     documents = sql.SQL(
         "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
         " ON CONFLICT (type, key) DO UPDATE"
-        " SET marked = d.marked + 1, marked_at = clock_timestamp(), unit = excluded.unit"
+        " SET marked = d.marked + 1, marked_at = clock_timestamp(),"
+        " unit = CASE WHEN d.intent IS NULL THEN excluded.unit ELSE d.unit END,"
+        " next_unit = CASE WHEN d.intent IS NOT NULL THEN nullif(excluded.unit, d.unit) END"
     ).format(touched)
     cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; the count is of the last
     return cursor.rowcount

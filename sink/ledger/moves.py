@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from psycopg2.extras import execute_values
 
 from sink.database import Cursor
 from sink.documents.refs import DocumentRef
-from sink.ledger import documents, history
+from sink.ledger import documents, history, leases
+from sink.ledger.documents import Entry
+from sink.ledger.leases import Lease
 from sink.ledger.outcomes import State
 
 _FORMER: Final = """
@@ -20,11 +22,35 @@ WITH RECURSIVE chain AS (
       JOIN key_change AS k ON k.type = c.type AND k.key = c.old_key WHERE steps < 20
 )
 SELECT DISTINCT ON (c.type, c.key) c.type, c.key, d.key FROM chain AS c
-  JOIN document AS d ON d.type = c.type AND d.key = c.old_key
- WHERE d.key <> c.key AND (d.applied IS NOT NULL OR d.account IS NOT NULL OR d.intent IS NOT NULL OR d.state = 'ignored'
+  LEFT JOIN document AS d ON d.type = c.type AND d.key = c.old_key AND d.key <> c.key
+   AND (d.applied IS NOT NULL OR d.account IS NOT NULL OR d.intent IS NOT NULL OR d.state = 'ignored'
         OR EXISTS (SELECT FROM unit AS u WHERE u.unit = d.unit AND u.owner <> %s AND u.deadline > clock_timestamp()))
- ORDER BY c.type, c.key, steps
+ ORDER BY c.type, c.key, d.key IS NULL, steps
 """
+_ALIKE: Final = """
+SELECT type, key, fingerprint, state = 'ignored' OR coalesce(decisions ->> 'settled', '') <> '' FROM document
+ WHERE fingerprint = ANY(%(seen)s) AND applied IS NOT NULL
+UNION ALL
+SELECT type, key, intent ->> 'fingerprint', false FROM document
+ WHERE intent ->> 'fingerprint' = ANY(%(seen)s) AND applied IS NULL
+UNION ALL
+SELECT d.type, d.key, n.seen, true FROM unnest(%(numbers)s::text[], %(seen)s::text[]) AS n (number, seen)
+  JOIN document AS d ON d.number = n.number
+ WHERE d.state = 'ignored' AND d.fingerprint IS NULL AND d.intent IS NULL
+ ORDER BY 1, 2
+"""
+_ANSWERED: Final = """
+SELECT EXISTS (SELECT FROM document AS n JOIN history AS h ON (h.type, h.key) = (%(type)s, %(old)s)
+ WHERE (n.type, n.key) = (%(type)s, %(key)s) AND n.check_name = 'moved' AND h.event IN ('document accepted', 'ignored')
+   AND h.at > (SELECT max(at) FROM history AS d WHERE (d.type, d.key) = (n.type, n.key) AND d.event = 'held'))
+"""
+
+
+class Former(NamedTuple):
+    """What new documents may have been before, and those of them of whose keys the log has told."""
+
+    olds: dict[DocumentRef, list[DocumentRef]]
+    logged: set[DocumentRef]
 
 
 def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
@@ -38,25 +64,61 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
         )
 
 
-def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> dict[DocumentRef, list[DocumentRef]]:
-    """What new documents may have been before, with their fingerprints given: a document that the ERP has, or a
-    customer whose account it has, by the log, else by the fingerprint. Those that a person has settled are none. By the
-    log also one that is on its way there, or that a person ignores, or that another worker than `owner` has, and may be
-    about to send."""
+def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> Former:
+    """What new documents may have been before, with their fingerprints given: a document that the ERP has, or that is
+    on its way there, or that a person ignores, by the log, else by the fingerprint. By the log also a customer whose
+    account the ERP has, and one that another worker than `owner` has, and may be about to send. An ignored one of which
+    the ERP was told nothing is known by its number alone.
+
+    Not one of which a person has said, when the new one was held for it, that it stays as it is: that was the answer.
+    """
     cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new), owner))
-    found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in cursor.fetchall()}
-    alike = [(ref, seen) for ref, seen in new.items() if seen and ref not in found]
+    rows = cursor.fetchall()
+    found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in rows if old is not None}
+    alike = {ref: seen for ref, seen in new.items() if seen and ref not in found}
     if alike:
-        cursor.execute(
-            "SELECT type, key, fingerprint FROM document WHERE fingerprint = ANY(%s) AND applied IS NOT NULL"
-            " AND state <> 'ignored' AND coalesce(decisions ->> 'settled', '') = '' ORDER BY type, key",
-            ([seen for _, seen in alike],),
-        )
+        numbers = [seen.rsplit("|", 2)[0] for seen in alike.values()]
+        cursor.execute(_ALIKE, {"seen": list(alike.values()), "numbers": numbers})
         olds = cursor.fetchall()
-        for ref, seen in alike:
-            if some := [DocumentRef(type_, key) for type_, key, was in olds if (type_, was) == (ref.type, seen)]:
+        for ref, seen in alike.items():
+            of = [
+                (DocumentRef(ref.type, key), said) for type_, key, was, said in olds if (type_, was) == (ref.type, seen)
+            ]
+            if some := [old for old, said in of if not (said and _is_answer(cursor, ref, old))]:
                 found[ref] = some
-    return found
+    return Former(found, {DocumentRef(type_, key) for type_, key, _ in rows})
+
+
+def _is_answer(cursor: Cursor, new: DocumentRef, old: DocumentRef) -> bool:
+    """Whether what a person said of the old one was said when the new one was held in doubt."""
+    cursor.execute(_ANSWERED, {"type": new.type, "key": new.key, "old": old.key})
+    return bool((cursor.fetchone() or (False,))[0])
+
+
+def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
+    """What the log says of the keys of documents, and of the keys that they had before those, is needed no more.
+
+    That is so once a new one was looked at and goes on, as what it was or as a new one: it is asked for while it is new
+    alone. What had its key before is gone from the shop, and nobody had it or was about to send it when it was looked
+    at, so that nothing comes of it later either.
+    """
+    cursor.execute(
+        "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change WHERE (type, key) IN %s"
+        " UNION SELECT k.type, k.key, k.old_key FROM chain AS c"
+        "  JOIN key_change AS k ON (k.type, k.key) = (c.type, c.old_key))"
+        " DELETE FROM key_change AS k USING chain AS c WHERE (k.type, k.key) = (c.type, c.key)",
+        (tuple(tuple(ref) for ref in refs),),
+    )
+
+
+def forget_others(cursor: Cursor) -> None:
+    """Nor is it of a document that is gone from the shop, or that took the key of one that the ERP has: those are never
+    asked for. But for keys that went on to another document: what it was is found through them."""
+    cursor.execute(
+        "DELETE FROM key_change AS k USING document AS d WHERE (d.type, d.key) = (k.type, k.key) AND d.seen = d.marked"
+        " AND (d.state = 'gone' OR d.external IS NOT NULL OR d.account IS NOT NULL)"
+        " AND NOT EXISTS (SELECT FROM key_change AS n WHERE (n.type, n.old_key) = (k.type, k.key))"
+    )
 
 
 def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
@@ -78,6 +140,18 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
         fingerprint=was.fingerprint, revision=was.revision, account=was.account, decisions=was.decisions,
     )  # fmt: skip
     cursor.execute("UPDATE history SET key = %s WHERE type = %s AND key = %s", (new.key, *old))
-    cursor.execute("DELETE FROM key_change WHERE type = %s AND key = %s", tuple(new))
     history.note(cursor, old, "moved", f"its key in the shop is {new.key} now")
     history.note(cursor, new, "moved", f"its key in the shop was {old.key}")
+
+
+def hand_over(cursor: Cursor, held: Sequence[Lease], ones: Sequence[Entry]) -> None:
+    """Documents of which a step was under way when the shop gave them to another order go to that one's unit, which is
+    due by them."""
+    leases.prove(cursor, held, {one.next_unit for one in ones if one.next_unit})
+    cursor.execute(
+        "UPDATE document SET unit = next_unit, next_unit = NULL"
+        " WHERE (type, key) IN %s AND next_unit IS NOT NULL AND intent IS NULL RETURNING unit",
+        (tuple(tuple(one.ref) for one in ones),),
+    )
+    units = sorted({row[0] for row in cursor.fetchall()})
+    cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (units,))

@@ -142,6 +142,8 @@ def _changed(
     if "cancel" not in wanted:
         return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
     if ledger.refused:
+        # Cancelled is cancelled, and its money is zero on both sides, whatever figures the ERP's order shows last. What
+        # it refused once it may refuse again, and that would keep the cancellation.
         return _cancel_alone(steps, wanted, applied, observed)
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
     open_still = replace(desired, fields={**desired.fields, "cancelled": False})

@@ -156,6 +156,31 @@ def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM customers)") == [(4, 2)]
 
 
+def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_again(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """He rests until the shop changes him or a person acts; his order is woken when he comes, and rests as well."""
+    run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle)
+    drain(worker)
+    rests = "SELECT state, next_try > clock_timestamp() + interval '9 min' FROM document WHERE type = 'sales_order'"
+    with transaction(middle) as cursor:
+        cursor.execute(rests)
+        assert cursor.fetchall() == [("waits", True)]
+        cursor.execute("UPDATE unit SET due_at = clock_timestamp() WHERE unit = 'sales_order:1'")
+    counting.steps = []
+    drain(worker)
+    mark(middle, ORDER)
+    drain(worker)
+    assert counting.steps == []
+    run(erp_url, "ALTER TABLE customers DROP CONSTRAINT odd")
+    mark(middle, CUSTOMER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT shop_number FROM orders") == [("S-1",)]
+
+
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
@@ -352,3 +377,43 @@ def test_v3_orders_go_before_prices_that_wait_longer(middle: Connection) -> None
             (lease,) = leases.lease(cursor, "w1", 60, 1, later)
             assert lease.unit == first
             leases.release(cursor, [lease])
+
+
+def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
+    middle: Connection, counting: Counting, profile_path: str, erp_url: str
+) -> None:
+    """In a backlog: it comes with him as soon as he is given back, and before what was marked after it."""
+    change(middle, "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
+                   " FROM generate_series(2, 4) AS n")  # fmt: skip
+    mark(middle)
+    for number in (2, 3, 4):
+        mark(middle, DocumentRef("sales_order", str(number)), DocumentRef("customer", f"c{number}"))
+    with transaction(middle) as cursor:
+        taken = leases.take(cursor, "another", 60.0, ["customer:7"])
+    worker = Worker(
+        middle, load_profile(profile_path), counting, Rules("shop", Policy("shop"), apply=True, batch=1), "w1"
+    )
+    assert worker.step()
+    assert counting.steps == []
+    asked = "SELECT u.due_at = d.marked_at, u.owner, d.state FROM unit AS u JOIN document AS d USING (unit)"
+    with transaction(middle) as cursor:
+        cursor.execute(f"{asked} WHERE unit = 'sales_order:1'")
+        assert cursor.fetchall() == [(True, None, "due")], "it is not looked at"
+        cursor.execute("SELECT count(*) FROM unit WHERE deadline > clock_timestamp() AND unit = 'sales_order:1'")
+        assert cursor.fetchall() == [(1,)], "and not at once again, as long as he is away"
+        leases.release(cursor, taken)
+        cursor.execute("UPDATE unit SET deadline = NULL")
+    drain(worker)
+    assert run(erp_url, "SELECT shop_number FROM orders ORDER BY id") == [("S-1",), ("S-2",), ("S-3",), ("S-4",)]
+    assert held(middle) == []
+
+
+def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(
+    middle: Connection, counting: Counting, profile_path: str
+) -> None:
+    """Nobody has him, and nobody can before that call's time is over: his order does not ask for him all the time."""
+    mark(middle)
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE unit SET deadline = clock_timestamp() + interval '60 s' WHERE unit = 'customer:7'")
+    drain(make_worker(middle, counting, profile_path))
+    assert held(middle) == ["waits for customer 7"]

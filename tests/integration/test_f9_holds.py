@@ -108,6 +108,18 @@ def test_f9_a_change_that_the_erp_refuses_goes_without_it(
     assert shop.cancelled()
 
 
+def test_f9_what_is_cancelled_after_a_refusal_is_cancelled_without_what_changed_beside_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Though the ERP would take that: its cancelled order keeps the figures of before, and no money is left of it."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "ALTER TABLE orders ADD CHECK (gross > 10)")
+    assert "refused" in shop.changed("gross = 9.90")[0]
+    assert shop.changed("gross = 12.90, status = 'cancelled'") == []
+    assert run(erp_url, "SELECT gross::text FROM orders") == [("11.90",)]
+    assert shop.cancelled()
+
+
 def test_f9_a_change_that_the_erp_refuses_in_the_commit_that_cancels(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:

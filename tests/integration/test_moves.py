@@ -1,16 +1,18 @@
 """A document whose key the shop has changed is the one that it was."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from sink.apply.worker import Worker
-from sink.database import Connection, transaction
+from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import NotDone, RetryError, Step, StepResult
+from sink.erp.contract import NotDone, Observed, RetryError, Step, StepProgress, StepResult
+from sink.erp.kinds import ErpRef, Kind
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import leases, marks, moves
@@ -35,6 +37,7 @@ from tests.fix_erp import (
 
 NEW = DocumentRef("sales_order", "9")
 ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
+NOTED = "SELECT key, old_key FROM ordertap_shop.key_change ORDER BY key"
 COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
 ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
 
@@ -129,6 +132,72 @@ def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connecti
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
 
 
+@pytest.mark.parametrize("said", ["ignored", "settled"])
+def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_written_anew(
+    worker: Worker, middle: Connection, erp_url: str, said: str
+) -> None:
+    """Before anyone asked whether it is the one that comes later."""
+    change(middle, "DELETE FROM returns; CREATE TABLE gone AS SELECT * FROM orders; DELETE FROM orders")
+    mark(middle, ORDER)
+    drain(worker)
+    if said == "ignored":
+        leave_alone(middle, ORDER, False, "Ada", execute=True)
+    else:
+        assert accept_document(middle, ORDER, "Ada", execute=True).taken_for is Accepted.SETTLED
+    drain(worker)
+    change(middle, "INSERT INTO orders SELECT 9, number, customer, placed_at, status, sku, quantity, 9.90 FROM gone")
+    mark(middle, NEW)
+    drain(worker)
+    gross = "11.90" if said == "ignored" else "9.90"
+    assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", gross, "confirmed")]
+    state = "ignored" if said == "ignored" else "done"
+    assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [(state,)]
+
+
+def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_comes_again(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """A number alone may be given to another order: a person says."""
+    worker = make_worker(middle, erp, profile_path)
+    change(middle, "UPDATE orders SET sku = 'NEW'")
+    mark(middle)
+    drain(worker)
+    leave_alone(middle, ORDER, False, "Ada", execute=True)
+    change(middle, "UPDATE orders SET id = 9, sku = 'A'")
+    mark(middle, NEW, ORDER)
+    drain(worker)
+    assert held(middle) == ["the shop changed its key, and whether it was one of these is open: sales_order 1"]
+    assert run(erp_url, ORDERS) == []
+    accept_document(middle, NEW, "Ada", execute=True)
+    drain(worker)
+    assert run(erp_url, ORDERS) == [("shop/order/9/1", "S-1", "11.90", "confirmed")]
+
+
+def test_f5_what_answered_a_doubt_stays_the_answer_while_another_worker_has_what_it_was(
+    worker: Worker, middle: Connection
+) -> None:
+    third = DocumentRef("sales_order", "3")
+    change(middle, COPY.format(3))
+    mark(middle, third)
+    drain(worker)
+    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
+    mark(middle, NEW, ORDER, third)
+    drain(worker)
+    leave_alone(middle, third, False, "Ada", execute=True)
+    with transaction(middle) as cursor:
+        (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
+        marks.retry(cursor, NEW)
+    drain(worker)
+    with transaction(middle) as cursor:
+        leases.release(cursor, [lease])
+    for _ in range(2):
+        pass_deadlines(middle)
+        drain(worker)
+    assert rows(middle, "SELECT external, state FROM ordertap_shop.document WHERE key = '9'") == [
+        ("shop/order/1/1", "done")
+    ]
+
+
 def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(worker: Worker, middle: Connection, erp_url: str) -> None:
     change(middle, COPY.format(3))
     mark(middle, DocumentRef("sales_order", "3"))
@@ -168,11 +237,13 @@ def test_f5_nothing_is_made_while_another_worker_has_what_it_was(
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
 
 
+@pytest.mark.parametrize("logged", [True, False])
 @pytest.mark.parametrize("used_again", [False, True])
 def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool, logged: bool
 ) -> None:
-    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it."""
+    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it, or
+    deletes it and writes it anew, of which the log says nothing."""
 
     class LosesReplies(SqlErp):
         def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
@@ -191,8 +262,9 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     change(middle, "UPDATE orders SET id = 9 WHERE id = 1")
     if used_again:
         change(middle, "INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")
-    _log_says(middle, NEW, "1")
-    mark(middle, NEW)
+    if logged:
+        _log_says(middle, NEW, "1")
+    mark(middle, NEW, ORDER)
     worker = make_worker(middle, erp, profile_path)
     worker.step()
     assert run(erp_url, ORDERS) == ONE_ORDER + before
@@ -203,6 +275,133 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     again = [("shop/order/1/2", "S-2", "5.95", "confirmed")] * used_again
     assert run(erp_url, ORDERS) == [*ONE_ORDER, *again, *before]
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+
+
+class Meanwhile(SqlErp):
+    """Between his look and his call something else happens."""
+
+    happens: Callable[[], None] | None = None
+
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        happens, self.happens = self.happens, None
+        if happens:
+            happens()
+        return super().observe(refs)
+
+
+@pytest.fixture
+def meanwhile(erp_url: str) -> Iterator[Meanwhile]:
+    adapter = Meanwhile(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    yield adapter
+    adapter.close()
+
+
+def test_f5_an_order_that_is_written_anew_after_the_look_at_it_is_made_once(
+    middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile
+) -> None:
+    """One worker has looked at it, and has not written down yet that he is about to make it; the shop deletes it and
+    writes it under another key, which another one makes."""
+    change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
+    mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
+    drain(make_worker(middle, erp, profile_path))
+    before = run(erp_url, ORDERS)
+    with closing(connect(database, "ordertap_shop")) as other:
+
+        def writes_it_anew() -> None:
+            change(other, "UPDATE orders SET id = 9 WHERE id = 1")
+            mark(other, NEW, ORDER)
+            make_worker(other, erp, profile_path, "another").step()
+
+        meanwhile.happens = writes_it_anew
+        mark(middle, ORDER)
+        worker = make_worker(middle, meanwhile, profile_path)
+        worker.step()
+        assert meanwhile.happens is None
+    assert run(erp_url, ORDERS) == [*before, ("shop/order/9/1", "S-1", "11.90", "confirmed")]
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, ORDERS) == [*before, ("shop/order/9/1", "S-1", "11.90", "confirmed")]
+
+
+class Late(SqlErp):
+    """A call of it is on its way for long, and nobody hears of it."""
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        return [NotDone(RetryError("the reply was lost")) for _ in steps]
+
+
+class Asked(SqlErp):
+    """Knows of what it was asked, and what it was told to do."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+        self.kinds: set[Kind] = set()
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        self.kinds |= {step.ref.kind for step in steps}
+        return super().progress(steps)
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        self.kinds |= {step.ref.kind for step in steps}
+        return super().apply(steps, not_after)
+
+
+def test_f5_a_return_of_which_a_call_is_under_way_stays_with_its_order_until_that_is_settled(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its order's key is changed meanwhile: nobody asks for it, or sends it, while that call may still arrive."""
+    mark(middle, ORDER, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    mark(middle, RETURN)
+    with closing(Late(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as late:
+        make_worker(middle, late, profile_path, "another").step()
+    change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
+    _log_says(middle, NEW, "1")
+    monkeypatch.setitem(UNITS, RETURN, "sales_order:9")
+    mark(middle, NEW, ORDER, RETURN)
+    unit = "SELECT unit, next_unit FROM ordertap_shop.document WHERE type = 'return_order'"
+    assert rows(middle, unit) == [("sales_order:1", "sales_order:9")]
+    with closing(Asked(erp_url)) as asked:
+        worker = make_worker(middle, asked, profile_path)
+        drain(worker)
+        assert "return" not in asked.kinds
+        assert run(erp_url, "SELECT external_key FROM returns") == []
+        pass_deadlines(middle)
+        drain(worker)
+    assert rows(middle, unit) == [("sales_order:9", None)]
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
+    assert run(erp_url, ORDERS) == ONE_ORDER
+
+
+def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_that_ones_worker(
+    middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    mark(middle, ORDER, CUSTOMER)
+    drain(make_worker(middle, erp, profile_path))
+    change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95);"
+                   " INSERT INTO returns VALUES (5, 1, 1, 5.95)")  # fmt: skip
+    mark(middle, DocumentRef("sales_order", "2"))
+    drain(make_worker(middle, erp, profile_path))
+    mark(middle, RETURN)
+
+    with closing(connect(database, "ordertap_shop")) as other:
+
+        def goes_to_another() -> None:
+            change(other, "UPDATE returns SET order_id = 2")
+            monkeypatch.setitem(UNITS, RETURN, "sales_order:2")
+            mark(other, RETURN)
+
+        meanwhile.happens = goes_to_another
+        make_worker(middle, meanwhile, profile_path).step()
+        assert meanwhile.happens is None
+        assert run(erp_url, "SELECT * FROM returns") == [], "he has the unit no more"
+        assert rows(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == [(0,)]
+        drain(make_worker(other, erp, profile_path, "another"))
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
 
 
 def test_f5_nothing_is_made_while_another_worker_may_be_about_to_make_it(
@@ -296,6 +495,27 @@ def test_f5_a_return_and_a_refund_under_other_keys_are_no_second_ones(
     assert held(middle) == []
     assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
     assert run(erp_url, "SELECT external_key FROM refunds") == [("shop/refund/6/1",)]
+    assert rows(middle, NOTED) == [], "nobody asks for it any more"
+
+
+def test_f5_what_the_log_says_of_a_key_is_kept_as_long_as_it_may_be_asked_for(
+    worker: Worker, middle: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    ones = [DocumentRef("sales_order", key) for key in ("3", "4", "5")]
+    change(middle, f"{COPY.format(3)}; UPDATE orders SET number = 'S-3' WHERE id = 3; DELETE FROM returns")
+    _log_says(middle, ones[0], "2")  # nothing is known of that one
+    _log_says(middle, ones[1], "8")  # and the shop has this one no more
+    _log_says(middle, ones[2], "4")  # this one was both, and is not seen yet
+    mark(middle, *ones[:2])
+    drain(worker)
+    assert rows(middle, NOTED) == [("4", "8"), ("5", "4")]
+    make_worker(middle, erp, profile_path).check()
+    assert rows(middle, NOTED) == [("4", "8"), ("5", "4")], "a link between the two is kept"
+    mark(middle, ones[2])
+    drain(worker)
+    make_worker(middle, erp, profile_path).check()
+    make_worker(middle, erp, profile_path).check()
+    assert rows(middle, NOTED) == []
 
 
 def test_f5_an_order_that_changed_its_number_too_is_held_as_another(

@@ -34,41 +34,22 @@ CLERK_LINES: Final = ("adds a line", "drops a line", "takes back")
 CLERK: Final = (
     *CLERK_LINES, "edits", "cancels", "deletes", "goes on", "limbo", "gives back", "books the payment", "undoes all",
 )  # fmt: skip
-MEANWHILE: Final = ("time passes", "the other works", "edit", "cancel", "clerk", "late call", "retry")
+MEANWHILE: Final = (
+    "time passes",
+    "the other works",
+    "edit",
+    "cancel",
+    "new key",
+    "written anew",
+    "clerk",
+    "late call",
+    "retry",
+)
 
 
 def _pick(of: Mapping[T, Any] | Sequence[T], number: int) -> T:
     found = list(of)
     return found[number % len(found)]
-
-
-def _edit_line(order: Bought, line: int, what: str) -> None:
-    sku, quantity, price = order.lines[line]
-    match what:
-        case "quantity":
-            order.lines[line] = (sku, quantity % 4 + 1, price)
-        case "price":
-            order.lines[line] = (sku, quantity, price + 1)
-        case "new line":
-            order.lines[max(order.lines) + 1] = ("B", 1, D("2.38"))
-        case "line gone" if len(order.lines) > 1:
-            del order.lines[line]
-        case "unknown item":
-            order.lines[line] = ("NEW", quantity, price)
-        case "known item":
-            order.lines[line] = ("A", quantity, price)
-
-
-def _edit_head(order: Bought, what: str) -> None:
-    match what:
-        case "street":
-            order.street += "a"
-        case "pays":
-            order.paid = order.gross
-        case "wrong sum":
-            order.off = D("0.01")
-        case "mended":
-            order.off = D(0)
 
 
 class Machine(RuleBasedStateMachine):
@@ -88,9 +69,11 @@ class Machine(RuleBasedStateMachine):
     def _has_papers(self) -> bool:
         return any(ref.kind == "order" for ref in self.desk.papers)
 
-    @initialize(done=st.booleans())
-    def opens(self, done: bool) -> None:
-        """Two orders, both or one of them in the ERP."""
+    @initialize(done=st.booleans(), collective=st.booleans())
+    def opens(self, done: bool, collective: bool) -> None:
+        """Two orders, both or one of them in the ERP; buyers have accounts of their own, or one that all share."""
+        if collective:
+            self.world.shares_an_account()
         self.shop.customer(1, "Ann")
         self.buys(0, 2, 2)
         self.buys(1, 3, 2 * done)
@@ -106,6 +89,7 @@ class Machine(RuleBasedStateMachine):
         lines = {1: ("A", quantity, D("11.90")), 2: ("B", 1, D("0.35"))}
         order = self.shop.orders[self.next] = Bought(f"S-{self.next}", customer, lines)
         order.paid = order.gross if quantity > 1 else D(0)
+        order.currency = "CHF" if buyer > 3 else "EUR"
         self.shop.order(self.next)
         self.next += 1
         self.world.works(0, then)
@@ -116,9 +100,9 @@ class Machine(RuleBasedStateMachine):
         key = _pick(self.shop.orders, number)
         order = self.shop.orders[key]
         if what in LINE_EDITS:
-            _edit_line(order, _pick(order.lines, number), what)
+            order.edit_line(_pick(order.lines, number), what)
         else:
-            _edit_head(order, what)
+            order.edit_head(what)
         self.shop.order(key)
         self.world.works(number % 2, then)
 
@@ -139,6 +123,13 @@ class Machine(RuleBasedStateMachine):
             case _:
                 order.ready = what == "ready"
         self.shop.order(key)
+        self.world.works(number % 2, then)
+
+    @precondition(_has_orders)
+    @rule(number=ANY, logged=st.booleans(), then=THEN)
+    def rekeys(self, number: int, logged: bool, then: int = 0) -> None:
+        self.shop.rename(_pick(self.shop.orders, number), self.next, logged)
+        self.next += 1
         self.world.works(number % 2, then)
 
     @rule(number=ANY)
@@ -164,6 +155,14 @@ class Machine(RuleBasedStateMachine):
     @rule(sku=st.sampled_from(["A", "B"]), amount=st.sampled_from([None, D("10.00"), D("9.50")]))
     def prices(self, sku: str, amount: Decimal | None) -> None:
         self.shop.price(sku, amount)
+
+    @rule()
+    def loses_lines(self) -> None:
+        self.shop.lose_lines()
+
+    @rule()
+    def reads_lines_again(self) -> None:
+        self.shop.read_lines_again()
 
     # --- the sink
 
@@ -203,6 +202,8 @@ class Machine(RuleBasedStateMachine):
                 self.edits(number, "price")
             case "cancel" if self.shop.orders:
                 self.turns(number, "cancel")
+            case "new key" | "written anew" if self.shop.orders:
+                self.rekeys(number, act == "new key")
             case "clerk" if self._has_papers():
                 self.clerk(number, "goes on")
             case "late call" if self.weather.late:
@@ -237,6 +238,26 @@ class Machine(RuleBasedStateMachine):
             self.shop.order(key)
             self.world.works(who, 2)
         self.world.passes(LONG if late else 31.0)
+        self.world.works(1 - who, 2)
+        if self.weather.late:
+            self.weather.arrives(self.desk)
+
+    @rule(
+        buyer=ANY, who=WHO, fault=st.sampled_from(["reply lost", "on its way", "in the server"]), logged=st.booleans()
+    )
+    def is_made_under_two_keys(self, buyer: int, who: int, fault: Any, logged: bool) -> None:
+        """Its create, or that of its return, is under way, the shop changes its key, and another finds it new."""
+        self.buys(buyer, 1, 0)
+        key = self.next - 1
+        self.shop.give_back(1, (key, 1, 1))
+        if buyer % 2:
+            self.world.works(who, 1)
+        self.weather.faults.appendleft(fault)
+        self.world.works(who, 1)
+        self.shop.rename(key, self.next, logged)
+        self.next += 1
+        self.world.works(1 - who, 2)
+        self.world.passes(31.0)
         self.world.works(1 - who, 2)
         if self.weather.late:
             self.weather.arrives(self.desk)
@@ -353,6 +374,7 @@ class Machine(RuleBasedStateMachine):
         """What holds say: the clerk takes back what he did, items are made, the shop puts right what is its own."""
         self.world.clerk.undo()
         self.desk.items.add("NEW")
+        self.shop.read_lines_again()
         for key, order in self.shop.orders.items():
             order.off, order.ready = D(0), True
             self.shop.order(key)

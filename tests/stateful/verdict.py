@@ -11,8 +11,8 @@ from sink.database import transaction
 from sink.documents.refs import DocumentRef
 from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone
 from tests.stateful.erp import Desk, Paper
-from tests.stateful.shop import Bought, Shop
-from tests.stateful.world import World
+from tests.stateful.shop import Bought, rate
+from tests.stateful.world import SHARED, World
 
 KINDS: Mapping[str, Kind] = {
     "customer": "customer", "sales_order": "order", "return_order": "return", "refund": "refund", "price": "price",
@@ -67,26 +67,35 @@ def nothing_twice(desk: Desk) -> None:
     alive = [ref for ref, paper in desk.papers.items() if ref.kind != "price" or not _over(paper)]
     counts = Counter(ref.external.rsplit("/", 1)[0] for ref in alive if not ref.external.startswith(BY_HAND))
     assert [key for key, count in counts.items() if count > 1] == [], "two documents of one key"
+    for kind in ("order", "return"):
+        ours = [ref for ref in alive if ref.kind == kind and not ref.external.startswith(BY_HAND)]
+        numbers = Counter(str(desk.papers[ref].record.fields["number"]) for ref in ours)
+        assert [number for number, count in numbers.items() if count > 1] == [], f"an {kind} is there twice"
 
 
 def money(world: World) -> None:
     """What is done is in the ERP as the shop has it."""
-    for one in ledger(world).values():
+    found = ledger(world)
+    for one in found.values():
         if one.state in ("done", "gone") and not one.accepted:
-            wrong = " and ".join(_differs(one, world.shop, world.desk))
+            wrong = " and ".join(_differs(one, world, found))
             assert not wrong, f"{one.ref} is {one.state}, but {wrong}"
 
 
-def _differs(one: Standing, shop: Shop, desk: Desk) -> Iterator[str]:
-    paper, number = one.paper(desk), one.ref.key
+def _differs(one: Standing, world: World, found: Mapping[DocumentRef, Standing]) -> Iterator[str]:
+    shop, paper, number = world.shop, one.paper(world.desk), one.ref.key
     match one.ref.type:
         case "sales_order":
-            yield from _of_order(shop.orders.get(int(number)), paper)
+            bought = shop.orders.get(int(number))
+            yield from _of_order(bought, paper, _account(world, bought, found) if bought else None)
         case "return_order" if one.given and int(number) in shop.returns:
-            yield from _of_return(shop.returns[int(number)], paper)
+            of, *line = shop.returns[int(number)]
+            yield from _of_return(_order(of, found), *line, paper=paper)
         case "refund" if one.given and int(number) in shop.refunds:
             of, gross = shop.refunds[int(number)]
-            wanted = {"order": ErpRef("order", f"shop/order/{of}/1"), "gross": gross}
+            wanted = {"order": _order(of, found), "gross": gross}
+            if of in shop.orders:
+                wanted["currency"] = shop.orders[of].currency
             if paper is None or _over(paper) or not wanted.items() <= paper.record.fields.items():
                 yield f"the ERP has {paper}"
         case "price":
@@ -98,15 +107,26 @@ def _differs(one: Standing, shop: Shop, desk: Desk) -> Iterator[str]:
                 yield f"the ERP has {paper}"
 
 
-def _of_return(back: tuple[int, int, int], paper: Paper | None) -> Iterator[str]:
-    order, line, quantity = back
+def _order(key: int, found: Mapping[DocumentRef, Standing]) -> ErpRef:
+    """Where the ERP has it, whatever key the shop gave it first."""
+    one = found.get(DocumentRef("sales_order", str(key)))
+    return ErpRef("order", (one and one.external) or f"shop/order/{key}/1")
+
+
+def _account(world: World, bought: Bought, found: Mapping[DocumentRef, Standing]) -> ErpRef:
+    if world.rules.customers == "collective":
+        return SHARED
+    return ErpRef("customer", found[DocumentRef("customer", str(bought.customer))].external or "")
+
+
+def _of_return(order: ErpRef, line: int, quantity: int, paper: Paper | None) -> Iterator[str]:
     rows = [] if paper is None or _over(paper) else [*paper.record.parts["line"].values()]
-    sold = ErpRef("order", f"shop/order/{order}/1").child("line", str(line))
+    sold = order.child("line", str(line))
     if [(row["order_line"], row["quantity"]) for row in rows] != [(sold, Decimal(quantity))]:
         yield f"the ERP has {rows}"
 
 
-def _of_order(bought: Bought | None, paper: Paper | None) -> Iterator[str]:
+def _of_order(bought: Bought | None, paper: Paper | None, account: ErpRef | None) -> Iterator[str]:
     if bought is None:
         if not _over(paper):
             yield "the ERP has it still"
@@ -119,12 +139,15 @@ def _of_order(bought: Bought | None, paper: Paper | None) -> Iterator[str]:
         yield "it is not in the ERP"
         return
     fields, lines = paper.record.fields, paper.record.parts["line"]
-    sums = {"gross": bought.gross, "paid": bought.paid, "number": bought.number, "shipping_street": bought.street}
-    for name, wanted in sums.items():
+    wants_of_head = {
+        "gross": bought.gross, "paid": bought.paid, "number": bought.number, "shipping_street": bought.street,
+        "currency": bought.currency, "account": account,
+    }  # fmt: skip
+    for name, wanted in wants_of_head.items():
         if fields[name] != wanted:
             yield f"{name}: shop {wanted}, ERP {fields[name]}"
-    has = {key: (row["sku"], row["quantity"], row["gross"]) for key, row in lines.items()}
-    wants = {str(no): (sku, count, count * price) for no, (sku, count, price) in bought.lines.items()}
+    has = {key: (row["sku"], row["quantity"], row["gross"], row["tax_rate"]) for key, row in lines.items()}
+    wants = {str(no): (sku, count, count * price, rate(sku)) for no, (sku, count, price) in bought.lines.items()}
     if has != wants:
         yield f"lines: shop {wants}, ERP {has}"
     if paper.milestone is Milestone.DRAFT:

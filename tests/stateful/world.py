@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,8 +17,9 @@ from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction
 from sink.documents.profile import Profile
 from sink.erp.contract import RetryError
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone
 from sink.planning.policy import Policy
-from tests.stateful.erp import SETTLES, Desk
+from tests.stateful.erp import SETTLES, Desk, Paper
 from tests.stateful.shop import Shop
 from tests.stateful.target import DeskClerk
 from tests.stateful.unruly import UnrulyErp, Weather
@@ -27,6 +28,7 @@ LEASE: Final = 60.0
 RULES: Final = Rules(
     "shop", Policy("shop"), apply=True, settle_seconds=0, recheck_seconds=60, lease_seconds=LEASE, batch=3
 )
+SHARED: Final = ErpRef("customer", f"{BY_HAND}web")
 LONG: Final = LEASE + SETTLES + 1
 _ROUNDS: Final = 40
 
@@ -88,7 +90,7 @@ class Process:
         self.fate = Fate()
         _FATES[id(self.connection)] = (self.connection, self.fate)
         erp = UnrulyErp(world.desk, world.weather, lambda _: self.fate.moment(self.connection))
-        self.worker = Worker(self.connection, world.profile, erp, RULES, f"w{number}")
+        self.worker = Worker(self.connection, world.profile, erp, world.rules, f"w{number}")
         self.busy = False
 
     def close(self) -> None:
@@ -104,6 +106,7 @@ class World:
     profile: Profile
     desk: Desk = field(default_factory=Desk)
     weather: Weather = field(default_factory=Weather)
+    rules: Rules = RULES
 
     def __post_init__(self) -> None:
         self.connection = connect(self.url, "ordertap_shop")
@@ -115,6 +118,15 @@ class World:
     def _new(self) -> Process:
         self._names += 1
         return Process(self, self._names)
+
+    def shares_an_account(self) -> None:
+        """From the start all buyers have one account, which the ERP had before."""
+        fields: Fields = {"number": "WEB", "name": "Web shop"}
+        self.desk.papers[SHARED] = Paper(ErpRecord("customer", fields), Milestone.CONFIRMED, self.desk.next_serial())
+        self.rules = replace(RULES, customers="collective", collective_account="WEB")
+        for process in self.processes:
+            process.close()
+        self.processes = [self._new(), self._new()]
 
     def close(self) -> None:
         for process in self.processes:
