@@ -156,6 +156,14 @@ class Machine(RuleBasedStateMachine):
     def prices(self, sku: str, amount: Decimal | None) -> None:
         self.shop.price(sku, amount)
 
+    @rule()
+    def loses_lines(self) -> None:
+        self.shop.lose_lines()
+
+    @rule()
+    def reads_lines_again(self) -> None:
+        self.shop.read_lines_again()
+
     # --- the sink
 
     @rule(who=WHO, steps=st.integers(1, 4))
@@ -366,6 +374,7 @@ class Machine(RuleBasedStateMachine):
         """What holds say: the clerk takes back what he did, items are made, the shop puts right what is its own."""
         self.world.clerk.undo()
         self.desk.items.add("NEW")
+        self.shop.read_lines_again()
         for key, order in self.shop.orders.items():
             order.off, order.ready = D(0), True
             self.shop.order(key)

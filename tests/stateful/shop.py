@@ -16,7 +16,9 @@ from schemas.lsn import LSN
 from sink.database import Connection, names_of, transaction
 from sink.documents.refs import DocumentRef
 from sink.ledger import marks, moves
+from sink.staging import gaps
 from sink.staging.assembly import LAST
+from sink.staging.gaps import TableGap
 from sink.staging.position import Position, save_position
 
 D = Decimal
@@ -30,6 +32,7 @@ CREATE TABLE refunds (id int, order_id int, gross numeric);
 CREATE TABLE prices (sku text, amount numeric);
 """
 _NET = "round({0} / (1 + {1} / 100), 2) AS net, {0} - round({0} / (1 + {1} / 100), 2) AS tax, {0} AS gross"
+LINES = "public.lines"
 _OF_ORDERS = "FROM orders WHERE id::text = ANY (%(keys)s)"
 PROFILE = {
     "profile.yaml": """
@@ -187,6 +190,17 @@ class Shop:
         self.prices.pop(sku, None) if amount is None else self.prices.update({sku: amount})
         rows = [] if amount is None else [(sku, amount)]
         self._commit("prices", "sku", sku, rows, [DocumentRef("price", sku)])
+
+    def lose_lines(self) -> None:
+        """Changes of the lines never came: what is made of them is not certain from here on."""
+        with transaction(self.connection) as cursor:
+            gaps.open_gap(cursor, TableGap(LINES, "lost", Stamp(1, LSN(self.lsn), LAST), "some rows never came"))
+
+    def read_lines_again(self) -> None:
+        """That ends it, and all orders are looked at."""
+        with transaction(self.connection) as cursor:
+            gaps.close_gap(cursor, LINES, "lost")
+        self.mark_all()
 
     def mark_all(self) -> None:
         """Everything is looked at once more, as after a reset of the offsets."""
