@@ -34,6 +34,7 @@ CLERK_LINES: Final = ("adds a line", "drops a line", "takes back")
 CLERK: Final = (
     *CLERK_LINES, "edits", "cancels", "deletes", "goes on", "limbo", "gives back", "books the payment", "undoes all",
 )  # fmt: skip
+CALLS: Final = ("reply lost", "on its way", "in the server")
 MEANWHILE: Final = (
     "time passes",
     "the other works",
@@ -242,21 +243,29 @@ class Machine(RuleBasedStateMachine):
         if self.weather.late:
             self.weather.arrives(self.desk)
 
-    @rule(
-        buyer=ANY, who=WHO, fault=st.sampled_from(["reply lost", "on its way", "in the server"]), logged=st.booleans()
-    )
-    def is_made_under_two_keys(self, buyer: int, who: int, fault: Any, logged: bool) -> None:
-        """Its create, or that of its return, is under way, the shop changes its key, and another finds it new."""
+    @rule(buyer=ANY, who=WHO, fault=st.sampled_from(CALLS), moment=st.integers(0, 12), logged=st.booleans())
+    def is_made_under_two_keys(self, buyer: int, who: int, fault: Any, moment: int, logged: bool) -> None:
+        """Its create, or that of its return, is under way, or a worker stands still at this moment before or after it;
+        the shop changes its key, and another finds it new."""
         self.buys(buyer, 1, 0)
-        key = self.next - 1
+        key, self.next = self.next - 1, self.next + 1
         self.shop.give_back(1, (key, 1, 1))
         if buyer % 2:
             self.world.works(who, 1)
-        self.weather.faults.appendleft(fault)
+
+        def another_key() -> None:
+            self.shop.rename(key, key + 1, logged)
+            self.world.works(1 - who, 2)
+
+        fate = self.world.processes[who].fate
+        if moment:
+            fate.left, fate.dies, fate.meanwhile = moment, False, another_key
+        else:
+            self.weather.faults.appendleft(fault)
         self.world.works(who, 1)
-        self.shop.rename(key, self.next, logged)
-        self.next += 1
-        self.world.works(1 - who, 2)
+        if fate.left or not moment:
+            fate.left = 0
+            another_key()
         self.world.passes(31.0)
         self.world.works(1 - who, 2)
         if self.weather.late:
