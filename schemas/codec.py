@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from schemas import wire
 from schemas.change import UNCHANGED, Cells, unchanged_header
 from schemas.column_rules import NO_RULES, Asterisks, ColumnRules, Mask, Truncated, chosen_key, kept_columns, masked
+from schemas.compiled import rowpath
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
@@ -252,6 +253,9 @@ class Encoder:
         self._both = head + _NULL + _NULL
         self.record = codec.code.record(self._key_head, self._after, codec.table_bytes)
         """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; by op."""
+        compiled, columns, key = rowpath(), codec.layout.columns, codec.layout.key
+        if compiled is not None and compiled.takes(columns, key):
+            self.record = compiled.Record(columns, key, self._key_head, self._after, codec.table_bytes, self.record)
         unsent = [name for i, name in enumerate(codec.field_names) if name and i not in codec.layout.identity]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""

@@ -31,6 +31,7 @@ from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Replication, database_errors
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin, SourcePrefix
+from schemas.compiled import rowpath
 from schemas.lsn import LSN
 from schemas.relation import Relation
 
@@ -97,6 +98,10 @@ class Stream:
         tables.patiently = self._patiently
         self._counted = 0.0
         self._now_ns = time.time_ns()
+        compiled = None if options.metadata or tables.skipped else rowpath()
+        self._usual = compiled and compiled.UsualRows(
+            replication.read, tables.get, self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD
+        )
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
@@ -209,15 +214,22 @@ class Stream:
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
         read, handlers, other = self._replication.read, self._handlers, self._other
-        acknowledger, writer = self._acknowledger, self._writer
+        acknowledger, writer, usual = self._acknowledger, self._writer, self._usual
         self._now_ns = time.time_ns()
-        for _ in range(_ROUND):
+        left = _ROUND
+        while left > 0:
+            left -= 1
             if writer.full:
                 return False
             if not acknowledger.may_read(writer.pending) and self._position.end_lsn > writer.durable.end_lsn:
                 writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
             try:
-                message = read()
+                if usual is None:
+                    message = read()
+                else:
+                    message = usual.read(self._open, acknowledger.confirmed, left)
+                    acknowledger.last_start = usual.last_start
+                    left -= usual.taken
             except Exception:
                 with database_errors("reading the log"):
                     raise
