@@ -8,9 +8,9 @@ Source: PostgreSQL manual, "Logical Replication Message Formats"; Avro specifica
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from schemas import temporal
+from schemas import encoders, temporal
 from schemas.change import STAMP_HEADER
 from schemas.encoders import FAILURES, INTEGER_CODE, FixedDecimals
 from schemas.kind import BOOLEAN_CODE, CALL_CODE, STRING_CODE
@@ -21,6 +21,7 @@ cdef enum:
     ENCODED, TEXT, INTEGER, BOOLEAN, DECIMAL, ZONED, SKIPPED  # how a column is written; ENCODED by its kind's function
     MOST_KEYS = 32  # columns of a key, as in PostgreSQL
     DIGITS = 19  # so many fit into 64 bits
+    STACK = 2048  # bytes of a value for which no memory is asked
 
 _WAYS = {STRING_CODE: TEXT, INTEGER_CODE: INTEGER, BOOLEAN_CODE: BOOLEAN, CALL_CODE: ENCODED}
 
@@ -39,13 +40,16 @@ cdef struct Out:
     char *data
     Py_ssize_t size
     Py_ssize_t room
+    char *own  # NULL: `data` is on the stack
 
 
 cdef int grow(Out *out, Py_ssize_t more) except -1:
-    cdef char *data = <char *>PyMem_Realloc(out.data, out.room + more)
+    cdef char *data = <char *>PyMem_Realloc(out.own, out.room + more)
     if data == NULL:
         raise MemoryError
-    out.data = data
+    if out.own == NULL:
+        memcpy(data, out.data, out.size)
+    out.data = out.own = data
     out.room += more
     return 0
 
@@ -161,7 +165,7 @@ cdef class Record:
     cdef bytes key_head, value_head, table
     cdef list encoders, held  # `held` keeps what the columns point to
     cdef Column *columns
-    cdef Py_ssize_t count, keys, fixed
+    cdef Py_ssize_t count, keys
 
     def __init__(self, columns, key, bytes key_head, bytes value_head, bytes table, plain):
         cdef Py_ssize_t index
@@ -169,7 +173,6 @@ cdef class Record:
         self.encoders = [column.kind.encode for column in columns]
         self.held = [(column.present, column.null) for column in columns]
         self.count, self.keys = len(columns), 0 if key_head is None else len(key)
-        self.fixed = 256 + 24 * self.count
         self.columns = <Column *>PyMem_Calloc(self.count + 1, sizeof(Column))
         if self.columns == NULL:
             raise MemoryError
@@ -185,32 +188,41 @@ cdef class Record:
         PyMem_Free(self.columns)
 
     def __call__(self, bytes data not None, prefix, lsn, str op not None):
-        made = self.make(data, prefix, lsn, op)
+        cdef tuple made = self.make(data, prefix, lsn, op) if 0 <= lsn < 1 << 63 else None
         return self.plain(data, prefix, lsn, op) if made is None else made
 
-    cdef tuple make(self, bytes data, prefix, lsn, str op):
+    cdef tuple make(self, bytes data, prefix, number_t lsn, str op):
         """(key, value); None for what is unusual."""
-        cdef Out value = [NULL, 0, 0], key = [NULL, 0, 0]
+        cdef char[STACK] room
+        cdef Out out = [room, 0, STACK, NULL]
         cdef Py_ssize_t[2 * MOST_KEYS] spans
-        cdef Py_ssize_t place
         try:
-            grow(&value, PyBytes_GET_SIZE(data) + self.fixed)
-            put_bytes(&value, self.value_head)
-            if not self.row(&value, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), spans):
+            put_bytes(&out, self.value_head)
+            if not self.row(&out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), spans):
                 return None
-            self.source(&value, prefix, lsn, op)
-            if self.key_head is None:
-                return None, PyBytes_FromStringAndSize(value.data, value.size)
-            grow(&key, 64)
-            put_bytes(&key, self.key_head)
-            for place in range(self.keys):
-                put(&key, value.data + spans[2 * place], spans[2 * place + 1] - spans[2 * place])
-            return PyBytes_FromStringAndSize(key.data, key.size), PyBytes_FromStringAndSize(value.data, value.size)
+            self.source(&out, prefix, lsn, op)
+            value = PyBytes_FromStringAndSize(out.data, out.size)
+            return None if self.key_head is None else self.key(out.data, spans), value
         except FAILURES:
             return None
         finally:
-            PyMem_Free(value.data)
-            PyMem_Free(key.data)
+            PyMem_Free(out.own)
+
+    cdef bytes key(self, const char *value, const Py_ssize_t *spans):
+        """The key of the columns that lie there in the value, each from byte to byte."""
+        cdef Py_ssize_t place, size = PyBytes_GET_SIZE(self.key_head)
+        cdef bytes made
+        cdef char *at
+        for place in range(self.keys):
+            size += spans[2 * place + 1] - spans[2 * place]
+        made = PyBytes_FromStringAndSize(NULL, size)
+        at = PyBytes_AS_STRING(made)
+        memcpy(at, PyBytes_AS_STRING(self.key_head), PyBytes_GET_SIZE(self.key_head))
+        at += PyBytes_GET_SIZE(self.key_head)
+        for place in range(self.keys):
+            memcpy(at, value + spans[2 * place], spans[2 * place + 1] - spans[2 * place])
+            at += spans[2 * place + 1] - spans[2 * place]
+        return made
 
     cdef bint row(self, Out *out, const char *data, Py_ssize_t size, Py_ssize_t *spans) except -1:
         """TupleData from byte 6 on; False for what is unusual."""
@@ -269,14 +281,11 @@ cdef class Record:
         put_bytes(out, <bytes?>self.encoders[index](PyBytes_FromStringAndSize(text, size)))
         return True
 
-    cdef int source(self, Out *out, prefix, lsn, str op) except -1:
+    cdef int source(self, Out *out, prefix, number_t lsn, str op) except -1:
         """The envelope behind the row; `prefix` is a codec.SourcePrefix."""
         cdef char[20] digits
-        cdef number_t number = lsn
-        cdef int length = shown(number, digits)
+        cdef int length = shown(lsn, digits)
         cdef bytes sequence = prefix[1]
-        if number >> 63:
-            raise OverflowError
         put_bytes(out, prefix[0])
         put_varint(out, (PyBytes_GET_SIZE(sequence) + length + 2) << 1)
         put_bytes(out, sequence)
@@ -285,8 +294,8 @@ cdef class Record:
         put_bytes(out, prefix[2])
         put_bytes(out, self.table)
         put_bytes(out, prefix[3])
-        put_varint(out, number << 1)
-        put_bytes(out, prefix[5][op])
+        put_varint(out, lsn << 1)
+        put_bytes(out, (<dict?>prefix[5])[op])
         return put_bytes(out, prefix[4])
 
 
@@ -303,6 +312,18 @@ def _way(column):
     return _WAYS[kind.code], 0
 
 
+def long_bytes(number):
+    """As encoders.long_bytes."""
+    cdef char[10] room
+    cdef Out out = [room, 0, 10, NULL]
+    cdef long long known
+    if not -(1 << 63) <= number < 1 << 63:
+        return encoders.long_bytes(number)
+    known = number
+    put_varint(&out, (<number_t>known << 1) ^ <number_t>(known >> 63))
+    return PyBytes_FromStringAndSize(room, out.size)
+
+
 def takes(columns, key):
     """Whether a Record can be made of these."""
     return len(key) <= MOST_KEYS and all(column.skipped or column.kind.code in _WAYS for column in columns)
@@ -317,57 +338,99 @@ cdef class UsualRows:
 
     cdef object read_message, get
     cdef Py_ssize_t suspect, piece_records, piece_bytes, overhead
-    cdef readonly object last_start
+    cdef readonly number_t last_start
     """The data_start of the message read last."""
     cdef readonly Py_ssize_t taken
     """So many rows were taken by the last call."""
+    # Of the open transaction, and of the table of its last row, while a call lasts:
+    cdef object prefix, header, place, topic, partition
+    cdef bytes stamp
+    cdef list drafts
+    cdef dict counts, events
+    cdef Record record  # None: no table yet
+    cdef double skip
+    cdef number_t ordinal
+    cdef Py_ssize_t filled, created, updated
+    cdef char[4] oid
 
     def __init__(self, read_message, get, suspect, piece_records, piece_bytes, overhead):
-        self.read_message, self.get, self.last_start = read_message, get, 0
+        self.read_message, self.get = read_message, get
         self.suspect, self.overhead = suspect, overhead
         self.piece_records, self.piece_bytes = piece_records, piece_bytes
 
-    def read(self, transaction, confirmed, Py_ssize_t most):
+    def read(self, transaction, number_t confirmed, Py_ssize_t most):
         """The next message that is left, None when there is none now; after `most` rows it is the next of any kind.
 
         `transaction` is the open one or None. A row at or before the LSN `confirmed` is left: see acknowledge.
         """
         self.taken = 0
-        while True:
-            message = self.read_message()
-            if message is None:
-                return None
-            self.last_start = lsn = message.data_start
-            if transaction is None or self.taken >= most or lsn <= confirmed:
-                return message
-            if not self.take(transaction, message.payload, lsn):
-                return message
-            self.taken += 1
+        if transaction is not None:
+            self.begin(transaction)
+        try:
+            while True:
+                message = self.read_message()
+                if message is None:
+                    return None
+                self.last_start = message.data_start
+                if transaction is None or self.taken >= most or self.last_start <= confirmed:
+                    return message
+                if not self.take(message.payload):
+                    return message
+                self.taken += 1
+        finally:
+            if self.taken:
+                self.count()
+                transaction.ordinal, transaction.bytes = self.ordinal, self.filled
+            self.record = None
 
-    cdef bint take(self, transaction, bytes payload, lsn) except -1:
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef int begin(self, transaction) except -1:
+        self.prefix, self.stamp, self.skip = transaction.prefix, transaction.stamp, transaction.skip
+        self.drafts, self.counts, self.header = transaction.drafts, transaction.counts, transaction.header
+        self.ordinal, self.filled = transaction.ordinal, transaction.bytes
+        return 0
+
+    cdef bint take(self, bytes payload) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), filled = self.filled + size + self.overhead
         cdef const char *data = PyBytes_AS_STRING(payload)
-        cdef list drafts
         if size < 6 or size > self.suspect or data[5] != 78 or data[0] not in (73, 85):  # N; I, U
             return False
-        table = self.get(PyBytes_FromStringAndSize(data + 1, 4))
-        ordinal = transaction.ordinal + 1
-        if table is None or type(table.record) is not Record or ordinal <= transaction.skip:
+        if self.ordinal + 1 <= self.skip or filled >= self.piece_bytes:
             return False
-        drafts = transaction.drafts
-        filled = transaction.bytes + size + self.overhead
-        if len(drafts) + 1 >= self.piece_records or filled >= self.piece_bytes:
+        if len(self.drafts) + 1 >= self.piece_records or self.last_start >> 63 or not self.table(data + 1):
             return False
-        op = "c" if data[0] == 73 else "u"
-        made = (<Record>table.record).make(payload, transaction.prefix, lsn, op)
+        made = self.record.make(payload, self.prefix, self.last_start, "c" if data[0] == 73 else "u")
         if made is None:
             return False
-        counts, place, events = transaction.counts, table.place, table.events
-        counts[place] = counts.get(place, 0) + 1
-        events[op] += 1
-        transaction.ordinal, transaction.bytes = ordinal, filled
-        drafts.append((table.topic, table.partition, made[0], made[1], [(STAMP_HEADER, stamped(transaction.stamp, ordinal))]))
+        self.ordinal += 1
+        self.filled = filled
+        self.created += data[0] == 73
+        self.updated += data[0] == 85
+        key, value = <tuple>made
+        headers = [(STAMP_HEADER, stamped(self.stamp, self.ordinal)), self.header]
+        self.drafts.append((self.topic, self.partition, key, value, headers))
         return True
+
+    cdef bint table(self, const char *oid) except -1:
+        """Looks the row's table up; False where there is none, or no compiled way to write it."""
+        if self.record is not None and memcmp(self.oid, oid, 4) == 0:
+            return True
+        table = self.get(PyBytes_FromStringAndSize(oid, 4))
+        if table is None or type(table.record) is not Record:
+            return False
+        self.count()
+        memcpy(self.oid, oid, 4)
+        self.record, self.topic, self.partition = table.record, table.topic, table.partition
+        self.place, self.events = table.place, table.events
+        return True
+
+    cdef int count(self) except -1:
+        """Adds what came of the last table to its counts."""
+        if self.created or self.updated:
+            self.counts[self.place] = self.counts.get(self.place, 0) + self.created + self.updated
+            self.events["c"] += self.created
+            self.events["u"] += self.updated
+            self.created = self.updated = 0
+        return 0
 
 
 cdef bytes stamped(bytes stamp, number_t ordinal):

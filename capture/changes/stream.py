@@ -167,6 +167,8 @@ class Stream:
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
         committed = self._commit_us if self._open is None else self._open.commit_us
+        if self._commit_us:
+            self._metrics.source_time(self._commit_us)
         self._writer.behind = bool(committed) and time.time() - committed / 1e6 > _BEHIND
         self._commit_us = 0
         self._writer.step(now)
@@ -278,7 +280,6 @@ class Stream:
         transaction = self._transaction()
         self._open = None
         self._commit_us = transaction.commit_us
-        self._metrics.source_time(transaction.commit_us)
         self._incremental.committed(transaction.xid)
         if transaction.skip == float("inf"):
             return
@@ -436,6 +437,8 @@ class Stream:
         if self._options.metadata:
             transaction.size[table.name] = transaction.size.get(table.name, 0) + 1
         table.events[op] += 1
+        for draft in drafts:
+            draft[4].append(transaction.header)
         transaction.drafts += drafts
         transaction.bytes += size + _DRAFT_OVERHEAD
         if len(transaction.drafts) >= _PIECE_RECORDS or transaction.bytes >= _PIECE_BYTES:
@@ -463,10 +466,8 @@ class Stream:
         self._writer.add(records, transaction.bytes, self._position, commit)
 
     def _records(self, transaction: Transaction) -> tuple[list[Draft], News | None]:
-        """The drafts, each with the header that they share; what comes with them that no draft says."""
-        records, header = transaction.drafts, transaction.header
-        for draft in records:
-            draft[4].append(header)
+        """The drafts, and what comes with them that no draft says."""
+        records = transaction.drafts
         if self._incremental.window is not None:
             self._incremental.window.saw(records)
         if self._options.metadata and not transaction.handed:

@@ -21,6 +21,7 @@ from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 from tests.fuzzing.mutate import mutate
 
 _ROWS_OF_A_TABLE: Final = 2_000
+_CELLS: Final = 40  # of a column, made once
 _MOST_SHOWN: Final = 20
 _ORIGIN: Final = SourceOrigin("shop", "shop", "0.1.0")
 
@@ -151,10 +152,11 @@ def table(rng: random.Random) -> Ways:
 
     compiled = rowpath.Record(codec.layout.columns, codec.layout.key, *heads, leave)
 
+    head = b"I" + struct.pack(">IcH", 7, b"N", len(types))
+    usual, odd = ([[_cell(rng, one, chance) for _ in range(_CELLS)] for one in types] for chance in (0.0, 0.12))
+
     def message(rng: random.Random) -> bytes:
-        odd = rng.choice((0.0, 0.02, 0.12))
-        cells = b"".join(_cell(rng, one, odd) for one in types)
-        return rng.choice((b"I", b"U")) + struct.pack(">IcH", 7, b"N", len(types)) + cells
+        return head + b"".join(map(rng.choice, odd if rng.random() < 0.5 else usual))
 
     return Ways(compiled, plain, left, message)
 
