@@ -23,6 +23,7 @@ from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture
 from capture.plan import Plan, limits_of, options_of, own_version, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
+from schemas.compiled import way_of_rows
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.settings import load
@@ -43,7 +44,7 @@ Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, o
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"capture {own_version()}")
+        typer.echo(f"capture {own_version()}, rows: {way_of_rows()}")
         raise typer.Exit
 
 
@@ -64,6 +65,7 @@ def run(config: Config = None) -> None:
     """
     settings = load("capture", Settings, config)
     configure_logs(settings.log_level, settings.log_json)
+    log.info("starting", version=own_version(), rows=way_of_rows())
     stop, hangup = stop_event(), reread_event()
     metrics = Metrics(settings.heartbeat_interval_ms / 1000)
     plan = plan_of(settings)

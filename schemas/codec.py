@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from schemas import wire
 from schemas.change import UNCHANGED, Cells, unchanged_header
 from schemas.column_rules import NO_RULES, Asterisks, ColumnRules, Mask, Truncated, chosen_key, kept_columns, masked
+from schemas.compiled import rowpath
 from schemas.defaults import avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
@@ -64,6 +65,8 @@ class SourceOrigin:
     """Where records come from: the topic prefix, the database's name, and our version."""
 
     def __init__(self, prefix: str, database: str, version: str) -> None:
+        compiled = rowpath()
+        self._long_bytes = long_bytes if compiled is None else compiled.long_bytes
         self._before = b"".join(sized(name.encode()) for name in (version, "postgresql", prefix))
         self._database = sized(database.encode()) + _SOME
         self._streamed = b"\x00" + sized(b"false") + self._database
@@ -74,7 +77,7 @@ class SourceOrigin:
         `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the commit before it, `now_ns` our clock.
         """
         start = b'["%d","' % last_commit_lsn
-        return self._prefix(self._streamed, start, commit_us, _SOME + long_bytes(xid) + _SOME, now_ns)
+        return self._prefix(self._streamed, start, commit_us, _SOME + self._long_bytes(xid) + _SOME, now_ns)
 
     def alone(self, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
         """What a logical message has that is of no transaction: no txId, and our clock for a commit time."""
@@ -86,8 +89,9 @@ class SourceOrigin:
         return self._prefix(shown, b'[null,"', snapshot_us, _NULL + _SOME, now_ns)
 
     def _prefix(self, marker: bytes, sequence: bytes, us: int, xid: bytes, now_ns: int) -> SourcePrefix:
-        head = self._before + long_bytes(us // 1000) + marker
-        times = _SOME + long_bytes(us) + _SOME + long_bytes(us * 1000)
+        number = self._long_bytes
+        head = self._before + number(us // 1000) + marker
+        times = _SOME + number(us) + _SOME + number(us * 1000)
         return SourcePrefix(head, sequence, times, xid, _clock(now_ns), _NO_ORIGIN)
 
 
@@ -252,6 +256,9 @@ class Encoder:
         self._both = head + _NULL + _NULL
         self.record = codec.code.record(self._key_head, self._after, codec.table_bytes)
         """(key, value) straight from an Insert or Update message: see rowcode.RowCode.record; by op."""
+        compiled, columns, key = rowpath(), codec.layout.columns, codec.layout.key
+        if compiled is not None and compiled.takes(columns, key):
+            self.record = compiled.Record(columns, key, self._key_head, self._after, codec.table_bytes, self.record)
         unsent = [name for i, name in enumerate(codec.field_names) if name and i not in codec.layout.identity]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
         """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from schemas.encoders import sized
 from schemas.errors import SettingsError
-from schemas.kind import Kind
+from schemas.kind import CALL_CODE, Kind
 from schemas.relation import Column, ColumnFacts, Relation
 
 Algorithm: TypeAlias = Literal[
@@ -135,7 +135,7 @@ def masked(kind: Kind, mask: Mask, relation: Relation, column: Column, facts: Co
 
 def _with(kind: Kind, encode: Callable[[bytes], bytes], parameters: dict[str, str]) -> Kind:
     avro = {"type": "string", "connect.parameters": parameters}
-    return replace(kind, avro=avro, encode=encode, code="{encode}({0})")
+    return replace(kind, avro=avro, encode=encode, code=CALL_CODE)
 
 
 def _asterisks(length: int) -> Callable[[bytes], bytes]:

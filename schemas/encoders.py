@@ -95,6 +95,14 @@ class Remembered(dict[bytes, bytes]):
         return made
 
 
+class FixedDecimals(Remembered):
+    """Of numeric(p,s): so many digits after the point."""
+
+    def __init__(self, encode: Callable[[bytes], bytes], scale: int) -> None:
+        super().__init__(encode)
+        self.scale = scale
+
+
 def bit_boolean(text: bytes) -> bytes:
     """bit(1), a boolean in Debezium."""
     return {b"1": b"\x01", b"0": b"\x00"}[text]
@@ -148,7 +156,7 @@ def decimal_encoder(precision: int, scale: int) -> Callable[[bytes], bytes]:
 
     point = scale + 1
     # Prices, rates and quantities of a shop are few values many times.
-    return Remembered(fraction).__getitem__ if scale > 0 else whole
+    return FixedDecimals(fraction, scale).__getitem__ if scale > 0 else whole
 
 
 _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-Infinity": b"\x01\x00"}

@@ -13,6 +13,8 @@ AvroType: TypeAlias = str | dict[str, Any]
 
 PLACEHOLDER: Final = sized(UNAVAILABLE.encode())
 STRING_CODE: Final = "LENGTHS[len({0})] + {0}"
+BOOLEAN_CODE: Final = "BOOLEANS[{0}]"
+CALL_CODE: Final = "{encode}({0})"
 OUR_TYPE: Final = "ordertap.type"
 """The parameter that names the PostgreSQL type of a string where Debezium's schema does not tell it."""
 
@@ -32,7 +34,7 @@ class Kind:
     avro: AvroType
     encode: Callable[[bytes], bytes]
     zero: bytes
-    code: str = "{encode}({0})"
+    code: str = CALL_CODE
     unavailable: bytes | None = None
     known: bool = True
     fit: Callable[[bytes], bytes] = bytes

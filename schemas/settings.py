@@ -21,6 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Section = Literal["capture", "sink"]
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
+PURE_PYTHON = "ORDERTAP_PURE_PYTHON"
 _FILE = "_file"
 _REASONS = {  # as YAML calls it, by pydantic's type of an error
     "missing": "missing",
@@ -51,6 +52,11 @@ def load(
         except ValidationError as error:
             problems.extend(_reasons(error, model))
     raise _all_of(section, path, problems)
+
+
+def wants_pure_python() -> bool:
+    """Whether the environment wants rows to go by plain Python, though the compiled module is there."""
+    return os.environ.get(PURE_PYTHON, "") not in ("", "0")
 
 
 def _all_of(section: str, path: Path | None, problems: list[str]) -> SettingsError:
@@ -137,7 +143,11 @@ def _from_environment(
 def _meant_as_section(name: str) -> bool:
     """A mistyped section (ORDERTAP_CAPTUR_X), and not a variable of something else (ORDERTAP_CACHE)."""
     first, _, rest = name.partition("_")
-    return first == "ORDERTAP" and bool(difflib.get_close_matches(rest.partition("_")[0].lower(), SECTIONS, 1, 0.7))
+    return (
+        name != PURE_PYTHON
+        and first == "ORDERTAP"
+        and bool(difflib.get_close_matches(rest.partition("_")[0].lower(), SECTIONS, 1, 0.7))
+    )
 
 
 def _typed(text: str, field: FieldInfo | None) -> Any:

@@ -12,7 +12,7 @@ from typing import Final
 from schemas import encoders, temporal, type_modes
 from schemas.arrays import array_encoder, point
 from schemas.encoders import long_bytes
-from schemas.kind import POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
+from schemas.kind import BOOLEAN_CODE, POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
 from schemas.relation import Column, ColumnFacts
 from schemas.type_modes import Builder, Modes, rounding, with_placeholder
 
@@ -51,7 +51,7 @@ def _blank_padded(typmod: int, _modes: Modes) -> Kind:
     return TEXT if typmod == -1 else replace(TEXT, fit=lambda text: text.decode().ljust(length)[:length].encode())
 
 
-_BOOL: Final = Kind("boolean", encoders.boolean, b"f", "BOOLEANS[{0}]")
+_BOOL: Final = Kind("boolean", encoders.boolean, b"f", BOOLEAN_CODE)
 _INT2: Final = Kind({"type": "int", "connect.type": "int16"}, encoders.integer, b"0", encoders.INTEGER_CODE)
 _INT4: Final = Kind("int", encoders.integer, b"0", encoders.INTEGER_CODE)
 _INT8: Final = Kind("long", encoders.integer, b"0", encoders.INTEGER_CODE)

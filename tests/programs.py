@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from deploy.embedded import die_with_parent
+from schemas.settings import PURE_PYTHON
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,9 +46,12 @@ def run(program: str, *arguments: str, config: Path, seconds: float = 150.0) -> 
 class Program:
     """`capture run` or `sink run`, started, killed and started again; all its output goes to one log."""
 
-    def __init__(self, name: str, config: Path, log: Path, python_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, config: Path, log: Path, python_options: Sequence[str] = (), pure_python: bool = False
+    ) -> None:
         self.name = name
         self.python_options = python_options
+        self._pure_python = pure_python
         self.config = config
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +62,7 @@ class Program:
             self._process = subprocess.Popen(
                 [sys.executable, *self.python_options, "-m", self.name, "run", "--config", str(self.config)],
                 cwd=ROOT,
-                env=_environment(),
+                env=_environment() | ({PURE_PYTHON: "1"} if self._pure_python else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -107,5 +111,7 @@ class Program:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings of ordertap that the caller may have."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ORDERTAP_")}
+    """Ours without settings of ordertap that the caller may have; which way rows go is none."""
+    return {
+        name: value for name, value in os.environ.items() if name == PURE_PYTHON or not name.startswith("ORDERTAP_")
+    }

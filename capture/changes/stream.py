@@ -31,6 +31,7 @@ from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Replication, database_errors
 from schemas.change import Stamp
 from schemas.codec import SourceOrigin, SourcePrefix
+from schemas.compiled import rowpath
 from schemas.lsn import LSN
 from schemas.relation import Relation
 
@@ -97,6 +98,10 @@ class Stream:
         tables.patiently = self._patiently
         self._counted = 0.0
         self._now_ns = time.time_ns()
+        compiled = None if options.metadata or tables.skipped else rowpath()
+        self._usual = compiled and compiled.UsualRows(
+            replication.read, tables.get, self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD
+        )
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
@@ -162,6 +167,8 @@ class Stream:
     def _look_around(self, now: float) -> None:
         """What has its time: commits, heartbeats, feedback."""
         committed = self._commit_us if self._open is None else self._open.commit_us
+        if self._commit_us:
+            self._metrics.source_time(self._commit_us)
         self._writer.behind = bool(committed) and time.time() - committed / 1e6 > _BEHIND
         self._commit_us = 0
         self._writer.step(now)
@@ -209,15 +216,22 @@ class Stream:
     def _read_round(self) -> bool:
         """Reads some messages; False when there are none, or when the writer has enough."""
         read, handlers, other = self._replication.read, self._handlers, self._other
-        acknowledger, writer = self._acknowledger, self._writer
+        acknowledger, writer, usual = self._acknowledger, self._writer, self._usual
         self._now_ns = time.time_ns()
-        for _ in range(_ROUND):
+        left = _ROUND
+        while left > 0:
+            left -= 1
             if writer.full:
                 return False
             if not acknowledger.may_read(writer.pending) and self._position.end_lsn > writer.durable.end_lsn:
                 writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
             try:
-                message = read()
+                if usual is None:
+                    message = read()
+                else:
+                    message = usual.read(self._open, acknowledger.confirmed, left)
+                    acknowledger.last_start = usual.last_start
+                    left -= usual.taken
             except Exception:
                 with database_errors("reading the log"):
                     raise
@@ -266,7 +280,6 @@ class Stream:
         transaction = self._transaction()
         self._open = None
         self._commit_us = transaction.commit_us
-        self._metrics.source_time(transaction.commit_us)
         self._incremental.committed(transaction.xid)
         if transaction.skip == float("inf"):
             return
@@ -424,6 +437,8 @@ class Stream:
         if self._options.metadata:
             transaction.size[table.name] = transaction.size.get(table.name, 0) + 1
         table.events[op] += 1
+        for draft in drafts:
+            draft[4].append(transaction.header)
         transaction.drafts += drafts
         transaction.bytes += size + _DRAFT_OVERHEAD
         if len(transaction.drafts) >= _PIECE_RECORDS or transaction.bytes >= _PIECE_BYTES:
@@ -451,10 +466,8 @@ class Stream:
         self._writer.add(records, transaction.bytes, self._position, commit)
 
     def _records(self, transaction: Transaction) -> tuple[list[Draft], News | None]:
-        """The drafts, each with the header that they share; what comes with them that no draft says."""
-        records, header = transaction.drafts, transaction.header
-        for draft in records:
-            draft[4].append(header)
+        """The drafts, and what comes with them that no draft says."""
+        records = transaction.drafts
         if self._incremental.window is not None:
             self._incremental.window.saw(records)
         if self._options.metadata and not transaction.handed:

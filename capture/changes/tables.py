@@ -20,7 +20,7 @@ from schemas.relation import Relation
 log = structlog.get_logger("capture")
 
 Draft = Fields
-"""A record of a change, to whose headers its transaction's is added when it is handed on."""
+"""A record of a change, to whose headers the stream adds its transaction's."""
 
 Made = TypeVar("Made")
 

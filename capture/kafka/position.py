@@ -89,22 +89,14 @@ class Position(NamedTuple):
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
         """The position after a whole source transaction; made for each one, so without the slow _replace."""
-        return Position(
-            self.generation,
-            self.system_identifier,
-            self.timeline,
-            self.slot,
-            end_lsn,
-            commit_lsn,
-            self.settings,
-            None,
-            self.snapshot,
-            self.heartbeat,
-            None,
-            self.demand,
-            self.parked,
-            self.chain,
-        )
+        generation, identifier, timeline, slot, _, _, settings, _, snapshot, beat, _, demand, parked, chain = self
+        return tuple.__new__(
+            Position,
+            (
+                generation, identifier, timeline, slot, end_lsn, commit_lsn, settings, None, snapshot, beat, None,
+                demand, parked, chain,
+            ),
+        )  # fmt: skip
 
     def covers(self, stamp: Stamp) -> bool:
         """Whether a record with this stamp is in Kafka, by this position."""

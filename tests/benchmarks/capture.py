@@ -1,7 +1,8 @@
 """`./tests/bench capture`: how fast and how frugal capture drains a backlog, beside PostgreSQL's own pg_recvlogical.
 
 Three backlogs: small transactions, larger ones, and small ones of 16 clients that lie across each other (a fourth, one
-transaction of a million rows, on request); the last line has the worst of each figure. Every reader has a slot of its
+transaction of a million rows, on request); the last line has the worst of each figure. Where the compiled row path was
+built, capture runs both ways, and the last line's figures are the compiled way's first. Every reader has a slot of its
 own, made before the load, so that all read the same log; they take turns, and medians are compared. The clock runs from
 the moment the slot is in use until the last change is committed in Kafka (for pg_recvlogical: written to /dev/null), so
 Python's start is not in it; CPU is the capture process's in the same span.
@@ -26,6 +27,7 @@ import psycopg2
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
+from schemas.compiled import rowpath
 from tests.benchmarks.backlog import (
     DATABASE,
     PUBLICATION,
@@ -42,6 +44,8 @@ from tests.benchmarks.usage import cpu, peak_megabytes
 from tests.programs import Program, write_settings
 
 DRAIN_SECONDS = 600.0
+WAYS = ("plain Python",) if rowpath() is None else ("compiled", "plain Python")
+"""That rows go."""
 
 
 class Drain(NamedTuple):
@@ -57,6 +61,17 @@ class Drain(NamedTuple):
         return f"{self.rows_per_second:8.0f} rows/s, {cpu}, {self.megabytes:.0f} MB"
 
 
+class Result(NamedTuple):
+    """Medians of the ratio to pg_recvlogical and of the CPU in µs per row, the highest memory in MB."""
+
+    ratio: float
+    cpu: float
+    megabytes: float
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.2f} of pg_recvlogical, {self.cpu:.1f} µs CPU per row, {self.megabytes:.0f} MB"
+
+
 def main() -> int:
     """Runs the benchmark and prints its last line."""
     options = _options()
@@ -70,9 +85,8 @@ def main() -> int:
         with Postgres(folder / "postgres", options.postgres, SETTINGS) as server, kafka:
             bench = Bench(folder, server, kafka.bootstrap_servers)
             chosen = WORKLOADS[:USUAL] if options.workload is None else [WORKLOADS[options.workload - 1]]
-            results = [_result(*bench.run(workload, options)) for workload in chosen]
-    ratio, cpu, memory = (tuple(figures) for figures in zip(*results, strict=True))
-    print(f"capture: {min(ratio):.2f} of pg_recvlogical, {max(cpu):.1f} µs CPU per row, {max(memory):.0f} MB")
+            results = [_results(*bench.run(workload, options)) for workload in chosen]
+    print("capture: " + "; ".join(f"{way}: {_worst([result[way] for result in results])}" for way in WAYS))
     return 0
 
 
@@ -89,13 +103,20 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _result(ours: list[Drain], theirs: list[Drain]) -> tuple[float, float, float]:
-    """Medians of the ratio and of CPU, the highest memory; printed for each workload."""
-    ratio = statistics.median(a.rows_per_second / b.rows_per_second for a, b in zip(ours, theirs, strict=True))
-    cpu = statistics.median(drain.cpu for drain in ours)
-    memory = max(drain.megabytes for drain in ours)
-    print(f"  {ratio:.2f} of pg_recvlogical, {cpu:.1f} µs CPU per row, {memory:.0f} MB", flush=True)
-    return ratio, cpu, memory
+def _results(ours: dict[str, list[Drain]], theirs: list[Drain]) -> dict[str, Result]:
+    """By the way that rows went; printed for each workload."""
+    results = {}
+    for way, drains in ours.items():
+        ratios = [a.rows_per_second / b.rows_per_second for a, b in zip(drains, theirs, strict=True)]
+        cpu = statistics.median(drain.cpu for drain in drains)
+        results[way] = Result(statistics.median(ratios), cpu, max(drain.megabytes for drain in drains))
+        print(f"  {way}: {results[way]}", flush=True)
+    return results
+
+
+def _worst(results: list[Result]) -> Result:
+    ratios, cpu, megabytes = zip(*results, strict=True)
+    return Result(min(ratios), max(cpu), max(megabytes))
 
 
 class Bench:
@@ -108,23 +129,25 @@ class Bench:
         self._dsn = prepare(server)
         self._runs = count(step=100)
 
-    def run(self, workload: Workload, options: argparse.Namespace) -> tuple[list[Drain], list[Drain]]:
-        """Slots, load, then both readers in turn; the slots are dropped at the end."""
+    def run(self, workload: Workload, options: argparse.Namespace) -> tuple[dict[str, list[Drain]], list[Drain]]:
+        """Slots, load, then all readers in turn; the slots are dropped at the end."""
         start = next(self._runs)
-        numbers = range(start, start + options.repeats)
-        configs = {number: self._begin_capture(number) for number in numbers}
-        for number in numbers:
+        turns = [range(first, first + len(WAYS)) for first in range(start, start + 50, len(WAYS))][: options.repeats]
+        configs = {number: self._begin_capture(number) for numbers in turns for number in numbers}
+        for number, *_ in turns:
             self._query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", f"recvlogical_{number}")
         backlog = load(self._dsn, workload)
         size = f"{backlog.wal_bytes / 1e6:.0f} MB of log"
         said = f"{workload.name}: {backlog.rows} row changes in {backlog.transactions}, {workload.clients} clients"
         print(f"{said}, {size}", flush=True)
-        ours, theirs = [], []
-        for number, config in configs.items():
-            theirs.append(self._recvlogical(number, backlog))
+        ours: dict[str, list[Drain]] = {way: [] for way in WAYS}
+        theirs = []
+        for numbers in turns:
+            theirs.append(self._recvlogical(numbers[0], backlog))
             print(f"  pg_recvlogical: {theirs[-1].rows_per_second:8.0f} rows/s", flush=True)
-            ours.append(self._capture(number, config, backlog, options.profile))
-            print(f"  capture:        {ours[-1]}", flush=True)
+            for number, way in zip(numbers, WAYS, strict=True):
+                ours[way].append(self._capture(number, configs[number], backlog, way, options.profile))
+                print(f"  {way + ':':15} {ours[way][-1]}", flush=True)
         self._query("SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots")
         return ours, theirs
 
@@ -169,9 +192,10 @@ class Bench:
             seconds = time.perf_counter() - started
         return Drain(backlog.rows / seconds)
 
-    def _capture(self, number: int, config: Path, backlog: Backlog, profile: Path | None) -> Drain:
-        options = ("-m", "cProfile", "-o", str(profile)) if profile else ()
-        program = Program("capture", config, self._folder / f"capture-{number}.log", options)
+    def _capture(self, number: int, config: Path, backlog: Backlog, way: str, profile: Path | None) -> Drain:
+        options = ("-m", "cProfile", "-o", f"{profile}-{way.split()[0]}") if profile else ()
+        log, pure = self._folder / f"capture-{number}.log", way != "compiled"
+        program = Program("capture", config, log, options, pure_python=pure)
         with _position(self._bootstrap_servers, f"bench{number}") as consumer:
             program.start()
             try:

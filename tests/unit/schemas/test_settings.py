@@ -59,6 +59,7 @@ def test_the_environment_alone_is_enough() -> None:
         "ORDERTAP_CAPTURE_ANYTHING": "of the other process",
         "HOME": "/",
         "ORDERTAP_CACHE": "/",
+        "ORDERTAP_PURE_PYTHON": "1",
     }
     settings = load("sink", Example, None, environ)
     assert settings.erp.kind == "odoo"
