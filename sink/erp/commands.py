@@ -80,8 +80,8 @@ def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Co
 def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
     """Of steps of one document, one after the other."""
     for step in steps:
-        yield command(step.verb, step.goal, was, step.want)
-        was = step.want
+        yield command(step.verb, step.goal, was, step.written)
+        was = step.written
 
 
 def amount_of(record: ErpRecord) -> Decimal | None:

@@ -192,7 +192,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     for one, outcome in given:
         one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
         if outcome.sent:
-            one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
+            one.applied, one.intent, one.reached = outcome.sent.written, None, outcome.reached
         if outcome.sent and outcome.sent.verb == "remove":
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
@@ -214,7 +214,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
-    applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
+    applied = CASE WHEN v.removed THEN NULL
+        WHEN v.sent THEN coalesce(nullif(d.intent -> 'noted', 'null'), d.intent -> 'record')
         ELSE coalesce(v.by_hand, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
     reference = coalesce(v.reference, d.reference),
@@ -308,7 +309,7 @@ def _events(given: Given) -> list[Event]:
 
 def _command(one: Entry, intent: Intent) -> Command:
     was = from_json(one.applied) if one.applied else None
-    return told(intent.verb, intent.goal, was, from_json(intent.record))
+    return told(intent.verb, intent.goal, was, from_json(intent.written))
 
 
 def _place(one: Entry, intent: Intent | None) -> Place | None:

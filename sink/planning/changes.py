@@ -22,6 +22,7 @@ from sink.erp.kinds import (
     shown,
 )
 from sink.planning.policy import Check, Disputed, Hold
+from sink.planning.together import as_in_erp, group_of
 
 _CHANGE_OF: Final[Mapping[Kind, Change]] = {
     "customer": "change customer",
@@ -45,23 +46,43 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
     return found
 
 
-def of_changes(
-    desired: ErpRecord, applied: ErpRecord, observed: Observed, which: Collection[Change]
+def of_groups(
+    desired: ErpRecord, applied: ErpRecord, observed: Observed, groups: Collection[str]
 ) -> tuple[Disputed, ...]:
-    """The fields that differ by changes of these rows, as shop and ERP have them."""
+    """The fields of these groups that differ, as shop and ERP have them."""
     found = []
     for name in differing(desired.fields, applied.fields):
-        change = _of_head(name, desired) if desired.kind == "order" else _CHANGE_OF[desired.kind]
-        if change in which and not _stays(name, desired, applied):
-            known = {**applied.fields, **observed.record.fields, "cancelled": observed.milestone is Milestone.CANCELLED}
+        if group_of(desired.kind, "", name) in groups and not _stays(name, desired, applied):
+            known = as_in_erp(applied, observed).fields
             sides = (fields.get(name) for fields in (desired.fields, known, applied.fields))
             found.append(Disputed("", "", name, *({name: value} for value in sides)))
     for part, key, wanted, was in _children(desired, applied):
-        change = _of_child(part, wanted, was) if desired.kind == "order" else _CHANGE_OF[desired.kind]
-        if change in which:
+        if group_of(desired.kind, part, "") in groups:
             rows = observed.record.parts.get(part, applied.parts[part])
             found.append(Disputed(part, key, "", wanted, rows.get(key), was))
     return tuple(found)
+
+
+def together(edits: Collection[Disputed], more: Collection[Disputed]) -> tuple[Disputed, ...]:
+    """Fields that a person has changed, and those of the same groups that the shop has. A child that the shop has
+    changed is there once, as a whole."""
+    whole = {one[:2] for one in more if not one.name}
+    found = {one[:3]: one for one in edits if one[:2] not in whole or not one.part}
+    return tuple(found.values()) + tuple(one for one in more if one[:3] not in found)
+
+
+def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord) -> set[str]:
+    """The groups whose fields differ by changes of these rows."""
+    kind, other = desired.kind, _CHANGE_OF.get(desired.kind)
+    found = {
+        group_of(kind, "", name)
+        for name in differing(desired.fields, applied.fields)
+        if (other or _of_head(name, desired)) in which and not _stays(name, desired, applied)
+    }
+    for part, _, wanted, was in _children(desired, applied):
+        if (other or _of_child(part, wanted, was)) in which:
+            found.add(group_of(kind, part, ""))
+    return found
 
 
 def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:

@@ -98,6 +98,38 @@ def test_f9_while_the_new_buyer_or_the_item_is_not_in_the_erp(
     assert held(middle) == []
 
 
+def test_f9_a_price_that_the_erp_changes_no_more_keeps_no_payment(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE orders SET status = 'invoiced'")
+    (reason,) = shop.changed("gross = 9.90")
+    assert reason.startswith("change prices, but the ERP has invoiced it")
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", "9.90")]
+    run(erp_url, "UPDATE orders SET status = 'confirmed'")
+    mark(middle, ORDER)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("9.90", "9.90")]
+
+
+def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Of his line and the order's sum nothing goes; it is held as his edit, however often it is looked at."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE order_lines SET quantity = 5")
+    for sum_ in ("9.90", "8.90"):
+        assert shop.changed(f"gross = {sum_}") == ["changed in the ERP: line:l1 quantity: we wrote 2, the ERP has 5"]
+        assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", sum_)]
+        assert run(erp_url, "SELECT quantity::int, gross::text FROM order_lines") == [(5, "11.90")]
+    run(erp_url, "UPDATE order_lines SET quantity = 2")
+    mark(middle, ORDER)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("8.90", "8.90")]
+
+
 def test_f9_a_change_that_the_erp_refuses_goes_without_it(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:

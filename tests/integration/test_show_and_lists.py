@@ -72,7 +72,7 @@ def test_the_history_says_what_was_done_on_which_state_of_the_shop(
     change(middle, "UPDATE orders SET gross = 8.90")
     mark(middle, ORDER)
     drain(worker)
-    made, amended, refused = _story(middle)
+    made, amended, paid, refused = _story(middle)
     assert (made.event, made.place, made.reached, made.person) == ("create", Place(1, LSN(1_000)), "confirmed", "")
     assert made.detail
     assert made.command is not None
@@ -81,6 +81,8 @@ def test_the_history_says_what_was_done_on_which_state_of_the_shop(
     assert (amended.event, amended.place) == ("amend", Place(1, LSN(2_000)))
     assert amended.command is not None
     assert {"gross: 11.90 → 9.90", "line l1 quantity: 2 → 3"} <= {*amended.command.changes}
+    assert paid.command is not None
+    assert (paid.event, paid.command.changes) == ("amend", ["paid: 9.90 → 8.90"]), "what the ERP takes goes first"
     assert (refused.event, refused.place, refused.command) == ("held", Place(1, LSN(3_000)), None)
     assert refused.detail.startswith("change prices, but the ERP has invoiced it")
 
