@@ -86,6 +86,7 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     return Hold(
         f"{money(gross)} to give back, {'paid' if seen.paid is not None else 'sold for'} {money(paid)}, already given"
         f" back {money(given)}",
-        "compare shop and ERP, then `sink retry`",
+        "compare shop and ERP, then `sink retry`; if the shop has it among the order's payments, too, the profile's"
+        " column `refund` of payments says so, or `sink ignore` it: `paid` is less by it already",
         check=Check.CAP,
     )

@@ -68,6 +68,7 @@ _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
 _BARE: Final[Mapping[str, str]] = {
     "sink retry": "",
     "sink accept document": _PERSON,
+    "sink ignore": _PERSON,
     "sink ignore --undo": _PERSON,
 }
 """Verbs in the next steps that planning names, which knows no document by its key; and what else they want."""

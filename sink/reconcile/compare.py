@@ -242,7 +242,7 @@ def _payments_kept(document: Document, observed: Observed | None, entry: Standin
         return False
     if not isinstance(document, SalesOrder):
         return False
-    paid = sum((one.amount for one in document.payments), _ZERO)
+    paid = sum((one.amount for one in document.payments if not one.is_of_refund), _ZERO)
     return observed.record.fields.get("paid") == entry.paid and entry.paid is not None and paid < entry.paid
 
 
