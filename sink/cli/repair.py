@@ -36,7 +36,7 @@ def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, co
             wiring.middle(settings),
             wiring.profile(settings),
             settings.shop,
-            wiring.rules(settings).placeholder_sku,
+            wiring.rules(settings).policy.placeholder,
             settings.require_snapshot,
             person,
             execute,

@@ -28,6 +28,7 @@ from sink.planning.adoption import Target, adopt
 from sink.planning.caps import cap
 from sink.planning.changes import changes, done_by_hand, edited_in_erp, groups_of, of_groups, together
 from sink.planning.decisions import agreed
+from sink.planning.placeholder import as_booked
 from sink.planning.policy import Check, Disputed, Hold, Policy
 from sink.planning.together import FIGURES, as_in_erp, group_of, with_groups
 
@@ -136,6 +137,8 @@ def _changed(
 ) -> Plan:
     """Of a document that is in the ERP."""
     desired, applied = agreed(present.desired, ledger.applied or present.desired, observed, ledger.accepted)
+    if _refused("change quantities", observed):
+        desired = as_booked(desired, applied, as_in_erp(applied, observed), policy.placeholder)
     held = _held(desired, applied, observed, capped)
     if held.hold and held.hold.check != Check.CHANGED and (done := done_by_hand(desired, applied, observed)):
         return DoneByHand(done)

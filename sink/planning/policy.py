@@ -98,11 +98,13 @@ class Absence(BaseModel):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the settings decide. `goal`: how far an order is taken."""
+    """What the settings decide. `goal`: how far an order is taken. `placeholder`: the item that is booked for those
+    that the ERP does not have; "": none is."""
 
     prices_owner: Literal["shop", "erp"]
     absent: Absence = field(default_factory=Absence)
     goal: Milestone = Milestone.CONFIRMED
+    placeholder: str = ""
 
     def goal_of(self, kind: Kind) -> Milestone:
         """How far a document of a kind is taken. A credit note stays a draft: a person posts it."""

@@ -184,6 +184,22 @@ def test_a_return_or_refund_that_a_person_has_changed_is_done(change: str) -> No
     assert result == DoneByHand(wanted)
 
 
+@pytest.mark.parametrize("milestone", list(Milestone)[:-1])
+def test_f9_an_item_that_the_erp_has_since_goods_left_stays_as_it_was_booked(milestone: Milestone) -> None:
+    """Before that the line is booked on it. Afterwards there is nothing to do, unless a person has done it."""
+    policy = Policy("shop", placeholder="MISC")
+    booked = replace(ORDER, parts={"line": {"1": {**LINE, "sku": "MISC", "name": "A Cup"}}})
+    wanted = replace(ORDER, parts={"line": {"1": {**LINE, "name": "Cup"}}})
+    result = plan(wanted, booked, _seen(milestone, booked), policy)
+    goods_left = TABLE["change quantities"][milestone] != SEND
+    assert result == [] if goods_left else _steps(result)[0].want == wanted
+    rebooked = plan(wanted, booked, _seen(milestone, wanted), policy)
+    assert rebooked == DoneByHand(wanted) if goods_left else _steps(rebooked)
+    if goods_left:
+        fewer = replace(ORDER, parts={"line": {"1": {**LINE, "name": "Cup", "quantity": Decimal(1)}}})
+        assert isinstance(plan(fewer, booked, _seen(milestone, booked), policy), Hold)
+
+
 def test_half_of_what_the_shop_changed_is_not_done() -> None:
     both = replace(CHANGES["change quantities"], fields=CHANGES["change addresses"].fields)
     for half in (CHANGES["change quantities"], CHANGES["change addresses"]):
