@@ -47,7 +47,7 @@ def _group(group: HeldGroup) -> Iterator[str]:
             yield f"        {one.reason}"
         if one.next_step in steps:
             yield f"        next: {ways_out.addressed(one.next_step, str(one.ref))}"
-        for command in ways_out.commands(one.check, str(one.ref)):
+        for command in ways_out.commands(one.check, str(one.ref), one.in_erp):
             yield f"        or {command}"
     if group.documents > len(group.first):
         yield f"    and {group.documents - len(group.first)} more; --limit shows them"

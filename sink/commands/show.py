@@ -51,7 +51,7 @@ def _why(one: Listed) -> Iterator[str]:
         if one.next_step:
             yield f"  next: {ways_out.addressed(one.next_step, str(one.ref))}"
     if one.state == "held":
-        for command in ways_out.commands(one.check, str(one.ref)):
+        for command in ways_out.commands(one.check, str(one.ref), one.in_erp):
             yield f"    or {command}"
     if one.attempts:
         yield f"  tried {one.attempts} times" + (f", the next try at {at(one.next_try)}" if one.next_try else "")

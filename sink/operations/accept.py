@@ -114,8 +114,13 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
     """A held document that this verb may end the hold of; SettingsError with the verbs that may."""
     if found is None or found.state != "held":
         raise SettingsError(f"{ref} is not held", "`sink held` says what is held, and for what")
-    if way not in ways(found.check):
-        others = ", ".join(f"`sink {one}`" for one in ways(found.check))
+    can = ways(found.check, found.applied is not None)
+    if way not in can:
+        if way in ways(found.check, in_erp=True):
+            raise SettingsError(
+                f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that"
+            )
+        others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
         raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that do: {others}")
     if found.under_way:
@@ -136,8 +141,6 @@ def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:
         return AcceptedDocument(Accepted.NEW)
     if found.fields:
         return AcceptedDocument(Accepted.FIELDS, disputed_from_json(found.fields))
-    if not found.applied:
-        raise SettingsError(f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that")
     if not found.version:
         raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
     return AcceptedDocument(Accepted.SETTLED)

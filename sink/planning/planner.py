@@ -41,6 +41,7 @@ CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
 _SETTLE: Final = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
+_SETTLE_ORDER: Final = "settle it in the ERP, then `sink retry`"
 _COLUMNS: Final = tuple(Milestone)
 _Row = tuple[str, ...]
 
@@ -119,7 +120,7 @@ def plan(
         return []
     if ledger.applied is None and ledger.linked and observed is None:
         return adopt(ref, desired, ledger.linked, ledger.key)
-    capped = _capped(ref, desired, order, ledger.released)
+    capped = _capped(ref, desired, order, ledger)
     if ledger.applied is None:
         return capped or _create(ref, desired, observed, policy, ledger.key)
     if observed is None:
@@ -295,15 +296,15 @@ def _is_over(observed: Observed | None) -> bool:
     return observed is None or observed.milestone is Milestone.CANCELLED
 
 
-def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, released: frozenset[str]) -> Hold | None:
+def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, ledger: Standpoint) -> Hold | None:
     if desired.kind not in ("return", "refund") or order is None:
         return None
     if order.observed.milestone is None:
-        step = "settle it in the ERP, then `sink retry`"
-        return Hold(f"its order: {order.observed.problem}", step, check=Check.UNREADABLE)
+        return Hold(f"its order: {order.observed.problem}", _SETTLE_ORDER, check=Check.UNREADABLE)
     change: Change = "return goods" if desired.kind == "return" else "refund money"
-    refused = _refused(change, order.observed, "its order: ")
-    return refused or (None if Check.CAP in released else cap(ref, desired, order))
+    if refused := _refused(change, order.observed, "its order: "):
+        return refused if ledger.applied else refused._replace(next_step=_SETTLE_ORDER)
+    return None if Check.CAP in ledger.released else cap(ref, desired, order)
 
 
 def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None:
