@@ -31,7 +31,7 @@ from sink.operations import accept as accepting
 from sink.operations import brake, go_live
 from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
-from sink.operations.accept_account import accept_account
+from sink.operations.accept_account import accept_account, undo_account
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 
@@ -210,8 +210,9 @@ def _accept_document(
 def _accept_account(
     type_: DocumentType,
     key: DocumentKey,
-    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Of an account that the ERP has: 10023")],
     person: Person,
+    number: Annotated[str, typer.Argument(metavar="[NUMBER]", help="Of an account that the ERP has: 10023")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="He is given one of his own.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
@@ -222,6 +223,12 @@ def _accept_account(
     Example: `sink accept account customer 7 10023 --person Ada`
     """
     settings, ref = settings_of(config), DocumentRef(type_, key)
+    if undo is bool(number):
+        raise SettingsError("say which account", "`sink accept account TYPE KEY NUMBER`, or --undo without a number")
+    if undo:
+        given_back = undo_account(wiring.middle(settings), ref, person, execute)
+        answer(as_json, lambda: decided(execute, given_back), lambda: accept.account_undone(ref, given_back, execute))
+        return
     said = (ref, number, person, execute)
     found = accept_account(wiring.middle(settings), wiring.profile(settings), lambda: wiring.erp(settings), *said)
     answer(as_json, lambda: decided(execute, found), lambda: accept.account(ref, found, execute))

@@ -50,5 +50,14 @@ def account(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator
         yield DRY
 
 
+def account_undone(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator[str]:
+    """That he is given one of his own, and who keeps the shared one."""
+    yield f"{ref} {'shares' if execute else 'would share'} the ERP's account {found.account} no more"
+    yield from (f"    {one} keeps it" for one in found.customers)
+    yield "he is given an account as any new customer; orders that the ERP has follow at their next change"
+    if not execute:
+        yield DRY
+
+
 def _side(fields: Fields | None) -> str:
     return "none" if fields is None else ", ".join(shown(value) for value in fields.values())
