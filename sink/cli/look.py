@@ -78,7 +78,9 @@ def _list(
 
     Example: `sink list --state held --type sales_order`
     """
-    found = documents.listing(wiring.middle(settings_of(config)), state, type_, limit)
+    settings = settings_of(config)
+    names = wiring.profile(settings).documents
+    found = documents.listing(wiring.middle(settings), state, type_, limit, names)
     answer(as_json, lambda: found, lambda: listing.lines(found, limit))
 
 

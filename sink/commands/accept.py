@@ -36,7 +36,8 @@ def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterat
     yield f"{ref} {'is' if execute else 'would be'} taken for {found.taken_for.value}"
     for one in found.fields:
         where = f"{one.part}:{one.key} " if one.part else ""
-        yield f"    {where}{one.name or 'all of it'}: the shop has {_side(one.ours)}, the ERP has {_side(one.theirs)}"
+        ours, theirs = (_side(side, found.currency) for side in (one.ours, one.theirs))
+        yield f"    {where}{one.name or 'all of it'}: the shop has {ours}, the ERP has {theirs}"
     if not execute:
         yield DRY
 
@@ -59,5 +60,7 @@ def account_undone(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> I
         yield DRY
 
 
-def _side(fields: Fields | None) -> str:
-    return "none" if fields is None else ", ".join(shown(value) for value in fields.values())
+def _side(fields: Fields | None, currency: str | None) -> str:
+    if fields is None:
+        return "none"
+    return ", ".join(shown(value, name, currency) for name, value in fields.items())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sink.erp.kinds import money
+from sink.erp.money import money
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.listed import HeldGroup, Listed
 from sink.planning import ways_out
@@ -73,13 +73,13 @@ def _sum(groups: Sequence[HeldGroup]) -> str:
 
 def money_text(amounts: Mapping[str, Decimal]) -> str:
     """`119.00 EUR + 4.14 USD`, "" for none."""
-    return " + ".join(f"{money(amount)} {currency}" for currency, amount in sorted(amounts.items()))
+    return " + ".join(f"{money(amount, currency)} {currency}" for currency, amount in sorted(amounts.items()))
 
 
 def named(one: Listed) -> str:
     """`sales_order 17 (SO-1001)  119.00 EUR`."""
     number = f" ({one.number})" if one.number else ""
-    amount = "" if one.gross is None else f"  {money(one.gross)} {one.currency or ''}".rstrip()
+    amount = "" if one.gross is None else f"  {money(one.gross, one.currency)} {one.currency or ''}".rstrip()
     return f"{one.ref}{number}{amount}"
 
 

@@ -57,7 +57,7 @@ _WAITING: Final = f"""
     SELECT {_LISTED}, state = 'retry' AND attempts >= {TELLS_AT} AS stuck,
         CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END AS waits_for_what,
         CASE WHEN cause = 'master data' THEN reason
-            ELSE regexp_replace(reason, '[^\\s,;:]*\\d[^\\s,;:]*', '…', 'g') END AS alike
+            ELSE regexp_replace(reason, '[^\\s,;:]*\\d([^\\s,;:]|,(?=\\d\\d\\d))*', '…', 'g') END AS alike
     FROM document WHERE state IN ('held', 'waits', 'retry')
 """  # noqa: S608  our own text
 

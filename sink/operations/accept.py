@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -63,10 +64,11 @@ class Accepted(Enum):
 
 
 class AcceptedDocument(NamedTuple):
-    """What a document is taken for, and the fields that stay with both values."""
+    """What a document is taken for, and the fields that stay with both values, with their currency if they have one."""
 
     taken_for: Accepted
     fields: tuple[Disputed, ...] = ()
+    currency: str | None = None
 
 
 def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
@@ -76,7 +78,7 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
         if execute:
             marks.retry(cursor, ref)  # nobody else has it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.ACCEPT)
-        taken = _taken(found, ref)
+        taken = _taken(found, ref, person)
         if not execute:
             return taken
         if taken.taken_for is Accepted.SAME:
@@ -107,7 +109,7 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
             left = replace(said, fields=(), settled="")
             documents.save(cursor, ref, decisions=left.to_json(), applied=applied)
             history.note(cursor, ref, "accept undone", "", person)
-        return AcceptedDocument(Accepted.NOT, said.fields)
+        return AcceptedDocument(Accepted.NOT, said.fields, _currency(found))
 
 
 def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
@@ -134,13 +136,20 @@ def busy(ref: DocumentRef) -> SettingsError:
     return SettingsError(f"a step of {ref} is under way", step)
 
 
-def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:
+def _taken(found: Asked, ref: DocumentRef, person: str) -> AcceptedDocument:
     if found.check == Check.IDENTITY:
         return AcceptedDocument(Accepted.SAME)
     if found.check == Check.MOVED:
         return AcceptedDocument(Accepted.NEW)
     if found.fields:
-        return AcceptedDocument(Accepted.FIELDS, disputed_from_json(found.fields))
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        fields = tuple(one._replace(by=person, at=at) for one in disputed_from_json(found.fields))
+        return AcceptedDocument(Accepted.FIELDS, fields, _currency(found))
     if not found.version:
         raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
     return AcceptedDocument(Accepted.SETTLED)
+
+
+def _currency(found: Asked) -> str | None:
+    value = from_json(found.applied).fields.get("currency") if found.applied else None
+    return value if isinstance(value, str) else None

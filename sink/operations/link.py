@@ -16,6 +16,7 @@ from sink.documents.refs import DocumentRef
 from sink.erp.commands import ChangedField, amount_of, unlike
 from sink.erp.contract import Erp, Found
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Kind, Milestone
+from sink.erp.money import money
 from sink.ledger import decisions, documents, history, marks
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import State
@@ -39,6 +40,7 @@ class Linked(NamedTuple):
     milestone: str
     ours: Decimal | None
     theirs: Decimal | None
+    currency: str | None
     lines: Mapping[str, str]
     differences: Sequence[ChangedField]
 
@@ -66,7 +68,8 @@ def link(
     found = _the_one(sides.erp, ref, kind, reference)
     told = _compared(ref, desired, found)
     if told.ours != told.theirs and not accept_difference:
-        amounts = f"the shop's {ref} comes to {told.ours}, {found.ref.external} of the ERP to {told.theirs}"
+        ours, theirs = (money(amount, told.currency) for amount in (told.ours, told.theirs))
+        amounts = f"the shop's {ref} comes to {ours}, {found.ref.external} of the ERP to {theirs or 'nothing'}"
         raise SettingsError(amounts, "is it the right one? `--accept-difference` links it, and the difference is sent")
     with transaction(sides.connection) as cursor:
         if execute:
@@ -228,9 +231,15 @@ def _find(erp: Erp, kind: Kind, reference: str) -> list[Found]:
 def _named(found: Found) -> str:
     """For people."""
     seen = found.observed
-    gross = amount_of(seen.record)
-    amount = "" if gross is None else f", {gross} {seen.record.fields.get('currency') or ''}".rstrip()
+    currency = _currency(seen.record)
+    gross = money(amount_of(seen.record), currency)
+    amount = f", {gross} {currency or ''}".rstrip() if gross else ""
     return f"{found.ref.external} ({seen.reference}{amount}, {seen.milestone or seen.problem})"
+
+
+def _currency(record: ErpRecord) -> str | None:
+    found = record.fields.get("currency")
+    return found if isinstance(found, str) else None
 
 
 def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
@@ -246,6 +255,7 @@ def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
         seen.milestone or "",
         amount_of(desired),
         amount_of(seen.record),
+        _currency(desired),
         {ours.named: theirs.key for ours, theirs in matched.pairs},
         list(unlike(desired, adoption.with_keys(desired, seen, matched))),
     )

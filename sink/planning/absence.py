@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sink.documents.records import PAID, paid_by
 from sink.erp.kinds import ErpRecord, Fields, differing
+from sink.erp.money import money
 from sink.planning.caps import number
 from sink.planning.policy import Absence, Check, Hold
 from sink.planning.together import FIGURES, with_groups
@@ -64,11 +65,12 @@ def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRe
         return desired
     if absence.payments == "keep" and not found.new:
         return _kept(desired, applied, found.gone)
-    paid, was = number(desired.fields, "paid"), number(applied.fields, "paid")
+    paid, was, of = number(desired.fields, "paid"), number(applied.fields, "paid"), desired.fields.get("currency")
     if absence.payments == "keep" and paid >= was:
         return desired
     return Hold(
-        f"paid: payments that the ERP was told of are gone in the shop, it has {paid} and the ERP was told {was}",
+        f"paid: payments that the ERP was told of are gone in the shop, it has {money(paid, of)} and the ERP was told"
+        f" {money(was, of)}",
         "bring them back in the shop, or correct it in the ERP; if it stays as it is there, `sink accept document`",
         check=Check.ABSENT,
     )

@@ -62,7 +62,9 @@ def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, .
     """As `disputed_to_json` wrote them."""
     return tuple(
         Disputed(
-            one["part"], one["key"], one["name"], *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote"))
+            *(one[name] for name in ("part", "key", "name")),
+            *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote")),
+            *(one.get(name, "") for name in ("by", "at")),  # an earlier release did not write down who it was
         )
         for one in values
     )

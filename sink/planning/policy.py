@@ -47,7 +47,7 @@ class Disputed(NamedTuple):
     """A field that shop and ERP have otherwise: `ours` is what the shop wants, `wrote` what the ERP was given last.
 
     Of the head where `part` and `key` are empty, else of that child. Each side has that one field; None: it has no such
-    child. Without a `name` it is all of a child.
+    child. Without a `name` it is all of a child. `by`, `at`: who has accepted it, and when (ISO 8601), "" for nobody.
     """
 
     part: str
@@ -56,6 +56,8 @@ class Disputed(NamedTuple):
     ours: Fields | None
     theirs: Fields | None
     wrote: Fields | None
+    by: str = ""
+    at: str = ""
 
 
 class Hold(NamedTuple):
