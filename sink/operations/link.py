@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas.errors import SettingsError
 from sink.database import Connection, Cursor, transaction
-from sink.documents.models import Document, Invalid, Missing, NotReady, SalesOrder
+from sink.documents.models import Built, Document, Invalid, Missing, NotReady, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF, record
 from sink.documents.refs import DocumentRef
@@ -46,12 +46,13 @@ class Linked(NamedTuple):
 
 
 class LinkSides(NamedTuple):
-    """The shop, the ledger and the ERP."""
+    """The shop, the ledger and the ERP. `built`: documents that were read together before."""
 
     connection: Connection
     profile: Profile
     shop: str
     erp: Erp
+    built: Mapping[DocumentRef, Built] = {}
 
 
 def link(
@@ -132,8 +133,10 @@ def link_all(
     that are well. Two rows of one document of the ERP: the second is refused."""
     found: list[LinkedRow] = []
     taken: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
-        cells = [cell.strip() for cell in row]
+    every = [[cell.strip() for cell in row] for row in rows]
+    refs = {DocumentRef(*cells[:2]) for cells in every if len(cells) == 3}
+    sides = sides._replace(built=built_of(sides.connection, sides.profile, sides.shop, refs))
+    for number, cells in enumerate(every, 1):
         if not any(cells) or (number == 1 and cells == ["type", "key", "reference"]):
             continue
         name = " ".join(cells[:2])
@@ -170,7 +173,8 @@ def _kind(profile: Profile, ref: DocumentRef) -> Kind:
 
 def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
     """The document as the copy has it, in the ERP's terms."""
-    built = built_of(sides.connection, sides.profile, sides.shop, [ref]).get(ref)
+    every = sides.built if ref in sides.built else built_of(sides.connection, sides.profile, sides.shop, [ref])
+    built = every.get(ref)
     match built:
         case None | Missing():
             raise SettingsError(f"the shop has no {ref}", "`sink list` shows what there is")
