@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from psycopg2.extras import Json, execute_values
 
@@ -321,29 +321,6 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
     cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
-
-
-class Held(NamedTuple):
-    """A document that waits for someone."""
-
-    type: str
-    key: str
-    number: str | None
-    state: str
-    cause: str | None
-    reason: str | None
-    next_step: str | None
-    since: datetime | None
-    check: str | None
-
-
-def held(cursor: Cursor) -> list[Held]:
-    """Held documents, and those that wait for them, oldest first."""
-    cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since, check_name FROM document"
-        " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
-    )
-    return [Held(*row) for row in cursor.fetchall()]
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:

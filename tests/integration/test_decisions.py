@@ -19,13 +19,7 @@ from sink.operations.release import let_pass
 from sink.planning.policy import Check
 from sink.planning.ways_out import WAYS, Way, addressed, commands, ways
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
 
 
 def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:

@@ -23,7 +23,7 @@ from sink.operations import show
 from sink.operations.link import LinkSides, link, link_all, unlink
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, PRICE, RETURN, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, RETURN, change, drain, held, make_worker, mark, rows, run
 
 TYPED_IN = """
 INSERT INTO customers (id, account_number, name) VALUES (70, '4711', 'Ann');
@@ -45,12 +45,6 @@ def name(middle: Connection, ref: DocumentRef, hand: str) -> None:
     with transaction(middle) as cursor:
         documents.save(cursor, ref, decisions={"linked": hand})
         marks.look_anew(cursor, [ref])
-
-
-def rows(middle: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(middle) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 def sides(middle: Connection, erp: SqlErp, profile_path: str) -> LinkSides:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -30,6 +29,7 @@ from tests.fix_erp import (
     make_worker,
     mark,
     pass_deadlines,
+    rows,
     run,
 )
 
@@ -37,12 +37,6 @@ NEW = DocumentRef("sales_order", "9")
 ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
 COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
 ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(connection) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 @pytest.fixture

@@ -16,7 +16,20 @@ from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from sink.operations.holds import retry
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, ROOT, change, drain, held, make_worker, mark, run
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    REFUND,
+    RETURN,
+    ROOT,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    run,
+    waiting,
+)
 
 SECOND = DocumentRef("sales_order", "2")
 ANOTHER = "INSERT INTO orders SELECT 2, 'S-2', '7', placed_at, status, sku, quantity, gross FROM orders"
@@ -211,7 +224,7 @@ def test_v5_what_the_erps_database_refuses_is_held_and_no_outage(
     mark(middle)
     drain(worker)
     with transaction(middle) as cursor:
-        (one,) = documents.held(cursor)
+        (one,) = waiting(cursor)
     assert (one.type, one.state) == ("sales_order", "held")
     assert one.reason
     assert one.next_step

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,19 +18,13 @@ from sink.ledger import moves
 from sink.operations.accept_account import AcceptedAccount, accept_account, undo_account
 from sink.operations.show import show
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, ROOT, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, ROOT, change, drain, held, make_worker, mark, rows, run
 
 OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
 ACCOUNTS = "SELECT account_number, name, external_key FROM customers ORDER BY 1"
 BOOKED = "SELECT shop_number, account_number FROM orders ORDER BY 1"
 BY_HAND = ("7001", "Works", None)
 Accept = Callable[..., AcceptedAccount]
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(connection) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 @pytest.fixture
