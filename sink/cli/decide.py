@@ -36,7 +36,7 @@ from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 
 app = group()
-accept_app = group("Your word for what nobody else can say; a dry run first.")
+accept_app = group("What only a person can judge; a dry run first.")
 app.add_typer(accept_app, name="accept", rich_help_panel=DECIDE)
 
 
@@ -141,9 +141,9 @@ def _ignore(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Leaves a document alone for ever.
+    """Leaves a document alone from now on.
 
-    An order with its returns and refunds. Says what stays in the ERP.
+    An order together with its returns and refunds. Says what stays in the ERP.
     Example: `sink ignore sales_order 17 --person Ada`
     """
     found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
@@ -158,9 +158,9 @@ def _accept_gap(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a table with a gap for complete.
+    """Accepts a table with a gap as complete.
 
-    Where that can be, `capture signal snapshot TABLE` fills it instead.
+    Better, where it is possible: `capture signal snapshot TABLE` fills the gap.
     Example: `sink accept gap public.orders --person Ada`
     """
     settings = settings_of(config)
@@ -191,15 +191,15 @@ def _accept_document(
     type_: DocumentType,
     key: DocumentKey,
     person: Person,
-    undo: Annotated[bool, typer.Option("--undo", help="Compare again what was accepted.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take that back: compare again.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes what differs of a held document for right.
+    """Accepts what differs of a held document.
 
-    With both values, until either changes. One that is held for its number, date or buyer is taken for the one that
-    was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
+    It stays in the ERP as it is there, until either side changes it. One that is held for its number, date or buyer is
+    accepted as the one that was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
     """
     ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
     found = does(wiring.middle(settings_of(config)), ref, person, execute)

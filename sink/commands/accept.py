@@ -17,23 +17,23 @@ DRY = "nothing was changed; --execute does it"
 def gap(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Iterator[str]:
     """What is missing and is taken for complete; `topic` is the table's."""
     yield from accept.accept_gaps(connection, table, topic, person, execute)
-    taken = "is taken" if execute else "would be taken"
-    yield f"{table} {taken} for complete as it is, and documents that were held for it go to the ERP"
+    accepted = "is accepted" if execute else "would be accepted"
+    yield f"{table} {accepted} as complete as it is, and documents that were held for it go to the ERP"
     yield "held documents are looked at again" if execute else DRY
 
 
 def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str]:
     """That planning begins."""
     accept.accept_snapshot(connection, person, execute)
-    taken = "is taken" if execute else "would be taken"
-    yield f"the copy {taken} for complete without the end of a first snapshot, and planning begins"
+    accepted = "is accepted" if execute else "would be accepted"
+    yield f"the copy {accepted} as complete without the end of a first snapshot, and planning begins"
     if not execute:
         yield DRY
 
 
 def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterator[str]:
     """What it is taken for."""
-    yield f"{ref} {'is' if execute else 'would be'} taken for {found.taken_for.value}"
+    yield f"{ref} {'is' if execute else 'would be'} {found.taken_for.value}"
     for one in found.fields:
         where = f"{one.part}:{one.key} " if one.part else ""
         ours, theirs = (_side(side, found.currency) for side in (one.ours, one.theirs))

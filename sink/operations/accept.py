@@ -56,11 +56,11 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
 class Accepted(Enum):
     """What a document is taken for."""
 
-    SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
-    NEW = "a new one: the ERP gets a document for it"
-    FIELDS = "right in these fields, as long as both have these values; all else goes on"
-    SETTLED = "settled as the ERP has it, until the shop changes it"
-    NOT = "what it was before: nothing of it is accepted any more"
+    SAME = "accepted as the order that was sent under this key; what differs goes to the ERP, as the rules allow"
+    NEW = "accepted as a new order: the ERP gets a document of its own for it"
+    FIELDS = "accepted in these fields, until either side changes them; everything else goes on"
+    SETTLED = "accepted as the ERP has it, until the shop changes it"
+    NOT = "compared again: nothing of it is accepted any more"
 
 
 class AcceptedDocument(NamedTuple):

@@ -40,7 +40,7 @@ SHIPPED: Final = "goods have left: correct it by a return or a further delivery"
 CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
-_SETTLE: Final = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
+_SETTLE: Final = "settle it in the ERP, then `sink retry`; or, where the ERP is right as it is, `sink accept document`"
 _SETTLE_ORDER: Final = "settle it in the ERP, then `sink retry`"
 _COLUMNS: Final = tuple(Milestone)
 _Row = tuple[str, ...]
