@@ -11,10 +11,11 @@ import pytest
 from deploy.embedded import Postgres
 from deploy.shop.simulator import Simulator, prepare, skus
 from sink.documents import totals
-from sink.documents.build import all_keys, build
+from sink.documents.build import build
 from sink.documents.models import Built, Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
 from sink.staging import touches
+from tests.keys import all_keys
 
 ORDERS = 150
 SEEDS = (1, 2, 3)
@@ -121,7 +122,7 @@ def rows(shop: Shop, query: str) -> list[tuple]:
 
 def documents(shop: Shop, profile: Profile, name: str) -> dict[str, Built]:
     with shop.cursor() as cursor:
-        return build(cursor, profile.documents[name], all_keys(cursor, profile.documents[name]))
+        return build(cursor, profile.documents[name], all_keys(cursor, profile, name))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_the_sql_runs_before_any_row_has_come(database: str, profile: Profile) -
             shown = ", ".join(f"NULL::{kind} AS {column}" for column, kind in columns.items())
             cursor.execute(f"CREATE VIEW {table} AS SELECT {shown} WHERE false")
         for rule in profile.documents.values():
-            assert all_keys(cursor, rule) == []
+            assert all_keys(cursor, profile, rule.name) == []
             assert build(cursor, rule, ["1"]) == {"1": Missing()}
         assert touches.find(cursor, profile, touches.no_rows(profile)) == set()
 
