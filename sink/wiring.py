@@ -132,13 +132,17 @@ def rules(settings: SinkSettings) -> Rules:
     """What applying may do."""
     return Rules(
         shop=settings.shop,
-        policy=Policy(settings.prices_owner, settings.absent, Milestone(settings.goal)),
+        policy=Policy(
+            settings.prices_owner,
+            settings.absent,
+            Milestone(settings.goal),
+            settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
+        ),
         apply=settings.mode == "apply",
         customers=settings.customers,
         collective_account=settings.collective_account,
         account_prefix=f"{settings.shop}-" if settings.account_prefix is None else settings.account_prefix,
         account_from=settings.account_from,
-        placeholder_sku=settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
         settle_seconds=settings.settle_seconds,
         recheck_seconds=settings.recheck_seconds,
         lease_seconds=settings.lease_seconds,

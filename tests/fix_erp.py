@@ -20,7 +20,8 @@ from sink.erp.contract import Erp
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.layer import migrate
-from sink.ledger import documents, marks
+from sink.ledger import listed, marks
+from sink.ledger.listed import Listed
 from sink.planning.policy import Policy
 from sink.staging import snapshots
 from sink.staging.assembly import LAST
@@ -129,6 +130,13 @@ def run(url: str, statement: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def rows(middle: Connection, query: str) -> list[tuple[Any, ...]]:
+    """What the middle layer has."""
+    with transaction(middle) as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()
+
+
 def make_worker(
     middle: Connection, erp: Erp, profile_path: str, owner: str = "w1", settle: float = 0, apply: bool = True
 ) -> Worker:
@@ -174,7 +182,13 @@ def change(middle: Connection, statement: str) -> None:
 def held(middle: Connection) -> list[str]:
     """The reasons of what is held or waits."""
     with transaction(middle) as cursor:
-        return [one.reason or "" for one in documents.held(cursor)]
+        return [one.reason or "" for one in waiting(cursor)]
+
+
+def waiting(cursor: Cursor) -> list[Listed]:
+    """What is held or waits, the oldest first."""
+    groups = [group for group in listed.held(cursor, "", 10_000) if group.cause != "retry"]
+    return sorted((one for group in groups for one in group.first), key=lambda one: (one.since, one.ref))
 
 
 def pass_deadlines(middle: Connection) -> None:

@@ -293,7 +293,7 @@ class Desired:
         if isinstance(account, Outcome):
             return account
         skus = {line.sku for line in order.lines}
-        placeholder = self._rules.placeholder_sku
+        placeholder = self._rules.policy.placeholder
         if not placeholder and (lacking := self._lacking(skus, around)):
             return lacking
         items = dict.fromkeys(skus & {*around.unknown}, placeholder)

@@ -34,7 +34,6 @@ class Rules:
     collective_account: str = ""
     account_prefix: str = "shop-"
     account_from: int = 100_001
-    placeholder_sku: str = ""
     settle_seconds: float = 30.0
     recheck_seconds: float = 60.0
     lease_seconds: float = 60.0

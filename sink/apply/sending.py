@@ -53,7 +53,8 @@ _A_TENTH: Final = 0.1
 @dataclass(frozen=True)
 class Task:
     """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
-    of a step that someone else planned, nor of an adopt, after which both sides are compared for the first time.
+    of a step that someone else planned, nor of an adopt, after which both sides are compared for the first time, nor of
+    one that leaves something to a person, which is held then.
     `after`: a new buyer whom it refers to, and who comes before it."""
 
     one: Entry
@@ -80,8 +81,10 @@ class Task:
             stamp,
             *place,
             adopts,
+            to_json(step.noted) if step.noted else None,
         )
-        return cls(one, step, intent, len(steps) == 1 and step.verb != "adopt", after)
+        last = len(steps) == 1 and step.verb != "adopt" and step.noted is None
+        return cls(one, step, intent, last, after)
 
     @property
     def failed_before(self) -> bool:

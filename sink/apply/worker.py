@@ -403,7 +403,8 @@ def _before(want: Wanted | Outcome) -> DocumentRef | None:
 
 def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:
     told = list(commands(from_json(one.applied) if one.applied else None, steps))
-    return Outcome.planned(", ".join(f"{step.verb} {step.kind}" for step in told), told)
+    rest = "; the rest waits for a person" if steps[0].noted else ""
+    return Outcome.planned(", ".join(f"{step.verb} {step.kind}" for step in told) + rest, told)
 
 
 def _settled(want: Wanted) -> Outcome:

@@ -31,12 +31,12 @@ from sink.operations import accept as accepting
 from sink.operations import brake, go_live
 from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
-from sink.operations.accept_account import accept_account
+from sink.operations.accept_account import accept_account, undo_account
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 
 app = group()
-accept_app = group("Your word for what nobody else can say; a dry run first.")
+accept_app = group("What only a person can judge; a dry run first.")
 app.add_typer(accept_app, name="accept", rich_help_panel=DECIDE)
 
 
@@ -141,9 +141,9 @@ def _ignore(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Leaves a document alone for ever.
+    """Leaves a document alone from now on.
 
-    An order with its returns and refunds. Says what stays in the ERP.
+    An order together with its returns and refunds. Says what stays in the ERP.
     Example: `sink ignore sales_order 17 --person Ada`
     """
     found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
@@ -158,9 +158,9 @@ def _accept_gap(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a table with a gap for complete.
+    """Accepts a table with a gap as complete.
 
-    Where that can be, `capture signal snapshot TABLE` fills it instead.
+    Better, where it is possible: `capture signal snapshot TABLE` fills the gap.
     Example: `sink accept gap public.orders --person Ada`
     """
     settings = settings_of(config)
@@ -191,15 +191,15 @@ def _accept_document(
     type_: DocumentType,
     key: DocumentKey,
     person: Person,
-    undo: Annotated[bool, typer.Option("--undo", help="Compare again what was accepted.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take that back: compare again.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes what differs of a held document for right.
+    """Accepts what differs of a held document.
 
-    With both values, until either changes. One that is held for its number, date or buyer is taken for the one that
-    was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
+    It stays in the ERP as it is there, until either side changes it. One that is held for its number, date or buyer is
+    accepted as the one that was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
     """
     ref, does = DocumentRef(type_, key), undo_accept if undo else accepting.accept_document
     found = does(wiring.middle(settings_of(config)), ref, person, execute)
@@ -210,8 +210,9 @@ def _accept_document(
 def _accept_account(
     type_: DocumentType,
     key: DocumentKey,
-    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Of an account that the ERP has: 10023")],
     person: Person,
+    number: Annotated[str, typer.Argument(metavar="[NUMBER]", help="Of an account that the ERP has: 10023")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="He is given one of his own.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
@@ -222,6 +223,12 @@ def _accept_account(
     Example: `sink accept account customer 7 10023 --person Ada`
     """
     settings, ref = settings_of(config), DocumentRef(type_, key)
+    if undo is bool(number):
+        raise SettingsError("say which account", "`sink accept account TYPE KEY NUMBER`, or --undo without a number")
+    if undo:
+        given_back = undo_account(wiring.middle(settings), ref, person, execute)
+        answer(as_json, lambda: decided(execute, given_back), lambda: accept.account_undone(ref, given_back, execute))
+        return
     said = (ref, number, person, execute)
     found = accept_account(wiring.middle(settings), wiring.profile(settings), lambda: wiring.erp(settings), *said)
     answer(as_json, lambda: decided(execute, found), lambda: accept.account(ref, found, execute))

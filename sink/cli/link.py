@@ -20,6 +20,7 @@ from sink.cli.options import (
     Json,
     Person,
     answer,
+    decided,
     group,
     settings_of,
 )
@@ -56,10 +57,10 @@ def _link(
     with closing(sides.erp):
         if file is None:
             found = link.link(sides, DocumentRef(type_, key), reference, accept_difference, person, execute)
-            answer(as_json, lambda: found, lambda: link_lines.lines(found, execute))
+            answer(as_json, lambda: decided(execute, found), lambda: link_lines.lines(found, execute))
             return
         every = link.link_all(sides, _rows(file), accept_difference, person, execute)
-    answer(as_json, lambda: every, lambda: link_lines.of_file(every, execute))
+    answer(as_json, lambda: {"executed": execute, "lines": every}, lambda: link_lines.of_file(every, execute))
     raise typer.Exit(0 if all(one.linked for one in every) else ExitCode.FAILED)
 
 
@@ -79,7 +80,7 @@ def _unlink(
     sides = _sides(config)
     with closing(sides.erp):
         found = link.unlink(sides, DocumentRef(type_, key), person, execute)
-    answer(as_json, lambda: found, lambda: link_lines.undone(found, execute))
+    answer(as_json, lambda: decided(execute, found), lambda: link_lines.undone(found, execute))
 
 
 def _sides(config: Path | None) -> LinkSides:

@@ -56,9 +56,9 @@ def _show(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """All that there is of an order: both sides, and each step.
+    """Everything about an order: both sides, and each step.
 
-    Of any other document, too. It shows names and addresses. Examples: `sink show SO-1001`, `sink show sales_order 17`
+    Or about any other document. It shows names and addresses. Examples: `sink show SO-1001`, `sink show sales_order 17`
     """
     settings = settings_of(config)
     connection, profile = wiring.middle(settings), wiring.profile(settings)
@@ -68,8 +68,8 @@ def _show(
 
 @app.command("list", rich_help_panel=LOOK)
 def _list(
-    state: Annotated[State | None, typer.Option(help="Only those that stand there.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Only those of this name: sales_order")] = None,
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only those of this type: sales_order")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, the oldest first.")] = 50,
     as_json: Json = False,
     config: Config = None,
@@ -78,7 +78,9 @@ def _list(
 
     Example: `sink list --state held --type sales_order`
     """
-    found = documents.listing(wiring.middle(settings_of(config)), state, type_, limit)
+    settings = settings_of(config)
+    names = wiring.profile(settings).documents
+    found = documents.listing(wiring.middle(settings), state, type_, limit, names)
     answer(as_json, lambda: found, lambda: listing.lines(found, limit))
 
 
@@ -98,7 +100,7 @@ def _plan(
 
 @app.command("brake", rich_help_panel=LOOK)
 def _brake(as_json: Json = False, config: Config = None) -> None:
-    """What waits since the shop changed too much at once.
+    """What waits because the shop changed too much at once.
 
     And where the brake's counters stand.
     Example: `sink brake`

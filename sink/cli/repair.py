@@ -21,9 +21,9 @@ app.add_typer(offsets_app, name="offsets", rich_help_panel=REPAIR)
 
 @app.command("rebuild", rich_help_panel=REPAIR)
 def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
-    """Says what a changed profile would make of what is done.
+    """Says what a changed profile would change of what is done.
 
-    And has those documents looked at anew. Example: `sink rebuild --person Ada`
+    With --execute those documents are looked at again. Example: `sink rebuild --person Ada`
     """
     settings = settings_of(config)
     with typer.progressbar(length=1, label="builds documents", file=sys.stderr) as bar:
@@ -36,7 +36,7 @@ def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, co
             wiring.middle(settings),
             wiring.profile(settings),
             settings.shop,
-            wiring.rules(settings).placeholder_sku,
+            wiring.rules(settings).policy.placeholder,
             settings.require_snapshot,
             person,
             execute,

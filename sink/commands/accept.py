@@ -17,26 +17,27 @@ DRY = "nothing was changed; --execute does it"
 def gap(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Iterator[str]:
     """What is missing and is taken for complete; `topic` is the table's."""
     yield from accept.accept_gaps(connection, table, topic, person, execute)
-    taken = "is taken" if execute else "would be taken"
-    yield f"{table} {taken} for complete as it is, and documents that were held for it go to the ERP"
+    accepted = "is accepted" if execute else "would be accepted"
+    yield f"{table} {accepted} as complete as it is, and documents that were held for it go to the ERP"
     yield "held documents are looked at again" if execute else DRY
 
 
 def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str]:
     """That planning begins."""
     accept.accept_snapshot(connection, person, execute)
-    taken = "is taken" if execute else "would be taken"
-    yield f"the copy {taken} for complete without the end of a first snapshot, and planning begins"
+    accepted = "is accepted" if execute else "would be accepted"
+    yield f"the copy {accepted} as complete without the end of a first snapshot, and planning begins"
     if not execute:
         yield DRY
 
 
 def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterator[str]:
     """What it is taken for."""
-    yield f"{ref} {'is' if execute else 'would be'} taken for {found.taken_for.value}"
+    yield f"{ref} {'is' if execute else 'would be'} {found.taken_for.value}"
     for one in found.fields:
         where = f"{one.part}:{one.key} " if one.part else ""
-        yield f"    {where}{one.name or 'all of it'}: the shop has {_side(one.ours)}, the ERP has {_side(one.theirs)}"
+        ours, theirs = (_side(side, found.currency) for side in (one.ours, one.theirs))
+        yield f"    {where}{one.name or 'all of it'}: the shop has {ours}, the ERP has {theirs}"
     if not execute:
         yield DRY
 
@@ -50,5 +51,16 @@ def account(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator
         yield DRY
 
 
-def _side(fields: Fields | None) -> str:
-    return "none" if fields is None else ", ".join(shown(value) for value in fields.values())
+def account_undone(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator[str]:
+    """That he is given one of his own, and who keeps the shared one."""
+    yield f"{ref} {'shares' if execute else 'would share'} the ERP's account {found.account} no more"
+    yield from (f"    {one} keeps it" for one in found.customers)
+    yield "he is given an account as any new customer; orders that the ERP has follow at their next change"
+    if not execute:
+        yield DRY
+
+
+def _side(fields: Fields | None, currency: str | None) -> str:
+    if fields is None:
+        return "none"
+    return ", ".join(shown(value, name, currency) for name, value in fields.items())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 
 from sink.columns import in_columns
+from sink.erp.money import money
 from sink.ledger.brake import Example, Waiting
 from sink.operations.brake import BrakeStanding, MassReleased
 from sink.planning.brake import Brake
@@ -46,16 +46,16 @@ def _waiting(waiting: Sequence[Waiting], examples: Sequence[Example]) -> Iterato
         return
     heads = ("waits", "document", "would", "currency", "in the ERP", "after it")
     rows = [
-        (one.documents, one.type, one.verb, one.currency or "", money(one.before), money(one.after)) for one in waiting
+        (one.documents, one.type, one.verb, one.currency or "", *(money(sum_, one.currency) for sum_ in one[-2:]))
+        for one in waiting
     ]
     yield from in_columns(heads, rows)
     yield "those that change most:"
     for one in examples:
         name = f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}"
-        sums = f" {money(one.before)} to {money(one.after)} {one.currency or ''}" if one.before is not None else ""
+        sums = (
+            f" {money(one.before, one.currency)} to {money(one.after, one.currency)} {one.currency or ''}"
+            if one.before is not None
+            else ""
+        )
         yield f"    {name}: {one.verb}{sums.rstrip()}"
-
-
-def money(amount: Decimal | None) -> str:
-    """As people write it; "" where there is none."""
-    return "" if amount is None else f"{amount:,f}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sink.erp.kinds import money
+from sink.erp.money import money
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.listed import HeldGroup, Listed
 from sink.planning import ways_out
@@ -47,7 +47,7 @@ def _group(group: HeldGroup) -> Iterator[str]:
             yield f"        {one.reason}"
         if one.next_step in steps:
             yield f"        next: {ways_out.addressed(one.next_step, str(one.ref))}"
-        for command in ways_out.commands(one.check, str(one.ref)):
+        for command in ways_out.commands(one.check, str(one.ref), one.in_erp):
             yield f"        or {command}"
     if group.documents > len(group.first):
         yield f"    and {group.documents - len(group.first)} more; --limit shows them"
@@ -73,13 +73,13 @@ def _sum(groups: Sequence[HeldGroup]) -> str:
 
 def money_text(amounts: Mapping[str, Decimal]) -> str:
     """`119.00 EUR + 4.14 USD`, "" for none."""
-    return " + ".join(f"{money(amount)} {currency}" for currency, amount in sorted(amounts.items()))
+    return " + ".join(f"{money(amount, currency)} {currency}" for currency, amount in sorted(amounts.items()))
 
 
 def named(one: Listed) -> str:
     """`sales_order 17 (SO-1001)  119.00 EUR`."""
     number = f" ({one.number})" if one.number else ""
-    amount = "" if one.gross is None else f"  {money(one.gross)} {one.currency or ''}".rstrip()
+    amount = "" if one.gross is None else f"  {money(one.gross, one.currency)} {one.currency or ''}".rstrip()
     return f"{one.ref}{number}{amount}"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sink.commands.accept import DRY
 from sink.erp.commands import ChangedField, value
-from sink.erp.kinds import is_personal, shown
+from sink.erp.kinds import is_personal
+from sink.erp.money import money
 from sink.operations.link import Linked, LinkedRow, Unlinked
 
 
@@ -16,7 +17,7 @@ def lines(found: Linked, execute: bool) -> Iterator[str]:
     for ours, theirs in found.lines.items():
         yield f"    {ours} is the ERP's {theirs}"
     for one in found.differences:
-        yield f"    {_differs(one)}"
+        yield f"    {_differs(one, found.currency)}"
     if not execute:
         yield DRY
 
@@ -42,11 +43,13 @@ def undone(found: Unlinked, execute: bool) -> Iterator[str]:
 
 
 def _which(found: Linked) -> str:
-    amounts = "" if found.ours is None else f": {shown(found.ours)} in the shop, {shown(found.theirs)} in the ERP"
+    ours, theirs = (money(amount, found.currency) for amount in (found.ours, found.theirs))
+    amounts = f": {ours} in the shop, {theirs or 'nothing'} in the ERP" if ours else ""
     return f"{found.hand} of the ERP ({found.reference}, {found.milestone}){amounts}"
 
 
-def _differs(one: ChangedField) -> str:
+def _differs(one: ChangedField, currency: str | None) -> str:
     if not one.part and is_personal(one.name):
         return f"{one.name} differs"
-    return f"{one.where}: the shop has {value(one.one, one.name)}, the ERP has {value(one.other, one.name)}"
+    ours, theirs = (value(side, one.name, currency) for side in (one.one, one.other))
+    return f"{one.where}: the shop has {ours}, the ERP has {theirs}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sink.columns import in_columns
 from sink.commands.held import at
-from sink.erp.kinds import money
+from sink.erp.money import money
 from sink.ledger.listed import Listed
 
 
@@ -22,6 +22,6 @@ def lines(found: Sequence[Listed], limit: int) -> Iterator[str]:
 
 
 def _row(one: Listed) -> Sequence[object]:
-    gross = None if one.gross is None else money(one.gross)
+    gross = None if one.gross is None else money(one.gross, one.currency)
     since = at(one.since) if one.since else None
     return one.state, one.ref, one.number, gross, one.currency, since, one.reference

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from sink.columns import in_columns
 from sink.commands.held import named
 from sink.erp.commands import Command
-from sink.erp.kinds import money
+from sink.erp.money import money
 from sink.ledger.listed import PlannedDocument, PlannedSum
 from sink.operations.listing import Planned
 
@@ -42,7 +42,9 @@ def _document(one: PlannedDocument) -> Iterator[str]:
 
 def told(command: Command) -> str:
     """`amend order (confirmed): 11.90 → 9.90 EUR`."""
-    was, now = (None if amount is None else money(amount) for amount in (command.before, command.after))
+    was, now = (
+        None if amount is None else money(amount, command.currency) for amount in (command.before, command.after)
+    )
     amounts = " → ".join(filter(None, (was, now))) if was != now else now
     money_said = f": {amounts} {command.currency or ''}".rstrip() if amounts else ""
     return f"{command.verb} {command.kind} ({command.goal}){money_said}"
@@ -52,6 +54,6 @@ def _sum(one: PlannedSum) -> Sequence[object]:
     amounts = (
         [None, None, None]
         if one.currency is None
-        else [money(one.before), money(one.after), money(one.after - one.before)]
+        else [money(amount, one.currency) for amount in (one.before, one.after, one.after - one.before)]
     )
     return f"{one.verb} {one.kind}", one.commands, *amounts, one.currency

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sink.columns import in_columns
-from sink.commands.brake import money
+from sink.erp.money import money
 from sink.operations.rebuild import Rebuild
 
 
@@ -20,8 +20,8 @@ def lines(found: Rebuild, execute: bool) -> Iterator[str]:
                 one.alike.type,
                 one.alike.would,
                 one.alike.currency or "",
-                money(one.before),
-                money(one.after),
+                money(one.before, one.alike.currency),
+                money(one.after, one.alike.currency),
             )
             for one in found.changes
         ]

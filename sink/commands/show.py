@@ -11,7 +11,7 @@ from sink.erp.commands import ChangedField, value
 from sink.erp.kinds import ErpRef
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
-from sink.operations.show import InErp, ShownDocument, Unit
+from sink.operations.show import Acceptance, InErp, ShownDocument, Unit
 from sink.planning import ways_out
 
 
@@ -28,14 +28,15 @@ def _document(one: ShownDocument, erp_says: str) -> Iterator[str]:
     yield f"{named(one.ledger)}: {one.ledger.state}" + (f" since {at(one.ledger.since)}" if one.ledger.since else "")
     yield from _why(one.ledger)
     yield f"  in the shop: {one.not_built}" if one.shop is None else "  in the shop:"
-    yield from _fields(one.shop or {})
+    yield from _fields(one.shop or {}, one.ledger.currency)
     if one.erp is not None:
-        yield from _in_erp(one.erp)
+        yield from _in_erp(one.erp, one.ledger.currency)
     elif not erp_says:
         yield "  in the ERP: not there"
     if one.differences:
         yield "  differs:"
-        yield from map(_difference, one.differences)
+        for place, found in enumerate(one.differences):
+            yield _difference(found, one.ledger.currency) + _mark(one.accepted.get(place))
     elif one.shares:
         yield "  the account is not his alone: nothing of it is compared or changed"
     elif one.erp is not None and one.shop is not None:
@@ -51,38 +52,43 @@ def _why(one: Listed) -> Iterator[str]:
         if one.next_step:
             yield f"  next: {ways_out.addressed(one.next_step, str(one.ref))}"
     if one.state == "held":
-        for command in ways_out.commands(one.check, str(one.ref)):
+        for command in ways_out.commands(one.check, str(one.ref), one.in_erp):
             yield f"    or {command}"
     if one.attempts:
         yield f"  tried {one.attempts} times" + (f", the next try at {at(one.next_try)}" if one.next_try else "")
 
 
-def _fields(content: Mapping[str, Any]) -> Iterator[str]:
+def _fields(content: Mapping[str, Any], currency: str | None) -> Iterator[str]:
     """Of the head, then of the rows; what is empty is left out."""
     rows = {name: one for name, one in content.items() if isinstance(one, tuple) and not isinstance(one, ErpRef)}
     for name, one in content.items():
         if name not in rows and one not in (None, ""):
-            yield f"    {name}: {value(one, name)}"
+            yield f"    {name}: {value(one, name, currency)}"
     for name, many in rows.items():
         for row in many:
-            yield f"    {name}: {_in_a_line(row)}"
+            yield f"    {name}: {_in_a_line(row, currency)}"
 
 
-def _in_erp(one: InErp) -> Iterator[str]:
+def _in_erp(one: InErp, currency: str | None) -> Iterator[str]:
     state = f", which it calls {one.state}" if one.state not in ("", one.milestone) else ""
     yield f"  in the ERP: {one.reference} ({one.milestone or one.problem}{state})"
-    yield from _fields(one.record)
+    yield from _fields(one.record, currency)
     for part, rows in one.parts.items():
         for key, fields in rows.items():
-            yield f"    {part} {key}: {_in_a_line(fields)}"
+            yield f"    {part} {key}: {_in_a_line(fields, currency)}"
 
 
-def _in_a_line(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value(one, name)}" for name, one in row.items() if one not in (None, ""))
+def _in_a_line(row: Mapping[str, Any], currency: str | None) -> str:
+    return ", ".join(f"{name} {value(one, name, currency)}" for name, one in row.items() if one not in (None, ""))
 
 
-def _difference(one: ChangedField) -> str:
-    return f"    {one.where}: the shop has {value(one.one, one.name)}, the ERP has {value(one.other, one.name)}"
+def _difference(one: ChangedField, currency: str | None) -> str:
+    ours, theirs = (value(side, one.name, currency) for side in (one.one, one.other))
+    return f"    {one.where}: the shop has {ours}, the ERP has {theirs}"
+
+
+def _mark(word: Acceptance | None) -> str:
+    return "" if word is None else f"  (accepted by {word.person} on {word.at.astimezone():%Y-%m-%d})"
 
 
 def _step(line: HistoryLine) -> Iterator[str]:

@@ -84,15 +84,6 @@ def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[s
     return {str(head["key"]) for head in heads if head.get("ready", True)}
 
 
-def all_keys(cursor: Cursor, rule: DocumentRule) -> list[str]:
-    """The keys of all documents of a kind that are there, ready or not: what its expressions give over whole tables."""
-    cursor.execute(_LIST_ROWS)
-    _ask(cursor, f"{rule.name}.touched_by", _keys(rule))
-    keys = sorted(key for key, _ in cursor.fetchall())
-    cursor.execute(_READ_ROWS)
-    return keys
-
-
 class InUnit(NamedTuple):
     """A document, and the unit that it is part of: its shop order with all that came of it, else itself."""
 

@@ -123,6 +123,12 @@ class Payment(Keyed):
     amount: Amount
     paid_at: Instant | None = None
     reference: str | None = None  # the payment provider's transaction id
+    refund: Key | None = None  # of money given back, a negative amount: the Refund that has it, so that `paid` has not
+
+    @property
+    def is_of_refund(self) -> bool:
+        """Whether a refund has it."""
+        return self.refund is not None and self.amount < 0
 
 
 class SalesOrder(Part):

@@ -15,6 +15,7 @@ from sink.documents.models import (
     Document,
     Line,
     Part,
+    Payment,
     Price,
     Refund,
     RefundComponent,
@@ -46,10 +47,7 @@ def record(document: Document, parents: Fields, items: dict[str, str] | None = N
         case Customer():
             return ErpRecord("customer", {**_customer(document), **parents})
         case SalesOrder():
-            payments = {
-                one.key: {"means": one.means, "amount": one.amount, "reference": one.reference}
-                for one in document.payments
-            }
+            payments = {one.key: _payment(one) for one in document.payments}
             fields: Fields = {**_order(document), **paid_by(payments), **parents}
             return ErpRecord("order", fields, _order_parts(document, items or {}), payments)
         case ReturnOrder():
@@ -79,13 +77,20 @@ def _sold(parents: Fields, line: str | None) -> Fields:
     return {"order_line": None if line is None else order.child("line", line)}
 
 
+def _payment(one: Payment) -> Fields:
+    fields: Fields = {"means": one.means, "amount": one.amount, "reference": one.reference}
+    return {**fields, "refund": one.refund} if one.is_of_refund else fields
+
+
 def paid_by(payments: Mapping[str, Fields]) -> Fields:
-    """The fields of an order that payments make, whose fields are means, amount and reference."""
-    amounts = [one["amount"] for one in payments.values()]
-    references = [str(one["reference"]) for one in payments.values() if one["reference"]]
+    """The fields of an order that payments make, whose fields are means, amount and reference. Money given back that a
+    refund carries over (`refund`) is none of it: the ERP would have it twice."""
+    counted = [one for one in payments.values() if not one.get("refund")]
+    amounts = [one["amount"] for one in counted]
+    references = [str(one["reference"]) for one in counted if one["reference"]]
     return {
         "paid": sum((amount for amount in amounts if isinstance(amount, Decimal)), Decimal(0)),
-        "payment_means": ", ".join(sorted({str(one["means"]) for one in payments.values()})) or None,
+        "payment_means": ", ".join(sorted({str(one["means"]) for one in counted})) or None,
         "payment_reference": ", ".join(references) or None,
     }
 

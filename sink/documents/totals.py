@@ -7,18 +7,22 @@ from decimal import Decimal
 from typing import Protocol
 
 from sink.documents.models import Refund, SalesOrder
-from sink.erp.kinds import Sums, count, money
+from sink.erp.kinds import Sums, count
+from sink.erp.money import money
 
 
-class _Row(Protocol):
-    @property
-    def tax_rate(self) -> Decimal: ...
+class _Amounts(Protocol):
     @property
     def net(self) -> Decimal: ...
     @property
     def tax(self) -> Decimal: ...
     @property
     def gross(self) -> Decimal: ...
+
+
+class _Row(_Amounts, Protocol):
+    @property
+    def tax_rate(self) -> Decimal: ...
 
 
 def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
@@ -40,20 +44,20 @@ def problem(order: SalesOrder) -> str | None:
     """Why the order does not add up, in words for the people who can mend it; None when it does."""
     if not order.lines:
         return "the order has no lines"
+    of = order.currency
     for kind, rows in (("line", order.lines), ("charge", order.charges), ("discount", order.discounts)):
         for row in rows:
             if row.net + row.tax != row.gross:
-                return f"{kind} {row.key}: net {money(row.net)} + tax {money(row.tax)} is not gross {money(row.gross)}"
+                return f"{kind} {row.key}: {_unequal(row, of)}"
     if order.net + order.tax != order.gross:
-        return f"the order's net {money(order.net)} + tax {money(order.tax)} is not its gross {money(order.gross)}"
+        return f"the order's {_unequal(order, of, 'its gross')}"
     rates = per_rate(order)
     found = total(rates.values())
     for name, added, said in zip(Sums._fields, found, (order.net, order.tax, order.gross), strict=True):
         if added != said:
-            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name))}" for rate, sums in rates.items())
-            return (
-                f"{name}: lines and charges less discounts are {money(added)} ({parts}), the order says {money(said)}"
-            )
+            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name), of)}" for rate, sums in rates.items())
+            sums = f"lines and charges less discounts are {money(added, of)} ({parts})"
+            return f"{name}: {sums}, the order says {money(said, of)}"
     return None
 
 
@@ -61,13 +65,19 @@ def refund_problem(refund: Refund) -> str | None:
     """Why a refund does not add up; None when it does."""
     if not refund.components:
         return "the refund does not say what it is for"
+    of = refund.currency
     for row in refund.components:
         if row.net + row.tax != row.gross:
-            return f"component {row.key}: net {money(row.net)} + tax {money(row.tax)} is not gross {money(row.gross)}"
+            return f"component {row.key}: {_unequal(row, of)}"
     added = sum((row.gross for row in refund.components), Decimal(0))
-    return (
-        None if added == refund.gross else f"its components are {money(added)}, the refund says {money(refund.gross)}"
-    )
+    if added == refund.gross:
+        return None
+    return f"its components are {money(added, of)}, the refund says {money(refund.gross, of)}"
+
+
+def _unequal(row: _Amounts, currency: str, of: str = "gross") -> str:
+    net, tax, gross = (money(amount, currency) for amount in (row.net, row.tax, row.gross))
+    return f"net {net} + tax {tax} is not {of} {gross}"
 
 
 def _add(sums: dict[Decimal, Sums], rows: Iterable[_Row], sign: int) -> None:

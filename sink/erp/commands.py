@@ -16,9 +16,9 @@ from sink.erp.kinds import (
     count,
     differing,
     is_personal,
-    money,
     shown,
 )
+from sink.erp.money import money
 
 _MOST: Final = 12
 
@@ -68,10 +68,10 @@ class ChangedField(NamedTuple):
 
 def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Command:
     """Of a step that makes `want` of `was`; None: of nothing."""
-    told = list(_lines(want) if was is None else map(_told, changed_fields(was, want)))
+    currency = want.fields.get("currency")
+    told = list(_lines(want) if was is None else (_told(one, currency) for one in changed_fields(was, want)))
     left = len(told) - _MOST
     changes = told if left <= 0 else [*told[:_MOST], f"and {left} more"]
-    currency = want.fields.get("currency")
     after = Decimal(0) if verb in ("cancel", "remove") else amount_of(want)
     before = None if was is None else amount_of(was)
     return Command(verb, want.kind, goal, str(currency) if currency else None, before, after, changes)
@@ -80,8 +80,8 @@ def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Co
 def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
     """Of steps of one document, one after the other."""
     for step in steps:
-        yield command(step.verb, step.goal, was, step.want)
-        was = step.want
+        yield command(step.verb, step.goal, was, step.written)
+        was = step.written
 
 
 def amount_of(record: ErpRecord) -> Decimal | None:
@@ -126,25 +126,25 @@ def unlike(want: ErpRecord, found: ErpRecord) -> Iterator[ChangedField]:
 def _lines(want: ErpRecord) -> Iterator[str]:
     for part, rows in want.parts.items():
         for key, fields in rows.items():
-            yield f"{part} {key}: {_child(fields)}"
+            yield f"{part} {key}: {_child(fields, want.fields.get('currency'))}"
 
 
-def _told(one: ChangedField) -> str:
+def _told(one: ChangedField, currency: Value) -> str:
     if not one.part and is_personal(one.name):
         return one.name
     if not one.name:
         fields = one.other or one.one
-        said = _child(fields) if isinstance(fields, Mapping) else ""
+        said = _child(fields, currency) if isinstance(fields, Mapping) else ""
         return f"{one.where}: {'new' if one.one is None else 'gone'}, {said}"
-    return f"{one.where}: {value(one.one, one.name)} → {value(one.other, one.name)}"
+    return f"{one.where}: {value(one.one, one.name, currency)} → {value(one.other, one.name, currency)}"
 
 
-def value(of: Value | Fields, name: str) -> str:
+def value(of: Value | Fields, name: str, currency: Value = None) -> str:
     """A field's value for people, or a child in a few words."""
-    return _child(of) if isinstance(of, Mapping) else shown(of, name)
+    return _child(of, currency) if isinstance(of, Mapping) else shown(of, name, currency)
 
 
-def _child(fields: Fields) -> str:
+def _child(fields: Fields, currency: Value) -> str:
     quantity, gross, what = fields.get("quantity"), fields.get("gross"), fields.get("sku") or fields.get("name")
     said = " x ".join(filter(None, (count(quantity) if isinstance(quantity, Decimal) else "", str(what or ""))))
-    return f"{said}, {money(gross)}" if isinstance(gross, Decimal) else said
+    return f"{said}, {money(gross, currency)}" if isinstance(gross, Decimal) else said

@@ -94,6 +94,9 @@ class Step:
     document, rising; the ERP keeps that of the last one, written with the step's *last* call. A step may take several
     calls, each a transaction of the ERP's own. It is idempotent: given again after it was done it changes nothing;
     after a part of it, it goes on (see StepProgress).
+
+    noted: for the ledger alone, where a part of what the shop wants waits for a person: `want` has there what the ERP
+    has, and `noted` what was written before, by which the next look finds it held again.
     """
 
     ref: ErpRef
@@ -103,6 +106,12 @@ class Step:
     goal: Milestone
     key: int
     adopts: TypedIn | None = None
+    noted: ErpRecord | None = None
+
+    @property
+    def written(self) -> ErpRecord:
+        """What counts as written once it was done."""
+        return self.want if self.noted is None else self.noted
 
 
 class NotDone(NamedTuple):

@@ -9,6 +9,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
+from sink.erp.money import money
+
 Kind = Literal["customer", "order", "return", "refund", "price"]
 KINDS: tuple[Kind, ...] = ("customer", "order", "return", "refund", "price")
 PartKind = Literal["line", "charge", "discount", "component"]
@@ -123,7 +125,7 @@ def is_personal(name: str) -> bool:
     return name in _PERSONAL or name.startswith(("billing_", "shipping_"))
 
 
-def shown(value: Value, name: str = "") -> str:
+def shown(value: Value, name: str = "", currency: Value = None) -> str:
     """A value for people, of the field of this name: amounts with their cents, quantities and rates without zeros."""
     match value:
         case None | "":
@@ -133,15 +135,8 @@ def shown(value: Value, name: str = "") -> str:
         case ErpRef():
             return value.external
         case Decimal():
-            return count(value) if name in _COUNTED else money(value)
+            return count(value) if name in _COUNTED else money(value, currency)
     return f"{value}"
-
-
-def money(amount: Decimal) -> str:
-    """As people write it: 4.14 and not 4.14000, 12.00 and not 12, and 0.0425 where it is so."""
-    exponent = amount.normalize().as_tuple().exponent
-    digits = max(2, -exponent) if isinstance(exponent, int) else 2
-    return f"{amount:.{digits}f}"
 
 
 def count(number: Decimal) -> str:
@@ -154,22 +149,24 @@ def not_kept(want: ErpRecord, found: ErpRecord) -> str:
 
     `found` has the fields and parts that this ERP gives back; what it does not keep is not compared.
     """
-    wrong = _unlike("", want.fields, found.fields)
+    currency = want.fields.get("currency")
+    wrong = _unlike("", want.fields, found.fields, currency)
     for part, rows in found.parts.items():
         wanted = want.parts.get(part, {})
         for key in sorted({*wanted, *rows}):
             if key not in wanted or key not in rows:
                 wrong.append(f"{part}:{key} is {'missing' if key not in rows else 'too many'}")
             else:
-                wrong += _unlike(f"{part}:{key} ", wanted[key], rows[key])
+                wrong += _unlike(f"{part}:{key} ", wanted[key], rows[key], currency)
     return "; ".join(wrong[:5])
 
 
-def _unlike(where: str, want: Fields, found: Fields) -> list[str]:
+def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[str]:
     return [
         f"{name}: the ERP keeps it otherwise than the shop has it"
         if not where and is_personal(name)
-        else f"{where}{name}: the shop has {shown(want.get(name), name)}, the ERP keeps {shown(found[name], name)}"
+        else f"{where}{name}: the shop has {shown(want.get(name), name, currency)},"
+        f" the ERP keeps {shown(found[name], name, currency)}"
         for name in differing(want, found, found)
     ]
 

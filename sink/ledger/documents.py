@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from psycopg2.extras import Json, execute_values
 
@@ -202,7 +202,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     for one, outcome in given:
         one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
         if outcome.sent:
-            one.applied, one.intent, one.reached = outcome.sent.record, None, outcome.reached
+            one.applied, one.intent, one.reached = outcome.sent.written, None, outcome.reached
         if outcome.sent and outcome.sent.verb == "remove":
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
@@ -224,7 +224,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
-    applied = CASE WHEN v.removed THEN NULL WHEN v.sent THEN d.intent -> 'record'
+    applied = CASE WHEN v.removed THEN NULL
+        WHEN v.sent THEN coalesce(nullif(d.intent -> 'noted', 'null'), d.intent -> 'record')
         ELSE coalesce(v.by_hand, d.applied) END,
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
     reference = coalesce(v.reference, d.reference),
@@ -318,7 +319,7 @@ def _events(given: Given) -> list[Event]:
 
 def _command(one: Entry, intent: Intent) -> Command:
     was = from_json(one.applied) if one.applied else None
-    return told(intent.verb, intent.goal, was, from_json(intent.record))
+    return told(intent.verb, intent.goal, was, from_json(intent.written))
 
 
 def _place(one: Entry, intent: Intent | None) -> Place | None:
@@ -330,29 +331,6 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
     cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
-
-
-class Held(NamedTuple):
-    """A document that waits for someone."""
-
-    type: str
-    key: str
-    number: str | None
-    state: str
-    cause: str | None
-    reason: str | None
-    next_step: str | None
-    since: datetime | None
-    check: str | None
-
-
-def held(cursor: Cursor) -> list[Held]:
-    """Held documents, and those that wait for them, oldest first."""
-    cursor.execute(
-        "SELECT type, key, number, state, cause, reason, next_step, held_since, check_name FROM document"
-        " WHERE state IN ('held', 'waits') ORDER BY held_since NULLS LAST, type, key"
-    )
-    return [Held(*row) for row in cursor.fetchall()]
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:

@@ -20,7 +20,8 @@ CAUSES: Final = ("decision", "data", "master data", "waits", "retry")
 
 class Listed(NamedTuple):
     """A document in a list. `gross` is of what the shop had when it was looked at last, None where it has no money or
-    could not be built; `since`: when it was held, or else marked last. `next_try`: when it is looked at by itself."""
+    could not be built; `since`: when it was held, or else marked last. `next_try`: when it is looked at by itself.
+    `in_erp`: the ERP was given it."""
 
     type: str
     key: str
@@ -36,6 +37,7 @@ class Listed(NamedTuple):
     next_try: datetime | None
     reference: str | None
     check: str | None = None
+    in_erp: bool = False
 
     @property
     def ref(self) -> DocumentRef:
@@ -46,7 +48,8 @@ class Listed(NamedTuple):
 _STATE: Final = "CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END"
 _LISTED: Final = (
     f"type, key, number, {_STATE} AS shown, gross, currency, cause, reason, next_step,"
-    " coalesce(held_since, marked_at) AS since, attempts, next_try, reference, check_name"
+    " coalesce(held_since, marked_at) AS since, attempts, next_try, reference, check_name,"
+    " applied IS NOT NULL AS in_erp"
 )
 # Of a reason of the shop's data or of two amounts, what has a digit is each document's own. An item that the ERP lacks
 # is one thing to do for all of its orders.
@@ -54,7 +57,7 @@ _WAITING: Final = f"""
     SELECT {_LISTED}, state = 'retry' AND attempts >= {TELLS_AT} AS stuck,
         CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END AS waits_for_what,
         CASE WHEN cause = 'master data' THEN reason
-            ELSE regexp_replace(reason, '[^\\s,;:]*\\d[^\\s,;:]*', '…', 'g') END AS alike
+            ELSE regexp_replace(reason, '[^\\s,;:]*\\d([^\\s,;:]|,(?=\\d\\d\\d))*', '…', 'g') END AS alike
     FROM document WHERE state IN ('held', 'waits', 'retry')
 """  # noqa: S608  our own text
 

@@ -62,7 +62,8 @@ class Intent:
 
     `record` is the whole document as it shall be, `revision` the step's key; `before` and `stamp` are the milestone and
     the stamp of what it was planned on, empty for a create; `generation` and `lsn` where the copy stood then; `adopts`,
-    of an adopt, what of the ERP gets our keys (document, and children by the ERP's own).
+    of an adopt, what of the ERP gets our keys (document, and children by the ERP's own). `noted`: what counts as
+    written by it, where that is not `record`.
     """
 
     verb: Verb
@@ -76,6 +77,12 @@ class Intent:
     generation: int = 0
     lsn: int = 0
     adopts: dict[str, Any] | None = None
+    noted: dict[str, Any] | None = None
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """What counts as written once it was done."""
+        return self.noted or self.record
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -55,18 +56,19 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
 class Accepted(Enum):
     """What a document is taken for."""
 
-    SAME = "the order that was sent under this key; the ERP gets what differs, as the rules allow"
-    NEW = "a new one: the ERP gets a document for it"
-    FIELDS = "right in these fields, as long as both have these values; all else goes on"
-    SETTLED = "settled as the ERP has it, until the shop changes it"
-    NOT = "what it was before: nothing of it is accepted any more"
+    SAME = "accepted as the order that was sent under this key; what differs goes to the ERP, as the rules allow"
+    NEW = "accepted as a new order: the ERP gets a document of its own for it"
+    FIELDS = "accepted in these fields, until either side changes them; everything else goes on"
+    SETTLED = "accepted as the ERP has it, until the shop changes it"
+    NOT = "compared again: nothing of it is accepted any more"
 
 
 class AcceptedDocument(NamedTuple):
-    """What a document is taken for, and the fields that stay with both values."""
+    """What a document is taken for, and the fields that stay with both values, with their currency if they have one."""
 
     taken_for: Accepted
     fields: tuple[Disputed, ...] = ()
+    currency: str | None = None
 
 
 def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
@@ -76,7 +78,7 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
         if execute:
             marks.retry(cursor, ref)  # nobody else has it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.ACCEPT)
-        taken = _taken(found, ref)
+        taken = _taken(found, ref, person)
         if not execute:
             return taken
         if taken.taken_for is Accepted.SAME:
@@ -107,15 +109,20 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
             left = replace(said, fields=(), settled="")
             documents.save(cursor, ref, decisions=left.to_json(), applied=applied)
             history.note(cursor, ref, "accept undone", "", person)
-        return AcceptedDocument(Accepted.NOT, said.fields)
+        return AcceptedDocument(Accepted.NOT, said.fields, _currency(found))
 
 
 def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
     """A held document that this verb may end the hold of; SettingsError with the verbs that may."""
     if found is None or found.state != "held":
         raise SettingsError(f"{ref} is not held", "`sink held` says what is held, and for what")
-    if way not in ways(found.check):
-        others = ", ".join(f"`sink {one}`" for one in ways(found.check))
+    can = ways(found.check, found.applied is not None)
+    if way not in can:
+        if way in ways(found.check, in_erp=True):
+            raise SettingsError(
+                f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that"
+            )
+        others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
         raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that do: {others}")
     if found.under_way:
@@ -129,15 +136,20 @@ def busy(ref: DocumentRef) -> SettingsError:
     return SettingsError(f"a step of {ref} is under way", step)
 
 
-def _taken(found: Asked, ref: DocumentRef) -> AcceptedDocument:
+def _taken(found: Asked, ref: DocumentRef, person: str) -> AcceptedDocument:
     if found.check == Check.IDENTITY:
         return AcceptedDocument(Accepted.SAME)
     if found.check == Check.MOVED:
         return AcceptedDocument(Accepted.NEW)
     if found.fields:
-        return AcceptedDocument(Accepted.FIELDS, disputed_from_json(found.fields))
-    if not found.applied:
-        raise SettingsError(f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that")
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        fields = tuple(one._replace(by=person, at=at) for one in disputed_from_json(found.fields))
+        return AcceptedDocument(Accepted.FIELDS, fields, _currency(found))
     if not found.version:
         raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
     return AcceptedDocument(Accepted.SETTLED)
+
+
+def _currency(found: Asked) -> str | None:
+    value = from_json(found.applied).fields.get("currency") if found.applied else None
+    return value if isinstance(value, str) else None

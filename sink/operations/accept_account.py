@@ -50,6 +50,24 @@ def accept_account(
         return AcceptedAccount(number, account, others)
 
 
+def undo_account(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedAccount:
+    """Takes back that a customer shares an account, whoever has said so: he is given one as any new customer. `execute`
+    does it. The account by its key in `number`, too. SettingsError where he shares none."""
+    with transaction(connection) as cursor:
+        if execute:
+            marks.retry(cursor, ref)
+        one, asked = documents.entry(cursor, ref), decisions.asked(cursor, ref)
+        if one is None or asked is None or one.account is None:
+            raise SettingsError(f"{ref} shares no account", "`sink show` says which one he has")
+        if asked.busy:
+            raise busy(ref)
+        others = tuple(other for other in documents.sharing(cursor, one.account) if other != ref)
+        if execute:
+            documents.save(cursor, ref, account=None)
+            history.note(cursor, ref, "account accept undone", one.account, person)
+        return AcceptedAccount(one.account, one.account, others)
+
+
 def _account(erp: Callable[[], Erp], number: str) -> Found:
     with closing(erp()) as opened:
         found = opened.find("customer", {"number": number})

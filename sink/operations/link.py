@@ -9,13 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from schemas.errors import SettingsError
 from sink.database import Connection, Cursor, transaction
-from sink.documents.models import Document, Invalid, Missing, NotReady, SalesOrder
+from sink.documents.models import Built, Document, Invalid, Missing, NotReady, SalesOrder
 from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF, record
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import ChangedField, amount_of, unlike
 from sink.erp.contract import Erp, Found
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Kind, Milestone
+from sink.erp.money import money
 from sink.ledger import decisions, documents, history, marks
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import State
@@ -39,17 +40,19 @@ class Linked(NamedTuple):
     milestone: str
     ours: Decimal | None
     theirs: Decimal | None
+    currency: str | None
     lines: Mapping[str, str]
     differences: Sequence[ChangedField]
 
 
 class LinkSides(NamedTuple):
-    """The shop, the ledger and the ERP."""
+    """The shop, the ledger and the ERP. `built`: documents that were read together before."""
 
     connection: Connection
     profile: Profile
     shop: str
     erp: Erp
+    built: Mapping[DocumentRef, Built] = {}
 
 
 def link(
@@ -66,7 +69,8 @@ def link(
     found = _the_one(sides.erp, ref, kind, reference)
     told = _compared(ref, desired, found)
     if told.ours != told.theirs and not accept_difference:
-        amounts = f"the shop's {ref} comes to {told.ours}, {found.ref.external} of the ERP to {told.theirs}"
+        ours, theirs = (money(amount, told.currency) for amount in (told.ours, told.theirs))
+        amounts = f"the shop's {ref} comes to {ours}, {found.ref.external} of the ERP to {theirs or 'nothing'}"
         raise SettingsError(amounts, "is it the right one? `--accept-difference` links it, and the difference is sent")
     with transaction(sides.connection) as cursor:
         if execute:
@@ -129,8 +133,10 @@ def link_all(
     that are well. Two rows of one document of the ERP: the second is refused."""
     found: list[LinkedRow] = []
     taken: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
-        cells = [cell.strip() for cell in row]
+    every = [[cell.strip() for cell in row] for row in rows]
+    refs = {DocumentRef(*cells[:2]) for cells in every if len(cells) == 3}
+    sides = sides._replace(built=built_of(sides.connection, sides.profile, sides.shop, refs))
+    for number, cells in enumerate(every, 1):
         if not any(cells) or (number == 1 and cells == ["type", "key", "reference"]):
             continue
         name = " ".join(cells[:2])
@@ -167,7 +173,8 @@ def _kind(profile: Profile, ref: DocumentRef) -> Kind:
 
 def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
     """The document as the copy has it, in the ERP's terms."""
-    built = built_of(sides.connection, sides.profile, sides.shop, [ref]).get(ref)
+    every = sides.built if ref in sides.built else built_of(sides.connection, sides.profile, sides.shop, [ref])
+    built = every.get(ref)
     match built:
         case None | Missing():
             raise SettingsError(f"the shop has no {ref}", "`sink list` shows what there is")
@@ -228,9 +235,15 @@ def _find(erp: Erp, kind: Kind, reference: str) -> list[Found]:
 def _named(found: Found) -> str:
     """For people."""
     seen = found.observed
-    gross = amount_of(seen.record)
-    amount = "" if gross is None else f", {gross} {seen.record.fields.get('currency') or ''}".rstrip()
+    currency = _currency(seen.record)
+    gross = money(amount_of(seen.record), currency)
+    amount = f", {gross} {currency or ''}".rstrip() if gross else ""
     return f"{found.ref.external} ({seen.reference}{amount}, {seen.milestone or seen.problem})"
+
+
+def _currency(record: ErpRecord) -> str | None:
+    found = record.fields.get("currency")
+    return found if isinstance(found, str) else None
 
 
 def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
@@ -246,6 +259,7 @@ def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
         seen.milestone or "",
         amount_of(desired),
         amount_of(seen.record),
+        _currency(desired),
         {ours.named: theirs.key for ours, theirs in matched.pairs},
         list(unlike(desired, adoption.with_keys(desired, seen, matched))),
     )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from schemas.errors import SettingsError
 from sink.database import Connection, transaction
-from sink.ledger import listed
+from sink.ledger import documents, listed
 from sink.ledger.listed import Listed, PlannedDocument, PlannedSum
 from sink.ledger.outcomes import State
 
 
-def listing(connection: Connection, state: State | None, type_: str | None, limit: int) -> list[Listed]:
-    """Documents in a state and of a type (None: in any, of any), the oldest first, at most so many."""
+def listing(
+    connection: Connection, state: State | None, type_: str | None, limit: int, names: Collection[str] = ()
+) -> list[Listed]:
+    """Documents in a state and of a type (None: in any, of any), the oldest first, at most so many.
+
+    `names`: types of the profile, of which there may be no document yet. SettingsError for a type that is neither among
+    them nor in the ledger.
+    """
     with transaction(connection) as cursor:
+        if type_ is not None and type_ not in (known := {*names, *documents.types(cursor)}):
+            raise SettingsError(f"no document is called {type_}", f"say one of {', '.join(sorted(known))}")
         return listed.listed(cursor, state, type_, limit)
 
 

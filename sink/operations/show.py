@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from schemas.errors import OrdertapError, SettingsError
@@ -15,11 +16,13 @@ from sink.documents.records import KIND_OF, record
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import ChangedField, unlike
 from sink.erp.contract import Erp, Observed
-from sink.erp.kinds import ErpRef, Fields, Kind, Milestone
+from sink.erp.kinds import ErpRef, Fields, Kind, Milestone, same
 from sink.ledger import documents, history, listed
 from sink.ledger.documents import Entry
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
+from sink.planning.decisions import Decisions
+from sink.planning.policy import Disputed
 from sink.staging import position
 from sink.staging.position import Copy
 
@@ -39,9 +42,17 @@ class InErp(NamedTuple):
     parts: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
+class Acceptance(NamedTuple):
+    """Who has accepted it, and when."""
+
+    person: str
+    at: datetime
+
+
 class ShownDocument(NamedTuple):
     """`shop`: the document as the copy has it now, or None and `not_built` why. `erp` None: the ERP was not asked, or
-    has none. `differences`: `one` is the shop's side, `other` the ERP's. `shares`: a customer whose account
+    has none. `differences`: `one` is the shop's side, `other` the ERP's; `accepted`: those that a person has, by their
+    place among them. `shares`: a customer whose account
     is not his alone; its data are nobody's to compare."""
 
     ledger: Listed
@@ -51,6 +62,7 @@ class ShownDocument(NamedTuple):
     differences: Sequence[ChangedField]
     history: Sequence[HistoryLine]
     shares: bool = False
+    accepted: Mapping[int, Acceptance] = {}
 
 
 class Unit(NamedTuple):
@@ -176,8 +188,33 @@ def _document(
             not_built = "the shop does not have it, or not any more"
         case _:
             differs = [] if seen is None or entry.account else _differences(profile, built, entries, seen)
-            return ShownDocument(one, built.model_dump(), "", in_erp, differs, story, bool(entry.account))
+            said = _accepted(Decisions.from_json(entry.decisions), differs, story)
+            return ShownDocument(one, built.model_dump(), "", in_erp, differs, story, bool(entry.account), said)
     return ShownDocument(one, None, not_built, in_erp, [], story, bool(entry.account))
+
+
+def _accepted(
+    said: Decisions, differs: Sequence[ChangedField], story: Sequence[HistoryLine]
+) -> Mapping[int, Acceptance]:
+    """Of differences, by place, who has accepted them with these values; one who settled the document, all of them."""
+    whole = (
+        [Acceptance(one.person, one.at) for one in story if one.event == "document accepted"] if said.settled else []
+    )
+    found = dict.fromkeys(range(len(differs)), whole[-1]) if whole else {}
+    for place, one in enumerate(differs):
+        for field in said.fields:
+            if field.at and _is_about(field, one):
+                found[place] = Acceptance(field.by, datetime.fromisoformat(field.at))
+    return found
+
+
+def _is_about(field: Disputed, one: ChangedField) -> bool:
+    if field[:2] != one[:2] or field.name not in ("", one.name):
+        return False
+    sides = ((field.ours, one.one), (field.theirs, one.other))
+    if not one.name:
+        return all((side is None) is (now is None) for side, now in sides)
+    return all(isinstance(now, Mapping) or same((side or {}).get(one.name), now) for side, now in sides)
 
 
 def _in_erp(key: str, seen: Observed) -> InErp:

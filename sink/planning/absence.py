@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from sink.documents.records import PAID, paid_by
 from sink.erp.kinds import ErpRecord, Fields, differing
+from sink.erp.money import money
 from sink.planning.caps import number
 from sink.planning.policy import Absence, Check, Hold
+from sink.planning.together import FIGURES, with_groups
 
 
 class _Payments(NamedTuple):
@@ -19,19 +21,30 @@ class _Payments(NamedTuple):
     new: Mapping[str, Fields]
 
 
-def with_absent(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
-    """What is wanted of the ERP where something is gone that it was told of. A cancellation goes on: what is held of it
-    stays as the ERP was told last."""
-    found = _lines(desired, applied, absence) or _payments(desired, applied, absence)
-    if isinstance(found, Hold) and desired.fields.get("cancelled"):
-        return replace(applied, fields={**applied.fields, "cancelled": True})
-    return found
+class Present(NamedTuple):
+    """What is wanted of the ERP; and what is held beside that, which stays as the ERP was told last."""
+
+    desired: ErpRecord
+    hold: Hold | None
 
 
-def _lines(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> Hold | None:
+def with_absent(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Absence) -> Present:
+    """What is wanted of the ERP where something is gone that it was told of. `there`: the document as it shows it, of
+    which a person may have taken it out, too. Of what is cancelled nothing is held."""
+    lines, payments = _lines(desired, applied, there, absence), _payments(desired, applied, absence)
+    if isinstance(payments, Hold) and not differing(desired.fields, there.fields, PAID):
+        payments = desired  # a person has corrected it there
+    desired = with_groups(desired, PAID, applied) if isinstance(payments, Hold) else payments
+    if lines:
+        desired = with_groups(desired, {FIGURES}, applied)
+    holds = [one for one in (lines, payments) if isinstance(one, Hold)]
+    return Present(desired, holds[0] if holds and not desired.fields.get("cancelled") else None)
+
+
+def _lines(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Absence) -> Hold | None:
     if desired.kind != "order" or absence.lines == "amend":
         return None
-    rows = [(part, key) for part, before in applied.parts.items() for key in before]
+    rows = [(part, key) for part, before in applied.parts.items() for key in before if key in there.parts[part]]
     gone = [f"{part}:{key}" for part, key in rows if key not in desired.parts.get(part, {})]
     if not gone:
         return None
@@ -52,11 +65,12 @@ def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRe
         return desired
     if absence.payments == "keep" and not found.new:
         return _kept(desired, applied, found.gone)
-    paid, was = number(desired.fields, "paid"), number(applied.fields, "paid")
+    paid, was, of = number(desired.fields, "paid"), number(applied.fields, "paid"), desired.fields.get("currency")
     if absence.payments == "keep" and paid >= was:
         return desired
     return Hold(
-        f"paid: payments that the ERP was told of are gone in the shop, it has {paid} and the ERP was told {was}",
+        f"paid: payments that the ERP was told of are gone in the shop, it has {money(paid, of)} and the ERP was told"
+        f" {money(was, of)}",
         "bring them back in the shop, or correct it in the ERP; if it stays as it is there, `sink accept document`",
         check=Check.ABSENT,
     )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from sink.erp.contract import Found, Moved, Observed, Step
-from sink.erp.kinds import ErpRecord, ErpRef, Fields, count, money
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, count
+from sink.erp.money import money
 from sink.planning.policy import Check, Hold
 
 _ZERO = Decimal(0)
@@ -80,12 +81,13 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     seen = order.observed
     paid = number(seen.record.fields, "gross") if seen.paid is None else seen.paid
     given = sum((sum_ for key, sum_ in seen.refunded.items() if key != ref.external), _ZERO)
-    gross = number(desired.fields, "gross")
+    gross, of = number(desired.fields, "gross"), desired.fields.get("currency")
     if gross <= paid - given:
         return None
+    came_in = f"{'paid' if seen.paid is not None else 'sold for'} {money(paid, of)}"
     return Hold(
-        f"{money(gross)} to give back, {'paid' if seen.paid is not None else 'sold for'} {money(paid)}, already given"
-        f" back {money(given)}",
-        "compare shop and ERP, then `sink retry`",
+        f"{money(gross, of)} to give back, {came_in}, already given back {money(given, of)}",
+        "compare shop and ERP, then `sink retry`; if the shop has it among the order's payments, too, the profile's"
+        " column `refund` of payments says so, or `sink ignore` it: `paid` is less by it already",
         check=Check.CAP,
     )

@@ -15,6 +15,7 @@ from sink.erp.kinds import (
     Kind,
     Milestone,
     PartKind,
+    Value,
     differing,
     is_personal,
     not_kept,
@@ -22,6 +23,7 @@ from sink.erp.kinds import (
     shown,
 )
 from sink.planning.policy import Check, Disputed, Hold
+from sink.planning.together import as_in_erp, group_of
 
 _CHANGE_OF: Final[Mapping[Kind, Change]] = {
     "customer": "change customer",
@@ -45,28 +47,48 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
     return found
 
 
-def of_changes(
-    desired: ErpRecord, applied: ErpRecord, observed: Observed, which: Collection[Change]
+def of_groups(
+    desired: ErpRecord, applied: ErpRecord, observed: Observed, groups: Collection[str]
 ) -> tuple[Disputed, ...]:
-    """The fields that differ by changes of these rows, as shop and ERP have them."""
+    """The fields of these groups that differ, as shop and ERP have them."""
     found = []
     for name in differing(desired.fields, applied.fields):
-        change = _of_head(name, desired) if desired.kind == "order" else _CHANGE_OF[desired.kind]
-        if change in which and not _stays(name, desired, applied):
-            known = {**applied.fields, **observed.record.fields, "cancelled": observed.milestone is Milestone.CANCELLED}
-            sides = (fields.get(name) for fields in (desired.fields, known, applied.fields))
-            found.append(Disputed("", "", name, *({name: value} for value in sides)))
+        if group_of(desired.kind, "", name) in groups and not _stays(name, desired, applied):
+            known = as_in_erp(applied, observed).fields
+            found.append(_disputed(("", ""), name, desired.fields, known, applied.fields))
     for part, key, wanted, was in _children(desired, applied):
-        change = _of_child(part, wanted, was) if desired.kind == "order" else _CHANGE_OF[desired.kind]
-        if change in which:
+        if group_of(desired.kind, part, "") in groups:
             rows = observed.record.parts.get(part, applied.parts[part])
             found.append(Disputed(part, key, "", wanted, rows.get(key), was))
     return tuple(found)
 
 
+def together(edits: Collection[Disputed], more: Collection[Disputed]) -> tuple[Disputed, ...]:
+    """Fields that a person has changed, and those of the same groups that the shop has. A child that the shop has
+    changed is there once, as a whole."""
+    whole = {one[:2] for one in more if not one.name}
+    found = {one[:3]: one for one in edits if one[:2] not in whole or not one.part}
+    return tuple(found.values()) + tuple(one for one in more if one[:3] not in found)
+
+
+def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord) -> set[str]:
+    """The groups whose fields differ by changes of these rows."""
+    kind, other = desired.kind, _CHANGE_OF.get(desired.kind)
+    found = {
+        group_of(kind, "", name)
+        for name in differing(desired.fields, applied.fields)
+        if (other or _of_head(name, desired)) in which and not _stays(name, desired, applied)
+    }
+    for part, _, wanted, was in _children(desired, applied):
+        if (other or _of_child(part, wanted, was)) in which:
+            found.add(group_of(kind, part, ""))
+    return found
+
+
 def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
     """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
-    found = _edits(("", ""), desired.fields, applied.fields, observed.record.fields)
+    currency = applied.fields.get("currency")
+    found = _edits(("", ""), desired.fields, applied.fields, observed.record.fields, currency)
     for part, rows in observed.record.parts.items():  # only what this ERP keeps
         if part not in applied.parts:
             continue
@@ -74,7 +96,7 @@ def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) ->
         for key in sorted({*before, *rows}):
             was, now = before.get(key), rows.get(key)
             if was is not None and now is not None:
-                found += _edits((part, key), wanted.get(key), was, now)
+                found += _edits((part, key), wanted.get(key), was, now, currency)
             elif (key in wanted) != (now is not None):
                 said = f"{part}:{key} is {'missing' if now is None else 'new'}"
                 found.append((said, Disputed(part, key, "", wanted.get(key), now, was)))
@@ -148,25 +170,30 @@ def _of_head(name: str, desired: ErpRecord) -> Change:
     return "change payment" if name in ("paid", "payment_means", "payment_reference") else "change head"
 
 
-def _edit(where: str, name: str, applied: Fields, observed: Fields) -> str:
+def _edit(where: str, name: str, applied: Fields, observed: Fields, currency: Value) -> str:
     """In words. A person's own data are in no reason."""
     if not where and is_personal(name):
         return f"{name}: it is not what we wrote"
-    return f"{where}{name}: we wrote {shown(applied.get(name), name)}, the ERP has {shown(observed[name], name)}"
+    was, now = (shown(fields.get(name), name, currency) for fields in (applied, observed))
+    return f"{where}{name}: we wrote {was}, the ERP has {now}"
+
+
+def _disputed(place: tuple[str, str], name: str, ours: Fields, theirs: Fields, wrote: Fields) -> Disputed:
+    return Disputed(*place, name, {name: ours.get(name)}, {name: theirs.get(name)}, {name: wrote.get(name)})
 
 
 def _edits(
-    place: tuple[str, str], desired: Fields | None, applied: Fields, observed: Fields
+    place: tuple[str, str], desired: Fields | None, applied: Fields, observed: Fields, currency: Value
 ) -> list[tuple[str, Disputed]]:
     """Each in words, and as both have it. Only fields that the ERP gives back are in `observed`; desired: None where
     the shop has no such child any more."""
     where, wanted = f"{':'.join(place)} " if place[0] else "", desired or {}
     return [
         (
-            _edit(where, name, applied, observed),
+            _edit(where, name, applied, observed, currency),
             Disputed(*place, "", None, observed, applied)
             if desired is None
-            else Disputed(*place, name, *({name: fields.get(name)} for fields in (wanted, observed, applied))),
+            else _disputed(place, name, wanted, observed, applied),
         )
         for name in observed
         if not same(observed[name], applied.get(name)) and not same(observed[name], wanted.get(name))

@@ -10,6 +10,7 @@ from sink.documents.records import fields_from_json, fields_to_json
 from sink.erp.contract import Observed
 from sink.erp.kinds import ErpRecord, Fields, Milestone, PartKind, differing
 from sink.planning.policy import Disputed
+from sink.planning.together import FIGURES, group_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, .
     """As `disputed_to_json` wrote them."""
     return tuple(
         Disputed(
-            one["part"], one["key"], one["name"], *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote"))
+            *(one[name] for name in ("part", "key", "name")),
+            *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote")),
+            *(one.get(name, "") for name in ("by", "at")),  # an earlier release did not write down who it was
         )
         for one in values
     )
@@ -71,14 +74,25 @@ def agreed(
     desired: ErpRecord, applied: ErpRecord, observed: Observed, accepted: Iterable[Disputed]
 ) -> tuple[ErpRecord, ErpRecord]:
     """Both records with the ERP's value of each accepted field, as long as shop and ERP have what was accepted. Where
-    either has changed it is compared again, as if nothing had been said."""
-    seen = _with_state(observed)
-    for one in accepted:
-        if _like(_value(desired, one), one.ours) and (_unknown(seen, one) or _like(_value(seen, one), one.theirs)):
-            desired, applied = as_erp_has_it(desired, [one]), as_erp_has_it(applied, [one])
-        elif not _like(_value(desired, one), one.theirs):
+    either has changed it is compared again, as if nothing had been said; of what adds up all that was accepted is."""
+    seen, said = _with_state(observed), list(accepted)
+    changed = [one for one in said if not _stands(one, desired, seen)]
+    if any(_adds_up(desired, one) for one in changed):
+        changed += [one for one in said if _adds_up(desired, one) and one not in changed]
+    for one in changed:
+        if not _like(_value(desired, one), one.theirs):
             applied = as_written(applied, [one])
-    return desired, applied
+    stands = [one for one in said if one not in changed]
+    return as_erp_has_it(desired, stands), as_erp_has_it(applied, stands)
+
+
+def _stands(one: Disputed, desired: ErpRecord, seen: ErpRecord) -> bool:
+    """Whether shop and ERP have what was accepted."""
+    return _like(_value(desired, one), one.ours) and (_unknown(seen, one) or _like(_value(seen, one), one.theirs))
+
+
+def _adds_up(record: ErpRecord, one: Disputed) -> bool:
+    return group_of(record.kind, one.part, one.name) == FIGURES
 
 
 def as_erp_has_it(record: ErpRecord, fields: Iterable[Disputed]) -> ErpRecord:

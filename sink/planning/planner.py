@@ -1,12 +1,18 @@
 """What to do in the ERP: desired against applied against what the ERP shows. Pure, and ruled by a table.
 
 The table is for an accountant to read: a row per change that the shop can make, a column per state that the ERP's
-document can be in. `send` makes the change in the ERP; a sentence holds the document and says why. Every change of a
-document needs its cell to be `send`; the first cell that is not holds it as a whole, until a person has made the change
-in the ERP. An adapter may narrow a cell for a document that it shows (`may_not`), never widen one.
+document can be in. `send` makes the change in the ERP; a sentence holds it and says why, until a person has made it
+there. An adapter may narrow a cell for a document that it shows (`may_not`), never widen one.
 
-What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures. An order
-that was cancelled before the ERP was told of it gets no document.
+What is held keeps nothing else: the rest goes at once. Fields that mean something only together are one group, and a
+group goes as a whole or not at all (`together`): all that adds up to an order's total, what was paid, each address. So
+whatever goes, the ERP's document adds up, and no payment waits for a price. This holds whether the table refuses a
+change, a person has changed the field in the ERP, rows are gone in the shop, or a return or refund is more than was
+sold or paid. A document that is held as such (deleted, taken back, not to be read, of a closed order) gets nothing.
+
+What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures; those of
+an order that the ERP cannot cancel wait with its cancellation. An order that was cancelled before the ERP was told of
+it gets no document.
 """
 
 from __future__ import annotations
@@ -17,12 +23,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
-from sink.planning.absence import with_absent
+from sink.planning.absence import Present, with_absent
 from sink.planning.adoption import Target, adopt
 from sink.planning.caps import cap
-from sink.planning.changes import changes, done_by_hand, edited_in_erp, of_changes
-from sink.planning.decisions import agreed, as_erp_has_it
+from sink.planning.changes import changes, done_by_hand, edited_in_erp, groups_of, of_groups, together
+from sink.planning.decisions import agreed
+from sink.planning.placeholder import as_booked
 from sink.planning.policy import Check, Disputed, Hold, Policy
+from sink.planning.together import FIGURES, as_in_erp, group_of, with_groups
 
 SEND: Final = "send"
 POSTED: Final = (
@@ -32,7 +40,8 @@ SHIPPED: Final = "goods have left: correct it by a return or a further delivery"
 CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
-_SETTLE: Final = "settle it in the ERP, then `sink retry`; if its document stays as it is there, `sink accept document`"
+_SETTLE: Final = "settle it in the ERP, then `sink retry`; or, where the ERP is right as it is, `sink accept document`"
+_SETTLE_ORDER: Final = "settle it in the ERP, then `sink retry`"
 _COLUMNS: Final = tuple(Milestone)
 _Row = tuple[str, ...]
 
@@ -111,7 +120,7 @@ def plan(
         return []
     if ledger.applied is None and ledger.linked and observed is None:
         return adopt(ref, desired, ledger.linked, ledger.key)
-    capped = _capped(ref, desired, order, ledger.released)
+    capped = _capped(ref, desired, order, ledger)
     if ledger.applied is None:
         return capped or _create(ref, desired, observed, policy, ledger.key)
     if observed is None:
@@ -120,51 +129,71 @@ def plan(
             "restore it in the ERP, then `sink retry`",
             check=Check.LOST,
         )
-    wanted = with_absent(desired, ledger.applied, policy.absent)
-    return wanted if isinstance(wanted, Hold) else _changed(ref, wanted, ledger, observed, policy, capped)
+    present = with_absent(desired, ledger.applied, as_in_erp(ledger.applied, observed), policy.absent)
+    return _changed(ref, present, ledger, observed, policy, capped)
 
 
 def _changed(
-    ref: ErpRef, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
+    ref: ErpRef, present: Present, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
 ) -> Plan:
     """Of a document that is in the ERP."""
-    desired, applied = agreed(desired, ledger.applied or desired, observed, ledger.accepted)
-    steps = _Steps(ref, observed, ledger)
-    wanted = changes(desired, applied)
-    edited = edited_in_erp(desired, applied, observed)
-    if edited is not None:
-        return _cancel_alone(steps, wanted, as_erp_has_it(applied, edited.disputed), observed) or edited
-    if not wanted:
-        return _advance(steps, desired, ledger, observed, policy)
-    if refused := _first_refused(wanted, desired, applied, observed) or capped:
-        done = done_by_hand(desired, applied, observed)
-        return DoneByHand(done) if done else _cancel_alone(steps, wanted, applied, observed) or refused
-    if "cancel" not in wanted:
-        return [steps.make("amend", desired, _left_to_reach(desired, ledger, observed, policy))]
+    desired, applied = agreed(present.desired, ledger.applied or present.desired, observed, ledger.accepted)
+    if _refused("change quantities", observed):
+        desired = as_booked(desired, applied, as_in_erp(applied, observed), policy.placeholder)
+    held = _held(desired, applied, observed, capped)
+    if held.hold and held.hold.check != Check.CHANGED and (done := done_by_hand(desired, applied, observed)):
+        return DoneByHand(done)
+    hold, there = held.hold or present.hold, as_in_erp(applied, observed)
+    goes, noted = (with_groups(desired, held.groups, stays) for stays in (there, applied))
+    left, steps = changes(noted, applied), _Steps(ref, observed, ledger)
+    if not left:
+        return hold or _advance(steps, desired, ledger, observed, policy)
+    if "cancel" not in left:
+        goal = _left_to_reach(desired, ledger, observed, policy)
+        return [steps.make("amend", goes, goal, noted if hold else None)]
     if ledger.refused:
         # Cancelled is cancelled, and its money is zero on both sides, whatever figures the ERP's order shows last. What
         # it refused once it may refuse again, and that would keep the cancellation.
-        return _cancel_alone(steps, wanted, applied, observed)
+        return [steps.make("cancel", _with(there, cancelled=True), Milestone.CANCELLED)]
     # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
-    open_still = replace(desired, fields={**desired.fields, "cancelled": False})
-    amend = [] if wanted == {"cancel"} else [steps.make("amend", open_still)]
-    return [*amend, steps.make("cancel", desired, Milestone.CANCELLED)]
+    open_still, noted = _with(goes, cancelled=False), _with(noted, cancelled=False)
+    amend = [] if left == {"cancel"} else [steps.make("amend", open_still, None, noted if hold else None)]
+    return [*amend, steps.make("cancel", goes, Milestone.CANCELLED)]
 
 
-def _first_refused(wanted: set[Change], desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
-    """By the table's order, with the fields of all that are refused."""
+class _Held(NamedTuple):
+    """Why something of a change is held, and the groups of fields that stay as the ERP has them by it."""
+
+    hold: Hold | None
+    groups: set[str]
+
+
+def _held(desired: ErpRecord, applied: ErpRecord, observed: Observed, capped: Hold | None) -> _Held:
+    """The first reason: a person's edit, then by the table's order; with all fields of its groups that differ."""
+    wanted = changes(desired, applied)
+    edited = edited_in_erp(desired, applied, observed)
+    theirs = {group_of(desired.kind, one.part, one.name) for one in edited.disputed} if edited else set()
     refused = {change: hold for change in TABLE if change in wanted and (hold := _refused(change, observed))}
-    if not refused:
-        return None
-    return next(iter(refused.values()))._replace(disputed=of_changes(desired, applied, observed, refused))
+    ours = groups_of(refused, desired, applied)
+    if "cancel" in refused:
+        ours.add(FIGURES)
+    if capped and wanted:
+        over = groups_of(wanted, desired, applied)
+        over = over & {FIGURES} if capped.check is Check.CAP else over
+    else:
+        over = set()
+    groups = theirs | ours | over
+    if edited:
+        more = of_groups(desired, applied, observed, theirs)
+        return _Held(edited._replace(disputed=together(edited.disputed, more)), groups)
+    if refused:
+        first = next(iter(refused.values()))
+        return _Held(first._replace(disputed=of_groups(desired, applied, observed, ours)), groups)
+    return _Held(capped if over else None, groups)
 
 
-def _cancel_alone(steps: _Steps, wanted: set[Change], applied: ErpRecord, observed: Observed) -> list[Step]:
-    """The cancellation without what keeps the rest of a change; none where it is not wanted, or the ERP refuses it."""
-    if "cancel" not in wanted or _refused("cancel", observed):
-        return []
-    cancelled = replace(applied, fields={**applied.fields, "cancelled": True})
-    return [steps.make("cancel", cancelled, Milestone.CANCELLED)]
+def _with(record: ErpRecord, cancelled: bool) -> ErpRecord:
+    return replace(record, fields={**record.fields, "cancelled": cancelled})
 
 
 class _Steps:
@@ -176,10 +205,10 @@ class _Steps:
         self._key = max(ledger.key, observed.key if observed else 0)
         self._before = basis(observed)
 
-    def make(self, verb: Verb, want: ErpRecord, goal: Milestone | None = None) -> Step:
+    def make(self, verb: Verb, want: ErpRecord, goal: Milestone | None = None, noted: ErpRecord | None = None) -> Step:
         self._key += 1
         stays = self._before.milestone if self._before else Milestone.DRAFT
-        return Step(self._ref, verb, want, self._before, goal or stays, self._key)
+        return Step(self._ref, verb, want, self._before, goal or stays, self._key, noted=noted)
 
 
 def _create(ref: ErpRef, desired: ErpRecord, observed: Observed | None, policy: Policy, key: int) -> list[Step] | Hold:
@@ -227,8 +256,7 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
     if becomes == "remove":
         return _removal(ref, applied, ledger, observed)
     if becomes == "cancel_if_draft" and observed.milestone is Milestone.DRAFT:
-        cancelled = replace(applied, fields={**applied.fields, "cancelled": True})
-        cancel = _Steps(ref, observed, ledger).make("cancel", cancelled, Milestone.CANCELLED)
+        cancel = _Steps(ref, observed, ledger).make("cancel", _with(applied, cancelled=True), Milestone.CANCELLED)
         return edited_in_erp(applied, applied, observed) or _refused("cancel", observed) or [cancel]
     return Hold(
         f"the {applied.kind} was deleted in the shop; the ERP has it still",
@@ -244,7 +272,7 @@ def _deleted_too(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: 
     if applied.kind == "price":
         return _removal(ref, applied, ledger, observed)
     steps = _Steps(ref, observed, ledger)
-    return _refused("cancel", observed) or _cancel_alone(steps, {"cancel"}, applied, observed)
+    return _refused("cancel", observed) or [steps.make("cancel", _with(applied, cancelled=True), Milestone.CANCELLED)]
 
 
 def _removal(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Observed) -> list[Step] | Hold:
@@ -270,15 +298,15 @@ def _is_over(observed: Observed | None) -> bool:
     return observed is None or observed.milestone is Milestone.CANCELLED
 
 
-def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, released: frozenset[str]) -> Hold | None:
+def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, ledger: Standpoint) -> Hold | None:
     if desired.kind not in ("return", "refund") or order is None:
         return None
     if order.observed.milestone is None:
-        step = "settle it in the ERP, then `sink retry`"
-        return Hold(f"its order: {order.observed.problem}", step, check=Check.UNREADABLE)
+        return Hold(f"its order: {order.observed.problem}", _SETTLE_ORDER, check=Check.UNREADABLE)
     change: Change = "return goods" if desired.kind == "return" else "refund money"
-    refused = _refused(change, order.observed, "its order: ")
-    return refused or (None if Check.CAP in released else cap(ref, desired, order))
+    if refused := _refused(change, order.observed, "its order: "):
+        return refused if ledger.applied else refused._replace(next_step=_SETTLE_ORDER)
+    return None if Check.CAP in ledger.released else cap(ref, desired, order)
 
 
 def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None:

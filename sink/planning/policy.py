@@ -47,7 +47,7 @@ class Disputed(NamedTuple):
     """A field that shop and ERP have otherwise: `ours` is what the shop wants, `wrote` what the ERP was given last.
 
     Of the head where `part` and `key` are empty, else of that child. Each side has that one field; None: it has no such
-    child. Without a `name` it is all of a child.
+    child. Without a `name` it is all of a child. `by`, `at`: who has accepted it, and when (ISO 8601), "" for nobody.
     """
 
     part: str
@@ -56,6 +56,8 @@ class Disputed(NamedTuple):
     ours: Fields | None
     theirs: Fields | None
     wrote: Fields | None
+    by: str = ""
+    at: str = ""
 
 
 class Hold(NamedTuple):
@@ -98,11 +100,13 @@ class Absence(BaseModel):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the settings decide. `goal`: how far an order is taken."""
+    """What the settings decide. `goal`: how far an order is taken. `placeholder`: the item that is booked for those
+    that the ERP does not have; "": none is."""
 
     prices_owner: Literal["shop", "erp"]
     absent: Absence = field(default_factory=Absence)
     goal: Milestone = Milestone.CONFIRMED
+    placeholder: str = ""
 
     def goal_of(self, kind: Kind) -> Milestone:
         """How far a document of a kind is taken. A credit note stays a draft: a person posts it."""

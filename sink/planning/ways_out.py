@@ -68,19 +68,30 @@ _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
 _BARE: Final[Mapping[str, str]] = {
     "sink retry": "",
     "sink accept document": _PERSON,
+    "sink ignore": _PERSON,
     "sink ignore --undo": _PERSON,
 }
 """Verbs in the next steps that planning names, which knows no document by its key; and what else they want."""
 
 
-def ways(check: str | None) -> tuple[Way, ...]:
-    """What ends a hold of this check; of one that an earlier release wrote down without a name, another look."""
-    return WAYS[Check(check)] if check else (Way.RETRY,)
+_OF_NOTHING: Final = frozenset({Check.IDENTITY, Check.MOVED})
+"""Where a document can be accepted though the ERP has none of it."""
 
 
-def commands(check: str | None, document: str) -> list[str]:
+def ways(check: str | None, in_erp: bool) -> tuple[Way, ...]:
+    """What ends a hold of this check; of one that an earlier release wrote down without a name, another look.
+
+    `in_erp`: the ERP was given the document; what is not there cannot stay as it is.
+    """
+    if not check:
+        return (Way.RETRY,)
+    can_stay = in_erp or Check(check) in _OF_NOTHING
+    return tuple(way for way in WAYS[Check(check)] if way is not Way.ACCEPT or can_stay)
+
+
+def commands(check: str | None, document: str, in_erp: bool) -> list[str]:
     """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
-    found = [(way, _COMMANDS[way]) for way in ways(check) if way in _COMMANDS]
+    found = [(way, _COMMANDS[way]) for way in ways(check, in_erp) if way in _COMMANDS]
     return [
         f"`{command} {document}{_PERSON}`: {_MEANS.get((Check(check), way), means) if check else means}"
         for way, (command, means) in found

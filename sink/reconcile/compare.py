@@ -14,7 +14,8 @@ from sink.documents.models import Document, Invalid, Refund, ReturnOrder, SalesO
 from sink.documents.records import PAID, record
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Found, Moved, Observed
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, same
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Sums, count, same
+from sink.erp.money import money as said
 from sink.ledger.outcomes import Standing, State
 from sink.planning.decisions import Decisions, agreed
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
@@ -74,7 +75,8 @@ def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, m
     detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
     result = _explanation(entry, moved) or ("ignored" if gone else "in the ERP only")
     named = ref or DocumentRef(kind, found.ref.external)
-    return Difference(*named, result, detail if entry else detail + _UNHEARD, -_amount(observed.record))
+    detail = detail if entry else detail + _UNHEARD
+    return Difference(*named, result, detail, -_amount(observed.record), *_named(observed.record.fields))
 
 
 def _void(sides: Sides) -> set[str]:
@@ -165,7 +167,20 @@ class _Comparison:
     def _found(self, ref: DocumentRef, result: Class, detail: str, money: Decimal) -> None:
         entry = self._sides.ledger.get(ref)
         explained = _explanation(entry, self._has_moved(ref))
-        self.report.add_finding(Difference(*ref, explained or result, detail if entry else detail + _UNHEARD, money))
+        detail, named = detail if entry else detail + _UNHEARD, self._named(ref)
+        self.report.add_finding(Difference(*ref, explained or result, detail, money, *named))
+
+    def _named(self, ref: DocumentRef) -> tuple[str | None, str | None]:
+        document, observed = self._sides.desired.get(ref), self._sides.observed.get(ref)
+        if document is not None and not isinstance(document, Invalid):
+            return getattr(document, "number", None), getattr(document, "currency", None)
+        return _named(observed.record.fields) if observed else (None, None)
+
+
+def _named(fields: Fields) -> tuple[str | None, str | None]:
+    """Number and currency of a document in the ERP."""
+    number, currency = (fields.get(name) for name in ("number", "currency"))
+    return str(number) if number else None, str(currency) if currency else None
 
 
 def _explanation(entry: Standing | None, moved: bool) -> Class | None:
@@ -211,13 +226,14 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
         ours = quantity - (goods or {}).get(line, _ZERO)
         theirs = quantity - sum(observed.moved.get(line, Moved()).returned.values())
         if ours != theirs:
-            found.append(f"line:{line}: {ours.normalize():f} remain in the shop, {theirs.normalize():f} in the ERP")
+            found.append(f"line:{line}: {count(ours)} remain in the shop, {count(theirs)} in the ERP")
     difference = _ZERO
     if money is not None:
         refunded = sum(observed.refunded.values(), _ZERO)
         difference = refunded - money
         if difference:
-            found.append(f"{money} given back in the shop, {refunded} in the ERP")
+            sums = [said(amount, observed.record.fields.get("currency")) for amount in (money, refunded)]
+            found.append(f"{sums[0]} given back in the shop, {sums[1]} in the ERP")
     return "; ".join(found), difference
 
 
@@ -242,7 +258,7 @@ def _payments_kept(document: Document, observed: Observed | None, entry: Standin
         return False
     if not isinstance(document, SalesOrder):
         return False
-    paid = sum((one.amount for one in document.payments), _ZERO)
+    paid = sum((one.amount for one in document.payments if not one.is_of_refund), _ZERO)
     return observed.record.fields.get("paid") == entry.paid and entry.paid is not None and paid < entry.paid
 
 
@@ -277,9 +293,8 @@ def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
         one, other = ours.get(rate, Sums()), theirs.get(rate, Sums())
         if one != other:
             moved += abs(one.gross - other.gross)
-            found.append(
-                f"{rate.normalize():f} %: net {one.net} tax {one.tax}, the ERP net {other.net} tax {other.tax}"
-            )
+            sums = [said(amount, order.currency) for amount in (one.net, one.tax, other.net, other.tax)]
+            found.append(f"{count(rate)} %: net {sums[0]} tax {sums[1]}, the ERP net {sums[2]} tax {sums[3]}")
     return found, moved
 
 

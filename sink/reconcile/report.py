@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from sink.erp.kinds import KINDS, Kind
+from sink.erp.money import money
 
 Class = Literal[
     "agree",
@@ -31,13 +32,23 @@ _WITH_MONEY: Final = ("order", "refund")
 
 @dataclass(frozen=True)
 class Difference:
-    """One document; `difference` is shop less ERP in money, or what moved between tax rates where the sum is right."""
+    """One document, with its number for people; `difference` is shop less ERP in money, or what moved between tax rates
+    where the sum is right."""
 
     type: str
     key: str
     result: Class
     detail: str = ""
     difference: Decimal = _ZERO
+    number: str | None = None
+    currency: str | None = None
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        number = f" ({self.number})" if self.number else ""
+        amount = f"{money(self.difference, self.currency)} {self.currency or ''}".rstrip()
+        return f"{self.result}: {self.type} {self.key}{number}: {self.detail} ({amount})"
 
 
 @dataclass
@@ -117,14 +128,14 @@ class Report:
         """The one line for people. `agree` is said only of all documents."""
         counted = f"{self.agreed['order']} orders, {self.agreed['return']} returns, {self.agreed['price']} prices"
         if self.agrees:
-            return f"agree: {counted}, difference {self.difference:.2f}"
+            return f"agree: {counted}, difference {money(self.difference)}"
         parts = ", ".join(f"{count} {name}" for name, count in sorted(self.classes.items()))
-        return f"DISAGREE: {parts}; agreed {counted}, difference {self.difference:.2f}"
+        return f"DISAGREE: {parts}; agreed {counted}, difference {money(self.difference)}"
 
     def lines(self) -> list[str]:
         """For people; the summary is the last one."""
         listed = sorted(self.findings, key=lambda one: (one.type, one.key))
-        lines = [f"{one.result}: {one.type} {one.key}: {one.detail} ({one.difference:.2f})" for one in listed]
+        lines = [one.line for one in listed]
         if self.not_listed:
             lines.append(f"and {self.not_listed} more, counted below")
         if self.foreign.total():
@@ -140,8 +151,9 @@ class Report:
         for kind in KINDS:
             one = self.sums.get(kind)
             if one is not None:
-                money = f"{one.shop_money:16,.2f} {one.erp_money:16,.2f} {one.shop_money - one.erp_money:12,.2f}"
-                yield f"{kind + 's':10} {one.shop:8} {one.erp:8} {money if kind in _WITH_MONEY else ''}".rstrip()
+                shop, erp, left = map(money, (one.shop_money, one.erp_money, one.shop_money - one.erp_money))
+                sums = f"{shop:>16} {erp:>16} {left:>12}"
+                yield f"{kind + 's':10} {one.shop:8,} {one.erp:8,} {sums if kind in _WITH_MONEY else ''}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """For machines; amounts as text."""

@@ -1,7 +1,5 @@
 """What nobody but a person can say of a held document: that it is the one that it was, or right as it is."""
 
-from typing import Any
-
 import pytest
 from psycopg2 import sql
 
@@ -17,13 +15,7 @@ from sink.ledger import marks
 from sink.operations.accept import Accepted, AcceptedDocument, accept_document, undo_accept
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
 
 
 def accepted(middle: Connection, execute: bool = True) -> AcceptedDocument:

@@ -17,15 +17,9 @@ from sink.operations.accept import accept_document
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 from sink.planning.policy import Check
-from sink.planning.ways_out import WAYS, Way, addressed, commands
+from sink.planning.ways_out import WAYS, Way, addressed, commands, ways
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
 
 
 def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
@@ -210,12 +204,50 @@ def test_what_is_held_is_looked_at_again_by_cause_or_check_and_everything_by_a_w
             retry.line(middle, "", "", **words)
 
 
+@pytest.mark.parametrize("in_erp", [True, False], ids=["in the ERP", "not there"])
+def test_each_way_out_of_each_check_can_be_gone_and_no_other(
+    middle: Connection, erp: SqlErp, profile_path: str, in_erp: bool
+) -> None:
+    """What `sink held` names can be done."""
+    _in_erp(middle, erp, profile_path)
+    does = {
+        Way.RETRY: lambda: retry.line(middle, *ORDER),
+        Way.RELEASE: lambda: let_pass(middle, ORDER, "Ada", execute=True),
+        Way.ACCEPT: lambda: accept_document(middle, ORDER, "Ada", execute=True),
+        Way.IGNORE: lambda: leave_alone(middle, ORDER, False, "Ada", execute=True),
+    }
+    for check in Check:
+        can = {*ways(check, in_erp)}
+        said = {command.split()[1] for command in commands(check, str(ORDER), in_erp)}
+        assert said == {str(way) for way in can - {Way.RETRY}}
+        for way, do in does.items():
+            _is_held(middle, check, in_erp)
+            if way in can:
+                do()
+            else:
+                with pytest.raises(SettingsError):
+                    do()
+
+
+def _is_held(middle: Connection, check: Check, in_erp: bool) -> None:
+    """The order, for this check. Of a step of which nobody knows the outcome there is an intent."""
+    applied = "(SELECT applied FROM ordertap_shop.document WHERE type = 'customer')" if in_erp else "NULL"
+    under_way = "'{}'" if check is Check.UNCLEAR else "NULL"
+    with transaction(middle) as cursor:
+        cursor.execute(
+            "UPDATE ordertap_shop.document SET state = 'held', cause = 'decision', check_name = %s, decisions = NULL,"
+            f" reason = 'why', next_step = 'mend it', intent = {under_way}, applied = {applied},"
+            ' disputed = \'{"version": "v1", "fields": []}\' WHERE type = \'sales_order\'',
+            (check,),
+        )
+
+
 def test_each_check_has_a_way_out() -> None:
     assert set(WAYS) == set(Check)
     assert all(Way.RETRY in found for found in WAYS.values())
-    assert commands(Check.TOTALS, "sales_order 1") == [
+    assert commands(Check.TOTALS, "sales_order 1", in_erp=False) == [
         "`sink release sales_order 1 --person NAME`: it may go as it is",
         "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
     ]
     assert addressed("mend it, then `sink retry`", "sales_order 1") == "mend it, then `sink retry sales_order 1`"
-    assert commands(None, str(DocumentRef("sales_order", "1"))) == []
+    assert commands(None, str(DocumentRef("sales_order", "1")), in_erp=True) == []

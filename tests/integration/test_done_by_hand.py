@@ -53,7 +53,7 @@ def test_an_invoiced_order_that_a_clerk_changed_as_the_shop_did_is_done(
     assert run(erp_url, "SELECT gross::text FROM orders") == [("8.33",)]
     with transaction(middle) as cursor:
         cursor.execute("SELECT event FROM ordertap_shop.history WHERE type = 'sales_order' ORDER BY id")
-        assert [event for (event,) in cursor.fetchall()] == ["create", "held", "done by hand", "amend"]
+        assert [event for (event,) in cursor.fetchall()] == ["create", "amend", "held", "done by hand", "amend"]
 
 
 def test_an_invoiced_order_that_a_clerk_cancelled_as_the_shop_did_is_done(

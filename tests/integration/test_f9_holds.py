@@ -1,9 +1,12 @@
 """A hold on one field does not keep a cancellation (fault F9): it reaches the ERP, and nothing is left to hold."""
 
+from sink.apply.rules import Rules
+from sink.apply.worker import Worker
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.operations.accept import accept_document
+from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, pass_deadlines, run
 
@@ -96,6 +99,57 @@ def test_f9_while_the_new_buyer_or_the_item_is_not_in_the_erp(
     mark(middle, CUSTOMER)
     drain(shop.worker)
     assert held(middle) == []
+
+
+def test_f9_an_item_that_the_erp_has_since_its_goods_left_is_no_change(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    run(erp_url, "INSERT INTO items VALUES ('MISC', 'an item that is not listed yet')")
+    change(middle, "UPDATE orders SET sku = 'NEW'")
+    rules = Rules("shop", Policy("shop", placeholder="MISC"), apply=True, settle_seconds=0)
+    worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
+    mark(middle)
+    drain(worker)
+    booked = "SELECT sku FROM order_lines"
+    assert run(erp_url, booked) == [("MISC",)]
+    run(erp_url, "UPDATE orders SET status = 'delivered'; INSERT INTO items VALUES ('NEW', 'new')")
+    mark(middle, ORDER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, booked) == [("MISC",)]
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+
+def test_f9_a_price_that_the_erp_changes_no_more_keeps_no_payment(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE orders SET status = 'invoiced'")
+    (reason,) = shop.changed("gross = 9.90")
+    assert reason.startswith("change prices, but the ERP has invoiced it")
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", "9.90")]
+    run(erp_url, "UPDATE orders SET status = 'confirmed'")
+    mark(middle, ORDER)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("9.90", "9.90")]
+
+
+def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """Of his line and the order's sum nothing goes; it is held as his edit, however often it is looked at."""
+    shop = Shop(middle, erp, erp_url, profile_path)
+    run(erp_url, "UPDATE order_lines SET quantity = 5")
+    for sum_ in ("9.90", "8.90"):
+        assert shop.changed(f"gross = {sum_}") == ["changed in the ERP: line:l1 quantity: we wrote 2, the ERP has 5"]
+        assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", sum_)]
+        assert run(erp_url, "SELECT quantity::int, gross::text FROM order_lines") == [(5, "11.90")]
+    run(erp_url, "UPDATE order_lines SET quantity = 2")
+    mark(middle, ORDER)
+    drain(shop.worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("8.90", "8.90")]
 
 
 def test_f9_a_change_that_the_erp_refuses_goes_without_it(

@@ -1,23 +1,29 @@
 """An order that people typed into the ERP is taken for the shop's, and not made a second time."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from schemas.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
+from sink.cli import link as cli_link
 from sink.commands.link import lines, of_file
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import documents, marks
+from sink.operations import link as linking
+from sink.operations import show
 from sink.operations.link import LinkSides, link, link_all, unlink
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, PRICE, RETURN, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, RETURN, change, drain, held, make_worker, mark, rows, run
 
 TYPED_IN = """
 INSERT INTO customers (id, account_number, name) VALUES (70, '4711', 'Ann');
@@ -39,12 +45,6 @@ def name(middle: Connection, ref: DocumentRef, hand: str) -> None:
     with transaction(middle) as cursor:
         documents.save(cursor, ref, decisions={"linked": hand})
         marks.look_anew(cursor, [ref])
-
-
-def rows(middle: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(middle) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 def sides(middle: Connection, erp: SqlErp, profile_path: str) -> LinkSides:
@@ -135,6 +135,42 @@ def test_a_file_is_linked_as_far_as_it_is_well(
         assert told[3] == f"1 of 3 {'are' if execute else 'would be'} linked"
         linked = "SELECT key FROM ordertap_shop.document WHERE decisions ->> 'linked' = 'hand:900'"
         assert rows(middle, linked) == ([("1",)] if execute else [])
+
+
+def test_the_shops_documents_of_a_file_are_read_together(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[set[DocumentRef]] = []
+
+    def built_of(*given: Any) -> Any:
+        read.append(given[-1])
+        return show.built_of(*given)
+
+    monkeypatch.setattr(linking, "built_of", built_of)
+    mark(middle)
+    file = [["sales_order", "1", "900"], ["customer", "7", "4711"], ["sales_order", "9", "1"]]
+    link_all(sides(middle, erp, profile_path), file, False, "Ada", execute=False)
+    assert read[0] == {ORDER, CUSTOMER, ORDER._replace(key="9")}
+    assert len(read) == 1
+
+
+def test_programs_are_told_whether_it_was_done(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    type_in(erp_url)
+    mark(middle)
+    monkeypatch.setattr(cli_link, "_sides", lambda _: sides(middle, erp, profile_path))
+    file = tmp_path / "links.csv"
+    file.write_text("sales_order,1,900")
+
+    def said(*words: str) -> Any:
+        return json.loads(CliRunner().invoke(cli_link.app, [*words, "--person", "Ada", "--json"]).stdout)
+
+    for more, executed in (((), False), (("--execute",), True)):
+        assert said("link", "--csv", str(file), *more)["executed"] is executed
+    for more, executed in (((), False), (("--execute",), True)):
+        assert said("unlink", "sales_order", "1", *more)["executed"] is executed
+    assert said("link", "sales_order", "1", "900")["executed"] is False
 
 
 def test_a_link_is_taken_back_before_and_after_the_keys_were_given(

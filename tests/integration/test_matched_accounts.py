@@ -19,7 +19,7 @@ from sink.ledger.accounts import claim
 from sink.operations.accept_account import accept_account
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, PROFILE, ROOT, change, drain, held, mark, pass_deadlines, run
+from tests.fix_erp import CUSTOMER, ORDER, PROFILE, ROOT, change, drain, held, mark, pass_deadlines, rows, run
 
 OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
 ALL = (ORDER, CUSTOMER, ITS_ORDER, OTHER)
@@ -28,12 +28,6 @@ BOOKED = "SELECT shop_number, account_number FROM orders ORDER BY 1"
 NEW = ("shop-100001", "Ann", "shop/customer/7/1")
 TYPED_IN = "INSERT INTO customers (account_number, name, email, tax_id) VALUES {}"
 Make = Callable[..., Worker]
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(connection) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 @pytest.fixture

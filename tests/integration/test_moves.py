@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -32,6 +31,7 @@ from tests.fix_erp import (
     make_worker,
     mark,
     pass_deadlines,
+    rows,
     run,
 )
 
@@ -40,12 +40,6 @@ ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDE
 NOTED = "SELECT key, old_key FROM ordertap_shop.key_change ORDER BY key"
 COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
 ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(connection) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 @pytest.fixture

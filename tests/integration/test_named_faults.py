@@ -2,18 +2,34 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from psycopg2 import sql
 
 from sink.database import Connection, connect, transaction
+from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from sink.operations.holds import retry
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, ROOT, change, drain, held, make_worker, mark, run
+from sink.reconcile.sides import reconcile
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    REFUND,
+    RETURN,
+    ROOT,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    run,
+    waiting,
+)
 
 SECOND = DocumentRef("sales_order", "2")
 ANOTHER = "INSERT INTO orders SELECT 2, 'S-2', '7', placed_at, status, sku, quantity, gross FROM orders"
@@ -103,6 +119,34 @@ def test_f9_quantities_of_two_returns_that_are_swapped_arrive(
     assert sorted(run(erp_url, BACK)) == [("S-1", 1), ("S-1", 2)]
 
 
+@pytest.mark.parametrize("first", ["payment", "refund"])
+def test_f10_a_refund_that_is_booked_as_a_negative_payment_too_is_carried_over_once(
+    middle: Connection, erp: SqlErp, profile_path: str, erp_url: str, first: str
+) -> None:
+    """The profile says of which refund it is; in whichever order the two come."""
+    Path(profile_path, "sales_order.payments.sql").write_text(
+        "SELECT order_id::text AS parent, id::text AS key, 'card' AS means, amount, (SELECT id + 1 FROM returns WHERE"
+        " 'F-' || id = p.reference)::text AS refund FROM payments AS p WHERE order_id::text = ANY (%(keys)s)"
+    )
+    change(middle, "CREATE TABLE payments (id int, order_id int, amount numeric, reference text)")
+    change(middle, "INSERT INTO payments VALUES (1, 1, 11.90, NULL)")
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    drain(worker)
+    booked = {
+        "payment": "INSERT INTO payments VALUES (2, 1, -11.90, 'F-5')",
+        "refund": "INSERT INTO returns VALUES (5, 1, 2, 11.90)",
+    }
+    for what in sorted(booked, key=lambda what: what != first):
+        change(middle, booked[what])
+        mark(middle, ORDER)
+        _mark(middle, RETURN, REFUND, unit="sales_order:1")
+        drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT paid::text, (SELECT gross::text FROM refunds) FROM orders") == [("11.90", "11.90")]
+    assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
+
+
 def test_v2_after_a_snapshot_an_order_is_leased_once_and_with_its_buyer(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
@@ -180,7 +224,7 @@ def test_v5_what_the_erps_database_refuses_is_held_and_no_outage(
     mark(middle)
     drain(worker)
     with transaction(middle) as cursor:
-        (one,) = documents.held(cursor)
+        (one,) = waiting(cursor)
     assert (one.type, one.state) == ("sales_order", "held")
     assert one.reason
     assert one.next_step

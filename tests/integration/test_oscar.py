@@ -11,11 +11,12 @@ import pytest
 from psycopg2.extras import RealDictCursor
 
 from sink.documents import totals
-from sink.documents.build import all_keys, build
+from sink.documents.build import build
 from sink.documents.models import Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
 from sink.staging import touches
 from tests.fix_oscar import run_oscar
+from tests.keys import all_keys
 
 ORDERS = 60
 SEED = 7
@@ -38,7 +39,7 @@ def profile() -> Profile:
 
 def documents(shop: psycopg2.extensions.connection, profile: Profile, name: str) -> dict[str, object]:
     with shop.cursor() as cursor:
-        built = build(cursor, profile.documents[name], all_keys(cursor, profile.documents[name]))
+        built = build(cursor, profile.documents[name], all_keys(cursor, profile, name))
     return {key: document for key, document in built.items() if not isinstance(document, Missing)}
 
 
@@ -207,6 +208,6 @@ def test_the_sql_runs_before_any_row_has_come(database: str, profile: Profile) -
             shown = ", ".join(f"NULL::{kind} AS {column}" for column, kind in columns.items())
             cursor.execute(f"CREATE VIEW {table} AS SELECT {shown} WHERE false")
         for rule in profile.documents.values():
-            assert all_keys(cursor, rule) == []
+            assert all_keys(cursor, profile, rule.name) == []
             assert build(cursor, rule, ["1"]) == {"1": Missing()}
         assert touches.find(cursor, profile, touches.no_rows(profile)) == set()

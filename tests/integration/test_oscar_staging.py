@@ -12,13 +12,14 @@ from psycopg2.extensions import connection as Connection  # noqa: N812  psycopg2
 from deploy.embedded import Kafka, Postgres
 from sink import wiring
 from sink.database import connect, transaction
-from sink.documents.build import all_keys, build
+from sink.documents.build import build
 from sink.documents.models import Built, Missing
 from sink.documents.profile import Profile, load_profile
 from sink.settings import SinkSettings
 from sink.staging import leadership
 from sink.staging.position import load_position, why_not_planned
 from tests.fix_oscar import run_oscar
+from tests.keys import all_keys
 from tests.programs import ROOT, Program, write_settings
 
 SECONDS = 90.0
@@ -127,7 +128,7 @@ def _documents(url: str, profile: Profile, schema: str) -> dict[str, dict[str, B
     found: dict[str, dict[str, Built]] = {}
     with closing(connect(url, schema)) as connection, transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         for name, rule in profile.documents.items():
-            built = build(cursor, rule, all_keys(cursor, rule))
+            built = build(cursor, rule, all_keys(cursor, profile, name))
             found[name] = {key: document for key, document in built.items() if not isinstance(document, Missing)}
     return found
 

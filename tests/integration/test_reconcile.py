@@ -104,8 +104,8 @@ def test_a_line_under_another_tax_rate_differs_though_the_sums_are_right(compare
     run(erp_url, "UPDATE order_lines SET tax_rate = 7")
     report = compare()
     assert _found(report) == [("sales_order", "differs", Decimal("23.80"))]
-    assert "7 %: net 0 tax 0, the ERP net 10.00 tax 1.90" in report.findings[0].detail
-    assert "19 %: net 10.00 tax 1.90, the ERP net 0 tax 0" in report.findings[0].detail
+    assert "7 %: net 0.00 tax 0.00, the ERP net 10.00 tax 1.90" in report.findings[0].detail
+    assert "19 %: net 10.00 tax 1.90, the ERP net 0.00 tax 0.00" in report.findings[0].detail
 
 
 def test_goods_that_a_clerk_took_back_differ(compare: Compare, erp_url: str) -> None:

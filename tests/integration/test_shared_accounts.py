@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,22 +15,16 @@ from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import moves
-from sink.operations.accept_account import AcceptedAccount, accept_account
+from sink.operations.accept_account import AcceptedAccount, accept_account, undo_account
 from sink.operations.show import show
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, ROOT, change, drain, held, make_worker, mark, run
+from tests.fix_erp import CUSTOMER, ORDER, ROOT, change, drain, held, make_worker, mark, rows, run
 
 OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
 ACCOUNTS = "SELECT account_number, name, external_key FROM customers ORDER BY 1"
 BOOKED = "SELECT shop_number, account_number FROM orders ORDER BY 1"
 BY_HAND = ("7001", "Works", None)
 Accept = Callable[..., AcceptedAccount]
-
-
-def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    with transaction(connection) as cursor:
-        cursor.execute(query)
-        return cursor.fetchall()
 
 
 @pytest.fixture
@@ -82,6 +75,29 @@ def test_two_customers_share_an_account_that_stays_as_it_is(
     mark(middle, CUSTOMER)
     drain(worker)
     assert run(erp_url, ACCOUNTS) == [BY_HAND]
+
+
+def test_an_account_that_was_accepted_by_mistake_is_given_back(
+    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, bind: Accept
+) -> None:
+    mark(middle, ORDER, CUSTOMER, ITS_ORDER, OTHER)
+    with pytest.raises(SettingsError, match="customer 7 shares no account"):
+        undo_account(middle, CUSTOMER, "Ada", execute=False)
+    bind(CUSTOMER)
+    bind(OTHER)
+    drain(worker)
+    would = undo_account(middle, CUSTOMER, "Ada", execute=False)
+    said = list(accept.account_undone(CUSTOMER, would, execute=False))
+    assert "    customer 8 keeps it" in said
+    assert said[-1].startswith("nothing was changed")
+    assert rows(middle, "SELECT count(*) FROM document WHERE account IS NOT NULL") == [(2,)]
+    undo_account(middle, CUSTOMER, "Ada", execute=True)
+    mark(middle, ORDER)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, BOOKED) == [("S-1", "shop-100001"), ("S-2", "7001")]
+    assert _agrees(middle, erp, profile_path)
+    assert ("account accept undone", "Ada") in rows(middle, "SELECT event, person FROM history WHERE key = '7'")
 
 
 def test_a_customer_who_is_held_goes_on_with_another_ones_account(

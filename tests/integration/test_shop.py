@@ -11,10 +11,11 @@ import pytest
 from deploy.embedded import Postgres
 from deploy.shop.simulator import Simulator, prepare, skus
 from sink.documents import totals
-from sink.documents.build import all_keys, build
+from sink.documents.build import build
 from sink.documents.models import Built, Customer, Missing, NotReady, Price, Refund, ReturnOrder, SalesOrder
 from sink.documents.profile import Profile, load_profile
 from sink.staging import touches
+from tests.keys import all_keys
 
 ORDERS = 150
 SEEDS = (1, 2, 3)
@@ -121,7 +122,7 @@ def rows(shop: Shop, query: str) -> list[tuple]:
 
 def documents(shop: Shop, profile: Profile, name: str) -> dict[str, Built]:
     with shop.cursor() as cursor:
-        return build(cursor, profile.documents[name], all_keys(cursor, profile.documents[name]))
+        return build(cursor, profile.documents[name], all_keys(cursor, profile, name))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,36 @@ def test_f10_money_for_shipping_alone_is_a_refund_and_no_goods_come_back(
         assert totals.refund_problem(refund) is None
 
 
+def test_f10_money_given_back_is_of_its_refund_where_a_payment_has_its_number(
+    new_shop: Callable[[], str], profile: Profile
+) -> None:
+    """And money back for an edit of the order, which has none, is of the order."""
+    url = new_shop()
+    with closing(Simulator(url, 1)) as simulator, closing(psycopg2.connect(url)) as shop:
+        while simulator.orders < 3:
+            simulator.step()
+        ((order, key),) = rows(
+            shop,
+            "WITH o AS (UPDATE orders SET status = 'paid' WHERE id = (SELECT min(id) FROM orders"
+            " WHERE shipping_tax_rate = 19) RETURNING id)"
+            " INSERT INTO returns (order_id, status, shipping_refund, received_at, refunded_at)"
+            " SELECT id, 'refunded', 4.90, now(), now() FROM o RETURNING order_id::text, id::text",
+        )
+        refund = documents(shop, profile, "refund")[key]
+        assert isinstance(refund, Refund)
+        rows(
+            shop,
+            "INSERT INTO payments (order_id, means, amount, reference)"
+            f" VALUES ({order}, 'card', -4.90, '{refund.number}'), ({order}, 'card', -1, NULL) RETURNING id",
+        )
+        found = documents(shop, profile, "sales_order")[order]
+        assert isinstance(found, SalesOrder)
+        assert [(one.amount, one.refund) for one in found.payments if one.amount < 0] == [
+            (Decimal("-4.90"), key),
+            (Decimal(-1), None),
+        ]
+
+
 def test_customers_and_prices_are_the_shops(shop: Shop, profile: Profile) -> None:
     customers = documents(shop, profile, "customer")
     shown = {row[0]: row[1:] for row in rows(shop, "SELECT id::text, kind, email, tax_id FROM customers")}
@@ -293,7 +324,7 @@ def test_the_sql_runs_before_any_row_has_come(database: str, profile: Profile) -
             shown = ", ".join(f"NULL::{kind} AS {column}" for column, kind in columns.items())
             cursor.execute(f"CREATE VIEW {table} AS SELECT {shown} WHERE false")
         for rule in profile.documents.values():
-            assert all_keys(cursor, rule) == []
+            assert all_keys(cursor, profile, rule.name) == []
             assert build(cursor, rule, ["1"]) == {"1": Missing()}
         assert touches.find(cursor, profile, touches.no_rows(profile)) == set()
 

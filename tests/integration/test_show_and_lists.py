@@ -23,6 +23,7 @@ from sink.ledger import history
 from sink.ledger.history import HistoryLine, Place
 from sink.ledger.outcomes import State
 from sink.operations import holds
+from sink.operations.accept import accept_document
 from sink.operations.listing import listing as listed
 from sink.operations.listing import planned
 from sink.operations.show import Unit, show
@@ -72,7 +73,7 @@ def test_the_history_says_what_was_done_on_which_state_of_the_shop(
     change(middle, "UPDATE orders SET gross = 8.90")
     mark(middle, ORDER)
     drain(worker)
-    made, amended, refused = _story(middle)
+    made, amended, paid, refused = _story(middle)
     assert (made.event, made.place, made.reached, made.person) == ("create", Place(1, LSN(1_000)), "confirmed", "")
     assert made.detail
     assert made.command is not None
@@ -81,6 +82,8 @@ def test_the_history_says_what_was_done_on_which_state_of_the_shop(
     assert (amended.event, amended.place) == ("amend", Place(1, LSN(2_000)))
     assert amended.command is not None
     assert {"gross: 11.90 → 9.90", "line l1 quantity: 2 → 3"} <= {*amended.command.changes}
+    assert paid.command is not None
+    assert (paid.event, paid.command.changes) == ("amend", ["paid: 9.90 → 8.90"]), "what the ERP takes goes first"
     assert (refused.event, refused.place, refused.command) == ("held", Place(1, LSN(3_000)), None)
     assert refused.detail.startswith("change prices, but the ERP has invoiced it")
 
@@ -153,9 +156,37 @@ def test_show_has_both_sides_what_differs_why_and_each_step(
     assert "    name: Ann" in said, "it is shown to the one who asks"
     (text,) = output.said(unit, (), True)
     first = json.loads(text)["documents"][0]
-    assert {"ledger", "shop", "not_built", "erp", "differences", "history", "shares"} == first.keys()
+    assert {"ledger", "shop", "not_built", "erp", "differences", "history", "shares", "accepted"} == first.keys()
     assert first["history"][0]["place"] == {"generation": 1, "lsn": "0/3E8"}
     assert first["history"][0]["command"]["changes"] == ["line l1: 2 x A, 11.90"]
+
+
+def test_show_says_of_a_difference_who_has_accepted_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    drain(worker)
+    run(erp_url, "UPDATE orders SET payment_means = 'cash'; UPDATE order_lines SET quantity = 3")
+    mark(middle, ORDER)
+    drain(worker)
+
+    def differs() -> list[str]:
+        said = list(show_said.lines(_show(middle, erp_url, profile_path, "S-1")))
+        return [line.strip() for line in said if "the shop has" in line]
+
+    open_still = [
+        "payment_means: the shop has card, the ERP has cash",
+        "line l1 quantity: the shop has 2, the ERP has 3",
+    ]
+    assert differs() == open_still
+    accept_document(middle, ORDER, "Ada", execute=True)
+    drain(worker)
+    assert differs() == [f"{line}  (accepted by Ada on {datetime.now().astimezone():%Y-%m-%d})" for line in open_still]
+    run(erp_url, "UPDATE orders SET payment_means = 'cheque'")
+    mark(middle, ORDER)
+    drain(worker)
+    assert differs()[0] == "payment_means: the shop has card, the ERP has cheque", "of that nobody has said anything"
 
 
 def test_show_finds_by_number_key_or_type_and_key(
@@ -225,6 +256,10 @@ def test_held_is_by_cause_and_reason_with_counts_and_money(middle: Connection, e
         holds.held(middle, cause="moon")
     assert [one.key for one in listed(middle, State.HELD, "sales_order", 2)] == ["2", "3"]
     assert {one.state for one in listed(middle, None, None, 50)} == {"held", "done"}
+    with pytest.raises(SettingsError, match="no document is called nonsense") as refused:
+        listed(middle, None, "nonsense", 2, ["price"])
+    assert refused.value.hint == "say one of customer, price, sales_order"
+    assert listed(middle, None, "price", 2, ["price"]) == [], "there may be none yet"
     rows = list(listing.lines(listed(middle, State.HELD, None, 2), 2))
     assert rows[0].split() == ["state", "document", "number", "gross", "currency", "since", "in", "the", "ERP"]
     assert rows[-1] == "the first 2; --limit shows more"

@@ -18,12 +18,13 @@ import structlog
 
 from schemas.errors import DataError, UnavailableError
 from sink.database import Connection, connect, names_of, reading, transaction
-from sink.documents.build import UNSEEN, Invalid, all_keys, build
+from sink.documents.build import UNSEEN, Invalid, build
 from sink.documents.models import Price
 from sink.documents.profile import load_profile
 from sink.staging import row_io
 from sink.staging.schema import Catalogue, SchemaBlockedError, stored_name
 from tests.integration.staged_rows import COLUMNS, ORDERS, Copy, Row, stamp
+from tests.keys import all_keys
 
 ONE: Row = {"id": 1, "status": "new", "total": "19.90", "note": "x"}
 TWO: Row = ONE | {"id": 2}
@@ -460,12 +461,13 @@ def test_a_document_that_reads_an_unseen_value_is_held_alone(copy: Copy, tmp_pat
         "id AS key, status AS sku, 'EUR' AS currency, total AS amount, 'retail' AS price_list, true AS tax_included"
     )
     (tmp_path / "price.sql").write_text(f"SELECT {fields} FROM orders WHERE id::text = ANY(%(keys)s)")
-    rule = load_profile(str(tmp_path)).documents["price"]
+    profile = load_profile(str(tmp_path))
+    rule = profile.documents["price"]
     copy.put((ONE, stamp(100)), (TWO, stamp(100, 2)))
     copy.put((row(COLUMNS, 3), stamp(200)), sent=["id", "note", "status"])
     with reading(copy.connection) as cursor, names_of(cursor, "shop"):
         built = build(cursor, rule, ["1", "2", "3"])
-        assert all_keys(cursor, rule) == ["1", "2", "3"]
+        assert all_keys(cursor, profile, "price") == ["1", "2", "3"]
     assert built["3"] == Invalid("public.orders.total was never seen", "`capture signal snapshot public.orders`")
     assert isinstance(built["1"], Price)
     assert isinstance(built["2"], Price)

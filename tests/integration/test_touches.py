@@ -9,7 +9,6 @@ from psycopg2 import sql
 
 from schemas.errors import DataError, SettingsError
 from sink.database import Cursor, connect, names_of, transaction
-from sink.documents.build import all_keys
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
 from sink.reconcile.sides import readable
@@ -17,6 +16,7 @@ from sink.staging import touches
 from sink.staging.schema import StagedTable
 from tests.integration.stager_feed import LINES, ORDERS, Piece, line, order
 from tests.integration.written_rows import Written, key_change, unchanged
+from tests.keys import all_keys
 
 TABLES = """
 tables:
@@ -261,8 +261,8 @@ def test_all_keys_are_the_expressions_over_whole_tables(database: str, tmp_path:
     shop.stage(order(19, 400))
     marks(shop)
     with staging(shop) as cursor:
-        assert all_keys(cursor, shop.profile.documents["sales_order"]) == ["17", "19"]
-        assert all_keys(cursor, shop.profile.documents["price"]) == ["1"]
+        assert all_keys(cursor, shop.profile, "sales_order") == ["17", "19"]
+        assert all_keys(cursor, shop.profile, "price") == ["1"]
     with transaction(shop.connection) as cursor:
         shop.copy.touch_all(cursor, [LINES, ORDERS, "public.never_staged"])
         shop.copy.mark(cursor)

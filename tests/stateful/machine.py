@@ -18,6 +18,7 @@ from sink.ledger import documents
 from sink.operations.accept import accept_document
 from sink.operations.holds import retry
 from sink.operations.ignore import leave_alone
+from tests.fix_erp import waiting
 from tests.stateful import verdict
 from tests.stateful.shop import Bought, D
 from tests.stateful.unruly import FAULTS, LATER
@@ -327,7 +328,7 @@ class Machine(RuleBasedStateMachine):
     def _held(self) -> list[DocumentRef]:
         """For a decision, and nothing of it under way."""
         with transaction(self.world.connection) as cursor:
-            found = [DocumentRef(one.type, one.key) for one in documents.held(cursor) if one.cause == "decision"]
+            found = [one.ref for one in waiting(cursor) if one.cause == "decision"]
             ones = documents.entries_of(cursor, found)
         return [ref for ref in found if ones[ref].intent is None]
 

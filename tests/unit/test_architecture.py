@@ -60,7 +60,7 @@ PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",
     "documents.records", "ledger.outcomes", "staging.assembly", "staging.batch", "intake.copy_text", "intake.decoder",
     "intake.decoder_code", "intake.jsonb", "erp.kinds", "erp.fields", "erp.contract",
-    "documents.refusals", "erp.commands",
+    "documents.refusals", "erp.commands", "erp.money",
 })  # fmt: skip
 """Files and folders of the sink that import each other, `schemas`, and of others only this:"""
 PURE_IMPORTS = {

@@ -57,6 +57,18 @@ def test_an_erps_lines_simply_add_up() -> None:
     assert sum(D(str(line["gross"])) for rows in made.values() for line in rows.values()) == D("11.90")
 
 
+def test_f10_money_given_back_that_a_refund_has_is_not_in_what_was_paid() -> None:
+    paid = {"key": "1", "means": "card", "amount": D("11.90"), "reference": "tx-1"}
+    back = {"key": "2", "means": "transfer", "amount": D("-5.00"), "reference": "S-17-G5"}
+    for refund, sums in ((None, (D("6.90"), "card, transfer")), ("5", (D("11.90"), "card"))):
+        made = record(_order(payments=[paid, {**back, "refund": refund}]), {})
+        assert (made.fields["paid"], made.fields["payment_means"]) == sums
+        assert made.payments is not None
+        assert made.payments.keys() == {"1", "2"}, "it is still there, and was not purged"
+    mistaken = record(_order(payments=[{**paid, "refund": "5"}]), {})
+    assert mistaken.fields["paid"] == D("11.90"), "money that came in is no refund"
+
+
 def test_an_unpaid_order_says_so() -> None:
     fields = record(_order(), {}).fields
     assert (fields["paid"], fields["payment_means"], fields["payment_reference"]) == (D(0), None, None)

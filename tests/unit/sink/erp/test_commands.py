@@ -27,7 +27,7 @@ def _changed(record: ErpRecord, lines: dict[str, Fields] | None = None, **fields
         (D("4.14000000000000000000"), "gross", "4.14"),
         (D("12"), "amount", "12.00"),
         (D("0.04250"), "amount", "0.0425"),
-        (D("1E+3"), "net", "1000.00"),
+        (D("1E+3"), "net", "1,000.00"),
         (D("2.000"), "quantity", "2"),
         (D("1E+1"), "quantity", "10"),
         (D("19.00"), "tax_rate", "19"),

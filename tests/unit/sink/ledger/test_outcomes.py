@@ -48,7 +48,7 @@ def test_an_intent_is_kept_by_its_fields() -> None:
     """They are in the ledger of each installation: a new one needs a value where it is missing."""
     assert [field.name for field in fields(Intent)] == [
         "verb", "record", "revision", "marked", "fingerprint", "goal", "before", "stamp",
-        "generation", "lsn", "adopts",
+        "generation", "lsn", "adopts", "noted",
     ]  # fmt: skip
     of_before = Intent("create", SENT.record, 1, 1, None)
     assert (of_before.goal, of_before.before, of_before.stamp) == ("confirmed", "", "")

@@ -73,14 +73,16 @@ def test_lines_are_accepted(there: dict[str, dict[str, object]]) -> None:
 
 def test_of_what_the_erp_does_not_change_any_more_the_rest_goes() -> None:
     invoiced = seen(ORDER, Milestone.INVOICED)
-    both = head(gross=Decimal(9), paid=Decimal(9))
-    hold = planned(both, invoiced, Decisions())
+    both, paid = head(gross=Decimal(9), paid=Decimal(9)), head(paid=Decimal(9))
+    [amend] = planned(both, invoiced, Decisions())  # type: ignore[misc]
+    assert (amend.want, amend.written) == (paid, paid)
+    invoiced = seen(paid, Milestone.INVOICED)
+    hold = planned(both, invoiced, Decisions(), paid)
     assert isinstance(hold, Hold)
     assert [one.name for one in hold.disputed] == ["gross"]
     said = accepting(hold)
-    [amend] = planned(both, invoiced, said)  # type: ignore[misc]
-    assert (amend.want.fields["gross"], amend.want.fields["paid"]) == (Decimal(12), Decimal(9))
-    assert isinstance(planned(head(gross=Decimal(8)), invoiced, said), Hold)
+    assert planned(both, invoiced, said, paid) == []
+    assert isinstance(planned(head(gross=Decimal(8), paid=Decimal(9)), invoiced, said, paid), Hold)
 
 
 def test_what_is_undone_counts_as_it_was_written() -> None:
@@ -128,7 +130,7 @@ def test_what_the_shop_deleted_is_cancelled_where_the_erp_can() -> None:
 @pytest.mark.parametrize("refused", [True, False])
 def test_a_cancellation_goes_without_what_keeps_the_rest(refused: bool) -> None:
     wanted = head(cancelled=True, gross=Decimal(9))
-    edited = planned(wanted, CASH, Decisions())
+    edited = planned(head(cancelled=True, means="bank"), CASH, Decisions())
     assert isinstance(edited, list)
     [cancel] = edited
     assert (cancel.verb, cancel.want.fields) == ("cancel", {**HEAD, "means": "cash", "cancelled": True})
@@ -139,4 +141,17 @@ def test_a_cancellation_goes_without_what_keeps_the_rest(refused: bool) -> None:
     alone = planned(wanted, narrowed, Decisions())
     assert isinstance(alone, list)
     assert [step.want.fields["gross"] for step in alone] == [Decimal(12)]
-    assert isinstance(planned(wanted, seen(head(means="cash"), Milestone.DELIVERED), Decisions()), Hold)
+    delivered = planned(wanted, seen(head(means="cash"), Milestone.DELIVERED), Decisions())
+    assert isinstance(delivered, Hold), "the last figures of an order that cannot be cancelled wait with it"
+
+
+def test_what_adds_up_is_accepted_together() -> None:
+    """The shop changes the sum again: the accepted line alone beside it would not add up."""
+    there = replace(ORDER, fields={**HEAD, "gross": Decimal(8)}, parts={"line": {"1": {**LINE, "gross": Decimal(8)}}})
+    said = accepting(planned(ORDER, seen(there), Decisions()))
+    assert {(one.part, one.name) for one in said.fields} == {("", "gross"), ("line", "gross")}
+    assert planned(ORDER, seen(there), said) == []
+    charged = replace(ORDER, fields={**HEAD, "gross": Decimal(15)}, parts={**ORDER.parts, "charge": {"c": LINE}})
+    again = planned(charged, seen(there), said, there)
+    assert isinstance(again, Hold)
+    assert again.check is Check.CHANGED

@@ -29,6 +29,17 @@ def test_findings_are_counted_beyond_those_that_are_listed(monkeypatch: pytest.M
     assert whole.summary() == ("DISAGREE: 3 differs, 3 held; agreed 21 orders, 0 returns, 0 prices, difference 6.00")
 
 
+def test_people_are_told_the_number_and_the_currencys_own_decimals() -> None:
+    found = Report()
+    found.add_finding(Difference("sales_order", "17", "differs", "gross", Decimal(-1250), "S-17", "JPY"))
+    found.add_finding(Difference("price", "9", "differs", "amount", Decimal("1250.5")))
+    assert found.lines()[:2] == [
+        "differs: price 9: amount (1,250.50)",
+        "differs: sales_order 17 (S-17): gross (-1,250 JPY)",
+    ]
+    assert found.to_json()["findings"][0]["difference"] == "-1250"
+
+
 def test_one_is_explained_where_all_are() -> None:
     assert _of("held", "in flight").explained
     assert not _of("held", "missing in the ERP").explained
