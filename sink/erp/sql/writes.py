@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from schemas.errors import OrdertapError
 from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult, TypedIn
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
+from sink.erp.sql import many
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
 from sink.erp.sql.reads import ErpRow, by_key, link_target, typed
@@ -103,13 +104,13 @@ class Writing:
         written = [(number, step) for number, step in todo if step.ref.external in heads]
         if not written:
             return []
-        self._database.insert(self._connection, self._table, list(heads.values()))
+        many.insert(self._connection, self._table, list(heads.values()))
         if self._lines is not None:
             key, row_id = self._table.c[self._document.key], self._table.c[self._document.id]
             query = sa.select(key, row_id).where(key.in_(list(heads)))
             ids = dict(self._connection.execute(query).all())
             rows = [row for _, step in written for row in self._new_lines(step, ids[step.ref.external], links)]
-            self._database.insert(self._connection, self._database.table(self._lines.table), rows)
+            many.insert(self._connection, self._database.table(self._lines.table), rows)
         return written
 
     def _change(
@@ -130,7 +131,7 @@ class Writing:
                 results[number] = NotDone(error)
                 continue
             written.append((number, step))
-        self._database.update(self._connection, self._table, self._document.id, heads)
+        many.update(self._connection, self._table, self._document.id, heads)
         if self._lines is not None:
             edits.write(self._database, self._connection, self._lines)
         return written
@@ -269,9 +270,9 @@ class _LineEdits:
         if self.gone:
             connection.execute(sa.delete(table).where(table.c[lines.id].in_(self.gone)))
         if self.changed:
-            database.update(connection, table, lines.id, self.changed)
+            many.update(connection, table, lines.id, self.changed)
         if self.new:
-            database.insert(connection, table, self.new)
+            many.insert(connection, table, self.new)
 
 
 def _known(step: Step, row: ErpRow | None) -> StepResult | None:
