@@ -99,7 +99,8 @@ class ErpDatabase:
         """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
-        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile.
+        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile. The driver does not
+        hear of that COMMIT, so that the message ends with a transaction for its own.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
@@ -107,10 +108,10 @@ class ErpDatabase:
             connection.commit()
             return
         try:
-            connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT", (not_after,))
+            connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError:
             raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
-        connection.commit()  # the driver does not know of it yet
+        connection.commit()
 
     def document(self, kind: Kind) -> tuple[DocumentTable, sa.Table]:
         """How a kind is mapped, and its table."""
