@@ -24,7 +24,7 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -
     """New rows."""
     for names, alike in _alike(rows):
         if connection.dialect.name == "postgresql":
-            connection.execute(_insert(table, names), {"rows": _json(table, alike)})
+            connection.execute(_insert(table, names), {"rows": _json(table, names, alike)})
         else:
             connection.execute(sa.insert(table), alike)
 
@@ -33,7 +33,7 @@ def update(connection: sa.Connection, table: sa.Table, key: str, rows: Collectio
     """Changes rows by their key, which each has among its values."""
     for names, alike in _alike(rows):
         if connection.dialect.name == "postgresql":
-            connection.execute(_update(table, key, names), {"rows": _json(table, alike)})
+            connection.execute(_update(table, key, names), {"rows": _json(table, names, alike)})
             continue
         given = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names if name != key}
         at = sa.bindparam(f"new_{key}", type_=table.c[key].type)
@@ -67,11 +67,12 @@ def _given(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
     return sa.func.json_populate_recordset(row, sa.bindparam("rows", type_=sa.Text)).table_valued(*names, name="new")
 
 
-def _json(table: sa.Table, rows: Iterable[_Row]) -> str:
+def _json(table: sa.Table, names: Iterable[str], rows: list[_Row]) -> str:
     """A number with decimals is none for a column of whole ones: it is rounded as the server would."""
-    whole = [column.name for column in table.columns if isinstance(column.type, sa.Integer)]
-    plain = [{**row, **{name: _rounded(row[name]) for name in whole if name in row}} for row in rows]
-    return json.dumps(plain, default=str, ensure_ascii=False)
+    for name in names:
+        if isinstance(table.c[name].type, sa.Integer) and any(isinstance(row[name], Decimal) for row in rows):
+            rows = [{**row, name: _rounded(row[name])} for row in rows]
+    return json.dumps(rows, default=str, ensure_ascii=False)
 
 
 def _rounded(value: Any) -> Any:
