@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Protocol
 
@@ -10,15 +10,18 @@ from sink.documents.models import Refund, SalesOrder
 from sink.erp.kinds import Sums, count, money
 
 
-class _Row(Protocol):
-    @property
-    def tax_rate(self) -> Decimal: ...
+class _Amounts(Protocol):
     @property
     def net(self) -> Decimal: ...
     @property
     def tax(self) -> Decimal: ...
     @property
     def gross(self) -> Decimal: ...
+
+
+class _Row(_Amounts, Protocol):
+    @property
+    def tax_rate(self) -> Decimal: ...
 
 
 def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
@@ -30,10 +33,14 @@ def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
     return dict(sorted(sums.items()))
 
 
-def total(sums: Iterable[Sums]) -> Sums:
-    """All rates together."""
-    every = list(sums)
-    return Sums(*(sum((row[i] for row in every), Decimal(0)) for i in range(3)))
+def total(rows: Collection[_Amounts]) -> Sums:
+    """All of them together."""
+    zero = Decimal(0)
+    return Sums(
+        sum([row.net for row in rows], zero),
+        sum([row.tax for row in rows], zero),
+        sum([row.gross for row in rows], zero),
+    )
 
 
 def problem(order: SalesOrder) -> str | None:
@@ -46,11 +53,12 @@ def problem(order: SalesOrder) -> str | None:
                 return f"{kind} {row.key}: net {money(row.net)} + tax {money(row.tax)} is not gross {money(row.gross)}"
     if order.net + order.tax != order.gross:
         return f"the order's net {money(order.net)} + tax {money(order.tax)} is not its gross {money(order.gross)}"
-    rates = per_rate(order)
-    found = total(rates.values())
+    plus, minus = total([*order.lines, *order.charges]), total(order.discounts)
+    found = Sums(plus.net - minus.net, plus.tax - minus.tax, plus.gross - minus.gross)
     for name, added, said in zip(Sums._fields, found, (order.net, order.tax, order.gross), strict=True):
         if added != said:
-            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name))}" for rate, sums in rates.items())
+            rates = per_rate(order).items()
+            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name))}" for rate, sums in rates)
             return (
                 f"{name}: lines and charges less discounts are {money(added)} ({parts}), the order says {money(said)}"
             )
