@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Protocol
 
@@ -34,10 +34,14 @@ def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
     return dict(sorted(sums.items()))
 
 
-def total(sums: Iterable[Sums]) -> Sums:
-    """All rates together."""
-    every = list(sums)
-    return Sums(*(sum((row[i] for row in every), Decimal(0)) for i in range(3)))
+def total(rows: Collection[_Amounts]) -> Sums:
+    """All of them together."""
+    zero = Decimal(0)
+    return Sums(
+        sum([row.net for row in rows], zero),
+        sum([row.tax for row in rows], zero),
+        sum([row.gross for row in rows], zero),
+    )
 
 
 def problem(order: SalesOrder) -> str | None:
@@ -51,11 +55,12 @@ def problem(order: SalesOrder) -> str | None:
                 return f"{kind} {row.key}: {_unequal(row, of)}"
     if order.net + order.tax != order.gross:
         return f"the order's {_unequal(order, of, 'its gross')}"
-    rates = per_rate(order)
-    found = total(rates.values())
+    plus, minus = total([*order.lines, *order.charges]), total(order.discounts)
+    found = Sums(plus.net - minus.net, plus.tax - minus.tax, plus.gross - minus.gross)
     for name, added, said in zip(Sums._fields, found, (order.net, order.tax, order.gross), strict=True):
         if added != said:
-            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name), of)}" for rate, sums in rates.items())
+            rates = per_rate(order).items()
+            parts = ", ".join(f"{count(rate)} %: {money(getattr(sums, name), of)}" for rate, sums in rates)
             sums = f"lines and charges less discounts are {money(added, of)} ({parts})"
             return f"{name}: {sums}, the order says {money(said, of)}"
     return None

@@ -124,7 +124,8 @@ class NotDone(NamedTuple):
 
 
 StepResult = Observed | NotDone
-"""A step that was done is told by its document, read back. What came back of an order need not be in it."""
+"""A step that was done is told by its document, read back. What came back of an order, and its sums by tax rate, need
+not be in it."""
 
 
 class HowFar(Enum):

@@ -72,8 +72,10 @@ class Milestone(StrEnum):
 
     def before(self, other: Milestone) -> bool:
         """Whether it comes before the other one; a cancelled document is at the end."""
-        order = list(Milestone)
-        return order.index(self) < order.index(other)
+        return _IN_ORDER.index(self) < _IN_ORDER.index(other)
+
+
+_IN_ORDER: Final = tuple(Milestone)
 
 
 class Sums(NamedTuple):
@@ -112,8 +114,9 @@ def same(one: Value, other: Value) -> bool:
 
 def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
     """The names of fields whose values differ; a field that is not there counts as empty."""
-    every = sorted({*one, *other}) if names is None else sorted(names)
-    return [name for name in every if not same(one.get(name), other.get(name))]
+    every = {*one, *other} if names is None else names
+    unlike = [name for name in every if (a := one.get(name)) != (b := other.get(name)) and not same(a, b)]
+    return sorted(unlike)
 
 
 _COUNTED: Final = frozenset({"quantity", "tax_rate", "minimum_quantity"})

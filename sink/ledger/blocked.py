@@ -35,12 +35,12 @@ def unblock(cursor: Cursor, causes: Sequence[str]) -> set[DocumentRef]:
 
 def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, str]:
     """Why these documents must not be built; one that may be is left out."""
-    wanted = tuple(tuple(ref) for ref in refs)
+    wanted = list(refs)
     if not wanted:
         return {}
     cursor.execute(
         "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"
-        " WHERE (type, key) IN %s GROUP BY type, key",
-        (wanted,),
+        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) GROUP BY type, key",
+        ([ref.type for ref in wanted], [ref.key for ref in wanted]),
     )
     return {DocumentRef(*row[:2]): row[2] for row in cursor.fetchall()}

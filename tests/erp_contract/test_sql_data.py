@@ -10,7 +10,7 @@ import pytest
 from deploy.embedded import Postgres
 from sink.erp.contract import Erp, HoldError, HowFar, NotDone, StopError
 from sink.erp.kinds import BY_HAND, ErpRef, Milestone
-from tests.erp_contract.records import CHARGES, CHEAPER, LINES, REF, Sink, changed, create, refused, sale, step
+from tests.erp_contract.records import CHARGES, CHEAPER, LINES, REF, Sink, changed, create, line, refused, sale, step
 from tests.erp_contract.sql_target import SqlTarget
 
 ORDER, OTHER = REF["order"], ErpRef("order", "shop/order/2/1")
@@ -133,6 +133,20 @@ def test_a_name_that_the_erps_encoding_lacks_holds_its_order_alone(in_latin1: Sq
 
 def test_a_zero_byte_holds_its_order_alone(in_postgres: SqlTarget) -> None:
     _only_one_is_held(Sink(in_postgres.adapter()), "A\0nn")
+
+
+def test_a_whole_number_goes_into_a_column_of_whole_ones_and_another_is_told(in_postgres: SqlTarget) -> None:
+    in_postgres.run("ALTER TABLE order_lines ALTER COLUMN quantity TYPE integer")
+    sink = Sink(in_postgres.adapter())
+    sink.seed("customer")
+    whole, half = (sale({"1": line(quantity, "10.00")}) for quantity in ("3.000", "2.5"))
+    results = sink.apply(create(whole, ORDER), create(half, OTHER))
+    assert refused(results) == ["", "HoldError"]
+    assert isinstance(results[1], NotDone)
+    assert "quantity: the shop has 2.5, the ERP keeps 3" in results[1].error.message
+    more = sale({"1": line("4.0", "10.00")})
+    sink.done(sink.planned(ORDER, more, whole))
+    assert sink.see(ORDER).record.parts["line"]["1"]["quantity"] == 4
 
 
 def test_an_identity_that_cannot_be_read_stops(in_postgres: SqlTarget) -> None:

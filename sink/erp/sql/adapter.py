@@ -122,10 +122,10 @@ class SqlErp:
 
     def _unknown(self, skus: Sequence[str]) -> set[str]:
         items = self._database.mapping.items
-        column = self._database.table(items.table).c[items.sku]
+        table = self._database.table(items.table)
         with self._database.connection() as connection:
-            known = connection.execute(sa.select(column).where(column.in_(skus))).scalars()
-            return set(skus).difference(map(str, known))
+            known = reads.look_up(connection, table, (items.sku,), items.sku, items.sku, skus)
+            return set(skus).difference(str(row[items.sku]) for row in known)
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
         """By the key of the last step, which is written with every step in its one transaction."""
@@ -166,11 +166,11 @@ class SqlErp:
 
     def _found(self, kind: Kind, ids: Sequence[Any]) -> list[Found]:
         """Documents by the ERP's own keys, in the order of those."""
-        document, table = self._database.document(kind)
+        document, _ = self._database.document(kind)
 
         def read(some: Sequence[Any]) -> list[Found]:
             with self._database.connection() as connection:
-                rows = reads.rows(self._database, connection, kind, table.c[document.id].in_(some))
+                rows = reads.rows(self._database, connection, kind, document.id, some)
                 return [
                     Found(row.ref, seen) for row, seen in zip(rows, self._each(connection, kind, rows), strict=True)
                 ]

@@ -99,7 +99,8 @@ class ErpDatabase:
         """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
-        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile.
+        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile. The driver does not
+        hear of that COMMIT, so that the message ends with a transaction for its own.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
@@ -107,10 +108,10 @@ class ErpDatabase:
             connection.commit()
             return
         try:
-            connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT", (not_after,))
+            connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError:
             raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
-        connection.commit()  # the driver does not know of it yet
+        connection.commit()
 
     def document(self, kind: Kind) -> tuple[DocumentTable, sa.Table]:
         """How a kind is mapped, and its table."""
@@ -157,24 +158,6 @@ class ErpDatabase:
         unique = [*keys, *(one["column_names"] for one in indexes if one["unique"])]
         return {one[0] for one in every if one and one[0]}, {one[0] for one in unique if len(one) == 1 and one[0]}
 
-    def insert(self, connection: sa.Connection, table: sa.Table, rows: Collection[dict[str, Any]]) -> None:
-        """New rows, as few statements as may be."""
-        for names in dict.fromkeys(frozenset(row) for row in rows):
-            connection.execute(sa.insert(table), [row for row in rows if row.keys() == names])
-
-    def update(self, connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Changes rows by their key, which each has among its values, as few statements as may be."""
-        for names in dict.fromkeys(frozenset(row) - {key} for row in rows):
-            alike = [row for row in rows if row.keys() - {key} == names]
-            if self.dialect == "postgresql":
-                connection.execute(_update_from_values(table, key, sorted(names), alike))
-                continue
-            given = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
-            changed = sa.update(table).where(table.c[key] == sa.bindparam("at", type_=table.c[key].type)).values(given)
-            connection.execute(
-                changed, [{"at": row[key]} | {f"new_{name}": row[name] for name in names} for row in alike]
-            )
-
     def _reflected(self, name: str) -> sa.Table:
         """The table as it is in the ERP now: its columns, and nothing of keys and indexes, which are the ERP's."""
         schema, _, plain = name.rpartition(".")
@@ -190,14 +173,6 @@ class ErpDatabase:
                 if isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float):
                     column.type = _ExactDecimal(column.type.scale)
         return table
-
-
-def _update_from_values(table: sa.Table, key: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> sa.Update:
-    """`UPDATE … FROM (VALUES …)`. Cast, since a column of NULLs alone arrives as text."""
-    columns = [sa.column(name, table.c[name].type) for name in (key, *names)]
-    new = sa.values(*columns, name="new").data([tuple(row[name] for name in (key, *names)) for row in rows])
-    given = {name: sa.cast(new.c[name], table.c[name].type) for name in names}
-    return sa.update(table).where(table.c[key] == sa.cast(new.c[key], table.c[key].type)).values(given)
 
 
 class _ExactDecimal(sa.types.TypeDecorator[Decimal]):

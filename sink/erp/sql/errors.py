@@ -16,6 +16,7 @@ from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 _PG_STOP: Final = ("28", "3D", "42501", "42P01", "42703", "3F")
 _PG_CAME_FIRST: Final = ("40",)
 _PG_AGAIN: Final = ("08", "53", "55", "57", "58", "25P0", "XX")
+_PG_UNFIT: Final = "22P05"  # a character that a text cannot have, or not in this database's encoding
 # https://mariadb.com/kb/en/mariadb-error-code-reference/
 _MARIADB_STOP: Final = frozenset({1044, 1045, 1049, 1054, 1142, 1143, 1146, 1698})
 _MARIADB_CAME_FIRST: Final = frozenset({1020, 1213})
@@ -35,6 +36,8 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
     text = _reason(error)
     if isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | ArithmeticError | TypeError):
         return unfit(error.orig)
+    if isinstance(error, exc.DBAPIError) and error.orig and getattr(error.orig, "pgcode", None) == _PG_UNFIT:
+        return unfit(error.orig)
     if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
         return RetryError(f"the ERP's database: {text}")
     match _by_code(error):
@@ -47,7 +50,7 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
     return HoldError(f"the ERP refused it: {text}", "mend it in the shop or the ERP, then `sink retry`", "master data")
 
 
-def unfit(error: Exception) -> HoldError:
+def unfit(error: BaseException) -> HoldError:
     """Of a value that the driver cannot pass on, one way or the other: it says so in Python's words, and SQLAlchemy
     lets it through. A character that the ERP's encoding does not have, a year above 9999, a zero byte."""
     odd = "character" if isinstance(error, UnicodeError) else "value"

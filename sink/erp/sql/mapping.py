@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,11 @@ class LineTable(_Strict):
         """All columns that are named."""
         return {self.id} | self.written
 
+    @cached_property
+    def read(self) -> tuple[str, ...]:
+        """The same, in the order in which they are read."""
+        return tuple(sorted(self.columns))
+
     @property
     def written(self) -> set[str]:
         """Those that get a value from us; the ERP numbers its rows itself."""
@@ -87,6 +93,11 @@ class DocumentTable(_Strict):
     def columns(self) -> set[str]:
         """All columns that are named."""
         return {self.id, self.reference} | self.written
+
+    @cached_property
+    def read(self) -> tuple[str, ...]:
+        """The same, in the order in which they are read."""
+        return tuple(sorted(self.columns))
 
     @property
     def written(self) -> set[str]:

@@ -13,17 +13,18 @@ from sink.erp.contract import Moved, Observed
 from sink.erp.kinds import BY_HAND, Milestone
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable
-from sink.erp.sql.reads import ErpRow
+from sink.erp.sql.reads import ErpRow, by_rate
 
 
 def with_moved(database: ErpDatabase, connection: sa.Connection, orders: Collection[ErpRow]) -> list[Observed]:
-    """Orders with what came back of them, in their order; two queries for all."""
+    """Orders with what came back of them and what they come to by tax rate, in their order; two queries for all."""
     returned = _returned(database, connection, orders)
     refunded = _refunded(database, connection, orders)
     found = []
     for number, order in enumerate(orders):
         moved = {line: Moved(counts) for line, counts in returned.get(number, {}).items()}
-        found.append(replace(order.observed, moved=moved, refunded=refunded.get(number, {})))
+        rates = by_rate(order.observed.record.parts)
+        found.append(replace(order.observed, moved=moved, refunded=refunded.get(number, {}), rates=rates))
     return found
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -19,8 +20,9 @@ from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
-_Row = sa.RowMapping
-_AS_IT_IS = frozenset({str, Decimal, bool})
+_Row = Mapping[str, Any]
+_AS_IT_IS = frozenset({str, Decimal, bool, type(None)})
+_SHAPES: Final = 256
 
 
 @dataclass
@@ -54,14 +56,12 @@ def unreadable(kind: Kind, error: HoldError) -> Observed:
 
 
 def rows(
-    database: ErpDatabase, connection: sa.Connection, kind: Kind, which: sa.ColumnElement[bool], lock: bool = False
+    database: ErpDatabase, connection: sa.Connection, kind: Kind, by: str, values: Collection[Any], lock: bool = False
 ) -> list[ErpRow]:
-    """The documents of a kind that meet a condition on their table, by the ERP's own key; `lock`: nobody changes
+    """The documents of a kind that have one of these values in a column, by the ERP's own key; `lock`: nobody changes
     them before the transaction has ended."""
     document, table = database.document(kind)
-    query = sa.select(*[table.c[name] for name in sorted(document.columns)]).where(which)
-    query = query.order_by(table.c[document.id])
-    heads = connection.execute(query.with_for_update() if lock else query).mappings().all()
+    heads = look_up(connection, table, document.read, by, document.id, values, lock) if values else []
     if not heads:
         return []
     lines = _lines_of(database, connection, document, [head[document.id] for head in heads], lock)
@@ -79,26 +79,46 @@ def rows(
     return found
 
 
+def look_up(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: tuple[str, ...],
+    by: str,
+    order: str,
+    values: Collection[Any],
+    lock: bool = False,
+) -> list[_Row]:
+    """Columns of the rows that have one of these values in one of them."""
+    found = connection.execute(_select(table, columns, by, order, lock), {"values": list(values)})
+    return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+@lru_cache(_SHAPES)
+def _select(table: sa.Table, columns: tuple[str, ...], by: str, order: str, lock: bool) -> sa.Select[Any]:
+    """Made once: to make it again for each call takes longer than to run it."""
+    values = sa.bindparam("values", type_=table.c[by].type, expanding=True)
+    query = sa.select(*[table.c[name] for name in columns]).where(table.c[by].in_(values)).order_by(table.c[order])
+    return query.with_for_update() if lock else query
+
+
 def by_key(
     database: ErpDatabase, connection: sa.Connection, kind: Kind, keys: Collection[str], lock: bool = False
 ) -> dict[str, ErpRow]:
     """Documents by our keys, and those that have none by `hand:` and the ERP's own. Where a key is there twice, nothing
     may be planned on either."""
     document, table = database.document(kind)
-    ours, row_id = table.c[document.key], table.c[document.id]
-    which: sa.ColumnElement[bool] = ours.in_(sorted(key for key in keys if not key.startswith(BY_HAND)))
+    row_id = table.c[document.id]
+    ours = sorted(key for key in keys if not key.startswith(BY_HAND))
     by_hand = [key.removeprefix(BY_HAND) for key in sorted(keys) if key.startswith(BY_HAND)]
-    if by_hand:
-        which |= row_id.in_(
-            [typed(row_id, one) for one in by_hand if one.isdigit() or row_id.type.python_type is not int]
-        ) & (ours.is_(None) | (ours == ""))
+    by_id = [typed(row_id, one) for one in by_hand if one.isdigit() or row_id.type.python_type is not int]
+    typed_in = rows(database, connection, kind, document.id, by_id, lock)
     found: dict[str, ErpRow] = {}
-    for row in rows(database, connection, kind, which, lock):
+    for row in rows(database, connection, kind, document.key, ours, lock):
         if row.ref.external in found:
             problem = f"{document.table} of the ERP has more than one row with its key"
             row.observed = replace(row.observed, milestone=None, problem=problem)
         found[row.ref.external] = row
-    return found
+    return found | {row.ref.external: row for row in typed_in if row.ref.external.startswith(BY_HAND)}
 
 
 def link_target(mapping: Mapped, name: str) -> DocumentTable | LineTable:
@@ -122,9 +142,9 @@ def _targets(
         return {}
     kind: Kind = "customer" if target is database.mapping.customer else "order"
     table = database.table(target.table)
-    by = table.c[link.by or target.id]
-    query = sa.select(by, table.c[target.key], table.c[target.id]).where(by.in_(sorted(wanted)))
-    return {value: ErpRef(kind, str(key or f"{BY_HAND}{shown}")) for value, key, shown in connection.execute(query)}
+    by = link.by or target.id
+    found = look_up(connection, table, (by, target.key, target.id), by, target.id, wanted)
+    return {row[by]: ErpRef(kind, str(row[target.key] or f"{BY_HAND}{row[target.id]}")) for row in found}
 
 
 def _sold(
@@ -143,10 +163,8 @@ def _lines_of(
     if lines is None:
         return {}
     table = database.table(lines.table)
-    columns = [table.c[name] for name in sorted(lines.columns)]
-    query = sa.select(*columns).where(table.c[lines.parent].in_(heads)).order_by(table.c[lines.id])
     found: dict[Any, list[_Row]] = {}
-    for row in connection.execute(query.with_for_update() if lock else query).mappings():
+    for row in look_up(connection, table, lines.read, lines.parent, lines.id, heads, lock):
         found.setdefault(row[lines.parent], []).append(row)
     return found
 
@@ -161,7 +179,7 @@ def _row(
 ) -> ErpRow:
     reference = str(head[document.reference])
     ref = ErpRef(kind, str(head[document.key] or f"{BY_HAND}{head[document.id]}"))
-    fields: Fields = {**{name: _value(head[column]) for name, column in document.fields.items()}, **links}
+    fields: Fields = {**_fields(document.fields, head), **links}
     parts: dict[PartKind, dict[str, Fields]] = {part: {} for part in PARTS[kind]} if document.lines else {}
     placed: dict[_Place, _Row] = {}
     for line in lines:
@@ -180,7 +198,6 @@ def _row(
         key=int(head[document.revision] or 0),
         state=state,
         problem="" if milestone else unknown,
-        rates=_rates(parts),
         paid=paid if isinstance(paid, Decimal) else None,
     )
     return ErpRow(ref, head, observed, placed)
@@ -194,8 +211,14 @@ def _place(ref: ErpRef, lines: LineTable | None, line: _Row) -> _Place:
 def _line_fields(lines: LineTable | None, line: _Row, sold: Mapping[Any, ErpRef]) -> Fields:
     if lines is None:
         return {}
-    fields = {name: _value(line[column]) for name, column in lines.fields.items()}
-    return fields | {name: sold.get(line[link.column]) for name, link in lines.links.items()}
+    links = {str(name): sold.get(line[link.column]) for name, link in lines.links.items()}
+    return {**_fields(lines.fields, line), **links}
+
+
+def _fields(columns: Mapping[str, str], row: Mapping[str, Any]) -> Fields:
+    return {
+        name: value if type(value := row[column]) in _AS_IT_IS else _value(value) for name, column in columns.items()
+    }
 
 
 def typed(column: sa.Column[Any], text: str) -> Any:
@@ -203,7 +226,7 @@ def typed(column: sa.Column[Any], text: str) -> Any:
     return int(text) if column.type.python_type is int else text
 
 
-def _rates(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
+def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
     """By tax rate, where the lines have all that it takes."""
     found: dict[Decimal, Sums] = {}
     for fields in (fields for rows in parts.values() for fields in rows.values()):
@@ -218,17 +241,13 @@ def _rates(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums
 
 def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
     """Of all that the mapping names but our own counting, lines included."""
-    seen = [head[name] for name in sorted(document.columns - {document.revision})]
-    if document.lines is not None:
-        names = sorted(document.lines.columns)
-        seen += [line[name] for line in lines for name in names]
-    return hashlib.blake2b(repr([str(value) for value in seen]).encode(), digest_size=12).hexdigest()
+    seen = [value for name, value in head.items() if name != document.revision]
+    for line in lines:
+        seen += line.values()
+    return hashlib.blake2b(repr(list(map(str, seen))).encode(), digest_size=12).hexdigest()
 
 
 def _value(value: Any) -> Value:
-    if value is None or type(value) in _AS_IT_IS:  # nearly all
-        plain: Value = value
-        return plain
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     if isinstance(value, int) and not isinstance(value, bool):

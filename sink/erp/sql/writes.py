@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,9 +13,10 @@ import sqlalchemy as sa
 from schemas.errors import OrdertapError
 from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult, TypedIn
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
+from sink.erp.sql import many
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
-from sink.erp.sql.reads import ErpRow, by_key, link_target, typed
+from sink.erp.sql.reads import ErpRow, by_key, link_target, look_up, typed
 
 _MISSING: Final = {
     "account": ("its account is not in the ERP", "see what holds the customer"),
@@ -66,6 +68,8 @@ class Writing:
         self._verb = steps[0][1].verb
         self._document, self._table = database.document(self._kind)
         self._lines = self._document.lines
+        self._state = cache(partial(_state, self._document))
+        self._line_table = database.table(self._lines.table) if self._lines else None
 
     def done(self) -> dict[int, StepResult]:
         """Does them; by place in the call. UnkeptError where the ERP keeps something else."""
@@ -92,24 +96,24 @@ class Writing:
 
     def _create(self, todo: Sequence[Numbered], results: dict[int, StepResult]) -> list[Numbered]:
         """New heads, then their lines."""
-        heads, links = {}, self._links(todo)
+        heads, lines, links = {}, {}, self._links(todo)
         for number, step in todo:
             try:
-                heads[step.ref.external] = self._new_head(step, links)
-                self._new_lines(step, None, links)
+                head, rows = self._new_head(step, links), self._new_lines(step, links)
             except HoldError as error:
-                heads.pop(step.ref.external, None)
                 results[number] = NotDone(error)
+                continue
+            heads[step.ref.external], lines[step.ref.external] = head, rows
         written = [(number, step) for number, step in todo if step.ref.external in heads]
         if not written:
             return []
-        self._database.insert(self._connection, self._table, list(heads.values()))
+        many.insert(self._connection, self._table, list(heads.values()))
         if self._lines is not None:
-            key, row_id = self._table.c[self._document.key], self._table.c[self._document.id]
-            query = sa.select(key, row_id).where(key.in_(list(heads)))
-            ids = dict(self._connection.execute(query).all())
-            rows = [row for _, step in written for row in self._new_lines(step, ids[step.ref.external], links)]
-            self._database.insert(self._connection, self._database.table(self._lines.table), rows)
+            key, row_id = self._document.key, self._document.id
+            found = look_up(self._connection, self._table, (key, row_id), key, row_id, heads)
+            ids = {row[key]: row[row_id] for row in found}
+            of_heads = [{**row, self._lines.parent: ids[ours]} for ours in heads for row in lines[ours]]
+            many.insert(self._connection, self._database.table(self._lines.table), of_heads)
         return written
 
     def _change(
@@ -130,7 +134,7 @@ class Writing:
                 results[number] = NotDone(error)
                 continue
             written.append((number, step))
-        self._database.update(self._connection, self._table, self._document.id, heads)
+        many.update(self._connection, self._table, self._document.id, heads)
         if self._lines is not None:
             edits.write(self._database, self._connection, self._lines)
         return written
@@ -158,7 +162,7 @@ class Writing:
         if step.verb in ("create", "adopt", "amend"):
             return not_kept(step.want, row.observed.record)
         # Of an ERP without a state for the goal, that of the last one before it.
-        written = self._document.milestones[_state(self._document, step.goal)]
+        written = self._document.milestones[self._state(step.goal)]
         return "" if row.observed.milestone is written else f"it is {row.observed.state}"
 
     def _new_head(self, step: Step, links: Links) -> dict[str, Any]:
@@ -166,7 +170,7 @@ class Writing:
         values |= {self._document.key: step.ref.external, self._document.revision: step.key}
         values |= links.of(self._document.links, step.want.fields)
         if self._document.status:
-            values[self._document.status] = _state(self._document, step.goal)
+            values[self._document.status] = self._state(step.goal)
         return values
 
     def _changed_head(self, step: Step, row: ErpRow, links: Links) -> dict[str, Any]:
@@ -176,13 +180,13 @@ class Writing:
             values |= _values({name: self._document.fields[name] for name in names}, step.want.fields, self._table)
             values |= _moved(links.of(self._document.links, step.want.fields), row.head)
             if self._document.status and row.observed.milestone and row.observed.milestone.before(step.goal):
-                values[self._document.status] = _state(self._document, step.goal)
+                values[self._document.status] = self._state(step.goal)
         elif self._verb == "adopt":
             values[self._document.key] = step.ref.external
         elif self._document.status is None:
             raise HoldError(f"this ERP cannot {self._verb} it", "do it in the ERP by hand")
         else:
-            values[self._document.status] = _state(self._document, step.goal)
+            values[self._document.status] = self._state(step.goal)
         return values
 
     def _name_lines(self, adopts: TypedIn, row: ErpRow, edits: _LineEdits) -> None:
@@ -192,18 +196,17 @@ class Writing:
             if lines is not None and key in adopts.children:
                 edits.changed.append({lines.id: line[lines.id], lines.key: adopts.children[key]})
 
-    def _new_lines(self, step: Step, row_id: Any, links: Links) -> list[dict[str, Any]]:
-        return [
-            self._new_line(step.ref, place, fields, row_id, links) for place, fields in _children(step.want).items()
-        ]
+    def _new_lines(self, step: Step, links: Links) -> list[dict[str, Any]]:
+        """Without what they belong to."""
+        return [self._new_line(step.ref, place, fields, None, links) for place, fields in _children(step.want).items()]
 
     def _new_line(
         self, ref: ErpRef, place: tuple[Any, str], fields: Fields, row_id: Any, links: Links
     ) -> dict[str, Any]:
-        lines = self._lines
-        if lines is None:
+        lines, table = self._lines, self._line_table
+        if lines is None or table is None:
             return {}
-        values = _values(lines.fields, fields, self._database.table(lines.table)) | links.of(lines.links, fields)
+        values = _values(lines.fields, fields, table) | links.of(lines.links, fields)
         return values | {lines.key: ref.child(*place).external, lines.parent: row_id}
 
     def _change_lines(self, step: Step, row: ErpRow, links: Links, edits: _LineEdits) -> None:
@@ -244,15 +247,15 @@ class Writing:
         """Our key, or the ERP's reference where it was typed in by hand → the link's value."""
         target = link_target(self._database.mapping, name)
         table = self._database.table(target.table)
-        by = table.c[link.by or target.id]
+        by = link.by or target.id
         ours = [key for key in keys if not key.startswith(BY_HAND)]
         found: dict[str, Any] = {}
         if ours:
-            query = sa.select(table.c[target.key], by).where(table.c[target.key].in_(ours))
-            found = {str(key): value for key, value in self._connection.execute(query)}
+            rows = look_up(self._connection, table, (target.key, by), target.key, target.id, ours)
+            found = {str(row[target.key]): row[by] for row in rows}
         for key in keys.difference(ours):  # a collective account
             row_id = typed(table.c[target.id], key.removeprefix(BY_HAND))
-            found[key] = self._connection.execute(sa.select(by).where(table.c[target.id] == row_id)).scalar()
+            found[key] = self._connection.execute(sa.select(table.c[by]).where(table.c[target.id] == row_id)).scalar()
         return found
 
 
@@ -269,9 +272,9 @@ class _LineEdits:
         if self.gone:
             connection.execute(sa.delete(table).where(table.c[lines.id].in_(self.gone)))
         if self.changed:
-            database.update(connection, table, lines.id, self.changed)
+            many.update(connection, table, lines.id, self.changed)
         if self.new:
-            database.insert(connection, table, self.new)
+            many.insert(connection, table, self.new)
 
 
 def _known(step: Step, row: ErpRow | None) -> StepResult | None:
@@ -299,7 +302,7 @@ def _children(want: ErpRecord) -> dict[tuple[Any, str], Fields]:
     return {(part, key): fields for part, rows in want.parts.items() for key, fields in rows.items()}
 
 
-def _moved(values: Mapping[str, Any], now: sa.RowMapping) -> dict[str, Any]:
+def _moved(values: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Links that lead elsewhere than now."""
     return {column: value for column, value in values.items() if now[column] != value}
 
@@ -318,13 +321,10 @@ def _state(document: DocumentTable, goal: Milestone) -> str:
 
 def _values(columns: Mapping[str, str], fields: Fields, table: sa.Table) -> dict[str, Any]:
     """What to write: mapped fields only; times in UTC where the column knows no zone."""
-    values: dict[str, Any] = {}
-    for name, column in columns.items():
-        if name in fields:
-            value = fields[name]
-            if isinstance(value, datetime):
-                zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
-                aware = bool(getattr(table.c[column].type, "timezone", False))
-                value = zoned if aware else zoned.astimezone(UTC).replace(tzinfo=None)
-            values[column] = value
+    values: dict[str, Any] = {column: fields[name] for name, column in columns.items() if name in fields}
+    for column, value in values.items():
+        if isinstance(value, datetime):
+            zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
+            aware = bool(getattr(table.c[column].type, "timezone", False))
+            values[column] = zoned if aware else zoned.astimezone(UTC).replace(tzinfo=None)
     return values

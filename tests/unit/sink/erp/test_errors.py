@@ -67,3 +67,10 @@ def test_a_value_that_the_driver_cannot_take_is_no_outage(odd: Exception) -> Non
     assert type(found) is HoldError
     assert "secret" not in found.message
     assert type(odd).__name__ in found.message
+
+
+def test_a_character_that_the_server_cannot_take_is_a_matter_of_the_data() -> None:
+    found = meaning(exc.DataError("secret", {}, OfPostgres("22P05")))
+    assert isinstance(found, HoldError)
+    assert found.cause == "data"
+    assert "secret" not in found.message

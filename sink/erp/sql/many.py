@@ -1,0 +1,79 @@
+"""Many rows of a table in as few statements as may be.
+
+PostgreSQL is given them as one JSON text, which the server takes apart by the types of the table's own columns: that
+costs it half, and us a seventh, of what a statement with thousands of values does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+_Row = Mapping[str, Any]
+_NAMES: Final = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+_SHAPES: Final = 256  # a statement for each set of columns that is written together
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -> None:
+    """New rows."""
+    for names, alike in _alike(rows):
+        if connection.dialect.name == "postgresql":
+            connection.execute(_insert(table, names), {"rows": _json(table, names, alike)})
+        else:
+            connection.execute(sa.insert(table), alike)
+
+
+def update(connection: sa.Connection, table: sa.Table, key: str, rows: Collection[_Row]) -> None:
+    """Changes rows by their key, which each has among its values."""
+    for names, alike in _alike(rows):
+        if connection.dialect.name == "postgresql":
+            connection.execute(_update(table, key, names), {"rows": _json(table, names, alike)})
+            continue
+        given = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names if name != key}
+        at = sa.bindparam(f"new_{key}", type_=table.c[key].type)
+        changed = sa.update(table).where(table.c[key] == at).values(given)
+        connection.execute(changed, [{f"new_{name}": row[name] for name in names} for row in alike])
+
+
+def _alike(rows: Collection[_Row]) -> Iterable[tuple[tuple[str, ...], list[_Row]]]:
+    """Rows with the same columns together."""
+    found: dict[tuple[str, ...], list[_Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(sorted(row)), []).append(row)
+    return found.items()
+
+
+@lru_cache(_SHAPES)
+def _insert(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    return sa.insert(table).from_select(names, sa.select(*_given(table, names).c))
+
+
+@lru_cache(_SHAPES)
+def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
+    new = _given(table, names)
+    values = {name: new.c[name] for name in names if name != key}
+    return sa.update(table).where(table.c[key] == new.c[key]).values(values)
+
+
+def _given(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
+    """The rows of the parameter `rows` as a table of these columns."""
+    row: sa.ColumnElement[Any] = sa.literal_column(f"NULL::{_NAMES.format_table(table)}")
+    return sa.func.json_populate_recordset(row, sa.bindparam("rows", type_=sa.Text)).table_valued(*names, name="new")
+
+
+def _json(table: sa.Table, names: Iterable[str], rows: list[_Row]) -> str:
+    """A number with decimals is none for a column of whole ones: it is rounded as the server would."""
+    for name in names:
+        if isinstance(table.c[name].type, sa.Integer) and any(isinstance(row[name], Decimal) for row in rows):
+            rows = [{**row, name: _rounded(row[name])} for row in rows]
+    return json.dumps(rows, default=str, ensure_ascii=False)
+
+
+def _rounded(value: Any) -> Any:
+    return int(value.to_integral_value(ROUND_HALF_UP)) if isinstance(value, Decimal) else value
