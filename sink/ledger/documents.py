@@ -8,10 +8,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from psycopg2.extras import Json, execute_values
+from psycopg2.extras import Json
 
 from schemas.lsn import LSN
-from sink.database import Cursor
+from sink.database import Cursor, as_json, rows_as
 from sink.documents.models import Part
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
@@ -153,25 +153,43 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
 Given = Sequence[tuple[Entry, Outcome]]
 
 
+_INTENTS: Final = f"""
+UPDATE document AS d SET intent = v.intent, revision = coalesce(v.revision, d.revision), external = v.external,
+    needed = v.needed OR d.needed
+FROM {
+    rows_as(
+        "v",
+        {
+            "type": "text",
+            "key": "text",
+            "intent": "jsonb",
+            "revision": "bigint",
+            "external": "text",
+            "needed": "bool",
+        },
+    )
+} WHERE d.type = v.type AND d.key = v.key
+"""  # noqa: S608  our own names
+
+
 def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> None:
     """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more.
 
     In the caller's transaction, which has to prove the lease.
     """
     rows = [
-        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed)
+        {
+            "type": one.ref.type,
+            "key": one.ref.key,
+            "intent": intent and intent.to_json(),
+            "revision": intent and intent.revision,
+            "external": key,
+            "needed": one.needed,
+        }
         for one, intent, key in given
     ]
-    execute_values(
-        cursor,
-        "UPDATE document AS d SET intent = v.intent::jsonb, revision = coalesce(v.revision, d.revision),"
-        " external = v.external, needed = v.needed OR d.needed"
-        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed)"
-        " WHERE d.type = v.type AND d.key = v.key",
-        rows,
-        "(%s, %s, %s, %s::bigint, %s, %s)",
-        page_size=1_000,
-    )
+    if rows:
+        cursor.execute(_INTENTS, (as_json(rows),))
 
 
 def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
@@ -186,7 +204,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     leases.prove(cursor, held, waiting)
     come = _come(cursor, given)
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
-    execute_values(cursor, _OUTCOMES, rows, _ROW, page_size=len(rows))
+    cursor.execute(_OUTCOMES, (as_json(rows),))
     history.note_all(cursor, _events(given))
     marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
@@ -204,8 +222,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
     "check_name": "text", "disputed": "jsonb", "account": "text",
 }  # fmt: skip
-"""What is written of an outcome, with its type: a column of NULLs alone has none of itself."""
-_ROW: Final = f"({', '.join(f'%({name})s::{type_}' for name, type_ in _COLUMNS.items())})"
+"""What is written of an outcome, with its type."""
 _OUTCOMES: Final = f"""
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
@@ -229,7 +246,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- The brake lets pass what a person named once: what another profile makes of it later is counted.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
-FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
+FROM {rows_as("v", _COLUMNS)}
 WHERE d.type = v.type AND d.key = v.key
 """  # noqa: S608  our own names
 
@@ -255,14 +272,14 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "reference": outcome.reference or None,
         "fingerprint": sent.fingerprint if sent else _agreed(one, outcome),
         "reached": outcome.reached or None,
-        "by_hand": _json(outcome.by_hand),
+        "by_hand": outcome.by_hand or None,
         "gross": gross,
         "currency": currency,
-        "planned": _json([command.to_json() for command in outcome.commands]),
+        "planned": [command.to_json() for command in outcome.commands] or None,
         "needed": one.needed,
         "made_by": one.made_by if sent or (one.applied and outcome.state is State.DONE) else None,
         "check_name": outcome.check,
-        "disputed": _json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
+        "disputed": {"version": one.version, "fields": outcome.disputed} if outcome.check else None,
         "account": outcome.account or None,
     }
 
@@ -270,10 +287,6 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
 def _agreed(one: Entry, outcome: Outcome) -> str | None:
     """The identity that shop and ERP agree on, where they do."""
     return one.identity if one.applied and outcome.state is State.DONE else None
-
-
-def _json(value: Any) -> Json | None:
-    return Json(value) if value else None
 
 
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
