@@ -304,8 +304,8 @@ def _events(given: Given) -> list[Event]:
     found: list[Event] = []
     for one, outcome in given:
         if outcome.sent:
-            said, place = _command(one, outcome.sent), _place(one, outcome.sent)
-            found.append(Event(one.ref, outcome.sent.verb, outcome.reference, said, outcome.reached, place))
+            sent, place = outcome.sent, _place(one, outcome.sent)
+            found.append(Event(one.ref, sent.verb, outcome.reference, outcome.command, outcome.reached, place))
         if outcome.account and outcome.account != one.account:
             found.append(Event(one.ref, "account", outcome.told, place=one.place))
         if outcome.by_hand:
