@@ -131,8 +131,8 @@ def rows_as(name: str, columns: Mapping[str, str]) -> str:
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows for `rows_as`. What JSON has no word for, such as an amount, goes as text."""
-    return json.dumps(rows, default=str)
+    """Rows for `rows_as`; the caller gives an amount as text, which JSON has no exact word for."""
+    return json.dumps(rows)
 
 
 def _first_line(error: Exception) -> str:

@@ -153,22 +153,13 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
 Given = Sequence[tuple[Entry, Outcome]]
 
 
+_INTENT: Final = {
+    "type": "text", "key": "text", "intent": "jsonb", "revision": "bigint", "external": "text", "needed": "bool",
+}  # fmt: skip
 _INTENTS: Final = f"""
 UPDATE document AS d SET intent = v.intent, revision = coalesce(v.revision, d.revision), external = v.external,
     needed = v.needed OR d.needed
-FROM {
-    rows_as(
-        "v",
-        {
-            "type": "text",
-            "key": "text",
-            "intent": "jsonb",
-            "revision": "bigint",
-            "external": "text",
-            "needed": "bool",
-        },
-    )
-} WHERE d.type = v.type AND d.key = v.key
+FROM {rows_as("v", _INTENT)} WHERE d.type = v.type AND d.key = v.key
 """  # noqa: S608  our own names
 
 
@@ -273,7 +264,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "fingerprint": sent.fingerprint if sent else _agreed(one, outcome),
         "reached": outcome.reached or None,
         "by_hand": outcome.by_hand or None,
-        "gross": gross,
+        "gross": None if gross is None else str(gross),
         "currency": currency,
         "planned": [command.to_json() for command in outcome.commands] or None,
         "needed": one.needed,
