@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -118,6 +119,20 @@ def _through_the_gate(cursor: Cursor) -> None:
             "the staged tables follow a change of the shop's schema; with a large commit, or a large table, that lasts",
             "it goes on by itself; `sink status` says what the copy waits for",
         ) from None
+
+
+def rows_as(name: str, columns: Mapping[str, str]) -> str:
+    """SQL of a row source that a statement has under a name: its one placeholder takes rows from `as_json`.
+
+    `columns`: name → type. Rows come as one value, since the server would parse thousands of values one by one.
+    """
+    typed = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
+    return f"jsonb_to_recordset(%s) AS {name} ({typed})"
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows for `rows_as`; the caller gives an amount as text, which JSON has no exact word for."""
+    return json.dumps(rows)
 
 
 def _first_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, Cursor, transaction
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef
+from sink.erp.commands import Command, command
 from sink.erp.contract import (
     Abilities,
     Basis,
@@ -91,6 +92,11 @@ class Task:
         """Whether it, or its buyer, was tried before."""
         return bool(self.one.attempts or (self.after and self.after.attempts))
 
+    def command(self) -> Command:
+        """The step as people read it; asked for before its outcome is written."""
+        was = from_json(self.one.applied) if self.one.applied else None
+        return command(self.step.verb, self.step.goal, was, self.step.want)
+
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
         before = basis(seen) or self.step.before
@@ -124,7 +130,8 @@ class Sending:
             of[answer].append((task, observed))
         outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
-            outcomes.append((task.one, Outcome.applied(task.intent, seen.reference if seen else "", more=True)))
+            reference = seen.reference if seen else ""
+            outcomes.append((task.one, Outcome.applied(task.intent, reference, task.command(), more=True)))
         with transaction(self._connection) as cursor:
             documents.write(cursor, held, outcomes)
         self._intend(held, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
@@ -280,7 +287,7 @@ class Sending:
 
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):
-            return Outcome.applied(task.intent, result.reference, more=not task.last)
+            return Outcome.applied(task.intent, result.reference, task.command(), more=not task.last)
         outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
         seen = result.reached
         if seen is None:
@@ -288,7 +295,7 @@ class Sending:
         reached = seen.milestone or ""
         # A draft that the ERP could not take back is ours, whatever it made of it: the next look compares it.
         if task.step.verb == "create" or not not_kept(task.step.want, seen.record):
-            return outcome.having(task.intent, seen.reference, reached)
+            return outcome.having(task.intent, seen.reference, reached, task.command())
         return replace(outcome, reached=reached)
 
     def _unclear(self, task: Task) -> Outcome:

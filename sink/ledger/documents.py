@@ -8,10 +8,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from psycopg2.extras import Json, execute_values
+from psycopg2.extras import Json
 
 from schemas.lsn import LSN
-from sink.database import Cursor
+from sink.database import Cursor, as_json, rows_as
 from sink.documents.models import Part
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
@@ -155,6 +155,21 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
 Given = Sequence[tuple[Entry, Outcome]]
 
 
+_INTENT: Final = {
+    "type": "text", "key": "text", "intent": "jsonb", "revision": "bigint", "external": "text", "needed": "bool",
+    "unit": "text",
+}  # fmt: skip
+_INTENTS: Final = f"""
+UPDATE document AS d SET intent = v.intent, revision = coalesce(v.revision, d.revision), external = v.external,
+    needed = v.needed OR d.needed
+FROM {rows_as("v", _INTENT)} WHERE d.type = v.type AND d.key = v.key
+ AND (v.intent IS NULL OR d.intent IS NOT NULL
+      OR d.unit = v.unit AND (d.applied IS NOT NULL OR v.intent ->> 'fingerprint' IS NULL
+                              OR d.marked = (v.intent ->> 'marked')::bigint))
+RETURNING d.type, d.key
+"""  # noqa: S608  our own names
+
+
 def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> set[DocumentRef]:
     """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more. Those of
     which it was written.
@@ -164,24 +179,21 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
     find its mark. In the caller's transaction, which has to prove the lease.
     """
     rows = [
-        (*one.ref, intent and Json(intent.to_json()), intent and intent.revision, key, one.needed, one.unit)
+        {
+            "type": one.ref.type,
+            "key": one.ref.key,
+            "intent": intent and intent.to_json(),
+            "revision": intent and intent.revision,
+            "external": key,
+            "needed": one.needed,
+            "unit": one.unit,
+        }
         for one, intent, key in given
     ]
-    written = execute_values(
-        cursor,
-        "UPDATE document AS d SET intent = v.intent, revision = coalesce(v.revision, d.revision),"
-        " external = v.external, needed = v.needed OR d.needed"
-        " FROM (VALUES %s) AS v (type, key, intent, revision, external, needed, unit)"
-        " WHERE d.type = v.type AND d.key = v.key AND (v.intent IS NULL OR d.intent IS NOT NULL OR d.unit = v.unit"
-        "  AND (d.applied IS NOT NULL OR v.intent ->> 'fingerprint' IS NULL"
-        "   OR d.marked = (v.intent ->> 'marked')::bigint))"
-        " RETURNING d.type, d.key",
-        rows,
-        "(%s, %s, %s::jsonb, %s::bigint, %s, %s, %s)",
-        page_size=1_000,
-        fetch=True,
-    )
-    return {DocumentRef(*row) for row in written}
+    if not rows:
+        return set()
+    cursor.execute(_INTENTS, (as_json(rows),))
+    return {DocumentRef(*row) for row in cursor.fetchall()}
 
 
 def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
@@ -196,7 +208,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     leases.prove(cursor, held, waiting)
     come = _come(cursor, given)
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
-    execute_values(cursor, _OUTCOMES, rows, _ROW, page_size=len(rows))
+    cursor.execute(_OUTCOMES, (as_json(rows),))
     history.note_all(cursor, _events(given))
     marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
@@ -214,8 +226,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
     "check_name": "text", "disputed": "jsonb", "account": "text",
 }  # fmt: skip
-"""What is written of an outcome, with its type: a column of NULLs alone has none of itself."""
-_ROW: Final = f"({', '.join(f'%({name})s::{type_}' for name, type_ in _COLUMNS.items())})"
+"""What is written of an outcome, with its type."""
 _OUTCOMES: Final = f"""
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
@@ -240,7 +251,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- The brake lets pass what a person named once: what another profile makes of it later is counted.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
-FROM (VALUES %s) AS v ({", ".join(_COLUMNS)})
+FROM {rows_as("v", _COLUMNS)}
 WHERE d.type = v.type AND d.key = v.key
 """  # noqa: S608  our own names
 
@@ -266,14 +277,14 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "reference": outcome.reference or None,
         "fingerprint": sent.fingerprint if sent else _agreed(one, outcome),
         "reached": outcome.reached or None,
-        "by_hand": _json(outcome.by_hand),
-        "gross": gross,
+        "by_hand": outcome.by_hand or None,
+        "gross": None if gross is None else str(gross),
         "currency": currency,
-        "planned": _json([command.to_json() for command in outcome.commands]),
+        "planned": [command.to_json() for command in outcome.commands] or None,
         "needed": one.needed,
         "made_by": one.made_by if sent or (one.applied and outcome.state is State.DONE) else None,
         "check_name": outcome.check,
-        "disputed": _json({"version": one.version, "fields": outcome.disputed}) if outcome.check else None,
+        "disputed": {"version": one.version, "fields": outcome.disputed} if outcome.check else None,
         "account": outcome.account or None,
     }
 
@@ -281,10 +292,6 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
 def _agreed(one: Entry, outcome: Outcome) -> str | None:
     """The identity that shop and ERP agree on, where they do."""
     return one.identity if one.applied and outcome.state is State.DONE else None
-
-
-def _json(value: Any) -> Json | None:
-    return Json(value) if value else None
 
 
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
@@ -302,8 +309,8 @@ def _events(given: Given) -> list[Event]:
     found: list[Event] = []
     for one, outcome in given:
         if outcome.sent:
-            said, place = _command(one, outcome.sent), _place(one, outcome.sent)
-            found.append(Event(one.ref, outcome.sent.verb, outcome.reference, said, outcome.reached, place))
+            sent, place = outcome.sent, _place(one, outcome.sent)
+            found.append(Event(one.ref, sent.verb, outcome.reference, outcome.command, outcome.reached, place))
         if outcome.account and outcome.account != one.account:
             found.append(Event(one.ref, "account", outcome.told, place=one.place))
         if outcome.by_hand:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, get_args
-
-from psycopg2.extras import Json, execute_values
+from typing import Any, Final, NamedTuple, get_args
 
 from schemas.lsn import LSN
-from sink.database import Cursor
+from sink.database import Cursor, as_json, rows_as
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import Command
 from sink.erp.contract import Verb
@@ -43,16 +41,32 @@ class Event(NamedTuple):
     person: str = ""
 
 
+_LINE: Final = {
+    "type": "text", "key": "text", "event": "text", "detail": "text", "command": "jsonb", "reached": "text",
+    "person": "text", "generation": "bigint", "lsn": "numeric",
+}  # fmt: skip
+_LINES: Final = f"INSERT INTO history ({', '.join(_LINE)}) SELECT * FROM {rows_as('v', _LINE)}"  # noqa: S608
+
+
 def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
     """Lines of history, in one statement."""
     if events:
-        rows = [
-            (*one.ref, one.event, one.detail, one.command and Json(one.command.to_json()), one.reached,
-             one.person, *(one.place or (None, None)))
-            for one in events
-        ]  # fmt: skip
-        names = "type, key, event, detail, command, reached, person, generation, lsn"
-        execute_values(cursor, f"INSERT INTO history ({names}) VALUES %s", rows, page_size=len(rows))  # noqa: S608
+        cursor.execute(_LINES, (as_json([_line(one) for one in events]),))
+
+
+def _line(one: Event) -> dict[str, Any]:
+    generation, lsn = one.place or (None, None)
+    return {
+        "type": one.ref.type,
+        "key": one.ref.key,
+        "event": one.event,
+        "detail": one.detail,
+        "command": one.command and one.command.to_json(),
+        "reached": one.reached,
+        "person": one.person,
+        "generation": generation,
+        "lsn": lsn,
+    }
 
 
 def last_step(cursor: Cursor, ref: DocumentRef) -> str:

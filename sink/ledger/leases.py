@@ -24,13 +24,16 @@ class LeaseLostError(OrdertapError):
         super().__init__(f"another worker has taken over {unit}", "nothing is to be done: it goes on there")
 
 
-_DUE: Final = "due_at <= clock_timestamp() AND (deadline IS NULL OR deadline < clock_timestamp())"
+# The time of a statement is one for all rows, so that the index knows where a search ends. With clock_timestamp() it
+# would read all units.
+_DUE: Final = "due_at <= statement_timestamp() AND (deadline IS NULL OR deadline < clock_timestamp())"
 
 
 def any_due(cursor: Cursor) -> bool:
     """Whether there is anything to lease. To ask takes far less than to lease nothing."""
-    cursor.execute(f"SELECT EXISTS (SELECT FROM unit WHERE {_DUE})")  # noqa: S608  our own condition
-    return bool((cursor.fetchone() or (False,))[0])
+    # In order, so that it is asked of the index: after a backlog the statistics promise one in each page of the table.
+    cursor.execute(f"SELECT FROM unit WHERE {_DUE} ORDER BY due_at LIMIT 1")
+    return cursor.rowcount > 0
 
 
 def lease(

@@ -107,11 +107,11 @@ class Outcome:
 
     `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
     whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
-    how far it took it (`reached`); also where a later call of the same step failed. `more`: the mark is not acted on as
-    a whole, so that the document stays due, whatever becomes of the one who has it now. `by_hand`: what counts as
-    written, since a person has done it in the ERP. `commands`: what would be sent. `check`: the name of what a held one
-    did not pass, and `disputed` the fields that a person may accept. `account`: the ERP's key of the one that a
-    customer shares from now on, and in `told` which it is, for people.
+    how far it took it (`reached`); also where a later call of the same step failed. `command`: the same for people.
+    `more`: the mark is not acted on as a whole, so that the document stays due, whatever becomes of the one who has it
+    now. `by_hand`: what counts as written, since a person has done it in the ERP. `commands`: what would be sent.
+    `check`: the name of what a held one did not pass, and `disputed` the fields that a person may accept. `account`:
+    the ERP's key of the one that a customer shares from now on, and in `told` which it is, for people.
     """
 
     state: State
@@ -126,6 +126,7 @@ class Outcome:
     reached: str = ""
     more: bool = False
     by_hand: dict[str, Any] | None = None
+    command: Command | None = None
     commands: Sequence[Command] = ()
     check: str | None = None
     disputed: Sequence[dict[str, Any]] = ()
@@ -208,11 +209,11 @@ class Outcome:
         return cls(State.PLANNED, f"would {steps}", "`sink go-live` when the plan is what you want", commands=commands)
 
     @classmethod
-    def applied(cls, sent: Intent, reference: str, more: bool = False) -> Self:
+    def applied(cls, sent: Intent, reference: str, command: Command | None = None, more: bool = False) -> Self:
         """The ERP has done it; `more`: it was not the last step of what was planned, or nobody knows whether it was."""
         state = State.GONE if sent.verb == "remove" else State.DONE
-        return cls(state, sent=sent, reference=reference, reached=sent.goal, more=more)
+        return cls(state, sent=sent, reference=reference, reached=sent.goal, command=command, more=more)
 
-    def having(self, sent: Intent, reference: str, reached: str) -> Self:
+    def having(self, sent: Intent, reference: str, reached: str, command: Command) -> Self:
         """This outcome, of a step of which the ERP has a part all the same."""
-        return replace(self, sent=sent, reference=reference, reached=reached)
+        return replace(self, sent=sent, reference=reference, reached=reached, command=command)

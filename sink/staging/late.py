@@ -43,7 +43,7 @@ def _under_way(cursor: Cursor, names: list[str]) -> set[DocumentRef]:
     """Documents that are looked at now: what the look has read may be older than the rows."""
     cursor.execute(
         "SELECT d.type, d.key FROM unit u JOIN document d USING (unit)"
-        " WHERE u.due_at > clock_timestamp() AND u.owner IS NOT NULL AND d.type = ANY(%s)",
+        " WHERE u.due_at > statement_timestamp() AND u.owner IS NOT NULL AND d.type = ANY(%s)",
         (names,),
     )
     return {DocumentRef(*row) for row in cursor.fetchall()}

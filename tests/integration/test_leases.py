@@ -202,6 +202,25 @@ def test_release_of_settled_documents_ends_the_lease(middle: Connection) -> None
     assert _value(middle, "SELECT deadline IS NULL AND due_at IS NULL FROM ordertap_shop.unit") is True
 
 
+def test_to_look_for_what_is_due_reads_nothing_else(middle: Connection) -> None:
+    """Each worker looks many times a second, and of a million units nearly all are done, or due much later."""
+    with transaction(middle) as cursor:
+        cursor.execute(
+            "INSERT INTO unit (unit, due_at) SELECT 'sales_order:' || n,"
+            " CASE n % 2 WHEN 0 THEN clock_timestamp() + interval '1 hour' END FROM generate_series(1, 4000) AS n"
+        )
+        cursor.execute("ANALYZE unit")
+        before = _units_read(cursor)
+        assert not leases.any_due(cursor)
+        assert leases.lease(cursor, "w1", 60.0, 50, later=["price"], filling=["customer"]) == []
+        assert _units_read(cursor) == before
+
+
+def _units_read(cursor: Cursor) -> int:
+    cursor.execute("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'unit'")
+    return int((cursor.fetchone() or (0,))[0])
+
+
 def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: Connection) -> None:
     mark(middle, ORDER)
     lease = _lease(middle, "w1", 0)
