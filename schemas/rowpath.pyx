@@ -262,7 +262,7 @@ cdef class Record:
             put(out, text, size)
             return True
         if column.way == INTEGER:
-            if size < 4 and (text[0] == 48 and size > 1 or text[0] == 45 and (size < 2 or text[1] == 48)):
+            if size == 0 or size < 4 and (text[0] == 48 and size > 1 or text[0] == 45 and (size < 2 or text[1] == 48)):
                 return False
             if put_integer(out, text, size):
                 return True

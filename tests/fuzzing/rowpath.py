@@ -195,7 +195,7 @@ def compare(rows: int, seed: int, progress: bool = False) -> Compared:
             if made != expected:
                 findings.append(f"{data[:400]!r}: {made!r:.300}, by the plain way {expected!r:.300}")
         if progress and done % 1_000_000 == 0:
-            print(f"{done} rows", flush=True)
+            print(f"{done} rows, {len(findings)} differ", flush=True)
     return Compared(records, unaided, findings)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from schemas import compiled
 from schemas.codec import Encoder, compile_codec
-from schemas.encoders import FAILURES
+from schemas.encoders import FAILURES, long_bytes
 from schemas.settings import PURE_PYTHON
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC
 
@@ -59,6 +59,16 @@ def test_a_message_that_is_cut_off_anywhere_is_no_record(monkeypatch: pytest.Mon
     for size in range(len(MESSAGE)):
         with pytest.raises(FAILURES):
             record(MESSAGE[:size], PREFIX, LSN_OF_ROW, "c")
+
+
+@pytest.mark.skipif(not is_built(), reason="rowpath.pyx is not compiled here")
+def test_numbers_are_the_same_bytes() -> None:
+    from schemas import rowpath
+
+    edges = {1 << bits for bits in (0, 6, 7, 13, 14, 27, 28, 62, 63, 64, 80)}
+    for number in {0, *edges, *(edge - 1 for edge in edges)}:
+        assert rowpath.long_bytes(number) == long_bytes(number)
+        assert rowpath.long_bytes(-number) == long_bytes(-number)
 
 
 def test_the_environment_forces_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
