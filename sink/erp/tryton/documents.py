@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from schemas.errors import SettingsError
 from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
-from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
-from sink.erp.tryton import edits, reads, sales, steps
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
+from sink.erp.tryton import edits, lines, reads, sales, steps
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.doing import Doing, Values, Wanted
 from sink.erp.tryton.lines import Scale
@@ -86,7 +87,7 @@ class SaleDocuments:
 
     def found(self, ids: Sequence[int]) -> list[Found]:
         """In the order of the ids."""
-        by_id = {row["id"]: row for row in reads.by_ids(self._rpc, ids)}
+        by_id = {row["id"]: row for row in self.whole(reads.by_ids(self._rpc, ids))}
         rows = [by_id[one] for one in ids if one in by_id]
         refs = [reads.ref_of(row, self._master.web_shop) for row in rows]
         return [Found(ref, seen) for ref, seen in zip(refs, self.observed(rows), strict=True)]
@@ -105,8 +106,12 @@ class SaleDocuments:
 
     def _rows(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
         shop = self._master.web_shop
-        rows = {reads.ref_of(row, shop): row for row in reads.by_refs(self._rpc, shop, refs)}
+        rows = {reads.ref_of(row, shop): row for row in self.whole(reads.by_refs(self._rpc, shop, refs))}
         return {ref: rows[ref] for ref in refs if ref in rows}
+
+    def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """With what is not read by one call."""
+        return rows
 
     def sale(self, row: Row) -> Sale:
         """A row, and what it says."""
@@ -127,6 +132,10 @@ class SaleDocuments:
         )
         return Sale(row, observed)
 
+    def commented(self, row: Row) -> Fields:
+        """The fields that stand in the comment."""
+        return sales.commented(self.kind, row["comment"])[1] if self.is_ours(row) else {}
+
     def is_ours(self, row: Row) -> bool:
         """Whether it has a key of ours, so that its comment and notes are to be trusted."""
         return reads.is_ours(row, self._master.web_shop)
@@ -134,6 +143,10 @@ class SaleDocuments:
     def may_not(self, row: Row) -> Mapping[Change, str]:
         """What Tryton does not take of a sale as it is."""
         return {"add lines": edits.NO_MORE_LINES} if row["state"] in ("processing", "done") else {}
+
+    def conditions(self) -> Values:
+        """Where goods come from and go to, and how is paid."""
+        return {"warehouse": self._master.warehouse, "payment_term": self._master.payment_term}
 
     def scale(self, currency: str) -> Scale:
         """How fine money and prices are. HoldError where there is no such currency."""
@@ -150,7 +163,64 @@ class SaleDocuments:
         return Scale(self._minor[currency], self._price, self._master.settings.rounding == "line")
 
 
+class OfAnOrder(SaleDocuments):
+    """A kind of sales that are made of an order, which is their origin."""
+
+    def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """With the key of the order."""
+        ids = {_origin(row) for row in rows} - {0}
+        found = {row["id"]: row for row in reads.keys(self._rpc, ids)}
+        return [{**row, "origin.": found.get(_origin(row))} for row in rows]
+
+    def order_ref(self, row: Row) -> ErpRef | None:
+        """The order that a sale was made of."""
+        order = row["origin."]
+        if order is None:
+            return None
+        return ErpRef("order", order["web_id"] if self.is_ours(order) else f"{BY_HAND}{order['id']}")
+
+    def orders(self, steps: Iterable[Step]) -> dict[ErpRef, Row]:
+        """Those that the steps refer to."""
+        shop = self._master.web_shop
+        refs = {ref for step in steps if isinstance(ref := step.want.fields.get("order"), ErpRef)}
+        return {reads.ref_of(row, shop): row for row in reads.by_refs(self._rpc, shop, refs)}
+
+    def order_of(self, step: Step, orders: Mapping[ErpRef, Row]) -> Row:
+        """HoldError where it is not there."""
+        ref = step.want.fields.get("order")
+        if not isinstance(ref, ErpRef) or ref not in orders:
+            raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
+        return orders[ref]
+
+    def of_order(self, step: Step, order: Row, there: Sale | None, when: str) -> dict[str, Any]:
+        """What a sale has of the order that it is made of."""
+        at, text = step.want.fields.get(when), there.row["comment"] if there else None
+        return {
+            "origin": f"{reads.MODEL},{order['id']}",
+            "party": order["party"],
+            "invoice_address": order["invoice_address"],
+            "shipment_address": order["shipment_address"],
+            "currency": order["currency"],
+            "reference": step.want.fields.get("number"),
+            "sale_date": self._master.day(at) if isinstance(at, datetime) else None,
+            "comment": sales.comment(self.kind, text, step.want.fields, step.key),
+        }
+
+    def sold(self, order: Row) -> dict[str, Row]:
+        """The lines of an order, by the external key of each."""
+        ref = reads.ref_of(order, self._master.web_shop)
+        minor = Decimal(1).scaleb(-order["currency."]["digits"])
+        read = lines.read("order", order["lines."], self._master, minor, self.is_ours(order))
+        return {ref.child(part, key).external: line for (part, key), line in read.lines.items()}
+
+
 def _adds_up(rates: Mapping[Decimal, Sums], record: ErpRecord) -> bool:
     """Tryton has sums by rate on its invoices alone. Of the lines they are known where they come to its own sums."""
     sums = (sum((one[n] for one in rates.values()), Decimal(0)) for n in range(3))
     return all(record.fields.get(name) == value for name, value in zip(("net", "tax", "gross"), sums, strict=True))
+
+
+def _origin(row: Row) -> int:
+    """Tryton's own key of the order; 0 for none."""
+    model, _, id_ = str(row["origin"] or "").partition(",")
+    return int(id_) if model == reads.MODEL else 0

@@ -37,7 +37,19 @@ _EXACT: Final = ("net", "quantity", "tax_rate", "sku")
 """Fields of ours that Tryton has: as long as they are what we wrote, the note is of this line."""
 ROUNDING: Final = "rounding"
 CHILD: Final = "child"
-_IN_NOTE: Final = ("kind", "unit_price", "discount", "tax", "net", "quantity", "tax_rate", "sku", "name", "order_line")
+_IN_NOTE: Final = (
+    "kind",
+    "unit_price",
+    "discount",
+    "tax",
+    "net",
+    "quantity",
+    "tax_rate",
+    "sku",
+    "name",
+    "order_line",
+    "reason",
+)
 
 
 class Product(Protocol):

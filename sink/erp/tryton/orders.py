@@ -43,7 +43,7 @@ class Orders(SaleDocuments):
     def _with_moved(self, row: Row, back: Sequence[Row], credited: Sequence[Row], shop: int) -> Observed:
         ref, sold = reads.ref_of(row, shop), self._lines(row).lines
         by_key = {key: line for (part, key), line in sold.items() if part == "line"}
-        paid = self._commented(row).get("paid")
+        paid = self.commented(row).get("paid")
         return replace(
             self.sale(row).observed,
             paid=paid if isinstance(paid, Decimal) else None,
@@ -60,7 +60,7 @@ class Orders(SaleDocuments):
             "account": ErpRef("customer", key or f"{BY_HAND}{row['party']}"),
             "currency": row["currency."]["code"],
             "net": row["untaxed_amount"], "tax": row["tax_amount"], "gross": row["total_amount"],
-            **self._commented(row),
+            **self.commented(row),
         }  # fmt: skip
         if row["sale_date"] and not self._is_of_day(fields.get("placed_at"), row["sale_date"]):
             fields["placed_at"] = self._master.midnight(row["sale_date"])
@@ -71,9 +71,6 @@ class Orders(SaleDocuments):
         read = self._lines(row)
         return ErpRecord("order", fields, read.parts), read.rates
 
-    def _commented(self, row: Row) -> Fields:
-        return sales.commented("order", row["comment"])[1] if self.is_ours(row) else {}
-
     def _is_of_day(self, when: Value, day: Any) -> bool:
         return isinstance(when, datetime) and self._master.day(when) == day
 
@@ -83,10 +80,7 @@ class Orders(SaleDocuments):
 
     def once(self, step: Step) -> Values:
         """Where its goods come from, and how it is paid."""
-        return {
-            "warehouse": self._master.warehouse, "payment_term": self._master.payment_term,
-            "invoice_method": "order", "shipment_method": "order",
-        }  # fmt: skip
+        return {**self.conditions(), "invoice_method": "order", "shipment_method": "order"}
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
         """First all that can be refused, then addresses are made where a party has none that is equal."""

@@ -50,6 +50,11 @@ def by_ids(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
     return rpc.among(MODEL, "id", ids, NAMES)
 
 
+def keys(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
+    """Of sales, what tells whether they have a key of ours."""
+    return rpc.among(MODEL, "id", ids, ("web_shop", "web_id"))
+
+
 def coming_back(rpc: Rpc, orders: Collection[int]) -> list[dict[str, Any]]:
     """Sales that were made of these: returns and refunds, ours and those made by hand."""
     origins = [f"{MODEL},{one}" for one in orders]
