@@ -19,6 +19,7 @@ ADMIN, ADMIN_PASSWORD = "admin", "admin-Pass-1"
 API, API_PASSWORD = "ordertap", "Ordertap-Pass-1"
 CLERK, CLERK_PASSWORD = "clerk", "Clerk-Pass-12"
 SHOP = "Web"
+PAYMENT_TERM = "Direct"
 RATES = ("19", "7", "0")
 ITEMS = {"A": "19", "B": "19", "C": "7", "D": "0"}  # and the rate of each
 SERVICES = ("SHIPPING", "PAYMENT", "CHARGE", "DISCOUNT", "REFUND")  # each is a product per rate, as SHIPPING-19
@@ -88,8 +89,15 @@ class Provision:
         configuration.tax_rounding = "line"
         configuration.save()
         create_payment_term().save()
+        self._payment_method()
         self._sold_at = {rate: self._category(f"{rate} %", self._tax(f"VAT {rate} %", rate)) for rate in RATES}
         self._cent_at = {rate: self._category(f"Cent {rate} %", self._tax(f"Cent {rate} %", "")) for rate in RATES}
+
+    def _payment_method(self) -> None:
+        (journal, *_) = self.get("account.journal").find([("type", "=", "cash")])
+        method = self.get("account.invoice.payment.method")(name="Cash", journal=journal)
+        method.credit_account = method.debit_account = self._account["cash"]
+        method.save()
 
     def _tax(self, name: str, rate: str) -> Any:
         """A tax of so many percent, or of one cent."""
