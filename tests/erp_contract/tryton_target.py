@@ -10,14 +10,14 @@ from typing import Any
 import httpx2
 import psycopg2
 from pydantic import SecretStr
-from sink.erp.tryton.adapter import TrytonErp
-from sink.erp.tryton.settings import TrytonSettings
 
 from deploy.tryton import provision
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from sink.erp.contract import Erp
 from sink.erp.kinds import BY_HAND, ErpRef, Kind
+from sink.erp.tryton.adapter import TrytonErp
+from sink.erp.tryton.settings import TrytonSettings
 from tests.erp_contract.target import Hook, Moment
 from tests.erp_contract.tryton_clerk import TrytonClerk
 from tests.erp_contract.tryton_data import TrytonData
