@@ -29,7 +29,10 @@ from sink.erp.tryton import check
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.customers import Customers
 from sink.erp.tryton.errors import hidden
+from sink.erp.tryton.orders import Orders
 from sink.erp.tryton.prices import Prices
+from sink.erp.tryton.refunds import Refunds
+from sink.erp.tryton.returns import Returns
 from sink.erp.tryton.rpc import Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
@@ -83,6 +86,9 @@ class TrytonErp:
         self._master = MasterData(self._rpc, settings)
         self._of: Mapping[Kind, Documents] = {
             "customer": Customers(self._rpc, self._master),
+            "order": Orders(self._rpc, self._master),
+            "return": Returns(self._rpc, self._master),
+            "refund": Refunds(self._rpc, self._master),
             "price": Prices(self._rpc, self._master),
         }
 
