@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sink.erp.fields import FIELDS
 from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
@@ -61,9 +61,20 @@ def stamp(record: ErpRecord, row: Row) -> str:
     return f"{content(record)}:{':'.join(states)}"
 
 
-def content_of(stamp: str) -> str:
-    """The part of a stamp that is the record's."""
-    return stamp.partition(":")[0]
+class Standing(NamedTuple):
+    """A stamp, taken apart. slips: of those that are not validated yet."""
+
+    content: str
+    state: str
+    invoice: str
+    shipment: str
+    slips: int
+
+
+def standing(stamp: str) -> Standing:
+    """What a stamp says."""
+    content_, state, invoice, shipment, slips = stamp.split(":")
+    return Standing(content_, state, invoice, shipment, int(slips))
 
 
 def content(record: ErpRecord) -> str:

@@ -14,6 +14,7 @@ from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observe
 from sink.erp.kinds import Milestone, not_kept
 from sink.erp.tryton import edits, sales
 from sink.erp.tryton.edits import Edit
+from sink.erp.tryton.sales import Standing
 
 Row = Mapping[str, Any]
 
@@ -94,9 +95,21 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
         return HowFar.PARTLY
     if step.before is None or step.before.stamp == seen.stamp:
         return HowFar.NOT_DONE
-    # Who has only taken it on or back, or written a slip for it, may have been this step.
-    same = sales.content_of(step.before.stamp) == sales.content_of(seen.stamp)
-    return HowFar.PARTLY if same else HowFar.NOT_DONE
+    begun = _may_have_begun(step, sales.standing(step.before.stamp), sales.standing(seen.stamp))
+    return HowFar.PARTLY if begun else HowFar.NOT_DONE
+
+
+def _may_have_begun(step: Step, was: Standing, now: Standing) -> bool:
+    """Whether a sale stands as this step leaves it half way. Somebody else may have brought it there: then the step is
+    gone on with all the same, as it would be planned anew."""
+    if was.content != now.content:
+        return False
+    if step.verb == "advance":
+        return now.state in sales.STATES and _rank(now.state) > _rank(was.state)
+    reopened = now.state == "draft" != was.state
+    if step.verb == "amend":
+        return reopened or now.slips > was.slips
+    return reopened or "exception" in (now.invoice, now.shipment)
 
 
 def _is_done(step: Step, seen: Observed, target: str) -> bool:
