@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from sink.erp.kinds import Fields, Value
-from sink.erp.tryton.catalogue import Address
+from sink.erp.tryton.catalogue import PartyAddress
 from sink.erp.tryton.rpc import Row
 
 Side = Literal["billing", "shipping"]
@@ -18,11 +18,11 @@ NAMES: Final = ("party_name", "attn", "street", "postal_code", "city", "country"
 """What is read of a `party.address`."""
 
 
-def address_of(fields: Fields, side: Side, country: int | None) -> Address:
+def address_of(fields: Fields, side: Side, country: int | None) -> PartyAddress:
     """Of a document's fields; country: Tryton's id of the one that they name."""
     name, company = _text(fields.get(f"{side}_name")), _text(fields.get(f"{side}_company"))
     street, postcode, city = (_text(fields.get(f"{side}_{part}")) for part in ("street", "postcode", "city"))
-    return Address(company or name, (name or company) if company else None, street, postcode, city, country)
+    return PartyAddress(company or name, (name or company) if company else None, street, postcode, city, country)
 
 
 def fields_of(row: Row | None, side: Side, countries: Mapping[int, str]) -> dict[str, Value]:

@@ -42,7 +42,7 @@ class Account(NamedTuple):
     key: str
 
 
-class Address(NamedTuple):
+class PartyAddress(NamedTuple):
     """As Tryton has it; an equal one of the same party is one."""
 
     party_name: str | None
@@ -244,10 +244,12 @@ class MasterData:
         keys = {row["party"]: row["code"].removeprefix(KEY) for row in rows}
         return {one: ErpRef("customer", keys.get(one) or f"{BY_HAND}{one}") for one in parties}
 
-    def addresses(self, wanted: Collection[tuple[int, Address]], calls: WriteCalls) -> dict[tuple[int, Address], int]:
+    def addresses(
+        self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
+    ) -> dict[tuple[int, PartyAddress], int]:
         """Of parties; one that is equal is used again, the others are made."""
         rows = self._rpc.among("party.address", "party", {party for party, _ in wanted}, _ADDRESS)
-        found: dict[tuple[int, Address], int] = {}
+        found: dict[tuple[int, PartyAddress], int] = {}
         for row in rows:
             found.setdefault((row["party"], address_in(row)), row["id"])
         fresh = [one for one in dict.fromkeys(wanted) if one not in found]
@@ -324,9 +326,9 @@ def key_of(identifiers: Iterable[Row]) -> str:
     return next((code.removeprefix(KEY) for code in codes if code.startswith(KEY)), "")
 
 
-def address_in(row: Row) -> Address:
+def address_in(row: Row) -> PartyAddress:
     """Of a row of `party.address`."""
-    return Address(*(row[name] or None for name in Address._fields))
+    return PartyAddress(*(row[name] or None for name in PartyAddress._fields))
 
 
 def _is_by_hand(ref: ErpRef) -> bool:

@@ -52,7 +52,7 @@ BUTTONS: Final[Mapping[str, Collection[str]]] = {
 _KINDS: Final = ("shipping", "payment", "charge", "discount", "refund")
 
 
-class Looked(NamedTuple):
+class TrytonFacts(NamedTuple):
     """As Checked says."""
 
     identity: str
@@ -65,14 +65,14 @@ def settles_within(settings: TrytonSettings) -> float:
     return ASSUMED_TO_SETTLE if settings.settles_seconds is None else settings.settles_seconds
 
 
-def look(rpc: Rpc, master: MasterData) -> Looked:
+def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
     """At all of it; StopError names everything that is missing at once."""
     refused = [*_modules(rpc), *_rights(rpc), *_buttons(rpc)]
     if refused:
         hints = dict.fromkeys(one.hint for one in refused)
         raise StopError("; ".join(one.message for one in refused), "; ".join(hints))
     version = rpc.search("ir.module", [("name", "=", "sale")], ["version"])[0]["version"]
-    return Looked(master.identity(), f"Tryton {version}", [*_advice(rpc, master, version)])
+    return TrytonFacts(master.identity(), f"Tryton {version}", [*_advice(rpc, master, version)])
 
 
 def _modules(rpc: Rpc) -> Iterator[Advice]:

@@ -16,7 +16,7 @@ from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, 
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.addresses import NAMES, address_of, fields_of
 from sink.erp.tryton.batches import Failure, together
-from sink.erp.tryton.catalogue import KEY, Address, MasterData, address_in, key_of
+from sink.erp.tryton.catalogue import KEY, MasterData, PartyAddress, address_in, key_of
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
 _MANY: Final = 100
@@ -164,7 +164,7 @@ class Customers:
         wanted = address_of(fields, "billing", self._master.country(_text(fields.get("billing_country"))))
         every = list(row["addresses."]) if row else []
         now = _placed(every)
-        if (address_in(now) if now else Address(*[None] * 6)) == wanted:
+        if (address_in(now) if now else PartyAddress(*[None] * 6)) == wanted:
             return []
         changes: list[Any] = [("write", [now["id"]], {"sequence": None})] if now else []
         if any(wanted):

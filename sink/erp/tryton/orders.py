@@ -13,7 +13,7 @@ from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
 from sink.erp.tryton import lines, moved, reads, sales
 from sink.erp.tryton.addresses import Side, address_of, fields_of
 from sink.erp.tryton.batches import together
-from sink.erp.tryton.catalogue import Address, address_in, key_of
+from sink.erp.tryton.catalogue import PartyAddress, address_in, key_of
 from sink.erp.tryton.documents import SaleDocuments
 from sink.erp.tryton.doing import Values, Wanted
 from sink.erp.tryton.rpc import Row, WriteCalls
@@ -95,7 +95,7 @@ class Orders(SaleDocuments):
             ]
         )
         found: Wanted = {}
-        places: dict[int, list[tuple[int, Address]]] = {}
+        places: dict[int, list[tuple[int, PartyAddress]]] = {}
         for number, step in steps.items():
             ref = step.want.fields.get("account")
             account = accounts.get(ref) if isinstance(ref, ErpRef) else None
@@ -121,20 +121,20 @@ class Orders(SaleDocuments):
             "lines": lines.values(step.want, self._master, self.scale(currency)),
         }
 
-    def _addresses(self, fields: Fields) -> list[Address]:
+    def _addresses(self, fields: Fields) -> list[PartyAddress]:
         """Of both sides, in their order."""
         return [address_of(fields, side, self._master.country(_text(fields.get(f"{side}_country")))) for side in _SIDES]
 
     def _with_addresses(
         self,
         values: Wanted,
-        places: Mapping[int, list[tuple[int, Address]]],
+        places: Mapping[int, list[tuple[int, PartyAddress]]],
         there: Mapping[int, Sale],
         calls: WriteCalls,
     ) -> Wanted:
         found: Wanted = {}
 
-        def make(some: Mapping[int, list[tuple[int, Address]]]) -> None:
+        def make(some: Mapping[int, list[tuple[int, PartyAddress]]]) -> None:
             ids = self._master.addresses([one for pair in some.values() for one in pair], calls)
             for number, pair in some.items():
                 sale = there.get(number)
@@ -153,7 +153,7 @@ def _skus(steps: Iterable[Step]) -> set[str]:
     return {str(line["sku"]) for line in lines if line.get("sku")}
 
 
-def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, Address]) -> int | None:
+def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, PartyAddress]) -> int | None:
     """The address that a sale has, where it is equal to what is wanted."""
     row = sale.row[f"{name}."] if sale else None
     if sale and row and sale.row["party"] == wanted[0] and address_in(row) == wanted[1]:

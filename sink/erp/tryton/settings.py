@@ -67,7 +67,7 @@ class TrytonSettings(BaseModel):
         default_factory=dict, description="the shop's price lists by their names in Tryton; default: the same name"
     )
     tax_identifier: str = Field("eu_vat", description="type of the customers' tax numbers; empty: none")
-    timeout_seconds: float = Field(60.0, gt=0, description="how long one call may take")
+    timeout_seconds: float = Field(50.0, gt=0, description="how long one call may take")
     settles_seconds: float | None = Field(
         None, ge=0, description="how long a call that Tryton has received may still take effect; see its README"
     )
