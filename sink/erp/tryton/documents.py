@@ -118,7 +118,7 @@ class SaleDocuments:
         record, rates = self.record(row)
         key = sales.commented(self.kind, row["comment"])[0] if self.is_ours(row) else 0
         milestone = sales.milestone(self.kind, row)
-        unknown = f"Tryton has it in the state {row['state']}, which nothing here knows"
+        unknown = f"Tryton has it in the state {row['state']}, which the sink does not know"
         observed = Observed(
             record=record,
             milestone=milestone,

@@ -102,7 +102,7 @@ class Booked(NamedTuple):
 
 def booked(fields: Fields, scale: Scale) -> Booked:
     """A child of the record by Tryton's arithmetic. HoldError where it has no amounts."""
-    quantity, net, rate = (_number(fields, name) for name in ("quantity", "net", "tax_rate"))
+    quantity, net, rate = _quantity(fields), _number(fields, "net"), _number(fields, "tax_rate")
     if not quantity:
         raise HoldError("a line has the quantity 0", "mend it in the shop, then `sink retry`", "data")
     price = (net / quantity).quantize(scale.price, ROUND_HALF_EVEN)
@@ -151,7 +151,7 @@ def values(record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1) -> list
 def _line(
     part: PartKind, key: str, fields: Fields, goods: Goods, scale: Scale, sign: int, included: bool
 ) -> dict[str, Any]:
-    rate, quantity = _number(fields, "tax_rate"), _number(fields, "quantity")
+    rate, quantity = _number(fields, "tax_rate"), _quantity(fields)
     item, price = _item(part, fields, goods), booked(fields, scale).price
     if quantity != quantity.quantize(Decimal(1).scaleb(-item.digits)):
         said = f"{part}:{key} quantity: the shop has {count(quantity)}, the ERP keeps {item.digits} decimals of it"
@@ -234,9 +234,11 @@ def _child(kind: Kind, line: Row, goods: Goods, noted: Mapping[str, Any], sign: 
         "tax_rate": goods.rate_of(line["taxes"]) or _ZERO, "net": net,
     }  # fmt: skip
     written = notes.typed(noted, CHILD_FIELDS[kind])
-    if named and all(same(fields[name], written.get(name)) for name in _EXACT):
+    if named:
+        fields = {name: value for name, value in fields.items() if name in written or name in ("net", "tax_rate")}
+    if named and all(same(fields.get(name), written.get(name)) for name in _EXACT):
         fields |= {name: written[name] for name in ("kind", "unit_price", "discount") if name in written}
-        if fields["name"] == described(part, written):
+        if fields.get("name") == described(part, written):
             fields["name"] = written.get("name")
         if isinstance(tax := written.get("tax"), Decimal):
             fields |= {"tax": tax, "gross": net + tax}
@@ -262,6 +264,11 @@ def _number(fields: Fields, name: str) -> Decimal:
     if not isinstance(value, Decimal):
         raise HoldError(f"a line has no {name}", "mend it in the shop, then `sink retry`", "data")
     return value
+
+
+def _quantity(fields: Fields) -> Decimal:
+    """A component of a refund may have none: it is one."""
+    return _number(fields, "quantity") if "quantity" in fields else Decimal(1)
 
 
 def _or_nothing(fields: Fields, name: str) -> Decimal:

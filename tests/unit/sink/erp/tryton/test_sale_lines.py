@@ -167,3 +167,12 @@ def test_other_peoples_words_stay_beside_ours(words: str, value: str) -> None:
     assert (notes.read(text)["a"], notes.read(again)["a"]) == (value, "other")
     assert again.count("ordertap {") == 1 + notes.written(words, {}).count("ordertap {") - 1
     assert notes.read("ordertap {spoiled") == {} == notes.read(None)
+
+
+def test_a_component_without_a_quantity_is_one_and_says_none_of_it() -> None:
+    fields: Fields = {"kind": "fee", "tax_rate": D(19), "net": D("-10.00"), "tax": D("-1.90"), "gross": D("-11.90")}
+    record = ErpRecord("refund", {}, {"component": {"c1": fields}})
+    values = lines.values(record, Master(), SCALE, -1)
+    assert [(one["quantity"], one["unit_price"]) for one in values] == [(-1.0, D("-10.0000"))], "a fee is withheld"
+    found = lines.read("refund", lines_row(values), Master(), D("0.01"), ours=True, sign=-1)
+    assert found.parts["component"]["c1"] == fields

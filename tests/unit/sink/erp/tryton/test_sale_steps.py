@@ -11,7 +11,7 @@ import pytest
 
 from sink.erp.contract import Basis, ConflictError, HoldError, HowFar, NotDone, Observed, Step, Verb
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
-from sink.erp.tryton import lines, sales, steps
+from sink.erp.tryton import edits, lines, sales, steps
 from sink.erp.tryton.steps import Call, Sale
 from tests.unit.sink.erp.tryton.pretend import Master, lines_row, sale_row
 
@@ -257,3 +257,22 @@ def test_what_a_sale_has_become(
     assert sales.milestone("order", row) is becomes
     if state == "processing" and invoice == "pending":
         assert sales.milestone("refund", row) is Milestone.DRAFT, "a credit note that nobody has posted"
+
+
+def test_in_processing_a_line_that_goes_makes_room_for_one_of_the_same_tax() -> None:
+    now = sale("processing")
+    change = edits.in_processing(edits.edit(values(OTHER_LINE, 2), now.row), now.row)
+    (slip,) = edits.as_slip(change, now.row)
+    assert (slip["line"], slip["quantity"], slip["unit_price"]) == (2, 3.0, D("2.0000"))
+    assert "line:l3" in edits.as_notes(change)["lines"][0][2]["note"]
+    gone = edits.in_processing(edits.edit(values(FEWER, 2), now.row), now.row)
+    assert [(one["line"], one["quantity"]) for one in edits.as_slip(gone, now.row)] == [(2, 0.0)]
+
+
+def test_in_processing_an_address_changes_by_a_slip_and_the_order_stays() -> None:
+    now = sale("processing")
+    moved_in = edits.edit({**values(WAS, 1), "shipment_address": 4}, now.row)
+    (slip,) = edits.as_slip(edits.in_processing(moved_in, now.row), now.row)
+    assert slip == {"action": "party", "party": 1, "invoice_address": 1, "shipment_address": 4}
+    with pytest.raises(HoldError, match="the order that it belongs to"):
+        edits.in_processing(edits.edit({**values(WAS, 1), "origin": "sale.sale,4"}, now.row), now.row)
