@@ -88,7 +88,9 @@ class TrytonClerk:
             if row["id"] not in before
         ]
         lines = self._screen.rows("sale.line", [["sale", "=", back]], "product", "note")
-        (kept,) = [row["id"] for row in lines if row["product"] == sold and in_note(row["note"]).get("line") == key]
+        (kept,) = [
+            row["id"] for row in lines if row["product"] == sold and in_note(row["note"]).get("child") == f"line:{key}"
+        ]
         changes = [
             ["delete", [row["id"] for row in lines if row["id"] != kept]],
             ["write", [kept], {"quantity": -float(quantity), "unit_price": Decimal(0)}],
@@ -197,7 +199,7 @@ class TrytonClerk:
 
     def _line(self, sale: int, key: str) -> int:
         rows = self._screen.rows("sale.line", [["sale", "=", sale]], "note")
-        (found,) = [row["id"] for row in rows if in_note(row["note"]).get("line") == key]
+        (found,) = [row["id"] for row in rows if in_note(row["note"]).get("child") == f"line:{key}"]
         assert isinstance(found, int)
         return found
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx2
 import psycopg2
-from pydantic import SecretStr
 
 from deploy.tryton import provision
 from deploy.tryton.screen import Screen
@@ -37,19 +36,14 @@ class TrytonTarget:
         self.clerk = TrytonClerk(screen, self._find, self._forget, data.run)
         self._opened: list[Erp] = []
 
-    def adapter(self, timeout: float = 20.0) -> Erp:
-        settings = TrytonSettings(
-            kind="tryton",
-            url=self._server.url,
-            database=self._server.database,
-            user=self._server.user,
-            password=SecretStr(self._server.password),
-            web_shop=provision.SHOP,
-            payment_term=provision.PAYMENT_TERM,
-            timeout_seconds=timeout,
-            settles_seconds=self._server.settles_within,
-        )
-        self._opened.append(TrytonErp(settings))
+    def adapter(self, timeout: float = 20.0, **others: Any) -> Erp:
+        """others: settings in place of what fits."""
+        settings = {
+            "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
+            "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
+            "timeout_seconds": timeout, "settles_seconds": self._server.settles_within,
+        }  # fmt: skip
+        self._opened.append(TrytonErp(TrytonSettings.model_validate({**settings, **others})))
         return self._opened[-1]
 
     def close(self) -> None:
