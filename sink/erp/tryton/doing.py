@@ -17,7 +17,7 @@ from sink.erp.tryton.rpc import Rpc, WriteCalls, stamps_of
 from sink.erp.tryton.steps import SALE, SLIP, Call, Sale
 
 Values: TypeAlias = Mapping[str, Any]
-Wanted: TypeAlias = dict[int, "Values | HoldError"]
+Wanted: TypeAlias = dict[int, "Values | Failure"]
 
 _MOST_CALLS: Final = 12
 """Of one step; what is not at its goal by then is looked at again later."""
@@ -72,10 +72,10 @@ class Doing:
                 self._results[number] = known
         if verb in ("create", "amend") and (left := self._left()):
             for number, values in self._kind.values(left, self._there, self._calls).items():
-                if isinstance(values, HoldError):
-                    self._results[number] = NotDone(values)
-                else:
+                if isinstance(values, Mapping):
                     self._wanted[number] = values
+                else:
+                    self._results[number] = NotDone(values)
         if verb == "create":
             self._create({n: step for n, step in self._left().items() if n not in self._there})
         for _ in range(_MOST_CALLS):

@@ -143,13 +143,9 @@ class Orders(SaleDocuments):
                     for name, one in zip(_SIDES.values(), pair, strict=True)
                 }
                 whole = values[number]
-                found[number] = whole if isinstance(whole, HoldError) else {**whole, **sides}
+                found[number] = {**whole, **sides} if isinstance(whole, Mapping) else whole
 
-        for number, error in together(places, make).items():
-            if not isinstance(error, HoldError):
-                raise error
-            found[number] = error
-        return found
+        return found | together(places, make)
 
 
 def _skus(steps: Iterable[Step]) -> set[str]:
