@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.embedded import PartError, Postgres, cache_folder
+from deploy.embedded import PartError, Postgres, cache_folder, die_with_parent
 from deploy.tryton.provision import ADMIN_PASSWORD, MODULES
 
 PROVISION = Path(__file__).with_name("provision.py")
@@ -118,7 +118,13 @@ def _make_dump(found: Environment) -> None:
 def _run(what: str, command: list[str], step: str = "see above", **variables: str) -> None:
     """Runs a program to its end; PartError with the last it said."""
     ended = subprocess.run(
-        command, env=os.environ | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        preexec_fn=die_with_parent(),
     )
     if ended.returncode:
         last = "\n".join(ended.stdout.splitlines()[-12:])

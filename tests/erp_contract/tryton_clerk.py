@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from deploy.tryton.screen import Screen
 from sink.erp.kinds import ErpRef, Fields, Milestone, Value
 
+CHILD = "child"
 OURS = re.compile(r"^ordertap (\{.*\})$", re.MULTILINE)
 Find = Callable[[ErpRef], int]
 Forget = Callable[[ErpRef, int], ErpRef]
@@ -88,7 +89,9 @@ class TrytonClerk:
             if row["id"] not in before
         ]
         lines = self._screen.rows("sale.line", [["sale", "=", back]], "product", "note")
-        (kept,) = [row["id"] for row in lines if row["product"] == sold and in_note(row["note"]).get("line") == key]
+        (kept,) = [
+            row["id"] for row in lines if row["product"] == sold and in_note(row["note"]).get(CHILD) == f"line:{key}"
+        ]
         changes = [
             ["delete", [row["id"] for row in lines if row["id"] != kept]],
             ["write", [kept], {"quantity": -float(quantity), "unit_price": Decimal(0)}],
@@ -197,9 +200,13 @@ class TrytonClerk:
 
     def _line(self, sale: int, key: str) -> int:
         rows = self._screen.rows("sale.line", [["sale", "=", sale]], "note")
-        (found,) = [row["id"] for row in rows if in_note(row["note"]).get("line") == key]
+        (found,) = [row["id"] for row in rows if _is(row, key)]
         assert isinstance(found, int)
         return found
+
+
+def _is(line: Mapping[str, Any], key: str) -> bool:
+    return bool(in_note(line["note"]).get(CHILD) == f"line:{key}")
 
 
 def in_note(text: str | None) -> dict[str, Any]:

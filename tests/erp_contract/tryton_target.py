@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import psycopg2
-from pydantic import SecretStr
 
 from deploy.tryton import provision
 from deploy.tryton.screen import Screen
@@ -18,7 +18,7 @@ from sink.erp.contract import Erp
 from sink.erp.kinds import BY_HAND, ErpRef, Kind
 from sink.erp.tryton.adapter import TrytonErp
 from sink.erp.tryton.settings import TrytonSettings
-from tests.erp_contract.target import Hook, Moment
+from tests.erp_contract.target import Can, Hook, Moment
 from tests.erp_contract.tryton_clerk import TrytonClerk
 from tests.erp_contract.tryton_data import TrytonData
 
@@ -29,6 +29,8 @@ GROUP = "Sales Administrator"
 class TrytonTarget:
     """An empty Tryton: what it has of another test is taken away first."""
 
+    can = Can(adopts=("customer",), at_once=False)
+
     def __init__(self, server: Tryton, data: TrytonData) -> None:
         data.clear()
         self._server, self._data = server, data
@@ -36,26 +38,24 @@ class TrytonTarget:
         self._admin = Screen(server.url, server.database, provision.ADMIN, provision.ADMIN_PASSWORD)
         self.clerk = TrytonClerk(screen, self._find, self._forget, data.run)
         self._opened: list[Erp] = []
+        self._copied = False
 
-    def adapter(self, timeout: float = 20.0) -> Erp:
-        settings = TrytonSettings(
-            kind="tryton",
-            url=self._server.url,
-            database=self._server.database,
-            user=self._server.user,
-            password=SecretStr(self._server.password),
-            web_shop=provision.SHOP,
-            payment_term=provision.PAYMENT_TERM,
-            timeout_seconds=timeout,
-            settles_seconds=self._server.settles_within,
-        )
-        self._opened.append(TrytonErp(settings))
+    def adapter(self, timeout: float = 20.0, **others: Any) -> Erp:
+        """others: settings in place of what fits."""
+        settings = {
+            "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
+            "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
+            "timeout_seconds": timeout, "settles_seconds": self._server.settles_within,
+        }  # fmt: skip
+        self._opened.append(TrytonErp(TrytonSettings.model_validate({**settings, **others})))
         return self._opened[-1]
 
     def close(self) -> None:
         """Ends the adapters."""
         for adapter in self._opened:
             adapter.close()
+        if self._copied:
+            self._moves_set_up("-1 day")
 
     def content(self) -> dict[str, list[str]]:
         return self._data.content()
@@ -82,6 +82,7 @@ class TrytonTarget:
         with psycopg2.connect(self._server.postgres.dsn(self._server.database)) as other, other.cursor() as cursor:
             cursor.execute(f"SELECT FROM {TABLE[ref.kind]} WHERE id = %s FOR UPDATE", (self._find(ref),))
             yield
+            time.sleep(self._server.settles_within)
         other.close()
 
     @contextmanager
@@ -95,7 +96,12 @@ class TrytonTarget:
             self._admin("res.user", "write", [user["id"]], {"groups": [["add", [group["id"]]]]})
 
     def copied(self) -> None:
-        self._data.run("UPDATE web_shop SET create_date = create_date + interval '1 day'")
+        """Its web shop was made at another time."""
+        self._moves_set_up("1 day")
+        self._copied = True
+
+    def _moves_set_up(self, by: str) -> None:
+        self._data.run(f"UPDATE web_shop SET create_date = create_date + interval '{by}'")
 
     def _find(self, ref: ErpRef) -> int:
         if ref.external.startswith(BY_HAND):
