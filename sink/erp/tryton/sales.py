@@ -61,7 +61,7 @@ def stamp(record: ErpRecord, row: Row) -> str:
     return f"{content(record)}:{':'.join(states)}"
 
 
-class Standing(NamedTuple):
+class SaleStamp(NamedTuple):
     """A stamp, taken apart. slips: of those that are not validated yet."""
 
     content: str
@@ -71,10 +71,10 @@ class Standing(NamedTuple):
     slips: int
 
 
-def standing(stamp: str) -> Standing:
+def standing(stamp: str) -> SaleStamp:
     """What a stamp says."""
     content_, state, invoice, shipment, slips = stamp.split(":")
-    return Standing(content_, state, invoice, shipment, int(slips))
+    return SaleStamp(content_, state, invoice, shipment, int(slips))
 
 
 def content(record: ErpRecord) -> str:

@@ -14,7 +14,7 @@ from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observe
 from sink.erp.kinds import Milestone, not_kept
 from sink.erp.tryton import edits, sales
 from sink.erp.tryton.edits import Edit
-from sink.erp.tryton.sales import Standing
+from sink.erp.tryton.sales import SaleStamp
 
 Row = Mapping[str, Any]
 
@@ -99,7 +99,7 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
     return HowFar.PARTLY if begun else HowFar.NOT_DONE
 
 
-def _may_have_begun(step: Step, was: Standing, now: Standing) -> bool:
+def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
     """Whether a sale stands as this step leaves it half way. Somebody else may have brought it there: then the step is
     gone on with all the same, as it would be planned anew."""
     if was.content != now.content:
