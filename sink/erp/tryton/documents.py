@@ -76,7 +76,7 @@ class SaleDocuments:
         domain: list[Any] = []
         for name, value in fields.items():
             if name == "reference":
-                ids = [("id", "=", int(str(value)))] if str(value).isdigit() else []
+                ids = [("id", "=", one) for one in reads.ids_of([str(value)])]
                 domain.append(["OR", ("number", "=", value), *ids])
             elif name == "number":
                 domain.append(("reference", "=", value))

@@ -21,10 +21,13 @@ Wanted: TypeAlias = dict[int, "Values | Failure"]
 
 _MOST_CALLS: Final = 12
 """Of one step; what is not at its goal by then is looked at again later."""
-_NO_KEYS: Final = HoldError(
-    "Tryton gives no key of ours to what was typed in by hand",
-    "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
-)
+_CANNOT: Final[Mapping[Verb, HoldError]] = {
+    "adopt": HoldError(
+        "Tryton gives no key of ours to what was typed in by hand",
+        "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
+    ),
+    "reopen": HoldError("it is cancelled in Tryton", "open it again there, then `sink retry`"),
+}
 _IN_BETWEEN: Final = "someone changed it in the ERP between two calls of ours"
 
 
@@ -64,8 +67,8 @@ class Doing:
 
     def done(self, verb: Verb) -> list[StepResult]:
         """One result for each, in order."""
-        if verb == "adopt":
-            return [NotDone(_NO_KEYS) for _ in self._steps]
+        if verb in _CANNOT:
+            return [NotDone(_CANNOT[verb]) for _ in self._steps]
         self._read(self._steps)
         for number, step in self._steps.items():
             if (known := steps.known(step, self._there.get(number), self._kind.target(step.goal))) is not None:

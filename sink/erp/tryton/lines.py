@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
 from sink.erp.contract import HoldError
-from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS
+from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS, FieldType
 from sink.erp.kinds import (
     BY_HAND,
     PARTS,
@@ -188,7 +188,7 @@ def _rounding(rate: Decimal, units: int, goods: Goods, sign: int) -> dict[str, A
     return {
         "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * units), "unit_price": _ZERO,
         "base_price": _ZERO, "taxes": [goods.cent(rate)], "description": f"Rounding {count(rate)} %",
-        "note": notes.written(None, {ROUNDING: rate}),
+        "note": notes.written(None, {ROUNDING: count(rate)}),
     }  # fmt: skip
 
 
@@ -208,7 +208,8 @@ def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: b
             continue
         noted, quantity = notes.read(line["note"]), sign * _decimal(line["quantity"])
         if goods.is_cent(line["taxes"]):
-            _add(found.rates, _decimal(noted.get(ROUNDING, 0)), _ZERO, quantity * minor)
+            rate = _or_nothing(notes.typed(noted, {ROUNDING: FieldType("number")}), ROUNDING)
+            _add(found.rates, rate, _ZERO, quantity * minor)
             continue
         part, key, fields = _child(kind, line, goods, noted if ours else {}, sign)
         if key in found.parts[part]:  # somebody has copied a line, its note too

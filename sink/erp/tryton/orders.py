@@ -62,7 +62,7 @@ class Orders(SaleDocuments):
             "net": row["untaxed_amount"], "tax": row["tax_amount"], "gross": row["total_amount"],
             **self.commented(row),
         }  # fmt: skip
-        if row["sale_date"] and not self._is_of_day(fields.get("placed_at"), row["sale_date"]):
+        if row["sale_date"] and "placed_at" in fields and not self._is_of_day(fields["placed_at"], row["sale_date"]):
             fields["placed_at"] = self._master.midnight(row["sale_date"])
         for side, name in _SIDES.items():
             address = row[f"{name}."]

@@ -14,6 +14,7 @@ MODEL: Final = "sale.sale"
 LINE: Final = "sale.line"
 SALES: Final[tuple[Kind, ...]] = ("order", "return", "refund")
 
+_ID_DIGITS: Final = 10
 _ADDRESS: Final = ("party_name", "attn", "street", "postal_code", "city", "country", "country.code")
 _HEAD: Final = (
     "web_shop", "web_id", "number", "reference", "comment", "state", "invoice_state", "shipment_state", "party",
@@ -40,9 +41,14 @@ _BACK: Final = (
 def by_refs(rpc: Rpc, web_shop: int, refs: Collection[ErpRef]) -> list[dict[str, Any]]:
     """By our keys, and by Tryton's own for what has none."""
     ours = [ref.external for ref in refs if not ref.external.startswith(BY_HAND)]
-    hand = [int(key) for ref in refs if (key := ref.external.removeprefix(BY_HAND)).isdigit() and key not in ours]
+    hand = ids_of(ref.external.removeprefix(BY_HAND) for ref in refs if ref.external.startswith(BY_HAND))
     found = rpc.among(MODEL, "web_id", ours, NAMES, ("web_shop", "=", web_shop))
-    return found + [row for row in rpc.among(MODEL, "id", hand, NAMES) if ref_of(row, web_shop).external not in ours]
+    return found + [row for row in rpc.among(MODEL, "id", hand, NAMES) if not is_ours(row, web_shop)]
+
+
+def ids_of(texts: Iterable[str]) -> list[int]:
+    """Those that can be ids of Tryton's."""
+    return [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < _ID_DIGITS]
 
 
 def by_ids(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
