@@ -1,6 +1,9 @@
 """Customers and prices as Tryton has them, and what `check` says of a Tryton: what only this adapter has."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -184,6 +187,23 @@ def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: 
     assert seen.milestone is None
     assert "no amount" in seen.problem
     assert "no amount" in sink.held(LISTED, changed(PRICE, amount=D(9)), PRICE)
+
+
+def test_of_two_who_make_a_price_at_once_one_does(place: TrytonTarget, admin: Screen) -> None:
+    """Each has seen that there is none: nothing in Tryton keeps a key from being there twice."""
+    first, second = Sink(place.adapter()), Sink(place.adapter())
+    barrier = threading.Barrier(2)
+
+    def before_it_is_made(moment: str) -> None:
+        if moment == "before" and not barrier.broken:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(10)
+                barrier.abort()
+
+    with place.hooked(before_it_is_made), ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda sink: sink.apply(create(PRICE, LISTED))[0], (first, second)))
+    assert len(admin.rows("product.price_list.line", [])) == 1
+    assert sorted(refused(found)) == ["", "ConflictError"]
 
 
 def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, place: TrytonTarget) -> None:

@@ -100,9 +100,10 @@ class Prices:
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
         failed, values = self._all_values(todo)
 
+        made: dict[int, int] = {}
+
         def create(some: Mapping[int, dict[str, Any]]) -> None:
-            ids = calls.call(_MODEL, "create", list(some.values()))
-            self._remember(zip((todo[number].ref.external for number in some), ids, strict=True))
+            made.update(zip(some, calls.call(_MODEL, "create", list(some.values())), strict=True))
 
         def write(some: Mapping[int, dict[str, Any]]) -> None:
             rows = {number: there[todo[number].ref] for number in some}
@@ -115,7 +116,8 @@ class Prices:
 
         failed |= together(values, create if verb == "create" else write, moved)
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
-        results |= self._read_back({number: step for number, step in todo.items() if number not in failed}, calls)
+        done = {number: step for number, step in todo.items() if number not in failed}
+        results |= self._read_back(done, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
     def _known(self, step: Step, row: Row | None) -> StepResult | None:
@@ -183,14 +185,19 @@ class Prices:
         last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
-    def _read_back(self, done: Mapping[int, Step], calls: WriteCalls) -> dict[int, StepResult]:
-        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back."""
-        rows = self._by_ref([step.ref for step in done.values()])
+    def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
+        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back. Nothing in Tryton keeps a
+        key from being there twice: of two that were made at once the first is the price."""
+        rows = self._by_ref([step.ref for step in done.values()], searched=bool(made))
         results: dict[int, StepResult] = {}
         for number, step in done.items():
             row = rows.get(step.ref)
             if row is None:
                 results[number] = NotDone(ConflictError("it was deleted in the ERP meanwhile"))
+                continue
+            if row["id"] != made.get(number, row["id"]):
+                _taken_back(made[number], calls)
+                results[number] = NotDone(ConflictError("the price was made meanwhile"))
                 continue
             seen = self._observed(row)
             wrong = "" if step.verb == "remove" else not_kept(step.want, seen.record)
@@ -201,22 +208,21 @@ class Prices:
         hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
         error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
         if step.verb == "create":
-            failed = together({0: row["id"]}, lambda ids: calls.call(_MODEL, "delete", list(ids.values())))
-            return NotDone(error, self._observed(row) if failed else None)
+            return NotDone(error, None if _taken_back(row["id"], calls) else self._observed(row))
         return NotDone(error, self._observed(row))
 
-    def _by_ref(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
-        """First where they were seen last, then by a search."""
+    def _by_ref(self, refs: Collection[ErpRef], searched: bool = False) -> dict[ErpRef, Row]:
+        """First where they were seen last, then by a search; or at once by that. Of two the older one."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
         with self._lock:
-            ids = {self._ids[key] for key in ours if key in self._ids}
+            ids = {self._ids[key] for key in ours if key in self._ids and not searched}
         rows = self._rpc.among(_MODEL, "id", ids | hand, _READ)
         found = {_ref(row): row for row in rows}
         left = [key for key, ref in ours.items() if ref not in found]
         for start in range(0, len(left), _MANY):
             some = [("formula", "like", f"% # {_escaped(key)}#%") for key in left[start : start + _MANY]]
-            found |= {_ref(row): row for row in self._rpc.search(_MODEL, ["OR", *some], _READ)}
+            found = {_ref(row): row for row in reversed(self._rpc.search(_MODEL, ["OR", *some], _READ))} | found
         self._remember((ref.external, row["id"]) for ref, row in found.items())
         return {ref: found[ref] for ref in refs if ref in found}
 
@@ -261,6 +267,10 @@ class Prices:
         since = formula.since if ours[0] == first else first and self._master.midnight(first)
         until = formula.until if ours[1] == last else last and self._master.day_after(last)
         return since, until
+
+
+def _taken_back(line: int, calls: WriteCalls) -> bool:
+    return not together({0: line}, lambda ids: calls.call(_MODEL, "delete", list(ids.values())))
 
 
 def sequence(dated: bool, least: Decimal) -> int:
