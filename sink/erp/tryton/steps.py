@@ -70,11 +70,11 @@ def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
 
 
 def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call | None:
-    """The next call; None: nothing is left to do. values: what the sale shall have, of a create or an amend. HoldError
-    where Tryton cannot do it."""
+    """The next call; None: nothing is left to do. values: what the sale shall have, of an amend. HoldError where Tryton
+    cannot do it."""
     if step.verb == "cancel":
         return _cancelling(sale)
-    if values is not None and (change := edits.edit(values, sale.row)):
+    if step.verb == "amend" and values and (change := edits.edit(values, sale.row)):
         return _changing(step, sale.row, change)
     if _rank(sale.row["state"]) < _rank(target):
         return _button(_ON[sale.row["state"]], sale.row)

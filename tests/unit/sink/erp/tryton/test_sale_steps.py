@@ -74,7 +74,7 @@ def step(verb: Verb, before: Sale | None, want: ErpRecord = WAS, goal: Milestone
 
 
 def following(one: Step, now: Sale, target: str = "draft") -> Call | None:
-    return steps.following(one, now, values(one.want, one.key) if one.verb in ("create", "amend") else None, target)
+    return steps.following(one, now, values(one.want, one.key) if one.verb == "amend" else None, target)
 
 
 @pytest.mark.parametrize(
