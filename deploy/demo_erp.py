@@ -101,8 +101,8 @@ class RealTryton:
         (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
         (category,) = admin.rows("product.category", [["name", "=", "19 %"]])
         common = {
-            "type": "goods", "default_uom": unit["id"], "salable": True, "list_price": Decimal(0),
-            "account_category": category["id"], "cost_price_method": "fixed",
+            "type": "goods", "default_uom": unit["id"], "sale_uom": unit["id"], "salable": True,
+            "list_price": Decimal(0), "account_category": category["id"], "cost_price_method": "fixed",
         }  # fmt: skip
         made = [
             common | {"name": name, "code": sku, "products": [["create", [{"cost_price": Decimal(0)}]]]}
