@@ -115,6 +115,7 @@ class RealTryton:
             "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
             "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
             "settles_seconds": self._server.settles_within, "orders": {"goal": "processing"},
+            "time_zone": "UTC",  # the sample shops' days are their database's
         }  # fmt: skip
 
     def summary(self) -> str:
