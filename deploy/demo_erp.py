@@ -101,8 +101,8 @@ class RealTryton:
         (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
         (category,) = admin.rows("product.category", [["name", "=", "19 %"]])
         common = {
-            "type": "goods", "default_uom": unit["id"], "salable": True, "list_price": Decimal(0),
-            "account_category": category["id"], "cost_price_method": "fixed",
+            "type": "goods", "default_uom": unit["id"], "sale_uom": unit["id"], "salable": True,
+            "list_price": Decimal(0), "account_category": category["id"], "cost_price_method": "fixed",
         }  # fmt: skip
         made = [
             common | {"name": name, "code": sku, "products": [["create", [{"cost_price": Decimal(0)}]]]}
@@ -115,6 +115,7 @@ class RealTryton:
             "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
             "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
             "settles_seconds": self._server.settles_within, "orders": {"goal": "processing"},
+            "time_zone": "UTC",  # the sample shops' days are their database's
         }  # fmt: skip
 
     def summary(self) -> str:

@@ -16,6 +16,7 @@ ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
 NOT_TRIED = "Tryton could not be set up: "
 _setting_up: list[threading.Thread] = []
+_failed: list[PartError] = []
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -28,28 +29,30 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _wants(item: pytest.Item) -> bool:
-    return "[tryton" in item.nodeid or "tryton" in getattr(item, "fixturenames", ())
+    return "tryton" in item.nodeid.partition("[")[2] or "tryton" in getattr(item, "fixturenames", ())
 
 
 def _set_up() -> None:
     try:
         environment(lambda _: None)
-    except PartError:
-        return  # it is met again, and said, by the test that needs it
+    except PartError as error:
+        _failed.append(error)
 
 
 @pytest.fixture(scope="session")
-def tryton(parts_folder: Path, postgres: Postgres) -> Iterator[Tryton]:
-    """The running server, with a company's data and no document."""
+def tryton_environment() -> None:
+    """Waits until it is set up; where that cannot be, what needs it is left out, and named at the end."""
     for thread in _setting_up:
         thread.join()
-    server = Tryton(parts_folder / "tryton", postgres, lambda _: None)
-    try:
-        server.start()
-    except PartError as error:
-        pytest.skip(f"{NOT_TRIED}{error}")
-    yield server
-    server.stop()
+    if _failed:
+        pytest.skip(f"{NOT_TRIED}{_failed[0]}")
+
+
+@pytest.fixture(scope="session")
+def tryton(tryton_environment: None, parts_folder: Path, postgres: Postgres) -> Iterator[Tryton]:
+    """The running server, with a company's data and no document."""
+    with Tryton(parts_folder / "tryton", postgres, lambda _: None) as server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
