@@ -18,6 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from deploy.demo_erp import ERPS
 from deploy.demo_stage import SHOPS, Stage
 from deploy.demo_view import View, Watcher
 from deploy.embedded import PartError
@@ -114,7 +115,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
     def say(words: str) -> None:
         console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False, soft_wrap=True)
 
-    stage = Stage(folder, SHOPS[options.shop], say)
+    stage = Stage(folder, SHOPS[options.shop], options.erp, say)
     stage.build(stack)
     say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
@@ -123,9 +124,12 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         demo = Demo(stage, watcher, view)
         demo.sell(options.orders, options.seed, stage.shop.pause)
         if not options.once:
+            console.print(stage.erp.where(), markup=False, highlight=False, soft_wrap=True)
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
     console.print("Neither side counts orders that were not paid, or cancelled before the ERP knew them.", style="dim")
+    if summary := stage.erp.summary():
+        console.print(summary, markup=False, highlight=False)
     console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
     return min(code, 1)
 
@@ -144,6 +148,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--orders", type=_count, default=200, help="how many orders the shop sells (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same day (default 1)")
     parser.add_argument("--shop", choices=sorted(SHOPS), default="sample", help="sample, or a real django-oscar")
+    parser.add_argument(
+        "--erp", choices=sorted(ERPS), default="sql", help="sql: tables in a database, or a real Tryton"
+    )
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="a new folder for data, settings and logs, kept")
     return parser.parse_args(arguments)
 

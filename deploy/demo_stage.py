@@ -14,6 +14,7 @@ from typing import IO, Any
 import psycopg2
 import yaml
 
+from deploy.demo_erp import ERPS, DemoErp
 from deploy.embedded import Kafka, Part, PartError, Postgres, die_with_parent, port_open
 
 DEPLOY = Path(__file__).parent
@@ -86,13 +87,16 @@ class Program(Part):
 class Stage:
     """All parts of a run. `build` starts them; the stack that it is given stops them."""
 
-    def __init__(self, folder: Path, shop: Shop, say: Callable[[str], None]) -> None:
+    erp: DemoErp
+
+    def __init__(self, folder: Path, shop: Shop, erp: str, say: Callable[[str], None]) -> None:
         self.folder = folder
         self.shop = shop
         self.say = say
+        self._erp_kind = erp
         self.config = folder / "config.yaml"
         self.programs: list[Program] = []
-        self.shop_url = self.middle_url = self.erp_url = ""
+        self.shop_url = self.middle_url = ""
         self._stack: ExitStack
 
     def build(self, stack: ExitStack) -> None:
@@ -101,15 +105,15 @@ class Stage:
         self.say("starting PostgreSQL for the shop, the middle layer and the ERP")
         settings = {"fsync": "off", "synchronous_commit": "off"}
         postgres = stack.enter_context(Postgres(self.folder / "postgres", settings=settings))
-        self.shop_url, self.middle_url, self.erp_url = (
-            postgres.create_database(name) for name in ("shop", "middle", "erp")
-        )
+        self.shop_url, self.middle_url = (postgres.create_database(name) for name in ("shop", "middle"))
+        self.erp = ERPS[self._erp_kind](postgres, self.folder, stack, self.say)
+        self.erp.begin()
         kafka = Kafka(self.folder / "kafka", say=self.say)
         self.say("starting Apache Kafka")
         stack.enter_context(kafka)
         self.say(f"opening the shop ({self.shop.name})")
         self._prepare_shop()
-        self._prepare_erp()
+        self.erp.ready(self._items())
         self._write_settings(postgres, kafka)
         self.run("capture", "init")
         self.say("starting capture and sink")
@@ -129,17 +133,13 @@ class Stage:
         if made.returncode:
             raise PartError(f"the shop could not be made:\n{made.stderr.strip()}")
 
-    def _prepare_erp(self) -> None:
-        shop, erp = psycopg2.connect(self.shop_url), psycopg2.connect(self.erp_url)
+    def _items(self) -> list[tuple[str, str]]:
+        shop = psycopg2.connect(self.shop_url)
         with shop, shop.cursor() as cursor:
             cursor.execute(self.shop.items)
-            items = cursor.fetchall()
-        with erp, erp.cursor() as cursor:
-            cursor.execute((DEPLOY / "erp" / "schema.sql").read_text("utf-8"))
-            cursor.execute("INSERT INTO company (id, name) VALUES ('demo', 'Demo Ltd') ON CONFLICT DO NOTHING")
-            cursor.executemany("INSERT INTO items (sku, name) VALUES (%s, %s)", items)
+            items: list[tuple[str, str]] = cursor.fetchall()
         shop.close()
-        erp.close()
+        return items
 
     def _write_settings(self, postgres: Postgres, kafka: Kafka) -> None:
         """The example's settings with this run's addresses: what an operator would write."""
@@ -168,8 +168,9 @@ class Stage:
             "settle_seconds": 3,
             "brake_orders": 100_000,  # weeks of a shop pass in minutes here
             "brake_prices": 100_000,
-            "erp": {"kind": "sql", "url": self.erp_url, "mapping": str(DEPLOY / "erp" / "mapping.yaml")},
+            "erp": self.erp.settings(),
         }
+        del parts["sink"]["goal"]  # an ERP with states of its own has one among its settings
         self.config.write_text(yaml.safe_dump(parts, sort_keys=False), "utf-8")
 
     def run(self, *command: str) -> str:

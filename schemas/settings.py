@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -181,21 +181,41 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _model_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """The nested model of a field, also of `Model | None` and of a list of them."""
+def _models_of(field: FieldInfo | None) -> list[type[BaseModel]]:
+    """The nested models of a field, also of `Model | None`, of `One | Other` and of a list of them."""
     if field is None:
-        return None
+        return []
     candidates = (field.annotation, *get_args(field.annotation))
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+
+
+def _model_of(field: FieldInfo | None, value: object = None) -> type[BaseModel] | None:
+    """The nested model of a field; of several the one of the value's `kind`, or the first."""
+    models = _models_of(field)
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    named = [
+        one for one in models if "kind" in one.model_fields and kind in get_args(one.model_fields["kind"].annotation)
+    ]
+    return next(iter(named or models), None)
 
 
 def _field_at(model: type[BaseModel], keys: list[str]) -> FieldInfo | None:
     field = None
-    current: type[BaseModel] | None = model
+    current = [model]
     for key in keys:
-        field = None if current is None else _fields(current).get(key)
-        current = _model_of(field)
+        field = next((found for one in current if (found := _fields(one).get(key))), None)
+        current = _models_of(field)
     return field
+
+
+def _without_kinds(loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """The place of a problem as it is written down: pydantic puts a nested model's kind between."""
+    keys: list[str] = []
+    for part in map(str, loc):
+        models = _models_of(_field_at(model, keys)) if keys else []
+        if len(models) < 2 or any(part in _fields(one) for one in models):
+            keys.append(part)
+    return keys
 
 
 def _is_secret(field: FieldInfo) -> bool:
@@ -210,7 +230,7 @@ def _read_secret_files(
     read: dict[str, Any] = {}
     for key, value in values.items():
         name = key.removesuffix(_FILE) if isinstance(key, str) else key
-        nested = _model_of(fields.get(key))
+        nested = _model_of(fields.get(key), value)
         if nested is not None and isinstance(value, dict):
             read[key] = _read_secret_files(value, nested, f"{above}{key}.", problems)
         elif nested is not None and isinstance(value, list):
@@ -258,7 +278,7 @@ def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) ->
     fields = _fields(model)
     instead: Mapping[str, str] = getattr(model, "INSTEAD", {})
     for key, value in values.items():
-        nested = _model_of(fields.get(key))
+        nested = _model_of(fields.get(key), value)
         plain = str(key).replace(".", "_")
         known = next((text for start, text in instead.items() if plain.startswith(start)), "")
         if key not in fields and known:
@@ -279,9 +299,10 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
 
 def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        keys = _without_kinds(problem["loc"], model)
+        key = ".".join([*keys, "kind"] if problem["type"] == "union_tag_invalid" else keys)
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-        field = _field_at(model, [str(part) for part in problem["loc"]])
+        field = _field_at(model, keys)
         if problem["type"] == "dict_type" and field is not None and field.examples:
             reason += f", for example {field.examples[0]}"
         yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself

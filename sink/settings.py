@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from sink.erp.kinds import Milestone
+from sink.erp.tryton.settings import TrytonSettings
 from sink.planning.policy import Absence
 
 
@@ -21,8 +23,8 @@ class SqlErpSettings(BaseModel):
     timeout_seconds: float = Field(20.0, gt=0, description="how long one call may take")
 
 
-ErpSettings = SqlErpSettings
-"""Which ERP, told by `kind`; with a second adapter a union that `kind` discriminates."""
+ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
+"""Which ERP, told by `kind`."""
 
 
 class SinkSettings(BaseModel):
@@ -104,6 +106,24 @@ class SinkSettings(BaseModel):
                 "overwrites a price list"
             )
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_erp(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("erp"), dict):
+            return {**values, "erp": {"kind": "sql", **values["erp"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> SinkSettings:
+        if isinstance(self.erp, TrytonSettings) and "goal" in self.model_fields_set:
+            raise ValueError("goal is erp.orders.goal here, which has Tryton's own states: say it there alone")
+        return self
+
+    @property
+    def order_goal(self) -> Milestone:
+        """How far an order is taken."""
+        return self.erp.goal if isinstance(self.erp, TrytonSettings) else Milestone(self.goal)
 
     @field_validator("shop")
     @classmethod

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -21,8 +21,8 @@ from sink.commands import check
 from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp
-from sink.erp.kinds import Milestone
 from sink.erp.sql.mapping import load_mapping
+from sink.erp.tryton.settings import TrytonSettings
 from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
@@ -34,7 +34,7 @@ from sink.planning.policy import Policy
 from sink.reconcile.report import Report
 from sink.reconcile.sides import reconcile
 from sink.reconcile.source import OF_THE_SHOP, Say
-from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
+from sink.settings import SinkSettings, SqlErpSettings
 from sink.staging import indexes
 from sink.staging.schema import Catalogue
 from sink.staging.stager import Stager
@@ -124,7 +124,13 @@ def _sql(settings: SqlErpSettings, calls: int) -> Erp:
     return SqlErp(settings.url.get_secret_value(), mapping, settings.timeout_seconds, calls)
 
 
-ADAPTERS: Final[Mapping[str, Callable[[ErpSettings, int], Erp]]] = {"sql": _sql}
+def _tryton(settings: TrytonSettings, calls: int) -> Erp:
+    from sink.erp.tryton.adapter import TrytonErp  # with a library for HTTP, which most commands can do without
+
+    return TrytonErp(settings, calls)
+
+
+ADAPTERS: Final[Mapping[str, Callable[[Any, int], Erp]]] = {"sql": _sql, "tryton": _tryton}
 """By `erp.kind`: from its settings, and how many calls come at a time."""
 
 
@@ -135,7 +141,7 @@ def rules(settings: SinkSettings) -> Rules:
         policy=Policy(
             settings.prices_owner,
             settings.absent,
-            Milestone(settings.goal),
+            settings.order_goal,
             settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
         ),
         apply=settings.mode == "apply",

@@ -13,4 +13,5 @@ pytest_plugins = [
     "tests.fix_erp",
     "tests.fix_ops",
     "tests.fix_capture",
+    "tests.fix_tryton",
 ]

@@ -253,7 +253,7 @@ class Worker:
             missing = {one.unit for one in found.values() if _may_come(one)}
             taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
             joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
-            busy = leases.of_others(cursor, missing - {one.unit for one in taken})
+            busy = leases.of_others(cursor, self._owner, missing - {one.unit for one in taken})
         for one in (*entries, *joined):
             one.needed |= one.ref in wanted
         held += taken

@@ -104,12 +104,13 @@ class ErpRecord:
 
 
 def same(one: Value, other: Value) -> bool:
-    """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text."""
+    """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text, blanks around one are none
+    of it, and a mailbox is one in capitals and small letters."""
     if one == other:
         return True
     if isinstance(one, datetime) and isinstance(other, datetime):
         return _instant(one) == _instant(other)
-    return (None if one == "" else one) == (None if other == "" else other)
+    return _text(one) == _text(other)
 
 
 def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
@@ -172,6 +173,14 @@ def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[st
         f" the ERP keeps {shown(found[name], name, currency)}"
         for name in differing(want, found, found)
     ]
+
+
+def _text(value: Value) -> Value:
+    """A mailbox is one however people type it: an ERP may write its domain small."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    return text.lower() if "@" in text and " " not in text else text or None
 
 
 def _instant(value: datetime) -> datetime:

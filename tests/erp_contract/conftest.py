@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Postgres
+from deploy.tryton.server import Tryton
 from tests.erp_contract.records import Sink
 from tests.erp_contract.sql_place import Place
 from tests.erp_contract.sql_target import SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
+from tests.erp_contract.tryton_data import TrytonData
 from tests.stateful.target import DeskTarget
 
 MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
@@ -21,10 +23,13 @@ ours, so the suite runs on it only where one is named."""
 SQL = ["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])]
 
 
-@pytest.fixture(params=[*SQL, "in memory"])
+@pytest.fixture(params=[*SQL, "in memory", "tryton"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     if request.param == "in memory":
         yield DeskTarget()
+        return
+    if request.param == "tryton":
+        yield from _tryton(request)
         return
     yield from _sql(request, tmp_path)
 
@@ -45,6 +50,22 @@ def _sql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlTarget]:
     made = SqlTarget(url)
     yield made
     made.close()
+
+
+def _tryton(request: pytest.FixtureRequest) -> Iterator[Target]:
+    from tests.erp_contract.tryton_target import TrytonTarget
+
+    made = TrytonTarget(request.getfixturevalue("tryton"), request.getfixturevalue("tryton_data"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
+    """What came into its database since it was set up."""
+    data = TrytonData(tryton.postgres.dsn(tryton.database))
+    yield data
+    data.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sink.erp.contract import Erp
 from sink.erp.kinds import BY_HAND, ErpRef, Kind, Milestone, Value
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
-from tests.erp_contract.target import Hook
+from tests.erp_contract.target import Can, Hook
 from tests.fix_erp import ROOT
 
 MAPPING = ROOT / "deploy/erp/mapping.yaml"
@@ -121,6 +121,8 @@ def edited(text: str, edits: Mapping[str, str]) -> str:
 
 class SqlTarget:
     """An empty reference ERP in a database; `edits`: what its tables have in place of what schema.sql says."""
+
+    can = Can()
 
     def __init__(self, url: str, edits: Mapping[str, str] = {}) -> None:
         self.url = url

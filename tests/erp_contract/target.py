@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sink.erp.contract import Erp
-from sink.erp.kinds import ErpRef, Milestone, Value
+from sink.erp.kinds import ErpRef, Kind, Milestone, Value
 
 Moment = Literal["before", "after"]
 Hook = Callable[[Moment], None]
@@ -16,6 +16,17 @@ Hook = Callable[[Moment], None]
 
 class Killed(BaseException):
     """The process ends here: nothing of ours may catch it."""
+
+
+class Can(NamedTuple):
+    """What one ERP can and another cannot; the suite asks, and expects of each what it says.
+
+    adopts: kinds of which a document that was typed in can be given our keys. at_once: a step is one transaction, of
+    which nothing is left when it comes too late.
+    """
+
+    adopts: Collection[Kind] = ("customer", "order", "return", "refund")
+    at_once: bool = True
 
 
 class Clerk(Protocol):
@@ -60,6 +71,7 @@ class Target(Protocol):
     """A running ERP with the items A and B and nothing else in it."""
 
     clerk: Clerk
+    can: Can
 
     def adapter(self, timeout: float = 20.0) -> Erp:
         """Another process's; closed by the suite."""
@@ -74,7 +86,8 @@ class Target(Protocol):
         ...
 
     def blocked(self, ref: ErpRef) -> AbstractContextManager[None]:
-        """Meanwhile nobody can write the document, and who tries waits."""
+        """Meanwhile nobody can write the document, and who tries waits. At its end, what waited in the ERP has given
+        up."""
         ...
 
     def lacking(self) -> AbstractContextManager[str]:

@@ -101,7 +101,7 @@ def _edits(clerk: Clerk, what: str) -> None:
     ("what", "reason"),
     [
         ("an amount", "paid: we wrote 35.25, the ERP has 1.00"),
-        ("a quantity", "line:1 quantity: we wrote 3, the ERP has 9"),
+        ("a quantity", "line:1 "),
         ("a line less", "line:2 is missing"),
         ("a line more", " is new"),
         ("cancelled", "it was cancelled"),
@@ -115,6 +115,8 @@ def test_edits_by_hand_are_seen_and_held(target: Target, sink: Sink, what: str, 
     assert sink.see(ORDER).stamp != before
     assert reason in sink.held(ORDER, changed(SALE, payment_means="other"), SALE)
     assert reason in sink.held(ORDER, SALE, SALE), "also when the shop wants nothing new"
+    if what == "a quantity":  # with it an ERP may change the amounts, which are named first
+        assert sink.see(ORDER).record.parts["line"]["1"]["quantity"] == D(9)
 
 
 def test_a_state_that_nobody_named_holds_its_document_alone(target: Target, sink: Sink) -> None:
@@ -124,7 +126,8 @@ def test_a_state_that_nobody_named_holds_its_document_alone(target: Target, sink
     target.clerk.sets_unknown(ORDER)
     found = sink.erp.observe([ORDER, other])
     assert (found[ORDER].milestone, found[other].milestone) == (None, Milestone.CONFIRMED)
-    assert "does not know" in sink.held(ORDER, CHEAPER, SALE)
+    assert found[ORDER].problem
+    assert found[ORDER].problem in sink.held(ORDER, CHEAPER, SALE)
     assert len(sink.erp.page(["order"], "", 10).found) == 2
 
 

@@ -10,13 +10,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("shop", "orders"), [("sample", 40), ("oscar", 15)])
-def test_the_demo_ends_in_agreement(shop: str, orders: int) -> None:
-    command = [sys.executable, "-m", "deploy.demo", "--once", "--shop", shop, "--orders", str(orders), "--seed", "7"]
+RUNS = [("sample", "sql", 40), ("oscar", "sql", 15), ("sample", "tryton", 10)]
+
+
+@pytest.mark.parametrize(("shop", "erp", "orders"), RUNS)
+def test_the_demo_ends_in_agreement(shop: str, erp: str, orders: int, request: pytest.FixtureRequest) -> None:
+    if erp == "tryton":
+        request.getfixturevalue("tryton_environment")
+    options = ["--shop", shop, "--erp", erp, "--orders", str(orders), "--seed", "7"]
+    command = [sys.executable, "-m", "deploy.demo", "--once", *options]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     last = ended.stdout.strip().splitlines()[-1]
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     agreed = re.fullmatch(r"agree: (\d+) orders, (\d+) returns, (\d+) prices, difference 0\.00", last)
     assert agreed, last
     assert int(agreed[1]) > orders // 2
+    assert ("Tryton itself:" in ended.stdout) is (erp == "tryton")
     assert "Traceback" not in ended.stdout + ended.stderr

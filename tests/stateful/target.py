@@ -10,7 +10,7 @@ from typing import Any
 
 from sink.erp.contract import Erp
 from sink.erp.kinds import PARTS, ErpRecord, ErpRef, Fields, Milestone, PartKind, Value
-from tests.erp_contract.target import Hook
+from tests.erp_contract.target import Can, Hook
 from tests.stateful.erp import Desk, Paper, ScriptedErp, by_hand
 
 
@@ -105,6 +105,8 @@ class DeskClerk:
 
 class DeskTarget:
     """An empty one with the items A and B."""
+
+    can = Can()
 
     def __init__(self) -> None:
         self._desk = Desk()

@@ -38,6 +38,7 @@ KAFKA = {
     "schemas": {"registry_http"},
 }
 SQLALCHEMY = {"sink": {"erp.sql"}}
+HTTP = {"sink": {"erp.tryton.rpc"}}
 CLOCK = {
     "capture": {
         "__main__", "changes.heartbeats", "changes.stream", "commands.preflight", "commands.status",
@@ -51,7 +52,7 @@ CLOCK = {
         "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip
-MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "time": CLOCK}
+MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "httpx2": HTTP, "time": CLOCK}
 SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
 READS_ENVIRONMENT = {"schemas": {"settings"}}
 READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
@@ -60,7 +61,7 @@ PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",
     "documents.records", "ledger.outcomes", "staging.assembly", "staging.batch", "intake.copy_text", "intake.decoder",
     "intake.decoder_code", "intake.jsonb", "erp.kinds", "erp.fields", "erp.contract",
-    "documents.refusals", "erp.commands", "erp.money",
+    "documents.refusals", "erp.commands", "erp.money", "erp.tryton.errors", "erp.tryton.batches",
 })  # fmt: skip
 """Files and folders of the sink that import each other, `schemas`, and of others only this:"""
 PURE_IMPORTS = {
@@ -283,6 +284,7 @@ def test_every_error_of_the_sink_says_what_is_next() -> None:
 def test_every_error_that_the_sink_raises_has_a_hint() -> None:
     """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
     own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "UnkeptError", "ValueError"}
+    own |= {"SessionEndedError", "StaleError"}
     without = [
         f"sink.{name}:{node.lineno}"
         for name, tree in source_files("sink")

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from capture.settings import Settings as CaptureSettings
 from schemas.errors import SettingsError
 from schemas.settings import load
 from sink.documents.profile import load_profile
+from sink.erp.tryton.settings import TrytonSettings
 from sink.settings import SinkSettings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "config.example.yaml"
@@ -31,6 +33,14 @@ def test_every_setting_is_explained() -> None:
     for model, part in ((CaptureSettings, capture), (SinkSettings, sink)):
         missing = [name for name in model.model_fields if not re.search(rf"\b{name}\b|\b{name}_file\b", part)]
         assert missing == []
+
+
+def test_every_setting_of_tryton_is_explained_and_accepted() -> None:
+    block = EXAMPLE.read_text("utf-8").partition("  # erp: ")[2].partition("\n\n")[0].partition("\n")[2]
+    given = yaml.safe_load("\n".join(line.removeprefix("  #   ") for line in block.splitlines()))
+    assert given.keys() == {*TrytonSettings.model_fields} - {"password"} | {"password_file"}
+    del given["password_file"]
+    assert TrytonSettings.model_validate({**given, "password": "x"}).orders.goal == "quotation"
 
 
 def test_capture_sends_what_the_profile_stages() -> None:

@@ -8,12 +8,19 @@ import yaml
 
 from schemas.errors import SettingsError
 from schemas.settings import load
+from sink.erp.kinds import Milestone
+from sink.erp.tryton.settings import TrytonSettings
 from sink.settings import SinkSettings
 
 GOOD: dict[str, Any] = {
     "profile": "sample", "topic_prefix": "shop", "bootstrap_servers": "k:9092", "schema_registry_url": "http://r",
     "database_url": "postgresql://u:hidden@db/m", "prices_owner": "shop",
     "erp": {"url": "postgresql://u:hidden@erp/e", "mapping": "mapping.yaml"},
+}  # fmt: skip
+
+TRYTON: dict[str, Any] = {
+    "kind": "tryton", "url": "https://erp.example", "database": "works", "user": "ordertap", "password": "hidden",
+    "web_shop": "Web", "payment_term": "Direct",
 }  # fmt: skip
 
 
@@ -60,6 +67,12 @@ def test_who_owns_prices_is_asked_for_with_the_reason(tmp_path: Path) -> None:
         ({"absent": {"orders": "cancel"}}, "absent.orders"),
         ({"absent": {"customers": "hold"}}, "absent.customers"),
         ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind"),
+        ({"erp": {**TRYTON, "goal": "draft"}}, "erp.goal: unknown"),
+        ({"erp": {**TRYTON, "web_shop": None}}, "erp.web_shop:"),
+        ({"erp": {**TRYTON, "orders": {"goal": "done"}}}, "erp.orders.goal:"),
+        ({"erp": {**TRYTON, "orders": {"gaol": "draft"}}}, "did you mean erp.orders.goal?"),
+        ({"erp": {**TRYTON, "mapping": "mapping.yaml"}}, "erp.mapping: unknown"),
+        ({"erp": TRYTON, "goal": "draft"}, "goal is erp.orders.goal here"),
     ],
 )
 def test_what_is_wrong_is_named_without_values(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -75,3 +88,26 @@ def test_complete_choices_are_taken(tmp_path: Path) -> None:
     )
     assert (settings.collective_account, settings.placeholder_sku) == ("10000", "MISC")
     assert "hidden" not in repr(settings)
+
+
+def test_the_erp_says_how_far_an_order_is_taken(tmp_path: Path) -> None:
+    assert _load(tmp_path).order_goal is Milestone.CONFIRMED
+    assert _load(tmp_path, goal="draft").order_goal is Milestone.DRAFT
+    assert _load(tmp_path, erp=TRYTON).order_goal is Milestone.CONFIRMED
+    assert _load(tmp_path, erp={**TRYTON, "orders": {"goal": "processing"}}).order_goal is Milestone.PROCESSING
+
+
+def test_settings_of_an_erp_may_come_from_files_and_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden\n")
+    erp = {name: value for name, value in TRYTON.items() if name != "password"}
+    content = {**GOOD, "erp": {**erp, "password_file": str(tmp_path / "secret")}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"sink": content}))
+    environment = {
+        "ORDERTAP_SINK_ERP__ORDERS__GOAL": "draft",
+        "ORDERTAP_SINK_ERP__TAXES": "{'19': VAT 19 %}",
+        "ORDERTAP_SINK_ERP__URL": "https://other.example",
+    }
+    found = load("sink", SinkSettings, tmp_path / "config.yaml", environment).erp
+    assert isinstance(found, TrytonSettings)
+    assert found.password.get_secret_value() == "hidden"
+    assert (found.orders.goal, found.taxes, found.url) == ("draft", {"19": "VAT 19 %"}, "https://other.example")

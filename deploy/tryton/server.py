@@ -1,0 +1,79 @@
+"""Tryton's server as a part: JSON-RPC on a free port, on a database of its own."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.embedded import Part, Postgres, port_open
+from deploy.tryton import provision
+from deploy.tryton.environment import DATABASE, Environment, environment, write_settings
+
+
+class Tryton(Part):
+    """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server.
+
+    A call that waits for a row lock is ended by the database after `LOCK_SECONDS`, and given again by the server up to
+    five times: so long after it a call may still take effect (`settles_within`).
+    """
+
+    name = "Tryton"
+    LOCK_SECONDS = 1.0
+    REPEATS = 5
+    settles_within = LOCK_SECONDS * (REPEATS + 1) + 2
+
+    user, password = provision.API, provision.API_PASSWORD
+    clerk, clerk_password = provision.CLERK, provision.CLERK_PASSWORD
+
+    def __init__(
+        self,
+        folder: Path,
+        postgres: Postgres,
+        say: Callable[[str], None] = print,
+        *,
+        database: str = DATABASE,
+        workers: int = 1,
+    ) -> None:
+        super().__init__(folder)
+        self.postgres, self.database, self.workers = postgres, database, workers
+        self._say = say
+        self._environment: Environment | None = None
+        self._command: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """The first time with new data; after a stop or kill on those that are there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._environment is None:
+            self._environment = environment(self._say)
+            self._environment.restore(self.postgres, self.database)
+        self._command = self._gunicorn(self._environment)
+        super().start()
+
+    def command(self) -> list[str]:
+        return self._command
+
+    def _gunicorn(self, environment: Environment) -> list[str]:
+        settings = write_settings(self.folder, self.postgres)
+        waits = f"PGOPTIONS=-c lock_timeout={self.LOCK_SECONDS:.0f}s"
+        variables = [f"TRYTOND_CONFIG={settings}", f"TRYTOND_DATABASE_NAMES={self.database}", waits]
+        gunicorn = [environment.program("gunicorn"), "--bind", f"127.0.0.1:{self.port}", "--timeout", "120"]
+        size = ["--workers", str(self.workers), "--threads", "4", "trytond.application:app"]
+        return ["env", *variables, *gunicorn, *size]
+
+    def answers(self) -> bool:
+        if not port_open(self.port):
+            return False
+        body = json.dumps({"id": 0, "method": "common.server.version", "params": []}).encode()
+        request = urllib.request.Request(f"{self.url}/rpc/", body, {"Content-Type": "application/json"})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  (our own address)
+                return str(json.load(answer).get("result")).startswith("8.")
+        except (urllib.error.URLError, OSError):
+            return False

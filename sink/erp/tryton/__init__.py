@@ -1,0 +1,1 @@
+"""Tryton, reached through its JSON-RPC."""

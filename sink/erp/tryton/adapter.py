@@ -1,0 +1,203 @@
+"""Tryton as an ERP: which part of this folder has which kind of document, and what of a call is one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final, Protocol, get_args
+
+from sink.erp.contract import (
+    Abilities,
+    Checked,
+    Found,
+    HoldError,
+    HowFar,
+    KeyPage,
+    NotDone,
+    Observed,
+    Page,
+    RetryError,
+    Step,
+    StepProgress,
+    StepResult,
+    StopError,
+    Verb,
+)
+from sink.erp.kinds import KINDS, ErpRef, Fields, Kind
+from sink.erp.tryton import check
+from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.customers import Customers
+from sink.erp.tryton.errors import hidden
+from sink.erp.tryton.orders import Orders
+from sink.erp.tryton.prices import Prices
+from sink.erp.tryton.refunds import Refunds
+from sink.erp.tryton.returns import Returns
+from sink.erp.tryton.rpc import Rpc, WriteCalls, now
+from sink.erp.tryton.settings import TrytonSettings
+
+_BATCH: Final = 40
+_BATCHES: Final[Mapping[Verb, int]] = {"create": 40, "advance": 20, "amend": 20, "cancel": 10}
+
+
+class Documents(Protocol):
+    """Those of one kind."""
+
+    def read(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        """As they are now, by our key, or by `hand:` and Tryton's id while they have none of ours."""
+        ...
+
+    def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
+        """Steps of one verb, one result for each, in order. RetryError or StopError: of all of them."""
+        ...
+
+    def how_far(self, step: Step, seen: Observed | None) -> HowFar:
+        """What became of a step, by what is there now."""
+        ...
+
+    def find(self, fields: Fields) -> Sequence[int]:
+        """Tryton's ids, rising, at most a hundred."""
+        ...
+
+    def found(self, ids: Sequence[int]) -> Sequence[Found]:
+        """Documents by Tryton's ids, in their order."""
+        ...
+
+    def keys(self, after: int, limit: int) -> tuple[Sequence[tuple[int, ErpRef]], int | None]:
+        """Ids above `after`, rising, and where the next page begins; None: this was the last."""
+        ...
+
+
+class TrytonErp:
+    """The adapter. A step takes one call of Tryton's or several, each a transaction of its own and each for many
+    documents. `calls`: how many threads may call at a time."""
+
+    def __init__(self, settings: TrytonSettings, calls: int = 8) -> None:
+        self._settings = settings
+        self._rpc = Rpc(
+            settings.url,
+            settings.database,
+            settings.user,
+            settings.password.get_secret_value(),
+            settings.company,
+            settings.timeout_seconds,
+            calls,
+        )
+        self._master = MasterData(self._rpc, settings)
+        self._of: Mapping[Kind, Documents] = {
+            "customer": Customers(self._rpc, self._master),
+            "order": Orders(self._rpc, self._master),
+            "return": Returns(self._rpc, self._master),
+            "refund": Refunds(self._rpc, self._master),
+            "price": Prices(self._rpc, self._master),
+        }
+
+    def close(self) -> None:
+        """Logs out."""
+        self._rpc.close()
+
+    def check(self) -> Checked:
+        """Version, modules, rights, and what there must be of master data; all is looked up anew."""
+        self._master.forget()
+        with _of_no_document():
+            found = check.look(self._rpc, self._master)
+        abilities = Abilities(
+            {verb: _BATCHES.get(verb, _BATCH) for verb in get_args(Verb)}, check.settles_within(self._settings)
+        )
+        return Checked(found.identity, found.version, abilities, found.advice)
+
+    def clock(self) -> datetime:
+        """This machine's, once Tryton has answered: no clock of Tryton's looks at a call's time."""
+        with _of_no_document():
+            self._rpc.call("res.user", "get_preferences", True)
+        return now()
+
+    def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
+        """Kind by kind, one call or two for each."""
+        found: dict[ErpRef, Observed] = {}
+        with _of_no_document():
+            for kind in KINDS:
+                if some := [ref for ref in refs if ref.kind == kind]:
+                    found |= self._of[kind].read(some)
+        return found
+
+    def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
+        """By Tryton's own fields."""
+        with _of_no_document():
+            return self._of[kind].found(self._of[kind].find(fields))
+
+    def unknown_items(self, skus: Collection[str]) -> set[str]:
+        """What no salable product has as its code."""
+        with _of_no_document():
+            return {*skus} - self._master.salable(skus)
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        """By what is there now."""
+        seen = self.observe([step.ref for step in steps])
+        with _of_no_document():
+            return [
+                StepProgress(self._of[step.ref.kind].how_far(step, seen.get(step.ref)), seen.get(step.ref))
+                for step in steps
+            ]
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        """By kinds, so that what is referred to comes first, and by verbs."""
+        try:
+            calls = WriteCalls(self._rpc, not_after)
+        except (RetryError, StopError) as error:
+            return [NotDone(error) for _ in steps]
+        results: dict[int, StepResult] = {}
+        for kind in KINDS:
+            of_kind = {number: step for number, step in enumerate(steps) if step.ref.kind == kind}
+            for verb in dict.fromkeys(step.verb for step in of_kind.values()):
+                some = {number: step for number, step in of_kind.items() if step.verb == verb}
+                results |= zip(some, self._do(kind, verb, list(some.values()), calls), strict=True)
+        return [results[number] for number in range(len(steps))]
+
+    def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
+        """One kind after the other, each by Tryton's own ids; a page is of one kind."""
+        kind, ids, following = self._heads(kinds, after, limit)
+        with _of_no_document():
+            return Page(self._of[kind].found([one for one, _ in ids]), following)
+
+    def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
+        """The same without a look at more than the keys."""
+        _, ids, following = self._heads(kinds, after, limit)
+        return KeyPage([ref for _, ref in ids], following)
+
+    def _heads(
+        self, kinds: Collection[Kind], after: str, limit: int
+    ) -> tuple[Kind, Sequence[tuple[int, ErpRef]], str | None]:
+        """The kind of a page, what is on it, and where the next one begins."""
+        wanted = [kind for kind in KINDS if kind in kinds]
+        name, _, last = after.partition(":")
+        kind = next((one for one in wanted if one == name), wanted[0])
+        with _of_no_document():
+            ids, rest = self._of[kind].keys(int(last or 0), limit)
+        if rest is not None:
+            return kind, ids, f"{kind}:{rest}"
+        following = wanted[wanted.index(kind) + 1 :]
+        return kind, ids, f"{following[0]}:" if following else None
+
+    def _do(self, kind: Kind, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
+        try:
+            results = self._of[kind].do(verb, steps, calls)
+        except (RetryError, HoldError, StopError) as error:
+            results = [NotDone(error) for _ in steps]
+        return [_impersonal(step, result) for step, result in zip(steps, results, strict=True)]
+
+
+def _impersonal(step: Step, result: StepResult) -> StepResult:
+    """Tryton's words name records by what people call them."""
+    if isinstance(result, NotDone) and isinstance(result.error, HoldError):
+        return NotDone(hidden(result.error, step.want), result.reached)
+    return result
+
+
+@contextmanager
+def _of_no_document() -> Iterator[None]:
+    """A read that no document can be held for: what Tryton refuses there, it refuses for all."""
+    try:
+        yield
+    except HoldError as error:
+        raise StopError(error.message, error.hint) from None

@@ -1,0 +1,62 @@
+"""Many steps in one call of Tryton, which does all of them or none: the bad one is found, and the others are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias, TypeVar
+
+from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
+from sink.erp.tryton.errors import StaleError
+
+_T = TypeVar("_T")
+Failure: TypeAlias = RetryError | HoldError | StopError
+
+
+def _none(_: object) -> Collection[int]:
+    return ()
+
+
+def together(
+    items: Mapping[int, _T],
+    call: Callable[[Mapping[int, _T]], object],
+    moved: Callable[[Mapping[int, _T]], Collection[int]] = _none,
+) -> dict[int, Failure]:
+    """Calls with all items; those that were not done, by their numbers, and why.
+
+    Where Tryton refuses the call, `moved` is asked once which items are no longer as they were when their steps were
+    planned: those are conflicts, for Tryton refuses in many words what another has changed meanwhile. The rest is tried
+    again, by halves where nothing has moved. An outage, or the end of the time, is of all items of a call.
+    """
+    if not items:
+        return {}
+    try:
+        call(items)
+    except (StaleError, HoldError) as error:
+        return _apart(items, call, moved, error)
+    except (RetryError, StopError) as error:
+        return dict.fromkeys(items, error)
+    return {}
+
+
+def _apart(
+    items: Mapping[int, _T],
+    call: Callable[[Mapping[int, _T]], object],
+    moved: Callable[[Mapping[int, _T]], Collection[int]],
+    error: StaleError | HoldError,
+) -> dict[int, Failure]:
+    """Without what has moved, else by halves."""
+    try:
+        gone = moved(items)
+    except (RetryError, StopError) as away:
+        return dict.fromkeys(items, away)
+    found: dict[int, Failure] = {number: ConflictError("it changed in the ERP meanwhile") for number in gone}
+    rest = {number: item for number, item in items.items() if number not in found}
+    if found:
+        return found | together(rest, call, moved)
+    if len(rest) == 1:
+        return dict.fromkeys(rest, error)
+    numbers = list(rest)
+    half = len(numbers) // 2
+    for some in (numbers[:half], numbers[half:]):
+        found |= together({number: rest[number] for number in some}, call, moved)
+    return found

@@ -1,0 +1,342 @@
+"""What Tryton has of its own that our documents refer to: its master data, by the ids of it.
+
+An id is looked up once in a process. What was not found is looked for again: people make it while the sink runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from threading import Lock
+from typing import Any, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sink.erp.contract import HoldError, StopError
+from sink.erp.kinds import BY_HAND, ErpRef, count
+from sink.erp.tryton.rpc import Row, Rpc, WriteCalls
+from sink.erp.tryton.settings import TrytonSettings
+
+Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
+KEY: Final = "ordertap:"
+"""What stands before our key of a customer, among the identifiers of a party."""
+
+_CENT: Final = Decimal("0.01")
+_PERCENT: Final = Decimal(100)
+_ADDRESS: Final = ("party", "party_name", "attn", "street", "postal_code", "city", "country")
+
+
+class Item(NamedTuple):
+    """A product. digits: decimals of a quantity in its unit."""
+
+    id: int
+    unit: int
+    digits: int
+
+
+class Account(NamedTuple):
+    """A party, with its number and our key ("" where it was typed in by hand)."""
+
+    id: int
+    code: str
+    key: str
+
+
+class PartyAddress(NamedTuple):
+    """As Tryton has it; an equal one of the same party is one."""
+
+    party_name: str | None
+    attn: str | None
+    street: str | None
+    postal_code: str | None
+    city: str | None
+    country: int | None
+
+
+class MasterData:
+    """Look-ups, each with what mends it where there is nothing. May be used by many threads."""
+
+    def __init__(self, rpc: Rpc, settings: TrytonSettings) -> None:
+        self._rpc = rpc
+        self._lock = Lock()
+        self._known: dict[tuple[str, Any], Any] = {}
+        self.settings = settings
+        self.zone: ZoneInfo = settings.zone
+
+    def forget(self) -> None:
+        """Everything is looked up again."""
+        with self._lock:
+            self._known.clear()
+
+    @property
+    def web_shop(self) -> int:
+        """The web shop of the settings. StopError where it is not there; so the three that follow."""
+        return int(self._shop()["id"])
+
+    @property
+    def company(self) -> int:
+        """Whose the web shop is."""
+        return int(self._shop()["company"])
+
+    @property
+    def warehouse(self) -> int:
+        """The one that is named, else the web shop's only one."""
+        if name := self.settings.warehouse:
+            kind = [("type", "=", "warehouse")]
+            return self._named("stock.location", name, "warehouse", "erp.warehouse", kind)
+        every = self._shop()["warehouses"]
+        if len(every) != 1:
+            raise StopError(f"Tryton's web shop has {len(every)} warehouses", "name the one to use in erp.warehouse")
+        return int(every[0])
+
+    @property
+    def payment_term(self) -> int:
+        """The one of the settings."""
+        name = self.settings.payment_term
+        return self._named("account.invoice.payment_term", name, "payment term", "erp.payment_term")
+
+    def identity(self) -> str:
+        """Of this Tryton's data: no other installation has made its web shop at the same moment."""
+        shop = self._shop()
+        return f"{self.settings.database}/{shop['name']}/{shop['create_date'].isoformat()}"
+
+    @property
+    def abandons_drafts(self) -> bool:
+        """Whether Tryton cancels drafts of the web shop after a while."""
+        return self._shop()["sale_draft_abandon_delay"] is not None
+
+    def rates(self) -> list[Decimal]:
+        """In percent: those of the settings, or else those of which there is one tax for sales."""
+        if self.settings.taxes:
+            return sorted(Decimal(rate) for rate in self.settings.taxes)
+        rates = [row["rate"] * _PERCENT for row in self._taxes(fresh=True).values() if row["type"] == "percentage"]
+        return sorted({rate.normalize() for rate in rates if rates.count(rate) == 1})
+
+    def currency(self, code: str) -> int:
+        """By its ISO code; HoldError where there is none, as of all that follows."""
+        return self._coded("currency.currency", code, "currency")
+
+    def country(self, code: str | None) -> int | None:
+        """By its ISO code of two letters."""
+        if not code:
+            return None
+        for fresh in (False, True):
+            for one, known in self.countries(fresh).items():
+                if known == code.upper():
+                    return one
+        raise HoldError(f"the ERP has no country {code}", "load it there", "master data")
+
+    def countries(self, fresh: bool = False) -> Mapping[int, str]:
+        """The codes of all by their ids."""
+
+        def look() -> dict[int, str]:
+            return {row["id"]: row["code"] for row in self._rpc.search("country.country", [], ["code"])}
+
+        found: Mapping[int, str] = self._found("countries", None, look, fresh)
+        return found
+
+    def strangers(self) -> Sequence[int]:
+        """Parties that are nobody's customers: companies that work in this Tryton, and the web shops' guests."""
+
+        def look() -> list[int]:
+            every = [row["party"] for row in self._rpc.search("company.company", [], ["party"])]
+            return every + [row["guest_party"] for row in self._rpc.search("web.shop", [], ["guest_party"])]
+
+        return [one for one in self._found("strangers", None, look) if one]
+
+    def tax(self, rate: Decimal) -> int:
+        """The tax of a rate in percent."""
+        return int(self._found("tax", rate.normalize(), lambda: self._tax(rate.normalize())))
+
+    def rate_of(self, taxes: Collection[int]) -> Decimal | None:
+        """The rate in percent of a line's taxes; None: they are not one of a rate."""
+        found = [self._taxes().get(one) for one in taxes]
+        if len(found) != 1 or found[0] is None or found[0]["type"] != "percentage":
+            return None
+        return Decimal(found[0]["rate"]) * _PERCENT
+
+    def cent(self, rate: Decimal) -> int:
+        """The tax of one cent that is added for a rate: it is the default of the rate's product of cents."""
+        code = self.settings.item("cent", rate)
+        found = self.service("cent", rate)
+        names = ["account_category.customer_taxes_used"]
+        rows = self._found("cent", found.id, lambda: self._rpc.call("product.product", "read", [found.id], names))
+        taxes = (rows[0]["account_category."] or {}).get("customer_taxes_used", ())
+        if not self.is_cent(taxes):
+            raise HoldError(f"the tax of item {code} is not one of 0.01", "give it a fixed tax of 0.01", "master data")
+        return int(taxes[0])
+
+    def is_cent(self, taxes: Collection[int]) -> bool:
+        """Whether a line's taxes are that of one cent."""
+        found = [self._taxes().get(one) for one in taxes]
+        return len(found) == 1 and found[0] is not None and found[0]["amount"] == _CENT
+
+    def items(self, skus: Collection[str]) -> dict[str, Item]:
+        """Those of the SKUs that may be sold."""
+        with self._lock:
+            missing = [sku for sku in skus if ("item", sku) not in self._known]
+        names = ["code", "default_uom", "default_uom.digits"]
+        rows = self._rpc.among("product.product", "code", missing, names, ("salable", "=", True))
+        with self._lock:
+            for row in rows:
+                unit = row["default_uom."]
+                self._known["item", row["code"]] = Item(row["id"], row["default_uom"], int(unit["digits"]))
+            return {sku: self._known["item", sku] for sku in skus if ("item", sku) in self._known}
+
+    def salable(self, skus: Collection[str]) -> set[str]:
+        """Those that may be sold now, whatever was known of them."""
+        with self._lock:
+            for sku in skus:
+                self._known.pop(("item", sku), None)
+        return set(self.items(skus))
+
+    def item(self, sku: str) -> Item:
+        """One that may be sold."""
+        found = self.items([sku])
+        if sku not in found:
+            raise HoldError(f"the ERP has no item {sku}", "make it there, or make it salable", "master data")
+        return found[sku]
+
+    def service(self, kind: str, rate: Decimal) -> Item:
+        """The service product of a kind of charge ("shipping", "payment", or any other word), or of a Service, for a
+        rate in percent."""
+        return self.item(self.settings.item(kind, rate))
+
+    def price_list(self, name: str) -> int:
+        """By the shop's name of it."""
+        theirs = self.settings.price_lists.get(name, name)
+        try:
+            company = [("company", "=", self.company)]
+            return self._named("product.price_list", theirs, "price list", "erp.price_lists", company)
+        except StopError as error:
+            raise HoldError(error.message, error.hint, "master data") from None
+
+    def day(self, when: datetime) -> date:
+        """In the shop's zone."""
+        return when.astimezone(self.zone).date()
+
+    def midnight(self, day: date) -> datetime:
+        """At which a day begins in the shop's zone."""
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone)
+
+    def day_after(self, day: date) -> datetime:
+        """At which the next day begins."""
+        return self.midnight(day + timedelta(days=1))
+
+    def accounts(self, refs: Collection[ErpRef]) -> dict[ErpRef, Account]:
+        """Parties by our keys; those that have none by `hand:` and their id. Those that are not there are left out."""
+        by_key = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
+        names = ["code", "party", "party.code"]
+        rows = self._rpc.among("party.identifier", "code", by_key, names)
+        found = {
+            by_key[row["code"]]: Account(row["party"], row["party."]["code"], by_key[row["code"]].external)
+            for row in rows
+        }
+        hand = {int(ref.external[len(BY_HAND) :]): ref for ref in refs if _is_by_hand(ref)}
+        for row in self._rpc.among("party.party", "id", hand, ["code", "identifiers.code"]):
+            if not key_of(row["identifiers."]):
+                found[hand[row["id"]]] = Account(row["id"], row["code"], "")
+        return found
+
+    def account_refs(self, parties: Collection[int]) -> dict[int, ErpRef]:
+        """The other way."""
+        rows = self._rpc.among("party.identifier", "party", parties, ["party", "code"], ("code", "like", f"{KEY}%"))
+        keys = {row["party"]: row["code"].removeprefix(KEY) for row in rows}
+        return {one: ErpRef("customer", keys.get(one) or f"{BY_HAND}{one}") for one in parties}
+
+    def addresses(
+        self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
+    ) -> dict[tuple[int, PartyAddress], int]:
+        """Of parties; one that is equal is used again, the others are made."""
+        rows = self._rpc.among("party.address", "party", {party for party, _ in wanted}, _ADDRESS)
+        found: dict[tuple[int, PartyAddress], int] = {}
+        for row in rows:
+            found.setdefault((row["party"], address_in(row)), row["id"])
+        fresh = [one for one in dict.fromkeys(wanted) if one not in found]
+        if fresh:
+            values = [{"party": party} | address._asdict() for party, address in fresh]
+            found |= zip(fresh, calls.call("party.address", "create", values), strict=True)
+        return {one: found[one] for one in wanted}
+
+    def _tax(self, rate: Decimal) -> int:
+        named = self.settings.tax_name(rate)
+        ids = [
+            one
+            for one, row in self._taxes(fresh=True).items()
+            if (row["name"] == named if named else row["type"] == "percentage")
+            if row["rate"] is not None and row["rate"] * _PERCENT == rate
+        ]
+        if len(ids) != 1:
+            which = f"{len(ids)} taxes" if ids else "no tax"
+            hint = f'name the one to use: erp.taxes, "{count(rate)}": its name' if ids else "make it there"
+            raise HoldError(f"the ERP has {which} of {count(rate)} % for sales", hint, "master data")
+        return ids[0]
+
+    def _taxes(self, fresh: bool = False) -> Mapping[int, Row]:
+        """Of the company, by their ids."""
+        names = ["name", "type", "rate", "amount", "group.kind"]
+
+        def look() -> dict[int, Row]:
+            rows = self._rpc.search("account.tax", [("company", "=", self.company), ("parent", "=", None)], names)
+            return {row["id"]: row for row in rows if (row["group."] or {}).get("kind") != "purchase"}
+
+        found: Mapping[int, Row] = self._found("taxes", None, look, fresh)
+        return found
+
+    def _shop(self) -> Row:
+        def look() -> Row:
+            name = self.settings.web_shop
+            names = ["name", "company", "warehouses", "guest_party", "create_date", "sale_draft_abandon_delay"]
+            rows = self._rpc.search("web.shop", [("name", "=", name)], names)
+            return _one(rows, f"web shop {name!r}", "erp.web_shop")
+
+        found: Row = self._found("shop", None, look)
+        return found
+
+    def _named(self, model: str, name: str, what: str, setting: str, more: Sequence[Any] = ()) -> int:
+        def look() -> int:
+            rows = self._rpc.search(model, [("name", "=", name), *more], ["name"])
+            return int(_one(rows, f"{what} {name!r}", setting)["id"])
+
+        return int(self._found(model, name, look))
+
+    def _coded(self, model: str, code: str, what: str) -> int:
+        def look() -> int:
+            rows = self._rpc.search(model, [("code", "=", code)], ["code"])
+            if not rows:
+                raise HoldError(f"the ERP has no {what} {code}", "load it there", "master data")
+            return int(rows[0]["id"])
+
+        return int(self._found(model, code, look))
+
+    def _found(self, what: str, key: Any, look: Callable[[], Any], fresh: bool = False) -> Any:
+        """What is known, else what a look finds. Two threads may look at once and find the same."""
+        with self._lock:
+            if (what, key) in self._known and not fresh:
+                return self._known[what, key]
+        found = look()
+        with self._lock:
+            self._known[what, key] = found
+        return found
+
+
+def key_of(identifiers: Iterable[Row]) -> str:
+    """Our key among the identifiers of a party; "" where it has none."""
+    codes = (str(row["code"]) for row in identifiers)
+    return next((code.removeprefix(KEY) for code in codes if code.startswith(KEY)), "")
+
+
+def address_in(row: Row) -> PartyAddress:
+    """Of a row of `party.address`."""
+    return PartyAddress(*(row[name] or None for name in PartyAddress._fields))
+
+
+def _is_by_hand(ref: ErpRef) -> bool:
+    return ref.external.startswith(BY_HAND) and ref.external[len(BY_HAND) :].isdigit()
+
+
+def _one(rows: Sequence[Row], what: str, setting: str) -> Row:
+    if len(rows) != 1:
+        how = "no" if not rows else f"{len(rows)} times the"
+        raise StopError(f"Tryton has {how} {what}", f"correct {setting}, or make it there; and let erp.user read it")
+    return rows[0]

@@ -1,0 +1,153 @@
+"""Whether a Tryton can be used: version, modules, rights, buttons, and what there must be of master data.
+
+What is refused would harm every document; what is advised holds some of them later, each with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from sink.erp.contract import Advice, HoldError, StopError
+from sink.erp.kinds import count
+from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.rpc import Rpc
+from sink.erp.tryton.settings import TrytonSettings
+
+VERSION: Final = "8.2."
+ASSUMED_TO_SETTLE: Final = 60.0
+MODULES: Final = (
+    "account_invoice_stock", "product_price_list", "product_price_list_dates", "sale", "sale_amendment",
+    "sale_discount", "web_shop",
+)  # fmt: skip
+_EVERY: Final = ("read", "write", "create")
+RIGHTS: Final[Mapping[str, Collection[str]]] = {
+    "party.party": (*_EVERY, "delete"),
+    "party.address": _EVERY,
+    "party.identifier": (*_EVERY, "delete"),
+    "party.contact_mechanism": (*_EVERY, "delete"),
+    "sale.sale": (*_EVERY, "delete"),
+    "sale.line": (*_EVERY, "delete"),
+    "sale.amendment": _EVERY,
+    "product.price_list": ("read",),
+    "product.price_list.line": (*_EVERY, "delete"),
+    "product.product": ("read",),
+    "account.tax": ("read",),
+    "account.invoice": ("read", "write"),
+    "account.invoice.line": ("read",),
+    "stock.move": ("read",),
+    "stock.shipment.out": ("read", "write"),
+    "stock.shipment.out.return": ("read", "write"),
+    "stock.location": ("read",),
+    "web.shop": ("read",),
+}
+BUTTONS: Final[Mapping[str, Collection[str]]] = {
+    "sale.sale": ("draft", "quote", "confirm", "process", "cancel"),
+    "sale.amendment": ("validate_amendment",),
+    "account.invoice": ("cancel",),
+    "stock.shipment.out": ("cancel",),
+    "stock.shipment.out.return": ("cancel",),
+}
+_KINDS: Final = ("shipping", "payment", "charge", "discount", "refund")
+
+
+class TrytonFacts(NamedTuple):
+    """As Checked says."""
+
+    identity: str
+    version: str
+    advice: list[Advice]
+
+
+def settles_within(settings: TrytonSettings) -> float:
+    """Seconds in which a call that Tryton has received may still take effect."""
+    return ASSUMED_TO_SETTLE if settings.settles_seconds is None else settings.settles_seconds
+
+
+def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
+    """At all of it; StopError names everything that is missing at once."""
+    refused = [*_modules(rpc), *_rights(rpc), *_buttons(rpc)]
+    if refused:
+        hints = dict.fromkeys(one.hint for one in refused)
+        raise StopError("; ".join(one.message for one in refused), "; ".join(hints))
+    version = rpc.search("ir.module", [("name", "=", "sale")], ["version"])[0]["version"]
+    return TrytonFacts(master.identity(), f"Tryton {version}", [*_advice(rpc, master, version)])
+
+
+def _modules(rpc: Rpc) -> Iterator[Advice]:
+    rows = rpc.among("ir.module", "name", MODULES, ["name"], ("state", "=", "activated"))
+    for name in sorted({*MODULES} - {row["name"] for row in rows}):
+        yield Advice(f"Tryton's module {name} is not activated", f"`trytond-admin -u {name} --activate-dependencies`")
+
+
+def _rights(rpc: Rpc) -> Iterator[Advice]:
+    has = rpc.call("ir.model.access", "get_access", sorted(RIGHTS))
+    for model, rights in RIGHTS.items():
+        lacks = [right for right in rights if not has.get(model, {}).get(right)]
+        if lacks:
+            hint = f"give erp.user a group that may {' and '.join(lacks)} {model}"
+            yield Advice(f"Tryton's user may not {' and '.join(lacks)} {model}", hint)
+
+
+def _buttons(rpc: Rpc) -> Iterator[Advice]:
+    """A button that has groups is only for who is in one of them."""
+    ours = {*rpc.call("res.user", "get_preferences", False)["groups"]}
+    rows = rpc.among("ir.model.button", "model", BUTTONS, ["name", "model", "groups"])
+    closed = [row for row in rows if row["name"] in BUTTONS[row["model"]]]
+    closed = [row for row in closed if row["groups"] and not ours.intersection(row["groups"])]
+    ids = {group for row in closed for group in row["groups"]}
+    names = {row["id"]: row["name"] for row in rpc.among("res.group", "id", ids, ["name"])}
+    for row in closed:
+        groups = " or ".join(names.get(group, str(group)) for group in row["groups"])
+        hint = f"put erp.user into the group {groups}; Tryton may need a restart to take it in"
+        yield Advice(f"Tryton's user may not press {row['name']} of {row['model']}, which {groups} may", hint)
+
+
+def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
+    settings = master.settings
+    if not version.startswith(VERSION):
+        yield Advice(f"Tryton is {version}", f"this adapter was tried with {VERSION}x: try it on a copy first")
+    if settings.settles_seconds is None:
+        yield Advice(
+            f"nobody has said how long a call may still take effect: {ASSUMED_TO_SETTLE:.0f} s are assumed",
+            "give Tryton's database a lock_timeout and a statement_timeout, and set erp.settles_seconds",
+        )
+    if master.abandons_drafts:
+        yield Advice("Tryton cancels drafts of the web shop by itself", "empty its Sale Draft Abandon Delay")
+    rounding = rpc.call("account.configuration", "read", [1], ["tax_rounding"])[0]["tax_rounding"]
+    if rounding != "line":
+        yield Advice(f"Tryton rounds taxes by {rounding}", "let the accounting's configuration round them by line")
+    yield from _of_the_house(master)
+    for rate in master.rates():
+        yield from _of_a_rate(master, rate)
+
+
+def _of_the_house(master: MasterData) -> Iterator[Advice]:
+    """What each order needs: StopError where it is missing."""
+    _ = (master.warehouse, master.payment_term)
+    for ours, theirs in master.settings.price_lists.items():
+        try:
+            master.price_list(ours)
+        except HoldError as error:
+            yield Advice(f"of prices for {theirs}: {error.message}", error.hint)
+
+
+def _of_a_rate(master: MasterData, rate: Decimal) -> Iterator[Advice]:
+    """The tax, and the service products with it."""
+    try:
+        master.tax(rate)
+    except HoldError as error:
+        yield Advice(error.message, error.hint)
+    codes = {master.settings.item(kind, rate): kind for kind in _KINDS}
+    missing = {*codes} - master.salable(codes)
+    for code in sorted(missing):
+        yield Advice(
+            f"Tryton has no item {code}: a {codes[code]} at {count(rate)} % is held",
+            f"make it, a service that may be sold, whose customer tax is that of {count(rate)} %",
+        )
+    if master.settings.rounding == "line":
+        try:
+            master.cent(rate)
+        except HoldError as error:
+            yield Advice(f"a cent of tax at {count(rate)} % cannot be added: {error.message}", error.hint)

@@ -1,0 +1,278 @@
+"""Customers are parties: our key is one of a party's identifiers, and the key of the last step its place among them.
+
+The address with a place of its own among the party's is the customer's; others are those of orders. One that a customer
+leaves stays as it is, for documents refer to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from schemas.errors import SettingsError
+from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
+from sink.erp.tryton.addresses import NAMES, address_of, fields_of
+from sink.erp.tryton.batches import Failure, together
+from sink.erp.tryton.catalogue import KEY, MasterData, PartyAddress, address_in, key_of
+from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
+
+_MANY: Final = 100
+_CHILDREN: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "identifiers": ("party.identifier", ("code", "type", "sequence")),
+    "contact_mechanisms": ("party.contact_mechanism", ("type", "value")),
+    "addresses": ("party.address", (*NAMES, "sequence")),
+}
+_READ: Final = [
+    "name", "code", "active", "_timestamp",
+    *(f"{child}.{name}" for child, (_, names) in _CHILDREN.items() for name in (*names, "_timestamp")),
+]  # fmt: skip
+_SOUGHT: Final = {"reference": "code", "number": "code", "name": "name", "tax_id": "identifiers.code", "email": "email"}
+_SHOWN: Final = ("active", "in", [True, False])
+_KEPT: Final = "mend it in the shop, or let Tryton keep it as it is, then `sink retry`"
+
+
+class Customers:
+    """Of one shop or of several, and those of whom no shop knows."""
+
+    def __init__(self, rpc: Rpc, master: MasterData) -> None:
+        self._rpc = rpc
+        self._master = master
+
+    def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
+        """As they are now."""
+        return {ref: self._observed(row) for ref, row in self._by_ref(refs).items()}
+
+    def how_far(self, step: Step, seen: Observed | None) -> HowFar:
+        """Each step is one call, which writes its key."""
+        return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
+
+    def find(self, fields: Fields) -> list[int]:
+        """By number, name, e-mail, tax number."""
+        if unknown := sorted(fields.keys() - _SOUGHT.keys()):
+            raise SettingsError(f"Tryton's parties have no {', '.join(unknown)}", f"look for {', '.join(_SOUGHT)}")
+        domain = [clause for name, value in fields.items() for clause in _clauses(name, value)]
+        return [row["id"] for row in self._rpc.search("party.party", domain, ["id"], _MANY)]
+
+    def found(self, ids: Sequence[int]) -> list[Found]:
+        """In the order of the ids."""
+        rows = self._rows(ids)
+        return [Found(_ref(rows[one]), self._observed(rows[one])) for one in ids if one in rows]
+
+    def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
+        """By rising ids; the next `after`, None at the end."""
+        domain = [("id", ">", after), ("id", "not in", self._master.strangers()), _SHOWN]
+        rows = self._rpc.search("party.party", domain, ["identifiers.code"], limit)
+        return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
+
+    def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
+        """All in one call, which is one transaction: customers have no drafts."""
+        there = self._there(steps)
+        known = {number: _known(step, there.get(number), self._observed) for number, step in enumerate(steps)}
+        todo = {number: step for number, step in enumerate(steps) if known[number] is None}
+        failed = self._write(todo, there, calls, self._master.settings.tax_identifier or None)
+        # A tax number that is none of its type stands among the identifiers all the same, without a type.
+        odd = {
+            n: one for n, one in todo.items() if isinstance(failed.get(n), HoldError) and one.want.fields.get("tax_id")
+        }
+        if odd:
+            failed = {n: error for n, error in failed.items() if n not in odd}
+            failed |= self._write(odd, there, calls, None)
+        results: dict[int, StepResult] = {number: result for number, result in known.items() if result is not None}
+        results |= {number: NotDone(error) for number, error in failed.items()}
+        results |= self._read_back({number: step for number, step in todo.items() if number not in failed}, calls)
+        return [results[number] for number in range(len(steps))]
+
+    def _there(self, steps: Sequence[Step]) -> dict[int, Row]:
+        """The parties of steps, by their places; of an adopt the one that has no key yet."""
+        hand = {n: ErpRef("customer", step.adopts.document) for n, step in enumerate(steps) if step.adopts}
+        rows = self._by_ref({*hand.values(), *(step.ref for step in steps)})
+        found = {n: rows.get(step.ref) or rows.get(hand.get(n, step.ref)) for n, step in enumerate(steps)}
+        return {number: row for number, row in found.items() if row}
+
+    def _write(
+        self, todo: Mapping[int, Step], there: Mapping[int, Row], calls: WriteCalls, tax_type: str | None
+    ) -> dict[int, Failure]:
+        """Makes new ones, and changes those that are there."""
+        failed: dict[int, Failure] = {}
+        values: dict[int, dict[str, Any]] = {}
+        for number, step in todo.items():
+            try:
+                values[number] = self._values(step, there.get(number), tax_type)
+            except HoldError as error:
+                failed[number] = error
+
+        def create(some: Mapping[int, dict[str, Any]]) -> None:
+            calls.call("party.party", "create", list(some.values()))
+
+        def write(some: Mapping[int, dict[str, Any]]) -> None:
+            pairs = [part for number, one in some.items() for part in ([there[number]["id"]], one)]
+            calls.call("party.party", "write", *pairs, stamps=_stamps(there[number] for number in some))
+
+        def moved(some: Mapping[int, dict[str, Any]]) -> list[int]:
+            now = self._there([todo[number] for number in some])
+            return [number for place, number in enumerate(some) if now.get(place) != there.get(number)]
+
+        failed |= together({n: one for n, one in values.items() if n not in there}, create, moved)
+        return failed | together({n: one for n, one in values.items() if n in there}, write, moved)
+
+    def _read_back(self, done: Mapping[int, Step], calls: WriteCalls) -> dict[int, StepResult]:
+        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back."""
+        rows = self._by_ref([step.ref for step in done.values()])
+        results: dict[int, StepResult] = {}
+        for number, step in done.items():
+            row = rows.get(step.ref)
+            if row is None:
+                results[number] = NotDone(ConflictError("it was deleted in the ERP meanwhile"))
+                continue
+            seen = self._observed(row)
+            wrong = not_kept(step.want, seen.record)
+            results[number] = self._unkept(step, row, wrong, calls) if wrong else seen
+        return results
+
+    def _unkept(self, step: Step, row: Row, wrong: str, calls: WriteCalls) -> NotDone:
+        error = HoldError(f"the ERP does not keep it: {wrong}", _KEPT, "data")
+        if step.verb == "create":
+            failed = together({0: row["id"]}, lambda ids: calls.call("party.party", "delete", list(ids.values())))
+            return NotDone(error, self._observed(row) if failed else None)
+        return NotDone(error, self._observed(row))
+
+    def _values(self, step: Step, row: Row | None, tax_type: str | None) -> dict[str, Any]:
+        """What to write of a party; row: as it is, None for a new one."""
+        fields = step.want.fields
+        ours = _first(row, "identifiers", lambda one: one["code"] == f"{KEY}{step.ref.external}")
+        values: dict[str, Any] = {
+            "identifiers": _one(ours, {"code": f"{KEY}{step.ref.external}", "sequence": step.key}),
+        }
+        if step.verb == "adopt":
+            return values
+        plain = {"name": fields["name"], "code": fields["number"]}
+        values |= {name: value for name, value in plain.items() if row is None or row[name] != value}
+        tax = {"code": fields["tax_id"], "type": tax_type} if fields.get("tax_id") else None
+        kept = None if tax is None else tax["code"]
+        now = _first(row, "identifiers", _is_tax_number)
+        values["identifiers"] += [] if kept == (now and now["code"]) else _one(now, tax)
+        mail = {"type": "email", "value": fields["email"]} if fields.get("email") else None
+        values["contact_mechanisms"] = _one(_first(row, "contact_mechanisms", _is_email), mail)
+        values["addresses"] = self._address(row, fields)
+        return values
+
+    def _address(self, row: Row | None, fields: Fields) -> list[Any]:
+        """The billing address: one that is there and equal, or else a new one; the one before it loses its place."""
+        wanted = address_of(fields, "billing", self._master.country(_text(fields.get("billing_country"))))
+        every = list(row["addresses."]) if row else []
+        now = _placed(every)
+        if (address_in(now) if now else PartyAddress(*[None] * 6)) == wanted:
+            return []
+        changes: list[Any] = [("write", [now["id"]], {"sequence": None})] if now else []
+        if any(wanted):
+            equal = next((one for one in every if address_in(one) == wanted), None)
+            changes += _one(equal, {"sequence": 1} if equal else wanted._asdict() | {"sequence": 1})
+        return changes
+
+    def _by_ref(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
+        accounts = self._master.accounts(refs)
+        rows = self._rows([one.id for one in accounts.values()])
+        return {ref: rows[one.id] for ref, one in accounts.items() if one.id in rows}
+
+    def _rows(self, ids: Collection[int]) -> dict[int, Row]:
+        return {row["id"]: row for row in self._rpc.among("party.party", "id", ids, _READ, _SHOWN)}
+
+    def _observed(self, row: Row) -> Observed:
+        """Its stamp is of what the record has, so that a clerk may keep what is his without a conflict."""
+        mail, tax = _first(row, "contact_mechanisms", _is_email), _first(row, "identifiers", _is_tax_number)
+        ours = _first(row, "identifiers", _is_key)
+        address = _placed(row["addresses."]) if ours else next(iter(row["addresses."]), None)
+        fields: dict[str, Value] = {
+            "number": row["code"],
+            "name": row["name"],
+            "email": mail["value"] if mail else None,
+            "tax_id": tax["code"] if tax else None,
+            **fields_of(address, "billing", self._master.countries()),
+        }
+        key = int(ours["sequence"] or 0) if ours else 0
+        milestone, state = (Milestone.CONFIRMED, "active") if row["active"] else (Milestone.CANCELLED, "inactive")
+        told = json.dumps([row["id"], fields, key, state, ours and ours["code"]], sort_keys=True)
+        stamp = hashlib.sha256(told.encode()).hexdigest()[:32]
+        return Observed(ErpRecord("customer", fields), milestone, row["code"] or "", stamp, key, state)
+
+
+def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
+    """What is said of a step without doing it; None: it is to be done."""
+    if row is None:
+        if step.verb == "create":
+            return None
+        if step.verb == "adopt":
+            return NotDone(ConflictError("it is no longer there without a key"))
+        return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
+    seen: Observed = observed(row)
+    ours = _ref(row) == step.ref
+    if ours and seen.key == step.key and not not_kept(step.want, seen.record):
+        return seen
+    if ours and step.verb in ("create", "adopt"):
+        return NotDone(ConflictError("the customer was made meanwhile"))
+    if ours and seen.key >= step.key:
+        return NotDone(ConflictError("a later step was done already"))
+    if step.before is None or step.before.stamp != seen.stamp:
+        return NotDone(ConflictError("it changed in the ERP meanwhile"))
+    return None
+
+
+def _ref(row: Row) -> ErpRef:
+    return ErpRef("customer", key_of(row["identifiers."]) or f"{BY_HAND}{row['id']}")
+
+
+def _first(row: Row | None, child: str, which: Any) -> Row | None:
+    every: Iterable[Row] = row[f"{child}."] if row else ()
+    return next((one for one in every if which(one)), None)
+
+
+def _is_key(one: Row) -> bool:
+    return str(one["code"]).startswith(KEY)
+
+
+def _is_tax_number(one: Row) -> bool:
+    return not _is_key(one)
+
+
+def _is_email(one: Row) -> bool:
+    return bool(one["type"] == "email")
+
+
+def _placed(addresses: Iterable[Row]) -> Row | None:
+    """The customer's own."""
+    placed = [one for one in addresses if one["sequence"] is not None]
+    return min(placed, key=lambda one: (one["sequence"], one["id"])) if placed else None
+
+
+def _one(now: Row | None, wanted: Mapping[str, Any] | None) -> list[Any]:
+    """What makes the one child that is there now the one that is wanted; None: none."""
+    if now is None:
+        return [("create", [dict(wanted)])] if wanted else []
+    if wanted is None:
+        return [("delete", [now["id"]])]
+    changed = {name: value for name, value in wanted.items() if now.get(name) != value}
+    return [("write", [now["id"]], changed)] if changed else []
+
+
+def _stamps(rows: Iterable[Row]) -> dict[str, str]:
+    """Of parties and all that they have."""
+    found: dict[str, str] = {}
+    for row in rows:
+        found |= stamps_of("party.party", [row])
+        for child, (model, _) in _CHILDREN.items():
+            found |= stamps_of(model, row[f"{child}."])
+    return found
+
+
+def _clauses(name: str, value: Value) -> list[Any]:
+    if name != "email":
+        return [(_SOUGHT[name], "=", value)]
+    escaped = str(value).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return [("contact_mechanisms", "where", [("type", "=", "email"), ("value", "ilike", escaped)])]
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)

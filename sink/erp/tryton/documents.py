@@ -1,0 +1,226 @@
+"""Documents that are sales of Tryton: what orders, returns and refunds have in common for the adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from schemas.errors import SettingsError
+from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
+from sink.erp.tryton import edits, lines, reads, sales, steps
+from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.doing import Doing, Values, Wanted
+from sink.erp.tryton.lines import Scale
+from sink.erp.tryton.rpc import Row, Rpc, WriteCalls
+from sink.erp.tryton.steps import Sale
+
+_MANY: Final = 100
+_NAMES: Final = ("web_shop", "web_id", "lines.type", "lines.quantity", "lines.product.type")
+"""That tell the kind of a sale."""
+
+
+class SaleDocuments:
+    """One kind of them. A subclass says what of a sale is whose."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, rpc: Rpc, master: MasterData) -> None:
+        self._rpc = rpc
+        self._master = master
+        self._minor: dict[str, Decimal] = {}
+        self._price = Decimal(0)
+
+    # --- what differs
+
+    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+        """What the shop owns of a sale, and its sums by rate."""
+        raise NotImplementedError
+
+    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+        """All that sales shall have, or why they cannot."""
+        raise NotImplementedError
+
+    def once(self, step: Step) -> Values:
+        """What a sale gets when it is made, and keeps."""
+        raise NotImplementedError
+
+    def target(self, goal: Milestone) -> str:
+        """The state that a goal asks for."""
+        return self._master.settings.state_of(goal)
+
+    def observed(self, rows: Sequence[Row]) -> list[Observed]:
+        """As the planner is shown them."""
+        return [self.sale(row).observed for row in rows]
+
+    # --- what the adapter asks for
+
+    def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
+        """As they are now."""
+        rows = self._rows(refs)
+        return dict(zip(rows, self.observed(list(rows.values())), strict=True))
+
+    def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
+        """One result for each, in order."""
+        return Doing(self._rpc, self, calls, self._master.web_shop, steps).done(verb)
+
+    def how_far(self, step: Step, seen: Observed | None) -> HowFar:
+        """How far a step came of which nothing is known."""
+        return steps.how_far(step, seen, self.target(step.goal))
+
+    def find(self, fields: Fields) -> list[int]:
+        """By the shop's number, or by Tryton's own."""
+        domain: list[Any] = []
+        for name, value in fields.items():
+            if name == "reference":
+                ids = [("id", "=", one) for one in reads.ids_of([str(value)])]
+                domain.append(["OR", ("number", "=", value), *ids])
+            elif name == "number":
+                domain.append(("reference", "=", value))
+            else:
+                raise SettingsError(f"Tryton cannot look for {self.kind}s by {name}", "look for number or reference")
+        rows = self._rpc.search(reads.MODEL, domain, _NAMES)
+        return [row["id"] for row in rows if reads.ref_of(row, self._master.web_shop).kind == self.kind][:_MANY]
+
+    def found(self, ids: Sequence[int]) -> list[Found]:
+        """In the order of the ids."""
+        by_id = {row["id"]: row for row in self.whole(reads.by_ids(self._rpc, ids))}
+        rows = [by_id[one] for one in ids if one in by_id]
+        refs = [reads.ref_of(row, self._master.web_shop) for row in rows]
+        return [Found(ref, seen) for ref, seen in zip(refs, self.observed(rows), strict=True)]
+
+    def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
+        """By rising ids; the next `after`, None at the end. Sales of other kinds are left out."""
+        rows = self._rpc.search(reads.MODEL, [("id", ">", after)], _NAMES, limit)
+        refs = [(row["id"], reads.ref_of(row, self._master.web_shop)) for row in rows]
+        return [one for one in refs if one[1].kind == self.kind], rows[-1]["id"] if len(rows) == limit else None
+
+    # --- what doing steps asks for
+
+    def sales(self, refs: Collection[ErpRef]) -> dict[ErpRef, Sale]:
+        """As they are now, those that are there."""
+        return {ref: self.sale(row) for ref, row in self._rows(refs).items()}
+
+    def _rows(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
+        shop = self._master.web_shop
+        rows = {reads.ref_of(row, shop): row for row in self.whole(reads.by_refs(self._rpc, shop, refs))}
+        return {ref: rows[ref] for ref in refs if ref in rows}
+
+    def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """With what is not read by one call."""
+        return rows
+
+    def sale(self, row: Row) -> Sale:
+        """A row, and what it says."""
+        record, rates = self.record(row)
+        key = sales.commented(self.kind, row["comment"])[0] if self.is_ours(row) else 0
+        milestone = sales.milestone(self.kind, row)
+        unknown = f"Tryton has it in the state {row['state']}, which the sink does not know"
+        observed = Observed(
+            record=record,
+            milestone=milestone,
+            reference=str(row["number"] or row["id"]),
+            stamp=sales.stamp(record, row),
+            key=key,
+            state=row["state"],
+            problem="" if milestone else unknown,
+            may_not=self.may_not(row),
+            rates=rates if _adds_up(rates, record) else {},
+        )
+        return Sale(row, observed)
+
+    def commented(self, row: Row) -> Fields:
+        """The fields that stand in the comment."""
+        return sales.commented(self.kind, row["comment"])[1] if self.is_ours(row) else {}
+
+    def is_ours(self, row: Row) -> bool:
+        """Whether it has a key of ours, so that its comment and notes are to be trusted."""
+        return reads.is_ours(row, self._master.web_shop)
+
+    def may_not(self, row: Row) -> Mapping[Change, str]:
+        """What Tryton does not take of a sale as it is."""
+        return {"add lines": edits.NO_MORE_LINES} if row["state"] in ("processing", "done") else {}
+
+    def conditions(self) -> Values:
+        """Where goods come from and go to, and how is paid."""
+        return {"warehouse": self._master.warehouse, "payment_term": self._master.payment_term}
+
+    def scale(self, currency: str) -> Scale:
+        """How fine money and prices are. HoldError where there is no such currency."""
+        if currency not in self._minor:
+            found = self._rpc.among("currency.currency", "code", [currency], ["digits"])
+            if not found:
+                raise HoldError(
+                    f"the ERP has no currency {currency}", "load it there, then `sink retry`", "master data"
+                )
+            self._minor[currency] = Decimal(1).scaleb(-found[0]["digits"])
+        if not self._price:
+            digits = self._rpc.call("sale.line", "fields_get", ["unit_price"])["unit_price"]["digits"]
+            self._price = Decimal(1).scaleb(-json.loads(digits)[1])  # it comes as "[null, 4]"
+        return Scale(self._minor[currency], self._price, self._master.settings.rounding == "line")
+
+
+class OfAnOrder(SaleDocuments):
+    """A kind of sales that are made of an order, which is their origin."""
+
+    def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """With the key of the order."""
+        ids = {_origin(row) for row in rows} - {0}
+        found = {row["id"]: row for row in reads.keys(self._rpc, ids)}
+        return [{**row, "origin.": found.get(_origin(row))} for row in rows]
+
+    def order_ref(self, row: Row) -> ErpRef | None:
+        """The order that a sale was made of."""
+        order = row["origin."]
+        if order is None:
+            return None
+        return ErpRef("order", order["web_id"] if self.is_ours(order) else f"{BY_HAND}{order['id']}")
+
+    def orders(self, steps: Iterable[Step]) -> dict[ErpRef, Row]:
+        """Those that the steps refer to."""
+        shop = self._master.web_shop
+        refs = {ref for step in steps if isinstance(ref := step.want.fields.get("order"), ErpRef)}
+        return {reads.ref_of(row, shop): row for row in reads.by_refs(self._rpc, shop, refs)}
+
+    def order_of(self, step: Step, orders: Mapping[ErpRef, Row]) -> Row:
+        """HoldError where it is not there."""
+        ref = step.want.fields.get("order")
+        if not isinstance(ref, ErpRef) or ref not in orders:
+            raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
+        return orders[ref]
+
+    def of_order(self, step: Step, order: Row, there: Sale | None, when: str) -> dict[str, Any]:
+        """What a sale has of the order that it is made of."""
+        at, text = step.want.fields.get(when), there.row["comment"] if there else None
+        return {
+            "origin": f"{reads.MODEL},{order['id']}",
+            "party": order["party"],
+            "invoice_address": order["invoice_address"],
+            "shipment_address": order["shipment_address"],
+            "currency": order["currency"],
+            "reference": step.want.fields.get("number"),
+            "sale_date": self._master.day(at) if isinstance(at, datetime) else None,
+            "comment": sales.comment(self.kind, text, step.want.fields, step.key),
+        }
+
+    def sold(self, order: Row) -> dict[str, Row]:
+        """The lines of an order, by the external key of each."""
+        ref = reads.ref_of(order, self._master.web_shop)
+        minor = Decimal(1).scaleb(-order["currency."]["digits"])
+        read = lines.read("order", order["lines."], self._master, minor, self.is_ours(order))
+        return {ref.child(part, key).external: line for (part, key), line in read.lines.items()}
+
+
+def _adds_up(rates: Mapping[Decimal, Sums], record: ErpRecord) -> bool:
+    """Tryton has sums by rate on its invoices alone. Of the lines they are known where they come to its own sums."""
+    sums = (sum((one[n] for one in rates.values()), Decimal(0)) for n in range(3))
+    return all(record.fields.get(name) == value for name, value in zip(("net", "tax", "gross"), sums, strict=True))
+
+
+def _origin(row: Row) -> int:
+    """Tryton's own key of the order; 0 for none."""
+    model, _, id_ = str(row["origin"] or "").partition(",")
+    return int(id_) if model == reads.MODEL else 0

@@ -1,0 +1,203 @@
+"""Does steps on sales, in as few calls as Tryton takes for many.
+
+Each call is a transaction of Tryton's own. It has the stamps of heads and lines as they were read and compared just
+before it, and after it the sales are read again and compared with what they should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from sink.erp.contract import ConflictError, HoldError, NotDone, RetryError, Step, StepResult, StopError, Verb
+from sink.erp.kinds import ErpRef, Milestone, not_kept
+from sink.erp.tryton import edits, reads, sales, steps
+from sink.erp.tryton.batches import Failure, together
+from sink.erp.tryton.rpc import Rpc, WriteCalls, stamps_of
+from sink.erp.tryton.steps import SALE, SLIP, Call, Sale
+
+Values: TypeAlias = Mapping[str, Any]
+Wanted: TypeAlias = dict[int, "Values | Failure"]
+
+_MOST_CALLS: Final = 12
+"""Of one step; what is not at its goal by then is looked at again later."""
+_CANNOT: Final[Mapping[Verb, HoldError]] = {
+    "adopt": HoldError(
+        "Tryton gives no key of ours to what was typed in by hand",
+        "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
+    ),
+    "reopen": HoldError("it is cancelled in Tryton", "open it again there, then `sink retry`"),
+}
+_IN_BETWEEN: Final = "someone changed it in the ERP between two calls of ours"
+
+
+class SaleKind(Protocol):
+    """What differs between orders, returns and refunds."""
+
+    def sales(self, refs: Collection[ErpRef]) -> dict[ErpRef, Sale]:
+        """As they are now, those that are there."""
+        ...
+
+    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+        """All that a sale shall have, lines too, or why it cannot have it; by place in the call."""
+        ...
+
+    def once(self, step: Step) -> Values:
+        """What a sale gets when it is made, and keeps."""
+        ...
+
+    def target(self, goal: Milestone) -> str:
+        """The state that a goal asks for."""
+        ...
+
+
+class Doing:
+    """The steps of one kind and one verb. Everything goes by a step's place in the call."""
+
+    def __init__(self, rpc: Rpc, kind: SaleKind, calls: WriteCalls, web_shop: int, todo: Sequence[Step]) -> None:
+        self._rpc = rpc
+        self._kind = kind
+        self._calls = calls
+        self._web_shop = web_shop
+        self._steps = dict(enumerate(todo))
+        self._there: dict[int, Sale] = {}
+        self._wanted: dict[int, Values] = {}
+        self._begun: set[int] = set()
+        self._results: dict[int, StepResult] = {}
+
+    def done(self, verb: Verb) -> list[StepResult]:
+        """One result for each, in order."""
+        if verb in _CANNOT:
+            return [NotDone(_CANNOT[verb]) for _ in self._steps]
+        self._read(self._steps)
+        for number, step in self._steps.items():
+            if (known := steps.known(step, self._there.get(number), self._kind.target(step.goal))) is not None:
+                self._results[number] = known
+        if verb in ("create", "amend") and (left := self._left()):
+            for number, values in self._kind.values(left, self._there, self._calls).items():
+                if isinstance(values, Mapping):
+                    self._wanted[number] = values
+                else:
+                    self._results[number] = NotDone(values)
+        if verb == "create":
+            self._create({n: step for n, step in self._left().items() if n not in self._there})
+        for _ in range(_MOST_CALLS):
+            if not self._left():
+                break
+            self._go_on()
+        late = RetryError("Tryton is not done with it yet")
+        return [self._results.get(n) or NotDone(late, self._there[n].observed) for n in self._steps]
+
+    def _left(self) -> dict[int, Step]:
+        return {number: step for number, step in self._steps.items() if number not in self._results}
+
+    def _read(self, some: Mapping[int, Step]) -> None:
+        """As they are now."""
+        found = self._kind.sales([step.ref for step in some.values()]) if some else {}
+        for number, step in some.items():
+            self._there.pop(number, None)
+            if step.ref in found:
+                self._there[number] = found[step.ref]
+
+    def _create(self, todo: Mapping[int, Step]) -> None:
+        """Drafts, read back and compared; what Tryton keeps otherwise is taken back."""
+        values = {number: self._new(step, self._wanted[number]) for number, step in todo.items()}
+
+        def create(some: Mapping[int, Values]) -> None:
+            self._calls.call(SALE, "create", [*some.values()])
+
+        self._fail(together(values, create, self._taken))
+        made = {number: step for number, step in todo.items() if number not in self._results}
+        self._read(made)
+        for number, step in made.items():
+            sale = self._there.get(number)
+            if sale is None:
+                self._results[number] = NotDone(ConflictError("it was taken out of the ERP as soon as it was made"))
+            elif wrong := not_kept(step.want, sale.observed.record):
+                self._results[number] = self._taken_back(sale, wrong)
+
+    def _new(self, step: Step, values: Values) -> Values:
+        lines = [edits.created(line) for line in values["lines"]]
+        ours = {"web_shop": self._web_shop, "web_id": step.ref.external, "lines": [("create", lines)]}
+        return {**values, **self._kind.once(step), **ours}
+
+    def _taken(self, some: Mapping[int, Values]) -> list[int]:
+        """Those whose key somebody has used meanwhile."""
+        numbers = {values["web_id"]: number for number, values in some.items()}
+        rows = self._rpc.among(SALE, "web_id", numbers, ["web_id"], ("web_shop", "=", self._web_shop))
+        return [numbers[row["web_id"]] for row in rows]
+
+    def _taken_back(self, sale: Sale, wrong: str) -> NotDone:
+        error = _unkept(wrong)
+        try:
+            self._calls.call(SALE, "delete", [sale.row["id"]], stamps=reads.stamps([sale.row]))
+        except (RetryError, HoldError, StopError):
+            return NotDone(error, sale.observed)
+        return NotDone(error)
+
+    def _go_on(self) -> None:
+        """The next call of each step, together for those that need the same."""
+        groups: dict[tuple[str, str, int], dict[int, Call]] = {}
+        before = {number: self._there[number] for number in self._left()}
+        for number, step in self._left().items():
+            try:
+                target = self._kind.target(step.goal)
+                call = steps.following(step, before[number], self._wanted.get(number), target)
+            except HoldError as error:
+                self._fail({number: error})
+                continue
+            if call is None:
+                self._results[number] = _ended(step, before[number])
+            else:
+                alone = number if call.page else 0
+                groups.setdefault((call.model, call.method, alone), {})[number] = call
+        for some in groups.values():
+            self._fail(together(some, self._send, self._moved))
+        sent = {number: call for some in groups.values() for number, call in some.items()}
+        going = {number: step for number, step in self._left().items() if number in sent}
+        self._begun |= going.keys()
+        self._read(going)
+        for number in going:
+            self._compare(number, before[number], sent[number])
+
+    def _send(self, some: Mapping[int, Call]) -> None:
+        """One call for all."""
+        call, numbers = next(iter(some.values())), list(some)
+        args = [arg for one in some.values() for arg in one.args]
+        if call.page:
+            self._calls.wizard(call.model, call.method, call.page, SALE, args)
+            return
+        stamps = reads.stamps(self._there[number].row for number in numbers)
+        if call.model == SLIP:
+            stamps |= stamps_of(SLIP, [slip for n in numbers for slip in self._there[n].row["amendments."]])
+        self._calls.call(call.model, call.method, *(args if call.method == "write" else [args]), stamps=stamps)
+
+    def _moved(self, some: Mapping[int, Call]) -> Sequence[int]:
+        return reads.moved(self._rpc, {number: self._there[number].row for number in some})
+
+    def _compare(self, number: int, before: Sale, call: Call) -> None:
+        """What a call of ours did not do."""
+        sale = self._there.get(number)
+        if sale is None:
+            self._results[number] = NotDone(ConflictError("someone has deleted it in the ERP"))
+        elif call.leaves_content and sales.content(before.observed.record) != sales.content(sale.observed.record):
+            self._results[number] = NotDone(ConflictError(_IN_BETWEEN), sale.observed)
+
+    def _fail(self, errors: Mapping[int, Failure]) -> None:
+        """Nothing was changed by the call that failed; by those before it, what was read since. Of a lost reply nothing
+        is known."""
+        for number, error in errors.items():
+            unknown = isinstance(error, RetryError) and not isinstance(error, ConflictError)
+            known = number in self._begun and not unknown
+            self._results[number] = NotDone(error, self._there[number].observed if known else None)
+
+
+def _ended(step: Step, sale: Sale) -> StepResult:
+    """Nothing is left to do."""
+    wrong = not_kept(step.want, sale.observed.record) if step.verb in ("create", "amend") else ""
+    return NotDone(_unkept(wrong), sale.observed) if wrong else sale.observed
+
+
+def _unkept(wrong: str) -> HoldError:
+    hint = "let the ERP keep what the shop has, or mend it in the shop, then `sink retry`"
+    return HoldError(f"the ERP does not keep it: {wrong}", hint, "data")

@@ -1,0 +1,158 @@
+"""From a sale as it is to the values that it shall have: the least that has to be written. Pure.
+
+In draft that is one write. In processing Tryton takes changes of lines and parties by an amendment (a slip that is made
+and then validated), and nothing but comment, reference and notes by a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from sink.erp.contract import HoldError
+from sink.erp.kinds import BY_HAND
+from sink.erp.tryton import notes
+from sink.erp.tryton.lines import ROUNDING, child_of
+
+Row = Mapping[str, Any]
+Place = tuple[str, str]
+
+_HEAD: Final = (
+    "reference", "comment", "party", "invoice_address", "shipment_address", "sale_date", "currency", "origin",
+)  # fmt: skip
+_AT_ANY_TIME: Final = ("reference", "comment")
+_BY_PARTIES: Final = ("invoice_address", "shipment_address")
+_LINE: Final = ("product", "unit", "quantity", "unit_price", "description", "taxes", "note")
+_BY_SLIP: Final = ("product", "unit", "quantity", "unit_price", "description")
+
+
+_NAMES: Final = {"sale_date": "the date", "origin": "the order that it belongs to"}
+NO_MORE_LINES: Final = (
+    "in processing Tryton takes no further line: enter what is more as an order of its own, by hand, or cancel it there"
+)
+BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it is there, `sink accept document`"
+
+
+class Edit(NamedTuple):
+    """head: values to write. lines: the line's id → values; of new ones the values; ids of those that shall go."""
+
+    head: dict[str, Any]
+    changed: dict[int, dict[str, Any]]
+    new: list[dict[str, Any]]
+    gone: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.head or self.changed or self.new or self.gone)
+
+
+def edit(values: Row, row: Row) -> Edit:
+    """values: of the whole sale, its lines as those of a create."""
+    head = {name: values[name] for name in _HEAD if name in values and not _same(values[name], row.get(name))}
+    there = {place(line): line for line in row["lines."] if line["type"] == "line" and line["quantity"]}
+    wanted = {place(line): line for line in values["lines"]}
+    changed: dict[int, dict[str, Any]] = {}
+    for where, line in wanted.items():
+        if where in there:
+            differs = {name: line[name] for name in _LINE if not _same(line[name], there[where][name])}
+            if "unit_price" in differs and "base_price" in line:
+                differs["base_price"] = line["base_price"]
+            if differs:
+                changed[there[where]["id"]] = differs
+    new = [line for where, line in wanted.items() if where not in there]
+    return Edit(head, changed, new, [line["id"] for where, line in there.items() if where not in wanted])
+
+
+def as_write(change: Edit, row: Row) -> dict[str, Any]:
+    """What to write to a draft."""
+    taxes = {line["id"]: line["taxes"] for line in row["lines."]}
+    lines: list[Any] = [("write", [one], _with_taxes(some, taxes[one])) for one, some in change.changed.items()]
+    if change.gone:
+        lines.append(("delete", change.gone))
+    if change.new:
+        lines.append(("create", [created(line) for line in change.new]))
+    return change.head | ({"lines": lines} if lines else {})
+
+
+def created(line: Row) -> dict[str, Any]:
+    """A line as Tryton makes it."""
+    return {**line, "taxes": [("add", line["taxes"])]}
+
+
+def is_notes(change: Edit) -> bool:
+    """Whether nothing changes but what is written in any state."""
+    others = any(name != "note" for some in change.changed.values() for name in some)
+    return not (others or change.new or change.gone or change.head.keys() - {*_AT_ANY_TIME})
+
+
+def in_processing(change: Edit, row: Row) -> Edit:
+    """The same without new lines and lines that go: a line of which nothing is left takes the place of another of the
+    same tax, or stands there with the quantity 0. HoldError where Tryton cannot do it."""
+    rows = {line["id"]: line for line in row["lines."]}
+    free = [rows[one] for one in change.gone]
+    free += [line for line in row["lines."] if line["type"] == "line" and not line["quantity"]]
+    changed = {one: {**some} for one, some in change.changed.items()}
+    missing = 0
+    for line in change.new:
+        used = next((one for one in free if one["taxes"] == line["taxes"]), None)
+        if used is None:
+            missing += 1
+            continue
+        free.remove(used)
+        changed[used["id"]] = {name: line[name] for name in _LINE if not _same(line[name], used[name])}
+    changed |= {one["id"]: {"quantity": 0.0} for one in free if one["quantity"]}
+    _refuse(change, changed, missing)
+    return Edit(change.head, changed, [], [])
+
+
+def _refuse(change: Edit, changed: Mapping[int, Row], missing: int) -> None:
+    wrong = [_NAMES.get(name, name) for name in change.head if name not in (*_AT_ANY_TIME, *_BY_PARTIES)]
+    wrong += ["the tax of a line"] if any("taxes" in some for some in changed.values()) else []
+    if wrong:
+        raise HoldError(f"in processing Tryton does not change {', '.join(wrong)}", BY_A_PERSON)
+    if missing:
+        raise HoldError(NO_MORE_LINES, BY_A_PERSON)
+
+
+def as_slip(change: Edit, row: Row) -> list[dict[str, Any]]:
+    """Lines of an amendment; none where comment, reference and notes are all that changes."""
+    rows = {line["id"]: line for line in row["lines."]}
+    found: list[dict[str, Any]] = []
+    for one, some in change.changed.items():
+        if any(name in some for name in _BY_SLIP):
+            whole = {name: some.get(name, rows[one][name]) for name in _BY_SLIP}
+            quantity = float(whole["quantity"])
+            found.append({"action": "line", "line": one, **whole, "quantity": quantity})
+    if any(name in change.head for name in _BY_PARTIES):
+        sides = {name: change.head.get(name, row[name]) for name in _BY_PARTIES}
+        found.append({"action": "party", "party": row["party"], **sides})
+    return found
+
+
+def as_notes(change: Edit) -> dict[str, Any]:
+    """What is written in any state."""
+    lines = [("write", [one], {"note": some["note"]}) for one, some in change.changed.items() if "note" in some]
+    head = {name: change.head[name] for name in _AT_ANY_TIME if name in change.head}
+    return head | ({"lines": lines} if lines else {})
+
+
+def place(line: Row) -> Place:
+    """What names a line: our key of it, the rate of a rounding, else Tryton's own key."""
+    noted = notes.read(line["note"])
+    if ROUNDING in noted:
+        return ROUNDING, str(noted[ROUNDING])
+    return child_of(noted) or ("line", f"{BY_HAND}{line['id']}")
+
+
+def _with_taxes(some: dict[str, Any], taxes: list[int]) -> dict[str, Any]:
+    if "taxes" not in some:
+        return some
+    gone = [one for one in taxes if one not in some["taxes"]]
+    return {**some, "taxes": [("remove", gone), ("add", [one for one in some["taxes"] if one not in taxes])]}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """1.0 is 1, and nothing is an empty text."""
+    if isinstance(one, float | Decimal) and isinstance(other, int | float | Decimal):
+        return Decimal(str(one)) == Decimal(str(other))
+    return (one or None) == (other or None)

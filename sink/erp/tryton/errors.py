@@ -1,0 +1,77 @@
+"""What an answer of Tryton means: by its status, and by the kind of error that it names. Pure.
+
+Texts of Tryton come in its user's language and are shown to people, never read. `hidden` takes out of them who and
+where somebody is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sink.erp.contract import ConflictError, HoldError, RetryError, SlowDownError, StopError
+from sink.erp.kinds import ErpRecord, is_personal
+
+_MEND: Final = "mend it in the shop or in Tryton, then `sink retry`"
+_LONGEST: Final = 300
+_REST: Final = 10.0
+
+
+class SessionEndedError(RetryError):
+    """Tryton knows our session no more: nothing was done."""
+
+
+class StaleError(ConflictError):
+    """A record was changed since it was read: nothing was done."""
+
+
+def of_status(status: int, rest: str | None, method: str) -> RetryError | StopError:
+    """Of an HTTP status that is not 200. rest: the header Retry-After. method: what was called."""
+    if status == 401:
+        if method == "common.db.login":
+            return StopError("Tryton refuses the log-in", "check erp.user and erp.password, and the user's companies")
+        return SessionEndedError("Tryton has ended our session")
+    if status == 403:
+        hint = "activate the module that has it, or give erp.user the right; `sink check` lists what is needed"
+        return StopError(f"Tryton refuses {method}", hint)
+    if status == 404:
+        return StopError("Tryton is not there, or has no such database", "check erp.url and erp.database")
+    if status == 429:
+        return SlowDownError("Tryton asks for a rest", _seconds(rest))
+    if 400 <= status < 500 and status not in (408, 409, 423):
+        return StopError(f"Tryton takes no call of {method}: HTTP {status}", "check what stands between us and Tryton")
+    return RetryError(f"Tryton answers {method} with HTTP {status}")
+
+
+def of_answer(error: Sequence[object]) -> StaleError | HoldError | StopError:
+    """Of an answer with `error`: [kind, …] of Tryton's own, or else the words of an exception in its server, which is
+    none of the data's fault, and would be the same the next time."""
+    kind, *rest = error or [""]
+    if kind == "ConcurrencyException":
+        return StaleError("it was changed in the ERP meanwhile")
+    if kind == "LoginException":
+        return StopError("Tryton asks for more than a password", "give erp.user a log-in by password alone")
+    if kind in ("UserError", "UserWarning"):
+        return HoldError(f"the ERP refused it: {_words(rest)}", _MEND, "master data")
+    return HoldError(f"the ERP fails at it: {_words([kind])}", "see the log of Tryton's server, then `sink retry`")
+
+
+def hidden(error: HoldError, want: ErpRecord) -> HoldError:
+    """The same without the personal values of a document, which Tryton likes to name it by."""
+    message = error.message
+    for name in sorted(want.fields):
+        value = want.fields[name]
+        if is_personal(name) and isinstance(value, str) and len(value) > 1:
+            message = message.replace(value, "…")
+    return HoldError(message, error.hint, error.cause)
+
+
+def _words(rest: Sequence[object]) -> str:
+    """In one line, and not endless."""
+    first = rest[0] if rest else ""
+    texts = first[:2] if isinstance(first, list | tuple) else [first]
+    return " ".join(" ".join(str(text) for text in texts if text).split())[:_LONGEST]
+
+
+def _seconds(rest: str | None) -> float:
+    return float(rest) if rest and rest.isdigit() else _REST

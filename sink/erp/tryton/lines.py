@@ -1,0 +1,286 @@
+"""Children of a document as lines of a sale, both ways, and to the cent. Pure.
+
+Tryton has a net unit price of so many decimals and adds the tax of each line by itself. What the shop's tax is more or
+less by rate stands on a line of its own: a tax of one minor unit, so many times, on a price of nothing. The rest that
+Tryton has no field for stands in the line's note, and counts as long as Tryton's own figures are those of the note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final, NamedTuple, Protocol
+
+from sink.erp.contract import HoldError
+from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS, FieldType
+from sink.erp.kinds import (
+    BY_HAND,
+    PARTS,
+    ErpRecord,
+    ErpRef,
+    Fields,
+    Kind,
+    PartKind,
+    Sums,
+    Value,
+    count,
+    not_kept,
+    same,
+)
+from sink.erp.money import money
+from sink.erp.tryton import notes
+
+Row = Mapping[str, Any]
+
+_ZERO: Final = Decimal(0)
+_EXACT: Final = ("net", "quantity", "tax_rate", "sku")
+"""Fields of ours that Tryton has: as long as they are what we wrote, the note is of this line."""
+ROUNDING: Final = "rounding"
+CHILD: Final = "child"
+_IN_NOTE: Final = (
+    "kind",
+    "unit_price",
+    "discount",
+    "tax",
+    "net",
+    "quantity",
+    "tax_rate",
+    "sku",
+    "name",
+    "order_line",
+    "reason",
+)
+
+
+class Product(Protocol):
+    """A product of Tryton's, and the unit that it is sold in: so many decimals of it are kept."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def unit(self) -> int: ...
+    @property
+    def digits(self) -> int: ...
+
+
+class Goods(Protocol):
+    """What Tryton has to book to; HoldError where it has not. A rate is in percent."""
+
+    def item(self, sku: str) -> Product: ...
+
+    def service(self, kind: str, rate: Decimal) -> Product:
+        """Of a kind of charge, of `discount`, `refund` or `cent`."""
+        ...
+
+    def tax(self, rate: Decimal) -> int: ...
+
+    def rate_of(self, tax_ids: Collection[int]) -> Decimal | None: ...
+
+    def cent(self, rate: Decimal) -> int:
+        """The tax of the service `cent`."""
+        ...
+
+    def is_cent(self, tax_ids: Collection[int]) -> bool: ...
+
+
+class Scale(NamedTuple):
+    """minor: the least amount of a currency. price: the least step of a unit price. rounds: whether a line of rounding
+    may be made."""
+
+    minor: Decimal
+    price: Decimal
+    rounds: bool = True
+
+
+class Booked(NamedTuple):
+    """A child as Tryton books it: net unit price, and the amounts that Tryton makes of it."""
+
+    price: Decimal
+    net: Decimal
+    tax: Decimal
+
+
+def booked(fields: Fields, scale: Scale) -> Booked:
+    """A child of the record by Tryton's arithmetic. HoldError where it has no amounts."""
+    quantity, net, rate = _quantity(fields), _number(fields, "net"), _number(fields, "tax_rate")
+    if not quantity:
+        raise HoldError("a line has the quantity 0", "mend it in the shop, then `sink retry`", "data")
+    price = (net / quantity).quantize(scale.price, ROUND_HALF_EVEN)
+    return Booked(price, _rounded(price * quantity, scale.minor), _rounded(price * quantity * rate / 100, scale.minor))
+
+
+def roundings(record: ErpRecord, scale: Scale) -> dict[Decimal, int]:
+    """By rate, by how many minor units the shop's tax is more than Tryton's. HoldError where net amounts do not come
+    out, or where the difference is more than rounding."""
+    more: dict[Decimal, Decimal] = {}
+    lines: dict[Decimal, int] = {}
+    as_booked: dict[PartKind, dict[str, Fields]] = {}
+    for part, key, fields in children(record):
+        made, rate = booked(fields, scale), _number(fields, "tax_rate")
+        as_booked.setdefault(part, {})[key] = {"net": made.net}
+        more[rate] = more.get(rate, _ZERO) + _number(fields, "tax") - made.tax
+        lines[rate] = lines.get(rate, 0) + 1
+    sums = {name: record.fields[name] for name in ("net", "tax", "gross") if name in record.fields}
+    kept = {name: _rounded(value, scale.minor) for name, value in sums.items() if isinstance(value, Decimal)}
+    if wrong := not_kept(record, ErpRecord(record.kind, kept, as_booked)):
+        hint = "let Tryton keep more decimals of a price (`price_decimal` of its configuration), then `sink retry`"
+        raise HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+    for rate, amount in more.items():
+        # Both sides round each line by up to half a unit.
+        if abs(amount) > (scale.minor * lines[rate] if scale.rounds else _ZERO):
+            hint = "compare their tax at this rate (erp.rounding: line evens cents out), then `sink retry`"
+            raise HoldError(f"at {count(rate)} % the shop's tax is {money(amount)} more than the ERP's", hint)
+    return {rate: int(amount / scale.minor) for rate, amount in more.items() if amount}
+
+
+def children(record: ErpRecord) -> Iterator[tuple[PartKind, str, Fields]]:
+    """Part, key and fields of each."""
+    for part, rows in record.parts.items():
+        for key, fields in rows.items():
+            yield part, key, fields
+
+
+def values(record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1) -> list[dict[str, Any]]:
+    """What to write of all children, and of the rounding. sign: -1 for what is given back. HoldError where Tryton has
+    nothing to book one to, or would make other amounts of it."""
+    more, included = roundings(record, scale), bool(record.fields.get("tax_included", True))
+    found = [_line(part, key, fields, goods, scale, sign, included) for part, key, fields in children(record)]
+    return found + [_rounding(rate, units, goods, sign) for rate, units in sorted(more.items())]
+
+
+def _line(
+    part: PartKind, key: str, fields: Fields, goods: Goods, scale: Scale, sign: int, included: bool
+) -> dict[str, Any]:
+    rate, quantity = _number(fields, "tax_rate"), _quantity(fields)
+    item, price = _item(part, fields, goods), booked(fields, scale).price
+    if quantity != quantity.quantize(Decimal(1).scaleb(-item.digits)):
+        said = f"{part}:{key} quantity: the shop has {count(quantity)}, the ERP keeps {item.digits} decimals of it"
+        raise HoldError(f"the ERP does not keep it: {said}", "give the product a finer unit, then `sink retry`", "data")
+    discount = _or_nothing(fields, "discount") / quantity / ((1 + rate / 100) if included else 1)
+    return {
+        "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * quantity),
+        "unit_price": price, "base_price": price + discount.quantize(scale.price, ROUND_HALF_EVEN),
+        "taxes": [goods.tax(rate)], "description": described(part, fields), "note": note(part, key, fields),
+    }  # fmt: skip
+
+
+def described(part: PartKind, fields: Fields) -> str:
+    """What people read on the line. Tryton keeps no blanks at its ends."""
+    return str(fields.get("name") or "").strip() or str(fields.get("sku") or fields.get("reason") or part)
+
+
+def note(part: PartKind, key: str, fields: Fields) -> str:
+    """Our key of a line, and what Tryton has no field for."""
+    return notes.written(None, {CHILD: f"{part}:{key}", **{name: fields[name] for name in _IN_NOTE if name in fields}})
+
+
+def _item(part: PartKind, fields: Fields, goods: Goods) -> Product:
+    if part != "line":
+        service = {"discount": "discount", "component": "refund"}.get(part) or str(fields.get("name") or part)
+        return goods.service(service, _number(fields, "tax_rate"))
+    if not fields.get("sku"):
+        raise HoldError("a line has no SKU", "mend it in the shop, then `sink retry`", "data")
+    return goods.item(str(fields["sku"]))
+
+
+def _rounding(rate: Decimal, units: int, goods: Goods, sign: int) -> dict[str, Any]:
+    item = goods.service("cent", rate)
+    return {
+        "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * units), "unit_price": _ZERO,
+        "base_price": _ZERO, "taxes": [goods.cent(rate)], "description": f"Rounding {count(rate)} %",
+        "note": notes.written(None, {ROUNDING: count(rate)}),
+    }  # fmt: skip
+
+
+class Read(NamedTuple):
+    """Lines of a sale as Tryton shows them: children by part and key, the line that each is, and sums by rate."""
+
+    parts: dict[PartKind, dict[str, Fields]]
+    lines: dict[tuple[PartKind, str], Row]
+    rates: dict[Decimal, Sums]
+
+
+def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: bool, sign: int = 1) -> Read:
+    """ours: whether the notes are to be trusted; those of a copy are not. A line of quantity 0 is none any more."""
+    found = Read({part: {} for part in PARTS[kind]}, {}, {})
+    for line in lines:
+        if line["type"] != "line" or not line["quantity"]:
+            continue
+        noted, quantity = notes.read(line["note"]), sign * _decimal(line["quantity"])
+        if goods.is_cent(line["taxes"]):
+            rate = _or_nothing(notes.typed(noted, {ROUNDING: FieldType("number")}), ROUNDING)
+            _add(found.rates, rate, _ZERO, quantity * minor)
+            continue
+        part, key, fields = _child(kind, line, goods, noted if ours else {}, sign)
+        if key in found.parts[part]:  # somebody has copied a line, its note too
+            key = f"{BY_HAND}{line['id']}"
+        rate, net = goods.rate_of(line["taxes"]) or _ZERO, sign * _decimal(line["amount"] or 0)
+        tax = _rounded(_decimal(line["unit_price"] or 0) * quantity * rate / 100, minor)
+        _add(found.rates, rate, net, tax)
+        found.parts[part][key] = {"tax": tax, "gross": net + tax, **fields}
+        found.lines[part, key] = line
+    return found
+
+
+def _child(kind: Kind, line: Row, goods: Goods, noted: Mapping[str, Any], sign: int) -> tuple[PartKind, str, Fields]:
+    """Part, key and fields; the tax only where the note has it."""
+    named = child_of(noted)
+    if named and named[0] not in PARTS[kind]:
+        named = None
+    part: PartKind = named[0] if named else PARTS[kind][0]
+    code = (line.get("product.") or {}).get("code") if part == "line" else None
+    net = sign * _decimal(line["amount"] or 0)
+    fields: dict[str, Value] = {
+        "sku": code, "name": line["description"] or None, "quantity": sign * _decimal(line["quantity"]),
+        "tax_rate": goods.rate_of(line["taxes"]) or _ZERO, "net": net,
+    }  # fmt: skip
+    written = notes.typed(noted, CHILD_FIELDS[kind])
+    if named:
+        fields = {name: value for name, value in fields.items() if name in written or name in ("net", "tax_rate")}
+    if named and all(same(fields.get(name), written.get(name)) for name in _EXACT):
+        fields |= {name: written[name] for name in ("kind", "unit_price", "discount") if name in written}
+        if fields.get("name") == described(part, written):
+            fields["name"] = written.get("name")
+        if isinstance(tax := written.get("tax"), Decimal):
+            fields |= {"tax": tax, "gross": net + tax}
+    if "order_line" in CHILD_LINKS[kind] and "order_line" in noted:
+        sold = noted["order_line"]
+        fields["order_line"] = None if sold is None else ErpRef("order", str(sold))
+    return part, named[1] if named else f"{BY_HAND}{line['id']}", fields
+
+
+def child_of(noted: Mapping[str, Any]) -> tuple[PartKind, str] | None:
+    """Part and key of the child that a note names."""
+    found, _, key = str(noted.get(CHILD, "")).partition(":")
+    return next(((part, key) for some in PARTS.values() for part in some if part == found), None)
+
+
+def _add(rates: dict[Decimal, Sums], rate: Decimal, net: Decimal, tax: Decimal) -> None:
+    was = rates.get(rate, Sums())
+    rates[rate] = Sums(was.net + net, was.tax + tax, was.gross + net + tax)
+
+
+def _number(fields: Fields, name: str) -> Decimal:
+    value = fields.get(name)
+    if not isinstance(value, Decimal):
+        raise HoldError(f"a line has no {name}", "mend it in the shop, then `sink retry`", "data")
+    return value
+
+
+def _quantity(fields: Fields) -> Decimal:
+    """A component of a refund may have none: it is one."""
+    return _number(fields, "quantity") if "quantity" in fields else Decimal(1)
+
+
+def _or_nothing(fields: Fields, name: str) -> Decimal:
+    value = fields.get(name)
+    return value if isinstance(value, Decimal) else _ZERO
+
+
+def _decimal(value: Any) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def _rounded(value: Decimal, minor: Decimal) -> Decimal:
+    """As Tryton rounds money."""
+    return (value / minor).quantize(Decimal(1), ROUND_HALF_EVEN) * minor

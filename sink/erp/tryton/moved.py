@@ -1,0 +1,87 @@
+"""What came of an order in Tryton: goods that left and came back, and money, by whomever it was booked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from sink.erp.contract import Moved
+from sink.erp.kinds import BY_HAND, ErpRef, Milestone
+from sink.erp.tryton import notes, reads, sales
+from sink.erp.tryton.lines import child_of
+
+Row = Mapping[str, Any]
+Lines = Mapping[str, Row]
+"""Of an order, by their key in the record."""
+
+_ZERO: Final = Decimal(0)
+_INVOICED: Final = ("posted", "paid")
+
+
+def moved(order: ErpRef, lines: Lines, back: Sequence[Row], web_shop: int) -> dict[str, Moved]:
+    """By line, those to which something happened. back: sales that were made of this order."""
+    returned: dict[str, dict[str, Decimal]] = {}
+    for sale in back:
+        for key, quantity in _returned(order, lines, sale, web_shop):
+            counts = returned.setdefault(key, {})
+            by = reads.ref_of(sale, web_shop).external
+            counts[by] = counts.get(by, _ZERO) + quantity
+    found = {}
+    for key, line in lines.items():
+        delivered = _sum(move["quantity"] for move in line["moves."] if move["state"] == "done")
+        invoiced = _sum(
+            one["quantity"] for one in line["invoice_lines."] if (one["invoice."] or {}).get("state") in _INVOICED
+        )
+        if delivered or invoiced or key in returned:
+            found[key] = Moved(returned.get(key, {}), delivered, invoiced)
+    return found
+
+
+def _returned(order: ErpRef, lines: Lines, sale: Row, web_shop: int) -> Iterable[tuple[str, Decimal]]:
+    """Lines of the order, and how much of each came back or is to come back. What a cancelled shipment should have
+    brought counts no more: it is what Tryton calls the actual quantity."""
+    if reads.ref_of(sale, web_shop).kind == "refund" or sales.milestone("return", sale) is Milestone.CANCELLED:
+        return
+    for line in sale["lines."]:
+        actual = line["quantity"] if line["actual_quantity"] is None else line["actual_quantity"]
+        key = _sold(order, lines, line)
+        if line["type"] == "line" and key is not None and (line["quantity"] or 0) < 0 and actual:
+            yield key, -Decimal(str(actual))
+
+
+def _sold(order: ErpRef, lines: Lines, line: Row) -> str | None:
+    """The order's line that a line of a return belongs to: ours name it; a copy of the order has its notes; of what was
+    typed in by hand the first of the same product."""
+    noted = notes.read(line["note"])
+    if "order_line" in noted:
+        key: str | None = order.part_and_key(str(noted["order_line"]))[1]
+    elif (child := child_of(noted)) and child[0] == "line" and child[1] in lines:
+        key = child[1]
+    else:
+        key = next((one for one, sold in lines.items() if sold["product"] == line["product"]), None)
+    return key if key in lines else None
+
+
+def refunded(back: Sequence[Row], credits_: Sequence[Row], web_shop: int) -> dict[str, Decimal]:
+    """Money given back, by whom. credits_: lines of credit notes that were made of the order's invoices."""
+    found: dict[str, Decimal] = {}
+    for sale in back:
+        ref = reads.ref_of(sale, web_shop)
+        given = -Decimal(sale["total_amount"] or 0)
+        if given > 0 and sales.milestone("refund", sale) is not Milestone.CANCELLED:
+            found[ref.external] = given
+    for line in credits_:
+        given = -Decimal(line["invoice."]["total_amount"] or 0)
+        if given > 0:
+            found[f"{BY_HAND}invoice,{line['invoice']}"] = given
+    return found
+
+
+def invoice_lines(order: Row) -> list[int]:
+    """Tryton's ids of what the order was invoiced by."""
+    return [one["id"] for line in order["lines."] for one in line["invoice_lines."]]
+
+
+def _sum(values: Iterable[Any]) -> Decimal:
+    return sum((Decimal(str(value)) for value in values), _ZERO)

@@ -1,0 +1,165 @@
+"""Orders: sales with our key in `web_id`, which is unique in a web shop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from sink.erp.contract import HoldError, Observed, Step
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
+from sink.erp.tryton import lines, moved, reads, sales
+from sink.erp.tryton.addresses import Side, address_of, fields_of
+from sink.erp.tryton.batches import together
+from sink.erp.tryton.catalogue import PartyAddress, address_in, key_of
+from sink.erp.tryton.documents import SaleDocuments
+from sink.erp.tryton.doing import Values, Wanted
+from sink.erp.tryton.rpc import Row, WriteCalls
+from sink.erp.tryton.steps import Sale
+
+_SIDES: Final[Mapping[Side, str]] = {"billing": "invoice_address", "shipping": "shipment_address"}
+_NO_ACCOUNT: Final = HoldError("its account is not in the ERP", "see what holds its customer", "master data")
+
+
+class Orders(SaleDocuments):
+    """The adapter's part for orders."""
+
+    kind: ClassVar[Kind] = "order"
+
+    def observed(self, rows: Sequence[Row]) -> list[Observed]:
+        """With what became of them: two calls more for all, and one where there are invoices."""
+        shop = self._master.web_shop
+        back: dict[int, list[Row]] = {}
+        for sale in reads.coming_back(self._rpc, [row["id"] for row in rows]):
+            back.setdefault(int(str(sale["origin"]).rpartition(",")[2]), []).append(sale)
+        owners = {line: row["id"] for row in rows for line in moved.invoice_lines(row)}
+        credited: dict[int, list[Row]] = {}
+        for line in reads.credited(self._rpc, owners):
+            credited.setdefault(owners[int(str(line["origin"]).rpartition(",")[2])], []).append(line)
+        return [self._with_moved(row, back.get(row["id"], []), credited.get(row["id"], []), shop) for row in rows]
+
+    def _with_moved(self, row: Row, back: Sequence[Row], credited: Sequence[Row], shop: int) -> Observed:
+        ref, sold = reads.ref_of(row, shop), self._lines(row).lines
+        by_key = {key: line for (part, key), line in sold.items() if part == "line"}
+        paid = self.commented(row).get("paid")
+        return replace(
+            self.sale(row).observed,
+            paid=paid if isinstance(paid, Decimal) else None,
+            moved=moved.moved(ref, by_key, back, shop),
+            refunded=moved.refunded(back, credited, shop),
+        )
+
+    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+        """Fields that Tryton has, and those of the comment as long as it has them."""
+        party = row["party."] or {}
+        key = key_of(party.get("identifiers.") or ())
+        fields: dict[str, Value] = {
+            "number": row["reference"] or None,
+            "account": ErpRef("customer", key or f"{BY_HAND}{row['party']}"),
+            "currency": row["currency."]["code"],
+            "net": row["untaxed_amount"], "tax": row["tax_amount"], "gross": row["total_amount"],
+            **self.commented(row),
+        }  # fmt: skip
+        if row["sale_date"] and "placed_at" in fields and not self._is_of_day(fields["placed_at"], row["sale_date"]):
+            fields["placed_at"] = self._master.midnight(row["sale_date"])
+        for side, name in _SIDES.items():
+            address = row[f"{name}."]
+            country = (address or {}).get("country.")
+            fields |= fields_of(address, side, {country["id"]: country["code"]} if country else {})
+        read = self._lines(row)
+        return ErpRecord("order", fields, read.parts), read.rates
+
+    def _is_of_day(self, when: Value, day: Any) -> bool:
+        return isinstance(when, datetime) and self._master.day(when) == day
+
+    def _lines(self, row: Row) -> lines.Read:
+        minor = Decimal(1).scaleb(-row["currency."]["digits"])
+        return lines.read("order", row["lines."], self._master, minor, self.is_ours(row))
+
+    def once(self, step: Step) -> Values:
+        """Where its goods come from, and how it is paid."""
+        return {**self.conditions(), "invoice_method": "order", "shipment_method": "order"}
+
+    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+        """First all that can be refused, then addresses are made where a party has none that is equal."""
+        refs = {ref for step in steps.values() if isinstance(ref := step.want.fields.get("account"), ErpRef)}
+        accounts = self._master.accounts(refs)
+        self._master.items(
+            [
+                str(line["sku"])
+                for step in steps.values()
+                for line in step.want.parts.get("line", {}).values()
+                if line.get("sku")
+            ]
+        )
+        found: Wanted = {}
+        places: dict[int, list[tuple[int, PartyAddress]]] = {}
+        for number, step in steps.items():
+            ref = step.want.fields.get("account")
+            account = accounts.get(ref) if isinstance(ref, ErpRef) else None
+            try:
+                if account is None:
+                    raise _NO_ACCOUNT
+                found[number] = self._values(step, account.id, there.get(number))
+                places[number] = [(account.id, one) for one in self._addresses(step.want.fields)]
+            except HoldError as error:
+                found[number] = error
+        return found | self._with_addresses(found, places, there, calls)
+
+    def _values(self, step: Step, party: int, there: Sale | None) -> Values:
+        fields = step.want.fields
+        placed_at, currency = fields.get("placed_at"), str(fields.get("currency"))
+        comment = there.row["comment"] if there else None
+        return {
+            "party": party,
+            "currency": self._master.currency(currency),
+            "reference": fields.get("number"),
+            "sale_date": self._master.day(placed_at) if isinstance(placed_at, datetime) else None,
+            "comment": sales.comment("order", comment, fields, step.key),
+            "lines": lines.values(step.want, self._master, self.scale(currency)),
+        }
+
+    def _addresses(self, fields: Fields) -> list[PartyAddress]:
+        """Of both sides, in their order."""
+        return [address_of(fields, side, self._master.country(_text(fields.get(f"{side}_country")))) for side in _SIDES]
+
+    def _with_addresses(
+        self,
+        values: Wanted,
+        places: Mapping[int, list[tuple[int, PartyAddress]]],
+        there: Mapping[int, Sale],
+        calls: WriteCalls,
+    ) -> Wanted:
+        found: Wanted = {}
+
+        def make(some: Mapping[int, list[tuple[int, PartyAddress]]]) -> None:
+            ids = self._master.addresses([one for pair in some.values() for one in pair], calls)
+            for number, pair in some.items():
+                sale = there.get(number)
+                sides = {
+                    name: _as_it_is(sale, name, one) or ids[one]
+                    for name, one in zip(_SIDES.values(), pair, strict=True)
+                }
+                whole = values[number]
+                found[number] = {**whole, **sides} if isinstance(whole, Mapping) else whole
+
+        return found | together(places, make)
+
+
+def _skus(steps: Iterable[Step]) -> set[str]:
+    lines = (line for step in steps for line in step.want.parts.get("line", {}).values())
+    return {str(line["sku"]) for line in lines if line.get("sku")}
+
+
+def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, PartyAddress]) -> int | None:
+    """The address that a sale has, where it is equal to what is wanted."""
+    row = sale.row[f"{name}."] if sale else None
+    if sale and row and sale.row["party"] == wanted[0] and address_in(row) == wanted[1]:
+        return int(row["id"])
+    return None
+
+
+def _text(value: Value) -> str | None:
+    return str(value) if value else None

@@ -1,0 +1,310 @@
+"""Prices are lines of price lists. Our key, and that of the last step, stand behind the amount in a line's formula.
+
+    11.9000 # shop/price/17#3 from 2026-03-01T00:00:00+01:00
+
+The first line of a list that fits is taken, so a price with a window stands before one without, and one for larger
+quantities before one for smaller. A removed price is dated 1900: its line stays, and nothing is sold by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+from schemas.errors import SettingsError
+from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
+from sink.erp.tryton.batches import Failure, together
+from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
+
+_MODEL: Final = "product.price_list.line"
+_READ: Final = [
+    "formula", "quantity", "start_date", "end_date", "sequence", "_timestamp",
+    "product.code", "price_list.name", "price_list.tax_included", "price_list.company.currency.code",
+]  # fmt: skip
+_SOUGHT: Final = ("reference", "sku", "price_list")
+_GONE: Final = date(1900, 1, 1)
+_MANY: Final = 100
+_MARK: Final = re.compile(r"^\s*(.*?)\s+#\s(\S+)#(\d+)(?: from (\S+))?(?: until (\S+))?\s*$")
+_LAST: Final = 1_000_000
+_MOST: Final = 100_000
+_SECONDS_OF_A_DAY: Final = 86_400
+
+
+class Formula(NamedTuple):
+    """What stands in a line. amount None: something else than a number. key "": not ours. `since` and `until`: as the
+    shop has the window, which Tryton keeps by days."""
+
+    amount: Decimal | None
+    key: str = ""
+    step: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Prices:
+    """Of the price lists of one company."""
+
+    def __init__(self, rpc: Rpc, master: MasterData) -> None:
+        self._rpc = rpc
+        self._master = master
+        self._ids: dict[str, int] = {}
+        """Where our keys were seen last: a search by them reads every line, since no index has them."""
+        self._lock = Lock()
+
+    def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
+        """As they are now."""
+        return {ref: self._observed(row) for ref, row in self._by_ref(refs).items()}
+
+    def how_far(self, step: Step, seen: Observed | None) -> HowFar:
+        """Each step is one call, which writes its key."""
+        return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
+
+    def find(self, fields: Fields) -> list[int]:
+        """By item and list."""
+        if unknown := sorted(fields.keys() - {*_SOUGHT}):
+            raise SettingsError(f"Tryton's price lists have no {', '.join(unknown)}", f"look for {', '.join(_SOUGHT)}")
+        domain: list[Any] = []
+        for name, value in fields.items():
+            if name == "reference":
+                domain.append(("id", "=", int(str(value)) if str(value).isdigit() else -1))
+            elif name == "sku":
+                domain.append(("product.code", "=", value))
+            else:
+                theirs = self._master.settings.price_lists.get(str(value), str(value))
+                domain.append(("price_list.name", "=", theirs))
+        return [row["id"] for row in self._rpc.search(_MODEL, domain, ["id"], _MANY)]
+
+    def found(self, ids: Sequence[int]) -> list[Found]:
+        """In the order of the ids."""
+        rows = {row["id"]: row for row in self._rpc.among(_MODEL, "id", ids, _READ)}
+        return [Found(_ref(rows[one]), self._observed(rows[one])) for one in ids if one in rows]
+
+    def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
+        """By rising ids, those of one item at an amount: the next `after`, None at the end."""
+        domain = [("id", ">", after), ("product", "!=", None), ("price_list.company", "=", self._master.company)]
+        rows = self._rpc.search(_MODEL, domain, ["formula"], limit)
+        return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
+
+    def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
+        """All in one call."""
+        there = self._by_ref([step.ref for step in steps])
+        known = [self._known(step, there.get(step.ref)) for step in steps]
+        todo = {number: step for number, step in enumerate(steps) if known[number] is None}
+        failed, values = self._all_values(todo)
+
+        made: dict[int, int] = {}
+
+        def create(some: Mapping[int, dict[str, Any]]) -> None:
+            made.update(zip(some, calls.call(_MODEL, "create", list(some.values())), strict=True))
+
+        def write(some: Mapping[int, dict[str, Any]]) -> None:
+            rows = {number: there[todo[number].ref] for number in some}
+            pairs = [part for number, one in some.items() for part in ([rows[number]["id"]], one)]
+            calls.call(_MODEL, "write", *pairs, stamps=stamps_of(_MODEL, rows.values()))
+
+        def moved(some: Mapping[int, dict[str, Any]]) -> list[int]:
+            now = self._by_ref([todo[number].ref for number in some])
+            return [number for number in some if now.get(todo[number].ref) != there.get(todo[number].ref)]
+
+        failed |= together(values, create if verb == "create" else write, moved)
+        results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
+        done = {number: step for number, step in todo.items() if number not in failed}
+        results |= self._read_back(done, made, calls)
+        return [known[number] or results[number] for number in range(len(steps))]
+
+    def _known(self, step: Step, row: Row | None) -> StepResult | None:
+        """What is said of a step without doing it; None: it is to be done."""
+        if step.verb == "adopt":
+            return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
+        if row is None:
+            gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
+            return None if step.verb == "create" else NotDone(gone)
+        seen = self._observed(row)
+        done = step.verb == "remove" or not not_kept(step.want, seen.record)
+        if seen.key == step.key and done:
+            return seen
+        if step.verb == "create":
+            return NotDone(ConflictError("the price was made meanwhile"))
+        if seen.key >= step.key:
+            return NotDone(ConflictError("a later step was done already"))
+        if step.before is None or step.before.stamp != seen.stamp:
+            return NotDone(ConflictError("it changed in the ERP meanwhile"))
+        return None
+
+    def _all_values(self, todo: Mapping[int, Step]) -> tuple[dict[int, Failure], dict[int, dict[str, Any]]]:
+        """What to write, and what cannot be written."""
+        self._master.items({str(step.want.fields["sku"]) for step in todo.values()})  # in one call
+        failed: dict[int, Failure] = {}
+        values: dict[int, dict[str, Any]] = {}
+        for number, step in todo.items():
+            try:
+                values[number] = self._values(step)
+            except HoldError as error:
+                failed[number] = error
+        return failed, values
+
+    def _values(self, step: Step) -> dict[str, Any]:
+        fields = step.want.fields
+        amount, least = fields["amount"], fields["minimum_quantity"]
+        since, until = fields.get("valid_from"), fields.get("valid_until")
+        if not isinstance(amount, Decimal) or not isinstance(least, Decimal):
+            raise HoldError("the price has no amount", "mend it in the shop", "data")
+        formula = formula_of(Formula(amount, step.ref.external, step.key, _time(since), _time(until)))
+        if step.verb == "remove":
+            return {"formula": formula, "start_date": _GONE, "end_date": _GONE, "sequence": _LAST}
+        first, last = self._days(_time(since), _time(until))
+        return {
+            "price_list": self._master.price_list(str(fields["price_list"])),
+            "product": self._master.item(str(fields["sku"])).id,
+            "formula": formula,
+            "quantity": float(least),
+            "start_date": first,
+            "end_date": last,
+            "sequence": sequence(first is not None or last is not None, least),
+        }
+
+    def _days(self, since: datetime | None, until: datetime | None) -> tuple[date | None, date | None]:
+        """The first and the last day. Until midnight, or the last second before it: both are the day that ends."""
+        zone = self._master.zone
+        for moment, told in ((since, "begins"), (until, "ends")):
+            if moment is None:
+                continue
+            local = moment.astimezone(zone)
+            into = (local - local.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
+            if into and not (moment is until and into >= _SECONDS_OF_A_DAY - 60):
+                hint = f"let it begin and end at midnight in the shop, of {zone}"
+                raise HoldError(f"the price {told} within a day, and Tryton's prices last whole days", hint, "data")
+        last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
+        return since.astimezone(zone).date() if since else None, last.date() if last else None
+
+    def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
+        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back. Nothing in Tryton keeps a
+        key from being there twice: of two that were made at once the first is the price."""
+        rows = self._by_ref([step.ref for step in done.values()], searched=bool(made))
+        results: dict[int, StepResult] = {}
+        for number, step in done.items():
+            row = rows.get(step.ref)
+            if row is None:
+                results[number] = NotDone(ConflictError("it was deleted in the ERP meanwhile"))
+                continue
+            if row["id"] != made.get(number, row["id"]):
+                _taken_back(made[number], calls)
+                results[number] = NotDone(ConflictError("the price was made meanwhile"))
+                continue
+            seen = self._observed(row)
+            wrong = "" if step.verb == "remove" else not_kept(step.want, seen.record)
+            results[number] = self._unkept(step, row, wrong, calls) if wrong else seen
+        return results
+
+    def _unkept(self, step: Step, row: Row, wrong: str, calls: WriteCalls) -> NotDone:
+        hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
+        error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+        if step.verb == "create":
+            return NotDone(error, None if _taken_back(row["id"], calls) else self._observed(row))
+        return NotDone(error, self._observed(row))
+
+    def _by_ref(self, refs: Collection[ErpRef], searched: bool = False) -> dict[ErpRef, Row]:
+        """First where they were seen last, then by a search; or at once by that. Of two the older one."""
+        ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
+        hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
+        with self._lock:
+            ids = {self._ids[key] for key in ours if key in self._ids and not searched}
+        rows = self._rpc.among(_MODEL, "id", ids | hand, _READ)
+        found = {_ref(row): row for row in rows}
+        left = [key for key, ref in ours.items() if ref not in found]
+        for start in range(0, len(left), _MANY):
+            some = [("formula", "like", f"% # {_escaped(key)}#%") for key in left[start : start + _MANY]]
+            found = {_ref(row): row for row in reversed(self._rpc.search(_MODEL, ["OR", *some], _READ))} | found
+        self._remember((ref.external, row["id"]) for ref, row in found.items())
+        return {ref: found[ref] for ref in refs if ref in found}
+
+    def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
+        with self._lock:
+            if len(self._ids) > _MOST:
+                self._ids.clear()
+            self._ids |= dict(ids)
+
+    def _observed(self, row: Row) -> Observed:
+        """Its stamp is of what the record has."""
+        formula, of_list = formula_in(str(row["formula"])), row["price_list."]
+        names = {theirs: ours for ours, theirs in self._master.settings.price_lists.items()}
+        gone = row["end_date"] == _GONE
+        since, until = (formula.since, formula.until) if gone else self._window(row, formula)
+        fields: dict[str, Value] = {
+            "sku": (row["product."] or {}).get("code"),
+            "price_list": names.get(of_list["name"], of_list["name"]),
+            "currency": of_list["company."]["currency."]["code"],
+            "tax_included": bool(of_list["tax_included"]),
+            "amount": formula.amount,
+            "minimum_quantity": Decimal(1) if row["quantity"] is None else Decimal(row["quantity"]),
+            "valid_from": since,
+            "valid_until": until,
+        }
+        told = json.dumps([row["id"], formula.key, formula.step, gone, fields], sort_keys=True, default=str)
+        stamp = hashlib.sha256(told.encode()).hexdigest()[:32]
+        record, reference = ErpRecord("price", fields), str(row["id"])
+        if formula.amount is None:
+            problem = "its price list has a formula for it that is no amount"
+            return Observed(record, None, reference, stamp, formula.step, problem=problem)
+        milestone = Milestone.CANCELLED if gone else Milestone.CONFIRMED
+        return Observed(record, milestone, reference, stamp, formula.step, "removed" if gone else "in the list")
+
+    def _window(self, row: Row, formula: Formula) -> tuple[datetime | None, datetime | None]:
+        """As the shop has it, where Tryton's days are still those; else from midnight to midnight."""
+        first, last = row["start_date"], row["end_date"]
+        try:
+            ours = self._days(formula.since, formula.until)
+        except HoldError:
+            ours = (None, None)
+        since = formula.since if ours[0] == first else first and self._master.midnight(first)
+        until = formula.until if ours[1] == last else last and self._master.day_after(last)
+        return since, until
+
+
+def _taken_back(line: int, calls: WriteCalls) -> bool:
+    return not together({0: line}, lambda ids: calls.call(_MODEL, "delete", list(ids.values())))
+
+
+def sequence(dated: bool, least: Decimal) -> int:
+    """The place in a list: the first line that fits is taken."""
+    return (0 if dated else _LAST // 2) + max(0, _LAST // 4 - int(least))
+
+
+def formula_in(text: str) -> Formula:
+    """What stands in a line's formula."""
+    found = _MARK.match(text)
+    amount, key, step, since, until = found.groups() if found else (text.partition("#")[0].strip(), "", "0", None, None)
+    try:
+        number = Decimal(amount)
+        times = [datetime.fromisoformat(one) if one else None for one in (since, until)]
+    except (InvalidOperation, ValueError):
+        return Formula(None, key, int(step))
+    return Formula(number, key, int(step), *times)
+
+
+def formula_of(of: Formula) -> str:
+    """The other way. What is evaluated is the amount, which has a point so that it is no whole number there."""
+    window = f" from {of.since.isoformat()}" if of.since else ""
+    window += f" until {of.until.isoformat()}" if of.until else ""
+    amount = f"{of.amount:f}"
+    return f"{amount if '.' in amount else amount + '.0'} # {of.key}#{of.step}{window}"
+
+
+def _ref(row: Row) -> ErpRef:
+    return ErpRef("price", formula_in(str(row["formula"])).key or f"{BY_HAND}{row['id']}")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _time(value: Value) -> datetime | None:
+    return value if isinstance(value, datetime) else None

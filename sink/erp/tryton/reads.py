@@ -1,0 +1,112 @@
+"""Sales of Tryton as they are now. An order with its lines, deliveries and invoices is one call, and so one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sink.erp.kinds import BY_HAND, ErpRef, Kind
+from sink.erp.tryton.rpc import Rpc, stamps_of
+
+Row = Mapping[str, Any]
+
+MODEL: Final = "sale.sale"
+LINE: Final = "sale.line"
+SALES: Final[tuple[Kind, ...]] = ("order", "return", "refund")
+
+_ID_DIGITS: Final = 10
+_ADDRESS: Final = ("party_name", "attn", "street", "postal_code", "city", "country", "country.code")
+_HEAD: Final = (
+    "web_shop", "web_id", "number", "reference", "comment", "state", "invoice_state", "shipment_state", "party",
+    "party.identifiers.code", "currency", "currency.code", "currency.digits", "untaxed_amount", "tax_amount",
+    "total_amount", "sale_date", "origin", "_timestamp", "invoice_address", "shipment_address", "invoices_ignored",
+    "shipments.state", "shipment_returns.state", "invoices.state", "amendments.description", "amendments.state",
+    "amendments._timestamp",
+    *(f"{side}_address.{name}" for side in ("invoice", "shipment") for name in _ADDRESS),
+)  # fmt: skip
+_LINES: Final = (
+    "type", "product", "product.code", "product.type", "quantity", "actual_quantity", "unit", "unit_price", "amount",
+    "taxes", "note", "description", "_timestamp", "moves.state", "moves.quantity",
+)  # fmt: skip
+_OF_ORDERS: Final = ("invoice_lines.quantity", "invoice_lines.invoice.state")
+NAMES: Final = (*_HEAD, *(f"lines.{name}" for name in (*_LINES, *_OF_ORDERS)))
+
+_BACK: Final = (
+    "web_shop", "web_id", "state", "invoice_state", "shipment_state", "origin", "total_amount", "comment",
+    "invoices_ignored", "lines.quantity", "lines.actual_quantity", "lines.product", "lines.note", "lines.type",
+    "lines.moves.state", "lines.product.type",
+)  # fmt: skip
+
+
+def by_refs(rpc: Rpc, web_shop: int, refs: Collection[ErpRef]) -> list[dict[str, Any]]:
+    """By our keys, and by Tryton's own for what has none."""
+    ours = [ref.external for ref in refs if not ref.external.startswith(BY_HAND)]
+    hand = ids_of(ref.external.removeprefix(BY_HAND) for ref in refs if ref.external.startswith(BY_HAND))
+    found = rpc.among(MODEL, "web_id", ours, NAMES, ("web_shop", "=", web_shop))
+    return found + [row for row in rpc.among(MODEL, "id", hand, NAMES) if not is_ours(row, web_shop)]
+
+
+def ids_of(texts: Iterable[str]) -> list[int]:
+    """Those that can be ids of Tryton's."""
+    return [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < _ID_DIGITS]
+
+
+def by_ids(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
+    """By Tryton's own."""
+    return rpc.among(MODEL, "id", ids, NAMES)
+
+
+def keys(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
+    """Of sales, what tells whether they have a key of ours."""
+    return rpc.among(MODEL, "id", ids, ("web_shop", "web_id"))
+
+
+def coming_back(rpc: Rpc, orders: Collection[int]) -> list[dict[str, Any]]:
+    """Sales that were made of these: returns and refunds, ours and those made by hand."""
+    origins = [f"{MODEL},{one}" for one in orders]
+    return rpc.among(MODEL, "origin", origins, _BACK, ("state", "!=", "cancelled"))
+
+
+def credited(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any]]:
+    """Lines of credit notes that were made of invoices: they hang on the invoice's lines, and on no order."""
+    origins = [f"account.invoice.line,{one}" for one in invoice_lines]
+    names = ("origin", "invoice", "invoice.total_amount", "invoice.state")
+    return rpc.among("account.invoice.line", "origin", origins, names, ("invoice.state", "!=", "cancelled"))
+
+
+def ref_of(row: Row, web_shop: int) -> ErpRef:
+    """What a sale is known by: the second part of our key is its kind. One that was typed in by hand is a return where
+    only goods come back, a refund where only money does."""
+    if is_ours(row, web_shop):
+        kind = next((kind for kind in SALES if row["web_id"].split("/")[1:2] == [kind]), SALES[0])
+        return ErpRef(kind, row["web_id"])
+    lines = [line for line in row["lines."] if line["type"] == "line" and line["quantity"]]
+    if not lines or any(line["quantity"] > 0 for line in lines):
+        return ErpRef("order", f"{BY_HAND}{row['id']}")
+    goods = any((line["product."] or {}).get("type") == "goods" for line in lines)
+    return ErpRef("return" if goods else "refund", f"{BY_HAND}{row['id']}")
+
+
+def is_ours(row: Row, web_shop: int) -> bool:
+    """Whether it has a key of ours. A copy keeps comment and notes, and has none."""
+    return bool(row["web_id"]) and row["web_shop"] == web_shop
+
+
+def stamps(rows: Iterable[Row]) -> dict[str, str]:
+    """Of the heads and of all lines: a line that is written alone leaves its head's stamp as it was."""
+    found: dict[str, str] = {}
+    for row in rows:
+        found |= stamps_of(MODEL, [row]) | stamps_of(LINE, row["lines."])
+    return found
+
+
+def same_stamps(one: Row, other: Row | None) -> bool:
+    """Whether nobody has touched a sale between two reads."""
+    return other is not None and stamps([one]) == stamps([other])
+
+
+def moved(rpc: Rpc, rows: Mapping[int, Row]) -> Sequence[int]:
+    """Those (by their number) that are no longer as they were read."""
+    names = ("_timestamp", "lines._timestamp")
+    now = {row["id"]: row for row in rpc.among(MODEL, "id", [row["id"] for row in rows.values()], names)}
+    return [number for number, row in rows.items() if not same_stamps(row, now.get(row["id"]))]

@@ -1,0 +1,83 @@
+"""Returns: sales of negative quantities at no price, made of their order. Goods come back by them, and no money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from sink.erp.contract import HoldError, Step
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
+from sink.erp.tryton import lines, notes
+from sink.erp.tryton.documents import OfAnOrder
+from sink.erp.tryton.doing import Values, Wanted
+from sink.erp.tryton.rpc import Row, WriteCalls
+from sink.erp.tryton.steps import Sale
+
+_ZERO: Final = Decimal(0)
+_NO_LINE: Final = HoldError(
+    "a returned line is not on the ERP's order", "compare both orders, then `sink retry`", "master data"
+)
+
+
+class Returns(OfAnOrder):
+    """The adapter's part for returns."""
+
+    kind: ClassVar[Kind] = "return"
+
+    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+        """Its order, and what of it came back."""
+        fields: dict[str, Value] = {
+            "number": row["reference"] or None,
+            "order": self.order_ref(row),
+            **self.commented(row),
+        }
+        rows: dict[str, Fields] = {}
+        for line in row["lines."]:
+            if line["type"] == "line" and line["quantity"]:
+                key, found = self._line(row, line)
+                rows[f"{BY_HAND}{line['id']}" if key in rows else key] = found
+        return ErpRecord("return", fields, {"line": rows}), {}
+
+    def _line(self, row: Row, line: Row) -> tuple[str, Fields]:
+        noted = notes.read(line["note"]) if self.is_ours(row) else {}
+        child = lines.child_of(noted)
+        reason = noted.get("reason")
+        if line["description"] != lines.described("line", {"reason": reason}):
+            reason = line["description"]
+        sold = noted.get("order_line")
+        found: dict[str, Value] = {
+            "order_line": ErpRef("order", str(sold)) if sold else None,
+            "quantity": -Decimal(str(line["quantity"])), "reason": reason,
+        }  # fmt: skip
+        return child[1] if child else f"{BY_HAND}{line['id']}", found
+
+    def once(self, step: Step) -> Values:
+        """Goods come in, and nothing is invoiced."""
+        return {**self.conditions(), "invoice_method": "manual", "shipment_method": "order"}
+
+    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+        """Of the lines that were sold."""
+        orders = self.orders(steps.values())
+        found: Wanted = {}
+        for number, step in steps.items():
+            try:
+                order = self.order_of(step, orders)
+                found[number] = self.of_order(step, order, there.get(number), "returned_at") | {
+                    "lines": [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
+                }
+            except HoldError as error:
+                found[number] = error
+        return found
+
+    def _value(self, key: str, fields: Fields, order: Row) -> dict[str, Any]:
+        ref = fields.get("order_line")
+        sold = self.sold(order).get(ref.external) if isinstance(ref, ErpRef) else None
+        quantity = fields.get("quantity")
+        if sold is None or not isinstance(quantity, Decimal):
+            raise _NO_LINE
+        return {
+            "type": "line", "product": sold["product"], "unit": sold["unit"], "quantity": -float(quantity),
+            "unit_price": _ZERO, "base_price": _ZERO, "taxes": [], "note": lines.note("line", key, fields),
+            "description": lines.described("line", fields),
+        }  # fmt: skip

@@ -1,0 +1,105 @@
+"""What a sale of Tryton has become, and what its comment says: the same for orders, returns and refunds. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from sink.erp.fields import FIELDS
+from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
+from sink.erp.tryton import notes
+
+Row = Mapping[str, Any]
+
+STATES: Final = ("draft", "quotation", "confirmed", "processing", "done")
+"""Of a sale, in their order; `cancelled` beside them."""
+_BEFORE: Final = {"draft": Milestone.DRAFT, "quotation": Milestone.CONFIRMED, "confirmed": Milestone.CONFIRMED}
+_BY_INVOICE: Final = {
+    "paid": Milestone.PAID, "partially paid": Milestone.INVOICED, "awaiting payment": Milestone.INVOICED,
+}  # fmt: skip
+_BY_GOODS: Final = {"sent": Milestone.DELIVERED, "partially shipped": Milestone.PART_DELIVERED}
+
+_IN_COMMENT: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "order": ("placed_at", "tax_included", "paid", "payment_means", "payment_reference"),
+    "return": ("returned_at",),
+    "refund": ("refunded_at", "means"),
+}
+"""Fields of the head that Tryton has no field for."""
+
+
+def milestone(kind: Kind, row: Row) -> Milestone | None:
+    """What it has become. A credit note is a draft until it is posted, whatever its sale; what was taken back in
+    processing stays `done` in Tryton, and is cancelled all the same."""
+    state = row["state"]
+    if state == "cancelled" or is_undone(row):
+        return Milestone.CANCELLED
+    if state not in STATES:
+        return None
+    invoiced = _BY_INVOICE.get(row["invoice_state"])
+    if kind == "refund":
+        return invoiced or Milestone.DRAFT
+    if state in _BEFORE:
+        return _BEFORE[state]
+    return invoiced or _BY_GOODS.get(row["shipment_state"], Milestone.PROCESSING)
+
+
+def is_undone(row: Row) -> bool:
+    """Whether all that came of it in processing was cancelled, and Tryton was told to leave it so."""
+    if row["state"] not in ("processing", "done") or (row["invoice_state"], row["shipment_state"]) != ("none", "none"):
+        return False
+    moves = [move["state"] for line in row["lines."] for move in line["moves."]]
+    return bool(moves or row["invoices_ignored"]) and all(state == "cancelled" for state in moves)
+
+
+def stamp(record: ErpRecord, row: Row) -> str:
+    """Of the record and of the state, with slips that lie there. Not of Tryton's own stamps: those go with each call as
+    they were just read."""
+    slips = sum(one["state"] == "draft" for one in row["amendments."])
+    states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips))
+    return f"{content(record)}:{':'.join(states)}"
+
+
+class SaleStamp(NamedTuple):
+    """A stamp, taken apart. slips: of those that are not validated yet."""
+
+    content: str
+    state: str
+    invoice: str
+    shipment: str
+    slips: int
+
+
+def standing(stamp: str) -> SaleStamp:
+    """What a stamp says."""
+    content_, state, invoice, shipment, slips = stamp.split(":")
+    return SaleStamp(content_, state, invoice, shipment, int(slips))
+
+
+def content(record: ErpRecord) -> str:
+    """A digest of what the shop owns of it."""
+    rows = [(part, key, _plain(fields)) for part, some in record.parts.items() for key, fields in some.items()]
+    told = repr((_plain(record.fields), sorted(rows)))
+    return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def comment(kind: Kind, text: str | None, fields: Fields, key: int) -> str:
+    """The comment with our line in it. key: of the step."""
+    return notes.written(text, {"key": key, **{name: fields[name] for name in _IN_COMMENT[kind] if name in fields}})
+
+
+def commented(kind: Kind, text: str | None) -> tuple[int, Fields]:
+    """The key of the last step, and fields. Where somebody emptied the comment it has neither, and nothing is said."""
+    data = notes.read(text)
+    types = {name: FIELDS[kind][name] for name in _IN_COMMENT[kind]}
+    key = data.get("key")
+    return key if isinstance(key, int) else 0, notes.typed(data, types)
+
+
+def _plain(fields: Fields) -> list[tuple[str, str]]:
+    return sorted((name, _text(value)) for name, value in fields.items())
+
+
+def _text(value: Value) -> str:
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value or "")

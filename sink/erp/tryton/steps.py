@@ -1,0 +1,198 @@
+"""What comes next of a step on a sale, as data, and how far a step came: both are read off the sale as it is. Pure.
+
+So a step that was left half way goes on where it was. The key of a step is written with its content; the buttons that
+take a sale on from there write none, and the state tells how far they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, Step, StepResult
+from sink.erp.kinds import Milestone, not_kept
+from sink.erp.tryton import edits, sales
+from sink.erp.tryton.edits import Edit
+from sink.erp.tryton.sales import SaleStamp
+
+Row = Mapping[str, Any]
+
+SALE: Final = "sale.sale"
+SLIP: Final = "sale.amendment"
+_ON: Final = {"draft": "quote", "quotation": "confirm", "confirmed": "process"}
+"""The button that takes a sale on from a state."""
+_UNTOUCHED: Final = frozenset({*_ON.values(), "draft"})
+"""Buttons that leave what the shop owns as it is."""
+_GONE: Final = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
+
+
+@dataclass(frozen=True)
+class Sale:
+    """As Tryton has it, and as it is shown to the planner."""
+
+    row: Row
+    observed: Observed
+
+
+class Call(NamedTuple):
+    """The next call for one sale. Those of the same model and method are made together: `args` are put in a row, as ids
+    of a button or values of a create in one list. `page`: of a wizard, which goes through one sale at a time."""
+
+    model: str
+    method: str
+    args: tuple[Any, ...]
+    page: Mapping[str, Any] | None = None
+
+    @property
+    def leaves_content(self) -> bool:
+        """Whether what the shop owns must be the same after it."""
+        return self.method in _UNTOUCHED
+
+
+def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
+    """What is said of a step without doing anything; None: it is to be done, or gone on with."""
+    if sale is None:
+        return None if step.verb == "create" else NotDone(_GONE)
+    seen = sale.observed
+    kept = seen.key == step.key and not not_kept(step.want, seen.record)
+    if step.verb == "create":
+        return None if kept else NotDone(ConflictError(f"the {step.ref.kind} was made meanwhile"))
+    if seen.key > step.key:
+        return NotDone(ConflictError("a later step was done already"))
+    if step.verb == "amend" and kept:
+        return None
+    if _is_done(step, seen, target):
+        return seen
+    if step.before is None or step.before.stamp != seen.stamp:
+        return NotDone(ConflictError("it changed in the ERP meanwhile"))
+    return None
+
+
+def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call | None:
+    """The next call; None: nothing is left to do. values: what the sale shall have, of an amend. HoldError where Tryton
+    cannot do it."""
+    if step.verb == "cancel":
+        return _cancelling(sale)
+    if step.verb == "amend" and values and (change := edits.edit(values, sale.row)):
+        return _changing(step, sale.row, change)
+    if _rank(sale.row["state"]) < _rank(target):
+        return _button(_ON[sale.row["state"]], sale.row)
+    return None
+
+
+def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
+    """How far a step came of which nothing is known."""
+    if seen is None:
+        return HowFar.NOT_DONE
+    if seen.milestone is None:
+        return HowFar.UNCLEAR
+    cancelled = seen.milestone is Milestone.CANCELLED
+    there = cancelled if step.verb == "cancel" else cancelled or _at(seen, target)
+    if seen.key > step.key or (there and _written(step, seen)):
+        return HowFar.DONE
+    if step.verb == "create" or (step.verb == "amend" and seen.key == step.key):
+        return HowFar.PARTLY
+    if step.before is None or step.before.stamp == seen.stamp:
+        return HowFar.NOT_DONE
+    begun = _may_have_begun(step, sales.standing(step.before.stamp), sales.standing(seen.stamp))
+    return HowFar.PARTLY if begun else HowFar.NOT_DONE
+
+
+def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
+    """Whether a sale stands as this step leaves it half way. Somebody else may have brought it there: then the step is
+    gone on with all the same, as it would be planned anew."""
+    if was.content != now.content:
+        return False
+    if step.verb == "advance":
+        return now.state in sales.STATES and _rank(now.state) > _rank(was.state)
+    reopened = now.state == "draft" != was.state
+    if step.verb == "amend":
+        return reopened or now.slips > was.slips
+    return reopened or "exception" in (now.invoice, now.shipment)
+
+
+def _is_done(step: Step, seen: Observed, target: str) -> bool:
+    """Of a step that writes no content."""
+    cancelled = seen.milestone is Milestone.CANCELLED
+    return cancelled if step.verb == "cancel" else step.verb == "advance" and not cancelled and _at(seen, target)
+
+
+def _at(seen: Observed, target: str) -> bool:
+    return _rank(seen.state) >= _rank(target)
+
+
+def _written(step: Step, seen: Observed) -> bool:
+    return step.verb in ("advance", "cancel") or seen.key == step.key
+
+
+def _changing(step: Step, row: Row, change: Edit) -> Call:
+    state = row["state"]
+    if state == "draft":
+        return Call(SALE, "write", ([row["id"]], edits.as_write(change, row)))
+    if state not in ("quotation", "confirmed", "processing", "done"):
+        raise HoldError("it is cancelled in the ERP", "open it again there, then `sink retry`")
+    if state in ("quotation", "confirmed"):
+        return _notes(change, row) if edits.is_notes(change) else _button("draft", row)
+    change = edits.in_processing(change, row)
+    slip = edits.as_slip(change, row)
+    if not slip:
+        return _notes(change, row)
+    mark = f"ordertap:{step.key}"
+    for one in row["amendments."]:
+        if (one["description"], one["state"]) == (mark, "draft"):
+            return Call(SLIP, "validate_amendment", (one["id"],))
+    return Call(SLIP, "create", ({"sale": row["id"], "description": mark, "lines": [("create", slip)]},))
+
+
+def _notes(change: Edit, row: Row) -> Call:
+    return Call(SALE, "write", ([row["id"]], edits.as_notes(change)))
+
+
+def _button(name: str, row: Row) -> Call:
+    return Call(SALE, name, (row["id"],))
+
+
+def _cancelling(sale: Sale) -> Call | None:
+    """In processing: first what it has led to, then the two questions that Tryton asks of that."""
+    row, state = sale.row, sale.row["state"]
+    if sale.observed.milestone is Milestone.CANCELLED:
+        return None
+    if state in ("draft", "quotation"):
+        return _button("cancel", row)
+    if state == "confirmed":
+        return _button("draft", row)
+    _refuse_cancel(row)
+    for name, model in _LED_TO.items():
+        if open_ := [one["id"] for one in row[f"{name}."] if one["state"] != "cancelled"]:
+            return Call(model, "cancel", tuple(open_))
+    moves = [move["id"] for line in row["lines."] for move in line["moves."] if move["state"] == "cancelled"]
+    if row["shipment_state"] == "exception":
+        return _asked(row, "shipment", "moves", moves)
+    if row["invoice_state"] == "exception":
+        return _asked(row, "invoice", "invoices", [one["id"] for one in row["invoices."]])
+    raise HoldError("Tryton cannot take it back", "cancel it in Tryton by hand, then `sink retry`")
+
+
+_LED_TO: Final = {
+    "shipments": "stock.shipment.out", "shipment_returns": "stock.shipment.out.return", "invoices": "account.invoice",
+}  # fmt: skip
+
+
+def _refuse_cancel(row: Row) -> None:
+    """Before the first write: a half of it would be worse than nothing."""
+    if any(one["state"] == "done" for name in ("shipments", "shipment_returns") for one in row[f"{name}."]):
+        raise HoldError("goods have left", "take them back by a return, then `sink retry`")
+    if any(one["state"] in ("posted", "paid") for one in row["invoices."]):
+        raise HoldError("its invoice is posted", "credit it in Tryton, then `sink retry`")
+
+
+def _asked(row: Row, what: str, name: str, ids: list[int]) -> Call:
+    """What has been cancelled is not made again."""
+    page = {"ask": {f"ignore_{name}": ids, f"recreate_{name}": [], f"domain_{name}": ids}}
+    return Call(f"sale.handle.{what}.exception", "handle", (row["id"],), page)
+
+
+def _rank(state: str) -> int:
+    """A cancelled sale is past all others."""
+    return sales.STATES.index(state) if state in sales.STATES else len(sales.STATES)

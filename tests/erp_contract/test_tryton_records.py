@@ -1,0 +1,278 @@
+"""Customers and prices as Tryton has them, and what `check` says of a Tryton: what only this adapter has."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from deploy.tryton import provision
+from deploy.tryton.screen import Screen
+from deploy.tryton.server import Tryton
+from sink.erp.contract import Checked, HoldError, NotDone, StopError
+from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
+from tests.erp_contract.records import CUSTOMER, PRICE, REF, Sink, changed, create, refused, step
+from tests.erp_contract.tryton_data import TrytonData
+from tests.erp_contract.tryton_target import TrytonTarget
+
+D = Decimal
+BUYER, LISTED = REF["customer"], REF["price"]
+PLACE: dict[str, Value] = {
+    "billing_name": "Ann", "billing_company": None, "billing_street": "Way 1\nBack", "billing_postcode": "53111",
+    "billing_city": "Bonn", "billing_country": "DE", "tax_id": None,
+}  # fmt: skip
+AT_HOME = changed(CUSTOMER, **PLACE)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.fixture
+def place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarget]:
+    made = TrytonTarget(tryton, tryton_data)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sink(place: TrytonTarget) -> Sink:
+    return Sink(place.adapter())
+
+
+@pytest.fixture
+def admin(tryton: Tryton) -> Screen:
+    return Screen(tryton.url, tryton.database, provision.ADMIN, provision.ADMIN_PASSWORD)
+
+
+def _amended(sink: Sink, want: ErpRecord, key: int, ref: ErpRef = BUYER) -> Any:
+    return sink.apply(step("amend", ref, want, sink.see(ref), key))[0]
+
+
+def _addresses(admin: Screen) -> list[tuple[str, int | None]]:
+    """City and place of the buyer's."""
+    rows = admin.rows("party.address", [["party.code", "=", "100001"]], "city", "sequence")
+    return [(row["city"], row["sequence"]) for row in rows]
+
+
+def test_a_buyer_who_moves_gets_a_new_address_and_comes_back_to_the_old_one(sink: Sink, admin: Screen) -> None:
+    sink.done(create(AT_HOME, BUYER))
+    away = changed(AT_HOME, billing_city="Köln", billing_country="AT")
+    sink.done(step("amend", BUYER, away, sink.see(BUYER), 2))
+    assert sorted(_addresses(admin), key=str) == [("Bonn", None), ("Köln", 1)]
+    assert sink.see(BUYER).record.fields["billing_city"] == "Köln"
+    sink.done(step("amend", BUYER, AT_HOME, sink.see(BUYER), 3))
+    assert sorted(_addresses(admin), key=str) == [("Bonn", 1), ("Köln", None)]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("DE136695976", "eu_vat"), ("DE 136 695 976", "eu_vat"), ("none so far", None), (None, None)]
+)
+def test_a_tax_number_stands_there_whatever_it_is(sink: Sink, admin: Screen, given: str | None, kind: str) -> None:
+    sink.done(create(changed(AT_HOME, tax_id=given), BUYER))
+    rows = admin.rows("party.identifier", [["party.code", "=", "100001"]], "code", "type")
+    assert [(row["code"], row["type"]) for row in rows if not row["code"].startswith("ordertap:")] == (
+        [(given, kind)] if given else []
+    )
+    sink.done(step("amend", BUYER, changed(AT_HOME, tax_id="DE129273398"), sink.see(BUYER), 2))
+    assert sink.see(BUYER).record.fields["tax_id"] == "DE129273398"
+
+
+def test_one_bad_tax_number_keeps_nobody_from_coming(sink: Sink) -> None:
+    steps = [
+        create(
+            changed(AT_HOME, number=f"7{n}", tax_id="no" if n == 3 else None), ErpRef("customer", f"s/customer/{n}/1")
+        )
+        for n in range(6)
+    ]
+    assert refused(sink.apply(*steps)) == [""] * 6
+
+
+def test_a_mailbox_is_one_as_tryton_writes_it(sink: Sink) -> None:
+    wanted = changed(AT_HOME, email="Ann@EXAMPLE.org")
+    sink.done(create(wanted, BUYER))
+    assert sink.plans(BUYER, wanted, wanted) == []
+    assert [one.ref for one in sink.erp.find("customer", {"email": "ANN@example.org"})] == [BUYER]
+    assert sink.erp.find("customer", {"email": "an_@example.org"}) == [], "no pattern"
+
+
+def test_what_is_the_clerks_own_is_no_conflict(sink: Sink, place: TrytonTarget, admin: Screen) -> None:
+    sink.done(create(AT_HOME, BUYER))
+    wanted = step("amend", BUYER, changed(AT_HOME, name="Ann B."), sink.see(BUYER), 2)
+    place.clerk.edits_own(BUYER)
+    (party,) = admin.rows("party.party", [["code", "=", "100001"]], "name")
+    admin("party.address", "create", [{"party": party["id"], "city": "Ulm"}])
+    sink.done(wanted)
+
+
+def test_a_customer_whom_a_clerk_put_away_is_cancelled_there(sink: Sink, admin: Screen) -> None:
+    sink.done(create(AT_HOME, BUYER))
+    (party,) = admin.rows("party.party", [["code", "=", "100001"]], "name")
+    admin("party.party", "write", [party["id"]], {"active": False})
+    assert sink.see(BUYER).milestone is Milestone.CANCELLED
+    assert BUYER in {one.ref for one in sink.erp.page(["customer"], "", 100).found}
+
+
+def test_a_refusal_is_told_without_who_it_is_about(sink: Sink) -> None:
+    sink.done(create(AT_HOME, BUYER))
+    result = _amended(sink, changed(AT_HOME, number="100002"), 2)
+    assert isinstance(result, NotDone)
+    assert isinstance(result.error, HoldError)
+    assert "Code" in result.error.message
+    assert "Ann" not in result.error.message
+    assert "a@example.org" not in result.error.message
+
+
+def test_a_number_that_another_has_is_refused_and_harms_no_other(sink: Sink) -> None:
+    sink.done(create(AT_HOME, BUYER))
+    steps = [create(changed(AT_HOME, number=f"10000{n}"), ErpRef("customer", f"s/customer/{n}/1")) for n in range(4)]
+    assert refused(sink.apply(*steps)) == ["", "HoldError", "", ""]
+
+
+def _from(day: int, hour: int = 0, second: int = 0) -> datetime:
+    return datetime(2026, 3, day, hour, tzinfo=BERLIN) + timedelta(seconds=second)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "days"),
+    [
+        (None, None, (None, None)),
+        (_from(1), _from(15), ("2026-03-01", "2026-03-14")),
+        (_from(29), None, ("2026-03-29", None)),
+        (None, _from(29), (None, "2026-03-28")),
+        (None, _from(15, second=-1), (None, "2026-03-14")),
+    ],
+)
+def test_a_window_is_of_whole_days(
+    sink: Sink, admin: Screen, since: datetime | None, until: datetime | None, days: tuple[str | None, ...]
+) -> None:
+    wanted = changed(PRICE, valid_from=since, valid_until=until)
+    sink.done(create(wanted, LISTED))
+    assert sink.plans(LISTED, wanted, wanted) == []
+    (line,) = admin.rows("product.price_list.line", [], "start_date", "end_date")
+    assert tuple(map(_day, (line["start_date"], line["end_date"]))) == days
+
+
+def _day(value: dict[str, int] | None) -> str | None:
+    return value and f"{value['year']}-{value['month']:02}-{value['day']:02}"
+
+
+def test_a_window_that_begins_within_a_day_is_held(sink: Sink) -> None:
+    result = sink.apply(create(changed(PRICE, valid_from=_from(1, 12)), LISTED))[0]
+    assert isinstance(result, NotDone)
+    assert "begins within a day" in result.error.message
+    assert sink.erp.observe([LISTED]) == {}
+
+
+def test_dated_prices_and_larger_quantities_come_first(sink: Sink, admin: Screen) -> None:
+    wanted = [
+        changed(PRICE, amount=D(10)),
+        changed(PRICE, amount=D(9), minimum_quantity=D(10)),
+        changed(PRICE, amount=D(8), valid_from=_from(1), valid_until=_from(9)),
+        changed(PRICE, amount=D(7), minimum_quantity=D(10), valid_from=_from(1), valid_until=_from(9)),
+    ]
+    steps = [create(one, ErpRef("price", f"shop/price/{n}/1")) for n, one in enumerate(wanted)]
+    assert refused(sink.apply(*steps)) == [""] * 4
+    rows = admin("product.price_list.line", "search_read", [], 0, None, [["sequence", "ASC"]], ["formula"])
+    assert [row["formula"].split()[0] for row in rows] == ["7.0", "8.0", "9.0", "10.0"]
+
+
+def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: Screen) -> None:
+    sink.done(create(PRICE, LISTED))
+    (line,) = admin.rows("product.price_list.line", [], "formula")
+    admin("product.price_list.line", "write", [line["id"]], {"formula": line["formula"].replace("10.00", "list_price")})
+    seen = sink.see(LISTED)
+    assert seen.milestone is None
+    assert "no amount" in seen.problem
+    assert "no amount" in sink.held(LISTED, changed(PRICE, amount=D(9)), PRICE)
+
+
+def test_of_two_who_make_a_price_at_once_one_does(place: TrytonTarget, admin: Screen) -> None:
+    """Each has seen that there is none: nothing in Tryton keeps a key from being there twice."""
+    first, second = Sink(place.adapter()), Sink(place.adapter())
+    barrier = threading.Barrier(2)
+
+    def before_it_is_made(moment: str) -> None:
+        if moment == "before" and not barrier.broken:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(10)
+                barrier.abort()
+
+    with place.hooked(before_it_is_made), ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda sink: sink.apply(create(PRICE, LISTED))[0], (first, second)))
+    assert len(admin.rows("product.price_list.line", [])) == 1
+    assert sorted(refused(found)) == ["", "ConflictError"]
+
+
+def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, place: TrytonTarget) -> None:
+    before = place.content()
+    result = sink.apply(create(changed(PRICE, tax_included=False), LISTED))[0]
+    assert isinstance(result, NotDone)
+    assert "tax_included: the shop has no, the ERP keeps yes" in result.error.message
+    assert place.content() == before
+
+
+def test_a_removed_price_stays_as_a_line_of_1900(sink: Sink, admin: Screen) -> None:
+    sink.done(create(PRICE, LISTED))
+    sink.done(step("remove", LISTED, PRICE, sink.see(LISTED), 2))
+    (line,) = admin.rows("product.price_list.line", [], "end_date")
+    assert _day(line["end_date"]) == "1900-01-01"
+    assert sink.see(LISTED).milestone is Milestone.CANCELLED
+    assert sink.plans(LISTED, None, PRICE) == []
+
+
+def _checked(place: TrytonTarget, **settings: Any) -> Checked:
+    return place.adapter(**settings).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"settles_seconds": None}, "60 s are assumed"),
+        ({"items": {"shipping": "FREIGHT-{rate}"}}, "Tryton has no item FREIGHT-19: a shipping at 19 % is held"),
+        ({"items": {"cent": "A"}}, "the tax of item A is not one of 0.01"),
+        ({"taxes": {"19": "VAT 19 %", "16": "VAT 16 %"}}, "the ERP has no tax of 16 % for sales"),
+        ({"price_lists": {"retail": "Web prices"}}, "no price list 'Web prices'"),
+    ],
+)
+def test_what_will_hold_some_documents_is_advised(place: TrytonTarget, settings: dict[str, Any], told: str) -> None:
+    advice = _checked(place, **settings).advice
+    assert told in " ".join(one.message for one in advice)
+    assert all(one.hint for one in advice)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"web_shop": "Shop"}, "no web shop 'Shop'"),
+        ({"payment_term": "Tomorrow"}, "no payment term 'Tomorrow'"),
+        ({"warehouse": "Attic"}, "no warehouse 'Attic'"),
+        ({"company": "Moon Ltd"}, "does not work in the company 'Moon Ltd'"),
+        ({"password": "Wrong-Pass-1"}, "Tryton refuses the log-in"),
+    ],
+)
+def test_what_keeps_all_documents_away_stops(place: TrytonTarget, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(StopError) as stopped:
+        _checked(place, **settings)
+    assert told in stopped.value.message
+    assert stopped.value.hint
+
+
+def test_taxes_that_are_not_rounded_by_line_are_told(place: TrytonTarget, admin: Screen) -> None:
+    admin("account.configuration", "write", [1], {"tax_rounding": "document"})
+    try:
+        advice = _checked(place).advice
+    finally:
+        admin("account.configuration", "write", [1], {"tax_rounding": "line"})
+    assert [one.message for one in advice] == ["Tryton rounds taxes by document"]
+
+
+def test_a_web_shop_that_gives_drafts_up_is_told(place: TrytonTarget, tryton_data: TrytonData) -> None:
+    tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = interval '1 day'")
+    try:
+        advice = _checked(place).advice
+    finally:
+        tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = NULL")
+    assert ["cancels drafts" in one.message for one in advice] == [True]

@@ -1,0 +1,142 @@
+"""A Tryton server as a Target. Its tables go back to where they were for each test, and nothing is set up anew."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import psycopg2
+
+from deploy.tryton import provision
+from deploy.tryton.screen import Screen
+from deploy.tryton.server import Tryton
+from sink.erp.contract import Erp
+from sink.erp.kinds import BY_HAND, ErpRef, Kind
+from sink.erp.tryton.adapter import TrytonErp
+from sink.erp.tryton.settings import TrytonSettings
+from tests.erp_contract.target import Can, Hook, Moment
+from tests.erp_contract.tryton_clerk import TrytonClerk
+from tests.erp_contract.tryton_data import TrytonData
+
+READS = frozenset({"read", "search", "search_read", "search_count", "get_preferences", "fields_get", "login", "logout"})
+GROUP = "Sales Administrator"
+
+
+class TrytonTarget:
+    """An empty Tryton: what it has of another test is taken away first."""
+
+    can = Can(adopts=("customer",), at_once=False)
+
+    def __init__(self, server: Tryton, data: TrytonData) -> None:
+        data.clear()
+        self._server, self._data = server, data
+        screen = Screen(server.url, server.database, server.clerk, server.clerk_password)
+        self._admin = Screen(server.url, server.database, provision.ADMIN, provision.ADMIN_PASSWORD)
+        self.clerk = TrytonClerk(screen, self._find, self._forget, data.run)
+        self._opened: list[Erp] = []
+        self._copied = False
+
+    def adapter(self, timeout: float = 20.0, **others: Any) -> Erp:
+        """others: settings in place of what fits."""
+        settings = {
+            "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
+            "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
+            "timeout_seconds": timeout, "settles_seconds": self._server.settles_within,
+        }  # fmt: skip
+        self._opened.append(TrytonErp(TrytonSettings.model_validate({**settings, **others})))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Ends the adapters."""
+        for adapter in self._opened:
+            adapter.close()
+        if self._copied:
+            self._moves_set_up("-1 day")
+
+    def content(self) -> dict[str, list[str]]:
+        return self._data.content()
+
+    @contextmanager
+    def hooked(self, hook: Hook) -> Iterator[None]:
+        send = httpx2.Client.send
+
+        def hooked(client: httpx2.Client, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            writes = _writes(request)
+            _tell(hook, "before", writes)
+            response = send(client, request, **options)
+            _tell(hook, "after", writes)
+            return response
+
+        httpx2.Client.send = hooked  # type: ignore[method-assign,assignment]
+        try:
+            yield
+        finally:
+            httpx2.Client.send = send  # type: ignore[method-assign]
+
+    @contextmanager
+    def blocked(self, ref: ErpRef) -> Iterator[None]:
+        with psycopg2.connect(self._server.postgres.dsn(self._server.database)) as other, other.cursor() as cursor:
+            cursor.execute(f"SELECT FROM {TABLE[ref.kind]} WHERE id = %s FOR UPDATE", (self._find(ref),))
+            yield
+            time.sleep(self._server.settles_within)
+        other.close()
+
+    @contextmanager
+    def lacking(self) -> Iterator[str]:
+        (user,) = self._admin.rows("res.user", [["login", "=", self._server.user]])
+        (group,) = self._admin.rows("res.group", [["name", "=", GROUP]])
+        self._admin("res.user", "write", [user["id"]], {"groups": [["remove", [group["id"]]]]})
+        try:
+            yield GROUP
+        finally:
+            self._admin("res.user", "write", [user["id"]], {"groups": [["add", [group["id"]]]]})
+
+    def copied(self) -> None:
+        """Its web shop was made at another time."""
+        self._moves_set_up("1 day")
+        self._copied = True
+
+    def _moves_set_up(self, by: str) -> None:
+        self._data.run(f"UPDATE web_shop SET create_date = create_date + interval '{by}'")
+
+    def _find(self, ref: ErpRef) -> int:
+        if ref.external.startswith(BY_HAND):
+            return int(ref.external.removeprefix(BY_HAND))
+        ((found,),) = self._data.run(KEYS[ref.kind], ref.external)
+        assert isinstance(found, int)
+        return found
+
+    def _forget(self, ref: ErpRef, number: int) -> ErpRef:
+        if ref.kind == "customer":
+            self._data.run("DELETE FROM party_identifier WHERE code LIKE 'ordertap:%%' AND party = %s", number)
+        else:
+            self._data.run("UPDATE sale_sale SET web_shop = NULL, web_id = NULL, comment = NULL WHERE id = %s", number)
+            self._data.run("UPDATE sale_line SET note = NULL WHERE sale = %s", number)
+        return ErpRef(ref.kind, f"{BY_HAND}{number}")
+
+
+TABLE: Mapping[Kind, str] = {
+    "customer": "party_party", "order": "sale_sale", "return": "sale_sale", "refund": "sale_sale",
+    "price": "product_price_list_line",
+}  # fmt: skip
+_SALE = "SELECT id FROM sale_sale WHERE web_id = %s"
+KEYS: Mapping[Kind, str] = {
+    "customer": "SELECT party FROM party_identifier WHERE code = 'ordertap:' || %s",
+    "order": _SALE, "return": _SALE, "refund": _SALE,
+    "price": "SELECT id FROM product_price_list_line WHERE strpos(formula, '# ' || %s || '#') > 0",
+}  # fmt: skip
+"""Where a document has our key, by its kind."""
+
+
+def _writes(request: httpx2.Request) -> bool:
+    method = json.loads(request.read())["method"]
+    return method.rpartition(".")[2] not in READS
+
+
+def _tell(hook: Hook, moment: Moment, writes: bool) -> None:
+    if writes:
+        hook(moment)

@@ -1,0 +1,85 @@
+"""Tryton for the tests: set up in the background while others run; the end of the run says which ERPs were tried."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import PartError, Postgres
+from deploy.tryton.environment import environment
+from deploy.tryton.server import Tryton
+
+ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
+CONTRACT = "tests/erp_contract/test_"
+NOT_TRIED = "Tryton could not be set up: "
+_setting_up: list[threading.Thread] = []
+_failed: list[PartError] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begins where a test wants it. In a thread of its own, so that nothing that this starts may outlive it."""
+    if session.config.option.collectonly or not any(_wants(item) for item in session.items):
+        return
+    thread = threading.Thread(target=_set_up, name="setting up Tryton", daemon=True)
+    _setting_up.append(thread)
+    thread.start()
+
+
+def _wants(item: pytest.Item) -> bool:
+    return "tryton" in item.nodeid.partition("[")[2] or "tryton" in getattr(item, "fixturenames", ())
+
+
+def _set_up() -> None:
+    try:
+        environment(lambda _: None)
+    except PartError as error:
+        _failed.append(error)
+
+
+@pytest.fixture(scope="session")
+def tryton_environment() -> None:
+    """Waits until it is set up; where that cannot be, what needs it is left out, and named at the end."""
+    for thread in _setting_up:
+        thread.join()
+    if _failed:
+        pytest.skip(f"{NOT_TRIED}{_failed[0]}")
+
+
+@pytest.fixture(scope="session")
+def tryton(tryton_environment: None, parts_folder: Path, postgres: Postgres) -> Iterator[Tryton]:
+    """The running server, with a company's data and no document."""
+    with Tryton(parts_folder / "tryton", postgres, lambda _: None) as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the contract suite was run on; what was left out, and why."""
+    ran, why = _tried(
+        [
+            report
+            for outcome in ("passed", "failed", "error", "skipped")
+            for report in terminalreporter.stats.get(outcome, ())
+            if isinstance(report, pytest.TestReport)
+        ]
+    )
+    if ran or why:
+        terminalreporter.write_line(f"ERPs of the contract suite: {', '.join(ran) or 'none'}")
+    for reason in why:
+        terminalreporter.write_line(f"NOT tried: {reason}")
+
+
+def _tried(reports: Sequence[pytest.TestReport]) -> tuple[list[str], list[str]]:
+    counts: dict[str, int] = {}
+    reasons: dict[str, None] = {}
+    for report in reports:
+        text = report.longreprtext if not isinstance(report.longrepr, tuple) else report.longrepr[2]
+        if report.skipped and NOT_TRIED in text:
+            reasons[text.partition(NOT_TRIED)[2]] = None
+        elif report.when == "call" and report.nodeid.startswith(CONTRACT):
+            for name in ERPS:
+                if f"[{name}" in report.nodeid:
+                    counts[name] = counts.get(name, 0) + 1
+    return [f"{name} ({count} tests)" for name, count in counts.items()], [f"Tryton: {why}" for why in reasons]

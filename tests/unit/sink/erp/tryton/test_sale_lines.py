@@ -1,0 +1,178 @@
+"""Children of a record as lines of a sale and back, with Tryton's own arithmetic in between."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sink.erp.contract import HoldError
+from sink.erp.kinds import ErpRecord, Fields, PartKind, Sums, not_kept
+from sink.erp.tryton import edits, lines, notes
+from tests.unit.sink.erp.tryton.pretend import RATES, Master, cents, line_row, lines_row, sale_row
+
+D = Decimal
+SCALE = lines.Scale(D("0.01"), D("0.0001"))
+PARTS: tuple[PartKind, ...] = ("line", "charge", "discount")
+
+
+def row(part: PartKind, gross: Decimal, rate: Decimal, quantity: Decimal, name: str) -> dict[str, Any]:
+    """As a shop has it: the net amount of a gross one, and the tax is the rest."""
+    sign = -1 if part == "discount" else 1
+    net = cents(gross / (1 + rate / 100))
+    return {
+        "kind": "item" if part == "line" else part, "sku": "A" if part == "line" else None, "name": name,
+        "quantity": quantity, "unit_price": sign * gross / quantity, "discount": D(0), "tax_rate": rate,
+        "net": sign * net, "tax": sign * (gross - net), "gross": sign * gross,
+    }  # fmt: skip
+
+
+def order(parts: dict[PartKind, dict[str, Fields]]) -> ErpRecord:
+    rows = [fields for some in parts.values() for fields in some.values()]
+    sums = {name: sum((D(str(one[name])) for one in rows), D(0)) for name in ("net", "tax", "gross")}
+    return ErpRecord("order", {"tax_included": True, **sums}, parts)
+
+
+@st.composite
+def rows(draw: st.DrawFn, part: PartKind) -> dict[str, Any]:
+    quantity = D(draw(st.integers(1, 9))) if part == "line" else D(1)
+    unit = D(draw(st.integers(0, 20_000))) / 100
+    name = draw(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=10))
+    return row(part, unit * quantity, draw(st.sampled_from(list(RATES))), quantity, name)
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> ErpRecord:
+    keys = st.text("abc123:/", min_size=1, max_size=4)
+    parts = {part: draw(st.dictionaries(keys, rows(part), max_size=4)) for part in PARTS}
+    return order(dict(parts))
+
+
+def shown(values: list[dict[str, Any]]) -> lines.Read:
+    return lines.read("order", lines_row(values), Master(), D("0.01"), ours=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders())
+def test_an_order_comes_back_from_tryton_to_the_cent(record: ErpRecord) -> None:
+    values = lines.values(record, Master(), SCALE)
+    found = shown(values)
+    assert not_kept(record, ErpRecord("order", {}, found.parts)) == ""
+    assert {*found.parts["line"]} == {*record.parts["line"]}
+    sale = sale_row({}, "shop/order/1/1", lines_row(values))
+    assert (sale["untaxed_amount"], sale["tax_amount"], sale["total_amount"]) == tuple(
+        record.fields[name] for name in ("net", "tax", "gross")
+    ), "by Tryton's own sums"
+    sums = [sum((one[n] for one in found.rates.values()), D(0)) for n in range(3)]
+    assert sums == [sale["untaxed_amount"], sale["tax_amount"], sale["total_amount"]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders())
+def test_what_is_there_already_needs_no_write(record: ErpRecord) -> None:
+    values = {"comment": "x", "lines": lines.values(record, Master(), SCALE)}
+    assert not edits.edit(values, sale_row(values, "shop/order/1/1", lines_row(values["lines"])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders(), orders())
+def test_a_draft_becomes_what_is_wanted_by_one_write(was: ErpRecord, wanted: ErpRecord) -> None:
+    values = {"comment": "x", "lines": lines.values(wanted, Master(), SCALE)}
+    sale = sale_row({"comment": "y"}, "shop/order/1/1", lines_row(lines.values(was, Master(), SCALE)))
+    after = written(sale, edits.as_write(edits.edit(values, sale), sale))
+    assert not edits.edit(values, after)
+    found = lines.read("order", after["lines."], Master(), D("0.01"), ours=True)
+    assert not_kept(wanted, ErpRecord("order", {}, found.parts)) == ""
+
+
+def written(sale: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A sale after a write."""
+    there = {line["id"]: line for line in sale["lines."]}
+    for what, *given_ in values.pop("lines", []):
+        match what:
+            case "write":
+                ((one,), changes) = given_
+                there[one] = line_row({**there[one], **changes, **_taxes(there[one], changes)}, one)
+            case "delete":
+                there = {one: line for one, line in there.items() if one not in given_[0]}
+            case "create":
+                fresh = [{**line, "taxes": line["taxes"][0][1]} for line in given_[0]]
+                there |= {line["id"]: line for line in lines_row(fresh, 100)}
+    return {**sale, **values, "lines.": list(there.values())}
+
+
+def _taxes(line: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    found = list(line["taxes"])
+    for what, ids in changes.get("taxes", []):
+        found = [one for one in found if one not in ids] if what == "remove" else [*found, *ids]
+    return {"taxes": found}
+
+
+def test_the_shops_cent_stands_on_a_line_of_its_own() -> None:
+    lone = {**row("line", D("11.91"), D(19), D(1), "x"), "net": D("10.00"), "tax": D("1.91")}
+    values = lines.values(order({"line": {"1": lone}}), Master(), SCALE)
+    assert [(one["quantity"], one["unit_price"], one["taxes"]) for one in values] == [
+        (1.0, D("10.0000"), [1]),
+        (1.0, D(0), [4]),
+    ]
+    assert shown(values).rates == {D(19): Sums(D("10.00"), D("1.91"), D("11.91"))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"quantity": D(0)}, "quantity 0"),
+        ({"net": None}, "no net"),
+        ({"sku": None}, "no SKU"),
+        ({"quantity": D("0.5")}, "keeps 0 decimals"),
+        ({"quantity": D(1000), "net": D("10.34"), "tax": D("1.96"), "gross": D("12.30")}, "net: the shop has 10.34"),
+        ({"tax": D("1.95"), "gross": D("11.95")}, "the shop's tax is 0.05 more"),
+    ],
+)
+def test_what_tryton_would_not_keep_is_held(changes: dict[str, Any], reason: str) -> None:
+    lone = {**row("line", D("11.90"), D(19), D(1), "x"), **changes}
+    record = order({"line": {"1": lone}}) if lone["net"] is not None else ErpRecord("order", {}, {"line": {"1": lone}})
+    with pytest.raises(HoldError, match=reason):
+        lines.values(record, Master(), SCALE)
+
+
+def test_without_a_line_of_rounding_a_cent_is_held() -> None:
+    lone = {**row("line", D("11.91"), D(19), D(1), "x"), "net": D("10.00"), "tax": D("1.91")}
+    with pytest.raises(HoldError, match=r"the shop's tax is 0\.01 more"):
+        lines.values(order({"line": {"1": lone}}), Master(), SCALE._replace(rounds=False))
+
+
+def test_a_clerks_price_counts_and_the_note_no_more() -> None:
+    values = lines.values(order({"line": {"1": row("line", D("11.90"), D(19), D(1), "x")}}), Master(), SCALE)
+    found = shown([{**values[0], "unit_price": D("5.0000")}]).parts["line"]["1"]
+    assert (found["net"], found["tax"], found["gross"]) == (D("5.00"), D("0.95"), D("5.95"))
+    assert "unit_price" not in found
+
+
+def test_a_copied_line_is_another_one() -> None:
+    values = lines.values(order({"line": {"1": row("line", D("11.90"), D(19), D(1), "x")}}), Master(), SCALE)
+    assert shown([*values, *values]).parts["line"].keys() == {"1", "hand:2"}
+    copy = lines.read("order", lines_row(values), Master(), D("0.01"), ours=False)
+    assert copy.parts["line"].keys() == {"hand:1"}, "nor are the notes of a copied order ours"
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20), st.text(max_size=8))
+def test_other_peoples_words_stay_beside_ours(words: str, value: str) -> None:
+    text = notes.written(words, {"a": value})
+    again = notes.written(text, {"a": "other"})
+    assert (notes.read(text)["a"], notes.read(again)["a"]) == (value, "other")
+    assert again.count("ordertap {") == 1 + notes.written(words, {}).count("ordertap {") - 1
+    assert notes.read("ordertap {spoiled") == {} == notes.read(None)
+
+
+def test_a_component_without_a_quantity_is_one_and_says_none_of_it() -> None:
+    fields: Fields = {"kind": "fee", "tax_rate": D(19), "net": D("-10.00"), "tax": D("-1.90"), "gross": D("-11.90")}
+    record = ErpRecord("refund", {}, {"component": {"c1": fields}})
+    values = lines.values(record, Master(), SCALE, -1)
+    assert [(one["quantity"], one["unit_price"]) for one in values] == [(-1.0, D("-10.0000"))], "a fee is withheld"
+    found = lines.read("refund", lines_row(values), Master(), D("0.01"), ours=True, sign=-1)
+    assert found.parts["component"]["c1"] == fields

@@ -1,0 +1,278 @@
+"""What comes next of a step on a sale, and how far it came, of every state that a sale can be in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from sink.erp.contract import Basis, ConflictError, HoldError, HowFar, NotDone, Observed, Step, Verb
+from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
+from sink.erp.tryton import edits, lines, sales, steps
+from sink.erp.tryton.steps import Call, Sale
+from tests.unit.sink.erp.tryton.pretend import Master, lines_row, sale_row
+
+D = Decimal
+REF = ErpRef("order", "shop/order/1/1")
+SCALE = lines.Scale(D("0.01"), D("0.0001"))
+SLIP = {"id": 9, "description": "ordertap:2", "state": "draft", "_timestamp": "1"}
+
+
+def line(quantity: int, net: str, tax: str, rate: int = 19) -> dict[str, Value]:
+    return {
+        "kind": "item", "sku": "A", "name": "x", "quantity": D(quantity), "unit_price": D(net), "discount": D(0),
+        "tax_rate": D(rate), "net": D(net), "tax": D(tax), "gross": D(net) + D(tax),
+    }  # fmt: skip
+
+
+def order(number: str = "1", **rows: dict[str, Value]) -> ErpRecord:
+    head: dict[str, Value] = {"number": number, "tax_included": True, "placed_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    sums = {name: sum((D(str(row[name])) for row in rows.values()), D(0)) for name in ("net", "tax", "gross")}
+    return ErpRecord("order", {**head, **sums}, {"line": rows, "charge": {}, "discount": {}})
+
+
+WAS = order(l1=line(2, "20.00", "3.80"), l2=line(1, "5.00", "0.95"))
+CHEAPER = order(l1=line(2, "18.00", "3.42"), l2=line(1, "5.00", "0.95"))
+OTHER_LINE = order(l1=line(2, "20.00", "3.80"), l3=line(3, "6.00", "1.14"))
+FEWER = order(l1=line(2, "20.00", "3.80"))
+MORE = order(l1=line(2, "20.00", "3.80"), l2=line(1, "5.00", "0.95"), l4=line(1, "1.00", "0.19"))
+OTHER_TAX = order(l1=line(2, "20.00", "1.40", 7), l2=line(1, "5.00", "0.95"))
+RENUMBERED = order("2", l1=line(2, "20.00", "3.80"), l2=line(1, "5.00", "0.95"))
+
+
+def values(record: ErpRecord, key: int) -> dict[str, Any]:
+    return {
+        "reference": record.fields["number"],
+        "comment": sales.comment("order", None, record.fields, key),
+        "lines": lines.values(record, Master(), SCALE),
+    }
+
+
+def sale(state: str = "draft", record: ErpRecord = WAS, key: int = 1, **more: Any) -> Sale:
+    given = values(record, key)
+    row = (
+        sale_row(
+            {name: given[name] for name in ("reference", "comment")}, REF.external, lines_row(given["lines"]), state
+        )
+        | {"party": 1, "invoice_address": 1, "shipment_address": 1}
+        | more
+    )
+    read = lines.read("order", row["lines."], Master(), D("0.01"), ours=True)
+    number, fields = sales.commented("order", row["comment"])
+    amounts = zip(("net", "tax", "gross"), (row["untaxed_amount"], row["tax_amount"], row["total_amount"]), strict=True)
+    seen = ErpRecord("order", {"number": row["reference"], **fields, **dict(amounts)}, read.parts)
+    stamp = sales.stamp(seen, row)
+    return Sale(row, Observed(seen, sales.milestone("order", row), "1", stamp, number, state))
+
+
+def step(verb: Verb, before: Sale | None, want: ErpRecord = WAS, goal: Milestone = Milestone.DRAFT) -> Step:
+    on = before and before.observed.milestone and Basis(before.observed.milestone, before.observed.stamp)
+    return Step(REF, verb, want, on or None, goal, 2 if before else 1)
+
+
+def following(one: Step, now: Sale, target: str = "draft") -> Call | None:
+    return steps.following(one, now, values(one.want, one.key) if one.verb == "amend" else None, target)
+
+
+@pytest.mark.parametrize(
+    ("state", "target", "button"),
+    [
+        ("draft", "draft", None), ("draft", "quotation", "quote"), ("draft", "processing", "quote"),
+        ("quotation", "quotation", None), ("quotation", "confirmed", "confirm"), ("confirmed", "confirmed", None),
+        ("confirmed", "processing", "process"), ("processing", "quotation", None), ("done", "processing", None),
+        ("cancelled", "processing", None),
+    ],
+)  # fmt: skip
+def test_a_sale_is_taken_on_state_by_state(state: str, target: str, button: str | None) -> None:
+    now = sale(state)
+    call = following(step("advance", now), now, target)
+    assert (call.method if call else None) == button
+
+
+@pytest.mark.parametrize(
+    ("state", "want", "calls"),
+    [
+        ("draft", CHEAPER, ["write"]),
+        ("quotation", CHEAPER, ["draft"]),
+        ("confirmed", CHEAPER, ["draft"]),
+        ("quotation", RENUMBERED, ["write"]),
+        ("processing", RENUMBERED, ["write"]),
+        ("processing", CHEAPER, ["create"]),
+        ("processing", FEWER, ["create"]),
+        ("processing", OTHER_LINE, ["create"]),
+    ],
+)
+def test_a_change_is_made_as_the_state_takes_it(state: str, want: ErpRecord, calls: list[str]) -> None:
+    now = sale(state)
+    call = following(step("amend", now, want), now)
+    assert call is not None
+    assert [call.method] == calls
+    if call.method == "create":
+        (slip,) = call.args
+        assert (call.model, slip["sale"], slip["description"]) == ("sale.amendment", 1, "ordertap:2")
+
+
+def test_a_slip_that_lies_there_is_validated() -> None:
+    now = sale("processing", **{"amendments.": [SLIP]})
+    assert following(step("amend", now, CHEAPER), now) == Call("sale.amendment", "validate_amendment", (9,))
+    another = sale("processing", **{"amendments.": [{**SLIP, "description": "the clerk's"}]})
+    call = following(step("amend", another, CHEAPER), another)
+    assert call is not None
+    assert call.method == "create"
+
+
+@pytest.mark.parametrize(
+    ("want", "reason"), [(MORE, "takes no further line"), (OTHER_TAX, "does not change the tax of a line")]
+)
+def test_what_processing_does_not_take_is_refused_before_the_first_write(want: ErpRecord, reason: str) -> None:
+    now = sale("processing")
+    with pytest.raises(HoldError, match=reason):
+        following(step("amend", now, want), now)
+
+
+def test_nothing_is_left_of_what_was_done() -> None:
+    now = sale("quotation", CHEAPER, 2)
+    assert following(step("amend", sale(), CHEAPER), now, "quotation") is None
+
+
+LED_TO = {"shipments.": [{"id": 5, "state": "waiting"}], "invoices.": [{"id": 6, "state": "draft"}]}
+CANCELLED = {"shipments.": [{"id": 5, "state": "cancelled"}], "invoices.": [{"id": 6, "state": "cancelled"}]}
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "method"),
+    [
+        ("draft", {}, "sale.sale cancel"),
+        ("quotation", {}, "sale.sale cancel"),
+        ("confirmed", {}, "sale.sale draft"),
+        ("processing", LED_TO, "stock.shipment.out cancel"),
+        ("processing", {**LED_TO, "shipments.": CANCELLED["shipments."]}, "account.invoice cancel"),
+        ("processing", {**CANCELLED, "shipment_state": "exception"}, "sale.handle.shipment.exception handle"),
+        ("processing", {**CANCELLED, "invoice_state": "exception"}, "sale.handle.invoice.exception handle"),
+    ],
+)  # fmt: skip
+def test_a_cancellation_goes_on_where_the_sale_is(state: str, more: dict[str, Any], method: str) -> None:
+    now = sale(state, **more)
+    call = following(step("cancel", now, goal=Milestone.CANCELLED), now)
+    assert call is not None
+    assert f"{call.model} {call.method}" == method
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({**LED_TO, "shipments.": [{"id": 5, "state": "done"}]}, "goods have left"),
+        ({**LED_TO, "invoices.": [{"id": 6, "state": "posted"}]}, "its invoice is posted"),
+    ],
+)
+def test_a_cancellation_is_refused_before_its_first_write(more: dict[str, Any], reason: str) -> None:
+    now = sale("processing", **more)
+    with pytest.raises(HoldError, match=reason):
+        following(step("cancel", now), now)
+
+
+BEFORE = sale("quotation")
+PROCESSING = sale("processing")
+
+
+@pytest.mark.parametrize(
+    ("one", "now", "far"),
+    [
+        (step("create", None), None, HowFar.NOT_DONE),
+        (step("create", None, goal=Milestone.CONFIRMED), sale(), HowFar.PARTLY),
+        (step("create", None), sale("quotation"), HowFar.DONE),
+        (step("advance", sale()), sale(), HowFar.NOT_DONE),
+        (step("advance", sale()), sale("quotation"), HowFar.DONE),
+        (step("advance", sale(), goal=Milestone.PROCESSING), sale("confirmed"), HowFar.PARTLY),
+        (step("advance", sale()), sale("cancelled"), HowFar.DONE),
+        (step("amend", BEFORE, CHEAPER), BEFORE, HowFar.NOT_DONE),
+        (step("amend", BEFORE, CHEAPER), sale("draft"), HowFar.PARTLY),
+        (step("amend", BEFORE, CHEAPER), sale("draft", CHEAPER, 2), HowFar.PARTLY),
+        (step("amend", BEFORE, CHEAPER), sale("quotation", CHEAPER, 2), HowFar.DONE),
+        (step("amend", BEFORE, CHEAPER), sale("quotation", FEWER, 1), HowFar.NOT_DONE),
+        (step("amend", BEFORE, CHEAPER), sale("quotation", FEWER, 3), HowFar.DONE),
+        (step("amend", BEFORE, CHEAPER), sale("cancelled"), HowFar.NOT_DONE),
+        (step("amend", PROCESSING, CHEAPER), sale("processing", **{"amendments.": [SLIP]}), HowFar.PARTLY),
+        (step("cancel", BEFORE), sale("cancelled"), HowFar.DONE),
+        (step("cancel", BEFORE), BEFORE, HowFar.NOT_DONE),
+        (step("cancel", sale("confirmed")), sale("draft"), HowFar.PARTLY),
+        (step("cancel", PROCESSING), sale("processing", shipment_state="exception"), HowFar.PARTLY),
+        (step("cancel", PROCESSING), sale("processing", shipment_state="sent"), HowFar.NOT_DONE),
+        (step("cancel", PROCESSING), sale("odd"), HowFar.UNCLEAR),
+    ],
+)  # fmt: skip
+def test_how_far_a_step_came_is_read_off_the_sale(one: Step, now: Sale | None, far: HowFar) -> None:
+    target = {Milestone.DRAFT: "quotation", Milestone.CONFIRMED: "quotation"}.get(one.goal, "processing")
+    assert steps.how_far(one, now.observed if now else None, target) is far
+
+
+def error(result: object) -> type[Exception] | None:
+    return type(result.error) if isinstance(result, NotDone) else None
+
+
+def test_what_is_known_of_a_step_before_it_is_begun() -> None:
+    now = sale()
+    amend = step("amend", now, CHEAPER)
+    assert steps.known(step("create", None), None, "draft") is None
+    assert steps.known(step("create", None), now, "draft") is None, "ours: it is gone on with"
+    assert error(steps.known(step("create", None, CHEAPER), now, "draft")) is ConflictError
+    assert error(steps.known(replace(step("create", None), key=2), now, "draft")) is ConflictError
+    assert error(steps.known(amend, None, "draft")) is HoldError
+    assert steps.known(amend, now, "draft") is None
+    assert steps.known(amend, sale("draft", CHEAPER, 2), "draft") is None
+    assert error(steps.known(amend, sale("quotation"), "draft")) is ConflictError
+    assert error(steps.known(amend, sale("draft", FEWER, 3), "draft")) is ConflictError
+    assert steps.known(step("advance", now), sale("quotation"), "quotation") == sale("quotation").observed
+    assert steps.known(step("cancel", now), sale("cancelled"), "draft") == sale("cancelled").observed
+
+
+@pytest.mark.parametrize(
+    ("state", "invoice", "shipment", "moves", "becomes"),
+    [
+        ("draft", "none", "none", (), Milestone.DRAFT),
+        ("quotation", "none", "none", (), Milestone.CONFIRMED),
+        ("confirmed", "none", "none", (), Milestone.CONFIRMED),
+        ("processing", "pending", "waiting", ("draft",), Milestone.PROCESSING),
+        ("processing", "pending", "partially shipped", ("done", "draft"), Milestone.PART_DELIVERED),
+        ("processing", "pending", "sent", ("done",), Milestone.DELIVERED),
+        ("processing", "awaiting payment", "waiting", ("draft",), Milestone.INVOICED),
+        ("processing", "partially paid", "sent", ("done",), Milestone.INVOICED),
+        ("done", "paid", "sent", ("done",), Milestone.PAID),
+        ("done", "none", "none", ("cancelled",), Milestone.CANCELLED),
+        ("processing", "none", "none", (), Milestone.PROCESSING),
+        ("cancelled", "none", "none", (), Milestone.CANCELLED),
+        ("odd", "none", "none", (), None),
+    ],
+)  # fmt: skip
+def test_what_a_sale_has_become(
+    state: str, invoice: str, shipment: str, moves: tuple[str, ...], becomes: Milestone | None
+) -> None:
+    row = {
+        "state": state, "invoice_state": invoice, "shipment_state": shipment, "invoices_ignored": [],
+        "lines.": [{"moves.": [{"state": one} for one in moves]}],
+    }  # fmt: skip
+    assert sales.milestone("order", row) is becomes
+    if state == "processing" and invoice == "pending":
+        assert sales.milestone("refund", row) is Milestone.DRAFT, "a credit note that nobody has posted"
+
+
+def test_in_processing_a_line_that_goes_makes_room_for_one_of_the_same_tax() -> None:
+    now = sale("processing")
+    change = edits.in_processing(edits.edit(values(OTHER_LINE, 2), now.row), now.row)
+    (slip,) = edits.as_slip(change, now.row)
+    assert (slip["line"], slip["quantity"], slip["unit_price"]) == (2, 3.0, D("2.0000"))
+    assert "line:l3" in edits.as_notes(change)["lines"][0][2]["note"]
+    gone = edits.in_processing(edits.edit(values(FEWER, 2), now.row), now.row)
+    assert [(one["line"], one["quantity"]) for one in edits.as_slip(gone, now.row)] == [(2, 0.0)]
+
+
+def test_in_processing_an_address_changes_by_a_slip_and_the_order_stays() -> None:
+    now = sale("processing")
+    moved_in = edits.edit({**values(WAS, 1), "shipment_address": 4}, now.row)
+    (slip,) = edits.as_slip(edits.in_processing(moved_in, now.row), now.row)
+    assert slip == {"action": "party", "party": 1, "invoice_address": 1, "shipment_address": 4}
+    with pytest.raises(HoldError, match="the order that it belongs to"):
+        edits.in_processing(edits.edit({**values(WAS, 1), "origin": "sale.sale,4"}, now.row), now.row)
