@@ -48,8 +48,8 @@ ANOTHER_IDENTITY: Final = (
 
 
 class Wanted(NamedTuple):
-    """The ERP's record (None: the shop has the document no more, or has `taken_back` to a state that is not ready what
-    the ERP was given), and the ERP's order that it belongs to. `after`: a new buyer, who has to come before it."""
+    """The ERP's record, and the ERP's order that it belongs to. None: the shop has deleted the document, or set it back
+    to an unfinished state (`taken_back`) after the ERP was given it. `after`: a new buyer, who has to come first."""
 
     record: ErpRecord | None
     order: Found | None = None
@@ -72,8 +72,8 @@ class Around(NamedTuple):
 
 
 class OnlyCancelled(NamedTuple):
-    """An order that the shop has cancelled, and changes are missing of a table that it is made of: that it is cancelled
-    is certain, and nothing else. `hold` is for one that the ERP never heard of."""
+    """An order that the shop has cancelled, and changes are missing of a table that it is made of: that it was
+    cancelled is known, and nothing else. `hold` is for one that the ERP never heard of."""
 
     order: SalesOrder
     hold: Hold

@@ -135,6 +135,6 @@ def _is_verified(built: object) -> bool:
 
 def _several(ref: DocumentRef, way: _Way, hits: Sequence[Found]) -> Hold:
     names = ", ".join(sorted(hit.observed.reference or hit.ref.external for hit in hits)[:_NAMED])
-    step = f"`sink accept account {ref} NUMBER` says which, or merge them in the ERP: it is looked for again by itself"
+    step = f"`sink accept account {ref} NUMBER --person NAME` says which, or merge them in the ERP"
     reason = f"the ERP has {len(hits)} accounts by this {way.name}: {names}"
     return Hold(reason, step, "master data", Check.SEVERAL_ACCOUNTS)

@@ -53,10 +53,9 @@ _A_TENTH: Final = 0.1
 
 @dataclass(frozen=True)
 class Task:
-    """A step for a document, and the intent that the ledger keeps of it. `last`: of what was planned; that is not known
-    of a step that someone else planned, nor of an adopt, after which both sides are compared for the first time, nor of
-    one that leaves something to a person, which is held then.
-    `after`: a new buyer whom it refers to, and who comes before it."""
+    """A step for a document, and the intent that the ledger keeps of it. `last`: no planned step follows. It is
+    false where that is not known: for a step that another worker planned, after an adopt, and where a part of the
+    change is held. `after`: a new buyer whom it refers to, and who comes before it."""
 
     one: Entry
     step: Step
@@ -266,7 +265,7 @@ class Sending:
     def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
         """What the brake keeps from the ERP. NotPlannedError where nothing may be sent any more."""
         if control.is_paused(cursor):
-            raise NotPlannedError("applying is paused", "`sink resume` when it shall go on")
+            raise NotPlannedError("applying is paused", "`sink resume --person NAME` when it shall go on")
         return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:

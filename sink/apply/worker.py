@@ -64,8 +64,8 @@ class Worker:
     def step(self) -> bool:
         """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
 
-        RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. What
-        concerns one document alone is kept with it, and does not, an error that nobody expected included.
+        RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. An error
+        that concerns one document alone, be it an unexpected one, is kept with that document and not raised.
         """
         if not self._bound:
             self.check()

@@ -87,7 +87,7 @@ def _pause(
 ) -> None:
     """Sends nothing more to the ERP until `sink resume`.
 
-    From no copy of the sink. Staging goes on. Example: `sink pause --person Ada --reason "stocktaking"`
+    All copies of the sink stop sending, and go on staging. Example: `sink pause --person Ada --reason "stocktaking"`
     """
     lines = list(control.pause(wiring.middle(settings_of(config)), person, reason))
     answer(as_json, lambda: {"paused": True}, lambda: lines)

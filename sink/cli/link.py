@@ -75,7 +75,7 @@ def _unlink(
 ) -> None:
     """Takes a link back, as long as nothing else was sent.
 
-    The ERP gets a document of its own then. Example: `sink unlink sales_order 17 --person Ada`
+    The sink then makes a document of its own in the ERP. Example: `sink unlink sales_order 17 --person Ada`
     """
     sides = _sides(config)
     with closing(sides.erp):

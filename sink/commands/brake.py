@@ -20,7 +20,7 @@ def lines(found: BrakeStanding) -> Iterator[str]:
             yield f"    stopped {one.stopped_at.astimezone():%Y-%m-%d %H:%M %Z}: {one.reason}"
     yield from _waiting(found.waiting, found.examples)
     if found.waiting:
-        yield "next: undo it in the shop, or `sink release --mass` to let it pass"
+        yield "next: undo it in the shop, or `sink release --mass --person NAME` to let it pass"
 
 
 def released(found: MassReleased) -> Iterator[str]:

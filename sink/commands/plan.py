@@ -24,7 +24,7 @@ def lines(found: Planned) -> Iterator[str]:
     if total > shown:
         yield f"and {total - shown} more commands; --limit shows them"
     yield from sums(found.sums)
-    yield "nothing is sent; next: `sink go-live` when this is what you want"
+    yield "nothing is sent; next: `sink go-live --person NAME` when this is what you want"
 
 
 def sums(found: Sequence[PlannedSum]) -> Iterator[str]:

@@ -46,7 +46,8 @@ def told(seen: SinkStatus) -> Iterator[str]:
     if seen.control.paused:
         yield f"applying is paused {seen.control.paused}\n    next: `sink resume --person NAME`"
     for reason in seen.control.stopped.values():
-        yield f"{reason}: the others wait\n    next: `sink brake` shows them, `sink release --mass` lets them pass"
+        yield f"{reason}: the others wait"
+        yield "    next: `sink brake` shows them, `sink release --mass --person NAME` lets them pass"
     if seen.not_planned:
         yield f"nothing is planned: {seen.not_planned}"
     yield from _documents(seen.counts)
@@ -60,9 +61,9 @@ def told(seen: SinkStatus) -> Iterator[str]:
         yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
     if seen.of_another_profile:
         count = seen.of_another_profile
-        yield f"{count} documents were made by another profile: `sink rebuild` says what would change"
+        yield f"{count} documents were made by another profile: `sink rebuild --person NAME` says what would change"
     if any(state == State.PLANNED for _, state in seen.counts):
-        yield "mode is plan: nothing is sent; next: `sink plan`, and `sink go-live` when that is what you want"
+        yield "mode is plan: nothing is sent; next: `sink plan`, then `sink go-live --person NAME`"
 
 
 def _copy(copy: Copy) -> Iterator[str]:

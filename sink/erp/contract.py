@@ -116,8 +116,8 @@ class Step:
 
 class NotDone(NamedTuple):
     """Why a step was not done. `reached`: the document as it was read after that, where a part was done all the same:
-    its `want` may be in it, and only its milestone is short of the goal. None: nothing was changed, or with a
-    RetryError nobody knows; it is never the state before."""
+    its `want` may be in it, and only its milestone is short of the goal. None: nothing was changed; with a
+    RetryError: the outcome is not known. It is never the state before."""
 
     error: RetryError | HoldError | StopError
     reached: Observed | None = None
@@ -241,8 +241,8 @@ class Erp(Protocol):
         compare-and-set on the step's `before`. After `not_after`, by the ERP's clock, nothing takes effect any more.
 
         After its last call a step's document is read as a whole, in one moment, and compared with `want`, the keys of
-        its children included: what the ERP keeps otherwise (rounded, cut, other totals) is held, before it goes further
-        than a draft and, where the ERP can take it back, with nothing left. Errors:
+        its children included. If the ERP has stored something else (rounded, cut, other totals), the step is held
+        before the document goes beyond a draft; where the ERP can take it back, nothing of it is left. Errors:
 
         - RetryError: nothing is known of this step's outcome.
         - ConflictError: nothing was changed, since the document is not as it was when the step was planned, or the time

@@ -104,8 +104,8 @@ class ErpRecord:
 
 
 def same(one: Value, other: Value) -> bool:
-    """Equal by value: 1.0 is 1.00, an instant is one in any zone, an empty text is no text, blanks around one are none
-    of it, and a mailbox is one in capitals and small letters."""
+    """Equal by value: 1.0 equals 1.00, an instant is the same in any zone, an empty text equals no text, blanks around
+    a text are ignored, and e-mail addresses compare without case."""
     if one == other:
         return True
     if isinstance(one, datetime) and isinstance(other, datetime):

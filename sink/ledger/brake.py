@@ -165,8 +165,8 @@ _WAITING: Final = (
     " FROM braked AS b JOIN document AS d USING (type, key)"
     " WHERE d.state = 'held' AND b.seen = d.seen AND d.seen = d.marked AND b.kind = ANY(%s)) AS w"
 )
-"""What was looked at again since, for whatever reason, waits for the brake no more, or has a new row. What the shop has
-changed again since is about to be: nobody releases what nobody has seen."""
+"""A document that was looked at again since then does not wait here any more, or has a new row. One that the shop has
+changed since is left out, so that nobody releases a change that nobody has seen."""
 
 
 def waiting(cursor: Cursor, kinds: Collection[str]) -> list[Waiting]:

@@ -171,12 +171,12 @@ RETURNING d.type, d.key
 
 
 def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> set[DocumentRef]:
-    """Writes down what is about to be sent, under which key in the ERP; None: nothing is under way any more. Those of
-    which it was written.
+    """Writes down what is about to be sent, under which key in the ERP, or (None) that nothing is under way any more.
+    Returns the documents whose intent was written.
 
-    It is not where the shop has given the document to another unit since it was looked at; nor that an order is to be
-    made which was marked since, as it may have come under another key: who looks at that one finds our intent, or we
-    find its mark. In the caller's transaction, which has to prove the lease.
+    It is not written if the shop has given the document to another unit since it was looked at. Nor is the create of an
+    order that was marked since, as the order may have come under another key: either who looks at that one finds our
+    intent, or we find its mark. In the caller's transaction, which has to prove the lease.
     """
     rows = [
         {

@@ -65,12 +65,13 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
 
 
 def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> Former:
-    """What new documents may have been before, with their fingerprints given: a document that the ERP has, or that is
-    on its way there, or that a person ignores, by the log, else by the fingerprint. By the log also a customer whose
-    account the ERP has, and one that another worker than `owner` has, and may be about to send. An ignored one of which
-    the ERP was told nothing is known by its number alone.
+    """For new documents, with their fingerprints, those that they may have been under another key.
 
-    Not one of which a person has said, when the new one was held for it, that it stays as it is: that was the answer.
+    The shop's log of key changes is asked first, then the fingerprint. Candidates are in the ERP, on their way there,
+    or ignored by a person (one that the ERP never heard of is known by its number alone). By the log, a customer whose
+    account the ERP has is one, too, and a document that another worker than `owner` has and may be about to send.
+
+    A candidate is left out if a person decided, while the new document was held for it, that it stays as it is.
     """
     cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new), owner))
     rows = cursor.fetchall()
@@ -96,11 +97,10 @@ def _is_answer(cursor: Cursor, new: DocumentRef, old: DocumentRef) -> bool:
 
 
 def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
-    """What the log says of the keys of documents, and of the keys that they had before those, is needed no more.
+    """Deletes the recorded key changes of documents, earlier keys included.
 
-    That is so once a new one was looked at and goes on, as what it was or as a new one: it is asked for while it is new
-    alone. What had its key before is gone from the shop, and nobody had it or was about to send it when it was looked
-    at, so that nothing comes of it later either.
+    They are asked for only while a document is new. Once it was looked at and goes on they are not needed any more:
+    what had the old key is gone from the shop, and nobody had it or was about to send it.
     """
     cursor.execute(
         "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change WHERE (type, key) IN %s"

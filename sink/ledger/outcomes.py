@@ -196,7 +196,11 @@ class Outcome:
     @classmethod
     def ignored(cls) -> Self:
         """A person wants nothing done about it, whatever the shop makes of it."""
-        return cls(State.IGNORED, "a person ignores it", "`sink ignore --undo` if it shall come all the same")
+        return cls(
+            State.IGNORED,
+            "a person ignores it",
+            "`sink ignore --undo TYPE KEY --person NAME` if it shall come all the same",
+        )
 
     @classmethod
     def retry(cls, reason: str, again: float, attempts: int, next_step: str = "the sink tries again by itself") -> Self:
@@ -206,7 +210,12 @@ class Outcome:
     @classmethod
     def planned(cls, steps: str, commands: Sequence[Command] = ()) -> Self:
         """What would be sent, were it not for the mode."""
-        return cls(State.PLANNED, f"would {steps}", "`sink go-live` when the plan is what you want", commands=commands)
+        return cls(
+            State.PLANNED,
+            f"would {steps}",
+            "`sink go-live --person NAME` when the plan is what you want",
+            commands=commands,
+        )
 
     @classmethod
     def applied(cls, sent: Intent, reference: str, command: Command | None = None, more: bool = False) -> Self:

@@ -120,7 +120,7 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
     if way not in can:
         if way in ways(found.check, in_erp=True):
             raise SettingsError(
-                f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref}` leaves it at that"
+                f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref} --person NAME` leaves it at that"
             )
         others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"

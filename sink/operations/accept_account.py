@@ -81,7 +81,7 @@ def _refuse(cursor: Cursor, ref: DocumentRef) -> None:
     if one is None or asked is None:
         raise SettingsError(f"there is no document {ref}", "`sink list` shows them")
     if one.state == "ignored":
-        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref}` first")
+        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref} --person NAME` first")
     if one.applied is not None:
         step = "merge them in the ERP, if they are one"
         raise SettingsError(f"{ref} has an account of its own in the ERP, {one.reference}", step)

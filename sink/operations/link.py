@@ -273,13 +273,15 @@ def _free(cursor: Cursor, profile: Profile, ref: DocumentRef, kind: Kind, hand: 
     if asked.applied:
         raise SettingsError(f"the ERP has {ref} already, as {asked.reference}", f"`sink show {ref}` shows it")
     if asked.state == State.IGNORED:
-        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref}` first")
+        raise SettingsError(f"a person ignores {ref}", f"`sink ignore --undo {ref} --person NAME` first")
     if asked.busy:
         raise busy(ref)
     types = [name for name, rule in profile.documents.items() if KIND_OF[rule.model] == kind]
     others = [one for one in decisions.linked_to(cursor, types, hand) if one != ref]
     if others:
-        raise SettingsError(f"{hand} of the ERP is taken for {others[0]}", f"`sink unlink {others[0]}` ends that")
+        raise SettingsError(
+            f"{hand} of the ERP is taken for {others[0]}", f"`sink unlink {others[0]} --person NAME` ends that"
+        )
     return Decisions.from_json(asked.decisions)
 
 
@@ -291,7 +293,7 @@ def _still_linked(cursor: Cursor, ref: DocumentRef, entry: Entry) -> Unlinked:
     others = [one.ref for one in decisions.with_dependants(cursor, ref) if one.reference is not None and one.ref != ref]
     if entry.applied and (others or history.last_step(cursor, ref) != "adopt"):
         sent = f"{others[0]} of it" if others else "more of it"
-        step = f"correct both documents in the ERP; `sink ignore {ref}` leaves them alone"
+        step = f"correct both documents in the ERP; `sink ignore {ref} --person NAME` leaves them alone"
         raise SettingsError(f"the ERP was told {sent} since it was linked", step)
     return Unlinked(ref, entry.linked, entry.applied is not None)
 

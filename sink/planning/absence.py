@@ -29,8 +29,8 @@ class Present(NamedTuple):
 
 
 def with_absent(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Absence) -> Present:
-    """What is wanted of the ERP where something is gone that it was told of. `there`: the document as it shows it, of
-    which a person may have taken it out, too. Of what is cancelled nothing is held."""
+    """What the ERP shall have where the shop has dropped something that the ERP was told of. `there`: the ERP's
+    document, from which a person may have removed it, too. Nothing is held of a cancelled order."""
     lines, payments = _lines(desired, applied, there, absence), _payments(desired, applied, absence)
     if isinstance(payments, Hold) and not differing(desired.fields, there.fields, PAID):
         payments = desired  # a person has corrected it there

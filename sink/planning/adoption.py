@@ -1,8 +1,8 @@
 """A document that people typed into the ERP is taken for the shop's: which of its lines are which. Pure.
 
 A line of the shop and one of the ERP are the same if they are of the same SKU and quantity (of a return: of the same
-sold line; of a charge: of the same kind), and among several of those, of the same amount. Then those that are left and
-alone of their SKU. Several that are equal in all of this are no question where both sides have as many; else they are.
+sold line; of a charge: of the same kind), and among several of those, of the same amount. Then those that are left
+and the only ones of their SKU. Equal lines are paired if both sides have as many of them; else they are ambiguous.
 """
 
 from __future__ import annotations

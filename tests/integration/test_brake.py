@@ -170,7 +170,8 @@ def test_once_it_has_stopped_a_kind_time_lets_nothing_more_pass(
     assert (run(erp_url, NINE), len(waiting(sold))) == ([(10,)], 2)
     lines = list(told(status(sold, True)))
     assert (
-        f"{REASON}: the others wait\n    next: `sink brake` shows them, `sink release --mass` lets them pass" in lines
+        lines[lines.index(f"{REASON}: the others wait") + 1]
+        == "    next: `sink brake` shows them, `sink release --mass --person NAME` lets them pass"
     )
     with transaction(sold) as cursor:
         assert control.read(cursor).stopped == {"orders": REASON}

@@ -134,7 +134,7 @@ def test_a_new_shop_sends_nothing_until_a_person_lets_it_and_then_without_a_rest
     assert (dry.held, dry.due) == ({"master data": 1}, 0)
     lines = list(commands.go_live(dry, execute=False))
     assert lines[-1] == "nothing was changed; --execute sends it"
-    assert any("`sink go-live`" in line for line in told(status(middle, True)))
+    assert any("`sink go-live --person NAME`" in line for line in told(status(middle, True)))
     assert not workers[1].step()
     assert run(erp_url, ORDERS) == [(0,)]
     go_live(middle, False, True, "Ada", execute=True)

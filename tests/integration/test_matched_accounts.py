@@ -186,7 +186,7 @@ def test_several_accounts_are_held_until_the_erp_has_one_or_a_person_says_which(
     ]
     assert len(held(middle)) == 4, "the other one waits for him, and both orders for their buyers"
     step = "SELECT next_step FROM document WHERE state = 'held'"
-    assert rows(middle, step)[0][0].startswith("`sink accept account customer 7 NUMBER` says which")
+    assert rows(middle, step)[0][0].startswith("`sink accept account customer 7 NUMBER --person NAME` says which")
 
     def opened() -> SqlErp:
         return SqlErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))

@@ -70,7 +70,7 @@ def test_a_changed_profile_is_said_and_what_it_changes_goes_behind_the_brake(
     assert run_rebuild(sold, profile_path).looked_at == 0
     amend_profile(profile_path, "sales_order.lines.sql", "'l1' AS key, sku,", "'l1' AS key, 'a name' AS name, sku,")
     assert of_another(sold, profile_path) == [
-        f"{EVERY} documents were made by another profile: `sink rebuild` says what would change"
+        f"{EVERY} documents were made by another profile: `sink rebuild --person NAME` says what would change"
     ]
     dry = run_rebuild(sold, profile_path)
     assert dry.looked_at == EVERY
