@@ -94,7 +94,7 @@ class Task:
     def command(self) -> Command:
         """The step as people read it; asked for before its outcome is written."""
         was = from_json(self.one.applied) if self.one.applied else None
-        return command(self.step.verb, self.step.goal, was, self.step.want)
+        return command(self.step.verb, self.step.goal, was, self.step.written)
 
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
@@ -306,7 +306,9 @@ def _step(intent: Intent, ref: ErpRef) -> Step:
     """The step that an intent stands for."""
     before = Basis(Milestone(intent.before), intent.stamp) if intent.before else None
     adopts = TypedIn(**intent.adopts) if intent.adopts else None
-    return Step(ref, intent.verb, from_json(intent.record), before, Milestone(intent.goal), intent.revision, adopts)
+    noted = from_json(intent.noted) if intent.noted else None
+    want, goal = from_json(intent.record), Milestone(intent.goal)
+    return Step(ref, intent.verb, want, before, goal, intent.revision, adopts, noted)
 
 
 def _unexpected(one: Entry, error: Exception) -> Hold:

@@ -160,7 +160,7 @@ class Worker:
             try:
                 self._units(alone, late=False)
             finally:
-                held += alone[1:]
+                held += [other for other in alone if other != one]
 
     def _each_document(self, held: list[Lease]) -> None:
         """Documents of a unit by themselves; one that fails even so is kept back, and nothing else is."""
@@ -284,6 +284,7 @@ class Worker:
         wanted = self._desired.wanted(ones, built)
         tasks: list[Task] = []
         again: list[Entry] = []
+        followed: set[DocumentRef] = set()  # by another step, which was planned with the first
         capped: list[Entry] = []
         planned = self._planned(ones, wanted)
         changing = {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else ()
@@ -297,6 +298,7 @@ class Worker:
             else:
                 tasks.append(Task.planned(one, found, want.after if isinstance(want, Wanted) else None))
                 again += [] if tasks[-1].last else [one]
+                followed |= {one.ref} if len(found) > 1 else set()
         if outcomes:
             with transaction(self._connection) as cursor:
                 documents.write(cursor, held, outcomes)
@@ -304,7 +306,8 @@ class Worker:
                     note_acted(cursor)
         self._sending.send(held, tasks)
         # A cancellation goes without the change before it that the ERP has refused.
-        went = [one for one in again if one.intent is None and (one.state is State.DONE or one.check == Check.REFUSED)]
+        refused = {one.ref for one in again if one.check == Check.REFUSED} & followed
+        went = [one for one in again if one.intent is None and (one.state is State.DONE or one.ref in refused)]
         return went + capped
 
     def _planned(

@@ -224,7 +224,8 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "waits_for": "text", "attempts": "int", "seen": "bigint", "again": "float", "sent": "bool", "removed": "bool",
     "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
-    "check_name": "text", "disputed": "jsonb", "account": "text",
+    "check_name": "text", "disputed": "jsonb", "account": "text", "unit": "text",
+    "partly": "bool",
 }  # fmt: skip
 """What is written of an outcome, with its type."""
 _OUTCOMES: Final = f"""
@@ -233,7 +234,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- At once is in its turn, not behind all that was marked since.
     next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
-    held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp()) END,
+    held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp())
+        WHEN v.partly THEN d.held_since END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL
         WHEN v.sent THEN coalesce(nullif(d.intent -> 'noted', 'null'), d.intent -> 'record')
@@ -252,7 +254,8 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
 FROM {rows_as("v", _COLUMNS)}
-WHERE d.type = v.type AND d.key = v.key
+-- What only was looked at, and has gone to another unit meanwhile, is looked at there.
+WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
 """  # noqa: S608  our own names
 
 
@@ -286,6 +289,8 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "check_name": outcome.check,
         "disputed": {"version": one.version, "fields": outcome.disputed} if outcome.check else None,
         "account": outcome.account or None,
+        "unit": one.unit,
+        "partly": sent is not None and sent.noted is not None,  # the rest is held as before
     }
 
 

@@ -13,17 +13,15 @@ from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 _Row = Mapping[str, Any]
-_NAMES: Final = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 _SHAPES: Final = 256  # a statement for each set of columns that is written together
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -> None:
     """New rows."""
     for names, alike in _alike(rows):
-        if connection.dialect.name == "postgresql":
+        if _as_json(connection, table, names):
             connection.execute(_insert(table, names), {"rows": _json(table, names, alike)})
         else:
             connection.execute(sa.insert(table), alike)
@@ -32,13 +30,19 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -
 def update(connection: sa.Connection, table: sa.Table, key: str, rows: Collection[_Row]) -> None:
     """Changes rows by their key, which each has among its values."""
     for names, alike in _alike(rows):
-        if connection.dialect.name == "postgresql":
+        if _as_json(connection, table, names):
             connection.execute(_update(table, key, names), {"rows": _json(table, names, alike)})
             continue
         given = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names if name != key}
         at = sa.bindparam(f"new_{key}", type_=table.c[key].type)
         changed = sa.update(table).where(table.c[key] == at).values(given)
         connection.execute(changed, [{f"new_{name}": row[name] for name in names} for row in alike])
+
+
+def _as_json(connection: sa.Connection, table: sa.Table, names: Iterable[str]) -> bool:
+    """Whether the rows can be told as JSON: not where a column has a type that SQLAlchemy does not know."""
+    known = not any(isinstance(table.c[name].type, sa.types.NullType) for name in names)
+    return known and connection.dialect.name == "postgresql"
 
 
 def _alike(rows: Collection[_Row]) -> Iterable[tuple[tuple[str, ...], list[_Row]]]:
@@ -62,9 +66,10 @@ def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
 
 
 def _given(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
-    """The rows of the parameter `rows` as a table of these columns."""
-    row: sa.ColumnElement[Any] = sa.literal_column(f"NULL::{_NAMES.format_table(table)}")
-    return sa.func.json_populate_recordset(row, sa.bindparam("rows", type_=sa.Text)).table_valued(*names, name="new")
+    """The rows of the parameter `rows` as a table of these columns, of the types that the table's own have."""
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    rows = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.Text))
+    return rows.table_valued(*columns, name="new").render_derived(with_types=True)
 
 
 def _json(table: sa.Table, names: Iterable[str], rows: list[_Row]) -> str:

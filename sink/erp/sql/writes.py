@@ -123,16 +123,18 @@ class Writing:
         links = self._links(todo) if self._verb == "amend" else Links({})
         heads, written, edits = [], [], _LineEdits([], [], [])
         for number, step in todo:
-            row = there[step.ref.external]
+            row, of_lines = there[step.ref.external], _LineEdits([], [], [])
             try:
-                heads.append(self._changed_head(step, row, links))
+                head = self._changed_head(step, row, links)
                 if self._verb == "amend":
-                    self._change_lines(step, row, links, edits)
+                    self._change_lines(step, row, links, of_lines)
                 elif step.adopts:
-                    self._name_lines(step.adopts, row, edits)
+                    self._name_lines(step.adopts, row, of_lines)
             except HoldError as error:
                 results[number] = NotDone(error)
                 continue
+            heads.append(head)
+            edits.add(of_lines)
             written.append((number, step))
         many.update(self._connection, self._table, self._document.id, heads)
         if self._lines is not None:
@@ -266,6 +268,12 @@ class _LineEdits:
     new: list[dict[str, Any]]
     changed: list[dict[str, Any]]
     gone: list[Any]
+
+    def add(self, other: _LineEdits) -> None:
+        """Those of one more document."""
+        self.new += other.new
+        self.changed += other.changed
+        self.gone += other.gone
 
     def write(self, database: ErpDatabase, connection: sa.Connection, lines: LineTable) -> None:
         table = database.table(lines.table)

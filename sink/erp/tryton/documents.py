@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from schemas.errors import SettingsError
 from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
-from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums, not_kept
 from sink.erp.tryton import edits, lines, reads, sales, steps
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.doing import Doing, Values, Wanted
@@ -47,6 +48,12 @@ class SaleDocuments:
     def once(self, step: Step) -> Values:
         """What a sale gets when it is made, and keeps."""
         raise NotImplementedError
+
+    def lines_of(self, step: Step, there: Sale | None, made: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+        """The lines of a sale; nothing where they shall stay as they are, since they may be a clerk's."""
+        if there and not not_kept(replace(step.want, fields={}), replace(there.observed.record, fields={})):
+            return {}
+        return {"lines": made()}
 
     def target(self, goal: Milestone) -> str:
         """The state that a goal asks for."""

@@ -47,8 +47,10 @@ class Edit(NamedTuple):
 
 
 def edit(values: Row, row: Row) -> Edit:
-    """values: of the whole sale, its lines as those of a create."""
+    """values: of the whole sale, its lines as those of a create; without `lines` they stay as they are."""
     head = {name: values[name] for name in _HEAD if name in values and not _same(values[name], row.get(name))}
+    if "lines" not in values:
+        return Edit(head, {}, [], [])
     there = {place(line): line for line in row["lines."] if line["type"] == "line" and line["quantity"]}
     wanted = {place(line): line for line in values["lines"]}
     changed: dict[int, dict[str, Any]] = {}

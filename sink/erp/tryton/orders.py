@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -118,7 +118,7 @@ class Orders(SaleDocuments):
             "reference": fields.get("number"),
             "sale_date": self._master.day(placed_at) if isinstance(placed_at, datetime) else None,
             "comment": sales.comment("order", comment, fields, step.key),
-            "lines": lines.values(step.want, self._master, self.scale(currency)),
+            **self.lines_of(step, there, lambda: lines.values(step.want, self._master, self.scale(currency))),
         }
 
     def _addresses(self, fields: Fields) -> list[PartyAddress]:
@@ -146,11 +146,6 @@ class Orders(SaleDocuments):
                 found[number] = {**whole, **sides} if isinstance(whole, Mapping) else whole
 
         return found | together(places, make)
-
-
-def _skus(steps: Iterable[Step]) -> set[str]:
-    lines = (line for step in steps for line in step.want.parts.get("line", {}).values())
-    return {str(line["sku"]) for line in lines if line.get("sku")}
 
 
 def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, PartyAddress]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from typing import ClassVar
 
 from sink.erp.contract import HoldError, Step
@@ -47,11 +48,10 @@ class Refunds(OfAnOrder):
         found: Wanted = {}
         for number, step in steps.items():
             try:
-                order = self.order_of(step, orders)
+                order, sale = self.order_of(step, orders), there.get(number)
                 scale = self.scale(str(step.want.fields.get("currency")))
-                found[number] = self.of_order(step, order, there.get(number), "refunded_at") | {
-                    "lines": lines.values(step.want, self._master, scale, -1)
-                }
+                rows = partial(lines.values, step.want, self._master, scale, -1)
+                found[number] = self.of_order(step, order, sale, "refunded_at") | self.lines_of(step, sale, rows)
             except HoldError as error:
                 found[number] = error
         return found

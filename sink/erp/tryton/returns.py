@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Step
@@ -62,13 +63,15 @@ class Returns(OfAnOrder):
         found: Wanted = {}
         for number, step in steps.items():
             try:
-                order = self.order_of(step, orders)
-                found[number] = self.of_order(step, order, there.get(number), "returned_at") | {
-                    "lines": [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
-                }
+                order, sale = self.order_of(step, orders), there.get(number)
+                rows = partial(self._rows_of, step, order)
+                found[number] = self.of_order(step, order, sale, "returned_at") | self.lines_of(step, sale, rows)
             except HoldError as error:
                 found[number] = error
         return found
+
+    def _rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
+        return [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
 
     def _value(self, key: str, fields: Fields, order: Row) -> dict[str, Any]:
         ref = fields.get("order_line")
