@@ -181,7 +181,7 @@ class Proxy:
             self._held = None
             held.reached.set()
             held.goes_on.wait()
-        elif self._loses and piece.endswith(b"; COMMIT\0"):
+        elif self._loses and piece.endswith(b"; COMMIT; BEGIN\0"):
             self._loses = False
             link.loses_answer = True
 
