@@ -66,10 +66,19 @@ def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
 
 
 def _given(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
-    """The rows of the parameter `rows` as a table of these columns, of the types that the table's own have."""
-    columns = [sa.column(name, table.c[name].type) for name in names]
+    """The rows of the parameter `rows` as a table of these columns."""
+    columns = [sa.column(name, _without_limits(table.c[name].type)) for name in names]
     rows = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.Text))
     return rows.table_valued(*columns, name="new").render_derived(with_types=True)
+
+
+def _without_limits(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Scale and length are the column's own, which somebody may have widened since we looked."""
+    if isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float):
+        return sa.Numeric()
+    if isinstance(type_, sa.String) and not isinstance(type_, sa.Enum):
+        return sa.Text()
+    return sa.DateTime(type_.timezone) if isinstance(type_, sa.DateTime) else type_
 
 
 def _json(table: sa.Table, names: Iterable[str], rows: list[_Row]) -> str:
