@@ -183,6 +183,7 @@ class Bench:
             "erp": {"kind": "sql", "url": erp, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
             "mode": "apply",
             "prices_owner": "shop",
+            "brake_prices": 1_000_000,  # a list that doubles is what it is for
         }
         return Program("sink", write_settings(folder / f"{name}.yaml", sink=common | target), folder / f"{name}.log")
 
