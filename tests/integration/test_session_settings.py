@@ -1,6 +1,6 @@
 """Capture's sessions: what they show is what the codecs read, and `capture status` knows which is which."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -21,6 +21,20 @@ def server_of(dsn: str) -> Server:
     return Server(parts.hostname or "localhost", parts.port or 5432, user, parts.password or "", database, "disable")
 
 
+def shown_by(server: Server, factory: type | None, settings: Iterable[str]) -> dict[str, str]:
+    """What a session of capture has set."""
+    connection = server.connect(connection_factory=factory) if factory else server.connect()
+    try:
+        with connection.cursor() as cursor:
+            shown = {}
+            for setting in settings:
+                cursor.execute(f"SHOW {setting}")
+                shown[setting] = cursor.fetchone()[0]
+            return shown
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
 def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: str, factory: type | None) -> None:
     with psycopg2.connect(database) as owner, owner.cursor() as cursor:
@@ -35,15 +49,7 @@ def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: s
             cursor.execute(f"ALTER DATABASE {name} SET {setting}")
     owner.close()
     server = server_of(database)
-    connection = server.connect(connection_factory=factory) if factory else server.connect()
-    try:
-        with connection.cursor() as cursor:
-            shown = {}
-            for setting in SESSION_SETTINGS:
-                cursor.execute(f"SHOW {setting}")
-                shown[setting] = cursor.fetchone()[0]
-    finally:
-        connection.close()
+    shown = shown_by(server, factory, SESSION_SETTINGS)
     assert shown.pop("DateStyle").startswith("ISO")
     assert shown == {name: value for name, value in SESSION_SETTINGS.items() if name != "DateStyle"}
 
@@ -64,16 +70,7 @@ def test_c1_limits_of_time_of_role_and_database_do_not_end_our_sessions(
         user = f"limited_{owner.info.dbname}"
     owner.close()
     address = server_of(dsn)._replace(user=user)
-    connection = address.connect(connection_factory=factory) if factory else address.connect()
-    try:
-        with connection.cursor() as cursor:
-            shown = {}
-            for limit in limits:
-                cursor.execute(f"SHOW {limit}")
-                shown[limit] = cursor.fetchone()[0]
-    finally:
-        connection.close()
-    assert shown == dict.fromkeys(limits, "0")
+    assert shown_by(address, factory, limits) == dict.fromkeys(limits, "0")
 
 
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])

@@ -238,12 +238,6 @@ class MasterData:
                 found[hand[row["id"]]] = Account(row["id"], row["code"], "")
         return found
 
-    def account_refs(self, parties: Collection[int]) -> dict[int, ErpRef]:
-        """The other way."""
-        rows = self._rpc.among("party.identifier", "party", parties, ["party", "code"], ("code", "like", f"{KEY}%"))
-        keys = {row["party"]: row["code"].removeprefix(KEY) for row in rows}
-        return {one: ErpRef("customer", keys.get(one) or f"{BY_HAND}{one}") for one in parties}
-
     def addresses(
         self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
     ) -> dict[tuple[int, PartyAddress], int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from schemas.errors import SettingsError
@@ -171,7 +172,13 @@ class SaleDocuments:
 
 
 class OfAnOrder(SaleDocuments):
-    """A kind of sales that are made of an order, which is their origin."""
+    """A kind of sales that are made of an order, which is their origin. `dated`: which of our fields is their day."""
+
+    dated: ClassVar[str]
+
+    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
+        """The lines that one shall have."""
+        raise NotImplementedError
 
     def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
         """With the key of the order."""
@@ -199,9 +206,21 @@ class OfAnOrder(SaleDocuments):
             raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
         return orders[ref]
 
-    def of_order(self, step: Step, order: Row, there: Sale | None, when: str) -> dict[str, Any]:
-        """What a sale has of the order that it is made of."""
-        at, text = step.want.fields.get(when), there.row["comment"] if there else None
+    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+        """What they have of their orders, and their lines."""
+        orders = self.orders(steps.values())
+        found: Wanted = {}
+        for number, step in steps.items():
+            try:
+                order, sale = self.order_of(step, orders), there.get(number)
+                rows = partial(self.rows_of, step, order)
+                found[number] = self._of_order(step, order, sale) | self.lines_of(step, sale, rows)
+            except HoldError as error:
+                found[number] = error
+        return found
+
+    def _of_order(self, step: Step, order: Row, there: Sale | None) -> dict[str, Any]:
+        at, text = step.want.fields.get(self.dated), there.row["comment"] if there else None
         return {
             "origin": f"{reads.MODEL},{order['id']}",
             "party": order["party"],

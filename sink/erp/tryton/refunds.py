@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sink.erp.contract import HoldError, Step
+from sink.erp.contract import Step
 from sink.erp.kinds import ErpRecord, Kind, Milestone, Sums, Value
 from sink.erp.tryton import lines
 from sink.erp.tryton.documents import OfAnOrder
-from sink.erp.tryton.doing import Values, Wanted
-from sink.erp.tryton.rpc import Row, WriteCalls
-from sink.erp.tryton.steps import Sale
+from sink.erp.tryton.doing import Values
+from sink.erp.tryton.rpc import Row
 
 
 class Refunds(OfAnOrder):
     """The adapter's part for refunds."""
 
     kind: ClassVar[Kind] = "refund"
+    dated: ClassVar[str] = "refunded_at"
 
     def target(self, goal: Milestone) -> str:
         """A draft of a credit note comes of a sale in processing. Where orders are confirmed by a person, so are
@@ -42,16 +41,6 @@ class Refunds(OfAnOrder):
         """Nothing comes in, and the credit note is made at once."""
         return {**self.conditions(), "invoice_method": "order", "shipment_method": "manual"}
 
-    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
         """Each component on a line of its own."""
-        orders = self.orders(steps.values())
-        found: Wanted = {}
-        for number, step in steps.items():
-            try:
-                order, sale = self.order_of(step, orders), there.get(number)
-                scale = self.scale(str(step.want.fields.get("currency")))
-                rows = partial(lines.values, step.want, self._master, scale, -1)
-                found[number] = self.of_order(step, order, sale, "refunded_at") | self.lines_of(step, sale, rows)
-            except HoldError as error:
-                found[number] = error
-        return found
+        return lines.values(step.want, self._master, self.scale(str(step.want.fields.get("currency"))), -1)

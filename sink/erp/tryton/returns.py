@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Step
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
 from sink.erp.tryton import lines, notes
 from sink.erp.tryton.documents import OfAnOrder
-from sink.erp.tryton.doing import Values, Wanted
-from sink.erp.tryton.rpc import Row, WriteCalls
-from sink.erp.tryton.steps import Sale
+from sink.erp.tryton.doing import Values
+from sink.erp.tryton.rpc import Row
 
 _ZERO: Final = Decimal(0)
 _NO_LINE: Final = HoldError(
@@ -25,6 +23,7 @@ class Returns(OfAnOrder):
     """The adapter's part for returns."""
 
     kind: ClassVar[Kind] = "return"
+    dated: ClassVar[str] = "returned_at"
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
         """Its order, and what of it came back."""
@@ -57,20 +56,8 @@ class Returns(OfAnOrder):
         """Goods come in, and nothing is invoiced."""
         return {**self.conditions(), "invoice_method": "manual", "shipment_method": "order"}
 
-    def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
+    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
         """Of the lines that were sold."""
-        orders = self.orders(steps.values())
-        found: Wanted = {}
-        for number, step in steps.items():
-            try:
-                order, sale = self.order_of(step, orders), there.get(number)
-                rows = partial(self._rows_of, step, order)
-                found[number] = self.of_order(step, order, sale, "returned_at") | self.lines_of(step, sale, rows)
-            except HoldError as error:
-                found[number] = error
-        return found
-
-    def _rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
         return [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
 
     def _value(self, key: str, fields: Fields, order: Row) -> dict[str, Any]:
