@@ -70,13 +70,14 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
 
 
 def of_others(cursor: Cursor, owner: str, units: Collection[str]) -> set[str]:
-    """Those of units that `owner` could not take which come free as soon as somebody else is done with them. The others
-    are his own, or a call is under way for them, and nobody has them until its time is over."""
+    """Those of units that `owner` could not take which come free as soon as somebody else is done with them, or have
+    come free since. The others are his own, or a call is under way for them, and nobody has them until its time is
+    over."""
     if not units:
         return set()
     cursor.execute(
         "SELECT unit FROM unit WHERE unit = ANY(%s) AND owner IS DISTINCT FROM %s"
-        " AND NOT (owner IS NULL AND deadline > clock_timestamp())",
+        " AND (owner IS NOT NULL OR deadline IS NULL OR deadline <= clock_timestamp())",
         (list(units), owner),
     )
     return {row[0] for row in cursor.fetchall()}

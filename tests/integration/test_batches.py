@@ -1,6 +1,7 @@
 """Many orders at once: what one of them cannot have is its own, and what fails halfway is gone on with."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from psycopg2 import sql
 
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, transaction
+from sink.database import Connection, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
@@ -406,6 +407,21 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     drain(worker)
     assert run(erp_url, "SELECT shop_number FROM orders ORDER BY id") == [("S-1",), ("S-2",), ("S-3",), ("S-4",)]
     assert held(middle) == []
+
+
+def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
+    middle: Connection, counting: Counting, profile_path: str, database: str
+) -> None:
+    """His unit is still locked when we want it, and free when we ask who has it: nobody would wake his order."""
+    mark(middle)
+    with closing(connect(database, "ordertap_shop")) as other, transaction(other) as cursor:
+        cursor.execute("SELECT FROM unit WHERE unit = 'customer:7' FOR UPDATE")
+        make_worker(middle, counting, profile_path).step()
+    assert counting.steps == []
+    with transaction(middle) as cursor:
+        cursor.execute("SELECT u.due_at = d.marked_at, d.state FROM unit AS u JOIN document AS d USING (unit)"
+                       " WHERE unit = 'sales_order:1'")  # fmt: skip
+        assert cursor.fetchall() == [(True, "due")]
 
 
 def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(
