@@ -6,7 +6,7 @@ applied. Whatever is lost on the way, it asks for the progress of a step before 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -150,6 +150,36 @@ class Advice(NamedTuple):
 
     message: str
     hint: str
+
+
+class Sells(NamedTuple):
+    """What the shop's documents refer to in the ERP, as far as the copy of the shop is there: its price lists, by
+    whether their prices include tax, and its tax rates in percent."""
+
+    skus: Collection[str] = ()
+    price_lists: Mapping[str, bool] = {}
+    rates: Collection[Decimal] = ()
+
+
+class Lack(NamedTuple):
+    """Master data that the shop's documents refer to and the ERP does not have. `make` makes it and nothing else, and
+    raises as `check` does; None: a person makes it, as the hint says."""
+
+    message: str
+    hint: str
+    make: Callable[[], None] | None = None
+
+
+class ErpSetup(Protocol):
+    """What `sink init` asks of an ERP. Not every adapter has one."""
+
+    def lacks(self) -> Sequence[Lack]:
+        """What is to be made, in the order in which it can be; nothing is changed. Errors as of `check`."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds open."""
+        ...
 
 
 @dataclass(frozen=True)

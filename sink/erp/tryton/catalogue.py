@@ -75,8 +75,9 @@ class MasterData:
 
     @property
     def company(self) -> int:
-        """Whose the web shop is."""
-        return int(self._shop()["company"])
+        """Whose the web shop is; before there is one, the one that we work in."""
+        found = self._shops()
+        return int(found[0]["company"]) if found else self._rpc.company
 
     @property
     def warehouse(self) -> int:
@@ -278,19 +279,20 @@ class MasterData:
         return found
 
     def _shop(self) -> Row:
-        def look() -> Row:
-            name = self.settings.web_shop
-            names = ["name", "company", "warehouses", "guest_party", "create_date", "sale_draft_abandon_delay"]
-            rows = self._rpc.search("web.shop", [("name", "=", name)], names)
-            return _one(rows, f"web shop {name!r}", "erp.web_shop")
+        return _one(self._shops(), f"web shop {self.settings.web_shop!r}", "erp.web_shop", made=True)
 
-        found: Row = self._found("shop", None, look)
+    def _shops(self) -> Sequence[Row]:
+        def look() -> list[dict[str, Any]]:
+            names = ["name", "company", "warehouses", "guest_party", "create_date", "sale_draft_abandon_delay"]
+            return self._rpc.search("web.shop", [("name", "=", self.settings.web_shop)], names)
+
+        found: Sequence[Row] = self._found("shop", None, look) or self._found("shop", None, look, fresh=True)
         return found
 
     def _named(self, model: str, name: str, what: str, setting: str, more: Sequence[Any] = ()) -> int:
         def look() -> int:
             rows = self._rpc.search(model, [("name", "=", name), *more], ["name"])
-            return int(_one(rows, f"{what} {name!r}", setting)["id"])
+            return int(_one(rows, f"{what} {name!r}", setting, made=what != "warehouse")["id"])
 
         return int(self._found(model, name, look))
 
@@ -329,8 +331,10 @@ def _is_by_hand(ref: ErpRef) -> bool:
     return ref.external.startswith(BY_HAND) and ref.external[len(BY_HAND) :].isdigit()
 
 
-def _one(rows: Sequence[Row], what: str, setting: str) -> Row:
+def _one(rows: Sequence[Row], what: str, setting: str, made: bool) -> Row:
+    """made: `sink init` makes it."""
     if len(rows) != 1:
         how = "no" if not rows else f"{len(rows)} times the"
-        raise StopError(f"Tryton has {how} {what}", f"correct {setting}, or make it there; and let erp.user read it")
+        where = "let `sink init` make it" if made else "make it there"
+        raise StopError(f"Tryton has {how} {what}", f"correct {setting}, or {where}; and let erp.user read it")
     return rows[0]

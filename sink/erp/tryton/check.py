@@ -6,14 +6,13 @@ What is refused would harm every document; what is advised holds some of them la
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from decimal import Decimal
 from typing import Final, NamedTuple
 
-from sink.erp.contract import Advice, HoldError, StopError
-from sink.erp.kinds import count
+from sink.erp.contract import Advice, Sells, StopError
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.rpc import Rpc
 from sink.erp.tryton.settings import TrytonSettings
+from sink.erp.tryton.setup import Needs
 
 VERSION: Final = "8.2."
 ASSUMED_TO_SETTLE: Final = 60.0
@@ -49,7 +48,6 @@ BUTTONS: Final[Mapping[str, Collection[str]]] = {
     "stock.shipment.out": ("cancel",),
     "stock.shipment.out.return": ("cancel",),
 }
-_KINDS: Final = ("shipping", "payment", "charge", "discount", "refund")
 
 
 class TrytonFacts(NamedTuple):
@@ -118,36 +116,6 @@ def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
     rounding = rpc.call("account.configuration", "read", [1], ["tax_rounding"])[0]["tax_rounding"]
     if rounding != "line":
         yield Advice(f"Tryton rounds taxes by {rounding}", "let the accounting's configuration round them by line")
-    yield from _of_the_house(master)
-    for rate in master.rates():
-        yield from _of_a_rate(master, rate)
-
-
-def _of_the_house(master: MasterData) -> Iterator[Advice]:
-    """What each order needs: StopError where it is missing."""
-    _ = (master.warehouse, master.payment_term)
-    for ours, theirs in master.settings.price_lists.items():
-        try:
-            master.price_list(ours)
-        except HoldError as error:
-            yield Advice(f"of prices for {theirs}: {error.message}", error.hint)
-
-
-def _of_a_rate(master: MasterData, rate: Decimal) -> Iterator[Advice]:
-    """The tax, and the service products with it."""
-    try:
-        master.tax(rate)
-    except HoldError as error:
-        yield Advice(error.message, error.hint)
-    codes = {master.settings.item(kind, rate): kind for kind in _KINDS}
-    missing = {*codes} - master.salable(codes)
-    for code in sorted(missing):
-        yield Advice(
-            f"Tryton has no item {code}: a {codes[code]} at {count(rate)} % is held",
-            f"make it, a service that may be sold, whose customer tax is that of {count(rate)} %",
-        )
-    if master.settings.rounding == "line":
-        try:
-            master.cent(rate)
-        except HoldError as error:
-            yield Advice(f"a cent of tax at {count(rate)} % cannot be added: {error.message}", error.hint)
+    _ = (master.warehouse, master.payment_term)  # StopError where one is missing
+    for lack in Needs(rpc, master, Sells()).lacks():
+        yield Advice(lack.message, lack.hint)

@@ -91,6 +91,12 @@ class Rpc:
                 self._session = self._log_in()
             return self._session
 
+    @property
+    def company(self) -> int:
+        """The one to work in."""
+        self.session()
+        return int(self._context["company"])
+
     def forget(self, session: str) -> None:
         """It has ended."""
         with self._lock:

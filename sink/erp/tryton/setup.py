@@ -1,0 +1,233 @@
+"""What must be in a Tryton before the first order comes: what of it is lacking, and how each is made.
+
+It only adds: what is there already, and how the house calculates, is left to people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from functools import cached_property, partial
+from typing import Any, Final
+
+from sink.erp.contract import HoldError, Lack, Sells, StopError
+from sink.erp.kinds import count
+from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, now
+from sink.erp.tryton.settings import TrytonSettings
+
+MADE_BY: Final = "`sink init` makes it"
+_CHARGED: Final = ("shipping", "payment", "charge", "discount", "refund")
+_CENT: Final = Decimal("0.01")
+_NO_LIST: Final = "Tryton has no price list {!r}: its prices are held"
+_AT_MOST: Final = timedelta(minutes=5)
+
+
+class TrytonSetup:
+    """Of one shop, with the log-in of the settings."""
+
+    def __init__(self, settings: TrytonSettings, sells: Sells) -> None:
+        user, password = settings.user, settings.password.get_secret_value()
+        self._rpc = Rpc(settings.url, settings.database, user, password, settings.company, settings.timeout_seconds, 1)
+        self._needs = Needs(self._rpc, MasterData(self._rpc, settings), sells)
+
+    def lacks(self) -> Sequence[Lack]:
+        """As the contract says; what documents refer to first comes first."""
+        return [*self._needs.lacks()]
+
+    def close(self) -> None:
+        """Logs out."""
+        self._rpc.close()
+
+
+class Needs:
+    """What the documents of a shop refer to, by the settings and by what it sells."""
+
+    def __init__(self, rpc: Rpc, master: MasterData, sells: Sells) -> None:
+        self._rpc = rpc
+        self._master = master
+        self._settings = master.settings
+        self._sells = sells
+        self._make = Maker(rpc, master)
+
+    def lacks(self) -> Iterator[Lack]:
+        """All that is lacking now."""
+        self._master.forget()
+        yield from self._for_every_order()
+        yield from self._price_lists()
+        taken: set[str] = set()
+        for rate in sorted({rate.normalize() for rate in (*self._master.rates(), *self._sells.rates)}):
+            yield from self._of_a_rate(rate, taken)
+
+    def _for_every_order(self) -> Iterator[Lack]:
+        settings = self._settings
+        if not self._rpc.search("web.shop", [("name", "=", settings.web_shop)], ["name"]):
+            yield self._web_shop()
+        term = [("name", "=", settings.payment_term)]
+        if not self._rpc.search("account.invoice.payment_term", term, ["name"]):
+            message = f"Tryton has no payment term {settings.payment_term!r}"
+            yield Lack(message, f"{MADE_BY}: all is due at once", self._make.payment_term)
+        allowed = self._rpc.call("party.configuration", "read", [1], ["identifier_types"])[0]["identifier_types"]
+        if allowed and settings.tax_identifier and settings.tax_identifier not in allowed:
+            message = f"Tryton's parties may have no identifier {settings.tax_identifier}: tax numbers stand without it"
+            yield Lack(message, "`sink init` allows it", partial(self._make.identifier_type, allowed))
+        if not self._master.countries(fresh=True):
+            hint = "`trytond_import_countries -c trytond.conf -d DATABASE`, on Tryton's server"
+            yield Lack("Tryton has no countries: orders with an address are held", hint)
+
+    def _web_shop(self) -> Lack:
+        name, named = self._settings.web_shop, self._settings.warehouse
+        domain = [("type", "=", "warehouse"), *([("name", "=", named)] if named else [])]
+        found = self._rpc.search("stock.location", domain, ["name"])
+        message = f"Tryton has no web shop {name!r}"
+        if len(found) != 1:
+            which = f"{len(found)} warehouses" + (f" {named!r}" if named else "")
+            return Lack(f"{message}, and has {which}", "name in erp.warehouse the one that it sells from")
+        return Lack(message, f"{MADE_BY}, selling from {found[0]['name']}", partial(self._make.web_shop, found[0]))
+
+    def _price_lists(self) -> Iterator[Lack]:
+        lists, sold = self._settings.price_lists, self._sells.price_lists
+        for ours in dict.fromkeys((*lists, *sold)):
+            name = lists.get(ours, ours)
+            domain = [("name", "=", name), ("company", "=", self._master.company)]
+            found = self._rpc.search("product.price_list", domain, ["name"])
+            if len(found) > 1:
+                yield Lack(f"Tryton has {len(found)} price lists {name!r}: their prices are held", "rename all but one")
+            elif not found and ours not in sold:
+                hint = "let `sink run` read from the shop whether its prices include tax; then `sink init` makes it"
+                yield Lack(_NO_LIST.format(name), hint)
+            elif not found:
+                how = f"{MADE_BY}, {'with' if sold[ours] else 'without'} taxes in its prices"
+                yield Lack(_NO_LIST.format(name), how, partial(self._make.price_list, name, sold[ours]))
+
+    def _of_a_rate(self, rate: Decimal, taken: set[str]) -> Iterator[Lack]:
+        """Its tax, and the items that have it. taken: codes that one of another rate has already."""
+        try:
+            tax = self._master.tax(rate)
+        except HoldError as error:
+            yield Lack(error.message, error.hint)
+            return
+        kinds = (*_CHARGED, "cent") if self._settings.rounding == "line" else _CHARGED
+        codes = {self._settings.item(kind, rate): kind for kind in kinds}
+        missing = {*codes} - taken - self._master.salable(codes)
+        closed = self._rpc.among("product.product", "code", missing, ["code"], ("active", "in", [True, False]))
+        for code in sorted(missing):
+            there = any(row["code"] == code for row in closed)
+            yield self._item(code, codes[code], rate, tax, there)
+        taken.update(codes)
+        if "cent" in kinds and self._settings.item("cent", rate) not in missing:
+            yield from self._wrong_cent(rate)
+
+    def _item(self, code: str, kind: str, rate: Decimal, tax: int, there: bool) -> Lack:
+        """there: one that may not be sold. It is left to people, who had a reason."""
+        message = f"Tryton has no item {code}: a {kind} at {count(rate)} % is held"
+        what, make = f"a service with the tax of {count(rate)} %", partial(self._make.item, code, rate, tax)
+        if kind == "cent":
+            message = f"Tryton has no item {code}: a cent of tax at {count(rate)} % cannot be added"
+            what, make = "a service with a fixed tax of 0.01", partial(self._make.cent, code, rate, tax)
+        if there:
+            return Lack(message, "it is there: make it active and salable")
+        if self._make.revenue_account is None:
+            hint = "set the default revenue account in Tryton's accounting configuration; then `sink init` makes it"
+            return Lack(message, hint)
+        return Lack(message, f"{MADE_BY}: {what}", make)
+
+    def _wrong_cent(self, rate: Decimal) -> Iterator[Lack]:
+        try:
+            self._master.cent(rate)
+        except HoldError as error:
+            yield Lack(f"a cent of tax at {count(rate)} % cannot be added: {error.message}", error.hint)
+
+
+class Maker:
+    """Makes one thing at a time, each by calls of their own."""
+
+    def __init__(self, rpc: Rpc, master: MasterData) -> None:
+        self._rpc = rpc
+        self._settings = master.settings
+        self._categories: dict[str, int] = {}
+
+    @cached_property
+    def revenue_account(self) -> int | None:
+        """What items are sold on that nobody has said more of."""
+        name = "default_category_account_revenue"
+        found: int | None = self._rpc.call("account.configuration", "read", [1], [name])[0][name]
+        return found
+
+    @cached_property
+    def _unit(self) -> int:
+        """A piece."""
+        return int(self._rpc.call("ir.model.data", "get_id", "product", "uom_unit"))
+
+    def web_shop(self, warehouse: Row) -> None:
+        """With a party for its guests, which Tryton wants; nobody buys as that."""
+        name = self._settings.web_shop
+        guest = self._one("party.party", {"name": f"Guest of {name}"})
+        self._one("web.shop", {"name": name, "guest_party": guest, "warehouses": [["add", [warehouse["id"]]]]})
+
+    def payment_term(self) -> None:
+        """All of it, at once."""
+        line = {"type": "remainder"}
+        self._one("account.invoice.payment_term", {"name": self._settings.payment_term, "lines": [["create", [line]]]})
+
+    def identifier_type(self, allowed: Sequence[str]) -> None:
+        """One more beside those that the house allows."""
+        types = [*allowed, self._settings.tax_identifier]
+        self._write("party.configuration", "write", [1], {"identifier_types": types})
+
+    def price_list(self, name: str, tax_included: bool) -> None:
+        """Empty; what it has no line for is sold at the product's own price."""
+        self._one("product.price_list", {"name": name, "tax_included": tax_included, "price": "list_price"})
+
+    def item(self, code: str, rate: Decimal, tax: int) -> None:
+        """A service of a rate."""
+        self._product(code, f"{self._settings.web_shop} {count(rate)} %", tax)
+
+    def cent(self, code: str, rate: Decimal, tax: int) -> None:
+        """A service whose tax is one cent, on the accounts and in the boxes of the tax return of the rate's own."""
+        name = f"{self._settings.web_shop} cent {count(rate)} %"
+        domain = [("name", "=", name), ("type", "=", "fixed"), ("company", "=", self._rpc.company)]
+        rows = self._rpc.search("account.tax", domain, ["name"])
+        self._product(code, name, rows[0]["id"] if rows else self._cent_tax(name, tax))
+
+    def _cent_tax(self, name: str, tax: int) -> int:
+        made = {"name": name, "description": name, "type": "fixed", "rate": None, "amount": _CENT, "template": None}
+        (cent,) = self._write("account.tax", "copy", [tax], made)
+        boxes = self._rpc.search("account.tax.code.line", [("tax", "=", tax), ("amount", "=", "tax")], ["code"])
+        if boxes:
+            also = {"tax": cent, "template": None}
+            self._write("account.tax.code.line", "copy", [row["id"] for row in boxes], also)
+        return int(cent)
+
+    def _product(self, code: str, name: str, tax: int) -> None:
+        self._one(
+            "product.template",
+            {
+                "name": code, "code": code, "type": "service", "default_uom": self._unit, "sale_uom": self._unit,
+                "salable": True,
+                "list_price": Decimal(0), "account_category": self._category(name, tax),
+                "products": [["create", [{}]]],
+            },
+        )  # fmt: skip
+
+    def _category(self, name: str, tax: int) -> int:
+        """Items have their tax and account by it; of those of one rate there is one."""
+        if name not in self._categories:
+            domain = [("name", "=", name), ("accounting", "=", True)]
+            rows = self._rpc.search("product.category", domain, ["name"])
+            values = {"name": name, "accounting": True, "account_revenue": self.revenue_account}
+            taxed = values | {"customer_taxes": [["add", [tax]]]}
+            self._categories[name] = int(rows[0]["id"]) if rows else self._one("product.category", taxed)
+        return self._categories[name]
+
+    def _one(self, model: str, values: Mapping[str, Any]) -> int:
+        (made,) = self._write(model, "create", [values])
+        return int(made)
+
+    def _write(self, model: str, method: str, *args: Any) -> Any:
+        try:
+            return WriteCalls(self._rpc, now() + _AT_MOST).call(model, method, *args)
+        except HoldError as error:
+            hint = "give a log-in that may: `sink init --user NAME --password-file FILE`, or make it in Tryton"
+            raise StopError(error.message, hint) from None
