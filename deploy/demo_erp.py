@@ -111,12 +111,8 @@ class RealTryton:
         admin("product.template", "create", made)
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
-            "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
-            "settles_seconds": self._server.settles_within, "orders": {"goal": "processing"},
-            "time_zone": "UTC",  # the sample shops' days are their database's
-        }  # fmt: skip
+        days = "UTC"  # the sample shops' days are their database's
+        return {**self._server.settings(), "orders": {"goal": "processing"}, "time_zone": days}
 
     def summary(self) -> str:
         screen = self._screen(self._server.clerk, self._server.clerk_password)
@@ -124,13 +120,14 @@ class RealTryton:
         sales = screen.rows("sale.sale", ours, "total_amount", "origin", "invoices", "state")
         orders = [row for row in sales if row["origin"] is None]
         back = [row for row in sales if row["origin"] is not None]
+        refunds = [row for row in back if row["total_amount"]]  # a return takes back goods, at no price
         invoices = screen.rows("account.invoice", [["state", "!=", "cancelled"]], "total_amount")
         due, credit = ([row for row in invoices if (row["total_amount"] < 0) is negative] for negative in (False, True))
         prices = screen("product.price_list.line", "search_count", [])
         parties = screen("party.identifier", "search_count", [["code", "like", "ordertap:%"]])
         words = (
             "Tryton itself:",
-            f"{_sum(orders)} orders, {_sum(back)} returns and refunds,",
+            f"{_sum(orders)} orders, {len(back) - len(refunds)} returns, {_sum(refunds)} refunds,",
             f"{_sum(due)} draft invoices, {_sum(credit)} draft credit notes,",
             f"{parties} customers, {prices} prices",
         )

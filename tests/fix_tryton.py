@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -29,7 +30,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _wants(item: pytest.Item) -> bool:
-    return "tryton" in item.nodeid.partition("[")[2] or "tryton" in getattr(item, "fixturenames", ())
+    return "tryton" in item.nodeid.partition("[")[2] or "tryton_environment" in getattr(item, "fixturenames", ())
 
 
 def _set_up() -> None:
@@ -52,6 +53,14 @@ def tryton_environment() -> None:
 def tryton(tryton_environment: None, parts_folder: Path, postgres: Postgres) -> Iterator[Tryton]:
     """The running server, with a company's data and no document."""
     with Tryton(parts_folder / "tryton", postgres, lambda _: None) as server:
+        yield server
+
+
+@pytest.fixture
+def bare_tryton(tryton_environment: None, tmp_path: Path, postgres: Postgres) -> Iterator[Tryton]:
+    """One of its own: a company works in it, and no web shop is there."""
+    database = f"bare_{uuid4().hex[:8]}"
+    with Tryton(tmp_path / "tryton", postgres, lambda _: None, database=database, web_shop=False) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""The data of a small company in a new Tryton: accounts, taxes, items, price lists, a web shop, users.
+"""The data of a small company in a new Tryton: accounts, taxes, items, users. What a web shop needs is of `sink init`.
 
 It is run by Tryton's own Python, once, in the process of its server (proteus): `provision.py URL SETTINGS`.
 """
@@ -22,8 +22,6 @@ SHOP = "Web"
 PAYMENT_TERM = "Direct"
 RATES = ("19", "7", "0")
 ITEMS = {"A": "19", "B": "19", "C": "7", "D": "0"}  # and the rate of each
-SERVICES = ("SHIPPING", "PAYMENT", "CHARGE", "DISCOUNT", "REFUND")  # each is a product per rate, as SHIPPING-19
-CENT = "CENT"  # the same, with a tax of one cent: by it the shop's tax is met
 PRICE_LISTS = {"list": True, "retail": True, "wholesale": False}  # whether their prices include tax
 COUNTRIES = {
     "AT": "Austria", "BE": "Belgium", "CH": "Switzerland", "DE": "Germany", "DK": "Denmark", "ES": "Spain",
@@ -57,8 +55,6 @@ class Provision:
         self._accounts()
         self._products()
         self._stock()
-        self._price_lists()
-        self._shop()
         self._users()
 
     def get(self, model: str) -> Any:
@@ -76,7 +72,7 @@ class Provision:
 
     def _accounts(self) -> None:
         from trytond.modules.account.tests.tools import create_chart, create_fiscalyear, get_accounts
-        from trytond.modules.account_invoice.tests.tools import create_payment_term, set_fiscalyear_invoice_sequences
+        from trytond.modules.account_invoice.tests.tools import set_fiscalyear_invoice_sequences
 
         create_chart(self._owner)
         self._account = get_accounts(self._owner)
@@ -88,10 +84,8 @@ class Provision:
         configuration = self.get("account.configuration")(1)
         configuration.tax_rounding = "line"
         configuration.save()
-        create_payment_term().save()
         self._payment_method()
-        self._sold_at = {rate: self._category(f"{rate} %", self._tax(f"VAT {rate} %", rate)) for rate in RATES}
-        self._cent_at = {rate: self._category(f"Cent {rate} %", self._tax(f"Cent {rate} %", "")) for rate in RATES}
+        self._sold_at = {rate: self._category(f"{rate} %", self._tax(rate)) for rate in RATES}
 
     def _payment_method(self) -> None:
         (journal, *_) = self.get("account.journal").find([("type", "=", "cash")])
@@ -99,14 +93,12 @@ class Provision:
         method.credit_account = method.debit_account = self._account["cash"]
         method.save()
 
-    def _tax(self, name: str, rate: str) -> Any:
-        """A tax of so many percent, or of one cent."""
+    def _tax(self, rate: str) -> Any:
+        """A tax of so many percent."""
         from trytond.modules.account.tests.tools import create_tax
 
-        tax = create_tax(Decimal(rate or "1") / 100, self._owner)
-        tax.name = tax.description = name
-        if not rate:
-            tax.type, tax.rate, tax.amount = "fixed", None, Decimal("0.01")
+        tax = create_tax(Decimal(rate) / 100, self._owner)
+        tax.name = tax.description = f"VAT {rate} %"
         tax.save()
         return tax
 
@@ -119,18 +111,11 @@ class Provision:
         return category
 
     def _products(self) -> None:
-        for code, rate in ITEMS.items():
-            self._product(code, "goods", self._sold_at[rate])
-        for rate in RATES:
-            for service in SERVICES:
-                self._product(f"{service}-{rate}", "service", self._sold_at[rate])
-            self._product(f"{CENT}-{rate}", "service", self._cent_at[rate])
-
-    def _product(self, code: str, kind: str, category: Any) -> None:
         (unit,) = self.get("product.uom").find([("name", "=", "Unit")])
-        template = self.get("product.template")(name=code, code=code, type=kind, default_uom=unit, salable=True)
-        template.list_price, template.account_category = Decimal(10 if kind == "goods" else 0), category
-        template.save()
+        for code, rate in ITEMS.items():
+            template = self.get("product.template")(name=code, code=code, type="goods", default_uom=unit, salable=True)
+            template.list_price, template.account_category = Decimal(10), self._sold_at[rate]
+            template.save()
 
     def _stock(self) -> None:
         (storage,) = self.get("stock.location").find([("code", "=", "STO")])
@@ -138,18 +123,6 @@ class Provision:
         for product in self.get("product.product").find([("type", "=", "goods")]):
             inventory.lines.new(product=product, quantity=PLENTY, expected_quantity=0.0)
         inventory.click("confirm")
-
-    def _price_lists(self) -> None:
-        for name, tax_included in PRICE_LISTS.items():
-            self.get("product.price_list")(name=name, price="list_price", tax_included=tax_included).save()
-
-    def _shop(self) -> None:
-        guest = self.get("party.party")(name="Guest")
-        guest.save()
-        (warehouse,) = self.get("stock.location").find([("type", "=", "warehouse")])
-        shop = self.get("web.shop")(name=SHOP, guest_party=guest)
-        shop.warehouses.append(warehouse)
-        shop.save()
 
     def _users(self) -> None:
         group_id = self.get("ir.model.data").get_id

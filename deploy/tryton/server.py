@@ -6,15 +6,21 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from deploy.embedded import Part, Postgres, port_open
+from deploy.embedded import Part, PartError, Postgres, port_open
 from deploy.tryton import provision
 from deploy.tryton.environment import DATABASE, Environment, environment, write_settings
+from sink.erp.contract import Sells
+from sink.erp.tryton.settings import TrytonSettings
+from sink.erp.tryton.setup import TrytonSetup
 
 
 class Tryton(Part):
-    """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server.
+    """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server. `web_shop`: and with what
+    `sink init` makes.
 
     A call that waits for a row lock is ended by the database after `LOCK_SECONDS`, and given again by the server up to
     five times: so long after it a call may still take effect (`settles_within`).
@@ -36,9 +42,11 @@ class Tryton(Part):
         *,
         database: str = DATABASE,
         workers: int = 1,
+        web_shop: bool = True,
     ) -> None:
         super().__init__(folder)
         self.postgres, self.database, self.workers = postgres, database, workers
+        self._web_shop = web_shop
         self._say = say
         self._environment: Environment | None = None
         self._command: list[str] = []
@@ -50,11 +58,32 @@ class Tryton(Part):
     def start(self) -> None:
         """The first time with new data; after a stop or kill on those that are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        first = self._environment is None
         if self._environment is None:
             self._environment = environment(self._say)
             self._environment.restore(self.postgres, self.database)
         self._command = self._gunicorn(self._environment)
         super().start()
+        if first and self._web_shop:
+            self._init()
+
+    def settings(self) -> dict[str, Any]:
+        """`sink.erp` of the settings file."""
+        return {
+            "kind": "tryton", "url": self.url, "database": self.database, "user": self.user, "password": self.password,
+            "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
+            "settles_seconds": self.settles_within,
+        }  # fmt: skip
+
+    def _init(self) -> None:
+        """As a person does with `sink init` and an administrator's log-in."""
+        admin = {"user": provision.ADMIN, "password": provision.ADMIN_PASSWORD}
+        settings = TrytonSettings.model_validate(self.settings() | admin)
+        with closing(TrytonSetup(settings, Sells(price_lists=provision.PRICE_LISTS))) as setup:
+            for lack in setup.lacks():
+                if lack.make is None:
+                    raise PartError(f"{lack.message}\n  next: {lack.hint}")
+                lack.make()
 
     def command(self) -> list[str]:
         return self._command
