@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from schemas.commits import index_topic
 from schemas.envelope import topic_name
+from schemas.errors import SettingsError
 from schemas.registry import Registry, open_registry
 from sink import layer
 from sink.apply.rules import Rules
@@ -20,7 +21,7 @@ from sink.apply.worker import Worker
 from sink.commands import check
 from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
-from sink.erp.contract import Erp
+from sink.erp.contract import Erp, ErpSetup, Sells
 from sink.erp.sql.mapping import load_mapping
 from sink.erp.tryton.settings import TrytonSettings
 from sink.intake.consumer import ShopConsumer, topic_names
@@ -28,6 +29,7 @@ from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
 from sink.operations import migration
+from sink.operations.sells import sells
 from sink.pipeline import Parts
 from sink.planning.brake import Brake
 from sink.planning.policy import Policy
@@ -130,6 +132,41 @@ def _tryton(settings: TrytonSettings, calls: int) -> Erp:
     return TrytonErp(settings, calls)
 
 
+def _tryton_setup(settings: TrytonSettings, sells: Sells) -> ErpSetup:
+    from sink.erp.tryton.setup import TrytonSetup
+
+    return TrytonSetup(settings, sells)
+
+
+SETUPS: Final[Mapping[str, Callable[[Any, Sells], ErpSetup]]] = {"tryton": _tryton_setup}
+"""By `erp.kind`, of those that `sink init` can set up: from its settings, and what the shop sells by."""
+
+
+def setup(settings: SinkSettings, user: str = "", password_file: Path | None = None) -> ErpSetup | None:
+    """What `sink init` makes in the ERP, as another user of it where one is named; None: nothing, in this kind."""
+    made = SETUPS.get(settings.erp.kind)
+    if made is None:
+        return None
+    if not user:
+        return made(settings.erp, _sells(settings))
+    log_in = {"user": user, "password": SecretStr(_typed(password_file))}
+    return made(settings.erp.model_copy(update=log_in), _sells(settings))
+
+
+def _sells(settings: SinkSettings) -> Sells:
+    with closing(middle(settings)) as connection:
+        return sells(connection, profile(settings), settings.shop)
+
+
+def _typed(file: Path | None) -> str:
+    """A secret that stands in a file."""
+    try:
+        return file.read_text("utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{file} cannot be read: {reason}", "a file with the password and nothing else") from None
+
+
 ADAPTERS: Final[Mapping[str, Callable[[Any, int], Erp]]] = {"sql": _sql, "tryton": _tryton}
 """By `erp.kind`: from its settings, and how many calls come at a time."""
 
@@ -203,6 +240,7 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
         "profile": lambda: profile(settings),
         "middle layer": lambda: middle(settings).close(),
         "ERP": lambda: check.erp_answers(erp(settings)),
+        "ERP's master data": lambda: _look_at_master_data(settings),
         "registry": lambda: registry(settings).check(),
         "broker and topics": lambda: _look_at_topics(settings),
     }
@@ -210,6 +248,11 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
     if url is not None:
         found["shop"] = lambda: check.shop_is_readable(_shop(url), profile(settings))
     return found
+
+
+def _look_at_master_data(settings: SinkSettings) -> check.MasterDataFound:
+    found, made = _sells(settings), SETUPS.get(settings.erp.kind)
+    return check.master_data(erp(settings), made(settings.erp, found) if made else None, found)
 
 
 def _look_at_topics(settings: SinkSettings) -> None:

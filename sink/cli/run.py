@@ -1,17 +1,32 @@
-"""`sink check` and `sink run`: from a first look to a process that stays."""
+"""`sink check`, `sink init` and `sink run`: from a first look to a process that stays."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from schemas.errors import ExitCode
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
 from sink import wiring
-from sink.cli.options import RUN, Config, Json, expect_many_objects, group, say, settings_of
-from sink.commands import check, output
+from sink.cli.options import (
+    RUN,
+    Config,
+    Execute,
+    Json,
+    answer,
+    decided,
+    expect_many_objects,
+    group,
+    say,
+    settings_of,
+)
+from sink.commands import check, init, output
 from sink.commands.check import PartCheck
+from sink.operations import init as operation
 from sink.pipeline import Sink
 
 app = group()
@@ -21,7 +36,8 @@ app = group()
 def _check(as_json: Json = False, config: Config = None) -> None:
     """Looks at each part that is needed, and says what mends it.
 
-    The parts are profile, middle layer, ERP, registry, topics, shop. Example: `sink check -c config.yaml`
+    The parts are profile, middle layer, ERP, its master data, registry, topics, shop.
+    Example: `sink check -c config.yaml`
     """
     bad = 0
     found: list[PartCheck] = []
@@ -31,6 +47,30 @@ def _check(as_json: Json = False, config: Config = None) -> None:
         say([] if as_json else [look.line])
     say(output.said(check.report(found), [f"{bad} to mend" if bad else "all is well"], as_json))
     raise typer.Exit(ExitCode.FAILED if bad else 0)
+
+
+@app.command("init", rich_help_panel=RUN)
+def _init(
+    user: Annotated[str, typer.Option(help="An administrator of the ERP; default: the sink's own user.")] = "",
+    password_file: Annotated[Path | None, typer.Option(help="A file with that user's password.")] = None,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Says what the ERP lacks for the shop's documents.
+
+    With --execute it is made, once: what is there is left as it is.
+    Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
+    """
+    if bool(user) is (password_file is None):
+        raise typer.BadParameter("say both, --user and --password-file, or none of them")
+    setup = wiring.setup(settings_of(config), user, password_file)
+    with closing(setup) if setup else nullcontext():
+        found = operation.init(setup, execute) if setup else None
+    answer(
+        as_json, lambda: decided(execute, found) if found else {"executed": False}, lambda: init.lines(found, execute)
+    )
+    raise typer.Exit(ExitCode.FAILED if found and found.refused else 0)
 
 
 @app.command("run", rich_help_panel=RUN)

@@ -84,6 +84,27 @@ def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[s
     return {str(head["key"]) for head in heads if head.get("ready", True)}
 
 
+def values(
+    cursor: Cursor, rule: DocumentRule, part: str, names: Sequence[str], keys: Sequence[str]
+) -> set[tuple[Any, ...]]:
+    """The different values that columns have in a part of these documents, "" for their heads; of a part that the
+    profile does not have, none. Those of a document that cannot be read are left out."""
+    statement = rule.children.get(part, "") if part else rule.head
+    if not statement or not keys:
+        return set()
+    columns = ", ".join(names)
+    cursor.execute("SAVEPOINT differing")
+    try:
+        found = _select(cursor, rule.name, f"SELECT DISTINCT {columns} FROM ({statement}\n) AS part", keys)  # noqa: S608
+    except _UnfitError:
+        cursor.execute("ROLLBACK TO SAVEPOINT differing")
+        half = len(keys) // 2
+        halves = (keys[:half], keys[half:]) if half else ()
+        return {one for some in halves for one in values(cursor, rule, part, names, some)}
+    cursor.execute("RELEASE SAVEPOINT differing")
+    return {tuple(row.values()) for row in found}
+
+
 class InUnit(NamedTuple):
     """A document, and the unit that it is part of: its shop order with all that came of it, else itself."""
 

@@ -104,6 +104,15 @@ def held(cursor: Cursor, cause: str | None, limit: int) -> list[HeldGroup]:
     return sorted(groups.values(), key=lambda one: (CAUSES.index(one.cause), -one.stuck, -one.documents, one.reason))
 
 
+def not_in_erp(cursor: Cursor, type_: str) -> list[str]:
+    """Keys of documents that the ERP was given nothing of, and shall have."""
+    cursor.execute(
+        "SELECT key FROM document WHERE type = %s AND applied IS NULL AND state <> ALL (%s) ORDER BY key",
+        (type_, [State.GONE, State.IGNORED, State.EARLY]),
+    )
+    return [key for (key,) in cursor.fetchall()]
+
+
 def waiting(cursor: Cursor) -> dict[str, int]:
     """By what they wait for: how many documents."""
     cursor.execute(f"SELECT waits_for_what, count(*) FROM ({_WAITING}) AS w GROUP BY 1")  # noqa: S608

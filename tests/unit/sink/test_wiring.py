@@ -21,6 +21,7 @@ def test_each_kind_of_erp_has_its_adapter() -> None:
     union, _ = get_args(ErpSettings)
     kinds = [get_args(model.model_fields["kind"].annotation) for model in get_args(union)]
     assert [(kind,) for kind in wiring.ADAPTERS] == kinds
+    assert wiring.SETUPS.keys() < wiring.ADAPTERS.keys()
 
 
 @pytest.fixture

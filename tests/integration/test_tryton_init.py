@@ -1,0 +1,153 @@
+"""`sink init` on a Tryton that is installed and has nothing of ours: from there to the first order."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from deploy.tryton import provision
+from deploy.tryton.screen import Screen
+from deploy.tryton.server import Tryton
+from schemas.settings import load
+from sink import wiring
+from sink.apply.worker import Worker
+from sink.commands.check import check
+from sink.database import Connection
+from sink.settings import SinkSettings
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, ROOT, change, drain, held, mark
+from tests.programs import run, write_settings
+
+COUNTED = (
+    "web_shop", "party_party", "account_tax", "product_template", "product_category", "product_price_list",
+    "account_invoice_payment_term",
+)  # fmt: skip
+# SHIPPING, PAYMENT, CHARGE, DISCOUNT, REFUND, CENT per rate; web shop, payment term, price list, type of tax number.
+LACKING = 6 * len(provision.RATES) + 4
+
+
+@pytest.fixture
+def config(bare_tryton: Tryton, middle: Connection, database: str, profile_path: str, tmp_path: Path) -> Path:
+    """Of a sink whose shop has an order of A, and prices of A and ZZ on the list `retail`."""
+    change(middle, "INSERT INTO prices VALUES ('A', 10), ('ZZ', 5), ('OLD', 0)")
+    mark(middle, ORDER, CUSTOMER, PRICE, PRICE._replace(key="ZZ"), PRICE._replace(key="OLD"))
+    (tmp_path / "admin").write_text(provision.ADMIN_PASSWORD)
+    return write_settings(
+        tmp_path / "settings.yaml",
+        sink={
+            "shop": "shop",
+            "profile": profile_path,
+            "topic_prefix": "shop",
+            "bootstrap_servers": "127.0.0.1:1",
+            "schema_registry_url": (tmp_path / "registry").as_uri(),
+            "database_url": database,
+            "erp": bare_tryton.settings() | {"orders": {"goal": "processing"}},
+            "prices_owner": "shop",
+            "mode": "apply",
+            "settle_seconds": 0,
+        },
+    )
+
+
+def counts(tryton: Tryton) -> dict[str, int]:
+    """How many there are of what `init` may make."""
+    with closing(psycopg2.connect(tryton.postgres.dsn(tryton.database))) as connection:
+        cursor = connection.cursor()
+        found = {}
+        for table in COUNTED:
+            cursor.execute(f"SELECT count(*) FROM {table}")
+            ((found[table],),) = cursor.fetchall()
+        return found
+
+
+def says(config: Path, *words: str, code: int = 0) -> Any:
+    """What `sink init` answers programs."""
+    ended = run("sink", "init", *words, "--json", config=config)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return json.loads(ended.stdout)
+
+
+def advice(config: Path) -> dict[str, list[str]]:
+    """What `sink check` says of the ERP, by part; what is refused begins with BAD."""
+    settings = load("sink", SinkSettings, config, {})
+    looks = {name: look for name, look in wiring.looks(settings).items() if "ERP" in name}
+    return {
+        found.part: [f"BAD {found.error.message}"] if found.error else [one.message for one in found.advice]
+        for found in check(looks)
+    }
+
+
+def test_from_an_installed_tryton_to_the_first_order(
+    config: Path, bare_tryton: Tryton, middle: Connection, tmp_path: Path
+) -> None:
+    screen = Screen(bare_tryton.url, bare_tryton.database, provision.ADMIN, provision.ADMIN_PASSWORD)
+    screen("party.configuration", "write", [1], {"identifier_types": ["ch_vat"]})
+    before, admin = counts(bare_tryton), ("--user", provision.ADMIN, "--password-file", str(tmp_path / "admin"))
+    found = advice(config)
+    assert found["ERP"] == ["BAD Tryton has no web shop 'Web'"]
+    assert found["ERP's master data"][0] == "the ERP has no item for 1 of what the shop sells: ZZ"
+    assert "Tryton has no price list 'retail': its prices are held" in found["ERP's master data"]
+
+    dry = says(config)
+    assert (dry["executed"], len(dry["to_make"]), dry["by_hand"], dry["made"]) == (False, LACKING, [], [])
+    assert counts(bare_tryton) == before, "a dry run"
+
+    partly = says(config, "--execute", code=1)
+    refused = {message: one["hint"] for message, one in partly["refused"].items()}
+    assert "Tryton has no payment term 'Direct'" in refused, "the sink's user has no right to make one"
+    assert all("--user" in hint for hint in refused.values())
+    assert len(partly["made"]) + len(refused) == LACKING, "what is refused stops that one alone"
+    assert "Tryton has no web shop 'Web'" in partly["made"]
+
+    rest = says(config, *admin, "--execute")
+    assert (len(rest["made"]), rest["refused"]) == (len(refused), {})
+    after = counts(bare_tryton)
+    again = says(config, *admin, "--execute")
+    assert (again["to_make"], again["made"], again["by_hand"]) == ([], [], [])
+    assert counts(bare_tryton) == after, "it is made once"
+    assert sorted(screen.row("party.configuration", 1, "identifier_types")["identifier_types"]) == ["ch_vat", "eu_vat"]
+    rates = len(provision.RATES)
+    assert {table: after[table] - before[table] for table in COUNTED} == {
+        "web_shop": 1, "party_party": 1, "account_tax": rates, "product_template": 6 * rates,
+        "product_category": 2 * rates, "product_price_list": 1, "account_invoice_payment_term": 1,
+    }  # fmt: skip
+
+    assert advice(config) == {"ERP": [], "ERP's master data": ["the ERP has no item for 1 of what the shop sells: ZZ"]}
+    settings = load("sink", SinkSettings, config, {})
+    with closing(wiring.erp(settings)) as erp:
+        drain(Worker(middle, wiring.profile(settings), erp, wiring.rules(settings), "w1"))
+        (order,) = erp.find("order", {"number": "S-1"})
+        assert order.observed.state == "processing"
+        (price,) = erp.find("price", {"price_list": "retail"})
+        assert price.observed.record.fields["sku"] == "A"
+    assert held(middle) == ["the ERP has no item ZZ"]
+
+
+def test_in_an_erp_of_tables_nothing_is_made(
+    middle: Connection, erp_url: str, database: str, profile_path: str, tmp_path: Path
+) -> None:
+    change(middle, "INSERT INTO prices SELECT 'Z' || n, 1 FROM generate_series(10, 31) AS n")
+    mark(middle, *(PRICE._replace(key=f"Z{n}") for n in range(10, 32)))
+    config = write_settings(
+        tmp_path / "settings.yaml",
+        sink={
+            "shop": "shop",
+            "profile": profile_path,
+            "topic_prefix": "shop",
+            "bootstrap_servers": "127.0.0.1:1",
+            "schema_registry_url": (tmp_path / "registry").as_uri(),
+            "database_url": database,
+            "erp": {"url": erp_url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
+            "prices_owner": "shop",
+        },
+    )
+    ended = run("sink", "init", "--execute", config=config)
+    assert (ended.returncode, ended.stdout.startswith("nothing is made in an ERP of this kind")) == (0, True)
+    named = ", ".join(f"Z{n}" for n in range(10, 30))
+    assert advice(config)["ERP's master data"] == [
+        f"the ERP has no item for 22 of what the shop sells: {named} and 2 more"
+    ]
