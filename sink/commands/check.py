@@ -54,17 +54,19 @@ def report(found: Sequence[PartCheck]) -> CheckReport:
 
 
 def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
-    """One after the other, whatever is found. What two of them advise is said once."""
+    """One after the other, whatever is found. What two of them say is said once."""
     said: set[Advice] = set()
     for name, look in parts.items():
         try:
             found = look()
         except OrdertapError as error:
-            yield PartCheck(name, error)
+            told = Advice(error.message, error.hint)
+            if told not in said:
+                said.add(told)
+                yield PartCheck(name, error)
         else:
-            advice = [
-                one for one in (found.advice if isinstance(found, Checked | MasterDataFound) else ()) if one not in said
-            ]
+            every = found.advice if isinstance(found, Checked | MasterDataFound) else ()
+            advice = [one for one in every if one not in said]
             said.update(advice)
             yield PartCheck(name, None, advice)
 

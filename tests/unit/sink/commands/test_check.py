@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from schemas.errors import UnavailableError
-from sink.commands.check import check, topics_exist
+from sink.commands.check import MasterDataFound, check, topics_exist
 from sink.erp.contract import Abilities, Advice, Checked
 from sink.intake.evidence import Partition
 
@@ -53,3 +53,22 @@ def test_what_may_go_wrong_later_is_said_of_a_part_that_is_well() -> None:
     assert noted.line == (
         "ok   ERP\nnote ERP: orders.external_key is not unique\n     mend: CREATE UNIQUE INDEX ON orders (external_key)"
     )
+
+
+def test_what_two_parts_say_is_said_once() -> None:
+    first, second = Advice("no web shop", "make it"), Advice("no item A", "make it")
+
+    def away() -> object:
+        raise UnavailableError("nobody is there", "start it")
+
+    both = {
+        "ERP": lambda: Checked("erp-1", "8.2", Abilities({}), [first]),
+        "ERP's master data": lambda: MasterDataFound([first, second]),
+        "middle layer": away,
+        "registry": away,
+    }
+    assert [(one.part, [*one.advice], one.error and one.error.message) for one in check(both)] == [
+        ("ERP", [first], None),
+        ("ERP's master data", [second], None),
+        ("middle layer", [], "nobody is there"),
+    ]
