@@ -22,7 +22,7 @@ for verbs in (run, look, decide, link, repair):
 
 
 def main() -> None:
-    """The console script: errors that a user can mend are printed once, without a stack trace."""
+    """The console script. Errors that a user can fix are printed once, without a stack trace."""
     try:
         app()
     except OrdertapError as error:

@@ -1,4 +1,5 @@
-"""The middle layer of a shop: a schema of ledger and staged tables, and how it comes to the version of this release."""
+"""A shop's middle layer: a schema with the ledger and the staged tables, and its migrations to this release's
+version."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from schemas.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection, Cursor, schema_of, transaction
 
 OLD: Final = "ordertap"
-"""The one schema of releases that kept one shop in a middle layer, with the staged tables in `staged`."""
+"""The schema name of early releases, which kept one shop per middle layer, with the staged tables in `staged`."""
 _INDEX_OF_COMMITS: Final = 4  # what was staged before this version is of no commit that is known
 _OLD_STAGER: Final = "ordertap.stager"  # the lock of those releases
 _PATIENCE: Final = "5s"
@@ -35,11 +36,11 @@ def migrations() -> list[tuple[int, str]]:
 
 
 VERSION: Final = migrations()[-1][0]
-"""The version of this release."""
+"""The schema version of this release."""
 
 
 def version(cursor: Cursor, shop: str) -> int:
-    """The version of the shop's layer; 0: there is none."""
+    """The version of the shop's layer; 0 when there is none."""
     home = home_of(cursor, shop)
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{home}.migration",))
     if not _only(cursor):
@@ -49,7 +50,7 @@ def version(cursor: Cursor, shop: str) -> int:
 
 
 def read_again(cursor: Cursor, shop: str) -> list[str]:
-    """The tables whose staged rows a migration of the layer, as it is now, would drop: they are read again."""
+    """The tables whose staged rows a migration from here would drop. They are read again."""
     if not 0 < version(cursor, shop) < _INDEX_OF_COMMITS:
         return []
     staged = sql.Identifier(home_of(cursor, shop), "staged_table")
@@ -64,7 +65,7 @@ def is_new(connection: Connection, shop: str) -> bool:
 
 
 def home_of(cursor: Cursor, shop: str) -> str:
-    """The schema of the shop's ledger as it is now."""
+    """The schema where the shop's ledger is now."""
     return OLD if _is_old(cursor, shop) else schema_of(shop)
 
 
@@ -122,7 +123,7 @@ def _lock(shop: str) -> str:
 
 
 def _alone(cursor: Cursor, shop: str) -> None:
-    """Waits until nobody works with the layer, and keeps others away until the transaction ends."""
+    """Waits until nobody uses the layer, and keeps others away until the transaction ends."""
     locks = [_lock(shop)]
     if _is_old(cursor, shop):
         locks.append(_OLD_STAGER)
@@ -132,7 +133,7 @@ def _alone(cursor: Cursor, shop: str) -> None:
 
 
 def _waited(cursor: Cursor, function: str, locks: list[str]) -> bool:
-    """Takes advisory locks by this function; False when one of them was not free in time."""
+    """Takes advisory locks with this function; False when one of them was not free in time."""
     cursor.execute("SAVEPOINT waits")
     try:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
@@ -162,7 +163,7 @@ def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
 
 
 def _adopt(cursor: Cursor, shop: str) -> None:
-    """Makes the layer of a release with one schema the shop's own, if it is of this shop."""
+    """Turns the single schema of an early release into this shop's own, if it belongs to this shop."""
     if not _is_old(cursor, shop):
         return
     cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (OLD, schema_of(shop)))))
@@ -182,7 +183,7 @@ def _adopt(cursor: Cursor, shop: str) -> None:
 
 
 def _is_old(cursor: Cursor, shop: str) -> bool:
-    """Whether the shop's ledger is still in the schema of old. It says whose it is."""
+    """Whether the shop's ledger is still in the schema of early releases, which says whose it is."""
     cursor.execute(
         "SELECT to_regnamespace(%s) IS NULL AND to_regclass('ordertap.binding') IS NOT NULL", (schema_of(shop),)
     )

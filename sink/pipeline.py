@@ -31,7 +31,7 @@ _REMEMBERED = 5.0  # seconds: what keeps it from staging may be gone for a momen
 
 @dataclass
 class Parts:
-    """What a running sink is made of; `wiring` makes it."""
+    """The parts of a running sink; `wiring` makes them."""
 
     connect: Callable[[], Connection]
     consumer: Callable[[LookUp], ShopConsumer]
@@ -43,7 +43,7 @@ class Parts:
 
 
 class Sink:
-    """A running sink: `run` ends when `stop` is set, or with the first error that a restart does not mend."""
+    """A running sink. `run` ends when `stop` is set, or with the first error that a restart does not cure."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Sink:
         return True, f"{'staging' if self._leads else 'standing by to stage'} and {self._applying()}"
 
     def _applying(self) -> str:
-        """What applying does. That a person has paused it, or that the brake has stopped it, is no failure of ours."""
+        """What applying does. Neither a person's pause nor the brake is a failure."""
         control = self._control
         if control.paused:
             return f"paused {control.paused}"
@@ -129,7 +129,7 @@ class Sink:
                 self._leads = False
 
     def _turn(self, blocked: str) -> None:
-        """The loop has turned; `blocked`: what keeps it from staging now, "" for nothing."""
+        """Notes that the loop has turned. `blocked`: what keeps it from staging now, "" for nothing."""
         self._turned = time.monotonic()
         if self._reread.is_set():
             self._reread.clear()
@@ -142,14 +142,14 @@ class Sink:
             self._blocked = ""
 
     def _note(self, control: Control) -> None:
-        """What was said of applying as a whole."""
+        """What people have said about applying as a whole."""
         self._control = control
         PAUSED.set(control.paused is not None)
         for kind in MASSES:
             BRAKED.labels(kind).set(kind in control.stopped)
 
     def _guard(self, number: int) -> None:
-        """A thread's error ends the process, and is told by its main thread."""
+        """A thread's error ends the process; the main thread reports it."""
         try:
             while not self._stop.is_set():
                 try:
@@ -169,7 +169,7 @@ class Sink:
                     self._stop.wait(_IDLE)
 
     def _act(self, worker: Worker) -> bool:
-        """Whether something was done: then there may be more."""
+        """Whether it did something, so that there may be more to do."""
         turn = self._circuit.turn()
         if turn is Turn.REST:
             return False

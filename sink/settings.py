@@ -24,7 +24,7 @@ class SqlErpSettings(BaseModel):
 
 
 ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
-"""Which ERP, told by `kind`."""
+"""The ERP; `kind` says which."""
 
 
 class SinkSettings(BaseModel):
@@ -122,7 +122,7 @@ class SinkSettings(BaseModel):
 
     @property
     def order_goal(self) -> Milestone:
-        """How far an order is taken."""
+        """The milestone to which orders are taken."""
         return self.erp.goal if isinstance(self.erp, TrytonSettings) else Milestone(self.goal)
 
     @field_validator("shop")

@@ -1,4 +1,4 @@
-"""From settings to parts. Nothing else but the command line knows of settings."""
+"""Makes the parts from the settings. Only this file and the command line know the settings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """The shop's middle layer, of our schema version; a new one where there is none."""
+    """The shop's middle layer in our schema version; makes one where there is none."""
     with closing(not_entered(settings)) as first:
         if layer.is_new(first, settings.shop):
             layer.migrate(first, settings.shop)
@@ -52,13 +52,13 @@ def middle(settings: SinkSettings) -> Connection:
 
 
 def migrate(settings: SinkSettings) -> None:
-    """What `sink run` does by itself before it begins."""
+    """What `sink run` does by itself before it starts."""
     with closing(not_entered(settings)) as connection:
         migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
 
 
 def not_entered(settings: SinkSettings) -> Connection:
-    """The middle layer of whatever version it is, for who migrates it."""
+    """The middle layer in whatever version it has, for a migration."""
     return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
 
 
@@ -73,7 +73,7 @@ def _entered(settings: SinkSettings) -> Connection:
 
 
 def shop(settings: SinkSettings) -> Connection | None:
-    """The shop's own database, where the settings lead to it."""
+    """The shop's own database, if the settings name one."""
     return _shop(settings.shop_url) if settings.shop_url else None
 
 
@@ -87,18 +87,18 @@ def profile(settings: SinkSettings) -> Profile:
 
 
 def registry(settings: SinkSettings) -> Registry:
-    """Where the schemas of records are."""
+    """The schema registry."""
     options = {name: value.get_secret_value() for name, value in settings.schema_registry.items()}
     return open_registry(settings.schema_registry_url, options)
 
 
 def tables(settings: SinkSettings) -> dict[str, str]:
-    """The profile's tables by their usual topics."""
+    """The profile's tables by their default topics."""
     return {topic_name(settings.topic_prefix, table): table for table in profile(settings).tables}
 
 
 def topic(settings: SinkSettings, table: str) -> str:
-    """The usual topic of a table."""
+    """A table's default topic."""
     return topic_name(settings.topic_prefix, table)
 
 
@@ -115,7 +115,7 @@ def group(settings: SinkSettings) -> GroupOffsets:
 
 
 def erp(settings: SinkSettings) -> Erp:
-    """The ERP, by the adapter of its kind."""
+    """The ERP's adapter."""
     return ADAPTERS[settings.erp.kind](settings.erp, settings.workers + 1)
 
 
@@ -168,11 +168,11 @@ def _typed(file: Path | None) -> str:
 
 
 ADAPTERS: Final[Mapping[str, Callable[[Any, int], Erp]]] = {"sql": _sql, "tryton": _tryton}
-"""By `erp.kind`: from its settings, and how many calls come at a time."""
+"""Adapters by `erp.kind`. Each is made from its settings and the number of calls at a time."""
 
 
 def rules(settings: SinkSettings) -> Rules:
-    """What applying may do."""
+    """The rules that the settings set for applying."""
     return Rules(
         shop=settings.shop,
         policy=Policy(
@@ -203,7 +203,7 @@ def rules(settings: SinkSettings) -> Rules:
 
 
 def parts(settings: SinkSettings) -> Parts:
-    """What a running sink is made of. Each thread makes its own connection, consumer and worker."""
+    """The parts of a running sink. Each thread makes its own connection, consumer and worker."""
     mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
     # Of the mapping that the stager has, whatever the files say by the time that a consumer is made again.
     read, index = topic_names(settings.topic_prefix, mapping.tables), index_topic(settings.topic_prefix)
@@ -226,7 +226,8 @@ def _stager(settings: SinkSettings, mapping: Profile) -> Stager:
     reads = {table: frozenset(mapping.columns.get(table, ())) or None for table in mapping.tables}
 
     def columns(table: str) -> Mapping[str, str]:
-        """Of a table of which no record came yet: by the profile, else by the newest schema that capture registered."""
+        """The columns of a table of which no record has come yet: from the profile, else from the newest schema that
+        capture registered."""
         schema = None if mapping.columns.get(table) else schemas.latest(f"{usual[table]}-value")
         return mapping.columns.get(table, {}) if schema is None else compile_decoder(schema).columns
 
@@ -263,7 +264,7 @@ def _look_at_topics(settings: SinkSettings) -> None:
 
 
 def reconciled(settings: SinkSettings, say: Say) -> Report:
-    """Shop and ERP compared now; `say` is told how far it is."""
+    """Compares shop and ERP now; `say` is told the progress."""
     with ExitStack() as open_:
         ours, theirs = open_.enter_context(closing(middle(settings))), open_.enter_context(closing(erp(settings)))
         source = shop(settings)

@@ -1,4 +1,4 @@
-"""What the broker says of itself, of topics and of our rights: for the commands, and for a start."""
+"""What the broker says about itself, topics and our rights. The commands ask it, and a start does."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def brokers(cluster: Cluster) -> Brokers:
 
 
 def topics(cluster: Cluster, names: Sequence[str]) -> dict[str, Topic]:
-    """Those of these topics that exist and that our user may see."""
+    """The topics that exist and that our user may see."""
     existing = sorted(set(names) & cluster.partitions().keys())
     if not existing:
         return {}
@@ -87,7 +87,7 @@ def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
 
 
 def try_creating(cluster: Cluster, wanted: Sequence[topics_.NewTopic]) -> None:
-    """Asks whether these topics could be made, and makes none; raises when not."""
+    """Asks whether these topics could be made, without making any; raises when not."""
     asked = [
         NewTopic(name, making.partitions, replication_factor=making.replication, config=dict(making.config))
         for name, making in wanted
@@ -99,12 +99,12 @@ def try_creating(cluster: Cluster, wanted: Sequence[topics_.NewTopic]) -> None:
 
 
 def try_transactions(cluster: Cluster, transactional_id: str) -> None:
-    """Starts a transactional producer and lets it go; SettingsError when our user may not."""
+    """Starts a transactional producer and drops it; SettingsError when our user has no right to."""
     TransactionalProducer(cluster, transactional_id, timeout=_TIMEOUT)
 
 
 def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
-    """The end offsets of topics (name → partitions), summed over their partitions; commit markers count, too."""
+    """The end offset of each topic (name → partitions), summed over its partitions. Commit markers count too."""
     sums = dict.fromkeys(counts, 0)
     partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
     for partition, end in cluster.ends(partitions).items():
@@ -113,7 +113,7 @@ def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
 
 
 def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """Keys and values of a topic, each partition to its end now; nothing without the topic."""
+    """Keys and values of a topic, each partition up to its present end; nothing if the topic does not exist."""
     count = cluster.partitions().get(topic, 0)
     for number in range(count):
         options = {**cluster.options, **FROM_THE_BEGINNING, "group.id": f"{topic}-reader"}
@@ -142,7 +142,7 @@ def to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[Message]
 
 
 def delete_topics(cluster: Cluster, names: Sequence[str]) -> None:
-    """Deletes topics with all that is in them."""
+    """Deletes topics with everything in them."""
     with _answering("deleting topics", cluster):
         for future in cluster.admin.delete_topics(list(names), operation_timeout=_TIMEOUT).values():
             future.result()

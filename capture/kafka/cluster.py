@@ -33,7 +33,7 @@ _NO_LEADER_YET: Final = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.REQUEST_TIMED_OUT,
 )
-"""Of a topic that was just made, or a broker that was just started or stood still."""
+"""Errors that pass by themselves: the topic was just made, or the broker was just started or stood still."""
 
 
 class Making(NamedTuple):
@@ -58,12 +58,12 @@ class Cluster:
             raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
 
     def _note(self, error: KafkaError) -> None:
-        """Why no broker was reached: that one refused us says the most, that all are down the least."""
+        """Why no broker was reached. A refusal tells the most, "all brokers are down" the least."""
         if self._cause is None or _telling(error) >= _telling(self._cause):
             self._cause = error
 
     def failure(self, doing: str, error: KafkaError) -> OrdertapError:
-        """Our error for a failed call; where no broker was reached it says why."""
+        """Our error for a failed call. It says why no broker was reached."""
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
             self._admin.poll(0)  # lets the client say what it knows
             if self._cause is not None:
@@ -73,7 +73,7 @@ class Cluster:
 
     @property
     def admin(self) -> AdminClient:
-        """librdkafka's admin client, for what is asked once."""
+        """librdkafka's admin client, for single questions."""
         return self._admin
 
     def partitions(self, timeout: float = 10.0) -> dict[str, int]:
@@ -88,7 +88,8 @@ class Cluster:
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def create_topics(self, topics: Mapping[str, Making]) -> set[str]:
-        """Makes topics in one call; the names of those that were not there already. One that Kafka refuses is named."""
+        """Makes topics in one call and returns the names of the new ones. The error names a topic that Kafka
+        refuses."""
         asked = [NewTopic(name, *making[:2], config=dict(making.config)) for name, making in topics.items()]
         made: set[str] = set()
         with waiting(f"Kafka (making {len(topics)} topics, {asked[0].topic} first)"):
@@ -168,7 +169,7 @@ class Cluster:
     def ends(
         self, partitions: Iterable[TopicPartition], isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
     ) -> dict[TopicPartition, int]:
-        """The end offset of each partition; commit markers count, too."""
+        """The end offset of each partition. Commit markers count too."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         left = dict.fromkeys(partitions, latest)
         found: dict[TopicPartition, int] = {}
@@ -198,7 +199,7 @@ def _telling(error: KafkaError) -> int:
 
 
 def _cause(error: KafkaError) -> tuple[str, str]:
-    """What librdkafka said, and the next step."""
+    """What librdkafka said, with the next step."""
     said = error.str().split(" (after ")[0]
     protocol = "check security.protocol, sasl.* and ssl.* in the `kafka` settings"
     if error.code() in _REFUSED:

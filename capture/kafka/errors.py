@@ -1,4 +1,4 @@
-"""Our errors for librdkafka's."""
+"""Turns librdkafka's errors into ours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MISCONFIGURED: Final = (
     KafkaError.POLICY_VIOLATION,
 )
 TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
-"""What the client or the broker says of a record that is over its limit."""
+"""What the client or the broker says about a record that is too large."""
 
 
 class FencedError(UnavailableError):
@@ -37,7 +37,7 @@ class NotAllowedError(SettingsError):
 
 
 def kafka_error(doing: str, error: Any, servers: str) -> OrdertapError:
-    """Our error for one of librdkafka's KafkaErrors."""
+    """Our error for a KafkaError of librdkafka."""
     text = f"{doing}: {error.str()} (Kafka at {servers})"
     if error.code() in _NOT_ALLOWED:
         return NotAllowedError(

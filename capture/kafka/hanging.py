@@ -1,4 +1,4 @@
-"""Transactions of ours that the broker has ended without telling their partitions ("hanging", in Kafka's words).
+"""Our transactions that the broker has ended without telling their partitions; Kafka calls them hanging.
 
 A broker that comes back may drop the markers of partitions that have no leader at that moment (KAFKA-20734, in 4.3.1).
 Readers of committed records then stand there; and our next commit in such a partition would end the old transaction
@@ -73,14 +73,15 @@ def end_hanging(
 
 
 def abort_hanging(producer: TransactionalProducer, places: Sequence[TopicPartition]) -> None:
-    """Aborts what this producer, or the one that it has fenced, has open there. Of others it aborts nothing."""
+    """Aborts what this producer, or the one that it has fenced, has open there. It aborts nothing of others."""
     records: list[Fields] = [(place.topic, place.partition, _KEY, None, []) for place in places]
     if records:
         producer.abort(records, _PATIENCE)
 
 
 def _is_confirmed(position: Position, confirmed: LSN | None) -> bool:
-    """Whether the server was told that all up to here is durable; of a part of a transaction it is told nothing."""
+    """Whether the server was told that everything up to here is durable. It is never told about a part of a
+    transaction."""
     return position.partial is None and confirmed is not None and confirmed >= position.end_lsn
 
 
@@ -95,18 +96,19 @@ def _is_covered(cluster: Cluster, place: TopicPartition, commits: str, reached: 
 
 
 def _is_listed(value: bytes | None, reached: Position) -> bool:
-    """Whether a record of the index is in the chain up to a position. Its LSN does not say: others may have it, too."""
+    """Whether a record of the index is in the chain up to a position. Its LSN does not tell, since others may have the
+    same."""
     return value is not None and reached.chain is not None and parse_index(value).serial <= reached.chain.serial
 
 
 def _last(cluster: Cluster, place: TopicPartition, key: bytes) -> bytes | None:
-    """The last value of a key among what is open."""
+    """The last value of a key among the open records."""
     values = [message.value() for message in _open(cluster, place) if message.key() == key]
     return values[-1] if values else None
 
 
 def _open(cluster: Cluster, place: TopicPartition) -> Iterator[Message]:
-    """The records of a partition from this offset to the end, committed or not."""
+    """The records of a partition from this offset to its end, committed or not."""
     options = {**cluster.options, "group.id": f"{place.topic}-reader", "error_cb": ignore_lost_connection}
     options |= {"enable.auto.commit": False, "enable.partition.eof": True, "isolation.level": "read_uncommitted"}
     consumer = Consumer(options)

@@ -34,7 +34,7 @@ class News(NamedTuple):
 
 
 class _Numbers(dict[TableTopic, int]):
-    """The tables of a record by their number, which the first one to ask for it gets."""
+    """The tables of a record. A table gets the next number when it is first asked for."""
 
     def __missing__(self, table: TableTopic) -> int:
         self[table] = number = len(self)
@@ -77,11 +77,11 @@ class Index:
 
     @property
     def full(self) -> bool:
-        """Whether it is time for a record though the Kafka transaction goes on."""
+        """Whether to write a record now although the Kafka transaction goes on."""
         return self._bytes > RECORD_BYTES
 
     def take(self, news: News) -> None:
-        """Lists what was written just now."""
+        """Adds what was just written to the list."""
         lsn, ts_us, counts, snapshot, states = news
         if counts:
             shape = tuple(counts.items())
@@ -98,7 +98,7 @@ class Index:
                 self.account(state.tables)
 
     def _pairs(self, shape: tuple[tuple[TableTopic, int], ...]) -> bytes:
-        """Numbers and counts of the tables; most commits of a shop have one of a few shapes."""
+        """Numbers and counts of the tables. Most commits of a shop have one of a few shapes."""
         pairs = b",".join([b"%d,%d" % (self._numbers[table], count) for table, count in shape])
         self._shapes[shape] = pairs
         return pairs
@@ -108,19 +108,19 @@ class Index:
         self._parked.update(tables)
 
     def begins(self, table: str) -> None:
-        """A table that is not accounted for has a change: what it had before is in no snapshot."""
+        """A table that is not accounted for has a change: no snapshot has its earlier rows."""
         if self.accounted is None or table not in self.accounted:
             self._begun.append(table)
             self.account([table])
 
     def account(self, tables: Iterable[str]) -> None:
-        """Tables that were copied, or of which was said that they were not."""
+        """Tables that were copied, or that we have said were not."""
         now = (self.accounted or frozenset()).union(tables)
         if now and now != self.accounted:
             self.accounted, self._accounts = now, True
 
     def take_accounted(self) -> frozenset[str] | None:
-        """All that are accounted for, if there are more than at the last call."""
+        """All tables that are accounted for, if there are more than at the last call; else None."""
         taken, self._accounts = self._accounts, False
         return self.accounted if taken else None
 

@@ -1,6 +1,5 @@
-"""Where we are in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`.
-
-Pure. JSON, so that an operator can read it with any console consumer.
+"""Our place in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`. Pure. JSON,
+so that an operator can read it with any console consumer.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ def first_position(generation: int, identifier: str, timeline: int, slot: str, l
 
 
 def parse_position(value: bytes) -> Position:
-    """Reads the value of the record; DataError when it is none of ours."""
+    """Reads the record's value; DataError when it is not one of ours."""
     try:
         content = json.loads(value)
         partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
@@ -177,7 +176,7 @@ def dump_accounted(tables: Iterable[str]) -> bytes:
 
 
 def parse_accounted(value: bytes) -> frozenset[str]:
-    """The reverse; DataError for what is not ours."""
+    """The reverse; DataError when it is not one of ours."""
     try:
         return frozenset(map(str, json.loads(value)))
     except UNREADABLE:
@@ -191,8 +190,8 @@ def _partial(content: Mapping[str, Any]) -> Partial:
 
 
 def moved(value: bytes, topic: str) -> bytes:
-    """What stands in the topic of earlier captures once the position is in `topic`: the position as it was, with a
-    field that they do not know, so that none of them starts from it."""
+    """What the topic of earlier releases holds once the position has moved to `topic`: the old position with a field
+    that those releases do not know, so that none of them starts from it."""
     return json.dumps({**json.loads(value), _MOVED: topic}, separators=(",", ":")).encode()
 
 
@@ -205,7 +204,8 @@ def is_moved(value: bytes) -> bool:
 
 
 def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:
-    """The heartbeat at `lsn`; None for that of another slot's reader, or what somebody else wrote under the prefix."""
+    """The heartbeat at `lsn`; None for one by another slot's reader, and for what somebody else wrote under the
+    prefix."""
     try:
         found = json.loads(content)
         beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)), lsn)

@@ -1,4 +1,4 @@
-"""The transactional producer, and the records that it takes."""
+"""The transactional producer and its records."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CLIENT_LIMIT: Final = 1_000_000
 """librdkafka's default of message.max.bytes."""
 _QUEUE_PATIENCE: Final = 50  # tenths of a second with a full queue
 _MARKING: Final = 0.002
-"""Seconds in which a broker writes the markers of most commits, after it said that all is durable. A transaction that
-begins sooner is refused (CONCURRENT_TRANSACTIONS), and librdkafka tries again only after 20 ms."""
+"""Seconds that a broker needs to write the markers of most commits after it has answered. It refuses a transaction that
+begins sooner (CONCURRENT_TRANSACTIONS), and librdkafka tries again only after 20 ms."""
 
 
 class Record(NamedTuple):
@@ -39,7 +39,7 @@ Fields = tuple[str, int, bytes | None, bytes | None, Headers]
 
 
 class TransactionalProducer:
-    """One Kafka transaction after the other. After any error but a DataError it is of no use: make a new one."""
+    """Writes one Kafka transaction after the other. After any error but a DataError it is useless: make a new one."""
 
     def __init__(self, cluster: Cluster, transactional_id: str, timeout: float = 30.0) -> None:
         """Initialises transactions, which fences every older producer of this id."""
@@ -107,7 +107,7 @@ class TransactionalProducer:
             raise kafka_error(doing, error.args[0], self._servers) from None
 
     def commit(self, timeout: float) -> None:
-        """Ends the transaction; all of it is durable when this returns. Retries while the error is retriable."""
+        """Commits the transaction: all of it is durable when this returns. Retries while the error is retriable."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -121,7 +121,8 @@ class TransactionalProducer:
             return
 
     def abort(self, records: Iterable[Fields], timeout: float) -> None:
-        """Writes records and aborts them, with what is open in their partitions: nobody who reads committed sees it."""
+        """Writes records and aborts them together with what is open in their partitions. No reader of committed records
+        sees them."""
         self.begin_transaction()
         self.produce(records)
         with self.errors("aborting a transaction"):
@@ -131,7 +132,7 @@ class TransactionalProducer:
             raise kafka_error("aborting a transaction", self._failure, self._servers)
 
     def abandon(self) -> None:
-        """Throws away what is queued; the transaction is aborted here, or by the next producer's start."""
+        """Drops what is queued. The transaction is aborted here, or when the next producer starts."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         try:
             self._producer.abort_transaction(2.0)

@@ -1,4 +1,4 @@
-"""Reads one chunk of a table between two marks in the log, so that a stream can put it where it belongs.
+"""Reads one chunk of a table between two watermarks in the log, so that the stream can put it where it belongs.
 
 The marks are logical messages. A row that the stream sees changed between them is newer there than in the chunk.
 Source: Andreakis and Papapanagiotou, "DBLog: A Watermark Based Change-Data-Capture Framework".
@@ -42,11 +42,11 @@ NOT_SQL: Final = (
     psycopg2.errors.RaiseException,
     ValueError,  # of a text that cannot be sent
 )
-"""What a condition of somebody else may raise, each time that it is tried."""
+"""The errors that somebody's condition may raise each time it is tried."""
 
 
 class Mark(NamedTuple):
-    """What a mark in the log says: the reader that wrote it, the number of its chunk, and whether it is the low one."""
+    """The content of a watermark: the reader that wrote it, the number of its chunk, and whether it is the low one."""
 
     reader: str
     chunk: int
@@ -58,7 +58,7 @@ class Mark(NamedTuple):
 
 
 def parse_mark(content: bytes) -> Mark | None:
-    """A mark; None for what somebody else wrote under the prefix."""
+    """The watermark; None for what somebody else wrote under the prefix."""
     try:
         return Mark(**json.loads(content))
     except UNREADABLE:
@@ -76,12 +76,13 @@ class Visibility(NamedTuple):
     running: frozenset[int]
 
     def hides(self, xid: int) -> bool:
-        """Whether the transaction had not ended, or not begun, for the chunk. Later xids are less than half of all."""
+        """Whether the chunk's snapshot does not show the transaction. Xids wrap around: the half after ours counts as
+        later."""
         return xid in self.running or (xid - self.xmax) % _XIDS < _XIDS // 2
 
 
 class ChunkRows(NamedTuple):
-    """What a chunk has of one table, encoded: (key, value) each. `last_key` is None when no more rows lie behind it."""
+    """The rows of a chunk, encoded as (key, value). `last_key` is None when no more rows follow."""
 
     table: Table
     rows: list[Row]
@@ -90,7 +91,7 @@ class ChunkRows(NamedTuple):
 
 
 class ChunkReader:
-    """An ordinary connection that reads chunks, in a thread beside the stream."""
+    """Reads chunks on an ordinary connection, in a thread beside the stream."""
 
     def __init__(
         self,
@@ -212,7 +213,8 @@ class ChunkReader:
         return ChunkRows(table, rows, last, visibility)
 
     def close(self) -> None:
-        """Ends the connection, and first what it waits for: psycopg2 closes none that another thread uses."""
+        """Cancels what the connection waits for, then closes it: psycopg2 does not close a connection that another
+        thread uses."""
         connection = self._connection
         if connection is not None:
             with suppress(psycopg2.Error):
@@ -221,13 +223,13 @@ class ChunkReader:
 
 
 def _source(table: Published) -> sql.Composable:
-    """A table without those that inherit from it, a partitioned one with its partitions."""
+    """The table as FROM names it: without tables that inherit from it, but with its partitions."""
     only = sql.SQL("" if table.partitioned else "ONLY ")
     return only + sql.Identifier(table.relation.schema, table.relation.name)
 
 
 class _Lines:
-    """What COPY writes to, line by line: those that have room, one at the least, are kept."""
+    """COPY writes its lines here. It keeps as many as there is room for, and at least one."""
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Snapshots on demand: what a signal asks for, and how far it has come (a part of the position). Pure."""
+"""Snapshots on demand: what a signal asks for, and how far the work is (a part of the position). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNAL_PREFIX: Final = "ordertap.signal"
 """The prefix of the logical messages that `capture signal` writes."""
 
 UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What JSON of somebody else raises."""
+"""The errors that somebody else's JSON may raise."""
 
 SignalType = Literal["execute-snapshot", "pause-snapshot", "resume-snapshot", "stop-snapshot"]
 Tables = tuple[tuple[str, str | None], ...]
@@ -35,7 +35,7 @@ class Signal(NamedTuple):
     code: str = ""
 
     def signed(self, key: bytes) -> Signal:
-        """The same with its code (RFC 2104)."""
+        """The same signal with its code (RFC 2104)."""
         return self._replace(code=self._code(key))
 
     def is_signed(self, key: bytes) -> bool:
@@ -51,7 +51,7 @@ class Signal(NamedTuple):
 
 
 def parse_signal(content: bytes, slot: str) -> Signal | None:
-    """A signal for this slot; None for another slot's, or what somebody else wrote under the prefix."""
+    """A signal for this slot; None for another slot's, and for what somebody else wrote under the prefix."""
     try:
         found = json.loads(content)
         signal = Signal(**{**found, "tables": tuple(found["tables"])})
@@ -81,7 +81,7 @@ class Request(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """The snapshots that wait, the first of them being carried out, and the id of the signal that was taken last."""
+    """The queued snapshots, of which the first is under way, and the id of the last signal taken."""
 
     requests: tuple[Request, ...] = ()
     paused: bool = False
@@ -89,21 +89,21 @@ class Demand(NamedTuple):
 
     @property
     def unread(self) -> frozenset[str]:
-        """Tables that were parked until a signal, of which something is still to be read."""
+        """Tables that a signal unparked and that are not wholly read yet."""
         return frozenset(name for request in self.requests for name, _ in request.tables if name in request.unparked)
 
     @property
     def tables_left(self) -> int:
-        """How many tables are not wholly read."""
+        """How many tables are not wholly read yet."""
         return sum(len(request.tables) for request in self.requests)
 
     def shown(self) -> dict[str, Any] | None:
-        """As JSON shows it in the position; None when there never was a demand."""
+        """Its JSON form in the position; None when there never was a demand."""
         return None if self == Demand() else self._asdict() | {"requests": [r._asdict() for r in self.requests]}
 
 
 def parse_demand(content: Any) -> Demand:
-    """The reverse of shown(); one of json's and Python's errors for anything else."""
+    """The reverse of shown(). It raises json's or Python's errors for anything else."""
     if content is None:
         return Demand()
     requests = tuple(

@@ -1,4 +1,5 @@
-"""Snapshots on demand, while streaming goes on: signals in the log queue them, chunks between two marks carry them out.
+"""Snapshots on demand, while streaming goes on: signals in the log queue them, chunks between two watermarks carry them
+out.
 
 A chunk's rows are written where its high mark lies in the log, without those that the stream saw changed since the low
 mark. Where it is, is part of the position, so that a start goes on from there.
@@ -44,8 +45,8 @@ _STATES: Final[Mapping[str, SnapshotStep]] = {
 
 
 class Window:
-    """What the stream saw since a low mark. Rows are named by topic and key: its schema's id may be another in a chunk,
-    which is compiled from the catalogue of now."""
+    """What the stream saw since a low watermark. It names rows by topic and key without the schema's id, which may
+    differ in a chunk: chunks are compiled from today's catalogue."""
 
     def __init__(self) -> None:
         self._changed: set[tuple[str, bytes]] = set()
@@ -55,7 +56,7 @@ class Window:
         self._overflown = False
 
     def saw(self, drafts: Sequence[Fields]) -> None:
-        """Takes note of changes, as far as memory allows."""
+        """Notes changes, as far as memory allows."""
         if len(self._changed) > _REMEMBERED_ROWS:
             self._overflown = True
             return
@@ -69,12 +70,12 @@ class Window:
                     self._unfilled.discard(name)
 
     def untouched(self, chunk: ChunkRows) -> list[Row]:
-        """The rows of a chunk that nothing newer has come of."""
+        """The rows of a chunk that the stream has not seen change since."""
         topic = chunk.table.topic
         return [row for row in chunk.rows if (topic, unframed(row[0] or b"")) not in self._changed]
 
     def spoils(self, chunk: ChunkRows) -> str | None:
-        """Why what the stream saw does not stand in for what the chunk has of the same rows; None when it does."""
+        """Why the changes that the stream saw cannot replace the chunk's rows; None when they can."""
         names = [(chunk.table.topic, unframed(key)) for key, _ in chunk.rows if key is not None]
         if self._overflown:
             return "too much changed meanwhile"
@@ -88,7 +89,7 @@ class Window:
 
 
 class Incremental:
-    """The demand of one stream; `demand` is what the position has to say of it."""
+    """Carries out the demand of one stream; `demand` is the position's part about it."""
 
     def __init__(
         self, demand: Demand, read: Read, reader: str, own: OwnRecords, generation: int, unknown: frozenset[int]
@@ -102,7 +103,7 @@ class Incremental:
         self._generation = generation
         self._committed: deque[int] = deque(maxlen=_REMEMBERED_XIDS)
         self.committed = self._committed.append
-        """Takes note of a source transaction (xid) whose commit was read."""
+        """Notes a source transaction (xid) whose commit was read."""
         self._before: frozenset[int] = frozenset()
         self._unknown = unknown
         self._number = 0
@@ -114,7 +115,7 @@ class Incremental:
         self._news = News()
 
     def take_news(self) -> News:
-        """What was made since the last call brings to the index: a chunk, snapshots that begin or end."""
+        """The news for the index since the last call: a chunk, snapshots that begin or end."""
         news, self._news = self._news, News()
         return news
 
@@ -139,7 +140,7 @@ class Incremental:
         return None
 
     def _failed(self, error: BaseException, now: float) -> list[Fields] | None:
-        """What passes is tried again, later each time, while the stream goes on; see step()."""
+        """Tries again after a passing error, later each time, while the stream goes on; see step()."""
         if isinstance(error, SettingsError | DataError) and not isinstance(error, ParkedError):
             return self.left_out(error)
         if not isinstance(error, UnavailableError):
@@ -208,12 +209,12 @@ class Incremental:
         return [self._notice(records.STARTED, request)]
 
     def truncated(self, table: str) -> None:
-        """Takes note of a TRUNCATE: rows of a chunk that is open now are gone."""
+        """Notes a TRUNCATE: the rows of an open chunk are gone."""
         if self.window is not None:
             self.window.truncated.add(table)
 
     def altered(self, table: str) -> None:
-        """Takes note of another Relation message: its keys may be written in another way than in an open chunk."""
+        """Notes a new Relation message: its keys may be encoded in another way than those of an open chunk."""
         if self.window is not None:
             self.window.altered.add(table)
 
@@ -255,21 +256,21 @@ class Incremental:
         return self._take(chunk, window.untouched(chunk), lsn)
 
     def _again(self, chunk: ChunkRows, reason: str) -> None:
-        """The chunk will be read once more, later and smaller each time, and told once."""
+        """Has the chunk read once more, later and smaller each time. Logs it once."""
         if not self._retakes:
             log.info(f"chunk is read again: {reason}", table=chunk.table.name)
         self._retakes += 1
         self._not_before = time.monotonic() + min(_SLOWEST_RETAKE, _RETAKE * self._retakes)
 
     def _hides(self, chunk: ChunkRows) -> bool:
-        """Whether it may be without a commit that was read before it, by this run or an earlier one."""
+        """Whether the chunk may lack a commit that this run or an earlier one read before it."""
         hides = chunk.visibility.hides
         self._unknown = frozenset(filter(hides, self._unknown))
         self._before = frozenset(filter(hides, self._before))  # what a chunk shows, later ones show, too
         return bool(self._unknown or self._before)
 
     def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
-        """The records of a chunk's rows that nothing newer has come of, and the notices that it leads to."""
+        """The records of the chunk's rows that are still current, and the notices that follow from it."""
         self._retakes = 0
         request = self.demand.requests[0]
         table = chunk.table
@@ -303,7 +304,7 @@ class Incremental:
         return notices
 
     def _aborted(self, request: Request) -> list[Fields]:
-        """Gives up a request. Of the initial snapshot, what it had done stays: its readers wait for its end."""
+        """Gives up a request. The part of an initial snapshot that was done stays: readers wait for its end."""
         aborted = self._notice(records.ABORTED, request)
         if request.first is None:
             return [aborted]
@@ -315,9 +316,8 @@ class Incremental:
         self._news = self._news._replace(states=(*self._news.states, state))
 
     def _notice(self, step: str, request: Request, **more: Any) -> Fields:
-        """What a reader may take for gone is judged by the signal's place: what changed later was not read again.
-
-        A table of which a part was read by a condition is not named: its other rows are not gone.
+        """Readers judge what is gone by the signal's place, since later changes were not read again. A table that was
+        read by a condition is not named: its other rows are not gone.
         """
         whole = [name for name, condition in request.scope if condition is None]
         stamp = Stamp(self._generation, request.lsn, 0)
@@ -327,11 +327,11 @@ class Incremental:
         return self._own.snapshot(step, stamp, request.id, whole, time.time_ns() // 10**6, incremental=True, **more)
 
     def _first_completed(self, point: LSN, snapshot: str, rows: Mapping[str, int]) -> Fields:
-        """The initial snapshot is complete for the tables that it had done, now that the others are here, too."""
+        """The initial snapshot is complete now that the remaining tables have come too."""
         stamp = Stamp(self._generation, point, 0)
         self._tell(SnapshotState(snapshot, "completed", point, True, tuple(rows), rows))
         return self._own.snapshot(records.COMPLETED, stamp, snapshot, list(rows), time.time_ns() // 10**6, rows=rows)
 
     def close(self) -> None:
-        """Gives up a chunk that is on its way; the next start reads it again."""
+        """Gives up the chunk that is being read; the next start reads it again."""
         self._thread.shutdown(wait=False, cancel_futures=True)

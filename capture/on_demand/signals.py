@@ -17,9 +17,8 @@ from schemas.errors import SettingsError
 
 
 def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
-    """Writes the signal and returns it; SettingsError for tables or a condition that no chunk could be read with.
-
-    Also without a slot: it reads nothing that was written before it was made.
+    """Writes the signal and returns it. SettingsError when no chunk could be read of these tables or with this
+    condition, and when there is no slot: a slot reads nothing that was written before it existed.
     """
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(dict.fromkeys(tables)), condition)
     signal = signal.signed(plan.options.signal_key.get_secret_value().encode())

@@ -41,6 +41,6 @@ class Acknowledger:
         return durable > self.confirmed and now - self._told_at >= interval
 
     def told(self, now: float, durable: LSN) -> None:
-        """`durable` was passed to send_feedback."""
+        """Notes that `durable` was passed to send_feedback."""
         self.confirmed = durable
         self._told_at = now

@@ -1,4 +1,5 @@
-"""What the shop's catalogue says of tables: facts beside the log's own Relation messages. Read live, so maybe ahead."""
+"""What the shop's catalogue says about tables, beside the log's own Relation messages. It is read live, so it may be
+ahead of the log."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ _KEYS = """
     FROM pg_class c
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND (i.indisprimary OR i.indisreplident)
     WHERE c.oid = %s"""
-"""A key that is DEFERRABLE tells no rows apart: two may have it in the middle of a transaction, and so in the log."""
+"""A DEFERRABLE key does not tell rows apart: in the middle of a transaction, and so in the log, two rows may share
+it."""
 
 _PUBLISHED = """
     SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter',
@@ -96,8 +98,8 @@ class Published(NamedTuple):
 
 
 def table_facts(connection: Any, relation: Relation) -> TableFacts:
-    """Facts of the table with the relation's OID, as far as it is there, and of the types that the relation names:
-    what a column was made of stays known when it is dropped, renamed or of another type by now.
+    """Facts about the table with the relation's OID, if it still exists, and about the types that the relation names.
+    So a column's type stays known when the column was dropped, renamed or changed meanwhile.
     """
     columns_of = {
         "oid": relation.oid,
@@ -146,12 +148,13 @@ def _facts(
 
 
 def has_key(connection: Any, relation: Relation) -> bool:
-    """Whether the table has a primary key, or an index for its replica identity: it can be read in that order."""
+    """Whether the table can be read in the order of a key: its primary key, or the index of its replica identity."""
     return bool(key_indexes(relation, table_facts(connection, relation)))
 
 
 def has_pages(connection: Any, relation: Relation) -> bool:
-    """Whether the table, or a partition of it, has or had rows; asks nothing that takes long, or a right to SELECT."""
+    """Whether the table or one of its partitions has or had rows. The question is cheap and needs no right to
+    SELECT."""
     statement = """
         SELECT coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(oid)s)),
                         pg_relation_size(%(oid)s)) > 0"""
@@ -161,23 +164,23 @@ def has_pages(connection: Any, relation: Relation) -> bool:
 
 
 def database_tables(connection: Any) -> list[str]:
-    """schema.table of what a publication could have: no partitions, nothing that is not in the log."""
+    """schema.table of all that a publication could contain: no partitions, and nothing that the log leaves out."""
     with database_errors("listing the tables"), connection.cursor() as cursor:
         cursor.execute(_TABLES)
         return [name for (name,) in cursor.fetchall()]
 
 
 def tables_without_identity(connection: Any) -> list[str]:
-    """schema.table of those, partitions too, whose updates and deletes the server refuses once they are published."""
+    """schema.table of the tables, partitions included, whose updates and deletes the server refuses once they are
+    published."""
     with database_errors("listing the tables without a key"), connection.cursor() as cursor:
         cursor.execute(_WITHOUT_IDENTITY)
         return [name for (name,) in cursor.fetchall()]
 
 
 def published_tables(connection: Any, publication: str, table: str | None = None) -> list[Published]:
-    """The tables of the publication, in order of their names, or the one `table` (schema.table) of them.
-
-    Empty when it has none or does not exist.
+    """The tables of the publication in the order of their names, or only `table` (schema.table). Empty when the
+    publication has none or does not exist.
     """
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
         cursor.execute(_PUBLISHED, {"publication": publication, "table": table})
@@ -196,7 +199,7 @@ def published_tables(connection: Any, publication: str, table: str | None = None
 
 
 def refuse_namesakes(published: Iterable[Published]) -> None:
-    """SettingsError for two tables that are both the same schema.table, as a dot may be a part of either name."""
+    """SettingsError when two tables come to the same schema.table, since either name may contain a dot."""
     seen: dict[str, Relation] = {}
     for one in published:
         relation = one.relation

@@ -48,7 +48,7 @@ class Commit(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The transaction came from elsewhere."""
+    """The transaction came from another server (replication origin)."""
 
     lsn: LSN
     name: str
@@ -118,7 +118,7 @@ def decode(payload: bytes) -> Message:
 
 
 def decode_as(kind: type[Kind], payload: bytes) -> Kind:
-    """One message that must be of this kind; as decode."""
+    """Decodes a message that must be of this kind."""
     message = decode(payload)
     if not isinstance(message, kind):
         raise ProtocolError(f"pgoutput message of kind {payload[:1]!r}, not {kind.__name__}", _HINT)
@@ -126,7 +126,7 @@ def decode_as(kind: type[Kind], payload: bytes) -> Kind:
 
 
 def decode_begin(payload: bytes) -> Begin:
-    """A message that is known to be a Begin; as decode."""
+    """Decodes a message that is known to be a Begin."""
     if len(payload) != 1 + _BEGIN.size:
         raise _broken(payload, "its length")
     commit_lsn, commit_us, xid = _BEGIN.unpack_from(payload, 1)
@@ -134,7 +134,7 @@ def decode_begin(payload: bytes) -> Begin:
 
 
 def decode_commit(payload: bytes) -> Commit:
-    """A message that is known to be a Commit; as decode."""
+    """Decodes a message that is known to be a Commit."""
     if len(payload) != 1 + _COMMIT.size:
         raise _broken(payload, "its length")
     commit_lsn, end_lsn, commit_us = _COMMIT.unpack_from(payload, 1)

@@ -120,7 +120,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def database_errors(doing: str) -> Iterator[None]:
-    """Turns psycopg2's errors into ours; `doing` says what was tried, also to the health while it lasts."""
+    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts."""
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
@@ -144,11 +144,11 @@ def database_errors(doing: str) -> Iterator[None]:
 
 
 class SlotInUseError(UnavailableError):
-    """Another walsender has the slot: a reader of somebody else's, or the remains of a dead one."""
+    """Another walsender has the slot: somebody else's reader, or what is left of a dead one."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error of PostgreSQL says, without the values that it may name."""
+    """The text of a PostgreSQL error, without the values that it may contain."""
     if isinstance(error, psycopg2.DataError):  # "invalid input syntax for type integer", and then the value
         return f"{type(error).__name__} (SQLSTATE {error.pgcode})"
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -187,7 +187,7 @@ class Replication:
         return System(identifier, int(timeline), LSN.parse(lsn))
 
     def history(self, timeline: int) -> str:
-        """The history file of a timeline: where it left its ancestors."""
+        """The history file of a timeline: where it branched off its ancestors."""
         if timeline == 1:  # it has none, and no file
             return ""
         with database_errors("TIMELINE_HISTORY"):
@@ -237,16 +237,16 @@ class Replication:
 
     @property
     def sent(self) -> LSN:
-        """How far in the log the server is with sending: of the last message or keepalive that was read."""
+        """How far the server has sent the log, by the last message or keepalive that was read."""
         return LSN(self._cursor.wal_end or 0)
 
     def confirm(self, lsn: LSN, force: bool = False) -> None:
-        """Tells psycopg2, and soon (`force`: now) the server, that all before `lsn` may be forgotten."""
+        """Tells psycopg2, and soon (with `force`: now) the server, that everything before `lsn` may be forgotten."""
         with database_errors("acknowledging"):
             self._cursor.send_feedback(write_lsn=int(lsn), flush_lsn=int(lsn), force=force)
 
     def alive(self) -> None:
-        """Tells the server that we are here, without acknowledging more."""
+        """Tells the server that we are alive, without acknowledging more."""
         with database_errors("keeping the connection alive"):
             self._cursor.send_feedback(force=True)
 
@@ -303,16 +303,16 @@ def slot_state(connection: Any, slot: str) -> Slot | None:
 
 
 LEAD: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-"""All that a standby says, with `leadership_key` of its slot."""
+"""The one statement that a standby runs, with `leadership_key` of its slot."""
 
 
 def leadership_key(slot: str) -> str:
-    """What the lock of a slot's readers is made of."""
+    """The text whose hash is the lock of a slot's readers."""
     return f"ordertap:{slot}"
 
 
 class Leadership:
-    """A session advisory lock on the shop's database, named by the slot: who has it reads, and sends heartbeats."""
+    """A session advisory lock on the shop's database, named after the slot. Its owner reads and sends heartbeats."""
 
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.connect()
@@ -348,15 +348,14 @@ class Leadership:
             return LSN.parse(cursor.fetchone()[0])
 
     def flushed(self) -> LSN:
-        """Up to where no crash of the server loses its log."""
+        """The LSN up to which the log survives a crash of the server."""
         with database_errors("asking for the end of the log"), self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
             return LSN.parse(cursor.fetchone()[0])
 
     def open_transactions(self) -> frozenset[int]:
-        """The xids of all transactions that have changed something and are not visible, prepared ones, too.
-
-        Each has its xid locked until it is visible. Source: PostgreSQL manual, "pg_locks".
+        """The xids of all transactions, prepared ones included, that have changed something and are not visible yet.
+        Each keeps its xid locked until it is visible. Source: PostgreSQL manual, "pg_locks".
         """
         with database_errors("looking for open transactions"), self._connection.cursor() as cursor:
             cursor.execute("SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND granted")
@@ -375,7 +374,7 @@ class Leadership:
         return self._connection
 
     def close(self) -> None:
-        """Gives the leadership up."""
+        """Gives up the leadership."""
         self._connection.close()
 
 

@@ -1,4 +1,4 @@
-"""What a snapshot reads: each table in parts by ctid, which hold inside one exported snapshot (and only there)."""
+"""What a snapshot reads: each table in ranges of ctid, which are valid inside one exported snapshot and only there."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _only(leaf: Leaf) -> sql.Composable:
 
 
 def _check_rights(reader: Any, published: Published, sources: Iterable[sql.Composable]) -> None:
-    """A plan is refused as the SELECT itself would be, also where policies would hide rows."""
+    """Raises what the SELECT itself would raise, also where row policies would hide rows."""
     with database_errors(f"reading {published.relation.table}"), reader.cursor() as cursor:
         for source in sources:
             cursor.execute(sql.SQL("EXPLAIN {}").format(_select(published, sql.SQL("*"), source, None)))
@@ -164,7 +164,7 @@ def _select(
 
 
 def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable:
-    """What to select: the columns in the log's order, nothing of those that no record has."""
+    """The columns to select, in the log's order, without those that no record has."""
     nothing = sql.SQL("''")
     columns = published.relation.columns
     return sql.SQL(", ").join(nothing if column.name in skipped else sql.Identifier(column.name) for column in columns)

@@ -21,7 +21,7 @@ _TRANSACTION_SECONDS: Final = 10.0
 
 
 class Blueprint(NamedTuple):
-    """A table's encoder as it travels to another process: its codec is compiled again there."""
+    """A table's encoder on its way to another process, which compiles its codec again."""
 
     table: str
     topic: str
@@ -31,7 +31,7 @@ class Blueprint(NamedTuple):
     as_json: bool = False
 
     def encoder(self) -> Encoder:
-        """The same encoder, or with `as_json` the one that it shows as JSON text."""
+        """The encoder again; with `as_json` the one for JSON text."""
         return self.compile().bind(self.key_schema_id, self.value_schema_id)
 
 

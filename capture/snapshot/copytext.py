@@ -44,7 +44,7 @@ class Outlet(NamedTuple):
 
 
 Careful = Callable[[Cells], tuple[bytes | None, bytes]]
-"""Key and value of a row, the certain way: escapes, NULLs, and errors that name the column."""
+"""Key and value of a row, the careful way: with escapes, NULLs, and errors that name the column."""
 
 
 class LineWriter(NamedTuple):

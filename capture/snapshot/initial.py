@@ -40,7 +40,7 @@ log = structlog.get_logger("capture")
 
 
 class StoppedError(Exception):
-    """The process was asked to stop in the middle; the next start goes on, or begins a new snapshot."""
+    """The process was asked to stop half-way. The next start goes on, or begins a new snapshot."""
 
 
 class Source(NamedTuple):
@@ -125,7 +125,7 @@ def begin_without_data(
     committed: PositionWriter,
     stopping: Callable[[], bool],
 ) -> Position:
-    """Makes the slot (there must be none) without a copy of the tables; returns the position to stream from."""
+    """Makes the slot (there must be none) without copying tables; returns the position to stream from."""
     committed.write((), position._replace(snapshot=InitialSnapshot("no_data", "making")))
     log.info("making the slot without a snapshot", slot=slot)
     lsn = replication.create_slot(slot, stopping).consistent_point
@@ -135,14 +135,14 @@ def begin_without_data(
 
 
 def announce_without_data(own: OwnRecords, position: Position, committed: PositionWriter) -> None:
-    """Writes a first position. Readers wait for a first copy: they are told that this one is complete, of no table."""
+    """Writes a first position. Readers wait for a first copy, so it tells them that an empty one is complete."""
     stamp = Stamp(position.generation, position.end_lsn, 0)
     done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
     committed.write([done], position, (commits.SnapshotState(NOT_COPIED, "completed", position.end_lsn, True, (), {}),))
 
 
 def _given_up(position: Position) -> tuple[commits.SnapshotState, ...]:
-    """A snapshot that began and that this one takes the place of."""
+    """The unfinished snapshot that this one replaces."""
     old = position.snapshot
     if old is None or old.state != "running":
         return ()
@@ -230,7 +230,7 @@ class _Run:
         self._write(records.STARTED, self._told("running", {}))
 
     def copy(self, workers: OwnProcess | Workers, origin: SourceOrigin, stopping: Callable[[], object]) -> None:
-        """Takes note of the chunks as they become durable, and of each table with its last one."""
+        """Notes each chunk as it becomes durable, and each table with its last chunk."""
         left = Counter({number: len(part.plan.chunks) for number, part in enumerate(self._parts)})
         chunks = [chunk for part in self._parts for chunk in part.plan.chunks]
         copied = Copied(self._state.id, self._stamp, time.time_ns() // 1000, origin)
@@ -261,7 +261,7 @@ class _Run:
         self._write(records.TABLE_SCAN_COMPLETED, table=name, rows_scanned=self._progress.rows[name])
 
     def _check_lock(self) -> None:
-        """Without the lock a table may have been rewritten, and read as empty."""
+        """Raises when the lock is lost: a table may then have been rewritten, and read as empty."""
         with database_errors("the lock on the tables was lost during the snapshot"), self._holder.cursor() as cursor:
             cursor.execute("SELECT 1")
 

@@ -43,7 +43,7 @@ def statement(published: Published) -> sql.Composable:
 
 
 def session(server: Server) -> Any:
-    """A connection that fails where policies would hide rows."""
+    """A connection that fails where row policies would hide rows."""
     connection = server.connect()
     with database_errors("opening a session for a snapshot"), connection.cursor() as cursor:
         cursor.execute("SET row_security = off")

@@ -20,11 +20,11 @@ from sink.documents.refs import DocumentRef
 from sink.documents.refusals import in_words
 
 UNSEEN: Final = "OT001"
-"""The SQLSTATE of a view whose row has not all values that the profile reads."""
+"""The SQLSTATE that a staged view raises for a row that lacks a value the profile reads."""
 
 
 def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
-    """The documents of a kind by their keys.
+    """Builds the documents of one kind that have these keys.
 
     Runs in the caller's transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the
     caller's names of tables (`names_of`). SettingsError when the profile's SQL does not run.
@@ -45,8 +45,8 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
 
 
 class _UnfitError(DataError):
-    """The shop's data makes the profile's SQL fail, for example by a division by zero, or a value that it reads never
-    came, or has no place in Python, as the year 20000; names no value.
+    """The profile's SQL fails on the shop's data: it divides by zero, reads a value that never came, or finds one that
+    Python cannot hold, such as the year 20000. Names no value.
     """
 
 
@@ -70,7 +70,7 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
 
 
 def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[str]:
-    """Those of the keys of which the head is there and ready, without its children; one that fails is not."""
+    """The keys whose head row exists and is ready; children are not read. A head that fails is left out."""
     if not keys:
         return set()
     cursor.execute("SAVEPOINT ready")
@@ -106,7 +106,7 @@ def values(
 
 
 class InUnit(NamedTuple):
-    """A document, and the unit that it is part of: its shop order with all that came of it, else itself."""
+    """A document and its unit: the shop order with everything that came of it, or the document itself."""
 
     ref: DocumentRef
     unit: str
@@ -133,18 +133,18 @@ def open_list(cursor: Cursor, profile: Profile, names: Collection[str], hold: bo
 
 
 def keep_list(cursor: Cursor) -> None:
-    """Called last in the transaction at whose end a list that is held is made."""
+    """Makes a list that is held. Call it last in its transaction."""
     cursor.execute(_LIST_ROWS)
 
 
 def close_list(connection: Connection) -> None:
-    """Gives up a list that is held."""
+    """Drops a list that is held."""
     with connection.cursor() as cursor:
         cursor.execute("CLOSE in_units")
 
 
 def next_of_list(cursor: Cursor, documents: int) -> list[InUnit]:
-    """The next ones of the list, so many at most; none: this was the end."""
+    """The next documents of the list, at most so many; none at its end."""
     cursor.execute(_LIST_ROWS)
     _ask(cursor, "touched_by", f"FETCH {documents:d} FROM in_units")
     found = [InUnit(DocumentRef(type_, key), unit) for type_, key, unit in cursor.fetchall()]
@@ -157,7 +157,7 @@ _READ_ROWS: Final = "SET LOCAL ordertap.unseen = ''"
 
 
 def _keys(rule: DocumentRule) -> str:
-    """SQL for the keys of a kind, each with the key of its shop order, which its root's row has."""
+    """SQL for the keys of one kind, each with the key of its shop order, which is in its root's row."""
     parts = []
     for touch in rule.touched_by:
         if touch.selects:
@@ -190,14 +190,14 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
 
 
 def _ask(cursor: Cursor, where: str, statement: str) -> None:
-    """Without values: a percent sign stands for itself."""
+    """Runs a statement without parameters, so that a percent sign stands for itself."""
     with _errors(where):
         cursor.execute(statement)
 
 
 @contextmanager
 def _errors(where: str) -> Iterator[None]:
-    """What PostgreSQL says of the profile's SQL, as errors of ours."""
+    """Turns PostgreSQL's errors about the profile's SQL into ours."""
     try:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 
 def _in_the_calendar(value: datetime) -> datetime:
-    """Refuses the first and last hours that Python has of a zone and not of UTC, in which an ERP keeps them."""
+    """Refuses times outside the years 1 to 9999 of UTC. ERPs keep UTC, where Python's first and last hours do not
+    exist."""
     try:
         if value.tzinfo is not None:
             value.astimezone(UTC)
@@ -31,13 +32,13 @@ Positive = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """A part of a document. Unknown columns are refused: a misspelt column would lose data silently."""
+    """A part of a document. It refuses unknown columns: a misspelt column would lose data silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Keyed(Part):
-    """A part that is told from its like by its key."""
+    """A part that its key tells apart from its siblings."""
 
     key: Key
 
@@ -46,7 +47,8 @@ _Row = TypeVar("_Row", bound=Keyed)
 
 
 def _told_apart(rows: tuple[_Row, ...]) -> tuple[_Row, ...]:
-    """Refuses two rows with one key, of which the ERP would get one: a join that finds a row twice, or half a key."""
+    """Refuses two rows with one key: the ERP would get only one of them. The cause is a join that finds a row twice, or
+    half a key."""
     seen: set[str] = set()
     for row in rows:
         if row.key in seen:
@@ -70,7 +72,8 @@ class Address(Part):
 
 
 class Customer(Part):
-    """A buyer. He has one account in the ERP for ever by his key, so the profile says by it who is one buyer."""
+    """A buyer. The key binds him to one ERP account for ever, so the profile's choice of key decides who counts as one
+    buyer."""
 
     key: Key
     number: str | None = None
@@ -98,7 +101,7 @@ class Line(Keyed):
 
 
 class Discount(Keyed):
-    """A discount on the whole order, in positive amounts, one row per tax rate that it lowers."""
+    """A discount on the whole order, in positive amounts, with one row for each tax rate that it lowers."""
 
     name: str = ""
     code: str | None = None
@@ -127,7 +130,7 @@ class Payment(Keyed):
 
     @property
     def is_of_refund(self) -> bool:
-        """Whether a refund has it."""
+        """Whether a Refund carries this payment."""
         return self.refund is not None and self.amount < 0
 
 
@@ -158,7 +161,7 @@ class ReturnLine(Keyed):
 
 
 class ReturnOrder(Part):
-    """Goods that come back. The money is a Refund of its own."""
+    """Goods that come back. The money goes back by a Refund of its own."""
 
     key: Key
     number: str
@@ -206,7 +209,8 @@ class Price(Part):
 
 Document = Customer | SalesOrder | ReturnOrder | Refund | Price
 MODEL_VERSION: Final = 1
-"""Raised when the same rows of a shop come to another document or record: `sink rebuild` says then what changes."""
+"""Raise this by one when the same shop rows give a different document or record. `sink rebuild` then says what
+changes."""
 MODELS: dict[str, type[Part]] = {model.__name__: model for model in (Customer, SalesOrder, ReturnOrder, Refund, Price)}
 
 
@@ -219,16 +223,16 @@ def part_of(annotation: Any) -> type[Part] | None:
 
 
 class NotReady(NamedTuple):
-    """The document is there, but not to be carried over yet (`ready` is false)."""
+    """The document exists, but is not to be carried over yet (`ready` is false)."""
 
 
 class Missing(NamedTuple):
-    """The shop has no such document (any more)."""
+    """The shop has no such document, or no longer has it."""
 
 
 class Invalid(NamedTuple):
-    """The shop's data does not make a document, or not all of it was seen; `reason` names the row and the field, and of
-    values only numbers and kinds: nothing of a person."""
+    """The shop's data makes no valid document, or not all of it has arrived. `reason` names the row and the field. Of
+    values it shows numbers and kinds only, nothing personal."""
 
     reason: str
     next_step: str = "mend it in the shop, or the profile"

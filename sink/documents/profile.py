@@ -46,7 +46,7 @@ from sink.documents.touched_by import Touch, rewritten, statements
 
 @dataclass(frozen=True, slots=True)
 class DocumentRule:
-    """One kind of document: its model, how it is found and how it is read.
+    """One kind of document: its model, how to find it and how to read it.
 
     `reads` are the tables that its SQL names, in its files and in `touched_by`: those of the profile whose bare name
     stands in it as a word, outside comments and literals. A column that is named like a table counts too.
@@ -65,13 +65,13 @@ class DocumentRule:
 
     @property
     def references(self) -> frozenset[str]:
-        """The tables that it reads, and whose changes do not touch it."""
+        """The tables that it reads although their changes do not touch it."""
         return self.reads - {touch.table for touch in self.touched_by}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A whole mapping. Tables are named as in the shop: `public.orders`."""
+    """A whole mapping. Tables have the shop's names: `public.orders`."""
 
     name: str
     tables: tuple[str, ...]
@@ -81,12 +81,12 @@ class Profile:
     version: str = ""  # another one for each content of the folder, and for each version of the models
 
     def of_model(self, model: str) -> list[DocumentRule]:
-        """The rules that make documents of a model."""
+        """The rules that make documents of this model."""
         return [rule for rule in self.documents.values() if rule.model.__name__ == model]
 
 
 def load_profile(name_or_path: str) -> Profile:
-    """A profile of ours by its name, or a folder; SettingsError that names the file and the key that is wrong."""
+    """Loads a built-in profile by its name, or a folder. SettingsError names the file and the key that is wrong."""
     folder = Path(name_or_path)
     if "/" not in name_or_path:
         ours = Path(str(files("sink").joinpath("profiles")))
@@ -101,7 +101,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 class _Loader:
-    """Reads one folder; every error says where."""
+    """Reads one folder. Every error says where it is."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -142,7 +142,7 @@ class _Loader:
         return content
 
     def _told_apart(self, documents: Mapping[str, DocumentRule]) -> None:
-        """Two documents of one model may have one key; the ERP's key tells them apart by their series."""
+        """Two documents of one model may have the same key. Their series tells them apart in the ERP."""
         names: dict[tuple[type[Part], str], str] = {}
         for name, rule in documents.items():
             other = names.setdefault((rule.model, rule.series), name)
@@ -192,7 +192,7 @@ class _Loader:
         return tuple(dict.fromkeys(touches))
 
     def _readable(self, touch: Touch, where: str) -> None:
-        """A SELECT runs as soon as a row of its table came, when the others may have none yet."""
+        """A SELECT runs as soon as a row of its table has arrived, when the other tables may still be empty."""
         if not touch.selects:
             return
         for table in sorted(self._named(touch.sql) - {touch.table}):

@@ -1,4 +1,4 @@
-"""From canonical documents to the records that an ERP keeps. Pure."""
+"""Turns canonical documents into the records that an ERP keeps. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KIND_OF: dict[type[Part], Kind] = {
 
 
 PAID: Final = ("paid", "payment_means", "payment_reference")
-"""The fields of an order that its payments make."""
+"""The fields of an order that come from its payments."""
 
 
 def record(document: Document, parents: Fields, items: dict[str, str] | None = None) -> ErpRecord:
@@ -96,9 +96,8 @@ def paid_by(payments: Mapping[str, Fields]) -> Fields:
 
 
 def fingerprint(document: Document) -> str | None:
-    """What must stay the same under one key: number, placed at, buyer. None for what has no such identity.
-
-    The buyer comes last, and is empty where the shop has forgotten him: see `same_identity`.
+    """What must stay the same under one key: number, time of placing, buyer. None for a document without such an
+    identity. The buyer comes last, and is empty where the shop has erased him: see `same_identity`.
     """
     if isinstance(document, SalesOrder):
         placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
@@ -107,7 +106,7 @@ def fingerprint(document: Document) -> str | None:
 
 
 def same_identity(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one document; a buyer who was erased in the shop is the same one."""
+    """Whether two fingerprints belong to one document. A buyer whom the shop erased counts as the same one."""
     (what, _, buyer), (was, _, sold_to) = one.rpartition("|"), other.rpartition("|")
     return what == was and (buyer == sold_to or not buyer or not sold_to)
 
@@ -123,8 +122,8 @@ def worth(document: object) -> tuple[Decimal, str] | None:
 
 
 def may_be_same(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one order for all that a cancellation needs: of number, date and buyer one alone
-    may have been corrected. A shop that was restored gives a number again, at another time to another buyer."""
+    """Whether two fingerprints are alike enough to cancel the order: at most one of number, date and buyer may differ,
+    since it may have been corrected. A shop that was restored reuses a number at another time for another buyer."""
     ours, theirs = one.rsplit("|", 2), other.rsplit("|", 2)
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 2
 
@@ -180,7 +179,7 @@ def _item(line: Line, items: dict[str, str]) -> Fields:
 
 
 def _amounts(kind: str, name: str | None, row: Charge | Discount | RefundComponent, sign: int) -> Fields:
-    """Quantity 1 at its amount; a discount is negative, so that an ERP's lines simply add up."""
+    """A line of quantity 1. A discount is negative, so that an ERP's lines simply add up."""
     return {
         "kind": kind,
         "sku": None,

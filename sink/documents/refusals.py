@@ -1,4 +1,4 @@
-"""Why rows of the shop make no document, in words for the people who can mend them. Pure."""
+"""Says why rows of the shop make no document, in words for the people who can correct them. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _shown(value: Any, name: str) -> str:
 def _row_of(
     model: type[Part], loc: tuple[int | str, ...], content: Mapping[str, Any]
 ) -> tuple[type[Part], Mapping[str, Any], tuple[int | str, ...]]:
-    """The model and the row that a problem is of, and what is left of its place: () where it is of all rows."""
+    """The model and the row that a problem is about, and the rest of its path; () when it is about all rows."""
     if len(loc) == 1:
         field = model.model_fields.get(str(loc[0]))
         return model, content, () if field is not None and part_of(field.annotation) else loc
@@ -59,6 +59,6 @@ def _where(loc: tuple[int | str, ...], row: Mapping[str, Any]) -> str:
 
 
 def _said(problem: ErrorDetails) -> str:
-    """pydantic's words for a value, as a part of a sentence."""
+    """pydantic's words about a value, to stand inside a sentence."""
     words = problem["msg"].removeprefix("Value error, ")
     return words.replace("Input should", "must", 1) if words.startswith("Input should") else words

@@ -1,7 +1,6 @@
-"""What can be said of a profile's SQL from its text alone: PostgreSQL is its only parser.
-
-All of it looks at words. It is right for SQL as people write it, and errs on the safe side: a column that is named like
-a table counts as that table.
+"""What the text of a profile's SQL tells by itself; only PostgreSQL really parses it. Everything here looks at words.
+That is right for SQL as people write it, and errs on the safe side: a column with the name of a table counts as that
+table.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ _EQUAL: Final = re.compile(r"\b(\w+)\.(\w+)\s*=\s*(\w+)\.(\w+)\b")
 
 
 class Column(NamedTuple):
-    """A column as SQL names it: of a table by its bare name, None where the text does not say which."""
+    """A column as the SQL names it. `table` is a bare name, or None where the text does not say which table."""
 
     table: str | None
     column: str
 
 
 def spoken(sql: str) -> str:
-    """The SQL without its comments and literals, which name nothing."""
+    """The SQL without comments and literals, which name no tables."""
     return _SILENT.sub(" ", sql)
 
 
 def is_select(sql: str) -> bool:
-    """Whether it is a query of its own, rather than an expression."""
+    """Whether it is a whole query rather than an expression."""
     return re.match(r"\s*(?:SELECT|WITH)\b", spoken(sql), re.IGNORECASE) is not None
 
 
 def named(sql: str, names: Iterable[str]) -> set[str]:
-    """Those of the names that stand in the SQL as a word, other than as a name that it gives (`AS name`)."""
+    """The names that occur in the SQL as a word. An alias that the SQL itself gives (`AS name`) does not count."""
     words = {word.lower() for word in re.findall(r"\w+", _CALLED.sub(" ", spoken(sql)))}
     return {name for name in names if name.lower() in words}
 
@@ -66,7 +65,7 @@ def joined_columns(sql: str) -> Iterator[Column]:
 
 
 def _table_of(text: str, alias: str) -> str | None:
-    """The table that the text calls so, at its end; None for a subquery."""
+    """The table behind an alias at the end of the text; None for a subquery."""
     tables = {called or table: table for table, called in _FROM.findall(text)}
     return tables.get(alias)
 

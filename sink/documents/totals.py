@@ -1,4 +1,4 @@
-"""Do an order's figures add up? Checked before the ERP sees them. Pure, exact, in the order's own currency."""
+"""Checks that an order's figures add up, before the ERP sees them. Pure, exact, in the order's own currency."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
 
 
 def total(rows: Collection[_Amounts]) -> Sums:
-    """All of them together."""
+    """The sum over all rates."""
     zero = Decimal(0)
     return Sums(
         sum([row.net for row in rows], zero),
@@ -45,7 +45,7 @@ def total(rows: Collection[_Amounts]) -> Sums:
 
 
 def problem(order: SalesOrder) -> str | None:
-    """Why the order does not add up, in words for the people who can mend it; None when it does."""
+    """Why the order does not add up, in words for the people who can correct it; None when it does."""
     if not order.lines:
         return "the order has no lines"
     of = order.currency

@@ -20,7 +20,7 @@ _PATH: Final = re.compile(r"[\w.]+(\s*->\s*[\w.]+\.\w+)+|[\w.]+\s*<-\s*[\w.]+\.\
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """From changed rows of `table` to the keys of documents, by `sql`: an expression over one row, or a SELECT."""
+    """How changed rows of `table` lead to document keys: `sql` is an expression over one row, or a SELECT."""
 
     table: str
     sql: str
@@ -32,7 +32,7 @@ class Touch:
 
     @property
     def column(self) -> str | None:
-        """The column that the expression is, if it is no more than that."""
+        """The column, if the expression is nothing but a column."""
         found = _COLUMN.fullmatch(self.sql.strip())
         return found[1] if found else None
 
@@ -65,7 +65,7 @@ def _statement(given: Any) -> str:
 
 
 def rewritten(paths: Iterable[Any], root: str, key: str) -> str:
-    """The paths and arrows of earlier releases as they are written now. A primary key is taken to be `id`."""
+    """Rewrites the paths and arrows of earlier releases as SQL. It assumes that primary keys are called `id`."""
     found: dict[str, list[str]] = {}
     for path in paths:
         if isinstance(path, Mapping):

@@ -1,4 +1,4 @@
-"""Which version of a document a person's word is about."""
+"""The version of a document that a person's decision is about."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sink.documents.models import Missing, NotReady, Part
 
 
 def version_of(built: object) -> str:
-    """Of a document as it was built: another one after each change of what it says. "": it could not be built."""
+    """A document's version: it differs after each change of content. "" for a document that could not be built."""
     match built:
         case Missing():
             return "missing"

@@ -1,4 +1,4 @@
-"""A step as people read it: what is done to which kind of document, and what of it changes. Pure."""
+"""A step as people read it: what is done to which kind of document, and what changes in it. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Command(NamedTuple):
     changes: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
+        """The ledger's form of it."""
         amounts = {
             name: None if one is None else str(one) for name, one in (("before", self.before), ("after", self.after))
         }
@@ -45,7 +45,7 @@ class Command(NamedTuple):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Command:
-        """As `to_json` wrote it."""
+        """The reverse of `to_json`."""
         amounts = {name: None if value[name] is None else Decimal(value[name]) for name in ("before", "after")}
         return cls(**{**value, **amounts})
 
@@ -67,7 +67,7 @@ class ChangedField(NamedTuple):
 
 
 def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Command:
-    """Of a step that makes `want` of `was`; None: of nothing."""
+    """The command of a step that turns `was` (None: nothing) into `want`."""
     currency = want.fields.get("currency")
     told = list(_lines(want) if was is None else (_told(one, currency) for one in changed_fields(was, want)))
     left = len(told) - _MOST
@@ -78,7 +78,7 @@ def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Co
 
 
 def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
-    """Of steps of one document, one after the other."""
+    """The commands of one document's successive steps."""
     for step in steps:
         yield command(step.verb, step.goal, was, step.written)
         was = step.written
@@ -91,7 +91,7 @@ def amount_of(record: ErpRecord) -> Decimal | None:
 
 
 def changed_fields(was: ErpRecord, now: ErpRecord) -> Iterator[ChangedField]:
-    """What differs, first of the head, then of children of the kinds that both sides have."""
+    """The differences: first in the head, then in children of the kinds that both sides have."""
     for name in differing(was.fields, now.fields):
         yield ChangedField("", "", name, was.fields.get(name), now.fields.get(name))
     for part in [part for part in now.parts if part in was.parts]:
@@ -108,7 +108,7 @@ def _changed_children(part: PartKind, was: Mapping[str, Fields], now: Mapping[st
 
 
 def unlike(want: ErpRecord, found: ErpRecord) -> Iterator[ChangedField]:
-    """What an ERP's record (`other`) has otherwise than what is wanted (`one`), of the fields and parts of both."""
+    """How an ERP's record (`other`) differs from what is wanted (`one`), in the fields and parts that both have."""
     for name in differing(want.fields, found.fields, want.fields.keys() & found.fields.keys()):
         yield ChangedField("", "", name, want.fields[name], found.fields[name])
     for part in [part for part in found.parts if part in want.parts]:

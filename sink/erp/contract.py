@@ -20,16 +20,16 @@ Cause = Literal["data", "master data", "decision"]
 """What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
 Verb = Literal["create", "adopt", "amend", "advance", "reopen", "cancel", "remove"]
-"""`create` makes a document, `adopt` gives our keys to one that was typed in by hand and changes nothing else, `amend`
-gives it the fields and parts of the step, `advance` takes it on to a later milestone, `reopen` and `cancel` say what
-they do; `remove` ends a price. None of them deletes a document."""
+"""`create` makes a document. `adopt` gives our keys to one that was typed in by hand, and changes nothing else. `amend`
+gives it the fields and parts of the step, `advance` takes it to a later milestone, `reopen` and `cancel` say what they
+do, and `remove` ends a price. No verb deletes a document."""
 
 Change = Literal[
     "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",
     "reopen", "advance", "return goods", "refund money", "change return", "change refund", "change customer",
     "change price list", "remove price",
 ]  # fmt: skip
-"""What the shop may want of a document that is in the ERP: the rows of the planner's table."""
+"""What the shop may want done to a document that is in the ERP: the rows of the planner's table."""
 
 
 class Moved(NamedTuple):
@@ -45,7 +45,7 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True)
 class Observed:
-    """A document as the ERP has it now. Its record has only fields and parts that this ERP gives back exactly."""
+    """A document as the ERP has it now. Its record has only those fields and parts that this ERP gives back exactly."""
 
     record: ErpRecord
     milestone: Milestone | None  # None: nothing may be planned on it, and `problem` says why
@@ -66,20 +66,20 @@ class Observed:
 
 
 class Basis(NamedTuple):
-    """What a step was planned on: a document that is otherwise now is not touched by it."""
+    """The state that a step was planned on. The step does not touch a document that has changed since."""
 
     milestone: Milestone
     stamp: str
 
 
 def basis(observed: Observed | None) -> Basis | None:
-    """What a step is planned on, of a document as it was seen."""
+    """The basis for a step, taken from a document as it was seen."""
     return Basis(observed.milestone, observed.stamp) if observed and observed.milestone else None
 
 
 class TypedIn(NamedTuple):
-    """What an `adopt` gives our keys to: a document by its `hand:` key, and of its children those of which we know what
-    they are: the ERP's own key (`hand:7`) → ours."""
+    """What an `adopt` gives our keys to: a document by its `hand:` key, and those of its children that we recognise:
+    the ERP's own key (`hand:7`) → ours."""
 
     document: str
     children: Mapping[str, str]
@@ -110,7 +110,7 @@ class Step:
 
     @property
     def written(self) -> ErpRecord:
-        """What counts as written once it was done."""
+        """What counts as written once the step is done."""
         return self.want if self.noted is None else self.noted
 
 
@@ -124,12 +124,11 @@ class NotDone(NamedTuple):
 
 
 StepResult = Observed | NotDone
-"""A step that was done is told by its document, read back. What came back of an order, and its sums by tax rate, need
-not be in it."""
+"""A step that was done, with its document read back. Returned goods and sums by tax rate need not be in it."""
 
 
 class HowFar(Enum):
-    """What became of a step whose result is not known."""
+    """What became of a step whose result was lost."""
 
     NOT_DONE = "not done"
     PARTLY = "partly done"
@@ -138,15 +137,16 @@ class HowFar(Enum):
 
 
 class StepProgress(NamedTuple):
-    """How far a step came, and its document as it is now, if it is there. One that is PARTLY done goes on as
-    `replace(step, before=basis(observed))`, under the same key: what it was planned on has been changed by itself."""
+    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done goes on as
+    `replace(step, before=basis(observed))` under the same key, since the step itself has changed what it was planned
+    on."""
 
     how_far: HowFar
     observed: Observed | None = None
 
 
 class Advice(NamedTuple):
-    """What may go wrong with this ERP, and what mends it. Applying goes on."""
+    """What may go wrong with this ERP, and the remedy. Applying goes on."""
 
     message: str
     hint: str
@@ -212,14 +212,14 @@ class Found(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some documents, and where the next page begins; None: this was the last."""
+    """Some documents, and where the next page begins; None after the last page."""
 
     found: Sequence[Found]
     next: str | None
 
 
 class KeyPage(NamedTuple):
-    """What some documents are known by, and where the next page begins; None: this was the last."""
+    """The names of some documents, and where the next page begins; None after the last page."""
 
     refs: Sequence[ErpRef]
     next: str | None
@@ -240,7 +240,7 @@ class Erp(Protocol):
         ...
 
     def clock(self) -> datetime:
-        """The time by the clock that `not_after` is compared with; with a zone."""
+        """The time of the clock that `not_after` is compared with; has a zone."""
         ...
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
@@ -290,16 +290,16 @@ class Erp(Protocol):
         ...
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
-        """What `page` would give, by name only: for who looks for what is too many among a million."""
+        """What `page` would give, by name only: for finding surplus documents among a million."""
         ...
 
     def close(self) -> None:
-        """Gives back what it holds open."""
+        """Closes what it holds open."""
         ...
 
 
 class RetryError(OrdertapError):
-    """The same again later. The outcome of the call is not known."""
+    """Try the same again later. The outcome of the call is not known."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -308,7 +308,7 @@ class RetryError(OrdertapError):
 
 
 class ConflictError(RetryError):
-    """The document moved meanwhile: this step changed nothing, and is planned anew. The ERP itself can be used."""
+    """The document changed meanwhile. This step did nothing, and is planned anew. The ERP itself works."""
 
 
 class SlowDownError(RetryError):
@@ -330,6 +330,6 @@ class HoldError(OrdertapError):
 
 
 class StopError(OrdertapError):
-    """Nothing more goes to this ERP until a person has mended it: credentials, another ERP, missing tables."""
+    """Nothing more goes to this ERP until a person has put it right: credentials, another ERP, missing tables."""
 
     exit_code = ExitCode.CONFIG

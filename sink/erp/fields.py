@@ -1,4 +1,4 @@
-"""The fields that the shop's documents have, and of which type their values are. Pure data."""
+"""The fields of the shop's documents, and the types of their values. Pure data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ValueType = Literal["text", "money", "number", "yes or no", "time"]
 
 
 class FieldType(NamedTuple):
-    """`empty`: the shop may have nothing there."""
+    """`empty`: the shop may leave it empty."""
 
     type: ValueType
     empty: bool = False
@@ -48,7 +48,7 @@ FIELDS: Final[Mapping[Kind, Mapping[str, FieldType]]] = {
         "valid_from": _ANY_TIME, "valid_until": _ANY_TIME, "minimum_quantity": _NUMBER,
     },
 }  # fmt: skip
-"""Of the head. Whether an order was cancelled is no field: its state says so."""
+"""The fields of heads. Whether an order was cancelled is no field: its state says so."""
 
 _BOOKED: Final = {
     "kind": _TEXT, "sku": _ANY_TEXT, "name": _ANY_TEXT, "quantity": _NUMBER, "unit_price": _MONEY, "discount": _MONEY,
@@ -61,7 +61,7 @@ CHILD_FIELDS: Final[Mapping[Kind, Mapping[str, FieldType]]] = {
     "refund": _BOOKED,
     "price": {},
 }
-"""Of the children, whatever their part."""
+"""The fields of children, whatever their part."""
 
 LINKS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "customer": (), "order": ("account",), "return": ("order",), "refund": ("order",), "price": (),

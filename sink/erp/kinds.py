@@ -1,4 +1,4 @@
-"""What an ERP keeps: kinds of documents, their fields and parts, and what a document has become there. Pure data."""
+"""What an ERP keeps: kinds of documents, their fields and parts, and how far a document has got. Pure data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS: Mapping[Kind, tuple[PartKind, ...]] = {
     "refund": ("component",),
     "price": (),
 }
-"""The kinds of child that a kind of document has."""
+"""The kinds of child that each kind of document has."""
 
 BY_HAND = "hand:"
 
@@ -41,7 +41,7 @@ class ErpRef(NamedTuple):
         return ErpRef(self.kind, f"{self.external}/{part}:{key}")
 
     def part_and_key(self, child: str) -> tuple[PartKind, str]:
-        """The other way: what part of this document a child's external key names, and its key in the record.
+        """The reverse: the part of this document that a child's external key names, and the child's key in the record.
 
         Keys that an earlier release gave to the lines of a return name no part.
         """
@@ -58,7 +58,7 @@ Fields = Mapping[str, Value]
 
 
 class Milestone(StrEnum):
-    """What an ERP document has become. Later ones are further from being changed."""
+    """How far an ERP document has got. The later, the harder it is to change."""
 
     DRAFT = "draft"
     CONFIRMED = "confirmed"
@@ -71,7 +71,7 @@ class Milestone(StrEnum):
     CANCELLED = "cancelled"
 
     def before(self, other: Milestone) -> bool:
-        """Whether it comes before the other one; a cancelled document is at the end."""
+        """Whether it comes before the other milestone; cancelled is the last one."""
         return _IN_ORDER.index(self) < _IN_ORDER.index(other)
 
 
@@ -79,7 +79,7 @@ _IN_ORDER: Final = tuple(Milestone)
 
 
 class Sums(NamedTuple):
-    """Amounts of several rows together."""
+    """The summed amounts of several rows."""
 
     net: Decimal = Decimal(0)
     tax: Decimal = Decimal(0)
@@ -114,7 +114,7 @@ def same(one: Value, other: Value) -> bool:
 
 
 def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
-    """The names of fields whose values differ; a field that is not there counts as empty."""
+    """The names of fields whose values differ. A missing field counts as empty."""
     every = {*one, *other} if names is None else names
     unlike = [name for name in every if (a := one.get(name)) != (b := other.get(name)) and not same(a, b)]
     return sorted(unlike)
@@ -125,7 +125,7 @@ _PERSONAL: Final = frozenset({"name", "email", "company", "tax_id"})
 
 
 def is_personal(name: str) -> bool:
-    """Whether a field of a head says who or where somebody is: in reasons, histories and logs it is only named."""
+    """Whether a head field says who or where somebody is. Reasons, histories and logs only name such a field."""
     return name in _PERSONAL or name.startswith(("billing_", "shipping_"))
 
 
@@ -149,7 +149,7 @@ def count(number: Decimal) -> str:
 
 
 def not_kept(want: ErpRecord, found: ErpRecord) -> str:
-    """What an ERP made of what it was given, where that is something else: the field and both values; '' for nothing.
+    """Where the ERP keeps something else than it was given: the field and both values; '' when it keeps all as given.
 
     `found` has the fields and parts that this ERP gives back; what it does not keep is not compared.
     """
@@ -176,7 +176,7 @@ def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[st
 
 
 def _text(value: Value) -> Value:
-    """A mailbox is one however people type it: an ERP may write its domain small."""
+    """A mailbox in one spelling: an ERP may write its domain in small letters."""
     if not isinstance(value, str):
         return value
     text = value.strip()

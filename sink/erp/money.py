@@ -11,12 +11,12 @@ _DECIMALS: Final[Mapping[int, str]] = {
     3: "BHD IQD JOD KWD LYD OMR TND",
     4: "CLF UYW",
 }
-"""By how many decimals a currency has, where ISO 4217 does not say two."""
+"""Currencies by their number of decimals, where ISO 4217 does not say two."""
 _OF: Final = {currency: digits for digits, currencies in _DECIMALS.items() for currency in currencies.split()}
 
 
 def money(amount: Decimal | None, currency: object = None) -> str:
-    """1,234.50 of most currencies, 1,235 of yen, and 0.0425 where it is so; "" for no amount.
+    """An amount for people: 1,234.50 in most currencies, 1,235 in yen; "" for no amount.
 
     `currency`: its code, where it is known. Nothing is rounded: what has more decimals than its currency shows them.
     """

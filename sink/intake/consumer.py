@@ -31,11 +31,11 @@ from sink.intake.evidence import Partition, Seen
 log = structlog.get_logger()
 
 COMMIT_MARK: Final = "ordertap: staged"
-"""Metadata of the offsets that the sink commits. Tools that reset offsets write other metadata or none, and that tells
+"""Metadata of the offsets that the sink commits. Tools that reset offsets write other metadata or none. So we can tell
 an operator's skip (a gap) from a middle layer that was restored from an older backup (go back to its evidence)."""
 
 SESSION_SECONDS: Final = 10
-"""A sink that was killed leaves the group after so long."""
+"""The group drops a killed sink after this time."""
 _SECONDS: Final = 10.0
 _JOINING: Final = 3.0  # seconds that joining the group may take
 _BATCH: Final = 5_000
@@ -47,7 +47,7 @@ _PASSING: Final = (
     KafkaError._ASSIGNMENT_LOST,
     KafkaError._NO_OFFSET,
 )
-"""A commit refused because the partition went to another member: that one reads again, which is harmless."""
+"""Kafka refused a commit because another member has the partition now. That member reads again, which is harmless."""
 _REFUSED: Final = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -60,11 +60,12 @@ Place = tuple[str, int]
 
 
 class ReadAgainError(UnavailableError):
-    """What was read and is not staged must be read again: partitions were taken away, or their offsets are gone."""
+    """Records that were read but not staged must be read again: partitions were taken away, or their offsets are
+    gone."""
 
 
 class NotAMemberError(UnavailableError):
-    """This consumer was expelled from the group for good; create a new one."""
+    """The group has expelled this consumer for good; create a new one."""
 
 
 class Committed(NamedTuple):
@@ -82,7 +83,7 @@ class Start(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """A partition as reading begins: from `start` on; `low` is its lowest offset, `high` its end at that moment.
+    """A partition as reading begins at `start`. `low` is its lowest offset, `high` its end at that moment.
 
     `seen` is what is staged of it, None: nothing yet.
     """
@@ -155,8 +156,8 @@ class Staged(NamedTuple):
 
 
 class ShopConsumer:
-    """The one member of a shop's group. Raises UnavailableError when Kafka does not answer, SettingsError when it
-    refuses, ReadAgainError when what was read so far counts no more."""
+    """One member of a shop's group. Raises UnavailableError when Kafka does not answer, SettingsError when it refuses,
+    and ReadAgainError when what was read so far no longer counts."""
 
     def __init__(
         self,
@@ -240,14 +241,14 @@ class ShopConsumer:
         return messages
 
     def follow(self, topics: Iterable[str]) -> None:
-        """Reads these topics as well. What was read is read again where any is new."""
+        """Reads these topics as well. If any of them is new, what was read but not staged is read again."""
         wanted = sorted({*self._topics, *topics})
         if wanted != self._topics:
             self._topics = wanted
             _kafka(self._consumer.subscribe, wanted, self._on_assign, self._on_revoke)
 
     def pause(self, places: set[Place]) -> None:
-        """Reads these partitions no further for now, and the others on."""
+        """Pauses these partitions and goes on with the others."""
         stop, go = places - self.paused, self.paused - places
         if stop:
             _kafka(self._consumer.pause, [TopicPartition(*place) for place in stop])
@@ -279,8 +280,8 @@ class ShopConsumer:
         return self._at(_places(shown), latest)
 
     def keeps_deletes(self, topic: str) -> float | None:
-        """For how many seconds a compacted topic keeps what says that a row was deleted; None for one that is not
-        compacted, and where Kafka does not tell us."""
+        """How many seconds a compacted topic keeps its tombstones; None for a topic that is not compacted, and where
+        Kafka does not tell us."""
         try:
             (future,) = self._admin.describe_configs(
                 [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=_SECONDS
@@ -338,7 +339,7 @@ class ShopConsumer:
         self._failure = ReadAgainError("partitions were assigned", "reading begins where the copy stands")
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """What is staged stays so; the offsets are committed again with the next ones."""
+        """What is staged stays staged; the next commit covers these offsets too."""
         refused = error or next((part.error for part in partitions if part.error), None)
         if refused is not None:
             log.warning("Kafka does not take the offsets", reason=refused.str())
@@ -384,7 +385,8 @@ def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
 
 
 QUIET: Final = {"log_level": "2"}
-"""librdkafka writes each refused connection to stderr, many a second; what goes wrong is raised or logged by us."""
+"""Drops librdkafka's own messages: it writes each refused connection to stderr, many a second. We raise or log what
+goes wrong."""
 _DEFAULTS: Final = {
     **QUIET,
     "topic.metadata.refresh.interval.ms": "10000",  # a new table's topic is seen soon
@@ -408,13 +410,13 @@ _FIXED: Final = {
 
 
 def _shared(properties: Mapping[str, str]) -> set[str]:
-    """The properties that an AdminClient takes as well."""
+    """The properties that an AdminClient also accepts."""
     prefixes = ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "enable.ssl", "socket.", "oauth")
     return {name for name in properties if name.startswith(prefixes)}
 
 
 def _shown(admin: AdminClient, topics: set[str]) -> dict[str, tuple[str, int]]:
-    """The id of each topic that is there, and how many partitions it has."""
+    """The id and the number of partitions of each topic that exists."""
     if not topics:
         return {}
     found = {}

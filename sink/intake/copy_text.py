@@ -28,7 +28,7 @@ FAILURES: Final = (
 
 
 class _Null(bytes):
-    """A class of its own, so that a value of the same byte is never taken for NULL."""
+    """NULL has a class of its own, so that a value of the same byte is never taken for it."""
 
 
 NULL: Final = _Null(b"\x02")
@@ -83,7 +83,7 @@ def long(b: bytes, i: int) -> tuple[int, int]:
 
 
 def span(b: bytes, i: int) -> tuple[int, int]:
-    """Where the content of a string or of bytes begins and ends."""
+    """Where the content of a string or of a bytes value begins and ends."""
     size, start = long(b, i)
     end = start + size
     if not start <= end <= len(b):
@@ -220,7 +220,7 @@ def _map(item: Read) -> Read:
 
 
 def text(value: Any) -> str:
-    """A value that is not None as text that PostgreSQL reads as its input."""
+    """The text that PostgreSQL reads as this value; not for None."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -246,12 +246,12 @@ def _quoted(item: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A value that Avro holds as a structure (a record, arrays of arrays), as JSON."""
+    """The JSON of a value that Avro keeps as a structure (a record, arrays of arrays)."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def shown(convert: Callable[[Any], Any] | None) -> Callable[[Any], bytes]:
-    """What makes the text of an Avro value: by schemas.values to Python, and from there."""
+    """Makes the text of an Avro value, by way of schemas.values and Python."""
     if convert is None:
         return lambda value: text(value).encode()
     return lambda value: text(convert(value)).encode()
@@ -287,7 +287,7 @@ def shown_decimal(convert: Callable[[Any], Any], scale: int, precision: int) -> 
 
 
 def shown_bytea(value: bytes) -> bytes:
-    """bytea in hex, escaped for COPY already."""
+    """bytea in hex, already escaped for COPY."""
     return b"\\\\x" + value.hex().encode()
 
 
@@ -302,7 +302,7 @@ def _minute(minutes: int) -> bytes:
 
 
 _MINUTES: Final = Remembered(_minute)
-"""Minutes since 1970 → `2024-02-29 12:34:`; rows that were written together are few minutes."""
+"""Minutes since 1970 → `2024-02-29 12:34:`. Rows that were written together share a few minutes."""
 
 
 _PAIRS: Final = tuple(
@@ -349,5 +349,5 @@ _ESCAPES: Final = re.compile(rb"\\(?:002|.)", re.DOTALL)
 
 
 def unescaped(text: bytes) -> bytes:
-    """The value of a text of COPY that `escaped` made."""
+    """The reverse of `escaped`."""
     return _ESCAPES.sub(lambda found: _ESCAPED[found[0]], text) if b"\\" in text else text

@@ -25,7 +25,7 @@ from sink.intake.jsonb import refuse_unfit
 
 
 class Neither(Enum):
-    """The one value NEITHER: a record with neither `before` nor `after`."""
+    """Its one value, NEITHER, stands for a record with neither `before` nor `after`."""
 
     NEITHER = 0
 
@@ -40,19 +40,19 @@ _CONNECTOR: Final = b"\x14postgresql"
 _LIMITS: Final = re.compile(r"\([\d, -]+\)")
 _FIXED: Final = re.compile(r"\b(bit|char|character)(?=\()")
 _ANY_LENGTH: Final = {"bit": "varbit", "char": "bpchar", "character": "bpchar"}
-"""Without a length these are of length 1."""
+"""Types whose length is 1 when none is given, and what stands for them with any length."""
 _MOST_SETS: Final = 256
 
 
 def staged_type(name: str) -> str:
-    """The PostgreSQL type to stage a type as, without its limits: those may change in the shop, and say nothing that we
-    need. numeric(p,s) → numeric, timestamp(3) → timestamp, bit(8) → varbit, arrays of them likewise.
+    """The PostgreSQL type to stage a type as, without its limits. The shop may change those, and we do not need them.
+    numeric(p,s) → numeric, timestamp(3) → timestamp, bit(8) → varbit, and arrays likewise.
     """
     return _LIMITS.sub("", _FIXED.sub(lambda found: _ANY_LENGTH[found[1]], name))
 
 
 class Field(NamedTuple):
-    """A column: its name, how it is read into a line, and, for any other use, its value as the reader gives it."""
+    """A column: its name, how it is read into a line, and its value as the reader gives it for any other use."""
 
     name: str
     value: ColumnValue
@@ -119,7 +119,7 @@ class KeyDecoder:
 
 
 def compile_decoder(schema: Schema) -> Decoder:
-    """The decoder of an envelope's schema, ours or that of Debezium's connector; DataError for any other."""
+    """The decoder for an envelope's schema, ours or that of Debezium's connector; DataError for any other."""
     topic = schema.get("namespace", "")
     try:
         names = [field["name"] for field in schema["fields"]]
@@ -135,7 +135,7 @@ def compile_decoder(schema: Schema) -> Decoder:
 
 
 def compile_key_decoder(schema: Schema) -> KeyDecoder:
-    """The decoder of a key's schema; DataError for one that no connector writes."""
+    """The decoder for a key's schema; DataError for one that no connector writes."""
     topic = schema.get("namespace", "")
     try:
         return KeyDecoder(topic, _fields(topic, schema["fields"]))
@@ -165,7 +165,7 @@ def _fields(topic: str, fields: Sequence[Schema]) -> list[Field]:
 
 
 def _straight(avro: Any, value: ColumnValue) -> Column | None:
-    """How a column of a usual type is read; None for all others."""
+    """How a column of a common type is read; None for all others."""
     present = null = None
     if isinstance(avro, list):
         if len(avro) != 2 or avro.count("null") != 1:
@@ -234,7 +234,7 @@ _FORMS: Final[dict[str, Callable[[ColumnValue, str, Any], Found]]] = {
 
 
 def _other(topic: str, name: str, value: ColumnValue, read: Read) -> Read:
-    """What reads a value of any type and makes its text; NULL for none."""
+    """Reads a value of any type and makes its text; NULL for a missing one."""
     convert: Convert = value.convert or (copy_text.json_text if value.type == "jsonb" else _as_it_is)
     columns = {name: value.type}
 
@@ -254,7 +254,8 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _is_exact(avro: Any, value: ColumnValue) -> bool:
-    """Whether equal values have equal bytes: not with floats, scales of their own, zones, JSON and numbers as text."""
+    """Whether equal values have equal bytes. Floats, decimals of any scale, times with zones, JSON, and numbers as text
+    do not."""
     branches = avro if isinstance(avro, list) else [avro]
     kind = next(_shape(branch) for branch in branches if branch != "null")
     return kind in ("boolean", "int", "long", "bytes") or (kind == "string" and value.type in ("text", "uuid"))

@@ -48,7 +48,7 @@ class Column(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What the code calls where a row is not as most are.
+    """What the code calls for an unusual row.
 
     `careful` escapes values one by one, `refuse(column, text)` raises for JSON that jsonb cannot hold, `broken(message,
     error)` makes the DataError of bytes that do not fit.

@@ -1,4 +1,4 @@
-"""The decoders of the schemas that records name, compiled once each."""
+"""The decoders for the schemas that records name, each compiled once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class RegistryDecoders:
         self._keys: dict[bytes, KeyDecoder] = {}
 
     def value(self, schema_id: bytes) -> Decoder:
-        """That of a value's schema; DataError when the id is of none."""
+        """The decoder for a value's schema id; DataError when that is not an id of a value schema."""
         found = self._values.get(schema_id)
         if found is None:
             found = self._values[schema_id] = compile_decoder(self._registry.schema(_number(schema_id)))
         return found
 
     def key(self, schema_id: bytes) -> KeyDecoder:
-        """That of a key's schema; DataError when the id is of none."""
+        """The decoder for a key's schema id; DataError when that is not an id of a key schema."""
         found = self._keys.get(schema_id)
         if found is None:
             found = self._keys[schema_id] = compile_key_decoder(self._registry.schema(_number(schema_id)))

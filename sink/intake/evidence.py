@@ -1,4 +1,4 @@
-"""Evidence: which offsets of each partition are staged. It tells a replay from a gap.
+"""Evidence: which offsets of each partition are staged. It tells a replay apart from a gap.
 
 Kafka's committed offsets say where to resume, and operators move them; the evidence is written in the transaction that
 stages, so it is always true. Pure functions over ranges [from, until), and their rows in the middle layer.
@@ -19,7 +19,7 @@ PARKED = "parked"
 
 
 class Partition(NamedTuple):
-    """A partition of a topic as it exists now: a topic that is made again has a new id and new offsets."""
+    """A partition of a topic as it exists now. A topic that was dropped and made again has a new id and new offsets."""
 
     topic: str
     topic_id: str
@@ -54,13 +54,14 @@ class Seen:
 
 
 def without(range_: Range, read: Range) -> list[Range]:
-    """What is left of a range after another was read."""
+    """What is left of a range once another was read."""
     parts = (Range(range_.start, min(range_.until, read.start)), Range(max(range_.start, read.until), range_.until))
     return [part for part in parts if part.until > part.start]
 
 
 def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
-    """The evidence after a range was read in one go: gaps that it covers are closed, a skip before it is a new one."""
+    """The evidence after a range was read in one go: it closes the gaps that it covers, and a skip before it is a new
+    gap."""
     if seen is None:
         return Seen(read.until)
     gaps = [*filled(seen, [read]).gaps]
@@ -70,7 +71,7 @@ def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
 
 
 def filled(seen: Seen, ranges: Iterable[Range]) -> Seen:
-    """The evidence once nothing is missed in these ranges any more."""
+    """The evidence once nothing in these ranges counts as missing any more."""
     gaps = seen.gaps
     for range_ in ranges:
         gaps = tuple(Gap(gap.partition, part, gap.cause) for gap in gaps for part in without(gap.range, range_))
@@ -78,7 +79,7 @@ def filled(seen: Seen, ranges: Iterable[Range]) -> Seen:
 
 
 def with_parked(seen: Seen, partition: Partition, offsets: Iterable[int]) -> Seen:
-    """The evidence with records that could not be staged; neighbours are one range."""
+    """The evidence with records that could not be staged added as gaps; neighbours become one range."""
     ranges: list[Range] = []
     for offset in sorted(set(offsets)):
         if ranges and ranges[-1].until == offset:
@@ -108,7 +109,7 @@ def load(cursor: Cursor, partitions: Iterable[Partition]) -> dict[Partition, See
 
 
 def open_gaps(cursor: Cursor) -> list[Gap]:
-    """All open gaps, those of topics that no longer exist too."""
+    """All open gaps, including those of topics that no longer exist."""
     cursor.execute(
         "SELECT topic, topic_id, partition, from_offset, until_offset, cause FROM gap"
         " ORDER BY topic, topic_id, partition, from_offset"
@@ -117,8 +118,8 @@ def open_gaps(cursor: Cursor) -> list[Gap]:
 
 
 def close_skipped(cursor: Cursor, topics: Iterable[str]) -> list[Gap]:
-    """Ends the gaps that were skipped in these topics, in those of the name that no longer exist too; which they were.
-    Reading them is a replay from now on."""
+    """Closes the skipped gaps of these topics, and of earlier topics of the same names; returns them. From now on,
+    reading there is a replay."""
     cursor.execute(
         "DELETE FROM gap WHERE topic = ANY(%s) AND cause = %s"
         " RETURNING topic, topic_id, partition, from_offset, until_offset, cause",
@@ -169,7 +170,7 @@ def _within(part: Range, whole: Range) -> bool:
 
 
 def other_ids(cursor: Cursor, partitions: Iterable[Partition]) -> set[str]:
-    """The topics of these of which there is evidence under another id only: they were made again."""
+    """The topics that have evidence under another id only: they were dropped and made again."""
     wanted = {(partition.topic, partition.topic_id) for partition in partitions}
     if not wanted:
         return set()

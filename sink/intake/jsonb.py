@@ -1,4 +1,4 @@
-"""What jsonb cannot hold of what a shop's json column may: one such row would end the staging of all. Pure.
+"""Finds what a json column may hold and jsonb may not: one such row would stop the staging of all. Pure.
 
 Source: PostgreSQL manual, "JSON Types" (\\u0000, surrogates, the range of numeric).
 """
@@ -22,7 +22,7 @@ _MOST_DECIMALS: Final = 16_383
 
 
 def refuse_unfit(topic: str, columns: Mapping[str, str], values: Mapping[str, Any]) -> None:
-    """DataError, which names the column, where a value is JSON that the staged jsonb column would refuse."""
+    """Raises a DataError that names the column, where the staged jsonb column would refuse a value."""
     for name, value in values.items():
         if columns.get(name) in ("jsonb", "jsonb[]"):
             texts = value if isinstance(value, list) else [value]

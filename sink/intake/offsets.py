@@ -1,4 +1,4 @@
-"""Kafka's own committed offsets of a group: shown beside the evidence, and reset with the effect computed first.
+"""A group's committed offsets: shown beside the evidence, and reset after the effect was computed.
 
 What `kafka-consumer-groups --reset-offsets` does is done here as well, on the same offsets; this one says before what
 will happen: how many records are read again (which changes nothing) or skipped (a gap).
@@ -66,7 +66,7 @@ class Offsets(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What a reset does to one partition: `offsets` are read again, skipped or still to be read."""
+    """What a reset does to one partition: how many `offsets` are read again, skipped, or still to be read."""
 
     partition: Partition
     committed: int | None
@@ -112,7 +112,7 @@ class GroupOffsets:
         return sorted(found)
 
     def beginnings(self) -> dict[Partition, int]:
-        """The first offset that each partition still has."""
+        """The lowest offset that each partition still has."""
         return self._at(self.partitions(), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def show(self, evidence: Mapping[Partition, Seen]) -> list[Offsets]:
@@ -195,7 +195,7 @@ class GroupOffsets:
         return {p: offsets[p.topic, p.number] for p in partitions if offsets.get((p.topic, p.number), -1) >= 0}
 
     def _at(self, partitions: Sequence[Partition], spec: OffsetSpec) -> dict[Partition, int]:
-        """The offsets of a specification; -1 where a time is after the last record."""
+        """The offsets that a specification means; -1 where its time is after the last record."""
         if not partitions:
             return {}
         wanted = {TopicPartition(p.topic, p.number): spec for p in partitions}
