@@ -26,7 +26,7 @@ def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: boo
     where the check is none that can be passed (`planning.ways_out`)."""
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # nobody else has it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.RELEASE)
         if not found.version:
             raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")

@@ -13,6 +13,7 @@ from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
 from sink.operations.accept import Accepted, AcceptedDocument, accept_document, undo_accept
+from sink.planning.brake import Brake
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
@@ -169,6 +170,23 @@ def test_what_a_clerk_changed_is_accepted_and_the_rest_goes_on(
     run(erp_url, "UPDATE orders SET payment_means = 'card'")
     _gross(middle, worker, "6.90")
     assert (held(middle), run(erp_url, order)) == ([], [("6.90", "card")])
+
+
+def test_an_accepted_field_lets_nothing_pass_the_brake(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    _in_erp(middle, erp, profile_path)
+    rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, brake=Brake(orders=0))
+    worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
+    run(erp_url, "UPDATE orders SET payment_means = 'cash'")
+    mark(middle, ORDER)
+    drain(worker)
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    accepted(middle)
+    drain(worker)
+    assert run(erp_url, "SELECT gross::text FROM orders") == [("11.90",)]
+    assert held(middle)[0].startswith("brake: ")
 
 
 def test_what_was_accepted_is_compared_again_when_it_is_undone(
