@@ -8,7 +8,20 @@ from sink.erp.sql.adapter import SqlErp
 from sink.operations.accept import accept_document
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, pass_deadlines, run
+from tests.fix_erp import (
+    CUSTOMER,
+    ORDER,
+    REFUND,
+    RETURN,
+    change,
+    drain,
+    held,
+    make_worker,
+    mark,
+    pass_deadlines,
+    rows,
+    run,
+)
 
 
 class Shop:
@@ -145,6 +158,8 @@ def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(
         assert shop.changed(f"gross = {sum_}") == ["changed in the ERP: line:l1 quantity: we wrote 2, the ERP has 5"]
         assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", sum_)]
         assert run(erp_url, "SELECT quantity::int, gross::text FROM order_lines") == [(5, "11.90")]
+    events = rows(middle, "SELECT event FROM ordertap_shop.history WHERE type = 'sales_order' ORDER BY id")
+    assert [event for (event,) in events] == ["create", "amend", "held", "amend"], "it was held all the time"
     run(erp_url, "UPDATE order_lines SET quantity = 2")
     mark(middle, ORDER)
     drain(shop.worker)
