@@ -12,6 +12,7 @@ from sink.cli.options import (
     DECIDE,
     AnyKey,
     AnyType,
+    Cause,
     Config,
     DocumentKey,
     DocumentType,
@@ -45,7 +46,7 @@ def _retry(
     type_: AnyType = "",
     key: AnyKey = "",
     every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
-    cause: Annotated[str, typer.Option(help="All of a cause (`master data`) or check (`totals`).")] = "",
+    cause: Cause = "",
     all_states: Annotated[
         bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
     ] = False,

@@ -13,7 +13,9 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import leases
+from sink.operations import holds
 from sink.operations.accept import accept_document
+from sink.operations.holds import WORDS
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 from sink.planning.policy import Check
@@ -197,11 +199,36 @@ def test_what_is_held_is_looked_at_again_by_cause_or_check_and_everything_by_a_w
     assert rows(middle, marked) == before
     assert retry.line(middle, "", "", all_states=True) == "2 to be looked at again, done ones too"
     assert rows(middle, marked) == [(before[0][0] + 2,)]
-    with pytest.raises(SettingsError, match="there is no cause nonsense"):
-        retry.line(middle, "", "", cause="nonsense")
+    for by_word in (lambda word: retry.line(middle, "", "", cause=word), lambda word: holds.held(middle, word)):
+        with pytest.raises(SettingsError, match="there is no cause or check nonsense"):
+            by_word("nonsense")
     for words in ({}, {"every": True, "cause": "totals"}):
         with pytest.raises(SettingsError, match="say which"):
             retry.line(middle, "", "", **words)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "check", "words"),
+    [
+        ("held", "data", "totals", {"data", "totals"}),
+        ("held", None, None, {"decision"}),  # an earlier release wrote down neither
+        ("waits", "waits", None, {"waits"}),
+        ("retry", None, None, {"retry"}),
+        ("planned", None, None, set()),
+    ],
+)
+def test_the_same_words_name_what_is_shown_and_what_is_looked_at_again(
+    middle: Connection, state: str, cause: str | None, check: str | None, words: set[str]
+) -> None:
+    mark(middle, ORDER)
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE document SET (state, cause, check_name) = (%s, %s, %s)", (state, cause, check))
+    assert {word for word in WORDS if sum(group.documents for group in holds.held(middle, word))} == words
+    assert {word for word in WORDS if holds.retry_by(middle, word)} == words
+
+
+def test_no_check_is_called_like_a_cause() -> None:
+    assert len(set(WORDS)) == len(WORDS)
 
 
 @pytest.mark.parametrize("in_erp", [True, False], ids=["in the ERP", "not there"])
