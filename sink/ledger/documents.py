@@ -326,7 +326,7 @@ def _events(given: Given) -> list[Event]:
         if outcome.account and outcome.account != one.account:
             found.append(Event(one.ref, "account", outcome.told, place=one.place))
         if outcome.by_hand:
-            found.append(Event(one.ref, "done by hand", place=one.place))
+            found.append(Event(one.ref, "done by hand", outcome.told, place=one.place))
         held = outcome.state is State.HELD and not (one.state is State.HELD or one.still_held)
         tried = outcome.state is State.RETRY and outcome.attempts != one.attempts and outcome.attempts in (1, TELLS_AT)
         if held or tried:

@@ -139,9 +139,10 @@ class Outcome:
         return cls(State.DONE)
 
     @classmethod
-    def done_by_hand(cls, record: dict[str, Any]) -> Self:
-        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
-        return cls(State.DONE, more=True, by_hand=record)
+    def done_by_hand(cls, record: dict[str, Any], reference: str = "", reached: str = "", told: str = "") -> Self:
+        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left.
+        `reference`, `reached`: of a document that the ledger had forgotten; `told`: that, for people."""
+        return cls(State.DONE, more=True, by_hand=record, reference=reference, reached=reached, told=told)
 
     @classmethod
     def shares(cls, account: str, told: str = "") -> Self:
