@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from sink.database import Cursor
-from sink.documents.refs import DocumentRef
+from sink.documents.refs import DocumentRef, as_arrays
 from sink.erp.commands import Command
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.marks import WAITING, WAITS_FOR
@@ -141,11 +141,10 @@ def listed(cursor: Cursor, state: State | None, type_: str | None, limit: int) -
 
 def listed_of(cursor: Cursor, refs: Collection[DocumentRef]) -> dict[DocumentRef, Listed]:
     """Single documents; those that the ledger does not have are left out."""
-    if not refs:
-        return {}
     cursor.execute(
-        f"SELECT {_LISTED} FROM document WHERE (type, key) IN %s",  # noqa: S608
-        (tuple(tuple(ref) for ref in refs),),
+        f"SELECT {_LISTED} FROM document"  # noqa: S608
+        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        as_arrays(refs),
     )
     return {one.ref: one for one in (Listed(*row) for row in cursor.fetchall())}
 
