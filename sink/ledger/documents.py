@@ -13,11 +13,8 @@ from psycopg2.extras import Json
 from schemas.lsn import LSN
 from sink.database import Cursor, as_json, rows_as
 from sink.documents.models import Part
-from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
-from sink.erp.commands import Command
-from sink.erp.commands import command as told
 from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.history import Event, Place
@@ -330,15 +327,9 @@ def _events(given: Given) -> list[Event]:
         held = outcome.state is State.HELD and not (one.state is State.HELD or one.still_held)
         tried = outcome.state is State.RETRY and outcome.attempts != one.attempts and outcome.attempts in (1, TELLS_AT)
         if held or tried:
-            tried_step = None if outcome.sent else one.intent
-            command = _command(one, tried_step) if tried_step else None
+            tried_step, command = (None, None) if outcome.sent else (one.intent, outcome.command)
             found.append(Event(one.ref, outcome.state, outcome.reason or "", command, place=_place(one, tried_step)))
     return found
-
-
-def _command(one: Entry, intent: Intent) -> Command:
-    was = from_json(one.applied) if one.applied else None
-    return told(intent.verb, intent.goal, was, from_json(intent.written))
 
 
 def _place(one: Entry, intent: Intent | None) -> Place | None:
