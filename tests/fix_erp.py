@@ -1,8 +1,9 @@
 """A small shop as staged, its profile, and the reference ERP: what the tests of the applying half start from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 import pytest
@@ -16,7 +17,7 @@ from sink.apply.worker import Worker
 from sink.database import Connection, Cursor, connect, names_of, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp
+from sink.erp.contract import Erp, NotDone, RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.layer import migrate
@@ -37,6 +38,7 @@ UNITS = {
     REFUND: "sales_order:1",
     PRICE: "price:A",
 }
+Adapter = TypeVar("Adapter", bound=SqlErp)
 BEHIND_ALL = 2**62  # a place in the log that no server comes to
 TABLES = """
 CREATE TABLE orders (id int, number text, customer text, placed_at timestamptz, status text, sku text, quantity numeric,
@@ -91,9 +93,22 @@ def erp_url(postgres: Postgres, new_database: Callable[[Postgres, str], str]) ->
 @pytest.fixture
 def erp(erp_url: str) -> Iterator[SqlErp]:
     """Its adapter."""
-    adapter = SqlErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    adapter = adapter_of(SqlErp, erp_url)
     yield adapter
     adapter.close()
+
+
+def adapter_of(kind: type[Adapter], url: str) -> Adapter:
+    """The reference ERP's adapter, or one that is made of it."""
+    return kind(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+
+
+class LosesReplies(SqlErp):
+    """It does what it is told, and nobody hears of it."""
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        super().apply(steps, not_after)
+        return [NotDone(RetryError("the reply was lost")) for _ in steps]
 
 
 @pytest.fixture
@@ -143,6 +158,19 @@ def make_worker(
     """A worker that sends, or with `apply` False only plans."""
     rules = Rules("shop", Policy("shop"), apply=apply, settle_seconds=settle)
     return Worker(middle, load_profile(profile_path), erp, rules, owner)
+
+
+def in_erp(middle: Connection, erp: Erp, profile_path: str) -> Worker:
+    """A worker that has brought the order and its buyer to the ERP."""
+    worker = make_worker(middle, erp, profile_path)
+    look(worker, middle)
+    return worker
+
+
+def look(worker: Worker, middle: Connection, *refs: DocumentRef) -> None:
+    """At what the shop has changed; without names: at the order and its buyer."""
+    mark(middle, *refs)
+    drain(worker)
 
 
 def stand_at(cursor: Cursor, lsn: int) -> None:

@@ -35,6 +35,7 @@ from sink.ledger.history import Place
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.decisions import Decisions
 from sink.planning.policy import Check, Hold
+from sink.staging import own_rows
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
 from sink.staging.position import load_position, why_not_planned
 
@@ -113,7 +114,7 @@ class Desired:
 
         NotPlannedError when the copy is not one to act on.
         """
-        found: dict[DocumentRef, Known] = {}
+        found: dict[DocumentRef, Built] = {}
         with reading(self._connection) as cursor:
             position = load_position(cursor)
             if reason := why_not_planned(cursor, self._rules.require_snapshot, position):
@@ -125,8 +126,11 @@ class Desired:
                         found[DocumentRef(name, key)] = built
             unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
+            lacks = {ref: self._lacks(ref, unreadable, gaps) for ref in found}
+            cancelled = [ref for ref, one in found.items() if lacks[ref] and _is_cancelled(one)]
+            open_again = own_rows.doubtful(cursor, self._profile, cancelled, gaps)
             self.place = Place(position.stamp.generation, position.stamp.commit_lsn)
-        return {ref: _certain(built, self._lacks(ref, unreadable, gaps)) for ref, built in found.items()}
+        return {ref: _certain(built, lacks[ref], ref in open_again) for ref, built in found.items()}
 
     def buyers(self, built: Iterable[Known]) -> set[DocumentRef]:
         """Those of orders, where each has an account of his own."""
@@ -385,10 +389,16 @@ def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Ou
     return Wanted(replace(last, fields={**last.fields, "cancelled": True}))
 
 
-def _certain(built: Known, lacks: Hold | None) -> Known:
-    """What was built, unless something of it is missing. A cancellation is certain all the same."""
+def _certain(built: Built, lacks: Hold | None, may_be_open_again: bool) -> Known:
+    """What was built, unless something of it is missing. A cancellation is certain all the same, but where what is
+    missing may have taken it back."""
     if lacks is None:
         return built
-    if isinstance(built, SalesOrder) and built.status == "cancelled":
+    if isinstance(built, SalesOrder) and _is_cancelled(built) and not may_be_open_again:
         return OnlyCancelled(built, lacks)
-    return lacks
+    doubt = "; it is cancelled, and that may have been taken back" if may_be_open_again else ""
+    return lacks._replace(reason=f"{lacks.reason}{doubt}")
+
+
+def _is_cancelled(built: Built) -> bool:
+    return isinstance(built, SalesOrder) and built.status == "cancelled"

@@ -96,6 +96,10 @@ class Task:
         was = from_json(self.one.applied) if self.one.applied else None
         return command(self.step.verb, self.step.goal, was, self.step.written)
 
+    def told(self, outcome: Outcome) -> Outcome:
+        """What it came to otherwise than it was meant, with the step as people read it."""
+        return replace(outcome, command=self.command())
+
     def going_on(self, seen: Observed | None) -> Task:
         """The rest of a step of which a part was done: on the document as it is by that."""
         before = basis(seen) or self.step.before
@@ -146,7 +150,7 @@ class Sending:
             if len(tasks) > 1:
                 return [answer for task in tasks for answer in self._answers(held, [task])]
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, [(tasks[0].one, self.failure(tasks[0].one, error))])
+                documents.write(cursor, held, [(tasks[0].one, tasks[0].told(self.failure(tasks[0].one, error)))])
             return []
 
     def send(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
@@ -287,7 +291,7 @@ class Sending:
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):
             return Outcome.applied(task.intent, result.reference, task.command(), more=not task.last)
-        outcome = self.failure(task.one, result.error, isinstance(for_all, RetryError))
+        outcome = task.told(self.failure(task.one, result.error, isinstance(for_all, RetryError)))
         seen = result.reached
         if seen is None:
             return outcome
@@ -299,7 +303,7 @@ class Sending:
 
     def _unclear(self, task: Task) -> Outcome:
         reason = f"the ERP cannot say whether a {task.step.verb} was done"
-        return self._rules.held(Hold(reason, "look it up there, then `sink retry`", check=Check.UNCLEAR))
+        return task.told(self._rules.held(Hold(reason, "look it up there, then `sink retry`", check=Check.UNCLEAR)))
 
 
 def _step(intent: Intent, ref: ErpRef) -> Step:

@@ -364,7 +364,7 @@ class Worker:
         ledger = Standpoint(
             applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
             said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
-            target,
+            target, said.overruled,
         )  # fmt: skip
         if want.taken_back:
             return taken_back(ref, ledger, seen, self._rules.policy)
@@ -375,7 +375,9 @@ class Worker:
         if isinstance(found, Hold):
             return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
         if isinstance(found, DoneByHand):
-            return Outcome.done_by_hand(to_json(found.record))
+            seen = found.found
+            forgotten = (seen.reference, seen.milestone or "", "the ledger did not know of it") if seen else ()
+            return Outcome.done_by_hand(to_json(found.record), *forgotten)
         return found or _settled(want)
 
     def _renamed(self, ones: Sequence[Entry]) -> dict[DocumentRef, DocumentRef]:

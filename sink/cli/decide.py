@@ -12,6 +12,7 @@ from sink.cli.options import (
     DECIDE,
     AnyKey,
     AnyType,
+    Cause,
     Config,
     DocumentKey,
     DocumentType,
@@ -33,7 +34,7 @@ from sink.operations import control as controlling
 from sink.operations.accept import undo_accept
 from sink.operations.accept_account import accept_account, undo_account
 from sink.operations.ignore import leave_alone
-from sink.operations.release import let_pass
+from sink.operations.release import let_all_pass, let_pass
 
 app = group()
 accept_app = group("What only a person can judge; a dry run first.")
@@ -45,7 +46,7 @@ def _retry(
     type_: AnyType = "",
     key: AnyKey = "",
     every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
-    cause: Annotated[str, typer.Option(help="All of a cause (`master data`) or check (`totals`).")] = "",
+    cause: Cause = "",
     all_states: Annotated[
         bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
     ] = False,
@@ -110,18 +111,23 @@ def _release(
     key: AnyKey = "",
     mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
     kind: Annotated[str, typer.Option(help="Of --mass: orders or prices; both without this.")] = "",
+    cause: Annotated[str, typer.Option(help="All that this check holds: 'changed in the ERP'.")] = "",
     as_json: Json = False,
     execute: Execute = False,
     config: Config = None,
 ) -> None:
     """Lets a held document pass its check, as it is now.
 
-    Its next change is checked again. With --mass all that the brake holds back passes once, and it counts anew.
-    Example: `sink release sales_order 17 --person Ada`
+    Its next change is checked again. With --cause all that a check holds, which the brake counts. With --mass all that
+    the brake holds back passes once, and it counts anew. Example: `sink release sales_order 17 --person Ada`
     """
-    if mass is bool(type_ and key) or bool(type_) != bool(key):
-        raise SettingsError("say what is released", "`sink release TYPE KEY`, or `sink release --mass`")
+    if [mass, bool(cause), bool(type_ and key)].count(True) != 1 or bool(type_) != bool(key):
+        raise SettingsError("say what is released", "`sink release TYPE KEY`, or --mass, or --cause 'totals'")
     connection = wiring.middle(settings_of(config))
+    if cause:
+        every = let_all_pass(connection, cause, person, execute)
+        answer(as_json, lambda: decided(execute, every), lambda: release.all_lines(every, execute))
+        return
     if mass:
         masses = brake.release_mass(connection, kind, person, execute)
         answer(as_json, lambda: decided(execute, masses), lambda: brake_lines.released(masses))

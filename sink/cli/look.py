@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import ExitCode
 from sink import wiring
-from sink.cli.options import LOOK, Config, Json, answer, expect_many_objects, group, say, settings_of
+from sink.cli.options import LOOK, Cause, Config, Json, answer, expect_many_objects, group, say, settings_of
 from sink.commands import brake as brake_lines
 from sink.commands import held, listing, plan, reconcile, show, status
 from sink.ledger.outcomes import State
@@ -37,7 +37,7 @@ def _status(as_json: Json = False, config: Config = None) -> None:
 
 @app.command("held", rich_help_panel=LOOK)
 def _held(
-    cause: Annotated[str, typer.Option(help="Only this one: decision, data, master data, waits, retry.")] = "",
+    cause: Cause = "",
     limit: Annotated[int, typer.Option(min=0, help="How many documents of each reason.")] = 20,
     as_json: Json = False,
     config: Config = None,

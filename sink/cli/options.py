@@ -31,6 +31,9 @@ Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, o
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
 DocumentType = Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it: sales_order")]
+Cause = Annotated[
+    str, typer.Option(help="Of one cause: decision, data, 'master data', waits, retry; or of one check: totals.")
+]
 DocumentKey = Annotated[str, typer.Argument(metavar="KEY", help="The shop's key: 17")]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from psycopg2.extras import execute_values
 
 from sink.database import Cursor
-from sink.documents.refs import DocumentRef
+from sink.documents.refs import DocumentRef, as_arrays
 
 
 def block(cursor: Cursor, refs: Iterable[DocumentRef], cause: str, reason: str) -> None:
@@ -41,6 +41,17 @@ def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, st
     cursor.execute(
         "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"
         " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) GROUP BY type, key",
-        ([ref.type for ref in wanted], [ref.key for ref in wanted]),
+        as_arrays(wanted),
     )
     return {DocumentRef(*row[:2]): row[2] for row in cursor.fetchall()}
+
+
+def commits(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, tuple[int, int]]:
+    """The latest commit (generation, LSN) that blocks each of these documents; one that nothing blocks is left out."""
+    wanted = list(refs)
+    cursor.execute(
+        "SELECT type, key, split_part(cause, ':', 2)::bigint AS generation, split_part(cause, ':', 3)::numeric AS lsn"
+        " FROM blocked WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 3, 4",
+        as_arrays(wanted),
+    )
+    return {DocumentRef(type_, key): (generation, int(lsn)) for type_, key, generation, lsn in cursor.fetchall()}

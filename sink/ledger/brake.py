@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from psycopg2.extras import Json, execute_values
 
 from sink.database import Cursor
-from sink.documents.refs import DocumentRef
+from sink.documents.refs import DocumentRef, as_arrays
 from sink.ledger import marks
 
 
@@ -57,20 +57,20 @@ def _counted(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], seconds: fl
     cursor.execute("SELECT count(*) FROM brake_count WHERE kind = %s", (kind,))
     (counted,) = cursor.fetchone() or (0,)
     cursor.execute(
-        "SELECT type, key FROM brake_count WHERE kind = %s AND (type, key) IN %s",
-        (kind, tuple(tuple(ref) for ref in refs)),
+        "SELECT type, key FROM brake_count"
+        " WHERE kind = %s AND (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        (kind, *as_arrays(refs)),
     )
     return counted, {DocumentRef(*row) for row in cursor.fetchall()}
 
 
 def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
-    if refs:
-        statement = (
-            "INSERT INTO brake_count (kind, type, key, at) VALUES %s"
-            " ON CONFLICT (kind, type, key) DO UPDATE SET at = excluded.at"
-        )
-        rows = [(kind, *ref) for ref in sorted(refs)]
-        execute_values(cursor, statement, rows, "(%s, %s, %s, clock_timestamp())")
+    cursor.execute(
+        "INSERT INTO brake_count (kind, type, key, at)"
+        " SELECT %s, type, key, clock_timestamp() FROM unnest(%s::text[], %s::text[]) AS r (type, key)"
+        " ON CONFLICT (kind, type, key) DO UPDATE SET at = excluded.at",
+        (kind, *as_arrays(sorted(refs))),
+    )
 
 
 def _in_erp(cursor: Cursor, types: Collection[str]) -> int:

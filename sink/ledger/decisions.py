@@ -49,6 +49,14 @@ def asked(cursor: Cursor, ref: DocumentRef) -> Asked | None:
     return Asked(*row) if row else None
 
 
+def held_for(cursor: Cursor, check: str) -> list[DocumentRef]:
+    """All documents that are held for a check."""
+    cursor.execute(
+        "SELECT type, key FROM document WHERE state = 'held' AND check_name = %s ORDER BY type, key", (check,)
+    )
+    return [DocumentRef(*row) for row in cursor.fetchall()]
+
+
 def linked_to(cursor: Cursor, types: Collection[str], hand: str) -> list[DocumentRef]:
     """The documents of these names that are taken for a document of the ERP (`hand:7`)."""
     cursor.execute(

@@ -13,11 +13,8 @@ from psycopg2.extras import Json
 from schemas.lsn import LSN
 from sink.database import Cursor, as_json, rows_as
 from sink.documents.models import Part
-from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
-from sink.erp.commands import Command
-from sink.erp.commands import command as told
 from sink.erp.kinds import Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.history import Event, Place
@@ -51,6 +48,7 @@ class Entry:
     decisions: dict[str, Any] | None = None  # what a person said of it
     account: str | None = None  # of a customer: the ERP's key of the account that he shares
     next_unit: str | None = None  # where it goes once its step is settled
+    still_held: bool = False  # a part of a change went, and the rest is held as before
     built: object = None  # as the shop has it now
     identity: str | None = None  # the fingerprint of what the shop has now
     shown: str | None = None  # its number in the shop, for people
@@ -93,7 +91,7 @@ _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
     " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
-    " next_unit FROM document"
+    " next_unit, state = 'done' AND held_since IS NOT NULL FROM document"
 )
 
 
@@ -212,6 +210,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     history.note_all(cursor, _events(given))
     marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
+        one.still_held = _is_partly(outcome) and (one.still_held or one.state is State.HELD)
         one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
         if outcome.sent:
             one.applied, one.intent, one.reached = outcome.sent.written, None, outcome.reached
@@ -290,8 +289,13 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "disputed": {"version": one.version, "fields": outcome.disputed} if outcome.check else None,
         "account": outcome.account or None,
         "unit": one.unit,
-        "partly": sent is not None and sent.noted is not None,  # the rest is held as before
+        "partly": _is_partly(outcome),
     }
+
+
+def _is_partly(outcome: Outcome) -> bool:
+    """Whether a part of a change went; the rest is held as before."""
+    return outcome.sent is not None and outcome.sent.noted is not None
 
 
 def _agreed(one: Entry, outcome: Outcome) -> str | None:
@@ -319,19 +323,13 @@ def _events(given: Given) -> list[Event]:
         if outcome.account and outcome.account != one.account:
             found.append(Event(one.ref, "account", outcome.told, place=one.place))
         if outcome.by_hand:
-            found.append(Event(one.ref, "done by hand", place=one.place))
-        held = outcome.state is State.HELD and one.state is not State.HELD
+            found.append(Event(one.ref, "done by hand", outcome.told, place=one.place))
+        held = outcome.state is State.HELD and not (one.state is State.HELD or one.still_held)
         tried = outcome.state is State.RETRY and outcome.attempts != one.attempts and outcome.attempts in (1, TELLS_AT)
         if held or tried:
-            tried_step = None if outcome.sent else one.intent
-            command = _command(one, tried_step) if tried_step else None
+            tried_step, command = (None, None) if outcome.sent else (one.intent, outcome.command)
             found.append(Event(one.ref, outcome.state, outcome.reason or "", command, place=_place(one, tried_step)))
     return found
-
-
-def _command(one: Entry, intent: Intent) -> Command:
-    was = from_json(one.applied) if one.applied else None
-    return told(intent.verb, intent.goal, was, from_json(intent.written))
 
 
 def _place(one: Entry, intent: Intent | None) -> Place | None:

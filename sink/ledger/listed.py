@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from sink.database import Cursor
-from sink.documents.refs import DocumentRef
+from sink.documents.refs import DocumentRef, as_arrays
 from sink.erp.commands import Command
 from sink.ledger.documents import TELLS_AT
+from sink.ledger.marks import WAITING, WAITS_FOR
 from sink.ledger.outcomes import State
 
 CAUSES: Final = ("decision", "data", "master data", "waits", "retry")
@@ -55,10 +56,10 @@ _LISTED: Final = (
 # is one thing to do for all of its orders.
 _WAITING: Final = f"""
     SELECT {_LISTED}, state = 'retry' AND attempts >= {TELLS_AT} AS stuck,
-        CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END AS waits_for_what,
+        {WAITS_FOR} AS waits_for_what,
         CASE WHEN cause = 'master data' THEN reason
             ELSE regexp_replace(reason, '[^\\s,;:]*\\d([^\\s,;:]|,(?=\\d\\d\\d))*', '…', 'g') END AS alike
-    FROM document WHERE state IN ('held', 'waits', 'retry')
+    FROM document WHERE {WAITING}
 """  # noqa: S608  our own text
 
 
@@ -78,17 +79,17 @@ class HeldGroup:
     first: list[Listed] = field(default_factory=list)
 
 
-def held(cursor: Cursor, cause: str | None, limit: int) -> list[HeldGroup]:
+def held(cursor: Cursor, word: str, limit: int) -> list[HeldGroup]:
     """What is held, waits for that, or is tried again, by cause and reason; of each the oldest, at most `limit`.
 
-    `cause`: one of `CAUSES` alone.
+    `word`: one of `CAUSES` alone, or what is held for the check of this name; "" for all.
     """
     groups: dict[tuple[str, str], HeldGroup] = {}
     cursor.execute(
         "SELECT waits_for_what, alike, currency, count(*), sum(gross), count(*) - count(gross),"  # noqa: S608
         " count(*) FILTER (WHERE stuck), min(since), min(reason), count(DISTINCT reason)"
-        f" FROM ({_WAITING}) AS w WHERE %s IN (waits_for_what, '') GROUP BY 1, 2, 3",
-        (cause or "",),
+        f" FROM ({_WAITING}) AS w WHERE %s IN (waits_for_what, check_name, '') GROUP BY 1, 2, 3",
+        (word,),
     )
     for what, alike, currency, count, money, without, stuck, oldest, reason, reasons in cursor.fetchall():
         one = groups.setdefault((what, alike), HeldGroup(what, reason))
@@ -99,7 +100,7 @@ def held(cursor: Cursor, cause: str | None, limit: int) -> list[HeldGroup]:
         if currency is not None and money is not None:
             one.money[currency] = money
         one.oldest = min(filter(None, (one.oldest, oldest)), default=None)
-    for what, alike, listed in _oldest(cursor, cause, limit):
+    for what, alike, listed in _oldest(cursor, word, limit):
         groups[what, alike].first.append(listed)
     return sorted(groups.values(), key=lambda one: (CAUSES.index(one.cause), -one.stuck, -one.documents, one.reason))
 
@@ -119,12 +120,12 @@ def waiting(cursor: Cursor) -> dict[str, int]:
     return dict(cursor.fetchall())
 
 
-def _oldest(cursor: Cursor, cause: str | None, limit: int) -> list[tuple[str, str, Listed]]:
+def _oldest(cursor: Cursor, word: str, limit: int) -> list[tuple[str, str, Listed]]:
     cursor.execute(
         f"SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY waits_for_what, alike"  # noqa: S608
         f" ORDER BY since, type, key) AS place FROM ({_WAITING}) AS w) AS w"
-        " WHERE %s IN (waits_for_what, '') AND place <= %s ORDER BY place",
-        (cause or "", limit),
+        " WHERE %s IN (waits_for_what, check_name, '') AND place <= %s ORDER BY place",
+        (word, limit),
     )
     return [(row[-3], row[-2], Listed(*row[:-4])) for row in cursor.fetchall()]
 
@@ -149,11 +150,10 @@ def listed(cursor: Cursor, state: State | None, type_: str | None, limit: int) -
 
 def listed_of(cursor: Cursor, refs: Collection[DocumentRef]) -> dict[DocumentRef, Listed]:
     """Single documents; those that the ledger does not have are left out."""
-    if not refs:
-        return {}
     cursor.execute(
-        f"SELECT {_LISTED} FROM document WHERE (type, key) IN %s",  # noqa: S608
-        (tuple(tuple(ref) for ref in refs),),
+        f"SELECT {_LISTED} FROM document"  # noqa: S608
+        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        as_arrays(refs),
     )
     return {one.ref: one for one in (Listed(*row) for row in cursor.fetchall())}
 

@@ -12,6 +12,9 @@ from sink.documents.refs import DocumentRef
 
 _THIS: Final = "type = %s AND key = %s"
 _WAITS: Final = "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
+WAITING: Final = "state IN ('held', 'waits', 'retry')"
+WAITS_FOR: Final = "CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END"
+"""Of documents that are `WAITING`: what for. An earlier release did not write down each cause."""
 BUSY: Final = (
     "intent IS NOT NULL OR EXISTS (SELECT FROM unit AS u WHERE u.unit = document.unit AND u.owner IS NOT NULL"
     " AND u.deadline > clock_timestamp())"
@@ -95,8 +98,15 @@ def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
 
 
 def retry_by(cursor: Cursor, cause: str) -> int:
-    """Looks again at all that are held for a cause, or for a check of this name; how many."""
-    return _look_again(cursor, _ANEW, f"{_WAITS} AND %s IN (cause, check_name)", (cause,))
+    """Looks again at all that wait for a cause, or are held for a check of this name; how many."""
+    return _look_again(cursor, _ANEW, f"{WAITING} AND %s IN ({WAITS_FOR}, check_name)", (cause,))
+
+
+def look_at(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
+    """Looks again at documents of which a person has said something. The brake counts what comes of it: it opens by a
+    word about it alone. Nobody else writes them before the caller's transaction has ended. How many."""
+    wanted = (tuple(tuple(ref) for ref in refs),)
+    return _look_again(cursor, _ANEW, "(type, key) IN %s AND state <> 'ignored'", wanted) if refs else 0
 
 
 def retry_everything(cursor: Cursor, execute: bool) -> int:
@@ -116,7 +126,7 @@ def look_anew(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
 
 def accept(cursor: Cursor, ref: DocumentRef) -> int:
     """Looks again at a document, and takes the identity that the shop shows then for the one that was sent."""
-    return _look_again(cursor, f"fingerprint = NULL, passed_at = marked_at, {_ANEW}", _THIS, tuple(ref))
+    return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
 
 
 def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from psycopg2.extras import execute_values
 
 from sink.database import Cursor
-from sink.documents.refs import DocumentRef
+from sink.documents.refs import DocumentRef, as_arrays
 from sink.ledger import documents, history, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
@@ -16,7 +16,8 @@ from sink.ledger.outcomes import State
 
 _FORMER: Final = """
 WITH RECURSIVE chain AS (
-    SELECT type, key, old_key, 1 AS steps FROM key_change WHERE (type, key) IN %s
+    SELECT type, key, old_key, 1 AS steps FROM key_change
+     WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
     UNION ALL
     SELECT c.type, c.key, k.old_key, steps + 1 FROM chain AS c
       JOIN key_change AS k ON k.type = c.type AND k.key = c.old_key WHERE steps < 20
@@ -73,7 +74,7 @@ def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) ->
 
     A candidate is left out if a person decided, while the new document was held for it, that it stays as it is.
     """
-    cursor.execute(_FORMER, (tuple(tuple(ref) for ref in new), owner))
+    cursor.execute(_FORMER, (*as_arrays(new), owner))
     rows = cursor.fetchall()
     found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in rows if old is not None}
     alike = {ref: seen for ref, seen in new.items() if seen and ref not in found}
@@ -103,11 +104,12 @@ def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
     what had the old key is gone from the shop, and nobody had it or was about to send it.
     """
     cursor.execute(
-        "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change WHERE (type, key) IN %s"
+        "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change"
+        "  WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
         " UNION SELECT k.type, k.key, k.old_key FROM chain AS c"
         "  JOIN key_change AS k ON (k.type, k.key) = (c.type, c.old_key))"
         " DELETE FROM key_change AS k USING chain AS c WHERE (k.type, k.key) = (c.type, c.key)",
-        (tuple(tuple(ref) for ref in refs),),
+        as_arrays(refs),
     )
 
 
@@ -150,8 +152,9 @@ def hand_over(cursor: Cursor, held: Sequence[Lease], ones: Sequence[Entry]) -> N
     leases.prove(cursor, held, {one.next_unit for one in ones if one.next_unit})
     cursor.execute(
         "UPDATE document SET unit = next_unit, next_unit = NULL"
-        " WHERE (type, key) IN %s AND next_unit IS NOT NULL AND intent IS NULL RETURNING unit",
-        (tuple(tuple(one.ref) for one in ones),),
+        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+        " AND next_unit IS NOT NULL AND intent IS NULL RETURNING unit",
+        as_arrays(one.ref for one in ones),
     )
     units = sorted({row[0] for row in cursor.fetchall()})
     cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (units,))

@@ -105,13 +105,14 @@ _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
 class Outcome:
     """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
 
-    `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the document
-    whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number `reference`, and
-    how far it took it (`reached`); also where a later call of the same step failed. `command`: the same for people.
-    `more`: the mark is not acted on as a whole, so that the document stays due, whatever becomes of the one who has it
-    now. `by_hand`: what counts as written, since a person has done it in the ERP. `commands`: what would be sent.
-    `check`: the name of what a held one did not pass, and `disputed` the fields that a person may accept. `account`:
-    the ERP's key of the one that a customer shares from now on, and in `told` which it is, for people.
+    `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the
+    document whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number
+    `reference`, and how far it took it (`reached`); also where a later call of the same step failed. `command`: that
+    step, or the one that failed, for people. `more`: the mark is not acted on as a whole, so that the document stays
+    due, whatever becomes of the one who has it now. `by_hand`: what counts as written, since a person has done it in
+    the ERP. `commands`: what would be sent. `check`: the name of what a held one did not pass, and `disputed` the
+    fields that a person may accept. `account`: the ERP's key of the one that a customer shares from now on, and in
+    `told` which it is, for people.
     """
 
     state: State
@@ -139,9 +140,10 @@ class Outcome:
         return cls(State.DONE)
 
     @classmethod
-    def done_by_hand(cls, record: dict[str, Any]) -> Self:
-        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
-        return cls(State.DONE, more=True, by_hand=record)
+    def done_by_hand(cls, record: dict[str, Any], reference: str = "", reached: str = "", told: str = "") -> Self:
+        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left.
+        `reference`, `reached`: of a document that the ledger had forgotten; `told`: that, for people."""
+        return cls(State.DONE, more=True, by_hand=record, reference=reference, reached=reached, told=told)
 
     @classmethod
     def shares(cls, account: str, told: str = "") -> Self:

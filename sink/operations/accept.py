@@ -76,7 +76,7 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
     settled, by what it is held for (`planning.ways_out`); `execute` does it. SettingsError where that cannot be."""
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # nobody else has it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.ACCEPT)
         taken = _taken(found, ref, person)
         if not execute:
@@ -97,7 +97,7 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
     """Shop and ERP are compared again where they were taken for equal. SettingsError where nothing is accepted."""
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)
+            marks.look_at(cursor, [ref])
         found = decisions.asked(cursor, ref)
         said = Decisions.from_json(found.decisions if found else None)
         if found is None or not (said.fields or said.settled):

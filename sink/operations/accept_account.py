@@ -41,7 +41,7 @@ def accept_account(
     account = _account(erp, number).ref.external
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # nobody else has it from here on
         _refuse(cursor, ref)
         if execute:
             documents.save(cursor, ref, account=account)
@@ -55,7 +55,7 @@ def undo_account(connection: Connection, ref: DocumentRef, person: str, execute:
     does it. The account by its key in `number`, too. SettingsError where he shares none."""
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)
+            marks.look_at(cursor, [ref])
         one, asked = documents.entry(cursor, ref), decisions.asked(cursor, ref)
         if one is None or asked is None or one.account is None:
             raise SettingsError(f"{ref} shares no account", "`sink show` says which one he has")

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Final
 
 from schemas.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Cause
 from sink.ledger import listed, marks
 from sink.ledger.listed import CAUSES, HeldGroup
 from sink.planning.policy import Check
 
+WORDS: Final = (*CAUSES, *Check)
+"""By which people name many documents at once: a cause, or the check that held ones did not pass."""
 
-def held(connection: Connection, cause: str = "", limit: int = 20) -> list[HeldGroup]:
+
+def held(connection: Connection, word: str = "", limit: int = 20) -> list[HeldGroup]:
     """What is held, waits for that, or is tried again, by cause and reason; of each the oldest, at most `limit`.
 
-    `cause`: one of `CAUSES` alone; SettingsError for another.
+    `word`: a cause or a check alone; SettingsError for another word.
     """
-    if cause not in ("", *CAUSES):
-        raise SettingsError(f"{cause} is no cause", f"say one of {', '.join(CAUSES)}")
     with transaction(connection) as cursor:
-        return listed.held(cursor, cause, limit)
+        return listed.held(cursor, word and known(word), limit)
+
+
+def known(word: str) -> str:
+    """A word that names many documents at once: what they wait for, or the check that they did not pass."""
+    if word not in WORDS:
+        hint = f"a cause: {', '.join(CAUSES)}; or a check: {', '.join(Check)}"
+        raise SettingsError(f"there is no cause or check {word}", hint)
+    return word
 
 
 def retry(connection: Connection, ref: DocumentRef | None) -> int:
@@ -35,13 +43,10 @@ def retry(connection: Connection, ref: DocumentRef | None) -> int:
     return count
 
 
-def retry_by(connection: Connection, cause: str) -> int:
-    """Has all documents that are held for a cause, or for a check, looked at again; how many."""
-    known = {*get_args(Cause), *Check}
-    if cause not in known:
-        raise SettingsError(f"there is no cause {cause}", f"one of {', '.join(sorted(known))}")
+def retry_by(connection: Connection, word: str) -> int:
+    """Has all documents that wait for a cause, or are held for a check, looked at again; how many."""
     with transaction(connection) as cursor:
-        return marks.retry_by(cursor, cause)
+        return marks.retry_by(cursor, known(word))
 
 
 def retry_everything(connection: Connection, execute: bool) -> int:

@@ -74,7 +74,7 @@ def link(
         raise SettingsError(amounts, "is it the right one? `--accept-difference` links it, and the difference is sent")
     with transaction(sides.connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # nobody else has it from here on
         said = _free(cursor, sides.profile, ref, kind, found.ref.external)
         if execute:
             documents.save(cursor, ref, decisions=replace(said, linked=found.ref.external).to_json())
@@ -107,7 +107,7 @@ def unlink(sides: LinkSides, ref: DocumentRef, person: str, execute: bool) -> Un
         raise SettingsError(f"the ERP's {entry.linked} has the key of {ref}", step)
     with transaction(sides.connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)
+            marks.look_at(cursor, [ref])
         told = _still_linked(cursor, ref, entry)
         if execute:
             documents.save(cursor, ref, **_as_before(entry))

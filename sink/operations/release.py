@@ -1,17 +1,21 @@
-"""A person's word that one version of a document may pass the check that holds it."""
+"""A person's word that one version of a document may pass the check that holds it; or all that a check holds."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.errors import SettingsError
-from sink.database import Connection, transaction
+from sink.database import Connection, Cursor, transaction
 from sink.documents.refs import DocumentRef
-from sink.ledger import decisions, documents, history, marks
+from sink.ledger import decisions, documents, history, listed, marks
+from sink.ledger.decisions import Asked
+from sink.ledger.listed import HeldGroup
 from sink.operations.accept import to_decide
-from sink.planning.decisions import Decisions
-from sink.planning.ways_out import Way
+from sink.planning.decisions import Decisions, disputed_from_json
+from sink.planning.ways_out import WAYS, Way
+
+_EXAMPLES = 5
 
 
 class Released(NamedTuple):
@@ -21,19 +25,52 @@ class Released(NamedTuple):
     reason: str
 
 
+class ReleasedAll(NamedTuple):
+    """What a check holds, by reason, and how many of them may pass; 0 in a dry run."""
+
+    check: str
+    held: Sequence[HeldGroup]
+    released: int
+
+
 def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> Released:
-    """Lets the version that is held pass; the next change of it is checked again. `execute` does it; SettingsError
-    where the check is none that can be passed (`planning.ways_out`)."""
+    """Lets the version that is held pass; the next change of it is checked again. Where it was changed in the ERP, the
+    shop's values are written over those that were held. `execute` does it; SettingsError where the check is none that
+    can be passed (`planning.ways_out`)."""
     with transaction(connection) as cursor:
         if execute:
-            marks.retry(cursor, ref)  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # nobody else has it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.RELEASE)
         if not found.version:
             raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
-        released = Released(found.check or "", found.reason or "")
         if execute:
-            said = Decisions.from_json(found.decisions)
-            said = replace(said, released={**said.released, released.check: found.version})
-            documents.save(cursor, ref, decisions=said.to_json())
-            history.note(cursor, ref, "released", released.reason, person)
-        return released
+            _note(cursor, ref, found, person)
+        return Released(found.check or "", found.reason or "")
+
+
+def let_all_pass(connection: Connection, check: str, person: str, execute: bool) -> ReleasedAll:
+    """The same for all that is held for a check, one by one; the brake counts what is sent by it. What came to be held
+    for something else meanwhile is left. SettingsError where the check is none that can be passed, or holds nothing."""
+    can = [str(one) for one, found in WAYS.items() if Way.RELEASE in found]
+    if check not in can:
+        raise SettingsError(f"release does not end {check!r}", f"say one of these checks: {', '.join(can)}")
+    with transaction(connection) as cursor:
+        held, refs = listed.held(cursor, check, _EXAMPLES), decisions.held_for(cursor, check)
+    if not held:
+        raise SettingsError(f"nothing is held for check `{check}`", "`sink held` says what is held, and for what")
+    released = 0
+    for ref in refs if execute else ():
+        with transaction(connection) as cursor:
+            marks.look_at(cursor, [ref])
+            found = decisions.asked(cursor, ref)
+            if found and found.state == "held" and found.check == check and found.version and not found.under_way:
+                _note(cursor, ref, found, person)
+                released += 1
+    return ReleasedAll(check, held, released)
+
+
+def _note(cursor: Cursor, ref: DocumentRef, found: Asked, person: str) -> None:
+    fields = disputed_from_json(found.fields)
+    said = Decisions.from_json(found.decisions).releasing(found.check or "", found.version, fields)
+    documents.save(cursor, ref, decisions=said.to_json())
+    history.note(cursor, ref, "released", found.reason or "", person)

@@ -9,37 +9,52 @@ from typing import Any, Self, cast
 from sink.documents.records import fields_from_json, fields_to_json
 from sink.erp.contract import Observed
 from sink.erp.kinds import ErpRecord, Fields, Milestone, PartKind, differing
-from sink.planning.policy import Disputed
+from sink.planning.policy import Check, Disputed
 from sink.planning.together import FIGURES, group_of
 
 
 @dataclass(frozen=True)
 class Decisions:
     """`fields`: accepted with both values. `settled`: the version that stays as the ERP has it, "" for none.
-    `released`: by check the version that may pass it. `linked`: the ERP's document that it is taken for, as `hand:7`,
+    `released`: by check the version that may pass it. `overruled`: fields whose value in the ERP the shop's may take
+    the place of. `linked`: the ERP's document that it is taken for, as `hand:7`,
     "" for none."""
 
     fields: tuple[Disputed, ...] = ()
     settled: str = ""
     released: Mapping[str, str] = field(default_factory=dict)
     linked: str = ""
+    overruled: tuple[Disputed, ...] = ()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self:
         """As the ledger has it; None: nothing was said."""
         value = value or {}
         fields = disputed_from_json(value.get("fields", []))
-        return cls(fields, value.get("settled", ""), value.get("released", {}), value.get("linked", ""))
+        overruled = disputed_from_json(value.get("overruled", []))
+        return cls(fields, value.get("settled", ""), value.get("released", {}), value.get("linked", ""), overruled)
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger."""
-        fields = disputed_to_json(self.fields)
-        return {"fields": fields, "settled": self.settled, "released": dict(self.released), "linked": self.linked}
+        return {
+            "fields": disputed_to_json(self.fields),
+            "settled": self.settled,
+            "released": dict(self.released),
+            "linked": self.linked,
+            "overruled": disputed_to_json(self.overruled),
+        }
 
     def accepting(self, fields: Iterable[Disputed]) -> Self:
         """With more fields; what is said anew of one takes the place of what was said before."""
         new = {one[:3]: one for one in fields}
         return replace(self, fields=(*(one for one in self.fields if one[:3] not in new), *new.values()))
+
+    def releasing(self, check: str, version: str, fields: Iterable[Disputed]) -> Self:
+        """With a version that may pass a check. What was changed in the ERP passes field by field, as long as the ERP
+        has these values: the shop's are written over them once, and not over what is typed in later."""
+        if check == Check.CHANGED:
+            return replace(self, overruled=tuple(fields))
+        return replace(self, released={**self.released, check: version})
 
     def settles(self, version: str) -> bool:
         """Whether a version stays as the ERP has it."""
@@ -84,6 +99,13 @@ def agreed(
             applied = as_written(applied, [one])
     stands = [one for one in said if one not in changed]
     return as_erp_has_it(desired, stands), as_erp_has_it(applied, stands)
+
+
+def with_overruled(applied: ErpRecord, observed: Observed, overruled: Iterable[Disputed]) -> ErpRecord:
+    """What counts as written, where a person has said that the shop's value stands: what the ERP still has of that, so
+    that it is no edit any more, and what the shop wants is a change of it."""
+    seen = _with_state(observed)
+    return as_erp_has_it(applied, [one for one in overruled if _like(_value(seen, one), one.theirs)])
 
 
 def _stands(one: Disputed, desired: ErpRecord, seen: ErpRecord) -> bool:

@@ -27,7 +27,7 @@ from sink.planning.absence import Present, with_absent
 from sink.planning.adoption import Target, adopt
 from sink.planning.caps import cap
 from sink.planning.changes import changes, done_by_hand, edited_in_erp, groups_of, of_groups, together
-from sink.planning.decisions import agreed
+from sink.planning.decisions import agreed, with_overruled
 from sink.planning.placeholder import as_booked
 from sink.planning.policy import Check, Disputed, Hold, Policy
 from sink.planning.together import FIGURES, as_in_erp, group_of, with_groups
@@ -74,9 +74,9 @@ TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
 
 class Standpoint(NamedTuple):
     """What the ledger knows of a document: what was written last (None before the first create), how far we took it
-    (None where an earlier release did), and the key of the last step. `accepted`, `released`: what a person has said;
-    `refused`: the ERP would not do the last step. `linked`: the ERP's document that a person has named for one that
-    was never written."""
+    (None where an earlier release did), and the key of the last step. `accepted`, `released`, `overruled`: what a
+    person has said; `refused`: the ERP would not do the last step. `linked`: the ERP's document that a person has named
+    for one that was never written."""
 
     applied: ErpRecord | None = None
     reached: Milestone | None = None
@@ -85,13 +85,16 @@ class Standpoint(NamedTuple):
     released: frozenset[str] = frozenset()
     refused: bool = False
     linked: Target | None = None
+    overruled: tuple[Disputed, ...] = ()
 
 
 class DoneByHand(NamedTuple):
     """A person has done in the ERP what the shop wants. Nothing is sent; `record` is what counts as written from now
-    on, and what it leaves to be done is planned on it."""
+    on, and what it leaves to be done is planned on it. `found`: the ERP's document, where the ledger has forgotten that
+    it was made, as one from a back-up has."""
 
     record: ErpRecord
+    found: Observed | None = None
 
 
 Plan: TypeAlias = list[Step] | DoneByHand | Hold
@@ -122,7 +125,7 @@ def plan(
         return adopt(ref, desired, ledger.linked, ledger.key)
     capped = _capped(ref, desired, order, ledger)
     if ledger.applied is None:
-        return capped or _create(ref, desired, observed, policy, ledger.key)
+        return _known_again(desired, observed, ledger) if observed else capped or _create(ref, desired, policy, ledger)
     if observed is None:
         return Hold(
             "it was made in the ERP and is no longer there; it is not made a second time",
@@ -138,12 +141,15 @@ def _changed(
 ) -> Plan:
     """Of a document that is in the ERP."""
     desired, applied = agreed(present.desired, ledger.applied or present.desired, observed, ledger.accepted)
+    applied = with_overruled(applied, observed, ledger.overruled)
     if _refused("change quantities", observed):
         desired = as_booked(desired, applied, as_in_erp(applied, observed), policy.placeholder)
-    held = _held(desired, applied, observed, capped)
-    if held.hold and held.hold.check != Check.CHANGED and (done := done_by_hand(desired, applied, observed)):
+    held, there = _held(desired, applied, observed, capped), as_in_erp(applied, observed)
+    # What the ERP has already needs no step, nor a look of the brake at it; what it does not show may have to be sent.
+    as_wanted = held.hold.check != Check.CHANGED if held.hold else not changes(desired, there)
+    if as_wanted and (done := done_by_hand(desired, applied, observed)):
         return DoneByHand(done)
-    hold, there = held.hold or present.hold, as_in_erp(applied, observed)
+    hold = held.hold or present.hold
     goes, noted = (with_groups(desired, held.groups, stays) for stays in (there, applied))
     left, steps = changes(noted, applied), _Steps(ref, observed, ledger)
     if not left:
@@ -211,18 +217,29 @@ class _Steps:
         return Step(self._ref, verb, want, self._before, goal or stays, self._key, noted=noted)
 
 
-def _create(ref: ErpRef, desired: ErpRecord, observed: Observed | None, policy: Policy, key: int) -> list[Step] | Hold:
-    if observed is not None:
-        return Hold(
-            "the ERP has a document with this key that the ledger knows nothing of",
-            "restore the ledger's backup, or remove the document from the ERP, then `sink retry`",
-            check=Check.STRANGER,
-        )
+def _known_again(desired: ErpRecord, observed: Observed, ledger: Standpoint) -> DoneByHand | Hold:
+    """Of a document that the ERP has under its key and that the ledger, one from a back-up, has forgotten. Where it is
+    as the shop wants it there is nothing to do; of another a person says that it is this one."""
+    if desired.kind == "customer":  # the ERP's orders are booked to the number that it has
+        desired = replace(desired, fields={**desired.fields, "number": observed.record.fields.get("number")})
+    there, over = as_in_erp(desired, observed), observed.milestone is Milestone.CANCELLED
+    alike = not changes(desired, there) and over is bool(desired.fields.get("cancelled"))
+    if alike or Check.STRANGER in ledger.released:
+        return DoneByHand(there, observed)
+    return Hold(
+        "the ERP has a document with this key that the ledger knows nothing of, and it is not as the shop has it",
+        "was the ledger restored from a back-up? Compare both; if it is another one, take it out of the ERP, then"
+        " `sink retry`",
+        check=Check.STRANGER,
+    )
+
+
+def _create(ref: ErpRef, desired: ErpRecord, policy: Policy, ledger: Standpoint) -> list[Step] | Hold:
     if desired.fields.get("cancelled"):
         return []
     if desired.kind in ("order", "return") and not desired.parts.get("line"):
         return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data", Check.NO_LINES)
-    return [_Steps(ref, None, Standpoint(key=key)).make("create", desired, policy.goal_of(desired.kind))]
+    return [_Steps(ref, None, ledger).make("create", desired, policy.goal_of(desired.kind))]
 
 
 def _advance(

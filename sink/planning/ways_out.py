@@ -26,7 +26,7 @@ _EITHER: Final = (Way.RETRY, Way.RELEASE, Way.ACCEPT, Way.IGNORE)
 WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.IDENTITY:     _ACCEPT,
     Check.MOVED:        _ACCEPT,
-    Check.CHANGED:      _ACCEPT,
+    Check.CHANGED:      _EITHER,
     Check.POSTED:       _ACCEPT,
     Check.ITS_ORDER:    _ACCEPT,
     Check.BRAKE:        _MEND,
@@ -37,7 +37,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.TAKEN_BACK:   _ACCEPT,
     Check.LOST:         _ACCEPT,
     Check.LINK:         _MEND,
-    Check.STRANGER:     _MEND,
+    Check.STRANGER:     _RELEASE,
     Check.UNREADABLE:   _MEND,
     Check.REFUSED:      _ACCEPT,
     Check.UNCLEAR:      (Way.RETRY,),
@@ -61,7 +61,9 @@ _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
 _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
     (Check.IDENTITY, Way.ACCEPT): "it is the order that was sent under this key",
     (Check.MOVED, Way.ACCEPT): "it is a new one, and none of those",
+    (Check.CHANGED, Way.RELEASE): "the shop's values are written over it",
     (Check.DELETED, Way.RELEASE): "the ERP cancels it, too",
+    (Check.STRANGER, Way.RELEASE): "it is this document, and what differs is sent",
     (Check.LOST, Way.ACCEPT): "it stays away from the ERP, until the shop changes it",
 }
 """Where a verb means something else."""

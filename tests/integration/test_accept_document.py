@@ -13,9 +13,10 @@ from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
 from sink.operations.accept import Accepted, AcceptedDocument, accept_document, undo_accept
+from sink.planning.brake import Brake
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, look, mark, rows, run
 
 
 def accepted(middle: Connection, execute: bool = True) -> AcceptedDocument:
@@ -29,9 +30,7 @@ def told(found: AcceptedDocument, execute: bool = True) -> list[str]:
 def test_f9_an_order_that_moved_to_another_buyer_is_accepted_by_a_name(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     with pytest.raises(SettingsError, match="sales_order 1 is not held"):
         accepted(middle)
     _now_bought_by(middle, "8")
@@ -73,8 +72,7 @@ def test_an_accepted_order_of_which_the_erp_needs_nothing_is_known_by_what_it_is
         "shop", Policy("shop"), apply=True, settle_seconds=0, customers="collective", collective_account="10000"
     )
     worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     for buyer, execute in (("8", True), ("7", False)):
         _now_bought_by(middle, buyer)
         drain(worker)
@@ -87,16 +85,9 @@ def test_an_accepted_order_of_which_the_erp_needs_nothing_is_known_by_what_it_is
 STATE = "SELECT state FROM ordertap_shop.document WHERE type = 'sales_order'"
 
 
-def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
-    return worker
-
-
 def _held_as_invoiced(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> Worker:
     """The shop has changed an order that the ERP does not change any more; a clerk credits the difference there."""
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET status = 'invoiced'")
     _gross(middle, worker, "9.90")
     assert len(held(middle)) == 1
@@ -105,8 +96,7 @@ def _held_as_invoiced(middle: Connection, erp: SqlErp, erp_url: str, profile_pat
 
 def _gross(middle: Connection, worker: Worker, gross: str) -> None:
     change(middle, f"UPDATE orders SET gross = {gross}")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
 
 
 def _classes(middle: Connection, erp: SqlErp, profile_path: str) -> list[tuple[str, str]]:
@@ -150,7 +140,7 @@ def test_a_change_of_the_shop_that_came_since_it_was_held_is_not_settled_with_it
 def test_what_a_clerk_changed_is_accepted_and_the_rest_goes_on(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
     _gross(middle, worker, "9.90")
     assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cash"]
@@ -163,18 +153,33 @@ def test_what_a_clerk_changed_is_accepted_and_the_rest_goes_on(
         _gross(middle, worker, gross)
     assert (held(middle), run(erp_url, order)) == ([], [("7.90", "cash")])
     run(erp_url, "UPDATE orders SET payment_means = 'cheque'")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cheque"]
     run(erp_url, "UPDATE orders SET payment_means = 'card'")
     _gross(middle, worker, "6.90")
     assert (held(middle), run(erp_url, order)) == ([], [("6.90", "card")])
 
 
+def test_an_accepted_field_lets_nothing_pass_the_brake(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    in_erp(middle, erp, profile_path)
+    rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, brake=Brake(orders=0))
+    worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
+    run(erp_url, "UPDATE orders SET payment_means = 'cash'")
+    look(worker, middle, ORDER)
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    accepted(middle)
+    drain(worker)
+    assert run(erp_url, "SELECT gross::text FROM orders") == [("11.90",)]
+    assert held(middle)[0].startswith("brake: ")
+
+
 def test_what_was_accepted_is_compared_again_when_it_is_undone(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     with pytest.raises(SettingsError, match="nothing of sales_order 1 is accepted"):
         undo_accept(middle, ORDER, "Ada", execute=True)
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
@@ -182,8 +187,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     accepted(middle)
     drain(worker)  # what counts as written has the clerk's value now
     undo_accept(middle, ORDER, "Ada", execute=False)
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == []
     undo_accept(middle, ORDER, "Ada", execute=True)
     drain(worker)
@@ -195,39 +199,33 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
 def test_a_line_that_a_clerk_took_out_and_one_that_he_cancelled_are_accepted(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     run(erp_url, "DELETE FROM order_lines")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == ["changed in the ERP: line:l1 is missing"]
     accepted(middle)
     drain(worker)
     assert (held(middle), run(erp_url, "SELECT count(*) FROM order_lines")) == ([], [(0,)])
     run(erp_url, "UPDATE orders SET status = 'cancelled'")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == ["changed in the ERP: it was cancelled"]
     accepted(middle)
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert (held(middle), run(erp_url, "SELECT status FROM orders")) == ([], [("cancelled",)])
 
 
 def test_an_order_that_the_shop_deleted_stays_in_the_erp_by_a_word(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "CREATE TABLE away AS TABLE orders; DELETE FROM orders")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert len(held(middle)) == 1
     assert accepted(middle).taken_for is Accepted.SETTLED
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert (held(middle), rows(middle, STATE)) == ([], [("gone",)])
     change(middle, "INSERT INTO orders TABLE away; UPDATE orders SET gross = 9.90")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert run(erp_url, "SELECT gross::text FROM orders") == [("9.90",)], "it is another version, and goes on"
 
 

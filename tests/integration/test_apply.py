@@ -1,14 +1,11 @@
 """The worker on real PostgreSQL: sample shop's tables as staged, the reference ERP."""
 
-from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
-from sink.erp.contract import NotDone, RetryError, Step, StepResult
+from sink.erp.contract import RetryError
 from sink.erp.sql.adapter import SqlErp
-from sink.erp.sql.mapping import load_mapping
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import (
@@ -16,11 +13,14 @@ from tests.fix_erp import (
     ORDER,
     PRICE,
     PROFILE,
-    ROOT,
     UNITS,
+    LosesReplies,
+    adapter_of,
     change,
     drain,
     held,
+    in_erp,
+    look,
     make_worker,
     mark,
     pass_deadlines,
@@ -33,8 +33,7 @@ def test_order_and_customer_arrive_once_and_agree(
 ) -> None:
     worker = make_worker(middle, erp, profile_path)
     for _ in range(2):
-        mark(middle)
-        drain(worker)
+        look(worker, middle)
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM order_lines)") == [(1, 1)]
     report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
     assert report.summary() == "agree: 1 orders, 0 returns, 0 prices, difference 0.00"
@@ -46,8 +45,7 @@ def test_price_change_amends_and_cancel_cancels(
     worker = make_worker(middle, erp, profile_path)
     for statement in ("gross = gross", "gross = 9.90", "status = 'cancelled'"):
         change(middle, f"UPDATE orders SET {statement}")
-        mark(middle)
-        drain(worker)
+        look(worker, middle)
     assert run(erp_url, "SELECT gross::text, status FROM orders") == [("9.90", "cancelled")]
 
 
@@ -56,8 +54,7 @@ def test_unknown_sku_is_held_until_the_item_is_there(
 ) -> None:
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET sku = 'NEW'")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     assert held(middle) == ["the ERP has no item NEW"]
     assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
     run(erp_url, "INSERT INTO items VALUES ('NEW', 'n')")
@@ -71,13 +68,10 @@ def test_unknown_sku_is_held_until_the_item_is_there(
 def test_edit_by_hand_is_held_and_not_overwritten(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET gross = 1")
     change(middle, "UPDATE orders SET gross = 9.90")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     assert "changed in the ERP: gross" in held(middle)[0]
     assert run(erp_url, "SELECT gross::text FROM orders") == [("1.00",)]
 
@@ -85,12 +79,7 @@ def test_edit_by_hand_is_held_and_not_overwritten(
 def test_a_lost_reply_makes_no_second_document(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    class LosesReplies(SqlErp):
-        def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-            super().apply(steps, not_after)
-            return [NotDone(RetryError("the reply was lost")) for _ in steps]
-
-    lossy = LosesReplies(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    lossy = adapter_of(LosesReplies, erp_url)
     mark(middle)
     worker = make_worker(middle, lossy, profile_path)
     for _ in range(3):
@@ -110,18 +99,14 @@ def test_a_ledger_from_a_backup_loses_no_change(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     """Its revisions are older than the ERP's, which would take the next command for one that was done already."""
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     for gross in ("9.90", "8.90"):
         change(middle, f"UPDATE orders SET gross = {gross}")
-        mark(middle)
-        drain(worker)
+        look(worker, middle)
     with transaction(middle) as cursor:
         cursor.execute("UPDATE ordertap_shop.document SET revision = 1 WHERE type = 'sales_order'")
     change(middle, "UPDATE orders SET gross = 7.90")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     assert run(erp_url, "SELECT gross::text, revision FROM orders") == [("7.90", 4)]
 
 
@@ -130,14 +115,12 @@ def test_a_refund_of_an_order_that_the_erp_never_heard_of_is_done_with_it(
 ) -> None:
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET status = 'cancelled'; INSERT INTO returns VALUES (5, 1, 1, 5.95)")
-    mark(middle, *UNITS)
-    drain(worker)
+    look(worker, middle, *UNITS)
     assert held(middle) == []
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM refunds)") == [(0, 0)]
     assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
     change(middle, "UPDATE orders SET status = 'open'")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM refunds)") == [(1, 1)]
 
 
@@ -148,20 +131,16 @@ def test_a_price_that_is_not_ready_any_more_is_taken_out(
     change(middle, "INSERT INTO prices VALUES ('A', 5)")
     for statement, count in (("amount = 5", 1), ("amount = 0", 0), ("amount = 6", 1)):
         change(middle, f"UPDATE prices SET {statement}")
-        mark(middle, PRICE)
-        drain(worker)
+        look(worker, middle, PRICE)
         assert run(erp_url, "SELECT count(*) FROM prices WHERE status <> 'cancelled'") == [(count,)]
 
 
 def test_an_order_of_an_erased_buyer_stays_as_it_is(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "UPDATE orders SET customer = NULL, gross = 9.90")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == []
     assert run(erp_url, "SELECT gross::text, account_number FROM orders") == [("9.90", "shop-100001")]
 
@@ -181,8 +160,7 @@ def test_an_order_whose_buyer_does_not_come_says_why(
 ) -> None:
     """`sink held` shows the order alone: its buyer is held for nothing."""
     worker = make_worker(middle, erp, profile_path)
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert held(middle) == ["waits for customer 7, of which no row has come"]
     customer, kept = Path(profile_path) / "customer.sql", PROFILE["customer.sql"]
     customer.write_text(kept.replace("orders WHERE", "orders WHERE false AND"))

@@ -6,27 +6,21 @@ from typing import Any
 import pytest
 
 from schemas.errors import SettingsError
-from sink.apply.worker import Worker
 from sink.commands import ignore, release, retry
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import leases
+from sink.operations import holds
 from sink.operations.accept import accept_document
+from sink.operations.holds import WORDS
 from sink.operations.ignore import leave_alone
 from sink.operations.release import let_pass
 from sink.planning.policy import Check
 from sink.planning.ways_out import WAYS, Way, addressed, commands, ways
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, rows, run
-
-
-def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
-    return worker
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, look, mark, rows, run
 
 
 def _by(middle: Connection) -> list[tuple[Any, ...]]:
@@ -44,7 +38,7 @@ def wrong_totals(profile_path: str) -> str:
 def test_totals_that_differ_by_a_cent_go_by_a_word_until_the_order_changes(
     middle: Connection, erp: SqlErp, erp_url: str, wrong_totals: str
 ) -> None:
-    worker = _in_erp(middle, erp, wrong_totals)
+    worker = in_erp(middle, erp, wrong_totals)
     count = "SELECT count(*)::int FROM orders"
     assert (len(held(middle)), run(erp_url, count)) == (1, [(0,)])
     with pytest.raises(SettingsError, match="check `totals`, which accept does not end"):
@@ -54,23 +48,20 @@ def test_totals_that_differ_by_a_cent_go_by_a_word_until_the_order_changes(
     drain(worker)
     assert run(erp_url, count) == [(0,)]
     let_pass(middle, ORDER, "Ada", execute=True)
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert (held(middle), run(erp_url, count)) == ([], [(1,)])
     assert _by(middle) == [(*ORDER, "released", "Ada")]
     change(middle, "UPDATE orders SET gross = 9.90")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert len(held(middle)) == 1, "of that version nobody has said anything"
 
 
 def test_a_return_of_more_than_was_sold_goes_by_a_word(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 3, 5)")
-    mark(middle, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, RETURN, REFUND)
     assert len(held(middle)) == 1
     let_pass(middle, RETURN, "Ada", execute=True)
     drain(worker)
@@ -80,21 +71,18 @@ def test_a_return_of_more_than_was_sold_goes_by_a_word(
 def test_what_the_shop_deleted_is_cancelled_in_the_erp_by_a_word(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
-    mark(middle, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, RETURN, REFUND)
     change(middle, "DELETE FROM orders; DELETE FROM returns")
-    mark(middle, ORDER, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, ORDER, RETURN, REFUND)
     assert len(held(middle)) == 3
     for ref in (RETURN, REFUND, ORDER):
         let_pass(middle, ref, "Ada", execute=True)
         drain(worker)
     states = "SELECT status FROM orders UNION ALL SELECT status FROM returns UNION ALL SELECT status FROM refunds"
     assert (held(middle), run(erp_url, states)) == ([], [("cancelled",)] * 3)
-    mark(middle, ORDER, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, ORDER, RETURN, REFUND)
     state = "SELECT DISTINCT state FROM ordertap_shop.document WHERE type <> 'customer'"
     assert rows(middle, state) == [("gone",)]
 
@@ -102,11 +90,10 @@ def test_what_the_shop_deleted_is_cancelled_in_the_erp_by_a_word(
 def test_what_the_erp_would_refuse_anyway_is_not_released(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET status = 'invoiced'")
     change(middle, "UPDATE orders SET gross = 9.90")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     with pytest.raises(SettingsError) as refused:
         let_pass(middle, ORDER, "Ada", execute=True)
     assert refused.value.hint == "mend it; verbs that do: `sink retry`, `sink accept`, `sink ignore`"
@@ -115,10 +102,9 @@ def test_what_the_erp_would_refuse_anyway_is_not_released(
 def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
-    mark(middle, RETURN)
-    drain(worker)
+    look(worker, middle, RETURN)
     left = leave_alone(middle, ORDER, False, "Ada", execute=False)
     [(order, number)] = run(erp_url, "SELECT 1, id::text FROM orders")
     assert next(ignore.lines(left, False, False)) == (
@@ -151,7 +137,7 @@ def test_what_a_worker_has_is_not_ignored_under_his_hands(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     """He would write over it what he came to."""
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     mark(middle, ORDER)
     with transaction(middle) as cursor:
         [lease] = leases.lease(cursor, "w2", 60.0, 1)
@@ -166,10 +152,9 @@ def test_what_a_worker_has_is_not_ignored_under_his_hands(
 
 
 def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 3, 20)")
-    mark(middle, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, RETURN, REFUND)
     assert len(held(middle)) == 2
     [left] = leave_alone(middle, RETURN, False, "Ada", execute=True)
     assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP has nothing of it"]
@@ -183,7 +168,7 @@ def test_what_is_held_is_looked_at_again_by_cause_or_check_and_everything_by_a_w
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     change(middle, "UPDATE orders SET sku = 'NEW'")
-    worker = _in_erp(middle, erp, profile_path)
+    worker = in_erp(middle, erp, profile_path)
     assert held(middle) == ["the ERP has no item NEW"]
     assert retry.line(middle, "", "", cause="totals") == "0 to be looked at again"
     for cause in ("master data", "unknown item"):
@@ -197,19 +182,44 @@ def test_what_is_held_is_looked_at_again_by_cause_or_check_and_everything_by_a_w
     assert rows(middle, marked) == before
     assert retry.line(middle, "", "", all_states=True) == "2 to be looked at again, done ones too"
     assert rows(middle, marked) == [(before[0][0] + 2,)]
-    with pytest.raises(SettingsError, match="there is no cause nonsense"):
-        retry.line(middle, "", "", cause="nonsense")
+    for by_word in (lambda word: retry.line(middle, "", "", cause=word), lambda word: holds.held(middle, word)):
+        with pytest.raises(SettingsError, match="there is no cause or check nonsense"):
+            by_word("nonsense")
     for words in ({}, {"every": True, "cause": "totals"}):
         with pytest.raises(SettingsError, match="say which"):
             retry.line(middle, "", "", **words)
 
 
-@pytest.mark.parametrize("in_erp", [True, False], ids=["in the ERP", "not there"])
+@pytest.mark.parametrize(
+    ("state", "cause", "check", "words"),
+    [
+        ("held", "data", "totals", {"data", "totals"}),
+        ("held", None, None, {"decision"}),  # an earlier release wrote down neither
+        ("waits", "waits", None, {"waits"}),
+        ("retry", None, None, {"retry"}),
+        ("planned", None, None, set()),
+    ],
+)
+def test_the_same_words_name_what_is_shown_and_what_is_looked_at_again(
+    middle: Connection, state: str, cause: str | None, check: str | None, words: set[str]
+) -> None:
+    mark(middle, ORDER)
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE document SET (state, cause, check_name) = (%s, %s, %s)", (state, cause, check))
+    assert {word for word in WORDS if sum(group.documents for group in holds.held(middle, word))} == words
+    assert {word for word in WORDS if holds.retry_by(middle, word)} == words
+
+
+def test_no_check_is_called_like_a_cause() -> None:
+    assert len(set(WORDS)) == len(WORDS)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["in the ERP", "not there"])
 def test_each_way_out_of_each_check_can_be_gone_and_no_other(
-    middle: Connection, erp: SqlErp, profile_path: str, in_erp: bool
+    middle: Connection, erp: SqlErp, profile_path: str, is_there: bool
 ) -> None:
     """What `sink held` names can be done."""
-    _in_erp(middle, erp, profile_path)
+    in_erp(middle, erp, profile_path)
     does = {
         Way.RETRY: lambda: retry.line(middle, *ORDER),
         Way.RELEASE: lambda: let_pass(middle, ORDER, "Ada", execute=True),
@@ -217,11 +227,11 @@ def test_each_way_out_of_each_check_can_be_gone_and_no_other(
         Way.IGNORE: lambda: leave_alone(middle, ORDER, False, "Ada", execute=True),
     }
     for check in Check:
-        can = {*ways(check, in_erp)}
-        said = {command.split()[1] for command in commands(check, str(ORDER), in_erp)}
+        can = {*ways(check, is_there)}
+        said = {command.split()[1] for command in commands(check, str(ORDER), is_there)}
         assert said == {str(way) for way in can - {Way.RETRY}}
         for way, do in does.items():
-            _is_held(middle, check, in_erp)
+            _is_held(middle, check, is_there)
             if way in can:
                 do()
             else:
@@ -229,9 +239,9 @@ def test_each_way_out_of_each_check_can_be_gone_and_no_other(
                     do()
 
 
-def _is_held(middle: Connection, check: Check, in_erp: bool) -> None:
+def _is_held(middle: Connection, check: Check, is_there: bool) -> None:
     """The order, for this check. Of a step of which nobody knows the outcome there is an intent."""
-    applied = "(SELECT applied FROM ordertap_shop.document WHERE type = 'customer')" if in_erp else "NULL"
+    applied = "(SELECT applied FROM ordertap_shop.document WHERE type = 'customer')" if is_there else "NULL"
     under_way = "'{}'" if check is Check.UNCLEAR else "NULL"
     with transaction(middle) as cursor:
         cursor.execute(

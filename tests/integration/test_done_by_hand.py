@@ -7,7 +7,7 @@ from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, make_worker, mark, run, stand_at
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, make_worker, mark, run, stand_at
 
 INVOICED = "UPDATE orders SET status = 'invoiced'"
 AGREE = "agree: 1 orders, 0 returns, 0 prices, difference 0.00"
@@ -21,15 +21,10 @@ def _retried(middle: Connection, erp: SqlErp, profile_path: str) -> list[str]:
     return held(middle)
 
 
-def _in_erp(middle: Connection, erp: SqlErp, profile_path: str) -> None:
-    mark(middle)
-    drain(make_worker(middle, erp, profile_path))
-
-
 def test_an_invoiced_order_that_a_clerk_changed_as_the_shop_did_is_done(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    _in_erp(middle, erp, profile_path)
+    in_erp(middle, erp, profile_path)
     run(erp_url, INVOICED)
     change(middle, "UPDATE orders SET gross = 9.52")
     mark(middle, ORDER)
@@ -59,7 +54,7 @@ def test_an_invoiced_order_that_a_clerk_changed_as_the_shop_did_is_done(
 def test_an_invoiced_order_that_a_clerk_cancelled_as_the_shop_did_is_done(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    _in_erp(middle, erp, profile_path)
+    in_erp(middle, erp, profile_path)
     run(erp_url, INVOICED)
     change(middle, "UPDATE orders SET status = 'cancelled', gross = 9.90")
     mark(middle, ORDER)
@@ -76,7 +71,7 @@ def test_an_invoiced_order_that_a_clerk_cancelled_as_the_shop_did_is_done(
 def test_what_the_shop_deleted_is_over_when_a_clerk_has_cancelled_it(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    _in_erp(middle, erp, profile_path)
+    in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, RETURN, REFUND)
     drain(make_worker(middle, erp, profile_path))
@@ -92,7 +87,7 @@ def test_what_the_shop_deleted_is_over_when_a_clerk_has_cancelled_it(
 def test_a_refund_that_the_shop_took_back_is_over_when_a_clerk_has_cancelled_it(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    _in_erp(middle, erp, profile_path)
+    in_erp(middle, erp, profile_path)
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, REFUND)
     drain(make_worker(middle, erp, profile_path))

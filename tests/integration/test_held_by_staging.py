@@ -159,6 +159,61 @@ def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker:
     assert shop.held() == {}
 
 
+DOUBT = "; it is cancelled, and that may have been taken back"
+
+
+def test_a_cancellation_is_kept_by_a_gap_of_the_orders_that_came_after_it(
+    shop: Shop, worker: Worker, erp_url: str
+) -> None:
+    """Order 1 was opened again by what never came. Order 2 is cancelled after that, which is certain."""
+    shop.until_there(an_order(1, "cancelled", "u"))
+    shop.until_there(order(90, 0, status="not paid"), counts={ORDERS: 2})
+    assert shop.gaps() == [(ORDERS, "lost")]
+    shop.until_there(an_order(2, "cancelled", "u"))
+    drain(worker)
+    assert [row[:2] for row in in_erp(erp_url)[:2]] == [("S-1", "confirmed"), ("S-2", "cancelled")]
+    reason, next_step = shop.held()["sales_order 1"]
+    assert reason.startswith(f"{ORDERS}: 1 changes of the commit at")
+    assert reason.endswith(DOUBT)
+    assert next_step == f"`capture signal snapshot {ORDERS}`"
+    shop.read_again(ORDERS, an_order(1), an_order(2, "cancelled"), an_order(3))
+    drain(worker)
+    assert shop.held() == {}
+    assert [row[:2] for row in in_erp(erp_url)[:2]] == [("S-1", "confirmed"), ("S-2", "cancelled")]
+
+
+def test_a_cancellation_is_kept_by_a_record_of_the_order_that_cannot_be_read(
+    shop: Shop, worker: Worker, erp_url: str
+) -> None:
+    shop.until_there(an_order(1, "cancelled", "u"))
+    shop.until_there(an_order(1, "open", "u")._replace(row_bytes=b"\0no schema"))
+    drain(worker)
+    assert in_erp(erp_url)[0][:2] == ("S-1", "confirmed")
+    assert shop.held()["sales_order 1"][0].endswith(DOUBT)
+    shop.until_there(an_order(1, "cancelled", "u"))
+    drain(worker)
+    assert shop.held() == {}
+    assert in_erp(erp_url)[0][:2] == ("S-1", "cancelled")
+
+
+def test_a_cancellation_is_kept_while_nobody_knows_which_order_a_record_is_of(
+    shop: Shop, worker: Worker, erp_url: str
+) -> None:
+    shop.until_there(an_order(1, "cancelled", "u"))
+    shop.rows(
+        'INSERT INTO parked (topic, partition, "offset", reason, headers, holds_table)'
+        " VALUES (%s, 0, 99, 'odd', '[]', %s)",
+        shop.topic(ORDERS),
+        ORDERS,
+    )
+    drain(worker)
+    assert in_erp(erp_url)[0][:2] == ("S-1", "confirmed")
+    assert shop.held()["sales_order 1"][0].endswith(DOUBT)
+    accept_gaps(shop.connection, ORDERS, shop.topic(ORDERS), "Ada", execute=True)
+    drain(worker)
+    assert in_erp(erp_url)[0][:2] == ("S-1", "cancelled")
+
+
 def test_the_end_of_a_gap_wakes_what_it_held(shop: Shop, worker: Worker, erp_url: str) -> None:
     """Nothing of the order comes again, and what comes again of the products is as it was."""
     shop.lose(PRODUCTS)

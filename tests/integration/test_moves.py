@@ -25,9 +25,12 @@ from tests.fix_erp import (
     RETURN,
     ROOT,
     UNITS,
+    LosesReplies,
+    adapter_of,
     change,
     drain,
     held,
+    look,
     make_worker,
     mark,
     pass_deadlines,
@@ -39,6 +42,8 @@ NEW = DocumentRef("sales_order", "9")
 ORDERS = "SELECT external_key, shop_number, gross::text, status FROM orders ORDER BY external_key"
 NOTED = "SELECT key, old_key FROM ordertap_shop.key_change ORDER BY key"
 COPY = "INSERT INTO orders SELECT {}, number, customer, placed_at, status, sku, quantity, gross FROM orders"
+THIRD = DocumentRef("sales_order", "3")
+DOUBT = "the shop changed its key, and whether it was one of these is open: sales_order 1, sales_order 3"
 ONE_ORDER = [("shop/order/1/1", "S-1", "11.90", "confirmed")]
 
 
@@ -70,17 +75,14 @@ def test_f5_an_order_under_another_key_is_no_second_one(
 ) -> None:
     """Whichever of both keys is looked at first; its return and refund go with it."""
     change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
-    mark(middle, first)
-    drain(worker)
+    look(worker, middle, first)
     for ref in (RETURN, REFUND):
         monkeypatch.setitem(UNITS, ref, "sales_order:9")
-    mark(middle, NEW, ORDER, CUSTOMER, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, NEW, ORDER, CUSTOMER, RETURN, REFUND)
     assert held(middle) == []
     assert run(erp_url, ORDERS) == ONE_ORDER
     change(middle, "UPDATE orders SET gross = 9.90")
-    mark(middle, NEW)
-    drain(worker)
+    look(worker, middle, NEW)
     assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", "9.90", "confirmed")]
     assert run(erp_url, "SELECT count(*) FROM returns") == [(1,)]
     history = "SELECT event, detail FROM ordertap_shop.history WHERE type = 'sales_order' AND key = '9' ORDER BY id"
@@ -93,36 +95,35 @@ def test_f5_the_old_key_may_be_used_again(worker: Worker, middle: Connection, er
     """By another order, before anyone has looked at the one that was moved."""
     change(middle, "UPDATE orders SET id = 9; DELETE FROM returns;"
                    " INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")  # fmt: skip
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert run(erp_url, ORDERS) == [*ONE_ORDER, ("shop/order/1/2", "S-2", "5.95", "confirmed")]
 
 
 def test_f5_two_orders_that_are_alike_are_two(worker: Worker, middle: Connection, erp_url: str) -> None:
     change(middle, COPY.format(9))
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert held(middle) == []
     assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/1/1", "shop/order/9/1"]
 
 
-def test_f5_in_doubt_a_person_says_which_it_was(worker: Worker, middle: Connection, erp_url: str) -> None:
+@pytest.fixture
+def doubt(worker: Worker, middle: Connection) -> Worker:
     """Two orders that are alike are gone, and one has come."""
-    third = DocumentRef("sales_order", "3")
     change(middle, COPY.format(3))
-    mark(middle, third)
-    drain(worker)
+    look(worker, middle, THIRD)
     change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
-    mark(middle, NEW, ORDER, third)
-    drain(worker)
-    doubt = "the shop changed its key, and whether it was one of these is open: sales_order 1, sales_order 3"
-    assert doubt in held(middle)
+    look(worker, middle, NEW, ORDER, THIRD)
+    assert DOUBT in held(middle)
+    return worker
+
+
+def test_f5_in_doubt_a_person_says_which_it_was(doubt: Worker, middle: Connection, erp_url: str) -> None:
     assert len(run(erp_url, ORDERS)) == 2
-    accept_document(middle, third, "Ada", execute=True)
+    accept_document(middle, THIRD, "Ada", execute=True)
     with transaction(middle) as cursor:
         marks.retry(cursor, NEW)
-    drain(worker)
-    assert doubt not in held(middle)
+    drain(doubt)
+    assert DOUBT not in held(middle)
     assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
 
 
@@ -132,16 +133,14 @@ def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_wr
 ) -> None:
     """Before anyone asked whether it is the one that comes later."""
     change(middle, "DELETE FROM returns; CREATE TABLE gone AS SELECT * FROM orders; DELETE FROM orders")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     if said == "ignored":
         leave_alone(middle, ORDER, False, "Ada", execute=True)
     else:
         assert accept_document(middle, ORDER, "Ada", execute=True).taken_for is Accepted.SETTLED
     drain(worker)
     change(middle, "INSERT INTO orders SELECT 9, number, customer, placed_at, status, sku, quantity, 9.90 FROM gone")
-    mark(middle, NEW)
-    drain(worker)
+    look(worker, middle, NEW)
     gross = "11.90" if said == "ignored" else "9.90"
     assert run(erp_url, ORDERS) == [("shop/order/1/1", "S-1", gross, "confirmed")]
     state = "ignored" if said == "ignored" else "done"
@@ -154,12 +153,10 @@ def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_
     """A number alone may be given to another order: a person says."""
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET sku = 'NEW'")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     leave_alone(middle, ORDER, False, "Ada", execute=True)
     change(middle, "UPDATE orders SET id = 9, sku = 'A'")
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert held(middle) == ["the shop changed its key, and whether it was one of these is open: sales_order 1"]
     assert run(erp_url, ORDERS) == []
     accept_document(middle, NEW, "Ada", execute=True)
@@ -168,41 +165,27 @@ def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_
 
 
 def test_f5_what_answered_a_doubt_stays_the_answer_while_another_worker_has_what_it_was(
-    worker: Worker, middle: Connection
+    doubt: Worker, middle: Connection
 ) -> None:
-    third = DocumentRef("sales_order", "3")
-    change(middle, COPY.format(3))
-    mark(middle, third)
-    drain(worker)
-    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
-    mark(middle, NEW, ORDER, third)
-    drain(worker)
-    leave_alone(middle, third, False, "Ada", execute=True)
+    leave_alone(middle, THIRD, False, "Ada", execute=True)
     with transaction(middle) as cursor:
         (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
         marks.retry(cursor, NEW)
-    drain(worker)
+    drain(doubt)
     with transaction(middle) as cursor:
         leases.release(cursor, [lease])
     for _ in range(2):
         pass_deadlines(middle)
-        drain(worker)
+        drain(doubt)
     assert rows(middle, "SELECT external, state FROM ordertap_shop.document WHERE key = '9'") == [
         ("shop/order/1/1", "done")
     ]
 
 
-def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(worker: Worker, middle: Connection, erp_url: str) -> None:
-    change(middle, COPY.format(3))
-    mark(middle, DocumentRef("sales_order", "3"))
-    drain(worker)
-    change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
-    mark(middle, NEW)
-    drain(worker)
-    assert len(held(middle)) == 1
+def test_f5_in_doubt_a_person_says_that_it_is_a_new_one(doubt: Worker, middle: Connection, erp_url: str) -> None:
     assert accept_document(middle, NEW, "Ada", execute=True).taken_for is Accepted.NEW
-    drain(worker)
-    assert held(middle) == []
+    drain(doubt)
+    assert DOUBT not in held(middle)
     assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/1/1", "shop/order/3/1", "shop/order/9/1"]
 
 
@@ -214,21 +197,28 @@ def test_f5_two_that_may_be_one_are_held(worker: Worker, middle: Connection, erp
     assert run(erp_url, ORDERS) == ONE_ORDER
 
 
-def test_f5_nothing_is_made_while_another_worker_has_what_it_was(
-    worker: Worker, middle: Connection, erp_url: str
+@pytest.mark.parametrize(("was_sent", "key"), [(True, "shop/order/1/1"), (False, "shop/order/9/1")])
+def test_f5_nothing_is_made_while_another_worker_has_what_it_was_and_may_be_about_to_make_it(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, was_sent: bool, key: str
 ) -> None:
-    change(middle, "DELETE FROM returns; UPDATE orders SET id = 9")
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle)
+    if was_sent:
+        drain(worker)
+    before = run(erp_url, ORDERS)
+    assert before == ONE_ORDER * was_sent
     with transaction(middle) as cursor:
         (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
-    mark(middle, NEW)
-    drain(worker)
-    assert run(erp_url, ORDERS) == ONE_ORDER
+    change(middle, "UPDATE orders SET id = 9")
+    _log_says(middle, NEW, "1")
+    look(worker, middle, NEW)
+    assert run(erp_url, ORDERS) == before
     assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [("settling",)]
     with transaction(middle) as cursor:
         leases.release(cursor, [lease])
-        marks.retry(cursor, NEW)
+    pass_deadlines(middle)
     drain(worker)
-    assert rows(middle, "SELECT external FROM ordertap_shop.document WHERE key = '9'") == [("shop/order/1/1",)]
+    assert run(erp_url, ORDERS) == [(key, "S-1", "11.90", "confirmed")]
 
 
 @pytest.mark.parametrize("logged", [True, False])
@@ -239,16 +229,11 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it, or
     deletes it and writes it anew, of which the log says nothing."""
 
-    class LosesReplies(SqlErp):
-        def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-            super().apply(steps, not_after)
-            return [NotDone(RetryError("the reply was lost")) for _ in steps]
-
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
     drain(make_worker(middle, erp, profile_path))  # its buyer is there, and keeps nothing back
     before = run(erp_url, ORDERS)
-    lossy = LosesReplies(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    lossy = adapter_of(LosesReplies, erp_url)
     mark(middle, ORDER)
     make_worker(middle, lossy, profile_path, "another").step()
     lossy.close()
@@ -263,8 +248,7 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     worker.step()
     assert run(erp_url, ORDERS) == ONE_ORDER + before
     pass_deadlines(middle)
-    mark(middle, NEW, ORDER, CUSTOMER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER, CUSTOMER)
     assert held(middle) == []
     again = [("shop/order/1/2", "S-2", "5.95", "confirmed")] * used_again
     assert run(erp_url, ORDERS) == [*ONE_ORDER, *again, *before]
@@ -285,7 +269,7 @@ class Meanwhile(SqlErp):
 
 @pytest.fixture
 def meanwhile(erp_url: str) -> Iterator[Meanwhile]:
-    adapter = Meanwhile(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    adapter = adapter_of(Meanwhile, erp_url)
     yield adapter
     adapter.close()
 
@@ -348,7 +332,7 @@ def test_f5_a_return_of_which_a_call_is_under_way_stays_with_its_order_until_tha
     drain(make_worker(middle, erp, profile_path))
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, RETURN)
-    with closing(Late(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as late:
+    with closing(adapter_of(Late, erp_url)) as late:
         make_worker(middle, late, profile_path, "another").step()
     change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
     _log_says(middle, NEW, "1")
@@ -398,25 +382,6 @@ def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_
     assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
 
 
-def test_f5_nothing_is_made_while_another_worker_may_be_about_to_make_it(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
-    mark(middle)
-    with transaction(middle) as cursor:
-        (lease,) = leases.take(cursor, "another", 60.0, ["sales_order:1"])
-    change(middle, "UPDATE orders SET id = 9")
-    _log_says(middle, NEW, "1")
-    mark(middle, NEW)
-    worker = make_worker(middle, erp, profile_path)
-    worker.step()
-    assert run(erp_url, ORDERS) == []
-    with transaction(middle) as cursor:
-        leases.release(cursor, [lease])
-    pass_deadlines(middle)
-    drain(worker)
-    assert [key for key, *_ in run(erp_url, ORDERS)] == ["shop/order/9/1"]
-
-
 @pytest.mark.parametrize("was_sent", [True, False])
 def test_f5_an_order_that_a_person_ignores_is_ignored_under_its_new_key(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, was_sent: bool
@@ -429,8 +394,7 @@ def test_f5_an_order_that_a_person_ignores_is_ignored_under_its_new_key(
     before = run(erp_url, ORDERS)
     change(middle, "UPDATE orders SET id = 9, gross = 9.90")
     _log_says(middle, NEW, "1")
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert run(erp_url, ORDERS) == before == ONE_ORDER * was_sent
     assert rows(middle, "SELECT state FROM ordertap_shop.document WHERE key = '9'") == [("ignored",)]
 
@@ -440,16 +404,14 @@ def test_f5_what_a_person_accepted_and_which_profile_made_it_go_with_it(
 ) -> None:
     run(erp_url, "UPDATE orders SET gross = 1")
     change(middle, "DELETE FROM returns")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     accept_document(middle, ORDER, "Ada", execute=True)
     drain(worker)
     said = "SELECT decisions, made_by FROM ordertap_shop.document WHERE type = 'sales_order' AND key = '{}'"
     before = rows(middle, said.format(1))
     assert None not in before[0]
     change(middle, "UPDATE orders SET id = 9")
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert [why for why in held(middle) if "changed in the ERP" in why] == []
     assert rows(middle, said.format(9)) == before
     assert rows(middle, said.format(1)) == [(None, None)]
@@ -460,8 +422,7 @@ def test_f5_a_buyer_under_another_key_keeps_his_account(worker: Worker, middle: 
     buyer = DocumentRef("customer", "8")
     change(middle, "UPDATE orders SET customer = '8', gross = 9.90")
     _log_says(middle, buyer, "7")
-    mark(middle, buyer, CUSTOMER, ORDER)
-    drain(worker)
+    look(worker, middle, buyer, CUSTOMER, ORDER)
     assert held(middle) == []
     accounts = "SELECT external_key, account_number FROM customers"
     assert run(erp_url, accounts) == [("shop/customer/7/1", "shop-100001")]
@@ -484,8 +445,7 @@ def test_f5_a_return_and_a_refund_under_other_keys_are_no_second_ones(
     _log_says(middle, money, "6")
     for ref in (goods, money):
         monkeypatch.setitem(UNITS, ref, "sales_order:1")
-    mark(middle, RETURN, REFUND, goods, money)
-    drain(worker)
+    look(worker, middle, RETURN, REFUND, goods, money)
     assert held(middle) == []
     assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
     assert run(erp_url, "SELECT external_key FROM refunds") == [("shop/refund/6/1",)]
@@ -500,13 +460,11 @@ def test_f5_what_the_log_says_of_a_key_is_kept_as_long_as_it_may_be_asked_for(
     _log_says(middle, ones[0], "2")  # nothing is known of that one
     _log_says(middle, ones[1], "8")  # and the shop has this one no more
     _log_says(middle, ones[2], "4")  # this one was both, and is not seen yet
-    mark(middle, *ones[:2])
-    drain(worker)
+    look(worker, middle, *ones[:2])
     assert rows(middle, NOTED) == [("4", "8"), ("5", "4")]
     make_worker(middle, erp, profile_path).check()
     assert rows(middle, NOTED) == [("4", "8"), ("5", "4")], "a link between the two is kept"
-    mark(middle, ones[2])
-    drain(worker)
+    look(worker, middle, ones[2])
     make_worker(middle, erp, profile_path).check()
     make_worker(middle, erp, profile_path).check()
     assert rows(middle, NOTED) == []
@@ -517,8 +475,7 @@ def test_f5_an_order_that_changed_its_number_too_is_held_as_another(
 ) -> None:
     change(middle, "DELETE FROM returns; UPDATE orders SET id = 9, number = 'S-9'")
     _log_says(middle, NEW, "1")
-    mark(middle, NEW, ORDER)
-    drain(worker)
+    look(worker, middle, NEW, ORDER)
     assert run(erp_url, ORDERS) == ONE_ORDER
     accept_document(middle, NEW, "Ada", execute=True)
     drain(worker)

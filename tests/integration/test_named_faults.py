@@ -12,7 +12,6 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Step, StepResult
 from sink.erp.sql.adapter import SqlErp
-from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from sink.operations.holds import retry
 from sink.reconcile.sides import reconcile
@@ -21,10 +20,12 @@ from tests.fix_erp import (
     ORDER,
     REFUND,
     RETURN,
-    ROOT,
+    adapter_of,
     change,
     drain,
     held,
+    in_erp,
+    look,
     make_worker,
     mark,
     run,
@@ -56,8 +57,7 @@ def test_f6_a_return_moved_to_another_order_is_moved_in_the_erp(
     worker = make_worker(middle, erp, profile_path)
     change(middle, f"{ANOTHER}; INSERT INTO returns VALUES (5, 1, 2, 5.95)")
     mark(middle, ORDER, SECOND, CUSTOMER)
-    mark(middle, RETURN, REFUND)
-    drain(worker)
+    look(worker, middle, RETURN, REFUND)
     assert run(erp_url, BACK) == [("S-1", 2)]
     change(middle, "UPDATE returns SET order_id = 2")
     _mark(middle, RETURN, REFUND, unit="sales_order:2")
@@ -72,8 +72,7 @@ def test_f7_what_the_erps_column_rounds_is_held_before_it_is_confirmed_and_goes_
 ) -> None:
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET quantity = 1.33333")
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     (reason,) = held(middle)
     assert "quantity: the shop has 1.33333, the ERP keeps 1.3333" in reason
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(0,)]
@@ -87,16 +86,12 @@ def test_f7_what_the_erps_column_rounds_is_held_before_it_is_confirmed_and_goes_
 def test_f9_a_cancellation_after_a_correction_of_the_number_reaches_the_erp(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     change(middle, "UPDATE orders SET number = 'S-1a'")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert len(held(middle)) == 1
     change(middle, "UPDATE orders SET status = 'cancelled'")
-    mark(middle, ORDER)
-    drain(worker)
+    look(worker, middle, ORDER)
     assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
 
 
@@ -130,9 +125,7 @@ def test_f10_a_refund_that_is_booked_as_a_negative_payment_too_is_carried_over_o
     )
     change(middle, "CREATE TABLE payments (id int, order_id int, amount numeric, reference text)")
     change(middle, "INSERT INTO payments VALUES (1, 1, 11.90, NULL)")
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     booked = {
         "payment": "INSERT INTO payments VALUES (2, 1, -11.90, 'F-5')",
         "refund": "INSERT INTO returns VALUES (5, 1, 2, 11.90)",
@@ -181,7 +174,7 @@ class Slow(SqlErp):
 def test_v4_a_large_unit_on_a_slow_erp_is_done_to_its_end_in_one_lease(
     middle: Connection, database: str, erp_url: str, profile_path: str
 ) -> None:
-    slow = Slow(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    slow = adapter_of(Slow, erp_url)
     slow.other = connect(database, "ordertap_shop")
     change(
         middle,
@@ -221,8 +214,7 @@ def test_v5_what_the_erps_database_refuses_is_held_and_no_outage(
     worker = make_worker(middle, erp, profile_path)
     worker.check()
     run(erp_url, REFUSALS[what])
-    mark(middle)
-    drain(worker)
+    look(worker, middle)
     with transaction(middle) as cursor:
         (one,) = waiting(cursor)
     assert (one.type, one.state) == ("sales_order", "held")

@@ -14,7 +14,6 @@ from sink.database import Connection, transaction
 from sink.erp.contract import Checked, HoldError, Observed, Step, StepProgress, StepResult, StopError
 from sink.erp.kinds import ErpRef
 from sink.erp.sql.adapter import SqlErp
-from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, marks
 from tests.fix_erp import (
     CUSTOMER,
@@ -22,6 +21,7 @@ from tests.fix_erp import (
     REFUND,
     RETURN,
     ROOT,
+    adapter_of,
     change,
     drain,
     held,
@@ -89,7 +89,7 @@ class Failing(SqlErp):
 
 @pytest.fixture
 def failing(erp_url: str) -> Iterator[Failing]:
-    adapter = Failing(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    adapter = adapter_of(Failing, erp_url)
     yield adapter
     adapter.close()
 
@@ -143,7 +143,7 @@ def test_a_name_that_the_erps_database_has_no_letters_for_holds_its_order_alone(
 ) -> None:
     url = _in_latin_1(postgres)
     change(many, "UPDATE orders SET sku = 'Śruba' WHERE id = 3")
-    with closing(SqlErp(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+    with closing(adapter_of(SqlErp, url)) as erp:
         drain(make_worker(many, erp, profile_path))
     assert _states(many) == {"done": COUNT - 1, "held": 1}
     assert run(url, "SELECT count(*)::int FROM orders") == [(COUNT - 1,)]
@@ -233,7 +233,7 @@ def test_an_adapter_that_fails_by_one_step_fails_by_that_one_alone_the_next_time
 def test_an_erp_that_refuses_what_concerns_no_document_stops_applying_and_holds_none(
     many: Connection, erp_url: str, profile_path: str, asked: str
 ) -> None:
-    with closing(Refusing(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+    with closing(adapter_of(Refusing, erp_url)) as erp:
         erp.asked = (asked,)
         with pytest.raises(StopError, match="it refused"):
             drain(make_worker(many, erp, profile_path))

@@ -251,9 +251,9 @@ def test_held_is_by_cause_and_reason_with_counts_and_money(middle: Connection, e
     assert "held for the ERP's master data; looked for again by itself: 3 documents, 35.70 EUR" in said
     assert "    and 1 more; --limit shows them" in said
     assert "6 documents, 35.70 EUR (3 of them without an amount) held, waiting or tried again" in said
-    assert [one.cause for one in holds.held(middle, cause="master data")] == ["master data"]
-    with pytest.raises(SettingsError, match="moon is no cause"):
-        holds.held(middle, cause="moon")
+    assert [one.cause for one in holds.held(middle, "master data")] == ["master data"]
+    with pytest.raises(SettingsError, match="no cause or check moon"):
+        holds.held(middle, "moon")
     assert [one.key for one in listed(middle, State.HELD, "sales_order", 2)] == ["2", "3"]
     assert {one.state for one in listed(middle, None, None, 50)} == {"held", "done"}
     with pytest.raises(SettingsError, match="no document is called nonsense") as refused:

@@ -15,7 +15,6 @@ from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
-from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import (
@@ -24,10 +23,11 @@ from tests.fix_erp import (
     PRICE,
     REFUND,
     RETURN,
-    ROOT,
+    adapter_of,
     change,
     drain,
     held,
+    in_erp,
     make_worker,
     mark,
     pass_deadlines,
@@ -76,7 +76,7 @@ class DoomedErp(SqlErp):
 
 @pytest.fixture
 def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]:
-    adapter = DoomedErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
+    adapter = adapter_of(DoomedErp, erp_url)
     adapter.doom = Doom()
     adapter.check()
     for module in (sink.database, worker, desired, sending):
@@ -170,9 +170,7 @@ def _connections(erp_url: str, middle: Connection, allowed: bool) -> None:
 def test_an_outage_holds_nothing_and_ends_without_a_restart(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    worker = make_worker(middle, erp, profile_path)
-    mark(middle)
-    drain(worker)
+    worker = in_erp(middle, erp, profile_path)
     _connections(erp_url, middle, allowed=False)
     change(middle, "UPDATE orders SET gross = 9.90")
     mark(middle)

@@ -11,6 +11,8 @@ import typer.main
 
 from capture.__main__ import app as capture
 from sink.__main__ import app as sink
+from sink.ledger.outcomes import State
+from sink.planning.ways_out import WAYS, Way
 
 ROOT = Path(__file__).parents[2]
 PAGES = [path for path in sorted(ROOT.rglob("*.md")) if ".venv" not in path.parts]
@@ -72,6 +74,26 @@ def test_commands_are_ones_that_exist(page: str, line: str, tmp_path: Path, monk
         assert found is not None, f"{page}: no such verb in {line}"
         command = found
     command.make_context(command.name, words)
+
+
+def rows_of_table(page: str, first: str) -> dict[str, list[str]]:
+    """Of the table of a page whose first column is called so: by the first cell the others."""
+    text = (ROOT / page).read_text("utf-8")
+    (table,) = re.findall(rf"^\| {first} \|.*\n\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {one.strip("`"): others for one, *others in cells}
+
+
+def test_the_page_has_each_state() -> None:
+    assert list(rows_of_table("sink/README.md", "state")) == [str(state) for state in State]
+
+
+def test_the_page_has_each_check_with_the_verbs_that_end_it() -> None:
+    said = {check: verbs for check, (_, _, verbs) in rows_of_table("sink/README.md", "check").items()}
+    assert said == {
+        str(check): ", ".join(way for way in Way if way in ways and way is not Way.RETRY)
+        for check, ways in WAYS.items()
+    }
 
 
 def test_the_readme_is_one_page() -> None:

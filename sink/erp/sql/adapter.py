@@ -39,8 +39,8 @@ _MOST_FOUND = 100
 
 
 class SqlErp:
-    """The adapter. A call of `apply` is one transaction, unless the ERP refuses it; its last message is COMMIT with a
-    look at the server's clock, so nothing takes effect later than it may."""
+    """The adapter. A call of `apply` is one transaction, unless the ERP refuses it. On PostgreSQL its last message is
+    COMMIT with a look at the server's clock, so nothing takes effect later than it may; of others see `connections`."""
 
     def __init__(self, url: str, mapping: Mapped, timeout: float = 20.0, connections: int = 8) -> None:
         self._database = ErpDatabase(url, mapping, timeout, connections)
@@ -68,7 +68,7 @@ class SqlErp:
             raise StopError(
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
-        abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH))
+        abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH), self._database.settles_within)
         if self._advised is None:  # each worker checks, and nothing of it changes by itself
             self._advised = columns.keys(self._database)
         # Without a right to write, a sink that only plans is of use all the same.

@@ -24,6 +24,7 @@ _CLOCK: Final[Mapping[str, str]] = {
     "postgresql": "SELECT clock_timestamp()",
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
+_A_MOMENT: Final = 2.0  # seconds
 _DIVISION_BY_ZERO: Final = "22012"
 _ANY_CLOCK: Final = "SELECT UTC_TIMESTAMP(6)"
 
@@ -42,13 +43,14 @@ class ErpDatabase:
 
     def __init__(self, url: str, mapping: Mapped, timeout: float, connections: int) -> None:
         self.mapping = mapping
+        self._timeout = timeout
         self._tables: dict[str, sa.Table] = {}
         try:
             address = sa.make_url(url)
             if address.drivername == "postgresql":  # which driver that means differs between releases of SQLAlchemy
                 address = address.set(drivername="postgresql+psycopg2")
             self._engine = sa.create_engine(
-                address, pool_pre_ping=True, pool_size=connections, connect_args=_limits(url, timeout)
+                address, pool_pre_ping=True, pool_size=connections, connect_args=limits(url, timeout)
             )
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
             raise SettingsError("erp.url is not a database URL that is known here", "write postgresql://…") from None
@@ -61,6 +63,11 @@ class ErpDatabase:
     def dialect(self) -> str:
         """`postgresql`, `mariadb`, `mysql`, `sqlite`, …"""
         return self._engine.dialect.name
+
+    @property
+    def settles_within(self) -> float:
+        """See `settles_within` below."""
+        return settles_within(self.dialect, self._timeout)
 
     @property
     def version(self) -> str:
@@ -100,8 +107,9 @@ class ErpDatabase:
         """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
-        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile. The driver does not
-        hear of that COMMIT, so that the message ends with a transaction for its own.
+        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile; for all others
+        there is `settles_within`. The driver does not hear of that COMMIT, so that the message ends with a transaction
+        for its own.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
@@ -197,7 +205,16 @@ class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
         return Decimal(str(value)).quantize(Decimal(1).scaleb(-self.scale))
 
 
-def _limits(url: str, timeout: float) -> dict[str, Any]:
+def settles_within(dialect: str, timeout: float) -> float:
+    """Seconds in which a COMMIT may still come though its time was over: of a process that froze after it had looked at
+    the clock. It is as long as the server lets a transaction stand idle (`limits`), and a moment for the COMMIT.
+
+    None where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
+    """
+    return 0.0 if dialect in ("postgresql", "sqlite") else max(1, int(timeout)) + _A_MOMENT
+
+
+def limits(url: str, timeout: float) -> dict[str, Any]:
     """How each driver, and its server, is told to end a call by itself; a transaction that stands idle, too."""
     dialect = sa.make_url(url).get_backend_name()
     if dialect == "postgresql":
@@ -206,9 +223,9 @@ def _limits(url: str, timeout: float) -> dict[str, Any]:
         return {"connect_timeout": 10, "options": settings, "tcp_user_timeout": limit, "keepalives_idle": 10}
     if dialect in ("mysql", "mariadb"):
         seconds = max(1, int(timeout))
-        limits = {"connect_timeout": 10, "read_timeout": seconds, "write_timeout": seconds}
-        idle = {"init_command": f"SET SESSION idle_write_transaction_timeout = {seconds}"}
-        return limits | (idle if dialect == "mariadb" else {})
+        idle = "idle_write_transaction_timeout" if dialect == "mariadb" else "wait_timeout"
+        ends = {"init_command": f"SET SESSION {idle} = {seconds}"}
+        return {"connect_timeout": 10, "read_timeout": seconds, "write_timeout": seconds} | ends
     return {"timeout": timeout}
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 _Row = Mapping[str, Any]
-_SHAPES: Final = 256  # a statement for each set of columns that is written together
+SHAPES: Final = 256
+"""So many statements are kept, one for each set of columns that is read or written together."""
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -> None:
@@ -53,12 +54,12 @@ def _alike(rows: Collection[_Row]) -> Iterable[tuple[tuple[str, ...], list[_Row]
     return found.items()
 
 
-@lru_cache(_SHAPES)
+@lru_cache(SHAPES)
 def _insert(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
     return sa.insert(table).from_select(names, sa.select(*_given(table, names).c))
 
 
-@lru_cache(_SHAPES)
+@lru_cache(SHAPES)
 def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
     new = _given(table, names)
     values = {name: new.c[name] for name in names if name != key}

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from sink.erp.contract import HoldError, Observed
 from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
+from sink.erp.sql.many import SHAPES
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 
 _Key = TypeVar("_Key")
@@ -22,7 +23,6 @@ _Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
 _Row = Mapping[str, Any]
 _AS_IT_IS = frozenset({str, Decimal, bool, type(None)})
-_SHAPES: Final = 256
 
 
 @dataclass
@@ -93,7 +93,7 @@ def look_up(
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
-@lru_cache(_SHAPES)
+@lru_cache(SHAPES)
 def _select(table: sa.Table, columns: tuple[str, ...], by: str, order: str, lock: bool) -> sa.Select[Any]:
     """Made once: to make it again for each call takes longer than to run it."""
     values = sa.bindparam("values", type_=table.c[by].type, expanding=True)

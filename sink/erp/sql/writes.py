@@ -15,7 +15,7 @@ from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResul
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
 from sink.erp.sql import many
 from sink.erp.sql.connections import ErpDatabase
-from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn
+from sink.erp.sql.mapping import DocumentTable, LinkColumn
 from sink.erp.sql.reads import ErpRow, by_key, link_target, look_up, typed
 
 _MISSING: Final = {
@@ -108,12 +108,12 @@ class Writing:
         if not written:
             return []
         many.insert(self._connection, self._table, list(heads.values()))
-        if self._lines is not None:
+        if self._lines is not None and self._line_table is not None:
             key, row_id = self._document.key, self._document.id
             found = look_up(self._connection, self._table, (key, row_id), key, row_id, heads)
             ids = {row[key]: row[row_id] for row in found}
             of_heads = [{**row, self._lines.parent: ids[ours]} for ours in heads for row in lines[ours]]
-            many.insert(self._connection, self._database.table(self._lines.table), of_heads)
+            many.insert(self._connection, self._line_table, of_heads)
         return written
 
     def _change(
@@ -137,8 +137,8 @@ class Writing:
             edits.add(of_lines)
             written.append((number, step))
         many.update(self._connection, self._table, self._document.id, heads)
-        if self._lines is not None:
-            edits.write(self._database, self._connection, self._lines)
+        if self._lines is not None and self._line_table is not None:
+            edits.write(self._connection, self._line_table, self._lines.id)
         return written
 
     def _read_back(self, written: Sequence[Numbered]) -> dict[int, StepResult]:
@@ -212,10 +212,10 @@ class Writing:
         return values | {lines.key: ref.child(*place).external, lines.parent: row_id}
 
     def _change_lines(self, step: Step, row: ErpRow, links: Links, edits: _LineEdits) -> None:
-        lines = self._lines
-        if lines is None:
+        lines, table = self._lines, self._line_table
+        if lines is None or table is None:
             return
-        table, wanted = self._database.table(lines.table), _children(step.want)
+        wanted = _children(step.want)
         for place, line in row.lines.items():
             if place not in wanted:
                 edits.gone.append(line[lines.id])
@@ -275,12 +275,11 @@ class _LineEdits:
         self.changed += other.changed
         self.gone += other.gone
 
-    def write(self, database: ErpDatabase, connection: sa.Connection, lines: LineTable) -> None:
-        table = database.table(lines.table)
+    def write(self, connection: sa.Connection, table: sa.Table, row_id: str) -> None:
         if self.gone:
-            connection.execute(sa.delete(table).where(table.c[lines.id].in_(self.gone)))
+            connection.execute(sa.delete(table).where(table.c[row_id].in_(self.gone)))
         if self.changed:
-            many.update(connection, table, lines.id, self.changed)
+            many.update(connection, table, row_id, self.changed)
         if self.new:
             many.insert(connection, table, self.new)
 

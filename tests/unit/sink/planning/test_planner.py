@@ -10,7 +10,7 @@ from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.caps import with_step
 from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, taken_back
 from sink.planning.planner import plan as plan_step
-from sink.planning.policy import Absence, Hold, Policy
+from sink.planning.policy import Absence, Check, Hold, Policy
 
 LINE = {"sku": "A", "quantity": Decimal(3), "net": Decimal(10), "gross": Decimal(12)}
 HEAD = {"number": "S-1", "gross": Decimal(12), "paid": Decimal(12), "shipping_city": "Bonn", "cancelled": False}
@@ -169,10 +169,15 @@ def test_what_a_person_has_changed_in_the_erp_as_the_shop_wants_it_is_done(chang
     result = plan(wanted, ORDER, _seen(milestone, wanted), POLICY)
     if milestone is Milestone.CANCELLED:
         assert isinstance(result, Hold), "and that he has cancelled it is no wish of the shop's"
-    elif TABLE[change][milestone] == SEND:
-        assert isinstance(result, list), "the ERP may keep what it does not give back"
     else:
         assert result == DoneByHand(wanted)
+
+
+def test_what_the_erp_does_not_give_back_is_sent_though_all_else_is_there() -> None:
+    wanted = replace(CHANGES["change prices"], fields=CHANGES["change payment"].fields)
+    few = replace(wanted, fields={"gross": Decimal(12)})
+    (step,) = _steps(plan(wanted, ORDER, _seen(Milestone.DRAFT, few), POLICY))
+    assert step.want == wanted
 
 
 @pytest.mark.parametrize("change", ["change return", "change refund"])
@@ -186,7 +191,7 @@ def test_a_return_or_refund_that_a_person_has_changed_is_done(change: str) -> No
 
 @pytest.mark.parametrize("milestone", list(Milestone)[:-1])
 def test_f9_an_item_that_the_erp_has_since_goods_left_stays_as_it_was_booked(milestone: Milestone) -> None:
-    """Before that the line is booked on it. Afterwards there is nothing to do, unless a person has done it."""
+    """Before that the line is booked on it. Afterwards there is nothing to do, whether a person has done it or not."""
     policy = Policy("shop", placeholder="MISC")
     booked = replace(ORDER, parts={"line": {"1": {**LINE, "sku": "MISC", "name": "A Cup"}}})
     wanted = replace(ORDER, parts={"line": {"1": {**LINE, "name": "Cup"}}})
@@ -194,7 +199,7 @@ def test_f9_an_item_that_the_erp_has_since_goods_left_stays_as_it_was_booked(mil
     goods_left = TABLE["change quantities"][milestone] != SEND
     assert result == [] if goods_left else _steps(result)[0].want == wanted
     rebooked = plan(wanted, booked, _seen(milestone, wanted), policy)
-    assert rebooked == DoneByHand(wanted) if goods_left else _steps(rebooked)
+    assert rebooked == DoneByHand(wanted)
     if goods_left:
         fewer = replace(ORDER, parts={"line": {"1": {**LINE, "name": "Cup", "quantity": Decimal(1)}}})
         assert isinstance(plan(fewer, booked, _seen(milestone, booked), policy), Hold)
@@ -252,7 +257,7 @@ def test_a_price_that_was_typed_over_is_held_until_someone_says_whose_it_is() ->
     result = plan(wanted, PRICE, _seen(Milestone.CONFIRMED, typed), POLICY)
     assert isinstance(result, Hold)
     assert "amount: we wrote 10.00, the ERP has 12.00" in result.reason
-    assert isinstance(plan(typed, PRICE, _seen(Milestone.CONFIRMED, typed), POLICY), list), "both sides say the same"
+    assert plan(typed, PRICE, _seen(Milestone.CONFIRMED, typed), POLICY) == DoneByHand(typed), "both say the same"
 
 
 def test_where_the_erp_owns_prices_none_is_sent() -> None:
@@ -298,8 +303,50 @@ def test_cancelled_before_the_erp_heard_of_it_is_not_made() -> None:
     assert plan(CHANGES["cancel"], None, None, POLICY) == []
 
 
-def test_a_key_that_the_ledger_knows_nothing_of_is_held() -> None:
-    assert isinstance(plan(ORDER, None, _seen(Milestone.DRAFT), POLICY), Hold)
+@pytest.mark.parametrize("wanted", [ORDER, CUSTOMER, PRICE, CHANGES["cancel"]])
+def test_what_the_ledger_has_forgotten_is_known_again_where_it_is_as_the_shop_has_it(wanted: ErpRecord) -> None:
+    """As one from a back-up has. A customer's account may have been given another number since."""
+    numbered = {**wanted.fields, "number": "100007"} if wanted.kind == "customer" else wanted.fields
+    there = replace(wanted, fields=numbered)
+    milestone = Milestone.CANCELLED if wanted.fields.get("cancelled") else Milestone.CONFIRMED
+    assert plan(wanted, None, _seen(milestone, there), POLICY) == DoneByHand(there, _seen(milestone, there))
+
+
+@pytest.mark.parametrize(
+    ("milestone", "there"),
+    [
+        (Milestone.DRAFT, CHANGES["change prices"]),
+        (Milestone.DRAFT, replace(ORDER, parts={"line": {**ORDER.parts["line"], "hand:7": LINE}})),
+        (Milestone.CANCELLED, ORDER),
+    ],
+    ids=["another price", "one line more", "cancelled"],
+)
+def test_what_the_ledger_has_forgotten_and_is_otherwise_waits_for_a_word(
+    milestone: Milestone, there: ErpRecord
+) -> None:
+    seen = _seen(milestone, there)
+    found = plan(ORDER, None, seen, POLICY)
+    assert isinstance(found, Hold)
+    assert found.check is Check.STRANGER
+    ref, ledger = ErpRef("order", "shop/order/1/1"), Standpoint(released=frozenset({Check.STRANGER}))
+    known = plan_step(ref, ORDER, ledger, seen, POLICY)
+    assert isinstance(known, DoneByHand)
+    assert (known.record.parts, known.record.fields["cancelled"]) == (there.parts, milestone is Milestone.CANCELLED)
+
+
+def test_a_value_that_the_shop_overrules_is_written_once_and_not_over_the_next_one() -> None:
+    typed = replace(ORDER, fields={**HEAD, "shipping_city": "Ulm"})
+    found = plan(ORDER, ORDER, _seen(Milestone.DRAFT, typed), POLICY)
+    assert isinstance(found, Hold)
+    ref, ledger = ErpRef("order", "shop/order/1/1"), Standpoint(ORDER, overruled=found.disputed)
+    (step,) = _steps(plan_step(ref, ORDER, ledger, _seen(Milestone.DRAFT, typed), POLICY))
+    assert (step.verb, step.want) == ("amend", ORDER)
+    assert plan_step(ref, ORDER, ledger, _seen(Milestone.DRAFT), POLICY) == []
+    again = replace(ORDER, fields={**HEAD, "shipping_city": "Kiel"})
+    assert isinstance(plan_step(ref, ORDER, ledger, _seen(Milestone.DRAFT, again), POLICY), Hold)
+    refused = plan_step(ref, ORDER, ledger, _seen(Milestone.INVOICED, typed), POLICY)
+    assert isinstance(refused, Hold)
+    assert refused.check is Check.POSTED, "the table rules, whoever has spoken"
 
 
 def test_what_the_erp_does_not_change_any_more_keeps_nothing_else() -> None:
