@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg2.extras import execute_values
 
-from sink.database import Cursor
+from sink.database import OF_THESE, Cursor, these
 from sink.documents.refs import DocumentRef
 
 
@@ -39,8 +39,8 @@ def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, st
     if not wanted:
         return {}
     cursor.execute(
-        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"
-        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) GROUP BY type, key",
-        ([ref.type for ref in wanted], [ref.key for ref in wanted]),
+        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"  # noqa: S608  our own text
+        f" WHERE {OF_THESE} GROUP BY type, key",
+        these(wanted),
     )
     return {DocumentRef(*row[:2]): row[2] for row in cursor.fetchall()}
