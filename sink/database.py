@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psycopg2
 import psycopg2.errors
@@ -133,6 +133,41 @@ def rows_as(name: str, columns: Mapping[str, str]) -> str:
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows for `rows_as`; the caller gives an amount as text, which JSON has no exact word for."""
     return json.dumps(rows)
+
+
+def array_text(values: Iterable[str]) -> str:
+    """An array of texts as PostgreSQL reads it; the statement says of what type it is (`%s::text[]`)."""
+    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
+    return f"{{{','.join(quoted)}}}"
+
+
+class TextArray:
+    """Texts as one value of the type text[]. A list is the same to SQL, but driver and server take its elements one by
+    one, which costs each of them five times as much."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._text = psycopg2.extensions.QuotedString(array_text(texts))
+
+    def __conform__(self, _: object) -> Self:
+        return self
+
+    def prepare(self, connection: Connection) -> None:
+        """Called by the driver: how a text is quoted is for the connection to say."""
+        self._text.prepare(connection)
+
+    def getquoted(self) -> bytes:
+        """Called by the driver: the value in SQL."""
+        return bytes(self._text.getquoted()) + b"::text[]"
+
+
+OF_THESE: Final = "(type, key) IN (SELECT * FROM unnest(%s, %s))"
+"""The condition that a row is of one of some documents; its values are from `these`."""
+
+
+def these(refs: Iterable[tuple[str, str]]) -> tuple[TextArray, TextArray]:
+    """Documents, each a type and a key, as the two values of `OF_THESE`."""
+    known = list(refs)
+    return TextArray(type_ for type_, _ in known), TextArray(key for _, key in known)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from schemas.errors import SettingsError
+from sink.apply.buyers import Buyers, before
 from sink.apply.desired import Desired, Known, Wanted
 from sink.apply.moves import Moves
 from sink.apply.rules import NotPlannedError, Rules
@@ -38,7 +39,6 @@ _TOGETHER: Final[Sequence[Collection[Kind]]] = ({"customer", "order"}, {"return"
 """What is planned and sent at once: a return is measured against its order as the ERP shows it."""
 _ALL_ALIKE: Final = 20
 """Orders go first, whatever waits longer; one batch in so many is of what waits longest, so that all have a turn."""
-_A_MOMENT: Final = 0.2  # seconds
 
 
 class Worker:
@@ -56,7 +56,7 @@ class Worker:
         self._names = {*profile.documents}
         self._former: set[str] = set()  # names that the profile does not have any more
         self._prices = [rule.name for rule in profile.of_model("Price")]
-        self._buyers = [rule.name for rule in profile.of_model("Customer")]
+        self._customers = [rule.name for rule in profile.of_model("Customer")]
         self._leased = 0
         self.control = Control()
         """What was said of applying as a whole, when it was asked last."""
@@ -101,6 +101,7 @@ class Worker:
     def _go_by(self, rules: Rules) -> None:
         self._rules = rules
         self._desired = Desired(self._connection, self._profile, self._erp, rules)
+        self._buyers = Buyers(self._connection, self._desired, self._sending, self._owner)
         self._moves = Moves(self._connection, self._desired, self._sending, rules, self._owner)
 
     def _go_live(self, cursor: Cursor) -> None:
@@ -116,7 +117,7 @@ class Worker:
         wanted = self._owner, self._sending.lease_seconds, self._rules.batch
         if self._leased % _ALL_ALIKE == 0:
             return leases.lease(cursor, *wanted)
-        return leases.lease(cursor, *wanted, later=self._prices, filling=self._buyers)
+        return leases.lease(cursor, *wanted, later=self._prices, filling=self._customers)
 
     def check(self) -> None:
         """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
@@ -187,10 +188,10 @@ class Worker:
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)
         if alone is None:
-            joined, elsewhere = self._join_buyers(held, entries, built)
+            joined, elsewhere = self._buyers.join(held, entries, built)
             built |= self._desired.build([one.ref for one in joined]) if joined else {}
             self._say_place(joined)
-            entries = looked_at = self._without(held, entries, built, elsewhere) + joined
+            entries = looked_at = self._buyers.give_back(held, entries, built, elsewhere) + joined
         waits = self._moves.follow(held, entries, {one.ref: built[one.ref] for one in looked_at})
         looked_at = self._waiting(held, looked_at, waits)
         looked_at.sort(key=lambda one: KINDS.index(self._kind(one)))
@@ -240,41 +241,6 @@ class Worker:
 
     def _settle(self, held: Sequence[Lease], entries: Iterable[Entry]) -> None:
         self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
-
-    def _join_buyers(
-        self, held: list[Lease], entries: Iterable[Entry], built: Mapping[DocumentRef, Known]
-    ) -> tuple[list[Entry], set[DocumentRef]]:
-        """Buyers that are not in the ERP yet travel with their orders; and those whom another worker has. One who is
-        held rests until he changes or a person acts: his orders are woken when he comes."""
-        ours = {one.ref: one for one in entries}
-        wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
-        with transaction(self._connection) as cursor:
-            found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
-            missing = {one.unit for one in found.values() if _may_come(one)}
-            taken = leases.take(cursor, self._owner, self._sending.lease_seconds, missing)
-            joined = documents.entries(cursor, [one.unit for one in taken]) if taken else []
-            busy = leases.of_others(cursor, self._owner, missing - {one.unit for one in taken})
-        for one in (*entries, *joined):
-            one.needed |= one.ref in wanted
-        held += taken
-        self._settle(held, joined)
-        return joined, {ref for ref, one in found.items() if one.unit in busy}
-
-    def _without(
-        self,
-        held: list[Lease],
-        entries: list[Entry],
-        built: Mapping[DocumentRef, Known],
-        elsewhere: Collection[DocumentRef],
-    ) -> list[Entry]:
-        """Gives back the units of orders whose new buyer another worker has: they keep their place, and have him with
-        them as soon as that one is done with him. The documents of the others."""
-        early = {one.unit for one in entries if not self._desired.buyers([built[one.ref]]).isdisjoint(elsewhere)}
-        if early:
-            with transaction(self._connection) as cursor:
-                leases.release(cursor, [one for one in held if one.unit in early], in_turn=True, rest=_A_MOMENT)
-            held[:] = [one for one in held if one.unit not in early]
-        return [one for one in entries if one.unit not in early]
 
     def _look(self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
         """Has the ERP agree with documents, those that others refer to first; those that want another round."""
@@ -328,9 +294,9 @@ class Worker:
         orders: dict[ErpRef, Found] = {}
         found: dict[DocumentRef, list[Step] | Outcome] = {}
         for one, ref, want in zip(ones, refs, wanted, strict=True):
-            before = _before(want)
-            if before and isinstance(came_to := found.get(before), Outcome):
-                found[one.ref] = self._rules.waits(before, came_to.state)
+            buyer = before(want)
+            if buyer and isinstance(came_to := found.get(buyer), Outcome):
+                found[one.ref] = self._rules.waits(buyer, came_to.state)
                 continue
             if isinstance(want, Outcome):
                 found[one.ref] = want
@@ -391,19 +357,6 @@ class Worker:
                 others = documents.in_erp_under(cursor, self._former, kind, [ref.key for ref in refs])
                 found |= {ref: others[ref.key] for ref in refs if ref.key in others}
         return found
-
-
-def _may_come(buyer: Entry) -> bool:
-    """Whether a look at a buyer may bring him to the ERP now."""
-    rests = buyer.state is State.HELD and not buyer.dirty
-    return not (buyer.arrived or rests or buyer.state is State.IGNORED)
-
-
-def _before(want: Wanted | Outcome) -> DocumentRef | None:
-    """The buyer, who stands before it in a batch, and has to be in the ERP first."""
-    if isinstance(want, Wanted):
-        return want.after.ref if want.after else None
-    return want.waits_for if want.state is State.WAITS else None
 
 
 def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:

@@ -13,7 +13,7 @@ import psycopg2.errors
 from pydantic import ValidationError
 
 from schemas.errors import DataError, SettingsError, UnavailableError
-from sink.database import Connection, Cursor
+from sink.database import Connection, Cursor, TextArray
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.refs import DocumentRef
@@ -75,13 +75,14 @@ def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[s
         return set()
     cursor.execute("SAVEPOINT ready")
     try:
-        heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
+        names, heads = _rows(cursor, f"{rule.name}.sql", rule.head, keys)
     except _UnfitError:
         cursor.execute("ROLLBACK TO SAVEPOINT ready")
         half = len(keys) // 2
         return ready_keys(cursor, rule, keys[:half]) | ready_keys(cursor, rule, keys[half:]) if half else set()
     cursor.execute("RELEASE SAVEPOINT ready")
-    return {str(head["key"]) for head in heads if head.get("ready", True)}
+    key, ready = names.index("key"), names.index("ready") if "ready" in names else None
+    return {str(head[key]) for head in heads if ready is None or head[ready]}
 
 
 def values(
@@ -183,10 +184,15 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
 
 
 def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    names, rows = _rows(cursor, where, statement, keys)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _rows(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The names of the columns, and the rows."""
     with _errors(where):
-        cursor.execute(statement, {"keys": list(keys)})
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        cursor.execute(statement, {"keys": TextArray(keys)})
+        return [column.name for column in cursor.description or ()], cursor.fetchall()
 
 
 def _ask(cursor: Cursor, where: str, statement: str) -> None:

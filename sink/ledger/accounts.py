@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from sink.database import Cursor
+from sink.database import OF_THESE, Cursor, TextArray, these
 from sink.documents.refs import DocumentRef
 from sink.ledger.outcomes import State
 
@@ -33,14 +33,14 @@ def account_numbers(cursor: Cursor, shop: str, prefix: str, customers: Collectio
     if not customers:
         return {}
     keys = {f"{shop}/{customer}": customer for customer in customers}
-    cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (list(keys),))
+    cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (TextArray(keys),))
     found = dict(cursor.fetchall())
     # Sorted: two workers may meet the same buyers at once. The first one's number stays.
     cursor.execute(
         "INSERT INTO account (customer, number)"
-        " SELECT key, %s || nextval('account_number') FROM unnest(%s::text[]) AS key"
+        " SELECT key, %s || nextval('account_number') FROM unnest(%s) AS key"
         " ON CONFLICT (customer) DO UPDATE SET customer = excluded.customer RETURNING customer, number",
-        (prefix, sorted(keys.keys() - found.keys())),
+        (prefix, TextArray(sorted(keys.keys() - found.keys()))),
     )
     found |= dict(cursor.fetchall())
     return {keys[key]: number for key, number in found.items()}
@@ -72,9 +72,9 @@ def claim(cursor: Cursor, wanted: Mapping[DocumentRef, Collection[str]]) -> dict
         return {}
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema || '.account_claim', 0))")
     cursor.execute(
-        "DELETE FROM account_claim AS c WHERE (type, key) IN %s OR NOT EXISTS (SELECT FROM document AS d"
+        f"DELETE FROM account_claim AS c WHERE {OF_THESE} OR NOT EXISTS (SELECT FROM document AS d"  # noqa: S608  ours
         "  WHERE d.type = c.type AND d.key = c.key AND applied IS NULL AND account IS NULL AND state <> ALL(%s))",
-        (tuple(tuple(ref) for ref in wanted), _NOT_COMING),
+        (*these(wanted), _NOT_COMING),
     )
     cursor.execute("SELECT identity, type, key FROM account_claim")  # of those on their way: few
     taken = {identity: DocumentRef(type_, key) for identity, type_, key in cursor.fetchall()}

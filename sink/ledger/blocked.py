@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from psycopg2.extras import execute_values
 
-from sink.database import Cursor
-from sink.documents.refs import DocumentRef, as_arrays
+from sink.database import OF_THESE, Cursor, these
+from sink.documents.refs import DocumentRef
 
 
 def block(cursor: Cursor, refs: Iterable[DocumentRef], cause: str, reason: str) -> None:
@@ -39,9 +39,9 @@ def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, st
     if not wanted:
         return {}
     cursor.execute(
-        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"
-        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) GROUP BY type, key",
-        as_arrays(wanted),
+        "SELECT type, key, string_agg(reason, '; ' ORDER BY since) FROM blocked"  # noqa: S608  our own text
+        f" WHERE {OF_THESE} GROUP BY type, key",
+        these(wanted),
     )
     return {DocumentRef(*row[:2]): row[2] for row in cursor.fetchall()}
 
@@ -50,8 +50,8 @@ def commits(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, tu
     """The latest commit (generation, LSN) that blocks each of these documents; one that nothing blocks is left out."""
     wanted = list(refs)
     cursor.execute(
-        "SELECT type, key, split_part(cause, ':', 2)::bigint AS generation, split_part(cause, ':', 3)::numeric AS lsn"
-        " FROM blocked WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 3, 4",
-        as_arrays(wanted),
+        "SELECT type, key, split_part(cause, ':', 2)::bigint AS generation, split_part(cause, ':', 3)::numeric AS lsn"  # noqa: S608  our own text
+        f" FROM blocked WHERE {OF_THESE} ORDER BY 3, 4",
+        these(wanted),
     )
     return {DocumentRef(type_, key): (generation, int(lsn)) for type_, key, generation, lsn in cursor.fetchall()}

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
-from sink.database import Cursor
-from sink.documents.refs import DocumentRef, as_arrays
+from sink.database import OF_THESE, Cursor, these
+from sink.documents.refs import DocumentRef
 from sink.ledger import marks
 
 
@@ -57,9 +57,8 @@ def _counted(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], seconds: fl
     cursor.execute("SELECT count(*) FROM brake_count WHERE kind = %s", (kind,))
     (counted,) = cursor.fetchone() or (0,)
     cursor.execute(
-        "SELECT type, key FROM brake_count"
-        " WHERE kind = %s AND (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-        (kind, *as_arrays(refs)),
+        f"SELECT type, key FROM brake_count WHERE kind = %s AND {OF_THESE}",  # noqa: S608  our own text
+        (kind, *these(refs)),
     )
     return counted, {DocumentRef(*row) for row in cursor.fetchall()}
 
@@ -69,7 +68,7 @@ def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
         "INSERT INTO brake_count (kind, type, key, at)"
         " SELECT %s, type, key, clock_timestamp() FROM unnest(%s::text[], %s::text[]) AS r (type, key)"
         " ON CONFLICT (kind, type, key) DO UPDATE SET at = excluded.at",
-        (kind, *as_arrays(sorted(refs))),
+        (kind, *these(sorted(refs))),
     )
 
 

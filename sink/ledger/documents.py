@@ -11,7 +11,7 @@ from typing import Any, Final
 from psycopg2.extras import Json
 
 from schemas.lsn import LSN
-from sink.database import Cursor, as_json, rows_as
+from sink.database import OF_THESE, Cursor, TextArray, as_json, rows_as, these
 from sink.documents.models import Part
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
@@ -97,7 +97,7 @@ _ENTRY: Final = (
 
 def entries(cursor: Cursor, units: Collection[str]) -> list[Entry]:
     """The documents of units."""
-    cursor.execute(_ENTRY + " WHERE unit = ANY(%s) ORDER BY type, key", (list(units),))
+    cursor.execute(_ENTRY + " WHERE unit = ANY(%s) ORDER BY type, key", (TextArray(units),))
     return [_entry(row) for row in cursor.fetchall()]
 
 
@@ -106,8 +106,7 @@ def entries_of(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef,
     wanted = list(refs)
     if not wanted:
         return {}
-    these = " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
-    cursor.execute(_ENTRY + these, ([ref.type for ref in wanted], [ref.key for ref in wanted]))
+    cursor.execute(f"{_ENTRY} WHERE {OF_THESE}", these(wanted))
     return {one.ref: one for one in map(_entry, cursor.fetchall())}
 
 
@@ -145,7 +144,7 @@ def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Colle
         return {}
     cursor.execute(
         "SELECT type, key FROM document WHERE type = ANY(%s) AND key = ANY(%s) AND applied ->> 'kind' = %s",
-        (list(names), list(keys), kind),
+        (TextArray(names), TextArray(keys), kind),
     )
     return {key: DocumentRef(type_, key) for type_, key in cursor.fetchall()}
 

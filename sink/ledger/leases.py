@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from schemas.errors import OrdertapError
-from sink.database import Cursor
+from sink.database import Cursor, TextArray
 
 
 class Lease(NamedTuple):
@@ -66,7 +66,7 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
         "SELECT unit FROM unit WHERE unit = ANY(%s) AND (deadline IS NULL OR deadline < clock_timestamp())"
         " ORDER BY unit FOR UPDATE SKIP LOCKED"
     )
-    return _take(cursor, owner, seconds, free, list(units)) if units else []
+    return _take(cursor, owner, seconds, free, TextArray(units)) if units else []
 
 
 def of_others(cursor: Cursor, owner: str, units: Collection[str]) -> set[str]:
@@ -78,7 +78,7 @@ def of_others(cursor: Cursor, owner: str, units: Collection[str]) -> set[str]:
     cursor.execute(
         "SELECT unit FROM unit WHERE unit = ANY(%s) AND owner IS DISTINCT FROM %s"
         " AND (owner IS NOT NULL OR deadline IS NULL OR deadline <= clock_timestamp())",
-        (list(units), owner),
+        (TextArray(units), owner),
     )
     return {row[0] for row in cursor.fetchall()}
 
@@ -102,7 +102,7 @@ def renew(cursor: Cursor, held: Sequence[Lease], seconds: float, least: float) -
     cursor.execute(
         "UPDATE unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
         " WHERE unit = ANY(%s)",
-        (seconds, [one.unit for one in held]),
+        (seconds, TextArray(one.unit for one in held)),
     )
     return seconds
 
@@ -116,7 +116,7 @@ def prove(cursor: Cursor, held: Sequence[Lease], others: Collection[str] = ()) -
     cursor.execute(
         "SELECT unit, owner, epoch, extract(epoch FROM deadline - clock_timestamp())::float FROM unit"
         " WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE",
-        (sorted({*(one.unit for one in held), *others}),),
+        (TextArray({*(one.unit for one in held), *others}),),
     )
     left = {Lease(unit, owner, epoch): seconds or 0.0 for unit, owner, epoch, seconds in cursor.fetchall()}
     for one in held:
@@ -132,18 +132,18 @@ def release(cursor: Cursor, held: Sequence[Lease], in_turn: bool = False, rest: 
     Where a call ended without a known outcome its deadline stays, for everybody: until then it may still arrive at the
     ERP, and what was asked before that would be no answer. Such a unit stays due, whatever else was written.
     """
-    units = [one.unit for one in held]
+    units = TextArray(one.unit for one in held)
     # A mark may be about to commit. Its unit is locked before we look at the documents: either we see it, or it comes
     # after us and makes the unit due again.
     cursor.execute("SELECT FROM unit WHERE unit = ANY(%s) ORDER BY unit FOR UPDATE", (units,))
     cursor.execute(
         "UPDATE unit AS u SET owner = NULL, due_at = d.due_at,"
         " deadline = CASE WHEN d.unsettled THEN u.deadline ELSE clock_timestamp() + make_interval(secs => %s) END"
-        " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
+        " FROM unnest(%s, %s, %s::bigint[]) AS l (unit, owner, epoch) LEFT JOIN LATERAL"
         "  (SELECT coalesce(bool_or(intent IS NOT NULL), false) AS unsettled,"
         "  min(CASE WHEN seen < marked THEN CASE WHEN %s THEN marked_at ELSE clock_timestamp() END"
         "   WHEN intent IS NOT NULL THEN coalesce(next_try, clock_timestamp()) ELSE next_try END) AS due_at"
         "  FROM document WHERE unit = l.unit) AS d ON true"
         " WHERE u.unit = l.unit AND u.owner = l.owner AND u.epoch = l.epoch",
-        (rest, units, [one.owner for one in held], [one.epoch for one in held], in_turn),
+        (rest, units, TextArray(one.owner for one in held), [one.epoch for one in held], in_turn),
     )

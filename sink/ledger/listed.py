@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from sink.database import Cursor
-from sink.documents.refs import DocumentRef, as_arrays
+from sink.database import OF_THESE, Cursor, these
+from sink.documents.refs import DocumentRef
 from sink.erp.commands import Command
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.marks import WAITING, WAITS_FOR
@@ -152,8 +152,8 @@ def listed_of(cursor: Cursor, refs: Collection[DocumentRef]) -> dict[DocumentRef
     """Single documents; those that the ledger does not have are left out."""
     cursor.execute(
         f"SELECT {_LISTED} FROM document"  # noqa: S608
-        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-        as_arrays(refs),
+        f" WHERE {OF_THESE}",
+        these(refs),
     )
     return {one.ref: one for one in (Listed(*row) for row in cursor.fetchall())}
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from psycopg2 import sql
 
-from sink.database import Cursor
+from sink.database import OF_THESE, Cursor, TextArray, these
 from sink.documents.refs import DocumentRef
 
 _THIS: Final = "type = %s AND key = %s"
@@ -54,15 +54,14 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
 def need(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
     """Documents that others wait for are wanted now."""
     if refs:
-        wanted = (tuple(tuple(ref) for ref in refs),)
-        _look_again(cursor, "needed = true, marked = marked + 1", "(type, key) IN %s AND NOT needed", wanted)
+        _look_again(cursor, "needed = true, marked = marked + 1", f"{OF_THESE} AND NOT needed", these(refs))
 
 
 def waiting_for(cursor: Cursor, refs: Collection[DocumentRef]) -> list[str]:
     """The units of documents that wait for one of these."""
     if not refs:
         return []
-    cursor.execute("SELECT DISTINCT unit FROM document WHERE waits_for = ANY(%s)", ([*map(str, refs)],))
+    cursor.execute("SELECT DISTINCT unit FROM document WHERE waits_for = ANY(%s)", (TextArray(map(str, refs)),))
     return [row[0] for row in cursor.fetchall()]
 
 
@@ -72,13 +71,13 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
         return
     cursor.execute(
         "UPDATE document SET next_try = marked_at WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
-        ([*map(str, refs)], list(units)),
+        (TextArray(map(str, refs)), TextArray(units)),
     )
     # In its turn by its mark: after an outage of days all others have waited for longer than since now.
     cursor.execute(
         "UPDATE unit AS u SET due_at = least(u.due_at, d.at) FROM (SELECT unit, min(marked_at) AS at FROM document"
         " WHERE waits_for = ANY(%s) AND unit = ANY(%s) GROUP BY unit) AS d WHERE u.unit = d.unit",
-        ([*map(str, refs)], list(units)),
+        (TextArray(map(str, refs)), TextArray(units)),
     )
 
 
@@ -93,8 +92,8 @@ def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
     """Looks again at documents, of which the brake does not count what the shop has of them until now; how many."""
     if not refs:
         return 0
-    wanted = (tuple(tuple(ref) for ref in refs),)
-    return _look_again(cursor, f"passed_at = marked_at, {_ANEW}", "(type, key) IN %s AND state <> 'ignored'", wanted)
+    which = f"{OF_THESE} AND state <> 'ignored'"
+    return _look_again(cursor, f"passed_at = marked_at, {_ANEW}", which, these(refs))
 
 
 def retry_by(cursor: Cursor, cause: str) -> int:
@@ -121,7 +120,7 @@ def look_anew(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
     """Looks again at documents, by nobody's word for one of them: the brake counts what comes of it. How many."""
     if not refs:
         return 0
-    return _look_again(cursor, f"passed_at = NULL, {_ANEW}", "(type, key) IN %s", (tuple(tuple(ref) for ref in refs),))
+    return _look_again(cursor, f"passed_at = NULL, {_ANEW}", OF_THESE, these(refs))
 
 
 def accept(cursor: Cursor, ref: DocumentRef) -> int:
@@ -134,8 +133,8 @@ def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
     rests = f"state = 'ignored', held_since = NULL, waits_for = NULL, made_by = NULL, {_ANEW}"
     change = f"state = 'due', {_ANEW}" if undo else rests
     # A worker that has one of them would write over it.
-    which = f"(type, key) IN %s AND state {'=' if undo else '<>'} 'ignored' AND NOT ({BUSY})"
-    return _look_again(cursor, change, which, (tuple(tuple(ref) for ref in refs),)) if refs else 0
+    which = f"{OF_THESE} AND state {'=' if undo else '<>'} 'ignored' AND NOT ({BUSY})"
+    return _look_again(cursor, change, which, these(refs)) if refs else 0
 
 
 def as_new(cursor: Cursor, ref: DocumentRef) -> int:
@@ -159,6 +158,6 @@ def _look_again(cursor: Cursor, change: str, which: str, values: tuple[Any, ...]
     cursor.execute(f"UPDATE document SET {change} WHERE {which} RETURNING unit", values)  # noqa: S608
     found = [row[0] for row in cursor.fetchall()]
     cursor.execute(
-        "UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (sorted(set(found)),)
+        "UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (TextArray(set(found)),)
     )
     return len(found)

@@ -7,17 +7,17 @@ from typing import Final, NamedTuple
 
 from psycopg2.extras import execute_values
 
-from sink.database import Cursor
-from sink.documents.refs import DocumentRef, as_arrays
+from sink.database import OF_THESE, Cursor, these
+from sink.documents.refs import DocumentRef
 from sink.ledger import documents, history, leases
 from sink.ledger.documents import Entry
 from sink.ledger.leases import Lease
 from sink.ledger.outcomes import State
 
-_FORMER: Final = """
+_FORMER: Final = f"""
 WITH RECURSIVE chain AS (
     SELECT type, key, old_key, 1 AS steps FROM key_change
-     WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+     WHERE {OF_THESE}
     UNION ALL
     SELECT c.type, c.key, k.old_key, steps + 1 FROM chain AS c
       JOIN key_change AS k ON k.type = c.type AND k.key = c.old_key WHERE steps < 20
@@ -27,7 +27,7 @@ SELECT DISTINCT ON (c.type, c.key) c.type, c.key, d.key FROM chain AS c
    AND (d.applied IS NOT NULL OR d.account IS NOT NULL OR d.intent IS NOT NULL OR d.state = 'ignored'
         OR EXISTS (SELECT FROM unit AS u WHERE u.unit = d.unit AND u.owner <> %s AND u.deadline > clock_timestamp()))
  ORDER BY c.type, c.key, d.key IS NULL, steps
-"""
+"""  # noqa: S608  our own text
 _ALIKE: Final = """
 SELECT type, key, fingerprint, state = 'ignored' OR coalesce(decisions ->> 'settled', '') <> '' FROM document
  WHERE fingerprint = ANY(%(seen)s) AND applied IS NOT NULL
@@ -74,7 +74,7 @@ def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) ->
 
     A candidate is left out if a person decided, while the new document was held for it, that it stays as it is.
     """
-    cursor.execute(_FORMER, (*as_arrays(new), owner))
+    cursor.execute(_FORMER, (*these(new), owner))
     rows = cursor.fetchall()
     found = {DocumentRef(type_, key): [DocumentRef(type_, old)] for type_, key, old in rows if old is not None}
     alike = {ref: seen for ref, seen in new.items() if seen and ref not in found}
@@ -104,12 +104,12 @@ def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
     what had the old key is gone from the shop, and nobody had it or was about to send it.
     """
     cursor.execute(
-        "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change"
-        "  WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+        "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change"  # noqa: S608  our own text
+        f"  WHERE {OF_THESE}"
         " UNION SELECT k.type, k.key, k.old_key FROM chain AS c"
         "  JOIN key_change AS k ON (k.type, k.key) = (c.type, c.old_key))"
         " DELETE FROM key_change AS k USING chain AS c WHERE (k.type, k.key) = (c.type, c.key)",
-        as_arrays(refs),
+        these(refs),
     )
 
 
@@ -151,10 +151,10 @@ def hand_over(cursor: Cursor, held: Sequence[Lease], ones: Sequence[Entry]) -> N
     due by them."""
     leases.prove(cursor, held, {one.next_unit for one in ones if one.next_unit})
     cursor.execute(
-        "UPDATE document SET unit = next_unit, next_unit = NULL"
-        " WHERE (type, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+        "UPDATE document SET unit = next_unit, next_unit = NULL"  # noqa: S608  our own text
+        f" WHERE {OF_THESE}"
         " AND next_unit IS NOT NULL AND intent IS NULL RETURNING unit",
-        as_arrays(one.ref for one in ones),
+        these(one.ref for one in ones),
     )
     units = sorted({row[0] for row in cursor.fetchall()})
     cursor.execute("UPDATE unit SET due_at = least(due_at, clock_timestamp()) WHERE unit = ANY(%s)", (units,))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
-from sink.database import Cursor
+from sink.database import OF_THESE, Cursor, TextArray, these
 from sink.documents.refs import DocumentRef
 from sink.ledger.outcomes import Standing, State
 
@@ -19,18 +19,24 @@ _STANDING: Final = (
 
 def of_units(cursor: Cursor, units: Collection[str], refs: Collection[DocumentRef]) -> dict[DocumentRef, Standing]:
     """All documents of units, and those of the refs that the ledger has in other ones."""
-    cursor.execute(_STANDING + "unit = ANY(%s)", (list(units),))
+    cursor.execute(_STANDING + "unit = ANY(%s)", (TextArray(units),))
     found = _standings(cursor)
-    if elsewhere := tuple(tuple(ref) for ref in refs if ref not in found):
-        cursor.execute(_STANDING + "(type, key) IN %s", (elsewhere,))
+    if elsewhere := [ref for ref in refs if ref not in found]:
+        cursor.execute(_STANDING + OF_THESE, these(elsewhere))
         found |= _standings(cursor)
     return found
 
 
 def by_external(cursor: Cursor, keys: Collection[str]) -> dict[str, tuple[DocumentRef, Standing]]:
     """Documents by the keys that the ERP has of them; those that the ledger does not know are left out."""
-    cursor.execute(_STANDING + "external = ANY(%s)", (list(keys),))
+    cursor.execute(_STANDING + "external = ANY(%s)", (TextArray(keys),))
     return {str(one.external): (ref, one) for ref, one in _standings(cursor).items()}
+
+
+def refs_by_external(cursor: Cursor, keys: Collection[str]) -> dict[str, DocumentRef]:
+    """The same without a look at where they stand."""
+    cursor.execute("SELECT external, type, key FROM document WHERE external = ANY(%s)", (TextArray(keys),))
+    return {external: DocumentRef(type_, key) for external, type_, key in cursor.fetchall()}
 
 
 def moment(cursor: Cursor) -> datetime:

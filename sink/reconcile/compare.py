@@ -221,7 +221,8 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
     Its lines are known to be the same on both sides.
     """
     found = []
-    for line, sold in sorted(observed.record.parts.get("line", {}).items()) if goods is not None else ():
+    lines = observed.record.parts.get("line", {}) if goods or observed.moved else {}  # of most nothing came back
+    for line, sold in sorted(lines.items()) if goods is not None else ():
         quantity = _number(sold, "quantity")
         ours = quantity - (goods or {}).get(line, _ZERO)
         theirs = quantity - sum(observed.moved.get(line, Moved()).returned.values())
@@ -300,9 +301,8 @@ def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
 
 def _differing(one: Fields, other: Fields) -> list[str]:
     """The names of fields that both have, and whose values differ. Nearly all are equal as they are."""
-    return sorted(
-        name for name, value in one.items() if name in other and value != other[name] and not same(value, other[name])
-    )
+    unequal = [name for name, value in one.items() if name in other and value != other[name]]
+    return sorted(name for name in unequal if not same(one[name], other[name])) if unequal else unequal
 
 
 def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
@@ -310,6 +310,8 @@ def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
     found = []
     for part, rows in other.parts.items():
         wanted = one.parts.get(part, {})
+        if wanted == rows:
+            continue  # most are
         found += [f"{part}:{key}" for key in {*wanted, *rows} if not _same_child(wanted.get(key), rows.get(key))]
     return sorted(found)
 

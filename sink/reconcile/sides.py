@@ -135,7 +135,9 @@ class _Pages:
         """What of these the shop has not. Documents of other shops are not ours to compare."""
         for ref in refs:
             self.report.foreign[ref.kind] += ref.external.startswith(BY_HAND)
-        ours = {ref.external: ref for ref in refs if ref.external.startswith(self._ours)}
+        ours = self._suspects({ref.external: ref for ref in refs if ref.external.startswith(self._ours)})
+        if not ours:
+            return
         known = self._known(ours)
         absent = self._shop_side.lacking({ref for ref, _ in known.values()})
         left = {key: ref for key, ref in ours.items() if key not in known or known[key][0] in absent}
@@ -151,6 +153,13 @@ class _Pages:
             difference = in_erp_only(Found(ref, seen[ref]), document, entry, known.get(key) != now.get(key))
             if difference is not None:
                 self.report.add_only_in_erp(ref.kind, difference)
+
+    def _suspects(self, ours: Mapping[str, ErpRef]) -> Mapping[str, ErpRef]:
+        """Without those that the shop has: nearly all, and of those no more needs to be read."""
+        with transaction(self._middle) as cursor:
+            known = standings.refs_by_external(cursor, ours)
+        absent = self._shop_side.lacking(set(known.values()))
+        return {key: ref for key, ref in ours.items() if key not in known or known[key] in absent}
 
     def _known(self, keys: Collection[str]) -> Mapping[str, tuple[DocumentRef, Standing]]:
         with transaction(self._middle) as cursor:

@@ -13,7 +13,7 @@ from sink.erp.contract import Moved, Observed
 from sink.erp.kinds import BY_HAND, Milestone
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.mapping import DocumentTable
-from sink.erp.sql.reads import ErpRow, by_rate
+from sink.erp.sql.reads import ErpRow, among, by_rate, is_among
 
 
 def with_moved(database: ErpDatabase, connection: sa.Connection, orders: Collection[ErpRow]) -> list[Observed]:
@@ -87,9 +87,10 @@ def _each(
     """What refers to one of the values, by whose key, and how much; cancelled documents count nothing."""
     if not values:
         return
-    query = query.where(of.in_(list(values)))
+    postgres, known = connection.dialect.name == "postgresql", [value for value in values if value is not None]
+    query = query.where(is_among(of, postgres))
     if document.status:
         void = [state for state, milestone in document.milestones.items() if milestone is Milestone.CANCELLED]
         query = query.where(heads.c[document.status].not_in(void))
-    for value, key, row_id, amount in connection.execute(query):
+    for value, key, row_id, amount in connection.execute(query, {"values": among(of, known, postgres)}).all():
         yield value, str(key or f"{BY_HAND}{row_id}"), Decimal(amount or 0)

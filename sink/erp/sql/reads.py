@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from sink.database import array_text
 from sink.erp.contract import HoldError, Observed
 from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
@@ -23,6 +25,12 @@ _Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
 _Row = Mapping[str, Any]
 _AS_IT_IS = frozenset({str, Decimal, bool, type(None)})
+_IN_ARRAYS: Final[Mapping[type, type[sa.types.TypeEngine[Any]]]] = {
+    sa.VARCHAR: sa.Text, sa.TEXT: sa.Text,
+    sa.SMALLINT: sa.BigInteger, sa.INTEGER: sa.BigInteger, sa.BIGINT: sa.BigInteger,
+}  # fmt: skip
+"""Types of columns that are compared with an array, and its elements' type: without the column's own limits, since a
+value that it cannot hold is simply not there."""
 
 
 @dataclass
@@ -89,16 +97,37 @@ def look_up(
     lock: bool = False,
 ) -> list[_Row]:
     """Columns of the rows that have one of these values in one of them."""
-    found = connection.execute(_select(table, columns, by, order, lock), {"values": list(values)})
+    postgres = connection.dialect.name == "postgresql"
+    query = _select(table, columns, by, order, lock, postgres)
+    found = connection.execute(query, {"values": among(table.c[by], values, postgres)}).all()
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
 @lru_cache(SHAPES)
-def _select(table: sa.Table, columns: tuple[str, ...], by: str, order: str, lock: bool) -> sa.Select[Any]:
+def _select(
+    table: sa.Table, columns: tuple[str, ...], by: str, order: str, lock: bool, postgres: bool
+) -> sa.Select[Any]:
     """Made once: to make it again for each call takes longer than to run it."""
-    values = sa.bindparam("values", type_=table.c[by].type, expanding=True)
-    query = sa.select(*[table.c[name] for name in columns]).where(table.c[by].in_(values)).order_by(table.c[order])
+    query = sa.select(*[table.c[name] for name in columns]).where(is_among(table.c[by], postgres))
+    query = query.order_by(table.c[order])
     return query.with_for_update() if lock else query
+
+
+def is_among(column: sa.Column[Any], postgres: bool) -> sa.ColumnElement[bool]:
+    """The condition that a column has one of the values that the parameter `values` is given by `among`.
+
+    PostgreSQL is told them as one text: server, driver and SQLAlchemy would take thousands of values one by one.
+    """
+    if not (postgres and type(column.type) in _IN_ARRAYS):
+        return column.in_(sa.bindparam("values", type_=column.type, expanding=True))
+    array = postgresql.ARRAY(_IN_ARRAYS[type(column.type)])
+    return column == sa.any_(sa.cast(sa.bindparam("values", type_=sa.Text), array))
+
+
+def among(column: sa.Column[Any], values: Collection[Any], postgres: bool) -> str | list[Any]:
+    """The values for `is_among`; none of them is NULL."""
+    in_array = postgres and type(column.type) in _IN_ARRAYS
+    return array_text(map(str, values)) if in_array else list(values)
 
 
 def by_key(
@@ -211,8 +240,9 @@ def _place(ref: ErpRef, lines: LineTable | None, line: _Row) -> _Place:
 def _line_fields(lines: LineTable | None, line: _Row, sold: Mapping[Any, ErpRef]) -> Fields:
     if lines is None:
         return {}
-    links = {str(name): sold.get(line[link.column]) for name, link in lines.links.items()}
-    return {**_fields(lines.fields, line), **links}
+    links: Fields = {str(name): sold.get(line[link.column]) for name, link in lines.links.items()}
+    fields = _fields(lines.fields, line)
+    return {**fields, **links} if links else fields
 
 
 def _fields(columns: Mapping[str, str], row: Mapping[str, Any]) -> Fields:
@@ -230,7 +260,7 @@ def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sum
     """By tax rate, where the lines have all that it takes."""
     found: dict[Decimal, Sums] = {}
     for fields in (fields for rows in parts.values() for fields in rows.values()):
-        rate, net, tax, gross = (fields.get(name) for name in ("tax_rate", "net", "tax", "gross"))
+        rate, net, tax, gross = fields.get("tax_rate"), fields.get("net"), fields.get("tax"), fields.get("gross")
         if not (isinstance(rate, Decimal) and isinstance(net, Decimal) and isinstance(tax, Decimal)):
             continue
         if isinstance(gross, Decimal):
@@ -244,7 +274,7 @@ def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
     seen = [value for name, value in head.items() if name != document.revision]
     for line in lines:
         seen += line.values()
-    return hashlib.blake2b(repr(list(map(str, seen))).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b("\0".join(map(str, seen)).encode(), digest_size=12).hexdigest()
 
 
 def _value(value: Any) -> Value:
