@@ -23,6 +23,7 @@ from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture
 from capture.plan import Plan, limits_of, options_of, own_version, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
+from capture.stopping import end_deaf_start
 from schemas.compiled import way_of_rows
 from schemas.errors import ExitCode, OrdertapError, SettingsError
 from schemas.service import HealthServer, configure_logs, reread_event, stop_event
@@ -68,6 +69,7 @@ def run(config: Config = None) -> None:
     log.info("starting", version=own_version(), rows=way_of_rows())
     stop, hangup = stop_event(), reread_event()
     metrics = Metrics(settings.heartbeat_interval_ms / 1000)
+    end_deaf_start(lambda: metrics.state.startswith("starting"))
     plan = plan_of(settings)
 
     def stopping() -> bool:

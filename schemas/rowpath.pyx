@@ -332,17 +332,20 @@ def takes(columns, key):
 cdef class UsualRows:
     """Reads the log, and takes the rows that are usual on the way; what it leaves goes through the stream's handlers.
 
-    `get` gives the table of an OID. A row larger than `suspect` bytes is left, and the one with which `piece_records`
-    or `piece_bytes` are reached, `overhead` for each among them.
+    `begin` and `commit` are those of a Begin and a Commit, so that a round reads many small transactions; `begin` gives
+    the one that is open from there on. No more is read while the `writer` is full. `get` gives the table of an OID. A
+    row larger than `suspect` bytes is left, and the one with which `piece_records` or `piece_bytes` are reached,
+    `overhead` for each among them.
     """
 
-    cdef object read_message, get
+    cdef object read_message, begin, commit, writer, get
     cdef Py_ssize_t suspect, piece_records, piece_bytes, overhead
     cdef readonly number_t last_start
     """The data_start of the message read last."""
     cdef readonly Py_ssize_t taken
-    """So many rows were taken by the last call."""
+    """So many messages were taken by the last call."""
     # Of the open transaction, and of the table of its last row, while a call lasts:
+    cdef object transaction  # None: no row was taken of it in this call
     cdef object prefix, header, place, topic, partition
     cdef bytes stamp
     cdef list drafts
@@ -353,47 +356,66 @@ cdef class UsualRows:
     cdef Py_ssize_t filled, created, updated
     cdef char[4] oid
 
-    def __init__(self, read_message, get, suspect, piece_records, piece_bytes, overhead):
-        self.read_message, self.get = read_message, get
+    def __init__(self, read_message, begin, commit, writer, get, suspect, piece_records, piece_bytes, overhead):
+        self.read_message, self.begin, self.commit = read_message, begin, commit
+        self.writer, self.get = writer, get
         self.suspect, self.overhead = suspect, overhead
         self.piece_records, self.piece_bytes = piece_records, piece_bytes
 
     def read(self, transaction, number_t confirmed, Py_ssize_t most):
-        """The next message that is left, None when there is none now; after `most` rows it is the next of any kind.
+        """The next message that is left, None when there is none now; after `most` messages it is the next of any kind.
 
-        `transaction` is the open one or None. A row at or before the LSN `confirmed` is left: see acknowledge.
+        `transaction` is the open one or None. A message at or before the LSN `confirmed` is left: see acknowledge.
         """
+        cdef char kind
         self.taken = 0
-        if transaction is not None:
-            self.begin(transaction)
         try:
             while True:
                 message = self.read_message()
                 if message is None:
                     return None
                 self.last_start = message.data_start
-                if transaction is None or self.taken >= most or self.last_start <= confirmed:
+                if self.taken >= most or self.last_start <= confirmed:
                     return message
-                if not self.take(message.payload):
+                payload = <bytes?>message.payload
+                kind = PyBytes_AS_STRING(payload)[0]
+                if kind == 66 and transaction is None:  # B
+                    transaction = self.begin(payload, self.last_start)
+                elif kind == 67 and transaction is not None:  # C
+                    self.leave()
+                    transaction = None
+                    self.commit(payload, self.last_start)
+                    if self.writer.full:
+                        return None
+                elif transaction is None or not self.take(payload, transaction):
                     return message
                 self.taken += 1
         finally:
-            if self.taken:
-                self.count()
-                transaction.ordinal, transaction.bytes = self.ordinal, self.filled
-            self.record = None
+            self.leave()
 
-    cdef int begin(self, transaction) except -1:
-        self.prefix, self.stamp, self.skip = transaction.prefix, transaction.stamp, transaction.skip
-        self.drafts, self.counts, self.header = transaction.drafts, transaction.counts, transaction.header
-        self.ordinal, self.filled = transaction.ordinal, transaction.bytes
+    cdef int enter(self, transaction) except -1:
+        """Takes over what rows of a transaction need and change."""
+        self.transaction, self.header, self.prefix = transaction, transaction.header, transaction.prefix
+        self.drafts, self.counts, self.stamp = transaction.drafts, transaction.counts, transaction.stamp
+        self.ordinal, self.filled, self.skip = transaction.ordinal, transaction.bytes, transaction.skip
         return 0
 
-    cdef bint take(self, bytes payload) except -1:
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), filled = self.filled + size + self.overhead
+    cdef int leave(self) except -1:
+        """Gives back what they have changed."""
+        if self.transaction is not None:
+            self.count()
+            self.transaction.ordinal, self.transaction.bytes = self.ordinal, self.filled
+        self.transaction = self.record = None
+        return 0
+
+    cdef bint take(self, bytes payload, transaction) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), filled
         cdef const char *data = PyBytes_AS_STRING(payload)
         if size < 6 or size > self.suspect or data[5] != 78 or data[0] not in (73, 85):  # N; I, U
             return False
+        if self.transaction is None:
+            self.enter(transaction)
+        filled = self.filled + size + self.overhead
         if self.ordinal + 1 <= self.skip or filled >= self.piece_bytes:
             return False
         if len(self.drafts) + 1 >= self.piece_records or self.last_start >> 63 or not self.table(data + 1):

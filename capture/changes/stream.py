@@ -100,9 +100,10 @@ class Stream:
         self._now_ns = time.time_ns()
         compiled = None if options.metadata or tables.skipped else rowpath()
         self._usual = compiled and compiled.UsualRows(
-            replication.read, tables.get, self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD
-        )
-        self._handlers: dict[int, Callable[[bytes, int], None]] = {
+            replication.read, self._begin, self._commit, writer, tables.get,
+            self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
+        )  # fmt: skip
+        self._handlers: dict[int, Callable[[bytes, int], object]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
             ord("I"): self._skip if "c" in tables.skipped else partial(self._row, "c", Table.insert),
@@ -262,18 +263,19 @@ class Stream:
 
     # One method for each kind of message. The frequent ones take its bytes.
 
-    def _begin(self, payload: bytes, _lsn: int) -> None:
+    def _begin(self, payload: bytes, _lsn: int) -> Transaction:
         begin = pgoutput.decode_begin(payload)
         position = self._position
         written = position.partial
         if written is not None and written.commit_lsn != begin.commit_lsn:
             written = None
         prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
-        self._open = Transaction(begin, prefix, position.generation, written)
+        self._open = transaction = Transaction(begin, prefix, position.generation, written)
         if begin.commit_lsn < position.end_lsn:
-            self._open.skip = float("inf")
+            transaction.skip = float("inf")
         else:
             self._heartbeats.prove()
+        return transaction
 
     def _commit(self, payload: bytes, _lsn: int) -> None:
         commit = pgoutput.decode_commit(payload)

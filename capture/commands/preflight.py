@@ -96,6 +96,16 @@ def _is_standby(connection: Any) -> bool:
     return bool(_one(connection, "SELECT pg_is_in_recovery()")[0])
 
 
+def encoding_findings(connection: Any) -> Iterator[Finding]:
+    """Whether the database knows which characters its bytes are: else no server can convert them to UTF-8."""
+    encoding = _setting(connection, "server_encoding")
+    said = f"the database's encoding is {encoding}"
+    if encoding == "SQL_ASCII":
+        said += ": text goes to Kafka as the bytes that it is, and consumers fail on what is not UTF-8"
+    remedy = "make sure that all who write there write UTF-8, or move the shop to a database of ENCODING 'UTF8'"
+    yield found(encoding != "SQL_ASCII", said, remedy, "warn")
+
+
 def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
     version = connection.server_version
     upgrade = "upgrade the server: logical messages in pgoutput came with PostgreSQL 14"
@@ -103,6 +113,7 @@ def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
     level = _setting(connection, "wal_level")
     remedy = "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
     yield found(level == "logical", f"wal_level is {level}", remedy)
+    yield from encoding_findings(connection)
     standby = _is_standby(connection)
     use = "set database_hostname to the primary: heartbeats and the leadership lock are written there"
     yield found(not standby, f"the server is a {'standby' if standby else 'primary'}", use)

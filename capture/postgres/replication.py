@@ -110,6 +110,9 @@ class Server(NamedTuple):
             )
         if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
             return SettingsError(f"{where}: {reason}", _CHECK)
+        if "conversion between" in reason:
+            hint = "the server cannot show this database's text in UTF-8: move the shop to one of ENCODING 'UTF8'"
+            return SettingsError(f"{where}: {reason}", hint)
         if f'role "{self.user}" does not exist' in reason:
             return SettingsError(f"{where}: {reason}", "`capture init --dry-run` prints the SQL that makes it")
         if any(word in reason for word in _REFUSED):

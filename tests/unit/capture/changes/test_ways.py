@@ -44,23 +44,43 @@ class Message(NamedTuple):
 
 
 class Sent:
-    """What a stream hands to its writer, which is always ready."""
+    """What a stream hands to its writer, which is ready again after each round."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: float) -> None:
+        """It is full when it was handed something so many times in a round."""
         self.added: list[tuple[Any, ...]] = []
-        self.full = self.pending = self.behind = False
+        self._room = room
+        self.empty()
+        self.pending = self.behind = False
         self.durable = START
         self.index = SimpleNamespace(begins=lambda _: None)
 
+    def empty(self) -> None:
+        """Another round."""
+        self.full, self._taken = False, 0
+
     def add(self, records: Sequence[Any], size: int, position: Position, news: Any = None) -> None:
+        assert not self.full
+        self._taken += 1
+        self.full, self.pending = self._taken >= self._room, True
         self.added.append(([(*draft[:4], tuple(draft[4])) for draft in records], size, position, news))
 
     def advance(self, position: Position) -> None:
         self.added.append((position,))
 
+    def flush(self, _alive: Callable[[], None]) -> None:
+        """All that was handed on is durable."""
+        self.pending = False
+        self.added.append(("flushed",))
+
 
 def stream(
-    messages: list[Message], position: Position = START, metadata: bool = False, skipped: str = ""
+    messages: list[Message],
+    position: Position = START,
+    metadata: bool = False,
+    skipped: str = "",
+    room: float = float("inf"),
+    confirmed: int = 0,
 ) -> tuple[Stream, Sent, Tables]:
     """A stream of these messages."""
     coming: Iterator[Message] = iter(messages)
@@ -86,12 +106,13 @@ def stream(
         transaction_end=lambda *told: ("end", 0, None, repr(told).encode(), []),
     )
     options = Options("slot", 1.0, 1.0, metadata, SecretStr(""))
-    writer: Any = Sent()
+    writer: Any = Sent(room)
     unused: Any = None
     made = Stream(
         replication, writer, tables, own, SourceOrigin("shop", "shop", "0"), position, beats, demand, unused,
         RecordLimit(1_000_000, park=False), options, Metrics(1.0),
     )  # fmt: skip
+    made._acknowledger.confirmed = LSN(confirmed)
     return made, writer, tables
 
 
@@ -142,10 +163,13 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             monkeypatch.setenv(PURE_PYTHON, pure)
             monkeypatch.setattr("time.time_ns", lambda: 10**18)
             made, writer, tables = stream(messages, **how)
-            while made._read_round():
-                pass
+            rounds = 0
+            while made._read_round() or writer.full:
+                writer.empty()
+                rounds += 1
             last = made._acknowledger.last_start
-            results.append((writer.added, list(tables.take_events()), made._position, last, tables.unfilled))
+            counted = list(tables.take_events())
+            results.append((writer.added, counted, made._position, last, tables.unfilled, rounds))
         assert results[0] == results[1]
         return results[1][0]
 
@@ -168,6 +192,18 @@ def test_a_transaction_that_is_written_in_part_goes_on_behind_that(written: Call
         of_first = [int(stamp.split(b":")[2]) for stamp in stamps if stamp.startswith(b"1:4010:")]
         assert min(of_first, default=301) > ordinal
         assert bool(of_first) == (ordinal < 300)
+
+
+def test_nothing_is_read_while_the_writer_is_full(written: Callable[..., list[Any]]) -> None:
+    assert len(written(transactions(random.Random(8), [4, 0, 1, 300, 4, 4]), room=1)) > 5
+
+
+def test_all_is_durable_before_a_message_is_read_that_psycopg2_may_confirm(written: Callable[..., list[Any]]) -> None:
+    messages = transactions(random.Random(9), [4] * 60)
+    commits = [message.data_start for message in messages if message.payload[:1] == b"C"]
+    added = written(messages, confirmed=commits[40])
+    assert added.count(("flushed",)) > 30
+    assert ("flushed",) not in added[-10:]
 
 
 def test_what_is_before_the_position_is_passed_by(written: Callable[..., list[Any]]) -> None:

@@ -1,0 +1,37 @@
+"""SIGTERM while a start waits inside the library of PostgreSQL or Kafka: Python hears no signal before that returns."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger("capture")
+
+_PATIENCE: Final = 1.0  # seconds
+
+
+def end_deaf_start(starting: Callable[[], bool]) -> None:
+    """From now on a signal to stop ends the process a second later, if it is `starting()` still.
+
+    A start has nothing that must be ended well: what it leaves open the next one ends, as after a crash. For the main
+    thread, once the signals have their handlers; `starting` is asked in a thread of its own.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # the C handler writes there at once
+    threading.Thread(target=_listen, args=(reading, starting), name="stopping", daemon=True).start()
+
+
+def _listen(reading: int, starting: Callable[[], bool]) -> None:
+    while True:
+        if os.read(reading, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            continue
+        threading.Event().wait(_PATIENCE)
+        if starting():
+            log.warning("stopped while starting", next="start again: nothing was begun that the next start cannot end")
+            os._exit(0)

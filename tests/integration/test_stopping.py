@@ -1,0 +1,54 @@
+"""SIGTERM ends a start within two seconds, though a part that it waits for takes the connection and says nothing."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.embedded import Kafka, Postgres
+from tests.programs import Program, write_settings
+
+
+def settings(server: Postgres, kafka: Kafka, database: str, folder: Path) -> dict[str, Any]:
+    """Of a capture that could start."""
+    return {
+        "name": "stopping",
+        "topic_prefix": "stopping",
+        "database_hostname": "127.0.0.1",
+        "database_port": server.port,
+        "database_user": "postgres",
+        "database_password": "",
+        "database_dbname": database,
+        "slot_name": "stopping",
+        "publication_name": "stopping",
+        "snapshot_mode": "no_data",
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "schema_registry_url": (folder / "registry").as_uri(),
+        "health_port": 0,
+    }
+
+
+@pytest.mark.parametrize("part", ["database_port", "bootstrap_servers", "schema_registry_url"])
+def test_a_start_that_waits_for_a_silent_part_ends_soon(
+    postgres: Postgres, kafka: Kafka, tmp_path: Path, part: str
+) -> None:
+    database = f"stopping_{part}"
+    postgres.create_database(database)
+    postgres.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION stopping FOR TABLE t", database)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        address = {"bootstrap_servers": f"127.0.0.1:{port}", "schema_registry_url": f"http://127.0.0.1:{port}"}
+        named = settings(postgres, kafka, database, tmp_path) | {part: address.get(part, port)}
+        program = Program("capture", write_settings(tmp_path / "capture.yaml", capture=named), tmp_path / "log")
+        program.start()
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            time.sleep(0.2)  # it waits for the answer
+            assert program.ended() is None
+            began = time.monotonic()
+            assert program.stop() == 0
+            assert time.monotonic() - began < 2.0
