@@ -60,6 +60,20 @@ class SourcePrefix(NamedTuple):
         at = len(sized(b"c"))
         return self._replace(tails={op: tail[: -at - 1] + block + tail[-at:] for op, tail in self.tails.items()})
 
+    def second(self) -> SourcePrefix:
+        """What the second record of the same change has: the same, where records do not say their place."""
+        return self
+
+
+class PlacedPrefix(SourcePrefix):
+    """One that says the row's place."""
+
+    behind: SourcePrefix
+
+    def second(self) -> SourcePrefix:
+        """The place behind it, which the second half of a key change has."""
+        return self.behind
+
 
 class SourceOrigin:
     """Where records come from: the topic prefix, the database's name, and our version."""

@@ -140,7 +140,8 @@ class Table:
         for draft in gone:
             draft[4].append(new_key)
         headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
-        return [*gone, self._create(prefix, lsn, stamp, new, headers)]
+        behind = prefix if "d" in self._skipped else prefix.second()
+        return [*gone, self._create(behind, lsn, stamp, new, headers)]
 
     def _create(self, prefix: SourcePrefix, lsn: int, stamp: bytes, new: Cells, headers: Headers) -> Draft:
         if UNCHANGED in new:
