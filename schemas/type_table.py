@@ -7,6 +7,7 @@ Source: PostgreSQL's pg_type.dat for the OIDs; Debezium's PostgreSQL connector f
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from schemas import encoders, temporal, type_modes
@@ -57,9 +58,14 @@ _INT4: Final = Kind("int", encoders.integer, b"0", encoders.INTEGER_CODE)
 _INT8: Final = Kind("long", encoders.integer, b"0", encoders.INTEGER_CODE)
 _FLOAT4: Final = Kind("float", encoders.single, b"0")
 _FLOAT8: Final = Kind("double", encoders.double, b"0")
-_TIMESTAMPTZ: Final = Kind(
-    named("string", "io.debezium.time.ZonedTimestamp"), temporal.zoned_timestamp, b"1970-01-01 00:00:00+00"
-)
+_TIMESTAMPTZ: Final = [
+    Kind(
+        named("string", "io.debezium.time.ZonedTimestamp"),
+        partial(temporal.zoned_timestamp, digits),
+        b"1970-01-01 00:00:00+00",
+    )
+    for digits in range(7)
+]
 _TIMETZ: Final = Kind(named("string", "io.debezium.time.ZonedTime"), temporal.zoned_time, b"00:00:00+00")
 _JSON: Final = string("io.debezium.data.Json", b"{}")
 _UUID: Final = string("io.debezium.data.Uuid", b"00000000-0000-0000-0000-000000000000")
@@ -89,7 +95,7 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     1082: type_modes.date,
     1083: type_modes.time,
     1114: type_modes.timestamp,
-    1184: lambda typmod, _: rounding(_TIMESTAMPTZ, typmod),
+    1184: lambda typmod, _: rounding(_TIMESTAMPTZ[typmod if 0 <= typmod < 6 else 6], typmod),
     1186: type_modes.interval,
     1266: lambda typmod, _: rounding(_TIMETZ, typmod),
     1560: _bit,
