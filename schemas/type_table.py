@@ -13,7 +13,7 @@ from typing import Final
 from schemas import encoders, temporal, type_modes
 from schemas.arrays import array_encoder, point
 from schemas.encoders import long_bytes
-from schemas.kind import BOOLEAN_CODE, POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
+from schemas.kind import BOOLEAN_CODE, CALL_CODE, POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
 from schemas.relation import Column, ColumnFacts
 from schemas.type_modes import Builder, Modes, rounding, with_placeholder
 
@@ -168,7 +168,9 @@ def _kind(oid: int, typmod: int, facts: ColumnFacts, modes: Modes) -> Kind:
 
 def _user_defined(facts: ColumnFacts) -> Builder:
     if facts.labels:
-        return _always(string("io.debezium.data.Enum", facts.labels[0].encode(), {"allowed": ",".join(facts.labels)}))
+        text = string("io.debezium.data.Enum", facts.labels[0].encode(), {"allowed": ",".join(facts.labels)})
+        labels = encoders.Labels((label.encode(), text.encode(label.encode())) for label in facts.labels)
+        return _always(replace(text, encode=labels.__getitem__, code=CALL_CODE, lenient=text.encode))
     if facts.type_kind in ("r", "m"):
         return _always(TEXT)
     return _BY_NAME.get(facts.type_name, _always(UNKNOWN))
@@ -188,9 +190,15 @@ def _array(element: Kind, delimiter: bytes = b",") -> Kind:
         unavailable = long_bytes(1) + b"\x02" + element.unavailable + b"\x00"
     encode, encode_fitted = (array_encoder(one, delimiter) for one in (element.encode, fitted))
 
+    def lenient(text: bytes) -> bytes | None:
+        try:
+            return element.encode(text)
+        except encoders.NotedError:
+            return None if element.lenient is None else element.lenient(text)
+
     def fit(text: bytes) -> bytes:
         if encode(text) != encode_fitted(text):
             raise encoders.UnrepresentableError("its elements are not as a row shows them")
         return text
 
-    return Kind(avro, encode, b"{}", unavailable=unavailable, fit=fit)
+    return Kind(avro, encode, b"{}", unavailable=unavailable, fit=fit, lenient=array_encoder(lenient, delimiter))
