@@ -213,18 +213,19 @@ def compile_codec(
 def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
     """Which columns make the record's key, in its order.
 
-    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and NOTHING, where none is,
-    the primary key of the catalogue, if the relation still has all of its columns.
+    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and where none is, the
+    primary key of the catalogue or else its unique index, if the relation still has all of its columns.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
-    named = facts.primary_key or ()
+    named = facts.primary_key or facts.unique_index
     primary = tuple(position[name] for name in named if name in position)
     if len(primary) < len(named):
         primary = ()
     if relation.replica_identity in ("f", "n"):
         return primary
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
-    return primary if set(primary) == set(flagged) else flagged
+    by_index = not flagged and not facts.primary_key  # a table that the log knows no key of, and the catalogue neither
+    return primary if by_index or set(primary) == set(flagged) else flagged
 
 
 def _skipped(name: str) -> ColumnCodec:
