@@ -102,6 +102,7 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     1562: _always(TEXT),  # bit varying: Debezium's Bits would lose its length
     1700: type_modes.numeric,
     2950: _always(_UUID),
+    3614: _always(string("io.debezium.data.TsVector")),
     3802: _always(_JSON),
 }
 
@@ -109,7 +110,7 @@ _AS_TEXT: Final = (
     22, 30,  # int2vector, oidvector: arrays by category, but not in their text
     27, 28, 29, 5069, 2970, 5038,  # tid, xid, cid, xid8, txid_snapshot, pg_snapshot
     601, 602, 603, 604, 628, 718,  # lseg, path, box, polygon, line, circle
-    1790, 3220, 3614, 3615, 4072,  # refcursor, pg_lsn, tsvector, tsquery, jsonpath
+    1790, 3220, 3615, 4072,  # refcursor, pg_lsn, tsquery, jsonpath
     24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,  # regproc … regcollation
     3904, 3906, 3908, 3910, 3912, 3926,  # ranges, from int4range
     4451, 4532, 4533, 4534, 4535, 4536,  # their multiranges

@@ -176,3 +176,11 @@ def test_a_label_that_an_enum_got_later_is_allowed_from_its_first_row_on(
     assert table is not None
     value = table.insert(late.sent, PREFIX, 3, b"1:1:1")[0][3]  # the catalogue has forgotten this name
     assert row_reader(table.encoder.codec.value_schema).record(value[5:])["after"]["m"] == "sad"
+
+
+def test_a_tsvector_has_debeziums_name(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, words tsvector); INSERT INTO t VALUES (1, 'a:1 b:2')")
+    read = Read(database, monkeypatch)
+    field = read.codec.value_schema["fields"][0]["type"][1]["fields"][1]
+    assert field["type"][1] == {"type": "string", "connect.version": 1, "connect.name": "io.debezium.data.TsVector"}
+    assert read.rows() == [{"id": 1, "words": "'a':1 'b':2"}]
