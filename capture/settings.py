@@ -203,6 +203,9 @@ class Settings(BaseModel):
     interval_handling_mode: Literal["numeric", "string"] = Field("numeric", description="µs, or exact ISO text")
     hstore_handling_mode: Literal["json", "map"] = "json"
     money_fraction_digits: int = Field(2, ge=0, le=18, description="of money as decimal")
+    special_numbers: Literal["null", "exact"] = Field(
+        "null", description="NaN and infinities of numeric; of a key: exact"
+    )
     unavailable_value_placeholder: str = Field(UNAVAILABLE, description="for a TOAST value not sent; hex:… for octets")
 
     bootstrap_servers: str
@@ -285,6 +288,12 @@ class Settings(BaseModel):
     def _expressions(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_compiled(prefix) for prefix in prefixes)
 
+    @field_validator("special_numbers", mode="before")
+    @classmethod
+    def _word(cls, choice: Any) -> Any:
+        """YAML's null is the word here."""
+        return "null" if choice is None else choice
+
     @field_validator("unavailable_value_placeholder")
     @classmethod
     def _readable(cls, placeholder: str) -> str:
@@ -339,7 +348,7 @@ class Settings(BaseModel):
             self.tombstones_on_delete,
             self.columns_as_text,
         )
-        if self.modes != Modes():
+        if self.modes != Modes(special_numbers="null"):
             shaping = (*shaping, self.modes)
         if self.lists != Lists(table_include_list=self.table_include_list):
             shaping = (*shaping, self.lists, [hashed.salt.get_secret_value() for hashed in self.column_mask_hash])

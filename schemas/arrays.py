@@ -72,11 +72,12 @@ def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
     return elements
 
 
-def array_encoder(element: Callable[[bytes], bytes], delimiter: bytes = b",") -> Callable[[bytes], bytes]:
-    """An encoder of arrays of ["null", element], null the first branch."""
+def array_encoder(element: Callable[[bytes], bytes | None], delimiter: bytes = b",") -> Callable[[bytes], bytes]:
+    """An encoder of arrays of ["null", element], null the first branch and what `element` has nothing for."""
 
     def encode(text: bytes) -> bytes:
-        items = [b"\x00" if item is None else b"\x02" + element(item) for item in array_elements(text, delimiter)]
+        made = [None if item is None else element(item) for item in array_elements(text, delimiter)]
+        items = [b"\x00" if item is None else b"\x02" + item for item in made]
         if not items:
             return b"\x00"
         return long_bytes(len(items)) + b"".join(items) + b"\x00"

@@ -7,7 +7,7 @@ column and says what is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ from schemas import wire
 from schemas.change import UNCHANGED, Cells, unchanged_header
 from schemas.column_rules import NO_RULES, Asterisks, ColumnRules, Mask, Truncated, chosen_key, kept_columns, masked
 from schemas.compiled import rowpath
-from schemas.defaults import avro_default
+from schemas.defaults import NO_DEFAULT, Default, avro_default
 from schemas.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.envelope import Field, Schema, field_names, key_schema, value_schema
 from schemas.errors import DataError
@@ -59,6 +59,20 @@ class SourcePrefix(NamedTuple):
         block = _SOME + sized(transaction_id) + long_bytes(total_order) + long_bytes(collection_order)
         at = len(sized(b"c"))
         return self._replace(tails={op: tail[: -at - 1] + block + tail[-at:] for op, tail in self.tails.items()})
+
+    def second(self) -> SourcePrefix:
+        """What the second record of the same change has: the same, where records do not say their place."""
+        return self
+
+
+class PlacedPrefix(SourcePrefix):
+    """One that says the row's place."""
+
+    behind: SourcePrefix
+
+    def second(self) -> SourcePrefix:
+        """The place behind it, which the second half of a key change has."""
+        return self.behind
 
 
 class SourceOrigin:
@@ -109,6 +123,7 @@ class Codec:
     `own_key` are the columns that the table itself has for a key, by which its rows are told apart: `key_columns`
     unless the settings name others, and in the order of the identity's index.
     `field_names` are of all columns in the log's order, None for one that is left out.
+    `notes` are what was noted of values, until somebody clears it: (column, what), see encoders.NotedError.
     `again` compiles the same codec in another process: it can be pickled, the codec cannot.
     """
 
@@ -121,6 +136,7 @@ class Codec:
     field_names: tuple[str | None, ...]
     unknown_types: tuple[tuple[str, str], ...]
     layout: RowLayout
+    notes: set[tuple[str, str]]
     code: RowCode
     table_bytes: bytes
     again: Callable[[], Codec]
@@ -152,13 +168,15 @@ def compile_codec(
     key = chosen_key(relation, rules.key) if rules.key else own_key
     kept = kept_columns(relation, rules, frozenset(own_key + key))
     names = iter(field_names(relation.table, [relation.columns[index].name for index in kept]))
-    columns = []
+    columns: list[ColumnCodec] = []
+    notes: set[tuple[str, str]] = set()
     for index, column in enumerate(relation.columns):
         if index not in kept:
             columns.append(_skipped(column.name))
             continue
         known = facts.columns.get(column.name, _NO_FACTS)
-        kind = text_kind(modes) if column.name in text else kind_of(column, known, modes)
+        exact = modes._replace(special_numbers="exact") if index in own_key + key else modes  # a key is never null
+        kind = text_kind(modes) if column.name in text else kind_of(column, known, exact)
         may_be_null = column.name in nullable or not (known.not_null or index in own_key)
         mask = rules.masks.get(column.name)
         if mask is not None:
@@ -168,6 +186,7 @@ def compile_codec(
     if facts.identity_index and set(facts.identity_index) <= set(own_names):  # the log flags also what it INCLUDEs
         own_names = facts.identity_index
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
+    columns = [replace(column, notes=notes) for column in columns]
     layout = RowLayout(tuple(columns), key, flagged if rules.key else key)
     written = [column for column in columns if not column.skipped]
     return Codec(
@@ -184,6 +203,7 @@ def compile_codec(
             if not compiled.kind.known
         ),
         layout=layout,
+        notes=notes,
         code=generate(layout),
         table_bytes=sized(relation.schema.encode()) + sized(relation.name.encode()),
         again=partial(compile_codec, topic, relation, facts, nullable=nullable, text=text, modes=modes, rules=rules),
@@ -193,18 +213,19 @@ def compile_codec(
 def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
     """Which columns make the record's key, in its order.
 
-    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and NOTHING, where none is,
-    the primary key of the catalogue, if the relation still has all of its columns.
+    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and where none is, the
+    primary key of the catalogue or else its unique index, if the relation still has all of its columns.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
-    named = facts.primary_key or ()
+    named = facts.primary_key or facts.unique_index
     primary = tuple(position[name] for name in named if name in position)
     if len(primary) < len(named):
         primary = ()
     if relation.replica_identity in ("f", "n"):
         return primary
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
-    return primary if set(primary) == set(flagged) else flagged
+    by_index = not flagged and not facts.primary_key  # a table that the log knows no key of, and the catalogue neither
+    return primary if by_index or set(primary) == set(flagged) else flagged
 
 
 def _skipped(name: str) -> ColumnCodec:
@@ -215,16 +236,17 @@ def _column(
     name: str, field_name: str, kind: Kind, facts: ColumnFacts, nullable: bool, mask: Mask | None = None
 ) -> ColumnCodec:
     if mask is None or isinstance(mask, Truncated):
-        has_default, default = avro_default(kind, facts.default, nullable)
+        default = avro_default(kind, facts.default, nullable)
     else:  # the default is a value, too
-        has_default, default = facts.default is not None and not nullable, ""
-    field = Field(field_name, kind.avro, nullable, has_default, default, facts.comment)
+        default = Default(True, "") if facts.default is not None and not nullable else NO_DEFAULT
+    field = Field(field_name, kind.avro, nullable, default.there, default.shown, facts.comment)
+    encoded = default.encoded if default.there and mask is None else None
     if not nullable:
-        return ColumnCodec(name, field, kind, b"", None)
+        return ColumnCodec(name, field, kind, b"", None, default=encoded)
     if isinstance(mask, Asterisks):
         return ColumnCodec(name, field, kind, _SOME, _SOME + kind.encode(b""))
     # The branch of the default comes first: [T, "null"].
-    return ColumnCodec(name, field, kind, *((_NULL, _SOME) if has_default else (_SOME, _NULL)))
+    return ColumnCodec(name, field, kind, *((_NULL, _SOME) if default.there else (_SOME, _NULL)), default=encoded)
 
 
 def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None) -> Cells:
@@ -311,6 +333,11 @@ class Encoder:
     def codec(self) -> Codec:
         """What it writes."""
         return self._codec
+
+    @property
+    def notes(self) -> set[tuple[str, str]]:
+        """See Codec."""
+        return self._codec.notes
 
     def read_frame(self, prefix: SourcePrefix, lsn: int) -> tuple[bytes | None, bytes, bytes]:
         """What stands before the key (None without one), before the row and after it in each record of op r."""

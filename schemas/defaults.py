@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import fastavro
 
@@ -31,11 +31,23 @@ def literal(expression: str) -> bytes | None:
     return None if quoted is None else quoted[1].replace("''", "'").encode()
 
 
-def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bool, Any]:
-    """(has a default, its Avro JSON). A function's default is the type's zero where NULL is not allowed, else none; so
-    is a literal's that does not say what the column would have."""
-    if expression is None or expression.startswith("NULL::"):
-        return False, None
+class Default(NamedTuple):
+    """A column's default as Avro's JSON, and as the bytes of a value; `there` is False without one."""
+
+    there: bool
+    shown: Any = None
+    encoded: bytes = b""
+
+
+NO_DEFAULT: Final = Default(False)
+
+
+def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
+    """A function's default is the type's zero where NULL is not allowed, else none; so is a literal's that does not say
+    what the column would have. An array has none, as in Debezium: in the union of its elements null comes first, so
+    that no Avro default could have an element."""
+    if expression is None or expression.startswith("NULL::") or _is_array(kind.avro):
+        return NO_DEFAULT
     text = literal(expression)
     if _optional(kind.avro) or (expression in _BOOLEAN and kind.avro != "boolean"):  # true is `true` in a text
         text = None
@@ -43,10 +55,15 @@ def avro_default(kind: Kind, expression: str | None, nullable: bool) -> tuple[bo
         if candidate is None:
             continue
         try:
-            return True, _json_of(kind.avro, kind.encode(fit(candidate)))
+            encoded = kind.encode(fit(candidate))
+            return Default(True, _json_of(kind.avro, encoded), encoded)
         except FAILURES:
             continue
-    return False, None
+    return NO_DEFAULT
+
+
+def _is_array(avro: AvroType) -> bool:
+    return isinstance(avro, dict) and avro["type"] == "array"
 
 
 def _optional(avro: AvroType) -> dict[str, None]:

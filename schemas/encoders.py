@@ -24,6 +24,19 @@ class UnrepresentableError(ValueError):
     """A legal value that the Avro type cannot hold; the text says why without showing the value."""
 
 
+class NotedError(UnrepresentableError):
+    """A value for which the kind has something else to write (Kind.lenient), and of which people or the catalogue must
+    hear: SPECIAL_NUMBER or NEW_LABEL."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+SPECIAL_NUMBER: Final = "NaN or infinity of numeric"
+NEW_LABEL: Final = "a label that its enum did not have"
+
+
 def long_bytes(number: int) -> bytes:
     """Avro's int and long: zigzag, then 7 bits a byte, low first."""
     rest = number << 1 if number >= 0 else (-number << 1) - 1
@@ -131,21 +144,27 @@ def unscaled_bytes(number: int) -> bytes:
     return number.to_bytes(((number if number >= 0 else ~number).bit_length() >> 3) + 1, "big", signed=True)
 
 
-def decimal_encoder(precision: int, scale: int) -> Callable[[bytes], bytes]:
+def decimal_encoder(precision: int, scale: int, exact: bool = True) -> Callable[[bytes], bytes]:
     """numeric(p,s) as the bytes of the unscaled number; PostgreSQL always shows exactly s digits after the point.
 
     NaN, which no decimal can be, is 10**p: one more than any value of that precision, so neither null nor a value.
+    Unless `exact` it raises NotedError.
     """
-    not_a_number = sized(unscaled_bytes(10**precision))
+    beyond = sized(unscaled_bytes(10**precision))
+
+    def not_a_number() -> bytes:
+        if not exact:
+            raise NotedError(SPECIAL_NUMBER)
+        return beyond
 
     def whole(text: bytes) -> bytes:
         if text == b"NaN":
-            return not_a_number
+            return not_a_number()
         return sized(unscaled_bytes(int(text)))
 
     def fraction(text: bytes) -> bytes:
         if text == b"NaN":
-            return not_a_number
+            return not_a_number()
         if text[-point] != 46:
             raise UnrepresentableError(
                 f"not {scale} digits after the point: the type's scale in the catalogue is another one"
@@ -189,6 +208,20 @@ def variable_scale_decimal(text: bytes) -> bytes:
     if text in _SPECIAL_DECIMALS:
         return _SPECIAL_DECIMALS[text]
     return long_bytes(len(fraction)) + sized(unscaled_bytes(_integer(whole + fraction)))
+
+
+def ordinary_decimal(text: bytes) -> bytes:
+    """The same, but NotedError for what is no number."""
+    if text in _SPECIAL_DECIMALS:
+        raise NotedError(SPECIAL_NUMBER)
+    return variable_scale_decimal(text)
+
+
+class Labels(dict[bytes, bytes]):
+    """An enum's labels and their Avro bytes; another one raises NotedError."""
+
+    def __missing__(self, _label: bytes) -> bytes:
+        raise NotedError(NEW_LABEL)
 
 
 def money(text: bytes) -> bytes:

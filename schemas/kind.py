@@ -28,7 +28,8 @@ class Kind:
     `encode` turns text into Avro bytes; `code` is the same as an expression for generated code (`{0}` is the cell).
     `zero` is the text that stands for "no value" where the schema allows no null. `unavailable` are Avro bytes that
     say that a TOAST value was not sent, None when the type cannot say so. `known` is False for text in place of a type
-    that has no row. `fit` makes of a literal (a column's default) the text that a row of this type shows.
+    that has no row. `fit` makes of a literal (a column's default) the text that a row of this type shows. `lenient` is
+    what is written of a text for which `encode` raises NotedError, None for null.
     """
 
     avro: AvroType
@@ -38,6 +39,7 @@ class Kind:
     unavailable: bytes | None = None
     known: bool = True
     fit: Callable[[bytes], bytes] = bytes
+    lenient: Callable[[bytes], bytes | None] | None = None
 
 
 def named(avro: str, name: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from schemas.change import UNCHANGED, Cell, Cells
-from schemas.encoders import FAILURES, UnrepresentableError
+from schemas.encoders import FAILURES, NotedError, UnrepresentableError
 from schemas.envelope import Field
 from schemas.errors import DataError
 from schemas.type_table import Kind
@@ -24,7 +25,8 @@ class WidenError(Exception):
 class ColumnCodec:
     """One column: its kind, and the Avro bytes of its union's branches (`null` None: no NULL allowed).
 
-    `skipped`: it is in the log's rows and in no record; its `encode` gives nothing.
+    `skipped`: it is in the log's rows and in no record; its `encode` gives nothing. `default` are those of the column's
+    default, if the schema has it. `notes` takes what was noted of its values: (column, what).
     """
 
     name: str
@@ -33,6 +35,8 @@ class ColumnCodec:
     present: bytes
     null: bytes | None
     skipped: bool = False
+    default: bytes | None = None
+    notes: set[tuple[str, str]] = dataclasses.field(default_factory=set, compare=False)
 
     def encode(self, cell: Cell) -> bytes:
         """One cell with everything checked; raises WidenError or DataError with the column's name."""
@@ -46,15 +50,32 @@ class ColumnCodec:
             return self.null
         try:
             return self.present + self.kind.encode(cell)
+        except NotedError as noted:
+            return self._noted(cell, noted)
         except FAILURES as error:
             reason = str(error) if isinstance(error, UnrepresentableError) else "not a text of its type"
             hint = "capture this column as text (columns_as_text) or leave it out of the publication"
             raise DataError(f'column "{self.name}": {reason} ({len(cell)} bytes)', hint) from None
 
+    def _noted(self, cell: bytes, noted: NotedError) -> bytes:
+        self.notes.add((self.name, noted.what))
+        made = None if self.kind.lenient is None else self.kind.lenient(cell)
+        if made is not None:
+            return self.present + made
+        if self.null is None:
+            raise WidenError(self.name)
+        return self.null
+
     def unsent(self) -> bytes:
         """What stands in the record for a value that the log does not carry; the header names the column."""
         if self.kind.unavailable is not None:
             return self.present + self.kind.unavailable
+        return self.zero() if self.null is None else self.null
+
+    def unknown(self) -> bytes:
+        """What stands in an old row of which only the key was sent."""
+        if self.default is not None:
+            return self.present + self.default
         return self.zero() if self.null is None else self.null
 
     def zero(self) -> bytes:
@@ -83,13 +104,14 @@ class RowLayout(NamedTuple):
         return b"".join(self.columns[index].encode(cells[index]) for index in self.key)
 
     def key_only(self, cells: Cells) -> bytes:
-        """The row of which only the identity was sent: the other columns null, or zero where null is not allowed."""
+        """The row of which only the identity was sent: the other columns their default as in Debezium, or null, or zero
+        where null is not allowed."""
         self._check(cells)
         parts = []
         for index, column in enumerate(self.columns):
             if not column.skipped:
                 sent = index in self.identity
-                parts.append(column.encode(cells[index]) if sent else column.null if column.null else column.zero())
+                parts.append(column.encode(cells[index]) if sent else column.unknown())
         return b"".join(parts)
 
     def _check(self, cells: Cells) -> None:

@@ -28,7 +28,7 @@ _WAYS = {STRING_CODE: TEXT, INTEGER_CODE: INTEGER, BOOLEAN_CODE: BOOLEAN, CALL_C
 
 cdef struct Column:
     int way
-    int scale  # of a decimal
+    int scale  # of a decimal; the digits of a second
     int key  # its place in the key, or -1
     const char *present
     Py_ssize_t present_size
@@ -144,16 +144,26 @@ cdef int put_decimal(Out *out, const char *text, Py_ssize_t size, int scale) exc
     return 1
 
 
-cdef int put_zoned(Out *out, const char *text, Py_ssize_t size) except -1:
+cdef int put_zoned(Out *out, const char *text, Py_ssize_t size, int digits) except -1:
     """1: done; 0: not UTC, or not a year of four digits."""
-    cdef Py_ssize_t at
+    cdef Py_ssize_t at, shown = size - 3
+    cdef bint point = False
     if size < 5 or text[4] != 45 or text[size - 3] != 43 or text[size - 2] != 48 or text[size - 1] != 48:
         return 0
-    put_varint(out, (size - 2) << 1)
+    for at in range(size - 3):
+        point = point or text[at] == 46
+    if digits:
+        shown = max(shown + (not point), 20 + digits)
+    put_varint(out, (shown + 1) << 1)
     put(out, text, size - 3)
     for at in range(out.size - size + 3, out.size):
         if out.data[at] == 32:
             out.data[at] = 84
+    if digits and not point:
+        put(out, b".", 1)
+        shown -= 1
+    if shown > size - 3:
+        put(out, b"00000000000000000000000000", shown - size + 3)  # of a broken text, too
     put(out, b"Z", 1)
     return 1
 
@@ -276,7 +286,7 @@ cdef class Record:
             return True
         elif column.way == DECIMAL and put_decimal(out, text, size, column.scale):
             return True
-        elif column.way == ZONED and put_zoned(out, text, size):
+        elif column.way == ZONED and put_zoned(out, text, size, column.scale):
             return True
         put_bytes(out, <bytes?>self.encoders[index](PyBytes_FromStringAndSize(text, size)))
         return True
@@ -307,8 +317,8 @@ def _way(column):
         return SKIPPED, 0
     if kind.code == CALL_CODE and type(decimals) is FixedDecimals:
         return DECIMAL, decimals.scale
-    if kind.code == CALL_CODE and kind.encode is temporal.zoned_timestamp:
-        return ZONED, 0
+    if kind.code == CALL_CODE and getattr(kind.encode, "func", None) is temporal.zoned_timestamp:
+        return ZONED, kind.encode.args[0]
     return _WAYS[kind.code], 0
 
 

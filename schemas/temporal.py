@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from schemas.encoders import LENGTHS, UnrepresentableError, long_bytes, sized
+from schemas.encoders import UnrepresentableError, long_bytes, sized
 
 MICROSECONDS_PER_DAY: Final = 86_400_000_000
 EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  a timestamp without time zone has none
@@ -112,19 +112,27 @@ def _iso_date(found: re.Match[bytes]) -> bytes:
     return b"%b-%b-%b" % (shown, found["month"], found["day"])
 
 
-def _iso(text: bytes, zone: bytes | None) -> bytes:
+def _iso(text: bytes, zone: bytes | None, digits: int = 0) -> bytes:
     found = _match_date_time(text)
     if found["zone"] != zone or found["hour"] is None:
         raise UnrepresentableError("not in the form of TimeZone = UTC")
     clock = text[text.index(b" ") + 1 :].removesuffix(b" BC").removesuffix(b"+00")
-    return sized(b"%bT%bZ" % (_iso_date(found), clock))
+    return sized(b"%bT%bZ" % (_iso_date(found), _with_digits(clock, digits, 9)))
 
 
-def zoned_timestamp(text: bytes) -> bytes:
-    """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java."""
+def _with_digits(text: bytes, digits: int, before: int) -> bytes:
+    """With zeros up to so many digits of a second; `before` is where the first one stands."""
+    return (text if b"." in text else text + b".").ljust(before + digits, b"0") if digits else text
+
+
+def zoned_timestamp(digits: int, text: bytes) -> bytes:
+    """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java.
+
+    It has all `digits` of its column's precision, as in Debezium: `10:34:56.120000Z`.
+    """
     if text[-3:] == b"+00" and text[4] == 45:
-        return LENGTHS[len(text) - 2] + text[:-3].replace(b" ", b"T") + b"Z"
-    return sized(text) if text in (b"infinity", b"-infinity") else _iso(text, b"+00")
+        return sized(_with_digits(text[:-3].replace(b" ", b"T"), digits, 20) + b"Z")
+    return sized(text) if text in (b"infinity", b"-infinity") else _iso(text, b"+00", digits)
 
 
 def iso_timestamp(text: bytes) -> bytes:

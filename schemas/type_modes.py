@@ -22,7 +22,10 @@ BinaryMode: TypeAlias = Literal["bytes", "base64", "base64-url-safe", "hex"]
 
 
 class Modes(NamedTuple):
-    """How values travel where Debezium leaves a choice; the names are its options', the defaults its defaults."""
+    """How values travel where Debezium leaves a choice; the names are its options', the defaults its defaults.
+
+    `special_numbers` is ours: NaN and the infinities of numeric, for which Debezium writes null.
+    """
 
     decimal_handling_mode: DecimalMode = "precise"
     time_precision_mode: TimeMode = "adaptive"
@@ -31,6 +34,7 @@ class Modes(NamedTuple):
     hstore_handling_mode: Literal["json", "map"] = "json"
     unavailable_value_placeholder: str = UNAVAILABLE
     money_fraction_digits: int = 2
+    special_numbers: Literal["null", "exact"] = "exact"
 
     @property
     def placeholder(self) -> bytes:
@@ -70,7 +74,7 @@ def _scaled(scale: int, text: bytes) -> bytes:
 
 def numeric(typmod: int, modes: Modes) -> Kind:
     """numeric: Connect's Decimal when it has a scale, else VariableScaleDecimal; a string or a double by mode."""
-    scaled = typmod >= 4
+    scaled, exact = typmod >= 4, modes.special_numbers == "exact"
     precision, scale = numeric_scale(typmod) if scaled else (0, 0)
     zero = b"0." + b"0" * scale if scale > 0 else b"0"
     fit = partial(_scaled, scale) if scaled else bytes
@@ -81,11 +85,12 @@ def numeric(typmod: int, modes: Modes) -> Kind:
         name = f"numeric({precision},{scale})" if ordinary else "numeric"
         return our_string(name, sized, zero, code=STRING_CODE, unavailable=PLACEHOLDER, fit=fit)
     if not scaled:
-        return Kind(VARIABLE_SCALE, encoders.variable_scale_decimal, b"0")
+        any_scale = encoders.variable_scale_decimal if exact else encoders.ordinary_decimal
+        return Kind(VARIABLE_SCALE, any_scale, b"0")
     if scale < 0:  # Avro has no negative scale: the digits left of the point are all there
         precision, scale = precision - scale, 0
     precision = max(precision, scale)
-    return Kind(decimal_type(precision, scale), encoders.decimal_encoder(precision, scale), zero, fit=fit)
+    return Kind(decimal_type(precision, scale), encoders.decimal_encoder(precision, scale, exact), zero, fit=fit)
 
 
 def money(_typmod: int, modes: Modes) -> Kind:

@@ -7,12 +7,13 @@ Source: PostgreSQL's pg_type.dat for the OIDs; Debezium's PostgreSQL connector f
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from schemas import encoders, temporal, type_modes
 from schemas.arrays import array_encoder, point
 from schemas.encoders import long_bytes
-from schemas.kind import BOOLEAN_CODE, POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
+from schemas.kind import BOOLEAN_CODE, CALL_CODE, POINT, TEXT, UNKNOWN, AvroType, Kind, named, string
 from schemas.relation import Column, ColumnFacts
 from schemas.type_modes import Builder, Modes, rounding, with_placeholder
 
@@ -57,9 +58,14 @@ _INT4: Final = Kind("int", encoders.integer, b"0", encoders.INTEGER_CODE)
 _INT8: Final = Kind("long", encoders.integer, b"0", encoders.INTEGER_CODE)
 _FLOAT4: Final = Kind("float", encoders.single, b"0")
 _FLOAT8: Final = Kind("double", encoders.double, b"0")
-_TIMESTAMPTZ: Final = Kind(
-    named("string", "io.debezium.time.ZonedTimestamp"), temporal.zoned_timestamp, b"1970-01-01 00:00:00+00"
-)
+_TIMESTAMPTZ: Final = [
+    Kind(
+        named("string", "io.debezium.time.ZonedTimestamp"),
+        partial(temporal.zoned_timestamp, digits),
+        b"1970-01-01 00:00:00+00",
+    )
+    for digits in range(7)
+]
 _TIMETZ: Final = Kind(named("string", "io.debezium.time.ZonedTime"), temporal.zoned_time, b"00:00:00+00")
 _JSON: Final = string("io.debezium.data.Json", b"{}")
 _UUID: Final = string("io.debezium.data.Uuid", b"00000000-0000-0000-0000-000000000000")
@@ -89,13 +95,14 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     1082: type_modes.date,
     1083: type_modes.time,
     1114: type_modes.timestamp,
-    1184: lambda typmod, _: rounding(_TIMESTAMPTZ, typmod),
+    1184: lambda typmod, _: rounding(_TIMESTAMPTZ[typmod if 0 <= typmod < 6 else 6], typmod),
     1186: type_modes.interval,
     1266: lambda typmod, _: rounding(_TIMETZ, typmod),
     1560: _bit,
     1562: _always(TEXT),  # bit varying: Debezium's Bits would lose its length
     1700: type_modes.numeric,
     2950: _always(_UUID),
+    3614: _always(string("io.debezium.data.TsVector")),
     3802: _always(_JSON),
 }
 
@@ -103,7 +110,7 @@ _AS_TEXT: Final = (
     22, 30,  # int2vector, oidvector: arrays by category, but not in their text
     27, 28, 29, 5069, 2970, 5038,  # tid, xid, cid, xid8, txid_snapshot, pg_snapshot
     601, 602, 603, 604, 628, 718,  # lseg, path, box, polygon, line, circle
-    1790, 3220, 3614, 3615, 4072,  # refcursor, pg_lsn, tsvector, tsquery, jsonpath
+    1790, 3220, 3615, 4072,  # refcursor, pg_lsn, tsquery, jsonpath
     24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,  # regproc … regcollation
     3904, 3906, 3908, 3910, 3912, 3926,  # ranges, from int4range
     4451, 4532, 4533, 4534, 4535, 4536,  # their multiranges
@@ -162,7 +169,9 @@ def _kind(oid: int, typmod: int, facts: ColumnFacts, modes: Modes) -> Kind:
 
 def _user_defined(facts: ColumnFacts) -> Builder:
     if facts.labels:
-        return _always(string("io.debezium.data.Enum", facts.labels[0].encode(), {"allowed": ",".join(facts.labels)}))
+        text = string("io.debezium.data.Enum", facts.labels[0].encode(), {"allowed": ",".join(facts.labels)})
+        labels = encoders.Labels((label.encode(), text.encode(label.encode())) for label in facts.labels)
+        return _always(replace(text, encode=labels.__getitem__, code=CALL_CODE, lenient=text.encode))
     if facts.type_kind in ("r", "m"):
         return _always(TEXT)
     return _BY_NAME.get(facts.type_name, _always(UNKNOWN))
@@ -182,9 +191,15 @@ def _array(element: Kind, delimiter: bytes = b",") -> Kind:
         unavailable = long_bytes(1) + b"\x02" + element.unavailable + b"\x00"
     encode, encode_fitted = (array_encoder(one, delimiter) for one in (element.encode, fitted))
 
+    def lenient(text: bytes) -> bytes | None:
+        try:
+            return element.encode(text)
+        except encoders.NotedError:
+            return None if element.lenient is None else element.lenient(text)
+
     def fit(text: bytes) -> bytes:
         if encode(text) != encode_fitted(text):
             raise encoders.UnrepresentableError("its elements are not as a row shows them")
         return text
 
-    return Kind(avro, encode, b"{}", unavailable=unavailable, fit=fit)
+    return Kind(avro, encode, b"{}", unavailable=unavailable, fit=fit, lenient=array_encoder(lenient, delimiter))

@@ -269,6 +269,8 @@ class Stream:
         written = position.partial
         if written is not None and written.commit_lsn != begin.commit_lsn:
             written = None
+        if self._now_ns < begin.commit_us * 1000:  # committed since we looked: no record is older than its commit
+            self._now_ns = time.time_ns()
         prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
         self._open = transaction = Transaction(begin, prefix, position.generation, written)
         if begin.commit_lsn < position.end_lsn:
@@ -436,8 +438,8 @@ class Stream:
         return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
 
     def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
-        if self._options.metadata:
-            transaction.size[table.name] = transaction.size.get(table.name, 0) + 1
+        if self._options.metadata:  # as Debezium counts: both halves of a key change
+            transaction.size[table.name] = transaction.size.get(table.name, 0) + (1 if op == "t" else _halves(drafts))
         table.events[op] += 1
         for draft in drafts:
             draft[4].append(transaction.header)

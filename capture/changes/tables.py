@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from capture.changes.notes import tell_of
 from capture.changes.versions import Bound, ParkedError, Versions
 from capture.kafka.producer import ANY_PARTITION, Fields, Headers
 from capture.metrics import SCHEMA_CHANGES
@@ -14,7 +15,7 @@ from capture.postgres import pgoutput
 from capture.selection import Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
-from schemas.encoders import FAILURES
+from schemas.encoders import FAILURES, NEW_LABEL
 from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
@@ -33,6 +34,8 @@ class Table:
     """One table at one relation version. Methods return the drafts of one change; `stamp` is its header's value."""
 
     __slots__ = (
+        "_asked",
+        "_renew",
         "_skipped",
         "_tombstones",
         "_unfilled",
@@ -53,6 +56,7 @@ class Table:
         bound: Bound,
         tombstones: bool,
         widen: Callable[[str], Bound],
+        renew: Callable[[], Bound],
         events: dict[str, int],
         skipped: frozenset[str] = frozenset(),
         unfilled: set[str] | None = None,
@@ -64,6 +68,8 @@ class Table:
         self._tombstones = tombstones
         self._skipped = skipped
         self._widen = widen
+        self._renew = renew
+        self._asked = False
         self._use(bound)
 
     def _use(self, bound: Bound) -> None:
@@ -76,9 +82,23 @@ class Table:
         """The change, if need be again with an encoder that takes a NULL where the catalogue rules it out."""
         while True:
             try:
-                return change()
+                made = change()
             except WidenError as error:
                 self._use(self._widen(error.column))
+                continue
+            if not (self.encoder.notes and self._renewed()):
+                return made
+
+    def _renewed(self) -> bool:
+        """Tells of what was noted; whether there is another encoder now, which knows the labels of an enum."""
+        notes, codec = set(self.encoder.notes), self.encoder.codec
+        self.encoder.notes.clear()
+        tell_of(self.name, notes)
+        if NEW_LABEL not in {what for _, what in notes} or self._asked:
+            return False
+        self._use(self._renew())
+        self._asked = self.encoder.codec.value_schema == codec.value_schema  # an older name of a label: it is as it is
+        return not self._asked
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be
@@ -140,7 +160,8 @@ class Table:
         for draft in gone:
             draft[4].append(new_key)
         headers = [*self._unchanged(new), (OLD_KEY_HEADER, encoder.key_json(old))]
-        return [*gone, self._create(prefix, lsn, stamp, new, headers)]
+        behind = prefix if "d" in self._skipped else prefix.second()
+        return [*gone, self._create(behind, lsn, stamp, new, headers)]
 
     def _create(self, prefix: SourcePrefix, lsn: int, stamp: bytes, new: Cells, headers: Headers) -> Draft:
         if UNCHANGED in new:
@@ -243,9 +264,12 @@ class Tables:
         def widen(column: str) -> Bound:
             return patiently(lambda: self._versions.widen(relation, column))
 
+        def renew() -> Bound:
+            return patiently(lambda: self._versions.bind(relation))
+
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
         bound = self._versions.bind(relation)
-        return Table(relation.table, bound, self._tombstones, widen, events, self.skipped, self.unfilled)
+        return Table(relation.table, bound, self._tombstones, widen, renew, events, self.skipped, self.unfilled)
 
     def captures(self, name: str) -> bool:
         """Whether the settings mean a table (schema.table)."""

@@ -9,7 +9,7 @@ from capture.changes.versions import ParkedError
 from capture.kafka.position import Partial
 from capture.postgres import pgoutput
 from schemas.change import TRANSACTION_HEADER, transaction_header
-from schemas.codec import SourcePrefix
+from schemas.codec import PlacedPrefix, SourcePrefix
 from schemas.commits import TableTopic
 from schemas.errors import DataError
 
@@ -87,5 +87,7 @@ class Transaction:
 
     def place_of_next(self, name: str) -> SourcePrefix:
         """The prefix with the place of the next change, which is one of the table (or other collection) `name`."""
-        total = sum(self.size.values())
-        return self.prefix.placed(self.id.encode(), total + 1, self.size.get(name, 0) + 1)
+        total, of_table, transaction_id = sum(self.size.values()), self.size.get(name, 0), self.id.encode()
+        place = PlacedPrefix(*self.prefix.placed(transaction_id, total + 1, of_table + 1))
+        place.behind = self.prefix.placed(transaction_id, total + 2, of_table + 2)
+        return place

@@ -35,9 +35,22 @@ def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
     sees_all = yield from _creation(plan, found_brokers, tables)
     for name, topic in existing.items():
         yield from _topic(plan, name, topic)
+    yield from _other_names(plan, tables)
     yield _transactions(plan)
     position = existing.get(plan.topics.position)
     return sees_all if position is None else "READ" in position.allowed
+
+
+def _other_names(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
+    """What a consumer that subscribes by a pattern should know of the tables' topics."""
+    begin = f"{plan.prefix}."
+    for name in tables:
+        if not name.startswith(begin):
+            yield Finding("ok", f"topic {name} is routed: who subscribes to {begin}* does not read it")
+    for name in broker.topics(plan.cluster, [f"{name}.v2" for name in tables]):
+        first = name.removesuffix(".v2")
+        said = f"topic {name} continues {first} after an incompatible schema: who subscribes to {begin}* reads both,"
+        yield Finding("ok", f"{said} who reads {first} alone sees no more changes of its table")
 
 
 def _kafka_acls(plan: Plan, rest: str) -> str:

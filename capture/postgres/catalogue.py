@@ -49,8 +49,13 @@ _KEYS = """
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         WHERE k.place <= i.indnkeyatts ORDER BY k.place)
     FROM pg_class c
-    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND (i.indisprimary OR i.indisreplident)
-    WHERE c.oid = %s"""
+    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND (i.indisprimary OR i.indisreplident OR (
+        i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (
+            SELECT FROM unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+            WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull)))
+    LEFT JOIN pg_class name ON name.oid = i.indexrelid
+    WHERE c.oid = %s ORDER BY name.relname"""
 """A DEFERRABLE key does not tell rows apart: in the middle of a transaction, and so in the log, two rows may share
 it."""
 
@@ -113,7 +118,8 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
         keys = cursor.fetchall()
         primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
         identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
-        return TableFacts(primary if keys else None, columns, identity)
+        unique = next((tuple(names) for is_primary, _, names in keys if not is_primary and names), ())
+        return TableFacts(primary if keys else None, columns, identity, () if primary else unique)
 
 
 def _facts(
@@ -148,7 +154,7 @@ def _facts(
 
 
 def has_key(connection: Any, relation: Relation) -> bool:
-    """Whether the table can be read in the order of a key: its primary key, or the index of its replica identity."""
+    """Whether the table can be read in the order of a key: its primary key, or an index that stands for one."""
     return bool(key_indexes(relation, table_facts(connection, relation)))
 
 

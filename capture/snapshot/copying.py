@@ -76,6 +76,8 @@ class Copier:
             (TRANSACTION_HEADER, snapshot_header(copied.snapshot)),
         ]
         self._began = 0.0
+        self.notes: set[tuple[str, str, str]] = set()
+        """Of the last chunk's values: (table, column, what)."""
 
     def copy(self, chunk: Chunk) -> int:
         """Copies one chunk; all of it is durable when this returns its number of rows."""
@@ -105,6 +107,8 @@ class Copier:
         ):
             cursor.copy_expert(chunk.statement, SimpleNamespace(write=writer.write))
         self._producer.commit(self._timeout)
+        self.notes = {(blueprint.table, *note) for note in encoder.notes}
+        encoder.notes.clear()
         return writer.rows()
 
     def _begin(self) -> None:
@@ -126,8 +130,9 @@ def _careful(
             return encoder.key(cells), encoder.read(prefix, lsn, cells)
         except WidenError as error:  # the lock keeps SET NOT NULL away
             raise DataError(
-                f'table {table}: column "{error.column}" has a NULL although the catalogue says NOT NULL',
-                "find the row and mend it, then start again",
+                f'table {table}: column "{error.column}" has a NULL, or a NaN that would be null in Kafka, '
+                "although the catalogue says NOT NULL",
+                "find the row and mend it, then start again; for NaN see special_numbers",
             ) from None
 
     return careful

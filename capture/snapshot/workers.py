@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, NamedTuple
 
+from capture.changes.notes import tell_of
 from capture.kafka.cluster import Cluster
 from capture.kafka.producer import TransactionalProducer
 from capture.postgres.replication import Server
@@ -56,10 +57,11 @@ class Begin(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A chunk (its number) is durable in Kafka, with so many rows."""
+    """A chunk (its number) is durable in Kafka, with so many rows, and what was noted: (table, column, what)."""
 
     number: int
     rows: int
+    notes: tuple[tuple[str, str, str], ...] = ()
 
 
 class Failed(NamedTuple):
@@ -147,6 +149,8 @@ class OwnProcess:
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
             yield chunk, copier.copy(chunk)
+            for table, column, what in copier.notes:
+                tell_of(table, [(column, what)])
             stopping()
 
 
@@ -199,6 +203,8 @@ class Workers:
                 done: Done = worker.receive()
                 busy.remove(worker)
                 give(worker)
+                for table, column, what in done.notes:
+                    tell_of(table, [(column, what)])
                 yield chunks[done.number], done.rows
             stopping()
 

@@ -25,19 +25,22 @@ MODES = [
     ("interval_handling_mode", "string"),
     ("hstore_handling_mode", "map"),
     ("money_fraction_digits", 4),
+    ("special_numbers", "exact"),
     ("unavailable_value_placeholder", "hex:6f6666"),
 ]
+DEFAULTS = Modes(special_numbers="null")
 
 
 def test_every_mode_is_a_setting() -> None:
     assert {name for name, _ in MODES} == set(Modes._fields)
-    assert Settings(**MINIMAL).modes == Modes()
+    assert Settings(**MINIMAL).modes == DEFAULTS
+    assert Settings(**MINIMAL, special_numbers=None).modes == DEFAULTS  # as YAML reads null
 
 
 @pytest.mark.parametrize(("name", "value"), MODES)
 def test_a_mode_shapes_records(name: str, value: Any) -> None:
     settings = Settings(**MINIMAL, **{name: value})
-    assert settings.modes == Modes(**{name: value})
+    assert settings.modes == DEFAULTS._replace(**{name: value})
     assert settings.record_hash() != Settings(**MINIMAL).record_hash()
 
 

@@ -1,0 +1,31 @@
+"""An option of Debezium that is none here is answered by what stands instead, never by the nearest other name."""
+
+import pytest
+
+from capture.settings import Settings
+from schemas.errors import SettingsError
+from schemas.settings import load
+
+OPTIONS = """
+advanced.metrics.enable connection.validation.timeout.ms create.slot.command.timeout custom.metric.tags
+custom.retriable.exception database.exclude.list database.include.list event.converting.failure.handling.mode
+guardrail.collections.limit.action guardrail.collections.max include.schema.changes include.schema.comments
+incremental.snapshot.allow.schema.changes legacy.snapshot.max.threads log.position.check.enable
+lsn.flush.timeout.action lsn.flush.timeout.ms multi.partition.mode offset.activity.monitor.interval.ms
+offset.mismatch.strategy poll.dispatch.interval.ms post.processors queue.provider.type schema.refresh.mode
+skip.messages.without.change slot.seek.to.known.offset.on.start snapshot.max.threads.multiplier
+snapshot.mode.configuration.based.snapshot.data snapshot.mode.custom.name snapshot.query.mode
+snapshot.query.mode.custom.name snapshot.scan.all.columns.force snapshot.tables.order.by.row.count
+sourceinfo.struct.maker statistics.metrics.enabled streaming.delay.ms table.ignore.builtin
+transaction.metadata.factory converters column.propagate.source.type poll.interval.ms
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_stands_instead_is_said(option: str) -> None:
+    name = option.replace(".", "_").upper()
+    with pytest.raises(SettingsError) as refused:
+        load("capture", Settings, environ={f"ORDERTAP_CAPTURE_{name}": "x"})
+    said = f"{name.lower()}: no setting here: "
+    assert said in str(refused.value)
+    assert "did you mean" not in str(refused.value)

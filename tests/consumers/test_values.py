@@ -1,0 +1,186 @@
+"""Values of PostgreSQL are in our records what they are in Debezium's, digit by digit."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import avro.schema
+import psycopg2
+import pytest
+
+from capture.changes.tables import Tables
+from capture.changes.versions import Versions
+from capture.postgres import pgoutput
+from capture.postgres.catalogue import table_facts
+from capture.selection import Lists, Selection
+from capture.snapshot.copytext import parse_copy_line
+from deploy.embedded import Postgres
+from schemas.codec import Codec, SourceOrigin, compile_codec
+from schemas.encoders import FAILURES
+from schemas.envelope import topic_name
+from schemas.settings import PURE_PYTHON
+from schemas.type_modes import Modes
+from schemas.type_table import DEFAULT_MODES, SESSION_SETTINGS
+from tests.integration.test_types import copied, start, stream
+from tests.record_reader import row_reader
+from tests.unit.schemas.examples import PREFIX
+
+
+@pytest.fixture
+def database(new_database: Callable[[Postgres, str], str], postgres: Postgres) -> Iterator[Any]:
+    """A cursor whose text is capture's, in a fresh database with a publication and a slot."""
+    options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+    connection = psycopg2.connect(new_database(postgres, "consumers"), options=options)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        start(cursor)
+        yield cursor
+        cursor.execute("SELECT pg_drop_replication_slot('types')")
+    connection.close()
+
+
+class Read:
+    """The table `t` as it comes through the stream and the snapshot, compiled and plain."""
+
+    def __init__(self, cursor: Any, monkeypatch: pytest.MonkeyPatch, modes: Modes = DEFAULT_MODES) -> None:
+        self.relation, self.inserted = stream(cursor)
+        self.facts = table_facts(cursor.connection, self.relation)
+        self.lines = copied(cursor, self.relation)
+        self._patch = monkeypatch
+        self.codec: Codec = compile_codec("shop.public.t", self.relation, self.facts, modes=modes)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of all ways, which must be the same; as fastavro reads them."""
+        prefix = SourceOrigin("shop", "test", "0").snapshot(0, 0)
+        ways: list[list[bytes]] = []
+        for pure in ("0", "1"):
+            self._patch.setenv(PURE_PYTHON, pure)
+            encoder = self.codec.bind(1, 2)
+            cells = [pgoutput.decode_as(pgoutput.Insert, row.sent).new for row in self.inserted]  # type: ignore[arg-type]
+            ways.append([encoder.create(prefix, 1, row) for row in cells])
+            ways.append([])
+            for row, careful in zip(self.inserted, ways[-2], strict=True):
+                try:
+                    ways[-1].append(encoder.record(row.sent, prefix, 1, "c")[1])
+                except FAILURES:  # as capture does with an unusual row
+                    ways[-1].append(careful)
+            ways.append([encoder.create(prefix, 1, parse_copy_line(line[:-1])) for line in self.lines])
+        assert all(way == ways[0] for way in ways)
+        reader = row_reader(self.codec.value_schema)
+        return [reader.record(value[5:])["after"] for value in ways[0]]
+
+
+def test_a_timestamptz_has_the_digits_of_its_precision(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source: Debezium's ZonedTimestamp, which shows exactly so many digits; a precision of 0 shows none."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, full_ timestamptz, none timestamptz(0), three timestamptz(3),"
+        " a timestamptz[]);"
+        "INSERT INTO t SELECT n, at, at, at, ARRAY[at, NULL] FROM (VALUES"
+        " (1, timestamptz '2026-11-30 10:34:56.12+00'), (2, '2026-11-30 10:34:00Z'), (3, '0044-03-15 10:00:00.5Z BC'),"
+        " (4, '10000-01-01 00:00:00Z')) v (n, at)"
+    )
+    shown = [(row["full_"], row["none"], row["three"]) for row in Read(database, monkeypatch).rows()]
+    assert shown == [
+        ("2026-11-30T10:34:56.120000Z", "2026-11-30T10:34:56Z", "2026-11-30T10:34:56.120Z"),
+        ("2026-11-30T10:34:00.000000Z", "2026-11-30T10:34:00Z", "2026-11-30T10:34:00.000Z"),
+        ("-0043-03-15T10:00:00.500000Z", "-0043-03-15T10:00:00Z", "-0043-03-15T10:00:00.500Z"),
+        ("+10000-01-01T00:00:00.000000Z", "+10000-01-01T00:00:00Z", "+10000-01-01T00:00:00.000Z"),
+    ]
+
+
+def test_an_array_has_no_default(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Avro takes none with an element, since null comes first in the union of elements; Debezium writes none."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, tags text[] NOT NULL DEFAULT '{}', more int[] DEFAULT '{1,2}');"
+        "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2, '{a}', NULL)"
+    )
+    read = Read(database, monkeypatch)
+    fields = {field["name"]: field for field in read.codec.value_schema["fields"][0]["type"][1]["fields"]}
+    assert avro.schema.parse(json.dumps(read.codec.value_schema)).name == "Envelope"
+    assert fields["tags"] == {"name": "tags", "type": {"type": "array", "items": ["null", "string"]}}
+    more = {"type": "array", "items": ["null", "int"]}
+    assert fields["more"] == {"name": "more", "type": ["null", more], "default": None}
+    assert read.rows() == [
+        {"id": 1, "tags": [], "more": [1, 2]},
+        {"id": 2, "tags": ["a"], "more": None},
+    ]
+
+
+NULLS = Modes(special_numbers="null")
+
+
+def test_special_numbers_are_null_unless_they_are_wanted_exactly(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debezium's sinks end with an error at a decimal that is none. A key keeps it: null would not tell rows apart."""
+    database.execute(
+        "CREATE TABLE t (id numeric(5,1) PRIMARY KEY, fixed numeric(12,2), any_ numeric, a numeric[], d float8);"
+        "INSERT INTO t VALUES (1, 1, 1, '{1,NaN,NULL}', 1), ('NaN', 'NaN', 'Infinity', '{-Infinity}', 'NaN')"
+    )
+    read = Read(database, monkeypatch, NULLS)
+    usual, special = read.rows()
+    assert (usual["fixed"], usual["any_"], special["fixed"], special["any_"]) == (
+        b"d", {"scale": 0, "value": b"\x01"}, None, None,
+    )  # fmt: skip
+    assert (usual["a"], special["a"]) == ([{"scale": 0, "value": b"\x01"}, None, None], [None])
+    assert special["id"] == (10**5).to_bytes(3, "big")
+    assert math.isnan(special["d"])
+    assert {column for column, _ in read.codec.notes} == {"fixed", "any_", "a"}
+    exact = compile_codec("shop.public.t", read.relation, read.facts)
+    assert exact.value_schema == read.codec.value_schema
+
+
+def test_a_delete_by_key_shows_defaults_where_debezium_does(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, state text DEFAULT 'new', n int NOT NULL DEFAULT 7, note text,"
+        " made timestamptz NOT NULL DEFAULT now(), tags text[] DEFAULT '{a}'); INSERT INTO t VALUES (1)"
+    )
+    read = Read(database, monkeypatch)
+    gone = read.codec.bind(1, 2).delete(PREFIX, 1, (b"1", *[None] * 5), key_only=True)
+    assert row_reader(read.codec.value_schema).record(gone[5:])["before"] == {
+        "id": 1, "state": "new", "n": 7, "note": None, "made": "1970-01-01T00:00:00.000000Z", "tags": None,
+    }  # fmt: skip
+
+
+def test_a_label_that_an_enum_got_later_is_allowed_from_its_first_row_on(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, m mood, all_ mood[]); INSERT INTO t VALUES (1, 'ok', '{sad}')"
+    )
+    read = Read(database, monkeypatch)
+    versions = Versions(
+        partial(topic_name, "shop"), frozenset(), partial(table_facts, database.connection), lambda *_: 1,
+        lambda _: None, lambda _: 1,
+    )  # fmt: skip
+    table = Tables(Selection(Lists()), True, versions).relation(read.relation)
+    assert table is not None
+
+    def written(number: int) -> tuple[Any, Any, list[str]]:
+        (row,) = stream(database).rows
+        value = table.insert(row.sent, PREFIX, number, b"1:1:1")[0][3]
+        after = row_reader(table.encoder.codec.value_schema).record(value[5:])["after"]
+        field = table.encoder.codec.value_schema["fields"][0]["type"][1]["fields"][1]
+        return after["m"], after["all_"], field["type"][1]["connect.parameters"]["allowed"].split(",")
+
+    database.execute("ALTER TYPE mood ADD VALUE 'happy'")
+    database.execute("INSERT INTO t VALUES (2, 'happy', '{happy,NULL}')")
+    assert written(2) == ("happy", ["happy", None], ["sad", "ok", "happy"])
+    database.execute("INSERT INTO t VALUES (3, 'sad', NULL)")
+    late = stream(database).rows[0]
+    database.execute("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'")
+    table = Tables(Selection(Lists()), True, versions).relation(read.relation)
+    assert table is not None
+    value = table.insert(late.sent, PREFIX, 3, b"1:1:1")[0][3]  # the catalogue has forgotten this name
+    assert row_reader(table.encoder.codec.value_schema).record(value[5:])["after"]["m"] == "sad"
+
+
+def test_a_tsvector_has_debeziums_name(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, words tsvector); INSERT INTO t VALUES (1, 'a:1 b:2')")
+    read = Read(database, monkeypatch)
+    field = read.codec.value_schema["fields"][0]["type"][1]["fields"][1]
+    assert field["type"][1] == {"type": "string", "connect.version": 1, "connect.name": "io.debezium.data.TsVector"}
+    assert read.rows() == [{"id": 1, "words": "'a':1 'b':2"}]
