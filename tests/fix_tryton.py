@@ -11,6 +11,7 @@ import pytest
 from deploy.embedded import PartError, Postgres
 from deploy.tryton.environment import environment
 from deploy.tryton.server import Tryton
+from tests.erp_contract.tryton_data import TrytonData
 
 ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
@@ -53,6 +54,14 @@ def tryton(tryton_environment: None, parts_folder: Path, postgres: Postgres) -> 
     """The running server, with a company's data and no document."""
     with Tryton(parts_folder / "tryton", postgres, lambda _: None) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
+    """What came into its database since it was set up."""
+    data = TrytonData(tryton.postgres.dsn(tryton.database))
+    yield data
+    data.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
