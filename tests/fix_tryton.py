@@ -12,6 +12,7 @@ import pytest
 from deploy.embedded import PartError, Postgres
 from deploy.tryton.environment import environment
 from deploy.tryton.server import Tryton
+from tests.erp_contract.tryton_data import TrytonData
 
 ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
@@ -62,6 +63,14 @@ def bare_tryton(tryton_environment: None, tmp_path: Path, postgres: Postgres) ->
     database = f"bare_{uuid4().hex[:8]}"
     with Tryton(tmp_path / "tryton", postgres, lambda _: None, database=database, web_shop=False) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
+    """What came into its database since it was set up."""
+    data = TrytonData(tryton.postgres.dsn(tryton.database))
+    yield data
+    data.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -42,8 +42,9 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
         differs = names or _children(desired, applied)
         return {_CHANGE_OF[desired.kind]} if differs else set()
     found = {_of_head(name, desired) for name in names}
+    more = _has_more_lines(desired, applied)
     for part, _, wanted, was in _children(desired, applied):
-        found.add(_of_child(part, wanted, was))
+        found.add(_of_child(part, wanted, was, more))
     return found
 
 
@@ -79,8 +80,9 @@ def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord)
         for name in differing(desired.fields, applied.fields)
         if (other or _of_head(name, desired)) in which and not _stays(name, desired, applied)
     }
+    more = _has_more_lines(desired, applied)
     for part, _, wanted, was in _children(desired, applied):
-        if (other or _of_child(part, wanted, was)) in which:
+        if (other or _of_child(part, wanted, was, more)) in which:
             found.add(group_of(kind, part, ""))
     return found
 
@@ -150,12 +152,17 @@ def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, str, Fie
     return found
 
 
-def _of_child(part: PartKind, wanted: Fields | None, was: Fields | None) -> Change:
+def _has_more_lines(desired: ErpRecord, applied: ErpRecord) -> bool:
+    """A line in place of another adds none."""
+    return len(desired.parts.get("line", ())) > len(applied.parts.get("line", ()))
+
+
+def _of_child(part: PartKind, wanted: Fields | None, was: Fields | None, more: bool) -> Change:
     if part != "line":
         return "change prices"
-    if was is None:
+    if was is None and more:
         return "add lines"
-    if wanted is None or {"quantity", "sku"} & {*differing(wanted, was)}:
+    if wanted is None or was is None or {"quantity", "sku"} & {*differing(wanted, was)}:
         return "change quantities"
     return "change prices"
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Postgres
-from deploy.tryton.server import Tryton
 from tests.erp_contract.records import Sink
 from tests.erp_contract.sql_place import Place
 from tests.erp_contract.sql_target import SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
-from tests.erp_contract.tryton_data import TrytonData
 from tests.stateful.target import DeskTarget
 
 MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
@@ -58,14 +56,6 @@ def _tryton(request: pytest.FixtureRequest) -> Iterator[Target]:
     made = TrytonTarget(request.getfixturevalue("tryton"), request.getfixturevalue("tryton_data"))
     yield made
     made.close()
-
-
-@pytest.fixture(scope="session")
-def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
-    """What came into its database since it was set up."""
-    data = TrytonData(tryton.postgres.dsn(tryton.database))
-    yield data
-    data.close()
 
 
 @pytest.fixture

@@ -22,11 +22,13 @@ class Can(NamedTuple):
     """What one ERP can and another cannot; the suite asks, and expects of each what it says.
 
     adopts: kinds of which a document that was typed in can be given our keys. at_once: a step is one transaction, of
-    which nothing is left when it comes too late.
+    which nothing is left when it comes too late. narrows: cells of the planner's table (cells.py) that it refuses,
+    by name, and what it says then.
     """
 
     adopts: Collection[Kind] = ("customer", "order", "return", "refund")
     at_once: bool = True
+    narrows: Mapping[str, str] = {}
 
 
 class Clerk(Protocol):

@@ -24,12 +24,20 @@ from tests.erp_contract.tryton_data import TrytonData
 
 READS = frozenset({"read", "search", "search_read", "search_count", "get_preferences", "fields_get", "login", "logout"})
 GROUP = "Sales Administrator"
+NO_LINE = "in processing Tryton takes no further line: enter what is more as an order of its own, by hand, or cancel it"
+NARROWS = {
+    "a line more, processing": NO_LINE,
+    "a charge more, processing": NO_LINE,
+    "an order discount, processing": NO_LINE,
+    "another tax rate, processing": "in processing Tryton does not change the tax of a line",
+    "another day, processing": "in processing Tryton does not change the date",
+}
 
 
 class TrytonTarget:
     """An empty Tryton: what it has of another test is taken away first."""
 
-    can = Can(adopts=("customer",), at_once=False)
+    can = Can(adopts=("customer",), at_once=False, narrows=NARROWS)
 
     def __init__(self, server: Tryton, data: TrytonData) -> None:
         data.clear()

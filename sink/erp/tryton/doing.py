@@ -108,6 +108,7 @@ class Doing:
 
         self._fail(together(values, create, self._taken))
         made = {number: step for number, step in todo.items() if number not in self._results}
+        self._begun |= made.keys()
         self._read(made)
         for number, step in made.items():
             sale = self._there.get(number)
@@ -152,7 +153,11 @@ class Doing:
                 alone = number if call.page else 0
                 groups.setdefault((call.model, call.method, alone), {})[number] = call
         for some in groups.values():
-            self._fail(together(some, self._send, self._moved))
+            errors = together(some, self._send, self._moved)
+            self._read(
+                {number: self._steps[number] for number, one in errors.items() if isinstance(one, ConflictError)}
+            )
+            self._fail(errors)
         sent = {number: call for some in groups.values() for number, call in some.items()}
         going = {number: step for number, step in self._left().items() if number in sent}
         self._begun |= going.keys()
@@ -188,7 +193,7 @@ class Doing:
         is known."""
         for number, error in errors.items():
             unknown = isinstance(error, RetryError) and not isinstance(error, ConflictError)
-            known = number in self._begun and not unknown
+            known = number in self._begun and number in self._there and not unknown
             self._results[number] = NotDone(error, self._there[number].observed if known else None)
 
 

@@ -6,7 +6,7 @@ and then validated), and nothing but comment, reference and notes by a write.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +30,10 @@ _BY_SLIP: Final = ("product", "unit", "quantity", "unit_price", "description")
 _NAMES: Final = {"sale_date": "the date", "origin": "the order that it belongs to"}
 NO_MORE_LINES: Final = (
     "in processing Tryton takes no further line: enter what is more as an order of its own, by hand, or cancel it there"
+)
+NO_ROUNDING: Final = (
+    "in processing Tryton takes no further line, and the shop's tax is a cent or some more than Tryton's at {} %, which"
+    " would need one of rounding"
 )
 BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it is there, `sink accept document`"
 
@@ -94,11 +98,11 @@ def in_processing(change: Edit, row: Row) -> Edit:
     free = [rows[one] for one in change.gone]
     free += [line for line in row["lines."] if line["type"] == "line" and not line["quantity"]]
     changed = {one: {**some} for one, some in change.changed.items()}
-    missing = 0
+    missing: list[Place] = []
     for line in change.new:
         used = next((one for one in free if one["taxes"] == line["taxes"]), None)
         if used is None:
-            missing += 1
+            missing.append(place(line))
             continue
         free.remove(used)
         changed[used["id"]] = {name: line[name] for name in _LINE if not _same(line[name], used[name])}
@@ -107,13 +111,16 @@ def in_processing(change: Edit, row: Row) -> Edit:
     return Edit(change.head, changed, [], [])
 
 
-def _refuse(change: Edit, changed: Mapping[int, Row], missing: int) -> None:
+def _refuse(change: Edit, changed: Mapping[int, Row], missing: Collection[Place]) -> None:
     wrong = [_NAMES.get(name, name) for name in change.head if name not in (*_AT_ANY_TIME, *_BY_PARTIES)]
     wrong += ["the tax of a line"] if any("taxes" in some for some in changed.values()) else []
     if wrong:
         raise HoldError(f"in processing Tryton does not change {', '.join(wrong)}", BY_A_PERSON)
-    if missing:
+    cents = [rate for what, rate in missing if what == ROUNDING]
+    if len(cents) < len(missing):
         raise HoldError(NO_MORE_LINES, BY_A_PERSON)
+    if cents:
+        raise HoldError(NO_ROUNDING.format(" % and ".join(cents)), BY_A_PERSON)
 
 
 def as_slip(change: Edit, row: Row) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ CHEAPER = order(l1=line(2, "18.00", "3.42"), l2=line(1, "5.00", "0.95"))
 OTHER_LINE = order(l1=line(2, "20.00", "3.80"), l3=line(3, "6.00", "1.14"))
 FEWER = order(l1=line(2, "20.00", "3.80"))
 MORE = order(l1=line(2, "20.00", "3.80"), l2=line(1, "5.00", "0.95"), l4=line(1, "1.00", "0.19"))
+CENT_MORE = order(l1=line(2, "20.00", "3.81"), l2=line(1, "5.00", "0.95"))
 OTHER_TAX = order(l1=line(2, "20.00", "1.40", 7), l2=line(1, "5.00", "0.95"))
 RENUMBERED = order("2", l1=line(2, "20.00", "3.80"), l2=line(1, "5.00", "0.95"))
 
@@ -125,7 +126,12 @@ def test_a_slip_that_lies_there_is_validated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("want", "reason"), [(MORE, "takes no further line"), (OTHER_TAX, "does not change the tax of a line")]
+    ("want", "reason"),
+    [
+        (MORE, "takes no further line: enter"),
+        (OTHER_TAX, "does not change the tax of a line"),
+        (CENT_MORE, "more than Tryton's at 19 %, which would need one of rounding"),
+    ],
 )
 def test_what_processing_does_not_take_is_refused_before_the_first_write(want: ErpRecord, reason: str) -> None:
     now = sale("processing")

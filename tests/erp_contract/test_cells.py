@@ -1,0 +1,154 @@
+"""The planner's table on each ERP: what can be brought about is, and reads as the shop has it then.
+
+All cells of a group are documents of one ERP, and their steps go together, as a batch of the sink's does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from sink.erp.contract import Found, HoldError, NotDone, Observed, Step, StepResult, basis
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Milestone, not_kept
+from sink.planning.planner import Plan, Standpoint, plan
+from sink.planning.policy import Hold
+from tests.erp_contract.cells import GROUPS, OPEN, ORDER, Cell
+from tests.erp_contract.records import Sink, create
+from tests.erp_contract.target import Target
+
+
+@dataclass
+class _Tried:
+    """A cell with keys of its own. `became`: what it was held for, or "done"."""
+
+    cell: Cell
+    number: int
+    applied: ErpRecord | None = None
+    seen: Observed | None = None
+    verbs: tuple[str, ...] = ()
+    became: str = ""
+
+    @property
+    def ref(self) -> ErpRef:
+        return ErpRef(self.cell.ref.kind, f"shop/{self.cell.ref.kind}/{self.number}/1")
+
+    @property
+    def order(self) -> ErpRef:
+        return ErpRef("order", f"shop/order/{self.number}/1")
+
+    def own(self, record: ErpRecord | None) -> ErpRecord | None:
+        """A record of the cell, of its own order."""
+        if record is None:
+            return None
+        parts = {part: {key: self._of(row) for key, row in rows.items()} for part, rows in record.parts.items()}
+        return replace(record, fields=self._of(record.fields), parts=parts)
+
+    def _of(self, fields: Fields) -> Fields:
+        return {
+            name: ErpRef(value.kind, value.external.replace(ORDER.external, self.order.external, 1))
+            if isinstance(value, ErpRef)
+            else value
+            for name, value in fields.items()
+        }
+
+    def plan(self, found: Mapping[ErpRef, Observed]) -> Plan:
+        order = None if self.ref.kind == "order" else Found(self.order, found[self.order])
+        self.seen = found.get(self.ref)
+        ledger = Standpoint(self.applied, key=1)
+        return plan(self.ref, self.own(self.cell.wants), ledger, self.seen, self.cell.policy, order)
+
+
+def _made(target: Target, sink: Sink, wanted: Iterable[tuple[ErpRef, ErpRecord | None, Milestone]]) -> None:
+    """Documents as we make them and their clerk takes them on."""
+    there = [(ref, record, at) for ref, record, at in wanted if record]
+    steps = [
+        replace(create(_shown(one), ref), goal=at if at in OPEN else create(one, ref).goal) for ref, one, at in there
+    ]
+    for result in sink.apply(*steps):
+        assert isinstance(result, Observed), result
+    for ref, _, at in there:
+        if at not in OPEN:
+            target.clerk.sets(ref, at)
+
+
+def _shown(record: ErpRecord) -> ErpRecord:
+    """Before it was cancelled."""
+    cancelled = {"cancelled": False} if record.fields.get("cancelled") else {}
+    return replace(record, fields={**record.fields, **cancelled})
+
+
+def _set_up(target: Target, sink: Sink, tried: Sequence[_Tried]) -> None:
+    sink.seed("customer")
+    of_orders = [one for one in tried if one.ref.kind != "order"]
+    _made(target, sink, [(one.order, one.own(one.cell.sold), one.cell.order) for one in of_orders])
+    for one in of_orders:
+        beside = enumerate(one.cell.beside)
+        _made(target, sink, [
+            (ErpRef(ref.kind, f"shop/{ref.kind}/{one.number}b{n}/1"), one.own(record), Milestone.CONFIRMED)
+            for n, (ref, record) in beside
+        ])  # fmt: skip
+    _made(target, sink, [(one.ref, one.own(one.cell.was), one.cell.at) for one in tried])
+    for one in tried:
+        one.applied = one.own(one.cell.was)
+
+
+def _round(sink: Sink, tried: Sequence[_Tried]) -> list[_Tried]:
+    """Plans all of them by one look, and applies their first steps by one call; those that go on."""
+    found = sink.erp.observe([ref for one in tried for ref in (one.ref, one.order)])
+    steps: dict[int, Step] = {}
+    for one in tried:
+        planned = one.plan(found)
+        if isinstance(planned, list) and planned:
+            steps[one.number] = planned[0]
+        else:
+            one.became = f"held: {planned.reason}; {planned.next_step}" if isinstance(planned, Hold) else "done"
+    going = [one for one in tried if one.number in steps]
+    for one, result in zip(going, sink.apply(*steps.values()), strict=True):
+        one.verbs += (steps[one.number].verb,)
+        if isinstance(result, Observed):
+            one.applied = steps[one.number].written
+        else:
+            one.became = _refused(sink, one, result)
+    return [one for one in going if not one.became]
+
+
+def _refused(sink: Sink, one: _Tried, result: StepResult) -> str:
+    """It has to be refused before the first write."""
+    assert isinstance(result, NotDone)
+    now = sink.erp.observe([one.ref]).get(one.ref)
+    if not isinstance(result.error, HoldError) or (now and now.record) != (one.seen and one.seen.record):
+        return f"broken: {result}"
+    if basis(now) != basis(one.seen):
+        return f"half done: {result}"
+    return f"held: {result.error.message}; {result.error.hint}"
+
+
+def _wrong(sink: Sink, one: _Tried, narrows: Mapping[str, str]) -> str:
+    """What did not come out as the cell has it; "" for nothing."""
+    if reason := one.cell.reason or narrows.get(one.cell.name):
+        _, _, way_out = one.became.partition("; ")
+        return "" if one.became.startswith("held") and reason in one.became and way_out else f"not held: {one.became}"
+    if one.became != "done" or one.verbs != one.cell.verbs:
+        return f"{' '.join(one.verbs)} {one.became}"
+    seen, wants = sink.see(one.ref), one.own(one.cell.wants)
+    if (seen.milestone is Milestone.CANCELLED) != ("cancel" in one.verbs):
+        return f"it is {seen.milestone}"
+    return not_kept(wants, seen.record) if wants else ""
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_planners_table(target: Target, sink: Sink, group: str) -> None:
+    tried = [_Tried(cell, number) for number, cell in enumerate(GROUPS[group], 1)]
+    _set_up(target, sink, tried)
+    going: list[_Tried] = tried
+    for _ in range(4):
+        going = _round(sink, going) if going else []
+    wrong = {one.cell.name: said for one in tried if (said := _wrong(sink, one, target.can.narrows))}
+    assert wrong == {}
+
+
+def test_narrowed_cells_are_cells(target: Target) -> None:
+    cells = {cell.name for some in GROUPS.values() for cell in some if not cell.reason}
+    assert {*target.can.narrows} <= cells

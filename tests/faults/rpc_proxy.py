@@ -1,0 +1,122 @@
+"""An HTTP proxy before a server of JSON-RPC, which does to single calls through it what networks do.
+
+A call that writes is one whose method does not only read; it alone meets the next `Fault`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Collection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, Literal, NamedTuple, Self
+
+Fault = Literal["cut", "lost", "late", "twice", "rest"]
+"""`cut`: the call never arrives. `lost`: it is done, and nobody hears of it. `late`: its sender has given up when it
+arrives. `twice`: it arrives twice, and the second answer is heard. `rest`: HTTP 429 in place of an answer."""
+
+REST: Final = "3"  # seconds, of the header Retry-After
+
+
+class _Answer(NamedTuple):
+    status: int
+    content: bytes
+
+
+class RpcProxy:
+    """`faults` are taken from the front, one for each call that writes; `calls` are their methods as they came by.
+    `late`: seconds until a late call goes on."""
+
+    def __init__(self, server: str, reads: Collection[str], late: float = 0.0) -> None:
+        self.faults: list[Fault] = []
+        self.calls: list[str] = []
+        self.late = late
+        self.on_call: Callable[[str], None] = lambda _: None
+        self._host, self._reads = server.removeprefix("http://"), reads
+        self._under_way: set[threading.Thread] = set()
+        self._listens = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._listens.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._listens.server_address[1]}"
+        threading.Thread(target=self._listens.serve_forever, name="rpc-proxy", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.settled()
+        self._listens.shutdown()
+        self._listens.server_close()
+
+    def settled(self) -> None:
+        """Waits until what came late is over."""
+        for thread in list(self._under_way):
+            thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = proxy._answer(self.path, body, dict(self.headers.items()))
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status)
+                if answer.status == 429:
+                    self.send_header("Retry-After", REST)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, *_: Any) -> None:
+                """Says nothing."""
+
+        return Handler
+
+    def _answer(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
+        """None: the connection ends."""
+        method = str(json.loads(body)["method"])
+        if method.rpartition(".")[2] in self._reads:
+            return self._pass(path, body, headers)
+        self.calls.append(method)
+        self.on_call(method)
+        match self.faults.pop(0) if self.faults else None:
+            case "cut":
+                return None
+            case "lost":
+                self._pass(path, body, headers)
+                return None
+            case "late":
+                thread = threading.Thread(target=self._later, args=(path, body, headers), name="late call")
+                self._under_way.add(thread)
+                thread.start()
+                return None
+            case "twice":
+                self._pass(path, body, headers)
+                return self._pass(path, body, headers)
+            case "rest":
+                return _Answer(429, b"")
+        return self._pass(path, body, headers)
+
+    def _later(self, path: str, body: bytes, headers: dict[str, str]) -> None:
+        time.sleep(self.late)
+        self._pass(path, body, headers)
+        self._under_way.discard(threading.current_thread())
+
+    def _pass(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
+        headers = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
+        connection = http.client.HTTPConnection(self._host, timeout=60)
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            return _Answer(response.status, response.read())
+        except OSError:
+            return None
+        finally:
+            connection.close()

@@ -1,0 +1,63 @@
+"""The planner's table, cell by cell, as an accountant would name them; on ERPs: tests/erp_contract/test_cells.py."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from sink.erp.contract import Found, Moved, Observed
+from sink.erp.kinds import ErpRecord, ErpRef, Milestone
+from sink.planning.planner import Standpoint, plan
+from sink.planning.policy import Hold
+from tests.erp_contract.cells import CELLS, ORDER, Cell
+
+
+def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
+    """As an ERP shows it, of which the state says that it is cancelled."""
+    fields = {name: value for name, value in record.fields.items() if name != "cancelled"}
+    paid = fields.get("paid")
+    return Observed(
+        replace(record, fields=fields), milestone, "1", "stamp", 1, paid=paid if isinstance(paid, Decimal) else None
+    )
+
+
+def _order(cell: Cell) -> Found:
+    """With what came back of it."""
+    moved: dict[str, dict[str, Decimal]] = {}
+    refunded: dict[str, Decimal] = {}
+    for ref, record in cell.beside:
+        if ref.kind == "refund":
+            refunded[ref.external] = _number(record.fields, "gross")
+        for row in record.parts.get("line", {}).values():
+            sold = row["order_line"]
+            assert isinstance(sold, ErpRef)
+            moved.setdefault(ORDER.part_and_key(sold.external)[1], {})[ref.external] = _number(row, "quantity")
+    seen = _seen(cell.sold, cell.order)
+    return Found(ORDER, replace(seen, moved={key: Moved(by) for key, by in moved.items()}, refunded=refunded))
+
+
+def _number(fields: Mapping[str, object], name: str) -> Decimal:
+    value = fields[name]
+    assert isinstance(value, Decimal)
+    return value
+
+
+@pytest.mark.parametrize("cell", [pytest.param(one, id=one.name) for one in CELLS])
+def test_a_cell_of_the_planners_table(cell: Cell) -> None:
+    order = None if cell.ref.kind == "order" else _order(cell)
+    seen = _seen(cell.was, cell.at) if cell.was else None
+    found = plan(cell.ref, cell.wants, Standpoint(cell.was, key=1), seen, cell.policy, order)
+    if cell.reason:
+        assert isinstance(found, Hold), found
+        assert cell.reason in found.reason
+        assert found.next_step
+        return
+    assert isinstance(found, list), found
+    assert [step.verb for step in found] == list(cell.verbs)
+    if cell.wants:
+        assert found[-1].want == cell.wants
+
+
+def test_no_cell_is_there_twice() -> None:
+    assert len({one.name for one in CELLS}) == len(CELLS)
