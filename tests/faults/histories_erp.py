@@ -24,7 +24,7 @@ from tests.faults.proxy import Proxy
 from tests.programs import ROOT
 
 _SQL_SECONDS: Final = 3.0
-_TRYTON_SECONDS: Final = 20.0
+_TRYTON_SECONDS: Final = 10.0
 
 
 class LosesAnswers(Protocol):
@@ -100,7 +100,7 @@ class RealTryton:
         admin = Screen(server.url, server.database, provision.ADMIN, provision.ADMIN_PASSWORD)
         there = {row["code"] for row in admin.rows("product.product", [], "code")}
         if missing := [one for one in zip(_skus(), PRODUCTS, strict=True) if one[0] not in there]:
-            admin("product.template", "create", [_template(admin, sku, name, rate) for sku, (name, _, rate) in missing])
+            admin("product.template", "create", [template(admin, sku, name, rate) for sku, (name, _, rate) in missing])
         self._screen = Screen(server.url, server.database, server.clerk, server.clerk_password)
 
     def proxy(self) -> HttpProxy:
@@ -131,7 +131,7 @@ def tryton_of(folder: Path, server: Postgres) -> Tryton:
     return Tryton(folder / "tryton", server)
 
 
-def _template(admin: Screen, sku: str, name: str, rate: int) -> dict[str, Any]:
+def template(admin: Screen, sku: str, name: str, rate: int) -> dict[str, Any]:
     """An item of its own rate: Tryton asks a clerk who posts a line of another."""
     (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
     (category,) = admin.rows("product.category", [["name", "=", f"{rate} %"]])
