@@ -102,13 +102,15 @@ class StagedShop:
     def mark_orders(self, first: int, last: int) -> None:
         """As staging does after commits."""
         self._mark(
-            f"SELECT 'sales_order', n::text, 'sales_order:' || n FROM generate_series({first}, {last}) n UNION ALL"
-            f" SELECT 'customer', n::text, 'customer:' || n FROM generate_series({first}, {last}) n"
+            "SELECT type, n::text AS key, type || ':' || n AS unit"
+            f" FROM generate_series({first}, {last}) n, unnest(ARRAY['sales_order', 'customer']) type"
         )
 
     def mark_prices(self) -> None:
         """Of all products that were added."""
-        self._mark(f"SELECT 'price', id::text, 'price:' || id FROM {SHOP}.products WHERE sku LIKE 'B-%'")
+        self._mark(
+            f"SELECT 'price' AS type, id::text AS key, 'price:' || id AS unit FROM {SHOP}.products WHERE sku LIKE 'B-%'"
+        )
 
     def check_done(self) -> None:
         """RuntimeError where something was not brought into the ERP."""
@@ -168,9 +170,14 @@ class Replicas:
 
     @staticmethod
     def _hear(process: subprocess.Popen[str], word: str) -> None:
+        """Among what it logs."""
         assert process.stdout is not None
-        if (line := process.stdout.readline().strip()) != word:
-            raise RuntimeError(f"a worker ended: {line}")
+        said = []
+        for line in process.stdout:
+            if line.strip() == word:
+                return
+            said.append(line)
+        raise RuntimeError(f"a worker ended: {''.join(said[-20:])}")
 
 
 def work() -> None:

@@ -160,14 +160,13 @@ class Histories:
                 raise RuntimeError(f"the clerk waits for orders that do not come:\n{self._tails()}")
         faults.at_least()
 
-    @staticmethod
-    def _acts(history: History, act: Act, shop: HistoriesShop, clerk: HistoriesClerk) -> bool:
-        """Whether it is done; the clerk's is not while the order is not there."""
+    def _acts(self, history: History, act: Act, shop: HistoriesShop, clerk: HistoriesClerk) -> bool:
+        """Whether it is done. The clerk's is not while the order is not there; a cancelled one may never come."""
         if act.who == "shop":
             shop.does(act.name, history)
             return True
         assert history.order is not None
-        return clerk.does(act.name, history.order)
+        return clerk.does(act.name, history.order) or "cancel" in self.book.done[history.order]
 
     @property
     def settles(self) -> float:
