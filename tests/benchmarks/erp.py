@@ -32,6 +32,7 @@ from tests.faults.histories_erp import RealTryton, template
 _BATCHES: Final = (20, 40)
 _PRICE_BATCH: Final = 100
 LOOKED_AT: Final = 1_000
+_PATIENCE: Final = 300.0
 
 
 def main() -> int:
@@ -76,11 +77,13 @@ class Bench:
             "kind": "tryton", "url": tryton.url, "database": tryton.database, "user": tryton.user,
             "password": tryton.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
             "settles_seconds": tryton.settles_within, "orders": {"goal": "processing"}, "time_zone": "UTC",
+            "timeout_seconds": _PATIENCE,  # on a busy machine a call for forty orders takes longer than usual
         }  # fmt: skip
         return {
             "shop": SHOP, "profile": "sample", "topic_prefix": SHOP, "bootstrap_servers": "none:9092",
             "schema_registry_url": "file:///none", "database_url": self._shop.dsn, "erp": erp, "mode": "apply",
-            "prices_owner": "shop", "brake_orders": 1_000_000, "brake_prices": 1_000_000,
+            "prices_owner": "shop", "lease_seconds": _PATIENCE + 60, "brake_orders": 1_000_000,
+            "brake_prices": 1_000_000,
         }  # fmt: skip
 
     def run(self) -> str:
