@@ -24,7 +24,7 @@ from tests.faults.proxy import Proxy
 from tests.programs import ROOT
 
 _SQL_SECONDS: Final = 3.0
-_TRYTON_SECONDS: Final = 10.0
+_TRYTON_SECONDS: Final = 20.0
 
 
 class LosesAnswers(Protocol):
