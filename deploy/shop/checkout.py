@@ -50,6 +50,11 @@ class Checkout:
         """The buyers since the last commit do not exist."""
         self._new.clear()
 
+    def gone(self, customer: int) -> None:
+        """He is no customer any more: he never comes again."""
+        self._regulars = [one for one in self._regulars if one != customer]
+        self._new = [one for one in self._new if one != customer]
+
     def place(self, cursor: Any) -> int:
         """The order's id. Order, lines, discounts, addresses and totals are one transaction, which the caller ends."""
         customer = self._customer(cursor)

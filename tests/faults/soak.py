@@ -1,7 +1,8 @@
 """`./tests/soak`: the crash tests for as long as you like, with a progress line and one last line that says it all.
 
 Without a word the whole way, shop to ERP, on one simulated day; `capture` plays rounds of capture alone under more
-kinds of faults, each proved by itself; `outage` has orders wait for an ERP that is away for two days.
+kinds of faults, each proved by itself; `outage` has orders wait for an ERP that is away for two days. `--histories N`
+plays the lives of N orders, with a clerk at work in the ERP beside them, into the reference ERP or a real Tryton.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from deploy.embedded import Kafka, Postgres
-from tests.faults import rounds
+from deploy.tryton.server import Tryton
+from tests.faults import histories, rounds
+from tests.faults.histories_erp import HistoriesErp, RealTryton, Reference
 from tests.faults.outage import Outage
 from tests.faults.wild import WildDay
 from tests.proof.rules import Finding
@@ -26,21 +29,33 @@ from tests.proof.rules import Finding
 
 def main() -> int:
     """Exit code 0 only when nothing is lost, double or out of order and the money agrees; 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").partition(": ")[2])
+    parser = argparse.ArgumentParser(
+        prog="soak",
+        description=(__doc__ or "").partition(": ")[2],
+        epilog=(histories.__doc__ or "").replace("./tests/soak --histories", "--histories"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("what", nargs="?", choices=("all", "capture", "outage"), default="all")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
     parser.add_argument("--round", type=float, default=60.0, help="seconds of faults in a round of `capture`")
     parser.add_argument("--orders", type=int, default=20_000, help="that wait in an `outage`")
+    parser.add_argument("--histories", type=int, metavar="N", help="play the lives of N orders, and nothing else")
+    parser.add_argument("--erp", choices=("sql", "tryton"), default="sql", help="that --histories end in")
     options = parser.parse_args()
+    if options.histories is not None:
+        if options.what != "all" or options.histories < 1:
+            parser.error("--histories takes a number above 0, and goes with neither `capture` nor `outage`")
+        options.what = "histories"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    length = f"{options.orders} orders" if options.what == "outage" else f"{options.minutes:g} minutes"
-    print(f"soak: seed {options.seed}, {length}", flush=True)
+    lengths = {"outage": f"{options.orders} orders", "histories": f"{options.histories} histories on {options.erp}"}
+    print(f"soak: seed {options.seed}, {lengths.get(options.what, f'{options.minutes:g} minutes')}", flush=True)
     try:
         folder = Path(tempfile.mkdtemp(prefix="ordertap-soak-"))
         folder.chmod(0o755)  # the server runs as another account
-        code = {"capture": _capture, "outage": _outage, "all": _day}[options.what](folder, options)
+        does = {"capture": _capture, "outage": _outage, "all": _day, "histories": _histories}
+        code = does[options.what](folder, options)
     except KeyboardInterrupt:
         print(f"\nsoak: stopped; nothing is proved (seed {options.seed})")
         code = 130
@@ -75,6 +90,30 @@ def _outage(folder: Path, options: argparse.Namespace) -> int:
         result = Outage(folder, server, kafka, "outage", batch=50, patient=True).run(options.orders, _say)
     print("\n" + "\n".join([*result.wrong, str(result)]))
     return 1 if result.wrong else 0
+
+
+def _histories(folder: Path, options: argparse.Namespace) -> int:
+    settings = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+    with Postgres(folder / "postgres", options.postgres, settings) as server, Kafka(folder / "kafka") as kafka:
+        if options.erp == "sql":
+            played = _played(folder, options, server, kafka, Reference(server, "soak"))
+        else:
+            with Tryton(folder / "tryton", server, _say) as tryton:
+                played = _played(folder, options, server, kafka, RealTryton(tryton, "soak"))
+    print()
+    for finding in _some(played.findings):
+        print(f"{finding.kind}: {finding.text}")
+    resets, held = f"{played.resets} resets of offsets", f"{played.held} held by what clerk or shop did"
+    print(f"{resets}, {played.same} documents the same, {held}, {len(played.findings)} findings")
+    print(played)
+    return 1 if played.findings or played.difference else 0
+
+
+def _played(
+    folder: Path, options: argparse.Namespace, server: Postgres, kafka: Kafka, erp: HistoriesErp
+) -> histories.Played:
+    run = histories.Histories(folder, server, kafka, "soak", options.seed, erp)
+    return run.play(options.erp, options.histories, _say)
 
 
 def _capture(folder: Path, options: argparse.Namespace) -> int:

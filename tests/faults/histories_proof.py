@@ -1,0 +1,195 @@
+"""What shop and ERP have after all histories, and whether it agrees. Pure, and of the sink it knows nothing.
+
+A document that differs must be held, or have been changed by the clerk; and a hold must be one that something in its
+order's history explains: an act of the clerk, or a change of the shop that the ERP cannot take any more. Such a
+document still has only amounts that shop or clerk have given it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, Literal, NamedTuple
+
+from tests.faults.histories_plan import Book, Figures
+from tests.proof.rules import Finding
+
+Kind = Literal["customer", "order", "return", "refund", "price", "temporary price"]
+Key = tuple[Kind, str]
+Rates = Mapping[Decimal, tuple[Decimal, Decimal]]
+"""By rate in percent: net and tax."""
+
+_ZERO: Final = Decimal(0)
+_REASONS: Final = (
+    (r"but the ERP has invoiced it", {"invoices"}),
+    (r"but goods have left", {"delivers"}),
+    (r"^changed in the ERP: ", {"edits"}),
+    (r" was deleted in the shop", {"delete"}),
+    (r" to give back, .* already given back ", {"credits", "HELD"}),
+    (r" come back, sold ", {"edits", "HELD"}),
+    (r"^a returned line is not on the ERP's order", {"HELD"}),
+    (r"^in processing Tryton takes no further line", {"edit", "discount"}),
+    (r"^in processing Tryton does not change (party|.*, party)", {"merge"}),
+    (r"^number, date or buyer differ from what was sent", {"merge"}),
+    (r"^(waits for|its order: )", {"HELD"}),
+)
+"""Why something may be held, and the acts of which one must be in its history; HELD: its order is held itself."""
+
+
+class Doc(NamedTuple):
+    """One document on one side. order: the key of the one that it belongs to (its own, of an order). rates: None where
+    that side has none. items: SKU → quantity."""
+
+    key: Key
+    order: int
+    party: str = ""
+    cancelled: bool = False
+    net: Decimal = _ZERO
+    tax: Decimal = _ZERO
+    rates: Rates | None = None
+    items: Mapping[str, Decimal] = {}
+
+    @property
+    def gross(self) -> Decimal:
+        return self.net + self.tax
+
+
+class Sides(NamedTuple):
+    """All documents of the shop that an ERP must have, and all that it has with a key of ours. held: why, by key.
+    made: keys of what the ERP was ever given: an order that was cancelled before needs no document there."""
+
+    shop: Sequence[Doc]
+    erp: Sequence[Doc]
+    held: Mapping[Key, str]
+    made: frozenset[Key]
+
+
+def compare(sides: Sides, book: Book) -> tuple[list[Finding], Decimal]:
+    """What is wrong, and the money by which shop and ERP differ without a reason."""
+    found = [
+        Finding("double", f"{' '.join(key)}: {count} times in the ERP")
+        for key, count in Counter(doc.key for doc in sides.erp).items()
+        if count > 1
+    ]
+    found += unexplained(sides, book)
+    shop, erp = ({doc.key: doc for doc in some} for some in (sides.shop, sides.erp))
+    difference = _ZERO
+    for key in sorted({*shop, *erp}):
+        for finding, money in _of(key, shop.get(key), erp.get(key), sides, book):
+            found.append(finding)
+            difference += abs(money)
+    return found, difference
+
+
+def unexplained(sides: Sides, book: Book) -> Iterator[Finding]:
+    """Holds of which nothing in the history tells why."""
+    orders = {doc.key: doc.order for doc in (*sides.erp, *sides.shop)}
+    for key, reason in sides.held.items():
+        order = orders.get(key, _order_of(key, book))
+        done = book.done.get(order, set()) | ({"HELD"} if ("order", str(order)) in sides.held else set())
+        if not any(re.search(pattern, reason) and not done.isdisjoint(acts) for pattern, acts in _REASONS):
+            said = ", ".join(sorted(done)) or "nothing"
+            yield Finding("wrong", f"held {' '.join(key)} (order {order}): {reason}; in its history: {said}")
+
+
+def touched(order: int, sides: Sides, book: Book) -> bool:
+    """Whether its amounts may be others than the shop's now."""
+    return ("order", str(order)) in sides.held or "edits" in book.done.get(order, ())
+
+
+def _order_of(key: Key, book: Book) -> int:
+    """Of what neither side has any more."""
+    kind, name = key
+    if kind == "order":
+        return int(name)
+    return book.orders.get(int(name), 0) if kind in ("return", "refund") else 0
+
+
+def _of(key: Key, shop: Doc | None, erp: Doc | None, sides: Sides, book: Book) -> Iterator[tuple[Finding, Decimal]]:
+    name, held = " ".join(key), sides.held.get(key)
+    if erp is None:
+        assert shop is not None
+        if not held and not (shop.cancelled and key not in sides.made):
+            yield Finding("lost", f"{name}: not in the ERP"), shop.gross
+        return
+    if shop is None:
+        if not held and not erp.cancelled and not (key[0] == "customer" and key[1] in book.customers):
+            yield Finding("double", f"{name}: in the ERP, and not in the shop"), erp.gross
+        return
+    if held or (key[0] == "order" and touched(shop.order, sides, book)):
+        if not shop.cancelled and (erp.net, erp.tax) not in _given(shop, book):
+            yield Finding("wrong", f"{name}: {erp.net} + {erp.tax}, which nobody has given it"), shop.gross - erp.gross
+        return
+    if shop.cancelled and erp.cancelled:
+        return
+    for what, ours, theirs in _fields(shop, erp):
+        if ours != theirs:
+            yield Finding("wrong", f"{name}: {what}: shop {ours}, ERP {theirs}"), shop.gross - erp.gross
+
+
+def _given(shop: Doc, book: Book) -> set[Figures]:
+    given: set[Figures] = {(shop.net, shop.tax)}
+    return given | book.figures.get(shop.order, set()) if shop.key[0] == "order" else given
+
+
+def _fields(shop: Doc, erp: Doc) -> Iterator[tuple[str, object, object]]:
+    yield "cancelled", shop.cancelled, erp.cancelled
+    yield "net and tax", (shop.net, shop.tax), (erp.net, erp.tax)
+    yield "quantities", {**shop.items}, {**erp.items}
+    if shop.key[0] == "order":
+        yield "customer", shop.party, erp.party
+    if shop.rates is not None and erp.rates is not None:
+        yield "net and tax by rate", {**shop.rates}, {**erp.rates}
+
+
+class Sums(NamedTuple):
+    """An ERP's own sums by party, of orders less refunds as sold, and of invoices less credit notes: in all, and by
+    rate in percent. sold has what the clerk gave back by hand, too."""
+
+    sold: Mapping[str, Decimal]
+    invoiced: Mapping[str, Rates]
+
+
+def compare_sums(sides: Sides, sums: Sums, book: Book) -> Iterator[tuple[Finding, Decimal]]:
+    """What each party was sold and what was invoiced is the same; and by rate what the shop has, where neither hold nor
+    clerk comes between."""
+    for party in sorted({*sums.sold, *sums.invoiced}):
+        sold = sums.sold.get(party, _ZERO)
+        invoiced = sum((net + tax for net, tax in sums.invoiced.get(party, {}).values()), _ZERO)
+        if sold != invoiced:
+            yield Finding("wrong", f"party {party}: sold {sold}, invoiced {invoiced}"), sold - invoiced
+    expected: dict[str, dict[Decimal, tuple[Decimal, Decimal]]] = {}
+    unclear: set[str] = set()
+    for doc in sides.shop:
+        if doc.key[0] not in ("order", "refund"):
+            continue
+        if doc.key in sides.held or touched(doc.order, sides, book) or "credits" in book.done.get(doc.order, ()):
+            unclear.add(doc.party)
+        elif not doc.cancelled:
+            _add(expected.setdefault(doc.party, {}), doc.rates or {}, -1 if doc.key[0] == "refund" else 1)
+    unclear |= {doc.party for doc in sides.erp if doc.key in sides.held}
+    for party, rates in sorted(expected.items()):
+        theirs = _nonzero(sums.invoiced.get(party, {}))
+        if party not in unclear and (ours := _nonzero(rates)) != theirs:
+            more = sum((net + tax for net, tax in rates.values()), _ZERO) - sum(map(sum, theirs.values()), _ZERO)
+            yield Finding("wrong", f"party {party} by rate: shop {ours}, invoices {theirs}"), more
+
+
+def _add(to: dict[Decimal, tuple[Decimal, Decimal]], rates: Rates, sign: int) -> None:
+    for rate, (net, tax) in rates.items():
+        had = to.get(rate, (_ZERO, _ZERO))
+        to[rate] = (had[0] + sign * net, had[1] + sign * tax)
+
+
+def _nonzero(rates: Rates) -> dict[Decimal, tuple[Decimal, Decimal]]:
+    return {rate: amounts for rate, amounts in rates.items() if any(amounts)}
+
+
+def summed(rows: Iterable[tuple[Decimal, Decimal, Decimal]]) -> dict[Decimal, tuple[Decimal, Decimal]]:
+    """Rate, net and tax of many rows, by rate."""
+    found: dict[Decimal, tuple[Decimal, Decimal]] = {}
+    for rate, net, tax in rows:
+        _add(found, {rate.normalize(): (net, tax)}, 1)
+    return _nonzero(found)
