@@ -113,7 +113,7 @@ def deployed(folder: Path, build: bool) -> Iterator[Deployment]:
         compose.start()
         yield Deployment(compose, secret)
     except CalledProcessError as error:
-        raise AssertionError("\n".join(compose.get_logs()) or error.stderr.decode()) from error
+        raise AssertionError(f"{compose.get_logs()[0]}\n{error.stderr.decode()[-2000:]}") from error
     finally:
         compose.stop()
 

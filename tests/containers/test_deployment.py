@@ -15,7 +15,7 @@ from tests.proof.erp import check_erp
 SERVICES = ("shop", "middle", "erp", "kafka", "registry", "capture", "sink")
 GROUP = "ordertap-shop"
 GRACE = 30  # seconds, stop_grace_period in deploy/compose.yaml
-ORDERS = 12  # between two kills
+ORDERS = 6  # between two kills
 ERP = ("customers", "orders", "order_lines", "returns", "return_lines", "refunds", "prices")
 
 pytestmark = pytest.mark.timeout(3600)
