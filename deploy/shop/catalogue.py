@@ -42,6 +42,12 @@ def prepare(url: str, say: Callable[[str], None] = print) -> None:
     say("making the sample shop's tables")
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute((Path(__file__).parent / "schema.sql").read_text("utf-8"))
+    add_products(url)
+
+
+def add_products(url: str) -> None:
+    """Fills the catalogue, in a shop whose tables are there."""
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         for number, (name, price, rate) in enumerate(PRODUCTS, 1):
             cursor.execute(
                 "INSERT INTO products (sku, name, price, tax_rate, attributes) VALUES (%s, %s, %s, %s, %s)",
