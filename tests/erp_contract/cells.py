@@ -142,7 +142,7 @@ _CANCELS: Final = [
     Cell("cancelled, delivered", DELIVERED, SALE, VOID, reason=f"cancel, but {SHIPPED}"),
     Cell("cancelled, invoiced", INVOICED, SALE, VOID, reason="cancel, but the ERP has invoiced it"),
     Cell("opened again in the shop", CANCELLED, VOID, SALE, reason="reopen, but it is cancelled in the ERP"),
-    Cell("cancelled by hand, too", CANCELLED, SALE, VOID, ("cancel",)),
+    Cell("cancelled by hand, too", CANCELLED, SALE, VOID),
     Cell("deleted in the shop, draft", DRAFT, SALE, None, reason="deleted in the shop"),
     Cell("deleted, where drafts go with it", DRAFT, SALE, None, ("cancel",),
          policy=_DRAFTS_GO),

@@ -133,7 +133,7 @@ def _wrong(sink: Sink, one: _Tried, narrows: Mapping[str, str]) -> str:
     if one.became != "done" or one.verbs != one.cell.verbs:
         return f"{' '.join(one.verbs)} {one.became}"
     seen, wants = sink.see(one.ref), one.own(one.cell.wants)
-    if (seen.milestone is Milestone.CANCELLED) != ("cancel" in one.verbs):
+    if (seen.milestone is Milestone.CANCELLED) != ("cancel" in one.verbs or one.cell.at is Milestone.CANCELLED):
         return f"it is {seen.milestone}"
     return not_kept(wants, seen.record) if wants else ""
 

@@ -507,7 +507,7 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
     shop.drain()
     admin = psycopg2.connect(shop.dsn)
     admin.autocommit = True
-    waiting = psycopg2.connect(shop.dsn)
+    waiting, beside = psycopg2.connect(shop.dsn), psycopg2.connect(shop.dsn)
     with admin.cursor() as cursor:
         cursor.execute("SET synchronous_commit = local")
         try:
@@ -515,13 +515,15 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             cursor.execute("SELECT pg_reload_conf()")
             shop.until(lambda: shop.value("SHOW synchronous_standby_names") == "ghost")
             asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            thread = threading.Thread(target=_commit_and_wait, args=(waiting,))
-            thread.start()
+            first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
+            first.start()
             while not shop.value(asleep):  # until the checkpointer, too, has the new setting
-                if not thread.is_alive():
-                    thread = threading.Thread(target=_commit_and_wait, args=(waiting,))
-                    thread.start()
+                if not first.is_alive():
+                    first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
+                    first.start()
                 time.sleep(0.05)
+            thread = threading.Thread(target=_commit_and_wait, args=(waiting, _SEEN_EARLY))
+            thread.start()
             shop.until(
                 lambda: any(
                     r.value and (r.value["after"] or {}).get("note") == "seen early"
@@ -539,18 +541,26 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             cursor.execute("ALTER SYSTEM RESET synchronous_standby_names")
             cursor.execute("SELECT pg_reload_conf()")
         thread.join(20)
+        first.join(20)
     until_finished(shop)
     admin.close()
     waiting.close()
+    beside.close()
     shop.drain()
     shop.prove()
 
 
-def _commit_and_wait(connection: psycopg2.extensions.connection) -> None:
+_BESIDE = (
+    "INSERT INTO log SELECT coalesce(max(id), 0) + 1, 'beside' FROM log"
+)
+# The first of these may not have to wait, since the checkpointer hears of the setting later.
+_SEEN_EARLY = "UPDATE orders SET note = 'seen early' WHERE id = 5"
+
+
+def _commit_and_wait(connection: psycopg2.extensions.connection, statement: str) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = on")
-        cursor.execute("UPDATE orders SET note = 'seen early' WHERE id = 5")
-    time.sleep(0)
+        cursor.execute(statement)
 
 
 def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -237,7 +238,9 @@ def test_any_row_is_read_by_fastavro_as_it_was(row: tuple[Any, ...]) -> None:
     assert after["customer_id"] == (None if row[1] is None else int(row[1]))
     assert after["status"] == row[2].decode()
     assert after["total"] == Decimal(row[3].decode())
-    assert after["placed_at"] == (None if row[4] is None else row[4].decode().replace(" ", "T").replace("+00", "Z"))
+    placed_at = None if row[4] is None else datetime.fromisoformat(row[4].decode())
+    shown = placed_at and placed_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert after["placed_at"] == shown
     assert after["note"] == (None if row[5] is None else row[5].decode())
     assert after["paid"] == (None if row[6] is None else row[6] == b"t")
     assert after["photo"] == (None if row[7] is None else bytes.fromhex(row[7][2:].decode()))
