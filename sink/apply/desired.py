@@ -57,6 +57,11 @@ class Wanted(NamedTuple):
     taken_back: bool = False
     after: Entry | None = None
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the ERP shall have nothing that is in force."""
+        return self.record is None or bool(self.record.fields.get("cancelled"))
+
 
 class Around(NamedTuple):
     """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go

@@ -281,11 +281,12 @@ class Worker:
     ) -> list[tuple[Entry, list[Step] | Outcome]]:
         """Steps for each document, or what else it comes to. Each planned step is seen by those after it."""
         refs = [self._desired.in_erp(one) for one in ones]
-        # A ledger from a backup may not know of a document that the ERP has; it knows that it sent something.
+        # A ledger from a backup may not know of a document that the ERP has. Where it knows that it sent something, or
+        # nothing is wanted, we look; else a create finds out.
         known = [
             ref
             for one, ref, want in zip(ones, refs, wanted, strict=True)
-            if isinstance(want, Wanted) and (one.applied or one.revision or one.linked)
+            if isinstance(want, Wanted) and (one.applied or one.revision or one.linked or want.nothing)
         ]
         targets = {one.ref: ErpRef(self._kind(one), one.linked) for one in ones if one.linked and not one.applied}
         becoming = {targets[one.ref]: ref for one, ref in zip(ones, refs, strict=True) if one.ref in targets}
@@ -330,7 +331,7 @@ class Worker:
         ledger = Standpoint(
             applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
             said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
-            target, said.overruled,
+            target, said.overrules(one.version),
         )  # fmt: skip
         if want.taken_back:
             return taken_back(ref, ledger, seen, self._rules.policy)
@@ -342,8 +343,10 @@ class Worker:
             return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
         if isinstance(found, DoneByHand):
             seen = found.found
-            forgotten = (seen.reference, seen.milestone or "", "the ledger did not know of it") if seen else ()
-            return Outcome.done_by_hand(to_json(found.record), *forgotten)
+            if seen is None:
+                return Outcome.done_by_hand(to_json(found.record))
+            key = self._desired.in_erp(one).external
+            return Outcome.known_again(to_json(found.record), key, seen.reference, seen.milestone or "")
         return found or _settled(want)
 
     def _renamed(self, ones: Sequence[Entry]) -> dict[DocumentRef, DocumentRef]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
@@ -10,6 +10,7 @@ from sink.erp.kinds import Fields, shown
 from sink.operations import accept
 from sink.operations.accept import AcceptedDocument
 from sink.operations.accept_account import AcceptedAccount
+from sink.planning.policy import Disputed
 
 DRY = "nothing was changed; --execute does it"
 
@@ -34,12 +35,17 @@ def snapshot(connection: Connection, person: str, execute: bool) -> Iterator[str
 def document(ref: DocumentRef, found: AcceptedDocument, execute: bool) -> Iterator[str]:
     """What it is taken for."""
     yield f"{ref} {'is' if execute else 'would be'} {found.taken_for.value}"
-    for one in found.fields:
-        where = f"{one.part}:{one.key} " if one.part else ""
-        ours, theirs = (_side(side, found.currency) for side in (one.ours, one.theirs))
-        yield f"    {where}{one.name or 'all of it'}: the shop has {ours}, the ERP has {theirs}"
+    yield from both_sides(found.fields, found.currency)
     if not execute:
         yield DRY
+
+
+def both_sides(fields: Iterable[Disputed], currency: str | None) -> Iterator[str]:
+    """Fields with what shop and ERP have."""
+    for one in fields:
+        where = f"{one.part}:{one.key} " if one.part else ""
+        ours, theirs = (_side(side, currency) for side in (one.ours, one.theirs))
+        yield f"    {where}{one.name or 'all of it'}: the shop has {ours}, the ERP has {theirs}"
 
 
 def account(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sink.commands import held
-from sink.commands.accept import DRY
+from sink.commands.accept import DRY, both_sides
 from sink.documents.refs import DocumentRef
 from sink.operations.release import Released, ReleasedAll
 
@@ -23,5 +23,6 @@ def lines(ref: DocumentRef, found: Released, execute: bool) -> Iterator[str]:
     """Which check, and what it found."""
     passes = "passes" if execute else "would pass"
     yield f"{ref} {passes} check `{found.check}` as it is now: {found.reason}"
+    yield from both_sides(found.fields, found.currency)
     if not execute:
         yield DRY

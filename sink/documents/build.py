@@ -93,7 +93,7 @@ def values(
     statement = rule.children.get(part, "") if part else rule.head
     if not statement or not keys:
         return set()
-    columns = ", ".join(names)
+    columns, statement = ", ".join(names), statement.rstrip().removesuffix(";")
     cursor.execute("SAVEPOINT differing")
     try:
         found = _select(cursor, rule.name, f"SELECT DISTINCT {columns} FROM ({statement}\n) AS part", keys)  # noqa: S608

@@ -200,7 +200,7 @@ def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
     """
     if not given:
         return
-    arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account]
+    arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
     waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, held, waiting)
     come = _come(cursor, given)
@@ -223,7 +223,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
     "check_name": "text", "disputed": "jsonb", "account": "text", "unit": "text",
-    "partly": "bool",
+    "partly": "bool", "external": "text", "more": "bool",
 }  # fmt: skip
 """What is written of an outcome, with its type."""
 _OUTCOMES: Final = f"""
@@ -244,13 +244,16 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- The key stays taken in the ERP: the same price, if it comes back, is a new one.
     incarnation = d.incarnation + v.removed::int,
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
-    external = CASE WHEN v.removed THEN NULL ELSE d.external END,
+    external = CASE WHEN v.removed THEN NULL ELSE coalesce(d.external, v.external) END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
     made_by = CASE WHEN v.removed THEN NULL ELSE coalesce(v.made_by, d.made_by) END,
     -- The brake lets pass what a person named once: what another profile makes of it later is counted.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
-    check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account)
+    check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account),
+    -- What a person let the shop's values be written over was for this once.
+    decisions = CASE WHEN v.state IN ('done', 'gone') AND NOT (v.more OR v.partly)
+        THEN d.decisions - 'overruled' - 'overruled_of' ELSE d.decisions END
 FROM {rows_as("v", _COLUMNS)}
 -- What only was looked at, and has gone to another unit meanwhile, is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
@@ -287,6 +290,8 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "check_name": outcome.check,
         "disputed": {"version": one.version, "fields": outcome.disputed} if outcome.check else None,
         "account": outcome.account or None,
+        "external": outcome.external or None,
+        "more": outcome.more,
         "unit": one.unit,
         "partly": _is_partly(outcome),
     }

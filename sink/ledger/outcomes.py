@@ -112,7 +112,7 @@ class Outcome:
     due, whatever becomes of the one who has it now. `by_hand`: what counts as written, since a person has done it in
     the ERP. `commands`: what would be sent. `check`: the name of what a held one did not pass, and `disputed` the
     fields that a person may accept. `account`: the ERP's key of the one that a customer shares from now on, and in
-    `told` which it is, for people.
+    `told` which it is, for people. `external`: the ERP's key of a document that the ledger had forgotten.
     """
 
     state: State
@@ -133,6 +133,7 @@ class Outcome:
     disputed: Sequence[dict[str, Any]] = ()
     account: str = ""
     told: str = ""
+    external: str = ""
 
     @classmethod
     def done(cls) -> Self:
@@ -140,10 +141,15 @@ class Outcome:
         return cls(State.DONE)
 
     @classmethod
-    def done_by_hand(cls, record: dict[str, Any], reference: str = "", reached: str = "", told: str = "") -> Self:
-        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left.
-        `reference`, `reached`: of a document that the ledger had forgotten; `told`: that, for people."""
-        return cls(State.DONE, more=True, by_hand=record, reference=reference, reached=reached, told=told)
+    def done_by_hand(cls, record: dict[str, Any]) -> Self:
+        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
+        return cls(State.DONE, more=True, by_hand=record)
+
+    @classmethod
+    def known_again(cls, record: dict[str, Any], external: str, reference: str, reached: str) -> Self:
+        """The ERP has it under this key, and the ledger had forgotten that: another look finds what is left."""
+        told = "the ledger did not know of it"
+        return replace(cls.done_by_hand(record), external=external, reference=reference, reached=reached, told=told)
 
     @classmethod
     def shares(cls, account: str, told: str = "") -> Self:

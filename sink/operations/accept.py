@@ -109,7 +109,7 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
             left = replace(said, fields=(), settled="")
             documents.save(cursor, ref, decisions=left.to_json(), applied=applied)
             history.note(cursor, ref, "accept undone", "", person)
-        return AcceptedDocument(Accepted.NOT, said.fields, _currency(found))
+        return AcceptedDocument(Accepted.NOT, said.fields, currency_of(found))
 
 
 def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
@@ -144,12 +144,13 @@ def _taken(found: Asked, ref: DocumentRef, person: str) -> AcceptedDocument:
     if found.fields:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         fields = tuple(one._replace(by=person, at=at) for one in disputed_from_json(found.fields))
-        return AcceptedDocument(Accepted.FIELDS, fields, _currency(found))
+        return AcceptedDocument(Accepted.FIELDS, fields, currency_of(found))
     if not found.version:
         raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
     return AcceptedDocument(Accepted.SETTLED)
 
 
-def _currency(found: Asked) -> str | None:
+def currency_of(found: Asked) -> str | None:
+    """Of a document as the ERP was given it."""
     value = from_json(found.applied).fields.get("currency") if found.applied else None
     return value if isinstance(value, str) else None

@@ -11,18 +11,22 @@ from sink.documents.refs import DocumentRef
 from sink.ledger import decisions, documents, history, listed, marks
 from sink.ledger.decisions import Asked
 from sink.ledger.listed import HeldGroup
-from sink.operations.accept import to_decide
+from sink.operations.accept import currency_of, to_decide
 from sink.planning.decisions import Decisions, disputed_from_json
+from sink.planning.policy import Check, Disputed
 from sink.planning.ways_out import WAYS, Way
 
 _EXAMPLES = 5
 
 
 class Released(NamedTuple):
-    """The check, and why it held."""
+    """The check, and why it held; of what was changed in the ERP the fields that the shop's values are written over,
+    with their currency if they have one."""
 
     check: str
     reason: str
+    fields: tuple[Disputed, ...] = ()
+    currency: str | None = None
 
 
 class ReleasedAll(NamedTuple):
@@ -45,7 +49,8 @@ def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: boo
             raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
         if execute:
             _note(cursor, ref, found, person)
-        return Released(found.check or "", found.reason or "")
+        fields = disputed_from_json(found.fields) if found.check == Check.CHANGED else ()
+        return Released(found.check or "", found.reason or "", fields, currency_of(found))
 
 
 def let_all_pass(connection: Connection, check: str, person: str, execute: bool) -> ReleasedAll:

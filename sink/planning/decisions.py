@@ -17,14 +17,15 @@ from sink.planning.together import FIGURES, group_of
 class Decisions:
     """`fields`: accepted with both values. `settled`: the version that stays as the ERP has it, "" for none.
     `released`: by check the version that may pass it. `overruled`: fields whose value in the ERP the shop's may take
-    the place of. `linked`: the ERP's document that it is taken for, as `hand:7`,
-    "" for none."""
+    the place of, in the version `overruled_of`. `linked`: the ERP's document that it is taken for, as `hand:7`, "" for
+    none."""
 
     fields: tuple[Disputed, ...] = ()
     settled: str = ""
     released: Mapping[str, str] = field(default_factory=dict)
     linked: str = ""
     overruled: tuple[Disputed, ...] = ()
+    overruled_of: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self:
@@ -32,7 +33,8 @@ class Decisions:
         value = value or {}
         fields = disputed_from_json(value.get("fields", []))
         overruled = disputed_from_json(value.get("overruled", []))
-        return cls(fields, value.get("settled", ""), value.get("released", {}), value.get("linked", ""), overruled)
+        settled, linked, of = (value.get(name, "") for name in ("settled", "linked", "overruled_of"))
+        return cls(fields, settled, value.get("released", {}), linked, overruled, of)
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger."""
@@ -42,6 +44,7 @@ class Decisions:
             "released": dict(self.released),
             "linked": self.linked,
             "overruled": disputed_to_json(self.overruled),
+            "overruled_of": self.overruled_of,
         }
 
     def accepting(self, fields: Iterable[Disputed]) -> Self:
@@ -51,14 +54,19 @@ class Decisions:
 
     def releasing(self, check: str, version: str, fields: Iterable[Disputed]) -> Self:
         """With a version that may pass a check. What was changed in the ERP passes field by field, as long as the ERP
-        has these values: the shop's are written over them once, and not over what is typed in later."""
+        has these values: the shop's are written over them once, and not over what is typed in later. The ledger forgets
+        them with the outcome that they led to."""
         if check == Check.CHANGED:
-            return replace(self, overruled=tuple(fields))
+            return replace(self, overruled=tuple(fields), overruled_of=version)
         return replace(self, released={**self.released, check: version})
 
     def settles(self, version: str) -> bool:
         """Whether a version stays as the ERP has it."""
         return bool(version) and self.settled == version
+
+    def overrules(self, version: str) -> tuple[Disputed, ...]:
+        """The values in the ERP that this version may be written over."""
+        return self.overruled if version and self.overruled_of == version else ()
 
     def passes(self, version: str) -> frozenset[str]:
         """The checks that a version may pass."""

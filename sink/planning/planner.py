@@ -115,8 +115,8 @@ def plan(
     """
     if observed is not None and observed.milestone is None:
         return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
-    if desired is None and Check.DELETED in ledger.released and ledger.applied and observed:
-        return _deleted_too(ref, ledger.applied, ledger, observed)
+    if desired is None and Check.DELETED in ledger.released and observed:
+        return _deleted_too(ref, ledger.applied or observed.record, ledger, observed)
     if desired is None:
         return _deleted(ref, ledger, observed, policy)
     if desired.kind == "price" and policy.prices_owner == "erp":
@@ -262,9 +262,9 @@ def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, p
 
 def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
     """A delete in the shop is not by itself a cancellation: a shop purges old orders too."""
-    applied = ledger.applied
-    if applied is None or observed is None or _is_over(observed):
+    if observed is None or _is_over(observed):
         return []
+    applied = ledger.applied or observed.record  # a ledger from a back-up has forgotten it
     if applied.kind == "price" and policy.prices_owner == "erp":
         return []
     becomes = policy.absent.of(applied.kind)
@@ -273,8 +273,10 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
     if becomes == "remove":
         return _removal(ref, applied, ledger, observed)
     if becomes == "cancel_if_draft" and observed.milestone is Milestone.DRAFT:
-        cancel = _Steps(ref, observed, ledger).make("cancel", _with(applied, cancelled=True), Milestone.CANCELLED)
-        return edited_in_erp(applied, applied, observed) or _refused("cancel", observed) or [cancel]
+        _, known = agreed(applied, applied, observed, ledger.accepted)
+        known = with_overruled(known, observed, ledger.overruled)
+        cancel = _Steps(ref, observed, ledger).make("cancel", _with(known, cancelled=True), Milestone.CANCELLED)
+        return edited_in_erp(known, known, observed) or _refused("cancel", observed) or [cancel]
     return Hold(
         f"the {applied.kind} was deleted in the shop; the ERP has it still",
         f"cancel it in the ERP if it is void, then `sink retry`; absent.{applied.kind}s: keep asks for none of them",

@@ -550,8 +550,8 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
     shop.prove()
 
 
-_BESIDE = "INSERT INTO log SELECT coalesce(max(id), 0) + 1, 'beside' FROM log"
 # The first of these may not have to wait, since the checkpointer hears of the setting later.
+_BESIDE = "INSERT INTO log SELECT coalesce(max(id), 0) + 1, 'beside' FROM log"
 _SEEN_EARLY = "UPDATE orders SET note = 'seen early' WHERE id = 5"
 
 

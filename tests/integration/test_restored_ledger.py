@@ -136,9 +136,48 @@ def test_what_changed_on_both_sides_goes_as_the_shop_has_it_by_one_word_and_the_
     assert rows(middle, "SELECT count(*)::int FROM history WHERE event = 'released' AND detail LIKE 'changed%'") == [
         (3,)
     ]
-    run(erp_url, "UPDATE orders SET payment_means = 'cheque' WHERE id = (SELECT min(id) FROM orders)")
+    run(erp_url, "UPDATE orders SET payment_means = 'cash' WHERE id = (SELECT min(id) FROM orders)")
     mark(middle, *ORDERS)
     drain(worker)
-    assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cheque"]
+    assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cash"], "it was for once"
     with pytest.raises(SettingsError, match="nothing is held for check `totals`"):
         let_all_pass(middle, "totals", "Ada", execute=True)
+
+
+def test_a_release_is_for_the_version_that_was_shown(
+    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    run(erp_url, "UPDATE orders SET payment_means = 'cash' WHERE id = (SELECT min(id) FROM orders)")
+    _change(middle, worker, "gross = gross")
+    found = let_pass(middle, ORDER, "Ada", execute=True)
+    assert "    payment_means: the shop has card, the ERP has cash" in [*release.lines(ORDER, found, True)]
+    change(middle, "UPDATE orders SET gross = 7.90 WHERE id = 1")
+    mark(middle, ORDER)
+    drain(worker)
+    assert run(erp_url, "SELECT payment_means FROM orders ORDER BY id LIMIT 1") == [("cash",)]
+    assert [reason.split(":")[0] for reason in held(middle)] == ["changed in the ERP"]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("UPDATE orders SET status = 'cancelled'", FORGOTTEN),
+        ("DELETE FROM orders", "the order was deleted in the shop; the ERP has it still"),
+    ],
+    ids=["cancelled", "deleted"],
+)
+def test_what_was_forgotten_and_is_void_in_the_shop_does_not_stay_in_force_unseen(
+    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, what: str, reason: str
+) -> None:
+    """Nothing of it has to be made: only a look at the ERP shows that it is there."""
+    _ledger(middle, "DELETE FROM document WHERE type = 'sales_order'")
+    change(middle, what)
+    mark(middle, *ORDERS)
+    drain(worker)
+    assert [found.startswith(reason) for found in held(middle)] == [True] * 3
+    for ref in ORDERS:
+        let_pass(middle, ref, "Ada", execute=True)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT DISTINCT status FROM orders") == [("cancelled",)]
+    assert rows(middle, "SELECT count(*)::int FROM document WHERE type = 'sales_order' AND external IS NULL") == [(0,)]

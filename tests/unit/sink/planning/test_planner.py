@@ -517,3 +517,15 @@ def test_an_order_stays_on_its_collective_account() -> None:
     assert plan(one, other, _seen(Milestone.DELIVERED), POLICY) == []
     ours = replace(ORDER, fields={**HEAD, "account": ErpRef("customer", "shop/customer/1/1")})
     assert isinstance(plan(ours, other, _seen(Milestone.DELIVERED), POLICY), Hold)
+
+
+def test_a_deleted_draft_that_a_clerk_has_changed_goes_by_a_word() -> None:
+    typed = replace(ORDER, fields={**HEAD, "shipping_city": "Ulm"})
+    policy = replace(POLICY, absent=POLICY.absent._replace(orders="cancel_if_draft"))
+    ref, seen = ErpRef("order", "shop/order/1/1"), _seen(Milestone.DRAFT, typed)
+    found = plan_step(ref, None, Standpoint(ORDER), seen, policy)
+    assert isinstance(found, Hold)
+    assert found.check is Check.CHANGED
+    for said in (Standpoint(ORDER, overruled=found.disputed), Standpoint(ORDER, accepted=found.disputed)):
+        (step,) = _steps(plan_step(ref, None, said, seen, policy))
+        assert step.verb == "cancel"
