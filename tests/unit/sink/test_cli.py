@@ -59,4 +59,5 @@ def test_a_person_has_a_name(name: str) -> None:
 
 
 def test_whether_it_was_done_is_the_first_that_programs_read() -> None:
-    assert decided(False, Released("totals", "wrong")) == {"executed": False, "check": "totals", "reason": "wrong"}
+    said = {"check": "totals", "reason": "wrong", "fields": (), "currency": None}
+    assert decided(False, Released("totals", "wrong")) == {"executed": False, **said}

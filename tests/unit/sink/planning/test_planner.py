@@ -521,7 +521,7 @@ def test_an_order_stays_on_its_collective_account() -> None:
 
 def test_a_deleted_draft_that_a_clerk_has_changed_goes_by_a_word() -> None:
     typed = replace(ORDER, fields={**HEAD, "shipping_city": "Ulm"})
-    policy = replace(POLICY, absent=POLICY.absent._replace(orders="cancel_if_draft"))
+    policy = replace(POLICY, absent=POLICY.absent.model_copy(update={"orders": "cancel_if_draft"}))
     ref, seen = ErpRef("order", "shop/order/1/1"), _seen(Milestone.DRAFT, typed)
     found = plan_step(ref, None, Standpoint(ORDER), seen, policy)
     assert isinstance(found, Hold)
