@@ -65,6 +65,11 @@ class ColumnRules(NamedTuple):
     masks: Mapping[str, Mask] = {}
     key: tuple[str, ...] = ()
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The columns that no record shows as they are."""
+        return self.excluded | self.unlisted | self.masks.keys()
+
 
 NO_RULES: Final = ColumnRules()
 

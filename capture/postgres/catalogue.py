@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
 from schemas.codec import key_indexes
+from schemas.column_rules import ColumnRules
 from schemas.errors import SettingsError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
@@ -153,9 +154,9 @@ def _facts(
     )  # fmt: skip
 
 
-def has_key(connection: Any, relation: Relation) -> bool:
+def has_key(connection: Any, relation: Relation, rules: ColumnRules) -> bool:
     """Whether the table can be read in the order of a key: its primary key, or an index that stands for one."""
-    return bool(key_indexes(relation, table_facts(connection, relation)))
+    return bool(key_indexes(relation, table_facts(connection, relation), rules))
 
 
 def has_pages(connection: Any, relation: Relation) -> bool:
