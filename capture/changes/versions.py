@@ -102,11 +102,15 @@ class Versions:
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
         """The facts, of a table that is gone with the key that its records had last."""
-        if facts.primary_key is not None or self._rules(relation).key:
+        rules = self._rules(relation)
+        if facts.primary_key is not None or rules.key:
             return facts
         last = self._latest(f"{self._topic_of(relation.table)}-key") or {}
         names = {adjust_name(column.name): column.name for column in relation.columns}
         key = tuple(names.get(field["name"], field["name"]) for field in last.get("fields", ()))
+        unflagged = relation.replica_identity == "d" and not any(column.key for column in relation.columns)
+        if unflagged or not (rules.excluded | rules.masks.keys()).isdisjoint(key):  # no primary key can be like that
+            return replace(facts, primary_key=(), unique_index=key)
         return replace(facts, primary_key=key)
 
     def _ids(self, codec: Codec) -> tuple[int | None, int]:

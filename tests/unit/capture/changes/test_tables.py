@@ -14,6 +14,7 @@ from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
 from capture.selection import Lists, Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
+from schemas.column_rules import Asterisks, ColumnRules
 from schemas.envelope import topic_name
 from schemas.errors import DataError, SettingsError
 from schemas.registry import IncompatibleError
@@ -211,6 +212,38 @@ def test_a_table_that_is_gone_has_the_key_that_was_registered_last(
         return schemas[-1] if schemas and subject == "shop.public.gone-key" else None
 
     versions = Versions(TOPIC_OF, frozenset(), lambda _: TableFacts(None), lambda *_: 1, latest, lambda _: 1)
+    assert versions.bind(relation).encoder.key_columns == key
+
+
+@pytest.mark.parametrize(
+    ("identity", "flagged", "rules", "key"),
+    [
+        ("d", "", ColumnRules(), ("b",)),  # its unique index, which the log does not flag
+        ("d", "a", ColumnRules(), ("a",)),  # another key than the last one
+        ("d", "b", ColumnRules(unlisted=frozenset("b")), ("b",)),
+        ("f", "ab", ColumnRules(), ("b",)),
+        ("f", "ab", ColumnRules(unlisted=frozenset("b")), ("b",)),  # a primary key stays though it is not listed
+        ("f", "ab", ColumnRules(masks={"b": Asterisks(1)}), ()),
+        ("n", "", ColumnRules(), ("b",)),
+    ],
+)
+def test_a_table_that_is_gone_keeps_the_key_of_each_identity(
+    identity: str, flagged: str, rules: ColumnRules, key: tuple[str, ...]
+) -> None:
+    relation = Relation(9, "public", "gone", identity, tuple(Column(name, 25, -1, name in flagged) for name in "ab"))
+
+    def latest(subject: str) -> dict[str, Any] | None:
+        return {"fields": [{"name": "b", "type": "string"}]} if subject.endswith("-key") else None
+
+    versions = Versions(
+        TOPIC_OF,
+        frozenset(),
+        lambda _: TableFacts(None),
+        lambda *_: 1,
+        latest,
+        lambda _: 1,
+        rules=lambda _: rules,
+    )
     assert versions.bind(relation).encoder.key_columns == key
 
 
