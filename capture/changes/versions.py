@@ -85,12 +85,9 @@ class Versions:
         for topic in (named, *topics):
             codec = self._compile(topic, relation, facts)
             try:
-                try:
-                    ids = self._ids(codec)
-                except IncompatibleError:
-                    codec = self._compile(topic, relation, self._as_registered(codec, facts))
-                    ids = self._ids(codec)
+                codec, ids = self._registered(codec, relation, facts)
             except IncompatibleError as error:
+                codec = self._compile(topic, relation, self._as_registered(codec, facts))
                 first = first or self._clash(relation.table, error, codec)
                 continue
             if first is not None:
@@ -113,21 +110,37 @@ class Versions:
             return replace(facts, primary_key=(), unique_index=key)
         return replace(facts, primary_key=key)
 
+    def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
+        """The codec and its schemas' ids, or of the first form that the registry takes; IncompatibleError for none."""
+        try:
+            return codec, self._ids(codec)
+        except IncompatibleError:
+            codec = self._compile(codec.topic, relation, self._as_registered(codec, facts))
+        try:
+            return codec, self._ids(codec)
+        except IncompatibleError:
+            codec = self._compile(codec.topic, relation, self._as_registered(codec, facts, without_default=True))
+        return codec, self._ids(codec)
+
     def _ids(self, codec: Codec) -> tuple[int | None, int]:
         key_id = None if codec.key_schema is None else self._register(f"{codec.topic}-key", codec.key_schema)
         return key_id, self._register(f"{codec.topic}-value", codec.value_schema)
 
-    def _as_registered(self, codec: Codec, facts: TableFacts) -> TableFacts:
+    def _as_registered(self, codec: Codec, facts: TableFacts, without_default: bool = False) -> TableFacts:
         """The facts with NOT NULL as the registry has it, and without it for a column that it does not have.
 
         No reader needs to hear of SET NOT NULL, which BACKWARD refuses, as it does a new column that is NOT NULL and
         has lost its default by now; a column that is gone by now was what it was; and DROP NOT NULL, which FORWARD
-        refuses, matters with the first NULL (WidenError).
+        refuses, matters with the first NULL (WidenError). `without_default`: nor NOT NULL for a column whose default is
+        gone, as an array's is: BACKWARD_TRANSITIVE asks for one where an older schema has no such column.
         """
         known = _columns(self._latest(f"{codec.topic}-value") or {})
         columns = dict(facts.columns)
         for column, name in zip(codec.layout.columns, codec.field_names, strict=True):
-            not_null = name in known and not isinstance(known[name]["type"], list)
+            was = known.get(name or "", {"type": []})
+            not_null = not isinstance(was["type"], list)
+            if without_default and "default" in was and not column.field.has_default:
+                not_null = False
             columns[column.name] = replace(columns.get(column.name, ColumnFacts()), not_null=not_null)
         return replace(facts, columns=columns)
 

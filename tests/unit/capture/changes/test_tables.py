@@ -247,6 +247,32 @@ def test_a_table_that_is_gone_keeps_the_key_of_each_identity(
     assert versions.bind(relation).encoder.key_columns == key
 
 
+@pytest.mark.parametrize("transitive", [False, True])
+def test_an_array_that_had_a_default_in_the_registry_is_nullable_where_it_asks_for_one(transitive: bool) -> None:
+    relation = replace(KEYED, columns=(KEYED.columns[0], Column("tags", 1009)))
+    facts = TableFacts(("id",), {"id": ColumnFacts(not_null=True), "tags": ColumnFacts(True, "'{}'::text[]")})
+
+    def tags(schema: dict[str, Any]) -> dict[str, Any]:
+        (field,) = [one for one in schema["fields"][0]["type"][1]["fields"] if one["name"] == "tags"]
+        return field  # type: ignore[no-any-return]
+
+    schemas: dict[str, Any] = {}
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        known = schemas.get(subject, {})
+        if known and subject.endswith("-value") and transitive and "default" not in tags(schema):
+            raise IncompatibleError(subject, "INCOMPATIBLE")
+        schemas[subject] = schema
+        return 1
+
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: facts, register, schemas.get, lambda _: 1)
+    versions.bind(relation)
+    tags(schemas["shop.public.orders-value"])["default"] = []  # as it was before arrays had none
+    encoder = versions.bind(relation).encoder
+    assert isinstance(tags(schemas["shop.public.orders-value"])["type"], list) == transitive
+    assert encoder.has_key
+
+
 def test_differences_are_told_for_people() -> None:
     old = {"fields": [{"name": "a", "type": "int"}, {"name": "b", "type": ["null", "string"], "default": None}]}
     new = {"fields": [{"name": "a", "type": ["null", "long"]}, {"name": "c", "type": "int"}]}
