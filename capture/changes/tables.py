@@ -15,7 +15,8 @@ from capture.postgres import pgoutput
 from capture.selection import Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
-from schemas.encoders import FAILURES, NEW_LABEL
+from schemas.encoders import FAILURES, NEW_LABEL, SPECIAL_NUMBER
+from schemas.errors import SettingsError
 from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
@@ -84,10 +85,18 @@ class Table:
             try:
                 made = change()
             except WidenError as error:
-                self._use(self._widen(error.column))
+                self._use(self._wider(error.column))
                 continue
             if not (self.encoder.notes and self._renewed()):
                 return made
+
+    def _wider(self, column: str) -> Bound:
+        try:
+            return self._widen(column)
+        except SettingsError as refused:
+            if (column, SPECIAL_NUMBER) in self.encoder.notes:
+                refused.hint += f"; or set special_numbers: exact, for the NULL of {column} is a {SPECIAL_NUMBER}"
+            raise
 
     def _renewed(self) -> bool:
         """Tells of what was noted; whether there is another encoder now, which knows the labels of an enum."""

@@ -19,6 +19,8 @@ from schemas.envelope import topic_name
 from schemas.errors import DataError, SettingsError
 from schemas.registry import IncompatibleError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.type_modes import Modes
+from schemas.type_table import DEFAULT_MODES
 
 TOPIC_OF = partial(topic_name, "shop")
 KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))
@@ -143,7 +145,7 @@ def test_a_table_that_was_published_later_begins_with_its_first_change(
 RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
 
 
-def evolving(policy: Policy, refused: set[str]) -> Tables:
+def evolving(policy: Policy, refused: set[str], first: Relation = KEYED, modes: Modes = DEFAULT_MODES) -> Tables:
     """Tables whose registry refuses the second schema of these subjects."""
     schemas: dict[str, Any] = {}
 
@@ -153,9 +155,9 @@ def evolving(policy: Policy, refused: set[str]) -> Tables:
         schemas[subject] = schema
         return len(schemas)
 
-    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy, modes)
     made = Tables(Selection(), True, versions)
-    made.relation(KEYED)
+    made.relation(first)
     return made
 
 
@@ -163,6 +165,17 @@ def test_stop_names_the_column_that_clashes() -> None:
     with pytest.raises(SettingsError, match=r"public\.orders.*column note was string, is int") as refused:
         evolving("stop", {"shop.public.orders-value"}).relation(RETYPED)
     assert "incompatible_schema" in refused.value.hint
+
+
+@pytest.mark.parametrize(("cell", "said"), [(b"NaN", True), (None, False)])
+def test_where_the_null_of_a_nan_is_refused_the_setting_that_keeps_it_is_named(cell: bytes | None, said: bool) -> None:
+    priced = replace(KEYED, columns=(KEYED.columns[0], Column("note", 1700)))
+    modes = Modes(special_numbers="null")
+    orders = evolving("stop", {"shop.public.orders-value"}, priced, modes).get(KEYED.oid.to_bytes(4, "big"))
+    assert orders is not None
+    with pytest.raises(SettingsError) as refused:
+        insert(orders, b"1", cell)
+    assert ("special_numbers: exact" in refused.value.hint) == said
 
 
 def test_version_goes_on_in_the_first_topic_that_takes_the_schema() -> None:
