@@ -184,6 +184,15 @@ def test_only_text_can_be_masked() -> None:
     assert after(compile_codec("t", PEOPLE, FACTS, text=frozenset({"age"}), rules=rules))["age"] == "**"
 
 
+def test_a_tsvector_is_masked_as_the_text_that_it_is() -> None:
+    words = replace(PEOPLE, columns=(*PEOPLE.columns[:1], Column("name", 3614), *PEOPLE.columns[2:]))
+    shown = {"type": "string", "connect.parameters": {"truncateLength": "3"}}
+    made = codec(words, masks={"name": Truncated(3)})
+    assert after(made)["name"] == SECRET[:3]
+    assert field(made, "name")["type"] == ["null", shown]
+    assert after(codec(words, masks={"name": Asterisks(2)}))["name"] == "**"
+
+
 def test_other_columns_can_be_the_key() -> None:
     flagged = replace(PEOPLE, columns=(*(replace(c, key=True) for c in PEOPLE.columns[:3]), *PEOPLE.columns[3:]))
     facts = TableFacts(("id", "name", "iban"), {})
