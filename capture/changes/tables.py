@@ -70,7 +70,7 @@ class Table:
         self._skipped = skipped
         self._widen = widen
         self._renew = renew
-        self._asked = False
+        self._asked: set[tuple[str, str]] = set()  # columns and labels that the catalogue does not have
         self._use(bound)
 
     def _use(self, bound: Bound) -> None:
@@ -103,11 +103,14 @@ class Table:
         notes, codec = set(self.encoder.notes), self.encoder.codec
         self.encoder.notes.clear()
         tell_of(self.name, notes)
-        if NEW_LABEL not in {what for _, what in notes} or self._asked:
+        labels = {note for note in notes if note[1].startswith(NEW_LABEL)} - self._asked
+        if not labels:
             return False
         self._use(self._renew())
-        self._asked = self.encoder.codec.value_schema == codec.value_schema  # an older name of a label: it is as it is
-        return not self._asked
+        if self.encoder.codec.value_schema != codec.value_schema:
+            return True
+        self._asked |= labels  # older names of labels: they are as they are
+        return False
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be

@@ -206,6 +206,25 @@ def test_a_row_that_cannot_be_widened_parks_its_table() -> None:
         insert(orders, b"1", None)
 
 
+def test_a_label_that_the_catalogue_has_forgotten_does_not_hide_one_that_comes_later(registered: Registered) -> None:
+    moods = replace(KEYED, columns=(KEYED.columns[0], Column("note", 90_000)))
+    labels = ["sad"]
+    asked: list[int] = []
+
+    def facts(_relation: Relation) -> TableFacts:
+        asked.append(1)
+        return TableFacts(("id",), {"note": ColumnFacts(type_kind="e", labels=tuple(labels))})
+
+    versions = Versions(TOPIC_OF, frozenset(), facts, registered.register, lambda _: None, lambda _: 1)
+    orders = table(Tables(Selection(), True, versions), moods)
+    for _ in range(3):
+        insert(orders, b"1", b"old")
+    assert len(asked) == 2, "once for all rows of a label that is not there"
+    labels.append("happy")
+    insert(orders, b"1", b"happy")
+    assert "sad,happy" in str(orders.encoder.codec.value_schema)
+
+
 @pytest.mark.parametrize(
     ("last", "key"),
     [
