@@ -214,11 +214,12 @@ def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_R
     """Which columns make the record's key, in its order.
 
     The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and where none is, the
-    primary key of the catalogue or else its unique index, if the relation still has all of its columns. An index with a
-    column that the rules hide is none: the key would show it.
+    primary key of the catalogue or else its first unique index, if the relation still has all of its columns. An index
+    with a column that the rules hide is none: the key would show it.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
-    named = facts.primary_key or (() if rules.hidden.intersection(facts.unique_index) else facts.unique_index)
+    unique = next((columns for columns in facts.unique_indexes if rules.hidden.isdisjoint(columns)), ())
+    named = facts.primary_key or unique
     primary = tuple(position[name] for name in named if name in position)
     if len(primary) < len(named):
         primary = ()

@@ -69,6 +69,7 @@ class Versions:
         self._rules = rules
         self._as_json = as_json
         self._nullable: dict[str, frozenset[str]] = {}
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._told: set[tuple[str, str, str]] = set()
 
     def bind(self, relation: Relation) -> Bound:
@@ -92,23 +93,37 @@ class Versions:
                 continue
             if first is not None:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
+            self._tell_of_key(relation.table, codec.key_columns)
             encoder = JsonEncoder(codec) if self._as_json else codec.bind(*ids)
             return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
-        """The facts, of a table that is gone with the key that its records had last."""
+        """The facts with the key that the table's records had last: of one that is gone, or among its unique indexes.
+
+        A further index, whatever its name, is no reason for another key, which a registry refuses.
+        """
         rules = self._rules(relation)
-        if facts.primary_key is not None or rules.key:
+        if rules.key or (facts.primary_key is not None and len(facts.unique_indexes) < 2):
             return facts
         last = self._latest(f"{self._topic_of(relation.table)}-key") or {}
         names = {adjust_name(column.name): column.name for column in relation.columns}
         key = tuple(names.get(field["name"], field["name"]) for field in last.get("fields", ()))
+        if facts.primary_key is not None:
+            indexes = sorted(facts.unique_indexes, key=lambda columns: columns != key)
+            return replace(facts, unique_indexes=tuple(indexes))
         unflagged = relation.replica_identity == "d" and not any(column.key for column in relation.columns)
         if unflagged or not (rules.excluded | rules.masks.keys()).isdisjoint(key):  # no primary key can be like that
-            return replace(facts, primary_key=(), unique_index=key)
+            return replace(facts, primary_key=(), unique_indexes=(key,))
         return replace(facts, primary_key=key)
+
+    def _tell_of_key(self, table: str, key: tuple[str, ...]) -> None:
+        was = self._keys.setdefault(table, key)
+        if was != key:
+            self._keys[table] = key
+            hint = "readers know rows by their key: read the table anew with capture signal snapshot, where it has one"
+            log.warning("key of a table is another one", table=table, was=list(was), key=list(key), next=hint)
 
     def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
         """The codec and its schemas' ids, or of the first form that the registry takes; IncompatibleError for none."""

@@ -119,7 +119,7 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
         keys = cursor.fetchall()
         primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
         identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
-        unique = next((tuple(names) for is_primary, _, names in keys if not is_primary and names), ())
+        unique = tuple(tuple(names) for is_primary, _, names in keys if not is_primary and names)
         return TableFacts(primary if keys else None, columns, identity, () if primary else unique)
 
 

@@ -218,13 +218,16 @@ def test_other_columns_can_be_the_key() -> None:
     ],
 )
 def test_a_unique_index_of_a_column_that_is_hidden_is_no_key(rules: dict[str, object]) -> None:
-    facts = TableFacts(columns={name: ColumnFacts(not_null=True) for name in ("id", "iban")}, unique_index=("iban",))
+    facts = TableFacts(
+        columns={name: ColumnFacts(not_null=True) for name in ("id", "iban")}, unique_indexes=(("iban",),)
+    )
     made = codec(FULL, facts, **rules)
     assert made.own_key == ()
     assert made.key_columns == rules.get("key", ())
     encoder = made.bind(1, 2)
     assert ROW[2] not in encoder.create(PREFIX, LSN_OF_ROW, ROW) + (encoder.key(ROW) or b"")
     assert codec(FULL, facts, excluded=frozenset({"name"})).own_key == ("iban",)
+    assert codec(FULL, replace(facts, unique_indexes=(("iban",), ("id",))), **rules).own_key == ("id",)
 
 
 def test_a_key_that_old_rows_do_not_have_is_refused() -> None:

@@ -279,6 +279,37 @@ def test_a_table_that_is_gone_keeps_the_key_of_each_identity(
     assert versions.bind(relation).encoder.key_columns == key
 
 
+def test_a_further_unique_index_is_no_reason_for_another_key(capsys: pytest.CaptureFixture[str]) -> None:
+    schemas: dict[str, Any] = {}
+    indexes: list[tuple[str, ...]] = [("note",)]
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        if subject.endswith("-key"):
+            assert schemas.get(subject, schema) == schema or ("note",) not in indexes
+        schemas[subject] = schema
+        return 1
+
+    def bound() -> tuple[str, ...]:
+        versions = Versions(TOPIC_OF, frozenset(), facts, register, schemas.get, lambda _: 1)
+        assert versions.bind(unkeyed).encoder.key_columns == kept.bind(unkeyed).encoder.key_columns
+        return kept.bind(unkeyed).encoder.key_columns
+
+    def facts(_relation: Relation) -> TableFacts:
+        return TableFacts((), FACTS.columns, unique_indexes=tuple(indexes))
+
+    unkeyed = replace(KEYED, columns=(Column("id", 20), Column("note", 25)))
+    kept = Versions(TOPIC_OF, frozenset(), facts, register, schemas.get, lambda _: 1)
+    assert bound() == ("note",)
+    indexes.insert(0, ("id",))  # its name is earlier
+    assert bound() == ("note",)
+    assert "key of a table" not in capsys.readouterr().out
+    indexes.remove(("note",))
+    assert bound() == ("id",)
+    indexes.clear()
+    assert bound() == ()
+    assert capsys.readouterr().out.count("key of a table is another one") == 2
+
+
 @pytest.mark.parametrize("transitive", [False, True])
 def test_an_array_that_had_a_default_in_the_registry_is_nullable_where_it_asks_for_one(transitive: bool) -> None:
     relation = replace(KEYED, columns=(KEYED.columns[0], Column("tags", 1009)))
