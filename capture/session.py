@@ -210,7 +210,7 @@ class Session:
         fence(plan.cluster, plan.transactional_id, position.snapshot.workers)
         keyed = {
             table.relation.table: table.relation.table not in plan.snapshot.overrides
-            and catalogue.has_key(self._leadership.connection, table.relation)
+            and catalogue.has_key(self._leadership.connection, table.relation, plan.selection.rules(table.relation))
             for table in chosen(self._published, plan.snapshot)
             if table.relation.table not in position.parked
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import make_dataclass
 from os import cpu_count
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -349,7 +350,7 @@ class Settings(BaseModel):
             self.columns_as_text,
         )
         if self.modes != Modes(special_numbers="null"):
-            shaping = (*shaping, self.modes)
+            shaping = (*shaping, _as_hashed(self.modes))
         if self.lists != Lists(table_include_list=self.table_include_list):
             shaping = (*shaping, self.lists, [hashed.salt.get_secret_value() for hashed in self.column_mask_hash])
         if self.message_prefix_include_list or self.outbox_routing:
@@ -363,6 +364,12 @@ class Settings(BaseModel):
         if self.publication_name != "ordertap":
             shaping = (*shaping, "publication", self.publication_name)
         return hashlib.sha256(repr(shaping).encode()).hexdigest()[:16]
+
+
+def _as_hashed(modes: Modes) -> object:
+    """The modes as positions know them: one that came later is left out of their repr while it has its default."""
+    known = {name: value for name, value in modes._asdict().items() if (name, value) != ("special_numbers", "null")}
+    return make_dataclass("Modes", known)(**known)
 
 
 def _qualified(expression: str, form: str) -> str:

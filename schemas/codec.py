@@ -164,7 +164,7 @@ def compile_codec(
     the same Avro name, SettingsError for rules that the table cannot keep.
     """
     facts = facts or TableFacts()
-    own_key = key_indexes(relation, facts)
+    own_key = key_indexes(relation, facts, rules)
     key = chosen_key(relation, rules.key) if rules.key else own_key
     kept = kept_columns(relation, rules, frozenset(own_key + key))
     names = iter(field_names(relation.table, [relation.columns[index].name for index in kept]))
@@ -210,14 +210,16 @@ def compile_codec(
     )
 
 
-def key_indexes(relation: Relation, facts: TableFacts) -> tuple[int, ...]:
+def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_RULES) -> tuple[int, ...]:
     """Which columns make the record's key, in its order.
 
     The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and where none is, the
-    primary key of the catalogue or else its unique index, if the relation still has all of its columns.
+    primary key of the catalogue or else its first unique index, if the relation still has all of its columns. An index
+    with a column that the rules hide is none: the key would show it.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
-    named = facts.primary_key or facts.unique_index
+    unique = next((columns for columns in facts.unique_indexes if rules.hidden.isdisjoint(columns)), ())
+    named = facts.primary_key or unique
     primary = tuple(position[name] for name in named if name in position)
     if len(primary) < len(named):
         primary = ()

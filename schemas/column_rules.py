@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from schemas.encoders import sized
 from schemas.errors import SettingsError
-from schemas.kind import CALL_CODE, Kind
+from schemas.kind import CALL_CODE, Kind, string
 from schemas.relation import Column, ColumnFacts, Relation
 
 Algorithm: TypeAlias = Literal[
@@ -26,6 +26,7 @@ _PYTHON_NAMES: Final[dict[Algorithm, str]] = {
     "SHA3-224": "sha3_224", "SHA3-256": "sha3_256", "SHA3-384": "sha3_384", "SHA3-512": "sha3_512",
 }  # fmt: skip
 _LENGTHS: Final = {1042: 4, 1043: 4}  # char(n), varchar(n): what their typmod is more than n
+_TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text behind its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ class ColumnRules(NamedTuple):
     unlisted: frozenset[str] = frozenset()
     masks: Mapping[str, Mask] = {}
     key: tuple[str, ...] = ()
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The columns that no record shows as they are."""
+        return self.excluded | self.unlisted | self.masks.keys()
 
 
 NO_RULES: Final = ColumnRules()
@@ -118,6 +124,8 @@ def kept_columns(relation: Relation, rules: ColumnRules, key: frozenset[int]) ->
 
 def masked(kind: Kind, mask: Mask, relation: Relation, column: Column, facts: ColumnFacts) -> Kind:
     """The kind of a masked column; SettingsError when it does not travel as a plain text."""
+    if kind.avro == _TSVECTOR:
+        kind = replace(kind, avro="string")
     if kind.avro != "string":
         raise SettingsError(
             f"column {relation.table}.{column.name} is no text: only text can be masked, hashed or truncated",

@@ -26,11 +26,11 @@ class UnrepresentableError(ValueError):
 
 class NotedError(UnrepresentableError):
     """A value for which the kind has something else to write (Kind.lenient), and of which people or the catalogue must
-    hear: SPECIAL_NUMBER or NEW_LABEL."""
+    hear: SPECIAL_NUMBER, or NEW_LABEL and behind it the label, which the text does not show."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, label: str = "") -> None:
         super().__init__(what)
-        self.what = what
+        self.what = what + label
 
 
 SPECIAL_NUMBER: Final = "NaN or infinity of numeric"
@@ -220,8 +220,8 @@ def ordinary_decimal(text: bytes) -> bytes:
 class Labels(dict[bytes, bytes]):
     """An enum's labels and their Avro bytes; another one raises NotedError."""
 
-    def __missing__(self, _label: bytes) -> bytes:
-        raise NotedError(NEW_LABEL)
+    def __missing__(self, label: bytes) -> bytes:
+        raise NotedError(NEW_LABEL, label.decode(errors="replace"))
 
 
 def money(text: bytes) -> bytes:

@@ -70,11 +70,11 @@ class TableFacts:
 
     `primary_key` is in the order of the constraint, empty without one, None when the table is gone.
     `identity_index` is the key of the index that REPLICA IDENTITY USING INDEX names, in its order, empty without one.
-    `unique_index` are the columns of the first unique index (by name) of NOT NULL columns alone, of a table without
-    a primary key; else empty.
+    `unique_indexes` are the columns of each unique index of NOT NULL columns alone, by the indexes' names, of a table
+    without a primary key; else empty. The first one that the rules let be is the key.
     """
 
     primary_key: tuple[str, ...] | None = ()
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
     identity_index: tuple[str, ...] = ()
-    unique_index: tuple[str, ...] = ()
+    unique_indexes: tuple[tuple[str, ...], ...] = ()

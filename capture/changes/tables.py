@@ -15,7 +15,8 @@ from capture.postgres import pgoutput
 from capture.selection import Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
 from schemas.codec import SourcePrefix, WidenError, fill_unchanged
-from schemas.encoders import FAILURES, NEW_LABEL
+from schemas.encoders import FAILURES, NEW_LABEL, SPECIAL_NUMBER
+from schemas.errors import SettingsError
 from schemas.relation import Relation
 
 log = structlog.get_logger("capture")
@@ -69,7 +70,7 @@ class Table:
         self._skipped = skipped
         self._widen = widen
         self._renew = renew
-        self._asked = False
+        self._asked: set[tuple[str, str]] = set()  # columns and labels that the catalogue does not have
         self._use(bound)
 
     def _use(self, bound: Bound) -> None:
@@ -84,21 +85,32 @@ class Table:
             try:
                 made = change()
             except WidenError as error:
-                self._use(self._widen(error.column))
+                self._use(self._wider(error.column))
                 continue
             if not (self.encoder.notes and self._renewed()):
                 return made
+
+    def _wider(self, column: str) -> Bound:
+        try:
+            return self._widen(column)
+        except SettingsError as refused:
+            if (column, SPECIAL_NUMBER) in self.encoder.notes:
+                refused.hint += f"; or set special_numbers: exact, for the NULL of {column} is a {SPECIAL_NUMBER}"
+            raise
 
     def _renewed(self) -> bool:
         """Tells of what was noted; whether there is another encoder now, which knows the labels of an enum."""
         notes, codec = set(self.encoder.notes), self.encoder.codec
         self.encoder.notes.clear()
         tell_of(self.name, notes)
-        if NEW_LABEL not in {what for _, what in notes} or self._asked:
+        labels = {note for note in notes if note[1].startswith(NEW_LABEL)} - self._asked
+        if not labels:
             return False
         self._use(self._renew())
-        self._asked = self.encoder.codec.value_schema == codec.value_schema  # an older name of a label: it is as it is
-        return not self._asked
+        if self.encoder.codec.value_schema != codec.value_schema:
+            return True
+        self._asked |= labels  # older names of labels: they are as they are
+        return False
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
         """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be

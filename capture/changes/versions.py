@@ -69,6 +69,7 @@ class Versions:
         self._rules = rules
         self._as_json = as_json
         self._nullable: dict[str, frozenset[str]] = {}
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._told: set[tuple[str, str, str]] = set()
 
     def bind(self, relation: Relation) -> Bound:
@@ -85,45 +86,76 @@ class Versions:
         for topic in (named, *topics):
             codec = self._compile(topic, relation, facts)
             try:
-                try:
-                    ids = self._ids(codec)
-                except IncompatibleError:
-                    codec = self._compile(topic, relation, self._as_registered(codec, facts))
-                    ids = self._ids(codec)
+                codec, ids = self._registered(codec, relation, facts)
             except IncompatibleError as error:
+                codec = self._compile(topic, relation, self._as_registered(codec, facts))
                 first = first or self._clash(relation.table, error, codec)
                 continue
             if first is not None:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
+            self._tell_of_key(relation.table, codec.key_columns)
             encoder = JsonEncoder(codec) if self._as_json else codec.bind(*ids)
             return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
-        """The facts, of a table that is gone with the key that its records had last."""
-        if facts.primary_key is not None or self._rules(relation).key:
+        """The facts with the key that the table's records had last: of one that is gone, or among its unique indexes.
+
+        A further index, whatever its name, is no reason for another key, which a registry refuses.
+        """
+        rules = self._rules(relation)
+        if rules.key or (facts.primary_key is not None and len(facts.unique_indexes) < 2):
             return facts
         last = self._latest(f"{self._topic_of(relation.table)}-key") or {}
         names = {adjust_name(column.name): column.name for column in relation.columns}
         key = tuple(names.get(field["name"], field["name"]) for field in last.get("fields", ()))
+        if facts.primary_key is not None:
+            indexes = sorted(facts.unique_indexes, key=lambda columns: columns != key)
+            return replace(facts, unique_indexes=tuple(indexes))
+        unflagged = relation.replica_identity == "d" and not any(column.key for column in relation.columns)
+        if unflagged or not (rules.excluded | rules.masks.keys()).isdisjoint(key):  # no primary key can be like that
+            return replace(facts, primary_key=(), unique_indexes=(key,))
         return replace(facts, primary_key=key)
+
+    def _tell_of_key(self, table: str, key: tuple[str, ...]) -> None:
+        was = self._keys.setdefault(table, key)
+        if was != key:
+            self._keys[table] = key
+            hint = "readers know rows by their key: read the table anew with capture signal snapshot, where it has one"
+            log.warning("key of a table is another one", table=table, was=list(was), key=list(key), next=hint)
+
+    def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
+        """The codec and its schemas' ids, or of the first form that the registry takes; IncompatibleError for none."""
+        try:
+            return codec, self._ids(codec)
+        except IncompatibleError:
+            codec = self._compile(codec.topic, relation, self._as_registered(codec, facts))
+        try:
+            return codec, self._ids(codec)
+        except IncompatibleError:
+            codec = self._compile(codec.topic, relation, self._as_registered(codec, facts, without_default=True))
+        return codec, self._ids(codec)
 
     def _ids(self, codec: Codec) -> tuple[int | None, int]:
         key_id = None if codec.key_schema is None else self._register(f"{codec.topic}-key", codec.key_schema)
         return key_id, self._register(f"{codec.topic}-value", codec.value_schema)
 
-    def _as_registered(self, codec: Codec, facts: TableFacts) -> TableFacts:
+    def _as_registered(self, codec: Codec, facts: TableFacts, without_default: bool = False) -> TableFacts:
         """The facts with NOT NULL as the registry has it, and without it for a column that it does not have.
 
         No reader needs to hear of SET NOT NULL, which BACKWARD refuses, as it does a new column that is NOT NULL and
         has lost its default by now; a column that is gone by now was what it was; and DROP NOT NULL, which FORWARD
-        refuses, matters with the first NULL (WidenError).
+        refuses, matters with the first NULL (WidenError). `without_default`: nor NOT NULL for a column whose default is
+        gone, as an array's is: BACKWARD_TRANSITIVE asks for one where an older schema has no such column.
         """
         known = _columns(self._latest(f"{codec.topic}-value") or {})
         columns = dict(facts.columns)
         for column, name in zip(codec.layout.columns, codec.field_names, strict=True):
-            not_null = name in known and not isinstance(known[name]["type"], list)
+            was = known.get(name or "", {"type": []})
+            not_null = not isinstance(was["type"], list)
+            if without_default and "default" in was and not column.field.has_default:
+                not_null = False
             columns[column.name] = replace(columns.get(column.name, ColumnFacts()), not_null=not_null)
         return replace(facts, columns=columns)
 

@@ -48,7 +48,7 @@ def _check(connection: object, plan: Plan, published: dict[str, Published], name
     if table is None or not plan.selection.table(name):
         captured = ", ".join(sorted(filter(plan.selection.table, published))) or "none"
         raise SettingsError(f"table {name} is not captured; captured are: {captured}", "write schema.table")
-    if not catalogue.has_key(connection, table.relation):
+    if not catalogue.has_key(connection, table.relation, plan.selection.rules(table.relation)):
         raise SettingsError(
             f"table {name} has no key: it cannot be read while it changes",
             "give it a primary key, or capture repair --execute reads all tables anew",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
 from schemas.codec import key_indexes
+from schemas.column_rules import ColumnRules
 from schemas.errors import SettingsError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
 
@@ -118,7 +119,7 @@ def table_facts(connection: Any, relation: Relation) -> TableFacts:
         keys = cursor.fetchall()
         primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
         identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
-        unique = next((tuple(names) for is_primary, _, names in keys if not is_primary and names), ())
+        unique = tuple(tuple(names) for is_primary, _, names in keys if not is_primary and names)
         return TableFacts(primary if keys else None, columns, identity, () if primary else unique)
 
 
@@ -153,9 +154,9 @@ def _facts(
     )  # fmt: skip
 
 
-def has_key(connection: Any, relation: Relation) -> bool:
+def has_key(connection: Any, relation: Relation, rules: ColumnRules) -> bool:
     """Whether the table can be read in the order of a key: its primary key, or an index that stands for one."""
-    return bool(key_indexes(relation, table_facts(connection, relation)))
+    return bool(key_indexes(relation, table_facts(connection, relation), rules))
 
 
 def has_pages(connection: Any, relation: Relation) -> bool:

@@ -48,6 +48,10 @@ def test_a_position_from_before_the_modes_is_known_again() -> None:
     assert Settings(**MINIMAL).record_hash() == "16ff0993868fe1ed"
 
 
+def test_a_position_from_before_special_numbers_is_known_again() -> None:
+    assert Settings(**MINIMAL, decimal_handling_mode="string").record_hash() == "1ec566b6de5ed446"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

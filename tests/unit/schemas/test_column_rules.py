@@ -184,6 +184,15 @@ def test_only_text_can_be_masked() -> None:
     assert after(compile_codec("t", PEOPLE, FACTS, text=frozenset({"age"}), rules=rules))["age"] == "**"
 
 
+def test_a_tsvector_is_masked_as_the_text_that_it_is() -> None:
+    words = replace(PEOPLE, columns=(*PEOPLE.columns[:1], Column("name", 3614), *PEOPLE.columns[2:]))
+    shown = {"type": "string", "connect.parameters": {"truncateLength": "3"}}
+    made = codec(words, masks={"name": Truncated(3)})
+    assert after(made)["name"] == SECRET[:3]
+    assert field(made, "name")["type"] == ["null", shown]
+    assert after(codec(words, masks={"name": Asterisks(2)}))["name"] == "**"
+
+
 def test_other_columns_can_be_the_key() -> None:
     flagged = replace(PEOPLE, columns=(*(replace(c, key=True) for c in PEOPLE.columns[:3]), *PEOPLE.columns[3:]))
     facts = TableFacts(("id", "name", "iban"), {})
@@ -197,6 +206,28 @@ def test_other_columns_can_be_the_key() -> None:
     before = row_reader(made.value_schema).record(encoder.delete(PREFIX, 1, old, key_only=True)[5:])["before"]
     assert before == {"id": 7, "name": SECRET, "iban": "DE12345678", "age": None, "city": None}
     assert encoder.key_only_unchanged == b'["age","city"]'
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"excluded": frozenset({"iban"})},
+        {"unlisted": frozenset({"iban"})},
+        {"masks": {"iban": HASH}},
+        {"masks": {"iban": HASH}, "key": ("id",)},
+    ],
+)
+def test_a_unique_index_of_a_column_that_is_hidden_is_no_key(rules: dict[str, object]) -> None:
+    facts = TableFacts(
+        columns={name: ColumnFacts(not_null=True) for name in ("id", "iban")}, unique_indexes=(("iban",),)
+    )
+    made = codec(FULL, facts, **rules)
+    assert made.own_key == ()
+    assert made.key_columns == rules.get("key", ())
+    encoder = made.bind(1, 2)
+    assert ROW[2] not in encoder.create(PREFIX, LSN_OF_ROW, ROW) + (encoder.key(ROW) or b"")
+    assert codec(FULL, facts, excluded=frozenset({"name"})).own_key == ("iban",)
+    assert codec(FULL, replace(facts, unique_indexes=(("iban",), ("id",))), **rules).own_key == ("id",)
 
 
 def test_a_key_that_old_rows_do_not_have_is_refused() -> None:

@@ -14,10 +14,13 @@ from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
 from capture.selection import Lists, Selection
 from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.codec import SourceOrigin
+from schemas.column_rules import Asterisks, ColumnRules
 from schemas.envelope import topic_name
 from schemas.errors import DataError, SettingsError
 from schemas.registry import IncompatibleError
 from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.type_modes import Modes
+from schemas.type_table import DEFAULT_MODES
 
 TOPIC_OF = partial(topic_name, "shop")
 KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))
@@ -142,7 +145,7 @@ def test_a_table_that_was_published_later_begins_with_its_first_change(
 RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
 
 
-def evolving(policy: Policy, refused: set[str]) -> Tables:
+def evolving(policy: Policy, refused: set[str], first: Relation = KEYED, modes: Modes = DEFAULT_MODES) -> Tables:
     """Tables whose registry refuses the second schema of these subjects."""
     schemas: dict[str, Any] = {}
 
@@ -152,9 +155,9 @@ def evolving(policy: Policy, refused: set[str]) -> Tables:
         schemas[subject] = schema
         return len(schemas)
 
-    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy)
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: FACTS, register, schemas.get, lambda _: 3, policy, modes)
     made = Tables(Selection(), True, versions)
-    made.relation(KEYED)
+    made.relation(first)
     return made
 
 
@@ -162,6 +165,17 @@ def test_stop_names_the_column_that_clashes() -> None:
     with pytest.raises(SettingsError, match=r"public\.orders.*column note was string, is int") as refused:
         evolving("stop", {"shop.public.orders-value"}).relation(RETYPED)
     assert "incompatible_schema" in refused.value.hint
+
+
+@pytest.mark.parametrize(("cell", "said"), [(b"NaN", True), (None, False)])
+def test_where_the_null_of_a_nan_is_refused_the_setting_that_keeps_it_is_named(cell: bytes | None, said: bool) -> None:
+    priced = replace(KEYED, columns=(KEYED.columns[0], Column("note", 1700)))
+    modes = Modes(special_numbers="null")
+    orders = evolving("stop", {"shop.public.orders-value"}, priced, modes).get(KEYED.oid.to_bytes(4, "big"))
+    assert orders is not None
+    with pytest.raises(SettingsError) as refused:
+        insert(orders, b"1", cell)
+    assert ("special_numbers: exact" in refused.value.hint) == said
 
 
 def test_version_goes_on_in_the_first_topic_that_takes_the_schema() -> None:
@@ -192,6 +206,25 @@ def test_a_row_that_cannot_be_widened_parks_its_table() -> None:
         insert(orders, b"1", None)
 
 
+def test_a_label_that_the_catalogue_has_forgotten_does_not_hide_one_that_comes_later(registered: Registered) -> None:
+    moods = replace(KEYED, columns=(KEYED.columns[0], Column("note", 90_000)))
+    labels = ["sad"]
+    asked: list[int] = []
+
+    def facts(_relation: Relation) -> TableFacts:
+        asked.append(1)
+        return TableFacts(("id",), {"note": ColumnFacts(type_kind="e", labels=tuple(labels))})
+
+    versions = Versions(TOPIC_OF, frozenset(), facts, registered.register, lambda _: None, lambda _: 1)
+    orders = table(Tables(Selection(), True, versions), moods)
+    for _ in range(3):
+        insert(orders, b"1", b"old")
+    assert len(asked) == 2, "once for all rows of a label that is not there"
+    labels.append("happy")
+    insert(orders, b"1", b"happy")
+    assert "sad,happy" in str(orders.encoder.codec.value_schema)
+
+
 @pytest.mark.parametrize(
     ("last", "key"),
     [
@@ -212,6 +245,95 @@ def test_a_table_that_is_gone_has_the_key_that_was_registered_last(
 
     versions = Versions(TOPIC_OF, frozenset(), lambda _: TableFacts(None), lambda *_: 1, latest, lambda _: 1)
     assert versions.bind(relation).encoder.key_columns == key
+
+
+@pytest.mark.parametrize(
+    ("identity", "flagged", "rules", "key"),
+    [
+        ("d", "", ColumnRules(), ("b",)),  # its unique index, which the log does not flag
+        ("d", "a", ColumnRules(), ("a",)),  # another key than the last one
+        ("d", "b", ColumnRules(unlisted=frozenset("b")), ("b",)),
+        ("f", "ab", ColumnRules(), ("b",)),
+        ("f", "ab", ColumnRules(unlisted=frozenset("b")), ("b",)),  # a primary key stays though it is not listed
+        ("f", "ab", ColumnRules(masks={"b": Asterisks(1)}), ()),
+        ("n", "", ColumnRules(), ("b",)),
+    ],
+)
+def test_a_table_that_is_gone_keeps_the_key_of_each_identity(
+    identity: str, flagged: str, rules: ColumnRules, key: tuple[str, ...]
+) -> None:
+    relation = Relation(9, "public", "gone", identity, tuple(Column(name, 25, -1, name in flagged) for name in "ab"))
+
+    def latest(subject: str) -> dict[str, Any] | None:
+        return {"fields": [{"name": "b", "type": "string"}]} if subject.endswith("-key") else None
+
+    versions = Versions(
+        TOPIC_OF,
+        frozenset(),
+        lambda _: TableFacts(None),
+        lambda *_: 1,
+        latest,
+        lambda _: 1,
+        rules=lambda _: rules,
+    )
+    assert versions.bind(relation).encoder.key_columns == key
+
+
+def test_a_further_unique_index_is_no_reason_for_another_key(capsys: pytest.CaptureFixture[str]) -> None:
+    schemas: dict[str, Any] = {}
+    indexes: list[tuple[str, ...]] = [("note",)]
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        if subject.endswith("-key"):
+            assert schemas.get(subject, schema) == schema or ("note",) not in indexes
+        schemas[subject] = schema
+        return 1
+
+    def bound() -> tuple[str, ...]:
+        versions = Versions(TOPIC_OF, frozenset(), facts, register, schemas.get, lambda _: 1)
+        assert versions.bind(unkeyed).encoder.key_columns == kept.bind(unkeyed).encoder.key_columns
+        return kept.bind(unkeyed).encoder.key_columns
+
+    def facts(_relation: Relation) -> TableFacts:
+        return TableFacts((), FACTS.columns, unique_indexes=tuple(indexes))
+
+    unkeyed = replace(KEYED, columns=(Column("id", 20), Column("note", 25)))
+    kept = Versions(TOPIC_OF, frozenset(), facts, register, schemas.get, lambda _: 1)
+    assert bound() == ("note",)
+    indexes.insert(0, ("id",))  # its name is earlier
+    assert bound() == ("note",)
+    assert "key of a table" not in capsys.readouterr().out
+    indexes.remove(("note",))
+    assert bound() == ("id",)
+    indexes.clear()
+    assert bound() == ()
+    assert capsys.readouterr().out.count("key of a table is another one") == 2
+
+
+@pytest.mark.parametrize("transitive", [False, True])
+def test_an_array_that_had_a_default_in_the_registry_is_nullable_where_it_asks_for_one(transitive: bool) -> None:
+    relation = replace(KEYED, columns=(KEYED.columns[0], Column("tags", 1009)))
+    facts = TableFacts(("id",), {"id": ColumnFacts(not_null=True), "tags": ColumnFacts(True, "'{}'::text[]")})
+
+    def tags(schema: dict[str, Any]) -> dict[str, Any]:
+        (field,) = [one for one in schema["fields"][0]["type"][1]["fields"] if one["name"] == "tags"]
+        return field  # type: ignore[no-any-return]
+
+    schemas: dict[str, Any] = {}
+
+    def register(subject: str, schema: dict[str, Any]) -> int:
+        known = schemas.get(subject, {})
+        if known and subject.endswith("-value") and transitive and "default" not in tags(schema):
+            raise IncompatibleError(subject, "INCOMPATIBLE")
+        schemas[subject] = schema
+        return 1
+
+    versions = Versions(TOPIC_OF, frozenset(), lambda _: facts, register, schemas.get, lambda _: 1)
+    versions.bind(relation)
+    tags(schemas["shop.public.orders-value"])["default"] = []  # as it was before arrays had none
+    encoder = versions.bind(relation).encoder
+    assert isinstance(tags(schemas["shop.public.orders-value"])["type"], list) == transitive
+    assert encoder.has_key
 
 
 def test_differences_are_told_for_people() -> None:
