@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -207,7 +208,8 @@ def parts(settings: SinkSettings) -> Parts:
     mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
     # Of the mapping that the stager has, whatever the files say by the time that a consumer is made again.
     read, index = topic_names(settings.topic_prefix, mapping.tables), index_topic(settings.topic_prefix)
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    # Two containers may have one host name, and each process number 1: the last part tells their leases apart.
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
         connect=lambda: _entered(settings),
