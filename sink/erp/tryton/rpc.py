@@ -163,6 +163,7 @@ class WriteCalls:
         self._rpc = rpc
         self._not_after = not_after
         self._session = rpc.session()
+        self.sent = 0  # whatever became of them
 
     def call(self, model: str, method: str, *args: Any, stamps: Stamps | None = None) -> Any:
         """Writes, or presses a button. StaleError where a record has another stamp by now, HoldError where Tryton
@@ -182,6 +183,7 @@ class WriteCalls:
         """All that writes goes through here."""
         if now() >= self._not_after:
             raise ConflictError("the time for this call is over")
+        self.sent += 1
         try:
             return self._rpc.send(self._session, method, args, context)
         except errors.SessionEndedError:
