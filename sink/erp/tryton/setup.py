@@ -189,16 +189,24 @@ class Maker:
         name = f"{self._settings.web_shop} cent {count(rate)} %"
         domain = [("name", "=", name), ("type", "=", "fixed"), ("company", "=", self._rpc.company)]
         rows = self._rpc.search("account.tax", domain, ["name"])
-        self._product(code, name, rows[0]["id"] if rows else self._cent_tax(name, tax))
+        cent = int(rows[0]["id"]) if rows else self._cent_tax(name, tax)
+        if not self._boxes(cent):  # of a tax that is there, too: the call that was to make them may have been lost
+            self._copy_boxes(tax, cent)
+        self._product(code, name, cent)
 
     def _cent_tax(self, name: str, tax: int) -> int:
         made = {"name": name, "description": name, "type": "fixed", "rate": None, "amount": _CENT, "template": None}
         (cent,) = self._write("account.tax", "copy", [tax], made)
-        boxes = self._rpc.search("account.tax.code.line", [("tax", "=", tax), ("amount", "=", "tax")], ["code"])
-        if boxes:
-            also = {"tax": cent, "template": None}
-            self._write("account.tax.code.line", "copy", [row["id"] for row in boxes], also)
         return int(cent)
+
+    def _boxes(self, tax: int) -> list[int]:
+        """Where the tax return has what this tax comes to."""
+        domain = [("tax", "=", tax), ("amount", "=", "tax")]
+        return [row["id"] for row in self._rpc.search("account.tax.code.line", domain, ["code"])]
+
+    def _copy_boxes(self, tax: int, cent: int) -> None:
+        if boxes := self._boxes(tax):
+            self._write("account.tax.code.line", "copy", boxes, {"tax": cent, "template": None})
 
     def _product(self, code: str, name: str, tax: int) -> None:
         self._one(
