@@ -13,6 +13,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
+from pydantic import SecretStr
+
 from schemas.errors import ExitCode, OrdertapError
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 
@@ -168,6 +170,13 @@ class Lack(NamedTuple):
     message: str
     hint: str
     make: Callable[[], None] | None = None
+
+
+class LogIn(NamedTuple):
+    """Of another user of the ERP than that of the settings."""
+
+    user: str
+    password: SecretStr
 
 
 class ErpSetup(Protocol):

@@ -6,12 +6,13 @@ It only adds: what is there already, and how the house calculates, is left to pe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any, Final
 
-from sink.erp.contract import HoldError, Lack, Sells, StopError
+from sink.erp.contract import HoldError, Lack, LogIn, Sells, StopError
 from sink.erp.kinds import count
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, now
@@ -25,11 +26,15 @@ _AT_MOST: Final = timedelta(minutes=5)
 
 
 class TrytonSetup:
-    """Of one shop, with the log-in of the settings."""
+    """Of one shop, with the log-in of the settings or another one, in the company of the settings' user all the same:
+    an administrator's own may be another."""
 
-    def __init__(self, settings: TrytonSettings, sells: Sells) -> None:
-        user, password = settings.user, settings.password.get_secret_value()
-        self._rpc = Rpc(settings.url, settings.database, user, password, settings.company, settings.timeout_seconds, 1)
+    def __init__(self, settings: TrytonSettings, sells: Sells, other: LogIn | None = None) -> None:
+        if other:
+            company = settings.company or _company_of(settings)
+            log_in = {"user": other.user, "password": other.password, "company": company}
+            settings = settings.model_copy(update=log_in)
+        self._rpc = _rpc(settings)
         self._needs = Needs(self._rpc, MasterData(self._rpc, settings), sells)
 
     def lacks(self) -> Sequence[Lack]:
@@ -39,6 +44,18 @@ class TrytonSetup:
     def close(self) -> None:
         """Logs out."""
         self._rpc.close()
+
+
+def _rpc(settings: TrytonSettings) -> Rpc:
+    password = settings.password.get_secret_value()
+    return Rpc(settings.url, settings.database, settings.user, password, settings.company, settings.timeout_seconds, 1)
+
+
+def _company_of(settings: TrytonSettings) -> str:
+    """The name of the one that the settings' user works in."""
+    with closing(_rpc(settings)) as rpc:
+        (row,) = rpc.call("company.company", "read", [rpc.company], ["party.name"])
+        return str(row["party."]["name"])
 
 
 class Needs:

@@ -1,16 +1,21 @@
-"""What `sink init` goes on with where a call of it was lost."""
+"""What `sink init` goes on with where a call of it was lost, and whose company it works in."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from sink.erp.contract import RetryError
-from sink.erp.tryton.setup import Maker
+from sink.erp.contract import LogIn, RetryError, Sells, StopError
+from sink.erp.tryton.settings import TrytonSettings
+from sink.erp.tryton.setup import Maker, TrytonSetup
+from tests.unit.sink.erp.tryton.test_rpc import Answer, Server
 
 TAX, BOXES, CENT = 1, [11, 12], 2
 
@@ -74,3 +79,33 @@ def test_boxes_that_are_there_are_not_made_twice() -> None:
     make(rpc)
     assert rpc.made.count("model.account.tax.code.line.copy") == 1
     assert rpc.made.count("model.account.tax.copy") == 1
+
+
+class TwoCompanies(Server):
+    """The administrator's own company is 5, that of all others 4."""
+
+    def answer(self, method: str, params: list[Any], session: str) -> Answer | None:
+        user = base64.b64decode(session.partition(" ")[2]).decode().partition(":")[0]
+        if method == "model.res.user.get_preferences" and user == "admin":
+            return 200, {"result": {"company": 5, "companies": [4, 5]}}
+        return super().answer(method, params, session)
+
+
+@pytest.mark.parametrize(
+    ("company", "other", "used"), [("", True, 4), ("", False, 4), ("Works 5", True, 5), ("Works 4", True, 4)]
+)
+def test_an_administrator_works_in_the_company_of_the_settings_user(company: str, other: bool, used: int) -> None:
+    """In his own the web shop and its items would be made, and orders would find none of them."""
+    with closing(TwoCompanies()) as server:
+        server.script["model.web.shop.search_read"] = [(403, None)]
+        settings = TrytonSettings.model_validate(
+            {
+                "kind": "tryton", "url": server.url, "database": "tryton", "user": "ordertap", "password": "secret",
+                "company": company, "web_shop": "Web", "payment_term": "Direct",
+            }
+        )  # fmt: skip
+        log_in = LogIn("admin", SecretStr("secret")) if other else None
+        with closing(TrytonSetup(settings, Sells(), log_in)) as setup, pytest.raises(StopError):
+            setup.lacks()
+        (sent,) = [params for method, params in server.calls if method == "model.web.shop.search_read"]
+        assert sent[-1]["company"] == used
