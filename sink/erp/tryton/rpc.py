@@ -156,8 +156,9 @@ class Rpc:
 
 
 class WriteCalls:
-    """The calls of one `apply` that write: none is sent after its time, and none under another session. A session that
-    was ended meanwhile is how others keep us from writing: who logs in again would go around that."""
+    """The calls of one `apply` that write: none is sent where a look at the clock just before says that its time is
+    over, and none under another session. That keeps nobody from writing, for the next `apply` logs in again; but where
+    the session was ended in between, what became of the steps is asked before they go on."""
 
     def __init__(self, rpc: Rpc, not_after: datetime) -> None:
         self._rpc = rpc
@@ -193,7 +194,8 @@ class WriteCalls:
 
 def now() -> datetime:
     """The clock that `not_after` is compared with: this machine's. Tryton's server looks at no clock of ours, and what
-    it has received may take effect until its own time limits are over (`settles_within`)."""
+    it has received may take effect until its own time limits are over (`settles_within`). A process that is frozen
+    between this look and the sending sends later than that."""
     return datetime.now(UTC)
 
 
