@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx2
 
 from schemas.errors import OrdertapError
-from sink.erp.contract import ConflictError, RetryError, StopError
+from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 from sink.erp.tryton import errors
 
 Row = Mapping[str, Any]
@@ -177,7 +177,7 @@ class WriteCalls:
         context = {"active_model": model, "active_id": ids[0], "active_ids": [*ids]}
         found, *_ = self._rpc.ask(f"wizard.{name}.create", [], context)
         self.send(f"wizard.{name}.execute", [found, data, state], context)
-        with suppress(RetryError):  # the page was gone through; Tryton forgets it by itself
+        with suppress(RetryError, HoldError):  # the page was gone through; Tryton forgets it by itself
             self._rpc.ask(f"wizard.{name}.delete", [found], context)
 
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:
