@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -21,7 +22,7 @@ from sink.apply.worker import Worker
 from sink.commands import check
 from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
-from sink.erp.contract import Erp, ErpSetup, Sells
+from sink.erp.contract import Erp, ErpSetup, LogIn, Sells
 from sink.erp.sql.mapping import load_mapping
 from sink.erp.tryton.settings import TrytonSettings
 from sink.intake.consumer import ShopConsumer, topic_names
@@ -132,14 +133,14 @@ def _tryton(settings: TrytonSettings, calls: int) -> Erp:
     return TrytonErp(settings, calls)
 
 
-def _tryton_setup(settings: TrytonSettings, sells: Sells) -> ErpSetup:
+def _tryton_setup(settings: TrytonSettings, sells: Sells, other: LogIn | None) -> ErpSetup:
     from sink.erp.tryton.setup import TrytonSetup
 
-    return TrytonSetup(settings, sells)
+    return TrytonSetup(settings, sells, other)
 
 
-SETUPS: Final[Mapping[str, Callable[[Any, Sells], ErpSetup]]] = {"tryton": _tryton_setup}
-"""By `erp.kind`, of those that `sink init` can set up: from its settings, and what the shop sells by."""
+SETUPS: Final[Mapping[str, Callable[[Any, Sells, LogIn | None], ErpSetup]]] = {"tryton": _tryton_setup}
+"""By `erp.kind`, of those that `sink init` can set up: from its settings, what the shop sells by, and who does it."""
 
 
 def setup(settings: SinkSettings, user: str = "", password_file: Path | None = None) -> ErpSetup | None:
@@ -147,10 +148,8 @@ def setup(settings: SinkSettings, user: str = "", password_file: Path | None = N
     made = SETUPS.get(settings.erp.kind)
     if made is None:
         return None
-    if not user:
-        return made(settings.erp, _sells(settings))
-    log_in = {"user": user, "password": SecretStr(_typed(password_file))}
-    return made(settings.erp.model_copy(update=log_in), _sells(settings))
+    other = LogIn(user, SecretStr(_typed(password_file))) if user else None
+    return made(settings.erp, _sells(settings), other)
 
 
 def _sells(settings: SinkSettings) -> Sells:
@@ -207,7 +206,8 @@ def parts(settings: SinkSettings) -> Parts:
     mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
     # Of the mapping that the stager has, whatever the files say by the time that a consumer is made again.
     read, index = topic_names(settings.topic_prefix, mapping.tables), index_topic(settings.topic_prefix)
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    # Two containers may have one host name, and each process number 1: the last part tells their leases apart.
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
         connect=lambda: _entered(settings),
@@ -253,7 +253,7 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
 
 def _look_at_master_data(settings: SinkSettings) -> check.MasterDataFound:
     found, made = _sells(settings), SETUPS.get(settings.erp.kind)
-    return check.master_data(erp(settings), made(settings.erp, found) if made else None, found)
+    return check.master_data(erp(settings), made(settings.erp, found, None) if made else None, found)
 
 
 def _look_at_topics(settings: SinkSettings) -> None:

@@ -13,6 +13,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
+from pydantic import SecretStr
+
 from schemas.errors import ExitCode, OrdertapError
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 
@@ -170,6 +172,13 @@ class Lack(NamedTuple):
     make: Callable[[], None] | None = None
 
 
+class LogIn(NamedTuple):
+    """Of another user of the ERP than that of the settings."""
+
+    user: str
+    password: SecretStr
+
+
 class ErpSetup(Protocol):
     """What `sink init` asks of an ERP. Not every adapter has one."""
 
@@ -268,7 +277,8 @@ class Erp(Protocol):
         """Does the steps, one result for each, in order; a document is in one call once. It raises nothing of ours.
 
         One bad step never fails the others, but for those that refer to its document. Each first write is a
-        compare-and-set on the step's `before`. After `not_after`, by the ERP's clock, nothing takes effect any more.
+        compare-and-set on the step's `before`. After `not_after`, by the clock of `clock`, nothing is begun any
+        more; what was begun takes effect within `settles_within` or, where the adapter's page says so, later.
 
         After its last call a step's document is read as a whole, in one moment, and compared with `want`, the keys of
         its children included. If the ERP has stored something else (rounded, cut, other totals), the step is held

@@ -126,7 +126,8 @@ class OfTryton:
         self._screen = screen
         self._prefix = prefix
         names = {row["id"]: str(row["name"]) for row in screen.rows("account.tax", [], "name")}
-        self._rate = {id_: Decimal(name.split()[1]).normalize() for id_, name in names.items()}
+        # `VAT 19 %`, and as `sink init` names it `Web cent 19 %`.
+        self._rate = {id_: Decimal(name.split()[-2]).normalize() for id_, name in names.items()}
 
     def documents(self) -> list[Doc]:
         """All with a key of ours."""

@@ -11,7 +11,7 @@ from deploy.tryton.server import Tryton
 from tests.faults.histories import Histories, Played
 from tests.faults.histories_erp import HistoriesErp, RealTryton, Reference
 
-ON_SQL, ON_TRYTON = 30, 8
+ON_SQL, ON_TRYTON = 30, 6
 SEED = 7
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import sqlalchemy as sa
 
 from schemas.errors import SettingsError
+from sink.erp.apart import apart, unreadable
 from sink.erp.contract import (
     Abilities,
     Advice,
@@ -83,9 +84,8 @@ class SqlErp:
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
         """All in one transaction, a few queries per kind."""
         found: dict[ErpRef, Observed] = {}
-        if refs:
-            for some in reads.apart(list(refs), self._observed, lambda ref, e: {ref: reads.unreadable(ref.kind, e)}):
-                found |= some
+        for some in apart(list(refs), self._observed, lambda ref, e: {ref: unreadable(ref.kind, e)}):
+            found |= some
         return found
 
     def _observed(self, refs: Sequence[ErpRef]) -> dict[ErpRef, Observed]:
@@ -118,7 +118,7 @@ class SqlErp:
         if not skus:
             return set()
         # A SKU that the column cannot hold is none of its items.
-        return set().union(*reads.apart(sorted(skus), self._unknown, lambda sku, _: {sku}))
+        return set().union(*apart(sorted(skus), self._unknown, lambda sku, _: {sku}))
 
     def _unknown(self, skus: Sequence[str]) -> set[str]:
         items = self._database.mapping.items
@@ -176,9 +176,9 @@ class SqlErp:
                 ]
 
         def alone(row_id: Any, error: HoldError) -> list[Found]:
-            return [Found(self._ref(kind, row_id), reads.unreadable(kind, error))]
+            return [Found(self._ref(kind, row_id), unreadable(kind, error))]
 
-        return [one for some in reads.apart(ids, read, alone) for one in some] if ids else []
+        return [one for some in apart(ids, read, alone) for one in some]
 
     def _ref(self, kind: Kind, row_id: Any) -> ErpRef:
         """Of a document that cannot be read as a whole."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from sink.database import array_text
-from sink.erp.contract import HoldError, Observed
+from sink.erp.contract import Observed
 from sink.erp.kinds import BY_HAND, PARTS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind, Sums, Value
 from sink.erp.sql.connections import ErpDatabase
 from sink.erp.sql.many import SHAPES
 from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 
-_Key = TypeVar("_Key")
-_Found = TypeVar("_Found")
 _Place = tuple[PartKind, str]
 _Row = Mapping[str, Any]
 _AS_IT_IS = frozenset({str, Decimal, bool, type(None)})
@@ -41,26 +39,6 @@ class ErpRow:
     head: _Row
     observed: Observed
     lines: dict[_Place, _Row] = field(default_factory=dict)
-
-
-def apart(
-    keys: Sequence[_Key], read: Callable[[Sequence[_Key]], _Found], alone: Callable[[_Key, HoldError], _Found]
-) -> list[_Found]:
-    """What `read` finds for keys, in their order: for all together, unless a value keeps them from being read. Then by
-    halves, until what cannot be read stands by itself; of that `alone` is what is found."""
-    try:
-        return [read(keys)]
-    except HoldError as error:
-        if len(keys) == 1:
-            return [alone(keys[0], error)]
-    half = len(keys) // 2
-    return apart(keys[:half], read, alone) + apart(keys[half:], read, alone)
-
-
-def unreadable(kind: Kind, error: HoldError) -> Observed:
-    """A document of which a value cannot be read. Nothing is known of it, so it has no stamp."""
-    problem = f"the ERP's rows of it cannot be read: {error.message}"
-    return Observed(ErpRecord(kind, {}), milestone=None, reference="", stamp="", problem=problem)
 
 
 def rows(

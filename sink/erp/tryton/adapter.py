@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, Protocol, get_args
 
+from sink.erp.apart import apart, unreadable
 from sink.erp.contract import (
     Abilities,
     Checked,
@@ -24,7 +25,7 @@ from sink.erp.contract import (
     StopError,
     Verb,
 )
-from sink.erp.kinds import KINDS, ErpRef, Fields, Kind
+from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind
 from sink.erp.tryton import check
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.customers import Customers
@@ -37,6 +38,11 @@ from sink.erp.tryton.rpc import Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
 _BATCH: Final = 40
+_UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there, then `sink retry`")
+"""In place of Tryton's words, which may name somebody: what the document says is not known here, so that it cannot be
+taken out of them."""
+_NOBODYS: Final = "-"
+"""A key that no shop makes."""
 _BATCHES: Final[Mapping[Verb, int]] = {"create": 40, "advance": 20, "amend": 20, "cancel": 10}
 
 
@@ -115,16 +121,16 @@ class TrytonErp:
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
         """Kind by kind, one call or two for each."""
         found: dict[ErpRef, Observed] = {}
-        with _of_no_document():
-            for kind in KINDS:
-                if some := [ref for ref in refs if ref.kind == kind]:
-                    found |= self._of[kind].read(some)
+        for kind in KINDS:
+            for some in apart([ref for ref in refs if ref.kind == kind], self._of[kind].read, self._unread):
+                found |= some
         return found
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """By Tryton's own fields."""
         with _of_no_document():
-            return self._of[kind].found(self._of[kind].find(fields))
+            ids = self._of[kind].find(fields)
+        return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         """What no salable product has as its code."""
@@ -135,10 +141,7 @@ class TrytonErp:
         """By what is there now."""
         seen = self.observe([step.ref for step in steps])
         with _of_no_document():
-            return [
-                StepProgress(self._of[step.ref.kind].how_far(step, seen.get(step.ref)), seen.get(step.ref))
-                for step in steps
-            ]
+            return [self._progress(step, seen.get(step.ref)) for step in steps]
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         """By kinds, so that what is referred to comes first, and by verbs."""
@@ -157,8 +160,7 @@ class TrytonErp:
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
         """One kind after the other, each by Tryton's own ids; a page is of one kind."""
         kind, ids, following = self._heads(kinds, after, limit)
-        with _of_no_document():
-            return Page(self._of[kind].found([one for one, _ in ids]), following)
+        return Page(self._found(kind, [one for one, _ in ids]), following)
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
         """The same without a look at more than the keys."""
@@ -179,10 +181,41 @@ class TrytonErp:
         following = wanted[wanted.index(kind) + 1 :]
         return kind, ids, f"{following[0]}:" if following else None
 
+    def _found(self, kind: Kind, ids: Sequence[int]) -> list[Found]:
+        """Documents by Tryton's ids, in their order."""
+
+        def alone(one: int, _: HoldError) -> list[Found]:
+            with _of_no_document():
+                heads, _rest = self._of[kind].keys(one - 1, 1)
+            ref = dict(heads).get(one, ErpRef(kind, f"{BY_HAND}{one}"))
+            return [Found(ref, unreadable(kind, _UNREAD))]
+
+        return [found for some in apart(ids, self._of[kind].found, alone) for found in some]
+
+    def _unread(self, ref: ErpRef, _: HoldError) -> Mapping[ErpRef, Observed]:
+        """A document that Tryton fails to read; where it fails to look for one that nobody has, it fails for all."""
+        with _of_no_document():
+            self._of[ref.kind].read([ErpRef(ref.kind, _NOBODYS)])
+        return {ref: unreadable(ref.kind, _UNREAD)}
+
+    def _progress(self, step: Step, seen: Observed | None) -> StepProgress:
+        if seen is not None and not seen.stamp:  # it is there and cannot be read, nor what step was its last
+            return StepProgress(HowFar.UNCLEAR, seen)
+        return StepProgress(self._of[step.ref.kind].how_far(step, seen), seen)
+
     def _do(self, kind: Kind, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
+        sent = calls.sent
         try:
             results = self._of[kind].do(verb, steps, calls)
-        except (RetryError, HoldError, StopError) as error:
+        except HoldError as error:
+            if calls.sent != sent:  # by a read after a write: nobody knows what became of any of them
+                results = [NotDone(RetryError("what became of it cannot be read now")) for _ in steps]
+            elif len(steps) > 1:
+                half = len(steps) // 2
+                return [*self._do(kind, verb, steps[:half], calls), *self._do(kind, verb, steps[half:], calls)]
+            else:
+                results = [NotDone(error)]
+        except (RetryError, StopError) as error:
             results = [NotDone(error) for _ in steps]
         return [_impersonal(step, result) for step, result in zip(steps, results, strict=True)]
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx2
 
 from schemas.errors import OrdertapError
-from sink.erp.contract import ConflictError, RetryError, StopError
+from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 from sink.erp.tryton import errors
 
 Row = Mapping[str, Any]
@@ -156,13 +156,15 @@ class Rpc:
 
 
 class WriteCalls:
-    """The calls of one `apply` that write: none is sent after its time, and none under another session. A session that
-    was ended meanwhile is how others keep us from writing: who logs in again would go around that."""
+    """The calls of one `apply` that write: none is sent where a look at the clock just before says that its time is
+    over, and none under another session. That keeps nobody from writing, for the next `apply` logs in again; but where
+    the session was ended in between, what became of the steps is asked before they go on."""
 
     def __init__(self, rpc: Rpc, not_after: datetime) -> None:
         self._rpc = rpc
         self._not_after = not_after
         self._session = rpc.session()
+        self.sent = 0  # whatever became of them
 
     def call(self, model: str, method: str, *args: Any, stamps: Stamps | None = None) -> Any:
         """Writes, or presses a button. StaleError where a record has another stamp by now, HoldError where Tryton
@@ -175,13 +177,14 @@ class WriteCalls:
         context = {"active_model": model, "active_id": ids[0], "active_ids": [*ids]}
         found, *_ = self._rpc.ask(f"wizard.{name}.create", [], context)
         self.send(f"wizard.{name}.execute", [found, data, state], context)
-        with suppress(RetryError):  # the page was gone through; Tryton forgets it by itself
+        with suppress(RetryError, HoldError):  # the page was gone through; Tryton forgets it by itself
             self._rpc.ask(f"wizard.{name}.delete", [found], context)
 
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:
         """All that writes goes through here."""
         if now() >= self._not_after:
             raise ConflictError("the time for this call is over")
+        self.sent += 1
         try:
             return self._rpc.send(self._session, method, args, context)
         except errors.SessionEndedError:
@@ -191,7 +194,8 @@ class WriteCalls:
 
 def now() -> datetime:
     """The clock that `not_after` is compared with: this machine's. Tryton's server looks at no clock of ours, and what
-    it has received may take effect until its own time limits are over (`settles_within`)."""
+    it has received may take effect until its own time limits are over (`settles_within`). A process that is frozen
+    between this look and the sending sends later than that."""
     return datetime.now(UTC)
 
 

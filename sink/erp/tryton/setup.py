@@ -6,12 +6,13 @@ It only adds: what is there already, and how the house calculates, is left to pe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any, Final
 
-from sink.erp.contract import HoldError, Lack, Sells, StopError
+from sink.erp.contract import HoldError, Lack, LogIn, Sells, StopError
 from sink.erp.kinds import count
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, now
@@ -25,11 +26,15 @@ _AT_MOST: Final = timedelta(minutes=5)
 
 
 class TrytonSetup:
-    """Of one shop, with the log-in of the settings."""
+    """Of one shop, with the log-in of the settings or another one, in the company of the settings' user all the same:
+    an administrator's own may be another."""
 
-    def __init__(self, settings: TrytonSettings, sells: Sells) -> None:
-        user, password = settings.user, settings.password.get_secret_value()
-        self._rpc = Rpc(settings.url, settings.database, user, password, settings.company, settings.timeout_seconds, 1)
+    def __init__(self, settings: TrytonSettings, sells: Sells, other: LogIn | None = None) -> None:
+        if other:
+            company = settings.company or _company_of(settings)
+            log_in = {"user": other.user, "password": other.password, "company": company}
+            settings = settings.model_copy(update=log_in)
+        self._rpc = _rpc(settings)
         self._needs = Needs(self._rpc, MasterData(self._rpc, settings), sells)
 
     def lacks(self) -> Sequence[Lack]:
@@ -39,6 +44,18 @@ class TrytonSetup:
     def close(self) -> None:
         """Logs out."""
         self._rpc.close()
+
+
+def _rpc(settings: TrytonSettings) -> Rpc:
+    password = settings.password.get_secret_value()
+    return Rpc(settings.url, settings.database, settings.user, password, settings.company, settings.timeout_seconds, 1)
+
+
+def _company_of(settings: TrytonSettings) -> str:
+    """The name of the one that the settings' user works in."""
+    with closing(_rpc(settings)) as rpc:
+        (row,) = rpc.call("company.company", "read", [rpc.company], ["party.name"])
+        return str(row["party."]["name"])
 
 
 class Needs:
@@ -189,16 +206,24 @@ class Maker:
         name = f"{self._settings.web_shop} cent {count(rate)} %"
         domain = [("name", "=", name), ("type", "=", "fixed"), ("company", "=", self._rpc.company)]
         rows = self._rpc.search("account.tax", domain, ["name"])
-        self._product(code, name, rows[0]["id"] if rows else self._cent_tax(name, tax))
+        cent = int(rows[0]["id"]) if rows else self._cent_tax(name, tax)
+        if not self._boxes(cent):  # of a tax that is there, too: the call that was to make them may have been lost
+            self._copy_boxes(tax, cent)
+        self._product(code, name, cent)
 
     def _cent_tax(self, name: str, tax: int) -> int:
         made = {"name": name, "description": name, "type": "fixed", "rate": None, "amount": _CENT, "template": None}
         (cent,) = self._write("account.tax", "copy", [tax], made)
-        boxes = self._rpc.search("account.tax.code.line", [("tax", "=", tax), ("amount", "=", "tax")], ["code"])
-        if boxes:
-            also = {"tax": cent, "template": None}
-            self._write("account.tax.code.line", "copy", [row["id"] for row in boxes], also)
         return int(cent)
+
+    def _boxes(self, tax: int) -> list[int]:
+        """Where the tax return has what this tax comes to."""
+        domain = [("tax", "=", tax), ("amount", "=", "tax")]
+        return [row["id"] for row in self._rpc.search("account.tax.code.line", domain, ["code"])]
+
+    def _copy_boxes(self, tax: int, cent: int) -> None:
+        if boxes := self._boxes(tax):
+            self._write("account.tax.code.line", "copy", boxes, {"tax": cent, "template": None})
 
     def _product(self, code: str, name: str, tax: int) -> None:
         self._one(

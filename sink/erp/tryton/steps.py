@@ -1,7 +1,8 @@
 """What comes next of a step on a sale, as data, and how far a step came: both are read off the sale as it is. Pure.
 
-So a step that was left half way goes on where it was. The key of a step is written with its content; the buttons that
-take a sale on from there write none, and the state tells how far they came.
+So a step that was left half way goes on where it was. The key of a step is written with its content; in processing an
+amendment has it first, and the sale by a write after that. The buttons that take a sale on from there write none, and
+the state tells how far they came.
 """
 
 from __future__ import annotations

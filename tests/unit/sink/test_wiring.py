@@ -1,7 +1,7 @@
 """Each ERP that can be set has an adapter, and a running sink keeps the profile that it started with."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import SecretStr
@@ -48,3 +48,15 @@ def test_a_consumer_that_is_made_again_reads_what_the_stager_knows(settings: Sin
     with pytest.raises(SettingsError):
         wiring.topics(settings)
     parts.consumer(lambda _: pytest.fail("nothing is assigned")).__exit__()
+
+
+def test_processes_of_one_host_name_and_number_are_two_owners(
+    settings: SinkSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in two containers, where each is process 1: each would take the leases of the other for its own."""
+    monkeypatch.setattr(wiring, "Worker", lambda *args: args[-1])
+    nothing: Any = None
+    one, other = wiring.parts(settings), wiring.parts(settings)
+    owners = [str(parts.worker(nothing, number)) for parts in (one, other) for number in (0, 1)]
+    assert len({*owners}) == 4
+    assert owners[0] == str(one.worker(nothing, 0))  # a worker that is made again

@@ -161,9 +161,11 @@ def test_stamps_go_with_a_write(server: Server, rpc: Rpc) -> None:
     assert server.calls[-1][1] == [[3], {"company": 4, "_timestamp": {"sale.sale,3": "17.5"}}]
 
 
-def test_a_wizard_is_gone_through_and_closed(server: Server, rpc: Rpc) -> None:
+@pytest.mark.parametrize("refusal", [(503, None), (200, {"error": ["UserError", ["no", ""]]})])
+def test_a_wizard_is_gone_through_and_closed(server: Server, rpc: Rpc, refusal: Answer) -> None:
+    """That it cannot be closed does not undo what it has done."""
     server.script["wizard.w.create"] = [(200, {"result": [9, "start", "end"]})]
-    server.script["wizard.w.delete"] = [(503, None)]
+    server.script["wizard.w.delete"] = [refusal]
     _writes(rpc).wizard("w", "handle", {"ask": {}}, "sale.sale", [3])
     assert [method for method, _ in server.calls[-3:]] == ["wizard.w.create", "wizard.w.execute", "wizard.w.delete"]
     assert server.calls[-2][1][:3] == [9, {"ask": {}}, "handle"]
