@@ -22,6 +22,9 @@ BUSY: Final = (
 """Of a document: whether a worker has it, or nobody knows what became of its step."""
 _ANEW: Final = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
 
+_TURN: Final = sql.SQL("statement_timestamp() + interval '1 us' * dense_rank() OVER (ORDER BY length(unit), unit)")
+"""When a unit is due: one microsecond after the one before it. The same for all statements of a round trip."""
+
 
 def mark(cursor: Cursor, touched: sql.Composable) -> int:
     """Says that documents want another look; how many. `touched`: a SELECT of (type, key, unit), each document once.
@@ -29,24 +32,25 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
     A unit, such as `sales_order:17`, is leased together. Called inside the staging transaction. Each mark is a version,
     so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
     here and everywhere: nobody waits in a circle. Units are due in the order in which numbers are counted: what waits
-    for days was often marked together, and older orders go first.
+    for days was often marked together, and older orders go first. A document's mark has the time of its unit, by which
+    that gets its place again when it is given back.
 
     A document of which a step is under way stays in its unit until that is settled: who has the unit has the call.
     """
     units = sql.SQL(
         "INSERT INTO unit AS u (unit, due_at)"
-        " SELECT unit, statement_timestamp() + interval '1 us' * row_number() OVER (ORDER BY length(unit), unit)"
+        " SELECT unit, {}"
         " FROM (SELECT DISTINCT unit FROM ({}) AS t) AS t ORDER BY unit"
         " ON CONFLICT (unit) DO UPDATE SET due_at = excluded.due_at"
         " WHERE u.due_at IS NULL OR u.due_at > excluded.due_at"
-    ).format(touched)
+    ).format(_TURN, touched)
     documents = sql.SQL(
-        "INSERT INTO document AS d (type, key, unit) SELECT type, key, unit FROM ({}) AS t ORDER BY 1, 2"
+        "INSERT INTO document AS d (type, key, unit, marked_at) SELECT type, key, unit, {} FROM ({}) AS t ORDER BY 1, 2"
         " ON CONFLICT (type, key) DO UPDATE"
-        " SET marked = d.marked + 1, marked_at = clock_timestamp(),"
+        " SET marked = d.marked + 1, marked_at = excluded.marked_at,"
         " unit = CASE WHEN d.intent IS NULL THEN excluded.unit ELSE d.unit END,"
         " next_unit = CASE WHEN d.intent IS NOT NULL THEN nullif(excluded.unit, d.unit) END"
-    ).format(touched)
+    ).format(_TURN, touched)
     cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; the count is of the last
     return cursor.rowcount
 

@@ -386,9 +386,8 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     """In a backlog: it comes with him as soon as he is given back, and before what was marked after it."""
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
                    " FROM generate_series(2, 4) AS n")  # fmt: skip
-    mark(middle)
-    for number in (2, 3, 4):
-        mark(middle, DocumentRef("sales_order", str(number)), DocumentRef("customer", f"c{number}"))
+    others = [DocumentRef(*ref) for n in "234" for ref in (("sales_order", n), ("customer", f"c{n}"))]
+    mark(middle, ORDER, CUSTOMER, *others)  # together, as one commit or what waits for days
     with transaction(middle) as cursor:
         taken = leases.take(cursor, "another", 60.0, ["customer:7"])
     worker = Worker(

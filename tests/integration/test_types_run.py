@@ -52,7 +52,7 @@ TEXT_TYPES = {"pair", "nested", "pair[]", "nested[]", "tags[]", "vector(3)", "ve
 @pytest.mark.parametrize(("server", "modes"), [(16, {}), (18, STRINGS)], indirect=["server"])
 def test_capture_run_carries_every_value_of_every_type(shop: Shop, modes: dict[str, str]) -> None:
     types = TYPES | array_types()
-    shop.configure(**modes)
+    shop.configure(special_numbers="exact", **modes)
     options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     connection = psycopg2.connect(shop.dsn, options=options)
     connection.autocommit = True
