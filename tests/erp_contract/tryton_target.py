@@ -48,7 +48,7 @@ class TrytonTarget:
         self._opened: list[Erp] = []
         self._copied = False
 
-    def adapter(self, timeout: float = 20.0, **others: Any) -> Erp:
+    def adapter(self, timeout: float = 50.0, **others: Any) -> Erp:
         """others: settings in place of what fits."""
         settings = {
             "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
