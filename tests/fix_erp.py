@@ -27,6 +27,7 @@ from sink.planning.policy import Policy
 from sink.staging import snapshots
 from sink.staging.assembly import LAST
 from sink.staging.position import Position, save_position
+from tests.programs import write_settings
 
 ROOT = Path(__file__).parents[1]
 ORDER, CUSTOMER = DocumentRef("sales_order", "1"), DocumentRef("customer", "7")
@@ -150,6 +151,26 @@ def rows(middle: Connection, query: str) -> list[tuple[Any, ...]]:
     with transaction(middle) as cursor:
         cursor.execute(query)
         return cursor.fetchall()
+
+
+def sql_erp(url: str) -> dict[str, Any]:
+    """The reference ERP's part of the settings."""
+    return {"url": url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")}
+
+
+def write_sink_settings(folder: Path, profile: str, database: str, erp: dict[str, Any], **more: Any) -> Path:
+    """Settings for commands that ask no Kafka."""
+    sink = {
+        "shop": "shop",
+        "profile": profile,
+        "topic_prefix": "shop",
+        "bootstrap_servers": "127.0.0.1:1",
+        "schema_registry_url": (folder / "registry").as_uri(),
+        "database_url": database,
+        "erp": erp,
+        "prices_owner": "shop",
+    }
+    return write_settings(folder / "settings.yaml", sink=sink | more)
 
 
 def make_worker(

@@ -13,6 +13,7 @@ from deploy.embedded import PartError, Postgres
 from deploy.tryton.environment import environment
 from deploy.tryton.server import Tryton
 from tests.erp_contract.tryton_data import TrytonData
+from tests.erp_contract.tryton_target import TrytonTarget
 
 ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
@@ -71,6 +72,14 @@ def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
     data = TrytonData(tryton.postgres.dsn(tryton.database))
     yield data
     data.close()
+
+
+@pytest.fixture
+def tryton_place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarget]:
+    """Tryton as the contract's tests reach it: the adapter, a clerk, hooks around calls."""
+    made = TrytonTarget(tryton, tryton_data)
+    yield made
+    made.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

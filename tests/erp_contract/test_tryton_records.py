@@ -1,7 +1,6 @@
 """Customers and prices as Tryton has them, and what `check` says of a Tryton: what only this adapter has."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -31,15 +30,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 @pytest.fixture
-def place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarget]:
-    made = TrytonTarget(tryton, tryton_data)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def sink(place: TrytonTarget) -> Sink:
-    return Sink(place.adapter())
+def sink(tryton_place: TrytonTarget) -> Sink:
+    return Sink(tryton_place.adapter())
 
 
 @pytest.fixture
@@ -98,10 +90,10 @@ def test_a_mailbox_is_one_as_tryton_writes_it(sink: Sink) -> None:
     assert sink.erp.find("customer", {"email": "an_@example.org"}) == [], "no pattern"
 
 
-def test_what_is_the_clerks_own_is_no_conflict(sink: Sink, place: TrytonTarget, admin: Screen) -> None:
+def test_what_is_the_clerks_own_is_no_conflict(sink: Sink, tryton_place: TrytonTarget, admin: Screen) -> None:
     sink.done(create(AT_HOME, BUYER))
     wanted = step("amend", BUYER, changed(AT_HOME, name="Ann B."), sink.see(BUYER), 2)
-    place.clerk.edits_own(BUYER)
+    tryton_place.clerk.edits_own(BUYER)
     (party,) = admin.rows("party.party", [["code", "=", "100001"]], "name")
     admin("party.address", "create", [{"party": party["id"], "city": "Ulm"}])
     sink.done(wanted)
@@ -189,9 +181,9 @@ def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: 
     assert "no amount" in sink.held(LISTED, changed(PRICE, amount=D(9)), PRICE)
 
 
-def test_of_two_who_make_a_price_at_once_one_does(place: TrytonTarget, admin: Screen) -> None:
+def test_of_two_who_make_a_price_at_once_one_does(tryton_place: TrytonTarget, admin: Screen) -> None:
     """Each has seen that there is none: nothing in Tryton keeps a key from being there twice."""
-    first, second = Sink(place.adapter()), Sink(place.adapter())
+    first, second = Sink(tryton_place.adapter()), Sink(tryton_place.adapter())
     barrier = threading.Barrier(2)
 
     def before_it_is_made(moment: str) -> None:
@@ -200,18 +192,18 @@ def test_of_two_who_make_a_price_at_once_one_does(place: TrytonTarget, admin: Sc
                 barrier.wait(10)
                 barrier.abort()
 
-    with place.hooked(before_it_is_made), ThreadPoolExecutor(2) as pool:
+    with tryton_place.hooked(before_it_is_made), ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda sink: sink.apply(create(PRICE, LISTED))[0], (first, second)))
     assert len(admin.rows("product.price_list.line", [])) == 1
     assert sorted(refused(found)) == ["", "ConflictError"]
 
 
-def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, place: TrytonTarget) -> None:
-    before = place.content()
+def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, tryton_place: TrytonTarget) -> None:
+    before = tryton_place.content()
     result = sink.apply(create(changed(PRICE, tax_included=False), LISTED))[0]
     assert isinstance(result, NotDone)
     assert "tax_included: the shop has no, the ERP keeps yes" in result.error.message
-    assert place.content() == before
+    assert tryton_place.content() == before
 
 
 def test_a_removed_price_stays_as_a_line_of_1900(sink: Sink, admin: Screen) -> None:
@@ -223,8 +215,8 @@ def test_a_removed_price_stays_as_a_line_of_1900(sink: Sink, admin: Screen) -> N
     assert sink.plans(LISTED, None, PRICE) == []
 
 
-def _checked(place: TrytonTarget, **settings: Any) -> Checked:
-    return place.adapter(**settings).check()
+def _checked(tryton_place: TrytonTarget, **settings: Any) -> Checked:
+    return tryton_place.adapter(**settings).check()
 
 
 @pytest.mark.parametrize(
@@ -237,8 +229,10 @@ def _checked(place: TrytonTarget, **settings: Any) -> Checked:
         ({"price_lists": {"retail": "Web prices"}}, "no price list 'Web prices'"),
     ],
 )
-def test_what_will_hold_some_documents_is_advised(place: TrytonTarget, settings: dict[str, Any], told: str) -> None:
-    advice = _checked(place, **settings).advice
+def test_what_will_hold_some_documents_is_advised(
+    tryton_place: TrytonTarget, settings: dict[str, Any], told: str
+) -> None:
+    advice = _checked(tryton_place, **settings).advice
     assert told in " ".join(one.message for one in advice)
     assert all(one.hint for one in advice)
 
@@ -253,26 +247,26 @@ def test_what_will_hold_some_documents_is_advised(place: TrytonTarget, settings:
         ({"password": "Wrong-Pass-1"}, "Tryton refuses the log-in"),
     ],
 )
-def test_what_keeps_all_documents_away_stops(place: TrytonTarget, settings: dict[str, Any], told: str) -> None:
+def test_what_keeps_all_documents_away_stops(tryton_place: TrytonTarget, settings: dict[str, Any], told: str) -> None:
     with pytest.raises(StopError) as stopped:
-        _checked(place, **settings)
+        _checked(tryton_place, **settings)
     assert told in stopped.value.message
     assert stopped.value.hint
 
 
-def test_taxes_that_are_not_rounded_by_line_are_told(place: TrytonTarget, admin: Screen) -> None:
+def test_taxes_that_are_not_rounded_by_line_are_told(tryton_place: TrytonTarget, admin: Screen) -> None:
     admin("account.configuration", "write", [1], {"tax_rounding": "document"})
     try:
-        advice = _checked(place).advice
+        advice = _checked(tryton_place).advice
     finally:
         admin("account.configuration", "write", [1], {"tax_rounding": "line"})
     assert [one.message for one in advice] == ["Tryton rounds taxes by document"]
 
 
-def test_a_web_shop_that_gives_drafts_up_is_told(place: TrytonTarget, tryton_data: TrytonData) -> None:
+def test_a_web_shop_that_gives_drafts_up_is_told(tryton_place: TrytonTarget, tryton_data: TrytonData) -> None:
     tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = interval '1 day'")
     try:
-        advice = _checked(place).advice
+        advice = _checked(tryton_place).advice
     finally:
         tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = NULL")
     assert ["cancels drafts" in one.message for one in advice] == [True]

@@ -11,7 +11,6 @@ from deploy.tryton.server import Tryton
 from sink.erp.contract import ConflictError, NotDone, SlowDownError
 from sink.erp.kinds import Milestone
 from tests.erp_contract.records import REF, SALE, Sink, create
-from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import READS, TrytonTarget
 from tests.faults.rpc_proxy import RpcProxy
 
@@ -21,30 +20,25 @@ ALL_THE_WAY = {"goal": "processing"}
 
 
 @pytest.fixture
-def place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarget]:
-    made = TrytonTarget(tryton, tryton_data)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def proxy(tryton: Tryton) -> Iterator[RpcProxy]:
     with RpcProxy(tryton.url, READS) as made:
         yield made
 
 
-def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_ours(place: TrytonTarget) -> None:
+def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_ours(
+    tryton_place: TrytonTarget,
+) -> None:
     """A create that came to a draft and no further is told as that: the ledger must know of the draft."""
-    sink = Sink(place.adapter(orders=ALL_THE_WAY))
+    sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY))
     sink.seed("customer")
     seen: list[str] = []
 
     def clerk(moment: str) -> None:
         seen.append(moment)
         if len(seen) == 5:  # an address, the sale, and before its first button
-            place.clerk.edits(ORDER, "payment_means", "cash")
+            tryton_place.clerk.edits(ORDER, "payment_means", "cash")
 
-    with place.hooked(clerk):
+    with tryton_place.hooked(clerk):
         (result,) = sink.apply(replace(create(SALE, ORDER), goal=PROCESSING))
     assert isinstance(result, NotDone), result
     assert isinstance(result.error, ConflictError)
@@ -52,8 +46,8 @@ def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_
     assert result.reached.record == sink.see(ORDER).record
 
 
-def test_a_rate_limit_asks_for_a_rest_and_holds_nothing(place: TrytonTarget, proxy: RpcProxy) -> None:
-    sink = Sink(place.adapter(url=proxy.url))
+def test_a_rate_limit_asks_for_a_rest_and_holds_nothing(tryton_place: TrytonTarget, proxy: RpcProxy) -> None:
+    sink = Sink(tryton_place.adapter(url=proxy.url))
     sink.seed("customer")
     proxy.faults[:] = ["rest"]
     (result,) = sink.apply(create(SALE, ORDER))

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from sink.database import Connection
 from sink.erp.sql.adapter import SqlErp
-from tests.fix_erp import ROOT, drain, make_worker, mark, run
+from tests.fix_erp import drain, make_worker, mark, run, sql_erp, write_sink_settings
 from tests.programs import run as run_program
-from tests.programs import write_settings
 
 ADA = ("--person", "Ada")
 
@@ -17,20 +16,7 @@ ADA = ("--person", "Ada")
 def test_each_verb_says_what_it_does_before_it_does_it(
     middle: Connection, erp: SqlErp, profile_path: str, database: str, erp_url: str, tmp_path: Path
 ) -> None:
-    config = write_settings(
-        tmp_path / "settings.yaml",
-        sink={
-            "shop": "shop",
-            "profile": profile_path,
-            "topic_prefix": "shop",
-            "bootstrap_servers": "127.0.0.1:1",
-            "schema_registry_url": (tmp_path / "registry").as_uri(),
-            "database_url": database,
-            "erp": {"url": erp_url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
-            "prices_owner": "shop",
-            "brake_orders": 0,
-        },
-    )
+    config = write_sink_settings(tmp_path, profile_path, database, sql_erp(erp_url), brake_orders=0)
 
     def says(*command: str, code: int = 0) -> str:
         ended = run_program("sink", *command, config=config)

@@ -19,8 +19,8 @@ from sink.apply.worker import Worker
 from sink.commands.check import check
 from sink.database import Connection
 from sink.settings import SinkSettings
-from tests.fix_erp import CUSTOMER, ORDER, PRICE, ROOT, change, drain, held, mark
-from tests.programs import run, write_settings
+from tests.fix_erp import CUSTOMER, ORDER, PRICE, change, drain, held, mark, sql_erp, write_sink_settings
+from tests.programs import run
 
 COUNTED = (
     "web_shop", "party_party", "account_tax", "product_template", "product_category", "product_price_list",
@@ -36,21 +36,8 @@ def config(bare_tryton: Tryton, middle: Connection, database: str, profile_path:
     change(middle, "INSERT INTO prices VALUES ('A', 10), ('ZZ', 5), ('OLD', 0)")
     mark(middle, ORDER, CUSTOMER, PRICE, PRICE._replace(key="ZZ"), PRICE._replace(key="OLD"))
     (tmp_path / "admin").write_text(provision.ADMIN_PASSWORD)
-    return write_settings(
-        tmp_path / "settings.yaml",
-        sink={
-            "shop": "shop",
-            "profile": profile_path,
-            "topic_prefix": "shop",
-            "bootstrap_servers": "127.0.0.1:1",
-            "schema_registry_url": (tmp_path / "registry").as_uri(),
-            "database_url": database,
-            "erp": bare_tryton.settings() | {"orders": {"goal": "processing"}},
-            "prices_owner": "shop",
-            "mode": "apply",
-            "settle_seconds": 0,
-        },
-    )
+    erp = bare_tryton.settings() | {"orders": {"goal": "processing"}}
+    return write_sink_settings(tmp_path, profile_path, database, erp, mode="apply", settle_seconds=0)
 
 
 def counts(tryton: Tryton) -> dict[str, int]:
@@ -132,19 +119,7 @@ def test_in_an_erp_of_tables_nothing_is_made(
 ) -> None:
     change(middle, "INSERT INTO prices SELECT 'Z' || n, 1 FROM generate_series(10, 31) AS n")
     mark(middle, *(PRICE._replace(key=f"Z{n}") for n in range(10, 32)))
-    config = write_settings(
-        tmp_path / "settings.yaml",
-        sink={
-            "shop": "shop",
-            "profile": profile_path,
-            "topic_prefix": "shop",
-            "bootstrap_servers": "127.0.0.1:1",
-            "schema_registry_url": (tmp_path / "registry").as_uri(),
-            "database_url": database,
-            "erp": {"url": erp_url, "mapping": str(ROOT / "deploy/erp/mapping.yaml")},
-            "prices_owner": "shop",
-        },
-    )
+    config = write_sink_settings(tmp_path, profile_path, database, sql_erp(erp_url))
     ended = run("sink", "init", "--execute", config=config)
     assert (ended.returncode, ended.stdout.startswith("nothing is made in an ERP of this kind")) == (0, True)
     named = ", ".join(f"Z{n}" for n in range(10, 30))
