@@ -12,22 +12,21 @@ import structlog
 import typer
 
 from capture.commands import adopt as adoption
-from capture.commands import preflight, setup
+from capture.commands import preflight, setup, signals
 from capture.commands.repair import Repair
 from capture.commands.status import lines
 from capture.commands.status import status as status_of
+from capture.demand import SignalType
 from capture.kafka import broker
 from capture.metrics import Metrics
-from capture.on_demand import signals
-from capture.on_demand.demand import SignalType
 from capture.pipeline import Capture
 from capture.plan import Plan, limits_of, options_of, own_version, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.stopping import end_deaf_start
-from schemas.compiled import way_of_rows
-from schemas.errors import ExitCode, OrdertapError, SettingsError
-from schemas.service import HealthServer, configure_logs, reread_event, stop_event
-from schemas.settings import load
+from schemas.model.errors import ExitCode, OrdertapError, SettingsError
+from schemas.process.service import HealthServer, configure_logs, reread_event, stop_event
+from schemas.process.settings import load
+from schemas.writing.compiled import way_of_rows
 
 log = structlog.get_logger("capture")
 app = typer.Typer(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from capture.kafka.position import InitialSnapshot, Position, first_position
+from capture.position import InitialSnapshot, Position, first_position
 from capture.postgres.replication import Slot, System
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 
 REPAIR = (
     "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"

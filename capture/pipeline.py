@@ -17,7 +17,7 @@ from capture.plan import Plan
 from capture.postgres.replication import Leadership, SlotInUseError
 from capture.session import Lifetime, Session
 from capture.snapshot.initial import StoppedError
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 log = structlog.get_logger("capture")
 

@@ -10,14 +10,17 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from capture.changes.messages import Messages, Route
-from capture.changes.stream import INTERNAL, Options
 from capture.changes.tables import Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Policy, Versions
 from capture.checks import another_connector, not_ours, problem
 from capture.kafka.cluster import Cluster, Making
 from capture.kafka.index import Index
-from capture.kafka.position import (
+from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
+from capture.kafka.topics import Group, Topics
+from capture.kafka.topics import Route as TopicRoute
+from capture.kafka.writer import Limits, PositionWriter
+from capture.position import (
     Position,
     accounted_key,
     is_accounted_key,
@@ -26,22 +29,19 @@ from capture.kafka.position import (
     parse_accounted,
     parse_position,
 )
-from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
-from capture.kafka.topics import Group, Topics
-from capture.kafka.topics import Route as TopicRoute
-from capture.kafka.writer import Limits, PositionWriter
 from capture.postgres.replication import Server, Slot, System
 from capture.selection import Selection, patterns
 from capture.settings import Settings
 from capture.snapshot.modes import SnapshotOptions
-from schemas import wire
-from schemas.envelope import Schema
-from schemas.errors import SettingsError
-from schemas.json_output import JsonRegistry
-from schemas.registry import Registry, open_registry
-from schemas.relation import Relation, TableFacts
-from schemas.type_modes import Modes
-from schemas.wire import Frame
+from capture.stream import INTERNAL, Options
+from schemas.model.errors import SettingsError
+from schemas.model.relation import Relation, TableFacts
+from schemas.registry import wire
+from schemas.registry.registry import Registry, open_registry
+from schemas.registry.wire import Frame
+from schemas.types.kind import Schema
+from schemas.types.type_modes import Modes
+from schemas.writing.json_output import JsonRegistry
 
 
 class Plan(NamedTuple):

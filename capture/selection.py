@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from schemas.column_rules import ColumnRules, Mask
-from schemas.errors import SettingsError
-from schemas.relation import Relation
+from schemas.model.errors import SettingsError
+from schemas.model.relation import Relation
+from schemas.writing.column_rules import ColumnRules, Mask
 
 _PLAIN: Final = re.compile(r"[\w.$ -]+")
 """An entry that can only mean the one name that it is."""

@@ -14,17 +14,14 @@ import structlog
 from capture.changes.heartbeats import Beats, Heartbeats
 from capture.changes.messages import refuse_taken
 from capture.changes.own_records import OwnRecords
-from capture.changes.stream import Stream
 from capture.checks import another_log, repaired
 from capture.kafka import broker
 from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
-from capture.kafka.position import Heartbeat, Position
 from capture.kafka.producer import TransactionalProducer
 from capture.kafka.writer import COMMIT_PATIENCE, Writer
 from capture.metrics import Metrics
-from capture.on_demand.chunk_reader import ChunkReader
-from capture.on_demand.incremental import Incremental
 from capture.plan import Plan
+from capture.position import Heartbeat, Position
 from capture.postgres import catalogue
 from capture.postgres.replication import (
     Leadership,
@@ -35,12 +32,15 @@ from capture.postgres.replication import (
     keepalive_seconds,
     slot_state,
 )
+from capture.snapshot.chunk_reader import ChunkReader
+from capture.snapshot.incremental import Incremental
 from capture.snapshot.initial import Source, StoppedError, begin_without_data, chosen, take_snapshot
 from capture.snapshot.modes import next_step, unfinished, with_rest
 from capture.snapshot.workers import fence
-from schemas.codec import SourceOrigin
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from capture.stream import Stream
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
+from schemas.writing.codec import SourceOrigin
 
 log = structlog.get_logger("capture")
 

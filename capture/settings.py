@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 
 from capture.debezium import INSTEAD
 from capture.selection import Lists, parse_key
-from schemas.change import UNAVAILABLE
-from schemas.column_rules import Algorithm, Asterisks, Hashed, Mask, Truncated
-from schemas.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
+from schemas.model.change import UNAVAILABLE
+from schemas.types.type_modes import BinaryMode, DecimalMode, Modes, TimeMode
+from schemas.writing.column_rules import Algorithm, Asterisks, Hashed, Mask, Truncated
 
 REREAD_AT_ONCE: Final = frozenset(
     {"log_level", "log_json", "linger_ms", "max_batch_size", "max_batch_bytes", "stall_seconds"}

@@ -17,7 +17,7 @@ find_python() {
 make_environment() {
     local python wanted extra missing='' extras
     extras=$(IFS=,; echo "$*")
-    wanted=$(cat pyproject.toml tests/constraints.txt deploy/hatch_build.py schemas/rowpath.pyx | cksum)
+    wanted=$(cat pyproject.toml tests/constraints.txt deploy/hatch_build.py schemas/writing/rowpath.pyx | cksum)
     for extra in "$@"; do
         [ "$(cat ".venv/installed-$extra" 2>/dev/null)" = "$wanted" ] || missing=yes
     done

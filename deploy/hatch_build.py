@@ -1,5 +1,5 @@
-"""Compiles schemas/rowpath.pyx with the wheel, and in place for an editable installation. Where that cannot be done,
-for want of a C compiler or Python's headers, it is left out: rows then go the plain way."""
+"""Compiles schemas/writing/rowpath.pyx with the wheel, and in place for an editable installation. Where that cannot
+be done, for want of a C compiler or Python's headers, it is left out: rows then go the plain way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.errors import BaseError, CCompilerError
 
-MODULE = "schemas.rowpath"
+MODULE = "schemas.writing.rowpath"
 
 
 class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
@@ -28,7 +28,7 @@ class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
         except (CCompilerError, BaseError) as error:
             self.app.display_warning(f"{MODULE} is not compiled, rows go the plain way: {error}")
             return
-        build_data["artifacts"].append(f"{built.parent.name}/{built.name}.*")
+        build_data["artifacts"].append(f"{MODULE.replace('.', '/')}.*")
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.cli import decide, link, look, repair, run
 
 app = typer.Typer(

@@ -11,7 +11,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-from schemas.errors import SettingsError, UnavailableError
+from schemas.model.errors import SettingsError, UnavailableError
 
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg2.errors
 from psycopg2 import sql
 
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection, Cursor, schema_of, transaction
 
 OLD: Final = "ordertap"

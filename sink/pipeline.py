@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from sink.apply.circuit import Circuit, Turn
 from sink.apply.worker import Worker
 from sink.database import Connection

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from schemas.commits import index_topic
-from schemas.envelope import topic_name
-from schemas.errors import SettingsError
-from schemas.registry import Registry, open_registry
+from schemas.model.commits import index_topic
+from schemas.model.errors import SettingsError
+from schemas.registry.registry import Registry, open_registry
+from schemas.writing.envelope import topic_name
 from sink import layer
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker

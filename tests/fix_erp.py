@@ -10,8 +10,8 @@ import pytest
 from psycopg2 import sql
 
 from deploy.embedded import Postgres
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.database import Connection, Cursor, connect, names_of, transaction

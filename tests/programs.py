@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from deploy.embedded import die_with_parent
-from schemas.settings import PURE_PYTHON
+from schemas.process.settings import PURE_PYTHON
 
 ROOT = Path(__file__).parent.parent
 

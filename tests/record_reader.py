@@ -12,14 +12,16 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import fastavro
 
-from schemas import change, records, wire
-from schemas.change import Stamp, TransactionMark
-from schemas.envelope import Schema
-from schemas.errors import DataError
-from schemas.json_text import without_logical_types
-from schemas.lsn import LSN
-from schemas.registry import Registry
-from schemas.values import Convert, column_value
+from schemas.model import change
+from schemas.model.change import Stamp, TransactionMark
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+from schemas.reading.json_text import without_logical_types
+from schemas.reading.values import Convert, column_value
+from schemas.registry import wire
+from schemas.registry.registry import Registry
+from schemas.types.kind import Schema
+from schemas.writing import records
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -36,7 +38,7 @@ parse_unchanged = lru_cache(1024)(change.parse_unchanged)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record of a table topic. Values are Python's, in full fidelity (`schemas.values` says which for what).
+    """One record of a table topic. Values are Python's, in full fidelity (`schemas.reading.values` says which).
 
     For a record that Debezium wrote, `stamp` comes from `source` and `transaction_id` is the xid alone. A column in
     `unchanged` is in neither `before` nor `after`. `key_change` says which half of a key change this is: "old"

@@ -18,10 +18,10 @@ import psycopg2
 import yaml
 from confluent_kafka import IsolationLevel, TopicPartition
 
+from capture.demand import SIGNAL_PREFIX, Signal, SignalType
 from capture.kafka.cluster import Cluster
-from capture.on_demand.demand import SIGNAL_PREFIX, Signal, SignalType
 from deploy.embedded import Kafka, Postgres
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from tests.programs import Program, run, write_settings
 from tests.proof.content import check_content, replay, shop_tables
 from tests.proof.records import Listing, Record, changes, read_index, read_topics

@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from capture.kafka.position import Heartbeat, parse_heartbeat
 from capture.metrics import Metrics
+from capture.position import Heartbeat, parse_heartbeat
 from capture.postgres import pgoutput
 from capture.postgres.replication import Leadership, slot_state
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 
 HEARTBEAT_PREFIX: Final = "ordertap.heartbeat"
 _REPAIR: Final = "capture repair --execute makes a new slot and reads the tables again"

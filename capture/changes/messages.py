@@ -14,13 +14,13 @@ import structlog
 
 from capture.kafka.producer import ANY_PARTITION, Fields, Headers
 from capture.postgres.pgoutput import LogicalMessage
-from schemas import wire
-from schemas.change import STAMP_HEADER
-from schemas.codec import SourcePrefix
-from schemas.envelope import Schema
-from schemas.errors import SettingsError
-from schemas.messages import MESSAGE_KEY, message_key, message_schema, message_value
-from schemas.wire import Frame
+from schemas.model.change import STAMP_HEADER
+from schemas.model.errors import SettingsError
+from schemas.registry import wire
+from schemas.registry.wire import Frame
+from schemas.types.kind import Schema
+from schemas.writing.codec import SourcePrefix
+from schemas.writing.messages import MESSAGE_KEY, message_key, message_schema, message_value
 
 log = structlog.get_logger("capture")
 

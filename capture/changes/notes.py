@@ -7,7 +7,7 @@ from functools import cache
 
 import structlog
 
-from schemas.encoders import SPECIAL_NUMBER
+from schemas.types.encoders import SPECIAL_NUMBER
 
 log = structlog.get_logger("capture")
 

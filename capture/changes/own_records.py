@@ -8,10 +8,10 @@ from typing import Any
 
 from capture.kafka.producer import Headers, Record
 from capture.kafka.topics import Topics
-from schemas import records
-from schemas.change import STAMP_HEADER, Stamp, stamp_header
-from schemas.envelope import Schema
-from schemas.wire import Frame
+from schemas.model.change import STAMP_HEADER, Stamp, stamp_header
+from schemas.registry.wire import Frame
+from schemas.types.kind import Schema
+from schemas.writing import records
 
 
 class OwnRecords:

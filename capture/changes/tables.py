@@ -13,11 +13,11 @@ from capture.kafka.producer import ANY_PARTITION, Fields, Headers
 from capture.metrics import SCHEMA_CHANGES
 from capture.postgres import pgoutput
 from capture.selection import Selection
-from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
-from schemas.codec import SourcePrefix, WidenError, fill_unchanged
-from schemas.encoders import FAILURES, NEW_LABEL, SPECIAL_NUMBER
-from schemas.errors import SettingsError
-from schemas.relation import Relation
+from schemas.model.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, UNCHANGED, UNCHANGED_HEADER, Cells
+from schemas.model.errors import SettingsError
+from schemas.model.relation import Relation
+from schemas.types.encoders import FAILURES, NEW_LABEL, SPECIAL_NUMBER
+from schemas.writing.codec import SourcePrefix, WidenError, fill_unchanged
 
 log = structlog.get_logger("capture")
 

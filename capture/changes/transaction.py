@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 
 from capture.changes.tables import Draft
 from capture.changes.versions import ParkedError
-from capture.kafka.position import Partial
+from capture.position import Partial
 from capture.postgres import pgoutput
-from schemas.change import TRANSACTION_HEADER, transaction_header
-from schemas.codec import PlacedPrefix, SourcePrefix
-from schemas.commits import TableTopic
-from schemas.errors import DataError
+from schemas.model.change import TRANSACTION_HEADER, transaction_header
+from schemas.model.commits import TableTopic
+from schemas.model.errors import DataError
+from schemas.writing.codec import PlacedPrefix, SourcePrefix
 
 _GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
 _HEADER_ROOM: Final = 1024  # bytes

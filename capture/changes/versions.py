@@ -8,14 +8,15 @@ from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
-from schemas.codec import Codec, Encoder, compile_codec
-from schemas.column_rules import NO_RULES, ColumnRules
-from schemas.envelope import Schema, adjust_name
-from schemas.errors import SettingsError
-from schemas.json_output import JsonEncoder
-from schemas.registry import IncompatibleError
-from schemas.relation import ColumnFacts, Relation, TableFacts
-from schemas.type_table import DEFAULT_MODES, Modes
+from schemas.model.errors import SettingsError
+from schemas.model.relation import ColumnFacts, Relation, TableFacts
+from schemas.registry.registry import IncompatibleError
+from schemas.types.kind import Schema
+from schemas.types.type_table import DEFAULT_MODES, Modes
+from schemas.writing.codec import Codec, Encoder, compile_codec
+from schemas.writing.column_rules import NO_RULES, ColumnRules
+from schemas.writing.envelope import adjust_name
+from schemas.writing.json_output import JsonEncoder
 
 log = structlog.get_logger("capture")
 

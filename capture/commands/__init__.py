@@ -1,1 +1,1 @@
-"""What `capture` does besides `run`: check, init, drop, status, adopt."""
+"""What `capture` does besides `run`: check, init, drop, status, adopt, repair, signal."""

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from capture.changes.own_records import OwnRecords
 from capture.kafka import broker
-from capture.kafka.position import Position, first_position
 from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
+from capture.position import Position, first_position
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
 from capture.snapshot.initial import announce_without_data
-from schemas.errors import DataError, SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import DataError, SettingsError
+from schemas.model.lsn import LSN
 
 _NOT_YET = "Kafka Connect writes it when a connector is stopped, or each offset.flush.interval.ms: start and stop it"
 _READ_ANEW = "let capture take a snapshot of its own instead: another slot_name, then capture run"

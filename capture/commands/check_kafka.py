@@ -11,7 +11,7 @@ from capture.kafka.broker import Brokers, Topic
 from capture.kafka.errors import NotAllowedError
 from capture.kafka.producer import CLIENT_LIMIT
 from capture.plan import Plan
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 _DAY_MS: Final = 86_400_000

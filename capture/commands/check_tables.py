@@ -14,7 +14,7 @@ from capture.postgres.replication import database_errors
 from capture.selection import patterns
 from capture.snapshot.chunks import plan_table
 from capture.snapshot.initial import chosen
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 Schemas = list[tuple[str, dict[str, Any]]]
 _OPERATIONS = ("insert", "update", "delete", "truncate")

@@ -13,8 +13,8 @@ from capture.commands.findings import Finding, Looks, found, literal, quoted
 from capture.plan import Plan
 from capture.postgres.replication import Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
-from schemas.errors import OrdertapError
-from schemas.service import port_taken
+from schemas.model.errors import OrdertapError
+from schemas.process.service import port_taken
 
 MINIMUM_VERSION = 140_000
 _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference

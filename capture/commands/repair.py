@@ -9,7 +9,7 @@ from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
 from capture.postgres.replication import Leadership, Replication, slot_state
 from capture.snapshot.modes import unfinished
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 
 
 class Repair:

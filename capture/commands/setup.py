@@ -15,12 +15,12 @@ from capture.commands.check_tables import (
 )
 from capture.commands.findings import literal, quoted, quoted_table
 from capture.kafka import broker
-from capture.kafka.position import accounted_key
 from capture.kafka.producer import Record, TransactionalProducer
 from capture.plan import Plan
+from capture.position import accounted_key
 from capture.postgres import catalogue
 from capture.postgres.replication import Leadership, database_errors, drop_slot, slot_state
-from schemas.errors import OrdertapError, SettingsError
+from schemas.model.errors import OrdertapError, SettingsError
 
 OURS: Final = "made by ordertap"
 """The comment on a publication of ours; `capture drop` leaves others alone."""

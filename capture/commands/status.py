@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from capture.checks import check_slot
+from capture.demand import Demand
 from capture.kafka import broker
-from capture.kafka.position import InitialSnapshot, Position
-from capture.on_demand.demand import Demand
 from capture.plan import Plan
+from capture.position import InitialSnapshot, Position
 from capture.postgres import catalogue
 from capture.postgres.replication import APPLICATION, LEAD, Slot, database_errors, leadership_key, slot_state
 from capture.snapshot.modes import unfinished
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 
 class Look(NamedTuple):

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from capture.kafka import topics as topics_
 from capture.kafka.cluster import FROM_THE_BEGINNING, Cluster
 from capture.kafka.producer import TransactionalProducer
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 _TIMEOUT = 10.0
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from capture.kafka.errors import kafka_error
 from capture.metrics import waiting
-from schemas.errors import OrdertapError, UnavailableError
+from schemas.model.errors import OrdertapError, UnavailableError
 
 log = structlog.get_logger("capture")
 _REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)

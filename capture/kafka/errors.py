@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from schemas.errors import DataError, OrdertapError, SettingsError, UnavailableError
+from schemas.model.errors import DataError, OrdertapError, SettingsError, UnavailableError
 
 _NOT_ALLOWED: Final = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,

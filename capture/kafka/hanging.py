@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, T
 
 from capture.kafka.broker import to_the_end
 from capture.kafka.cluster import Cluster, ignore_lost_connection
-from capture.kafka.position import Position, parse_position
 from capture.kafka.producer import Fields, TransactionalProducer
-from schemas.change import STAMP_HEADER, parse_stamp
-from schemas.commits import parse_index
-from schemas.lsn import LSN
+from capture.position import Position, parse_position
+from schemas.model.change import STAMP_HEADER, parse_stamp
+from schemas.model.commits import parse_index
+from schemas.model.lsn import LSN
 
 log = structlog.get_logger("capture")
 

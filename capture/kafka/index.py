@@ -1,7 +1,7 @@
 """The index of commits as capture writes it: what the open Kafka transaction brings, and the chain of its records.
 
-schemas.commits says what a record is. Each commit is made into bytes as it comes, for there may be many in one record.
-Pure.
+schemas.model.commits says what a record is. Each commit is made into bytes as it comes, for there may be many in one
+record. Pure.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from capture.kafka.position import Chain, Position
 from capture.kafka.producer import Fields
-from schemas.change import STAMP_HEADER
-from schemas.commits import IndexRecord, SnapshotState, TableTopic, dump_index
-from schemas.lsn import LSN
+from capture.position import Chain, Position
+from schemas.model.change import STAMP_HEADER
+from schemas.model.commits import IndexRecord, SnapshotState, TableTopic, dump_index
+from schemas.model.lsn import LSN
 
 RECORD_BYTES: Final = 256 * 1024
 """From here on what is listed goes on in another record."""
@@ -23,8 +23,8 @@ NOT_COPIED: Final = "no_data"
 
 
 class News(NamedTuple):
-    """What records that are written bring to the index: a commit or a chunk as schemas.commits.Commit has it (`counts`
-    empty: none), and snapshots whose state is new."""
+    """What records that are written bring to the index: a commit or a chunk as schemas.model.commits.Commit has it
+    (`counts` empty: none), and snapshots whose state is new."""
 
     lsn: int = 0
     ts_us: int = 0

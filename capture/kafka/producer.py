@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from capture.kafka.cluster import Cluster, ignore_lost_connection
 from capture.kafka.errors import TOO_LARGE, kafka_error
 from capture.metrics import waiting
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 Headers = list[tuple[str, str | bytes | None]]
 ANY_PARTITION: Final = -1

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 import structlog
 
 from capture.kafka.cluster import Cluster, Making
-from schemas.commits import index_topic
-from schemas.envelope import topic_name
-from schemas.errors import SettingsError
+from schemas.model.commits import index_topic
+from schemas.model.errors import SettingsError
+from schemas.writing.envelope import topic_name
 
 log = structlog.get_logger("capture")
 _LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")

@@ -14,11 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from capture.kafka.index import Index, News
-from capture.kafka.position import Position, accounted_key, dump_accounted
 from capture.kafka.producer import Fields, TransactionalProducer
 from capture.metrics import BATCH_RECORDS, COMMIT_SECONDS, COMMITS
-from schemas.commits import SnapshotState
-from schemas.errors import SettingsError, UnavailableError
+from capture.position import Position, accounted_key, dump_accounted
+from schemas.model.commits import SnapshotState
+from schemas.model.errors import SettingsError, UnavailableError
 
 COMMIT_PATIENCE = 30.0
 """Seconds for a commit where no stream is."""

@@ -8,14 +8,14 @@ data_start.
 To confirm while something is pending is right, too, but the reader then waits for Kafka at each change that lies before
 what was confirmed. Under steady load something always is, and the log has to go: it is done less often.
 
-`changes/stream` asks before each message and before each confirmation.
+`stream` asks before each message and before each confirmation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 
 
 @dataclass(slots=True)

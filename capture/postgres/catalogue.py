@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from capture.postgres.replication import database_errors
-from schemas.codec import key_indexes
-from schemas.column_rules import ColumnRules
-from schemas.errors import SettingsError
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.model.errors import SettingsError
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.writing.codec import key_indexes
+from schemas.writing.column_rules import ColumnRules
 
 _COLUMNS = """
     WITH RECURSIVE base (oid, base_oid, base_typmod, dimensions) AS (

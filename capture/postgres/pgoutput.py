@@ -10,10 +10,10 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from schemas.change import UNCHANGED, Cell
-from schemas.errors import DataError
-from schemas.lsn import LSN
-from schemas.relation import Column, Relation
+from schemas.model.change import UNCHANGED, Cell
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+from schemas.model.relation import Column, Relation
 
 _BEGIN = struct.Struct(">QqI")  # final LSN, commit time, xid
 _COMMIT = struct.Struct(">xQQq")  # flags, commit LSN, end LSN, commit time
@@ -151,7 +151,7 @@ def _broken(payload: bytes, reason: str) -> ProtocolError:
 def _tuple(data: bytes, at: int) -> tuple[tuple[Cell, ...], int]:
     """TupleData: a count, then for each column `n`ull, `u`nchanged or `t`ext with a length.
 
-    The stream's common rows go another way: schemas.rowcode.
+    The stream's common rows go another way: schemas.writing.rowcode.
     """
     (count,) = _U16.unpack_from(data, at)
     at += 2

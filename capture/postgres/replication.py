@@ -15,9 +15,9 @@ import psycopg2.extras
 from psycopg2 import sql
 
 from capture.metrics import waiting
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
-from schemas.lsn import LSN
-from schemas.type_table import SESSION_SETTINGS
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.lsn import LSN
+from schemas.types.type_table import SESSION_SETTINGS
 
 APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""

@@ -1,1 +1,1 @@
-"""The initial snapshot: a copy of the tables that fits the stream exactly."""
+"""Snapshots: the initial one, a copy of the tables that fits the stream exactly, and those on demand."""

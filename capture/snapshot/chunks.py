@@ -12,7 +12,7 @@ from psycopg2 import sql
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import database_errors
 from capture.snapshot.copying import Chunk
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 
 CHUNK_BYTES: Final = 16_000_000
 _USUAL_WIDTH: Final = 32  # bytes of a value without fixed length, as the planner guesses (get_typavgwidth)

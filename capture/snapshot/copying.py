@@ -11,10 +11,10 @@ from capture.changes.tables import KEYLESS_PARTITION
 from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
 from capture.postgres.replication import database_errors
 from capture.snapshot.copytext import Frame, Outlet, line_writer
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
-from schemas.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
-from schemas.errors import DataError
-from schemas.json_output import RowText
+from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
+from schemas.model.errors import DataError
+from schemas.writing.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
+from schemas.writing.json_output import RowText
 
 _TRANSACTION_SECONDS: Final = 10.0
 """A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from schemas import encoders
-from schemas.change import Cells
-from schemas.kind import STRING_CODE
-from schemas.layout import RowLayout
+from schemas.model.change import Cells
+from schemas.types import encoders
+from schemas.types.kind import STRING_CODE
+from schemas.writing.layout import RowLayout
 
 _ESCAPES: Final = {
     ord("b"): b"\b", ord("f"): b"\f", ord("n"): b"\n", ord("r"): b"\r", ord("t"): b"\t", ord("v"): b"\v",

@@ -19,8 +19,8 @@ from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
 from capture.kafka.index import NOT_COPIED
-from capture.kafka.position import InitialSnapshot, Position
 from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
+from capture.position import InitialSnapshot, Position
 from capture.postgres.catalogue import Published, published_tables
 from capture.postgres.replication import Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
@@ -30,11 +30,12 @@ from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
 from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
-from schemas import commits, records
-from schemas.change import Stamp
-from schemas.codec import SourceOrigin
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
-from schemas.json_output import JsonEncoder
+from schemas.model import commits
+from schemas.model.change import Stamp
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.writing import records
+from schemas.writing.codec import SourceOrigin
+from schemas.writing.json_output import JsonEncoder
 
 log = structlog.get_logger("capture")
 

@@ -14,7 +14,7 @@ from psycopg2 import sql
 
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 _LOCKING: Final = "locking the tables for the snapshot"
 _STORAGE: Final = """

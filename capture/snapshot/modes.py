@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from capture.checks import NotOursError
-from capture.kafka.position import Position
-from capture.on_demand.demand import Demand, Request
+from capture.demand import Demand, Request
+from capture.position import Position
 from capture.selection import Pattern
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 
 Mode = Literal["initial", "initial_only", "no_data", "when_needed", "always"]
 Step = Literal["snapshot", "stream", "end"]

@@ -17,7 +17,7 @@ from typing import Any
 from capture.snapshot.copying import Copier
 from capture.snapshot.locks import reader_at
 from capture.snapshot.workers import Begin, Done, Failed, Ready, Setup
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 
 def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:

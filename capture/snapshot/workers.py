@@ -16,7 +16,7 @@ from capture.kafka.producer import TransactionalProducer
 from capture.postgres.replication import Server
 from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
 from capture.snapshot.locks import Locks, reader_at
-from schemas.errors import OrdertapError, UnavailableError
+from schemas.model.errors import OrdertapError, UnavailableError
 
 _START_SECONDS: Final = 60.0
 _QUEUE_KILOBYTES: Final = 32_768

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.matching import Match, Matching
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, names_of, reading, transaction

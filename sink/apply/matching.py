@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.database import Connection, transaction
 from sink.documents.models import Customer

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.documents.refs import DocumentRef
 from sink.ledger.accounts import AccountPolicy
 from sink.ledger.outcomes import Outcome, State

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.apply.braking import held_back
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, Cursor, transaction

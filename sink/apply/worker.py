@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.buyers import Buyers, before
 from sink.apply.desired import Desired, Known, Wanted
 from sink.apply.moves import Moves

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink import wiring
 from sink.cli.options import (
     DECIDE,

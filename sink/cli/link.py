@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ExitCode, SettingsError
+from schemas.model.errors import ExitCode, SettingsError
 from sink import wiring
 from sink.cli.options import (
     DECIDE,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ExitCode
+from schemas.model.errors import ExitCode
 from sink import wiring
 from sink.cli.options import LOOK, Cause, Config, Json, answer, expect_many_objects, group, say, settings_of
 from sink.commands import brake as brake_lines

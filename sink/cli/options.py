@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from schemas.settings import load
+from schemas.process.settings import load
 from sink.commands import output
 from sink.settings import SinkSettings
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ExitCode
-from schemas.service import HealthServer, configure_logs, reread_event, stop_event
+from schemas.model.errors import ExitCode
+from schemas.process.service import HealthServer, configure_logs, reread_event, stop_event
 from sink import wiring
 from sink.cli.options import (
     RUN,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Final, NamedTuple
 
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection
 from sink.documents.profile import Profile
 from sink.erp.contract import Advice, Checked, Erp, ErpSetup, Sells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.columns import in_columns
 from sink.database import Connection
 from sink.intake.consumer import SESSION_SECONDS

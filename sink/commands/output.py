@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 
 
 def said(found: object, lines: Iterable[str], as_json: bool) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.commands.accept import DRY
 from sink.database import Connection
 from sink.documents.refs import DocumentRef

@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.errors
 from pydantic import ValidationError
 
-from schemas.errors import DataError, SettingsError, UnavailableError
+from schemas.model.errors import DataError, SettingsError, UnavailableError
 from sink.database import Connection, Cursor, TextArray
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule, Profile

@@ -38,7 +38,7 @@ from typing import Any
 
 import yaml
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.documents.models import MODEL_VERSION, MODELS, Part, part_of
 from sink.documents.sqltext import named
 from sink.documents.touched_by import Touch, rewritten, statements

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-from schemas.errors import ExitCode, OrdertapError
+from schemas.model.errors import ExitCode, OrdertapError
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 
 Cause = Literal["data", "master data", "decision"]

@@ -23,9 +23,9 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from schemas.commits import index_topic
-from schemas.envelope import topic_name
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.commits import index_topic
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.writing.envelope import topic_name
 from sink.intake.evidence import Partition, Seen
 
 log = structlog.get_logger()

@@ -16,8 +16,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from schemas.envelope import Schema
-from schemas.errors import DataError
+from schemas.model.errors import DataError
+from schemas.types.kind import Schema
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(value as fastavro gives it without logical types, where it ends) of what begins at a place of the message."""
@@ -251,7 +251,7 @@ def json_text(value: Any) -> str:
 
 
 def shown(convert: Callable[[Any], Any] | None) -> Callable[[Any], bytes]:
-    """Makes the text of an Avro value, by way of schemas.values and Python."""
+    """Makes the text of an Avro value, by way of schemas.reading.values and Python."""
     if convert is None:
         return lambda value: text(value).encode()
     return lambda value: text(convert(value)).encode()

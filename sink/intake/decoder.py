@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from schemas.envelope import Schema
-from schemas.errors import DataError
-from schemas.values import ColumnValue, Convert, column_value
+from schemas.model.errors import DataError
+from schemas.reading.values import ColumnValue, Convert, column_value
+from schemas.types.kind import Schema
 from sink.intake import copy_text
 from sink.intake.copy_text import NULL, WRITER_HINT, Read, Remembered
 from sink.intake.decoder_code import Column, Form, Tools, compiled, key_source, row_source

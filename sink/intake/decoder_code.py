@@ -1,6 +1,6 @@
 """The generated code of decoders: straight-line Python for one schema, without a loop over its columns.
 
-As schemas.rowcode, the other way round: names never come into the source, only templates and numbers.
+As schemas.writing.rowcode, the other way round: names never come into the source, only templates and numbers.
 Source: Avro specification, "Binary Encoding".
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import DataError
+from schemas.model.errors import DataError
 from sink.intake import copy_text
 from sink.intake.copy_text import FAILURES, NULL, Read
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.errors import DataError
-from schemas.registry import Registry
+from schemas.model.errors import DataError
+from schemas.registry.registry import Registry
 from sink.intake.copy_text import WRITER_HINT
 from sink.intake.decoder import Decoder, KeyDecoder, compile_decoder, compile_key_decoder
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from schemas.errors import DataError
+from schemas.model.errors import DataError
 
 _SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?\d{5}|(?<!\d)\d{10000}")
 _PAIR: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")

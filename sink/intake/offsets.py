@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
 
-from schemas.errors import SettingsError, UnavailableError
+from schemas.model.errors import SettingsError, UnavailableError
 from sink.intake.consumer import QUIET
 from sink.intake.evidence import Partition, Seen
 

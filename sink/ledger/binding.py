@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Cursor
 
 

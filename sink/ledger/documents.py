@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg2.extras import Json
 
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 from sink.database import OF_THESE, Cursor, TextArray, as_json, rows_as, these
 from sink.documents.models import Part
 from sink.documents.refs import DocumentRef

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, get_args
 
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 from sink.database import Cursor, as_json, rows_as
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import Command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.database import Cursor, TextArray
 
 

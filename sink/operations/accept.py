@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.documents.records import from_json, to_json
 from sink.documents.refs import DocumentRef

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, Cursor, transaction
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef

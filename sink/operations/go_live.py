@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.ledger import control, documents, history, listed
 from sink.ledger.listed import PlannedSum

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.erp.contract import Advice, ErpSetup, Lack, RetryError
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, Cursor, transaction
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady, SalesOrder
 from sink.documents.profile import Profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, transaction
 from sink.ledger import documents, listed
 from sink.ledger.listed import Listed, PlannedDocument, PlannedSum

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Built, Customer, Document, Invalid, Missing, NotReady, Price, SalesOrder

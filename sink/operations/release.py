@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import Connection, Cursor, transaction
 from sink.documents.refs import DocumentRef
 from sink.ledger import decisions, documents, history, listed, marks

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import OrdertapError, SettingsError
+from schemas.model.errors import OrdertapError, SettingsError
 from sink.database import Connection, Cursor, names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Built, Document, Invalid, Missing, NotReady, Refund, ReturnOrder, SalesOrder

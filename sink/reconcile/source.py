@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from schemas.errors import UnavailableError
-from schemas.lsn import LSN
+from schemas.model.errors import UnavailableError
+from schemas.model.lsn import LSN
 from sink.database import Connection, Cursor, names_of, reading, transaction
 from sink.documents.build import InUnit, build, close_list, keep_list, next_of_list, open_list, ready_keys
 from sink.documents.models import Document, Invalid, Missing, NotReady

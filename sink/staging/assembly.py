@@ -12,10 +12,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
-from schemas.change import Stamp, parse_transaction
-from schemas.commits import IndexRecord, SnapshotState
-from schemas.errors import DataError
-from schemas.lsn import LSN
+from schemas.model.change import Stamp, parse_transaction
+from schemas.model.commits import IndexRecord, SnapshotState
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
 
 Row: TypeAlias = tuple[str, int, int, bytes | None, bytes | None, bytes, bytes, tuple[tuple[str, bytes], ...]]
 """A record of a table's topic: topic, partition, offset, key, value, `ordertap.stamp`, `ordertap.transaction`, and the

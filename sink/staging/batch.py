@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from schemas import change
-from schemas.errors import DataError
-from schemas.wire import FRAME_SIZE
+from schemas.model import change
+from schemas.model.errors import DataError
+from schemas.registry.wire import FRAME_SIZE
 from sink.intake.copy_text import WRITER_HINT
 from sink.intake.decoder import NEITHER, Decoder, KeyDecoder, Neither
 from sink.staging.assembly import Row, snapshot_of

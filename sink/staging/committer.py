@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
-from schemas.change import Stamp
+from schemas.model.change import Stamp
 from sink.database import Connection, Cursor, transaction
 from sink.intake import evidence
 from sink.intake.consumer import Assigned, ReadAgainError, Staged

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from typing import Final
 
-from schemas.change import Stamp
+from schemas.model.change import Stamp
 from sink.intake.consumer import ShopConsumer
 from sink.staging.assembly import Assembly, Place
 from sink.staging.position import NOWHERE

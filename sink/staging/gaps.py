@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.database import Cursor
 
 Cause: TypeAlias = Literal[

@@ -19,7 +19,7 @@ import psycopg2
 import structlog
 from psycopg2 import sql
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.database import Connection, Cursor
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.sqltext import Column, joined_columns, key_columns

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from psycopg2.extras import Json, execute_values
 
-from schemas.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp
+from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, UNCHANGED_HEADER, Stamp
 from sink.database import Cursor
 from sink.staging.assembly import Row, stamp_of
 

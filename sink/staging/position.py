@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.database import Cursor
 
 State: TypeAlias = Literal["catching up", "copying", "steady"]

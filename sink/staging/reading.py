@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import structlog
 
-from schemas import change
-from schemas.change import Stamp
-from schemas.commits import parse_index
-from schemas.errors import DataError
+from schemas.model import change
+from schemas.model.change import Stamp
+from schemas.model.commits import parse_index
+from schemas.model.errors import DataError
 from sink.intake.consumer import Assigned, is_end
 from sink.staging.assembly import Assembly, Feed, Place, Row, snapshot_of, stamp_of
 from sink.staging.offset_evidence import seen_at, skipped_ranges

@@ -21,8 +21,8 @@ from typing import Final
 import psycopg2
 from psycopg2 import sql
 
-from schemas.change import Stamp
-from schemas.errors import DataError
+from schemas.model.change import Stamp
+from schemas.model.errors import DataError
 from sink.database import Cursor
 from sink.staging.schema import REFUSALS, STAMP, Catalogue, StagedTable, first, names, staged
 

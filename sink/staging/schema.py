@@ -21,9 +21,9 @@ import psycopg2
 import structlog
 from psycopg2 import sql
 
-from schemas.change import Stamp
-from schemas.errors import DataError, UnavailableError
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.errors import DataError, UnavailableError
+from schemas.model.lsn import LSN
 from sink.database import Cursor, schema_of
 from sink.intake.decoder import staged_type
 from sink.staging.dropped import forget_dropped

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Generic, ParamSpec, Self, TypeVar
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 T = TypeVar("T")
 R = TypeVar("R")

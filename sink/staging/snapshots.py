@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import structlog
 
-from schemas.change import Stamp
-from schemas.commits import SnapshotState
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.commits import SnapshotState
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 from sink.database import Cursor
 from sink.intake import evidence
 from sink.intake.evidence import Gap

@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
-from schemas.errors import DataError, OrdertapError, SettingsError
+from schemas.model.errors import DataError, OrdertapError, SettingsError
 from sink.database import Cursor
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.refs import DocumentRef

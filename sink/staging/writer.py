@@ -10,10 +10,10 @@ import structlog
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
-from schemas.change import Stamp
-from schemas.errors import DataError
-from schemas.lsn import LSN
-from schemas.wire import FRAME_SIZE
+from schemas.model.change import Stamp
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+from schemas.registry.wire import FRAME_SIZE
 from sink.database import Cursor, names_of
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef

@@ -27,7 +27,7 @@ import psycopg2
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.embedded import Kafka, Postgres
-from schemas.compiled import rowpath
+from schemas.writing.compiled import rowpath
 from tests.benchmarks.backlog import (
     DATABASE,
     PUBLICATION,

@@ -17,8 +17,8 @@ import psycopg2
 from psycopg2 import sql
 
 from deploy.embedded import die_with_parent
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink import wiring
 from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from deploy.embedded import Postgres
-from schemas.service import configure_logs
+from schemas.process.service import configure_logs
 from sink.apply.desired import Desired
 from sink.database import connect, schema_of
 from sink.documents.profile import load_profile

@@ -28,7 +28,7 @@ from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from deploy.embedded import Kafka, Postgres
-from schemas.commits import IndexRecord, index_topic, parse_index
+from schemas.model.commits import IndexRecord, index_topic, parse_index
 from tests.benchmarks.backlog import SETTINGS
 from tests.benchmarks.sink_shop import PLACED, PUBLICATION, ROWS, BenchShop, write_profile
 from tests.benchmarks.upsert import BareUpsert

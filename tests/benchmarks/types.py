@@ -22,10 +22,10 @@ from capture.postgres import pgoutput
 from capture.postgres.catalogue import table_facts
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
-from schemas.change import Cells
-from schemas.codec import Encoder, SourceOrigin, compile_codec
-from schemas.relation import Relation
-from schemas.type_table import SESSION_SETTINGS
+from schemas.model.change import Cells
+from schemas.model.relation import Relation
+from schemas.types.type_table import SESSION_SETTINGS
+from schemas.writing.codec import Encoder, SourceOrigin, compile_codec
 
 PREFIX = SourceOrigin("shop", "bench", "0").transaction(7, 1, 1, 1)
 COLUMNS: dict[str, str] = {

@@ -8,9 +8,9 @@ from typing import Any
 import fastavro
 import pytest
 
-from schemas.codec import compile_codec
-from schemas.settings import PURE_PYTHON
-from tests.unit.capture.changes.test_ways import FACTS, KEYED, Message, stream, tuple_data
+from schemas.process.settings import PURE_PYTHON
+from schemas.writing.codec import compile_codec
+from tests.unit.capture.test_ways import FACTS, KEYED, Message, stream, tuple_data
 
 SERVER_EPOCH_US = 946_684_800_000_000
 

@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 
 from capture.postgres.catalogue import table_facts
-from schemas.codec import compile_codec
+from schemas.writing.codec import compile_codec
 from tests.consumers.test_values import database
 from tests.integration.test_types import stream
 

@@ -3,8 +3,8 @@
 import pytest
 
 from capture.settings import Settings
-from schemas.errors import SettingsError
-from schemas.settings import load
+from schemas.model.errors import SettingsError
+from schemas.process.settings import load
 
 OPTIONS = """
 advanced.metrics.enable connection.validation.timeout.ms create.slot.command.timeout custom.metric.tags

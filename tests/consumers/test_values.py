@@ -17,12 +17,12 @@ from capture.postgres.catalogue import table_facts
 from capture.selection import Lists, Selection
 from capture.snapshot.copytext import parse_copy_line
 from deploy.embedded import Postgres
-from schemas.codec import Codec, SourceOrigin, compile_codec
-from schemas.encoders import FAILURES
-from schemas.envelope import topic_name
-from schemas.settings import PURE_PYTHON
-from schemas.type_modes import Modes
-from schemas.type_table import DEFAULT_MODES, SESSION_SETTINGS
+from schemas.process.settings import PURE_PYTHON
+from schemas.types.encoders import FAILURES
+from schemas.types.type_modes import Modes
+from schemas.types.type_table import DEFAULT_MODES, SESSION_SETTINGS
+from schemas.writing.codec import Codec, SourceOrigin, compile_codec
+from schemas.writing.envelope import topic_name
 from tests.integration.test_types import copied, start, stream
 from tests.record_reader import row_reader
 from tests.unit.schemas.examples import PREFIX

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.contract import StopError
 from sink.erp.kinds import BY_HAND, ErpRef, Milestone
 from tests.erp_contract.records import (

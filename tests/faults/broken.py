@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from capture.__main__ import main
-from capture.changes.stream import Stream
 from capture.kafka.producer import TransactionalProducer
 from capture.kafka.writer import Writer
 from capture.postgres.replication import Replication
+from capture.stream import Stream
 
 _CALLS: dict[str, tuple[type, str]] = {
     "produce": (TransactionalProducer, "produce"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.embedded import Kafka, Postgres
-from schemas.errors import ExitCode, UnavailableError
+from schemas.model.errors import ExitCode, UnavailableError
 from tests.faults.workload import SCHEMA, TABLES, Workload, prefill, touch
 from tests.programs import Program, run
 from tests.proof.verdict import Verdict

@@ -14,12 +14,12 @@ from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 
 from capture.kafka.cluster import Cluster, Making
 from capture.kafka.hanging import end_hanging, find_hanging
-from capture.kafka.position import Chain, Position, first_position
 from capture.kafka.producer import Fields, TransactionalProducer
+from capture.position import Chain, Position, first_position
 from deploy.embedded import Kafka, Postgres
-from schemas.change import STAMP_HEADER
-from schemas.commits import IndexRecord, dump_index, parse_index
-from schemas.lsn import LSN
+from schemas.model.change import STAMP_HEADER
+from schemas.model.commits import IndexRecord, dump_index, parse_index
+from schemas.model.lsn import LSN
 from tests.shop import Shop, open_shop, said
 
 CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import connect
 from sink.staging.leadership import lead
 from tests.integration.stager_feed import ORDERS, Feed, order, until

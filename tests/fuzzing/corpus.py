@@ -11,8 +11,8 @@ from psycopg2 import sql
 
 from capture.postgres import pgoutput
 from capture.postgres.catalogue import table_facts
-from schemas.relation import Relation, TableFacts
-from schemas.type_table import SESSION_SETTINGS
+from schemas.model.relation import Relation, TableFacts
+from schemas.types.type_table import SESSION_SETTINGS
 from tests.integration.test_types import copied, fill
 from tests.integration.type_values import TYPES, array_types
 

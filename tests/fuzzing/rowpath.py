@@ -1,5 +1,5 @@
-"""Both ways of a row beside each other: the compiled one (schemas/rowpath.pyx) makes the same bytes of a message as the
-plain one, or ends in an error of the same class.
+"""Both ways of a row beside each other: the compiled one (schemas/writing/rowpath.pyx) makes the same bytes of a
+message as the plain one, or ends in an error of the same class.
 
 Tables of all usual types and of odd ones, values usual and odd, messages whole and broken. By itself:
 `.venv/bin/python -m tests.fuzzing.rowpath --rows 10000000`.
@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from schemas import rowpath, wire
-from schemas.codec import SourceOrigin, compile_codec
-from schemas.column_rules import Asterisks, ColumnRules, Hashed, Mask, Truncated
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.registry import wire
+from schemas.writing import rowpath
+from schemas.writing.codec import SourceOrigin, compile_codec
+from schemas.writing.column_rules import Asterisks, ColumnRules, Hashed, Mask, Truncated
 from tests.fuzzing.mutate import mutate
 
 _ROWS_OF_A_TABLE: Final = 2_000

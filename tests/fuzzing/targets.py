@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 from capture.changes.tables import Table, Tables
 from capture.changes.versions import Versions
-from capture.kafka.position import Chain, Heartbeat, InitialSnapshot, Partial, Position, parse_heartbeat, parse_position
-from capture.on_demand.chunk_reader import Mark, parse_mark
-from capture.on_demand.demand import Signal, parse_signal
+from capture.demand import Signal, parse_signal
+from capture.position import Chain, Heartbeat, InitialSnapshot, Partial, Position, parse_heartbeat, parse_position
 from capture.postgres import pgoutput
 from capture.selection import Selection
+from capture.snapshot.chunk_reader import Mark, parse_mark
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
-from schemas import wire
-from schemas.change import (
+from schemas.model.change import (
     STAMP_HEADER,
     TRANSACTION_HEADER,
     UNCHANGED_HEADER,
@@ -27,16 +26,17 @@ from schemas.change import (
     parse_transaction,
     parse_unchanged,
 )
-from schemas.codec import Codec, SourceOrigin, compile_codec
-from schemas.commits import Commit, IndexRecord, SnapshotState, dump_index, parse_index
-from schemas.defaults import avro_default
-from schemas.encoders import FAILURES
-from schemas.envelope import topic_name
-from schemas.errors import OrdertapError
-from schemas.lsn import LSN
-from schemas.registry import open_registry
-from schemas.relation import Column, ColumnFacts
-from schemas.type_table import Modes, kind_of
+from schemas.model.commits import Commit, IndexRecord, SnapshotState, dump_index, parse_index
+from schemas.model.errors import OrdertapError
+from schemas.model.lsn import LSN
+from schemas.model.relation import Column, ColumnFacts
+from schemas.registry import wire
+from schemas.registry.registry import open_registry
+from schemas.types.defaults import avro_default
+from schemas.types.encoders import FAILURES
+from schemas.types.type_table import Modes, kind_of
+from schemas.writing.codec import Codec, SourceOrigin, compile_codec
+from schemas.writing.envelope import topic_name
 from tests.fuzzing.corpus import Corpus
 from tests.fuzzing.mutate import mutate
 from tests.record_reader import RecordReader, row_reader

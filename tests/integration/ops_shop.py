@@ -14,7 +14,7 @@ from capture.commands.preflight import check
 from capture.plan import Plan, plan_of
 from capture.settings import Settings
 from deploy.embedded import Postgres
-from schemas.settings import load
+from schemas.process.settings import load
 from tests.programs import write_settings
 
 TABLES = """

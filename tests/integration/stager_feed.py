@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from schemas import change, records, wire
-from schemas.codec import Codec, compile_codec
-from schemas.commits import Commit, IndexRecord, SnapshotState, dump_index, index_topic
-from schemas.envelope import topic_name
-from schemas.errors import OrdertapError, UnavailableError
-from schemas.registry import FolderRegistry
-from schemas.relation import Column, Relation
+from schemas.model import change
+from schemas.model.commits import Commit, IndexRecord, SnapshotState, dump_index, index_topic
+from schemas.model.errors import OrdertapError, UnavailableError
+from schemas.model.relation import Column, Relation
+from schemas.registry import wire
+from schemas.registry.registry import FolderRegistry
+from schemas.writing import records
+from schemas.writing.codec import Codec, compile_codec
+from schemas.writing.envelope import topic_name
 from sink.database import Connection, Cursor, NotNowError, connect, names_of, reading, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.intake.consumer import ShopConsumer

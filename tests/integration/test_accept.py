@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from schemas.change import Stamp
-from schemas.commits import SnapshotState
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.commits import SnapshotState
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 from sink.commands import accept
 from sink.database import Connection, connect, transaction
 from sink.intake import evidence

@@ -3,7 +3,7 @@
 import pytest
 from psycopg2 import sql
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.desired import ANOTHER_IDENTITY
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres, free_port
-from schemas.errors import ExitCode
+from schemas.model.errors import ExitCode
 from tests.faults.day import await_drained
 from tests.programs import Program, run, write_settings
 

@@ -24,7 +24,7 @@ from deploy.shop.checkout import Checkout
 from deploy.shop.order import Line, add_line, write_totals
 from deploy.shop.simulator import Simulator
 from deploy.shop.staff import Staff
-from schemas.errors import ExitCode
+from schemas.model.errors import ExitCode
 from tests.faults.day import Day
 from tests.programs import Program, run, write_settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from psycopg2 import sql
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import brake as commands

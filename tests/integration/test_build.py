@@ -5,7 +5,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import connect, transaction
 from sink.documents.build import build, ready_keys
 from sink.documents.models import Built, Invalid, Missing, NotReady, Price

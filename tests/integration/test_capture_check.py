@@ -22,7 +22,7 @@ from capture.commands.check_tables import Schemas, publication_findings
 from capture.kafka.cluster import Making
 from capture.postgres.replication import Replication, Server, slot_state
 from deploy.embedded import Postgres
-from schemas.errors import ExitCode, SettingsError
+from schemas.model.errors import ExitCode, SettingsError
 from tests.fix_postgres import AVAILABLE
 from tests.integration.ops_shop import OpsShop
 from tests.programs import Program, run

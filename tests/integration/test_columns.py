@@ -11,9 +11,9 @@ import pytest
 from capture.postgres import pgoutput
 from capture.postgres.catalogue import published_tables, table_facts
 from deploy.embedded import Postgres
-from schemas.codec import Codec, compile_codec
-from schemas.envelope import Schema
-from schemas.type_table import Modes
+from schemas.types.kind import Schema
+from schemas.types.type_table import Modes
+from schemas.writing.codec import Codec, compile_codec
 from tests.fix_postgres import AVAILABLE
 from tests.integration.test_types import ORIGIN, open_database, start, stream
 from tests.record_reader import row_reader

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from capture.kafka.cluster import Cluster, Making
-from capture.kafka.position import is_moved, parse_position
 from capture.kafka.producer import TransactionalProducer
-from schemas.errors import DataError
+from capture.position import is_moved, parse_position
+from schemas.model.errors import DataError
 from tests.fix_capture import PATIENCE, TABLES, Shop
 from tests.programs import run
 from tests.proof.records import Listing

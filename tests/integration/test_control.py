@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.commands import control as commands
 from sink.commands.status import told
 from sink.database import Connection, connect, transaction

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.commands import ignore, release, retry
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile

@@ -13,9 +13,9 @@ from psycopg2.extras import execute_values
 from capture.postgres.catalogue import table_facts
 from capture.snapshot.copytext import parse_copy_line
 from deploy.embedded import Postgres
-from schemas.codec import Codec, compile_codec
-from schemas.relation import Column, Relation
-from schemas.type_table import Modes
+from schemas.model.relation import Column, Relation
+from schemas.types.type_table import Modes
+from schemas.writing.codec import Codec, compile_codec
 from sink.intake.decoder import Decoder, compile_decoder
 from sink.intake.jsonb import unfit
 from tests.integration.test_types import ORIGIN, copied, fill, open_database

@@ -16,9 +16,9 @@ from capture.commands.preflight import encoding_findings
 from capture.postgres import pgoutput
 from capture.postgres.replication import Replication, Server
 from deploy.embedded import Postgres
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
-from schemas.relation import Relation
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
+from schemas.model.relation import Relation
 
 TEXTS = {
     "EUC_CN": "中文", "EUC_JP": "日本語", "EUC_JIS_2004": "日本語", "EUC_KR": "한국어", "EUC_TW": "中文",

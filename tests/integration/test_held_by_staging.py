@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas import change
-from schemas.commits import SnapshotState
+from schemas.model import change
+from schemas.model.commits import SnapshotState
 from sink.apply.worker import Worker
 from sink.database import connect
 from sink.documents.profile import Profile, load_profile

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import psycopg2
 import pytest
 
-from capture.on_demand.demand import SIGNAL_PREFIX, Signal
+from capture.demand import SIGNAL_PREFIX, Signal
 from tests.fix_capture import PATIENCE, Shop
 from tests.fix_postgres import AVAILABLE
 from tests.programs import run

@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from sink.database import Connection, connect, transaction
 from sink.staging import indexes
 from tests.integration.stager_feed import LINES, line, order

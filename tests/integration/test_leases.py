@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 from psycopg2 import sql
 
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.database import Connection, Cursor, connect, transaction
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.cli import link as cli_link

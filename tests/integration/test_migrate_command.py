@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from deploy.embedded import Postgres
-from schemas.errors import ExitCode
+from schemas.model.errors import ExitCode
 from sink.layer import VERSION
 from tests.integration.stager_feed import ORDERS, Feed, order
 from tests.integration.test_migrations import of_the_release_before, rows

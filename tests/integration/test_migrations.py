@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import SettingsError, UnavailableError
+from schemas.model.errors import SettingsError, UnavailableError
 from sink import layer
 from sink.database import Connection, connect, schema_of, transaction
 from sink.documents.records import from_json

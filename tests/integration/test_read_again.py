@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.commits import SnapshotState
+from schemas.model.commits import SnapshotState
 from sink.commands.status import told
 from sink.database import connect, transaction
 from sink.operations.accept import accept_gaps

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from schemas.commits import SnapshotState
+from schemas.model.commits import SnapshotState
 from sink.database import connect, reading
 from sink.ledger.control import Control, Word
 from sink.pipeline import Parts, Sink

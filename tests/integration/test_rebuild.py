@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import rebuild as commands

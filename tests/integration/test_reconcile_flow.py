@@ -5,7 +5,7 @@ from gc import get_objects
 
 import pytest
 
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from sink.database import Connection, connect, transaction
 from sink.documents.models import SalesOrder
 from sink.documents.profile import load_profile

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import release

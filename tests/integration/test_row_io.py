@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.change import Stamp
-from schemas.errors import DataError
+from schemas.model.change import Stamp
+from schemas.model.errors import DataError
 from sink.database import transaction
 from sink.staging import row_io
 from tests.integration.staged_rows import COLUMNS, Copy, Row, lines, stamp

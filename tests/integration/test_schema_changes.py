@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from schemas.codec import compile_codec
-from schemas.registry import IncompatibleError, Registry, open_registry
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.registry.registry import IncompatibleError, Registry, open_registry
+from schemas.writing.codec import compile_codec
 from tests.fix_capture import PATIENCE, TABLES, Shop
 from tests.proof.content import check_content, replay, shop_tables
 from tests.proof.records import changes

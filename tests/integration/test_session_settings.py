@@ -10,8 +10,8 @@ import pytest
 from capture.commands.status import sessions
 from capture.postgres.replication import Leadership, Server
 from deploy.embedded import Postgres
-from schemas.errors import SettingsError
-from schemas.type_table import SESSION_SETTINGS
+from schemas.model.errors import SettingsError
+from schemas.types.type_table import SESSION_SETTINGS
 from tests.fix_postgres import AVAILABLE
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.apply.worker import Worker
 from sink.commands import accept
 from sink.commands import show as show_lines

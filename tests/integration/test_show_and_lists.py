@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 from sink.commands import held as held_said
 from sink.commands import listing, output, plan
 from sink.commands import show as show_said

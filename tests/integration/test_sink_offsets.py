@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from deploy.embedded import Postgres
-from schemas.errors import SettingsError, UnavailableError
+from schemas.model.errors import SettingsError, UnavailableError
 from sink.database import connect, transaction
 from sink.intake import evidence, offsets
 from sink.intake.consumer import ShopConsumer

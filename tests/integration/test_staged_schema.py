@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 import structlog
 
-from schemas.errors import DataError, UnavailableError
+from schemas.model.errors import DataError, UnavailableError
 from sink.database import Connection, connect, names_of, reading, transaction
 from sink.documents.build import UNSEEN, Invalid, build
 from sink.documents.models import Price

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.commits import SnapshotState
+from schemas.model.commits import SnapshotState
 from tests.integration.stager_feed import LINES, ORDERS, START, Feed, line, order, until
 
 

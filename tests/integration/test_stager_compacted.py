@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from deploy.embedded import Postgres
-from schemas.commits import SnapshotState
+from schemas.model.commits import SnapshotState
 from sink.staging import sequencer
 from tests.integration.stager_feed import LINES, ORDERS, START, Feed, line, order, until
 from tests.integration.test_sink_offsets import Sink

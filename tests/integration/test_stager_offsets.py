@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-from schemas.commits import SnapshotState, index_topic
+from schemas.model.commits import SnapshotState, index_topic
 from sink.database import transaction
 from sink.intake.consumer import ShopConsumer
 from sink.metrics import REPLAYED

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from schemas.commits import index_topic
+from schemas.model.commits import index_topic
 from sink.database import transaction
 from sink.intake.consumer import ReadAgainError, ShopConsumer
 from sink.metrics import UNNAMED

@@ -12,8 +12,8 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from schemas.commits import SnapshotState
-from schemas.errors import SettingsError
+from schemas.model.commits import SnapshotState
+from schemas.model.errors import SettingsError
 from sink.database import Cursor, names_of, reading, transaction
 from sink.documents.build import build
 from sink.documents.models import Invalid, NotReady

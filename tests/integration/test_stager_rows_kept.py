@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
-from schemas import change
-from schemas.change import UNAVAILABLE
-from schemas.commits import SnapshotState
+from schemas.model import change
+from schemas.model.change import UNAVAILABLE
+from schemas.model.commits import SnapshotState
 from sink.database import connect, names_of, reading
 from sink.staging.assembly import Assembly
 from tests.integration.stager_feed import PROFILE, Feed, Piece, Running, counts, order, until

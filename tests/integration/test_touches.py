@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from psycopg2 import sql
 
-from schemas.errors import DataError, SettingsError
+from schemas.model.errors import DataError, SettingsError
 from sink.database import Cursor, connect, names_of, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef

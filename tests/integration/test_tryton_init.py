@@ -13,7 +13,7 @@ import pytest
 from deploy.tryton import provision
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
-from schemas.settings import load
+from schemas.process.settings import load
 from sink import wiring
 from sink.apply.worker import Worker
 from sink.commands.check import check

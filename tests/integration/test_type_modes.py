@@ -10,8 +10,8 @@ import pytest
 from capture.postgres.catalogue import table_facts
 from capture.snapshot.copytext import parse_copy_line
 from deploy.embedded import Postgres
-from schemas.codec import compile_codec
-from schemas.type_table import Modes
+from schemas.types.type_table import Modes
+from schemas.writing.codec import compile_codec
 from tests.fix_postgres import AVAILABLE
 from tests.integration.test_types import Row, copied, differing, fill, open_database, records, stream
 from tests.integration.type_values import INTERVALS_WITH_MONTHS, TYPES, array_types

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from capture.postgres import pgoutput
 from capture.postgres.catalogue import table_facts
 from deploy.embedded import Postgres
-from schemas.codec import compile_codec
-from schemas.type_table import SESSION_SETTINGS, Modes
+from schemas.types.type_table import SESSION_SETTINGS, Modes
+from schemas.writing.codec import compile_codec
 from tests.integration.test_type_modes import EXACT
 from tests.integration.test_types import (
     EXTENSION_TYPES,

@@ -17,10 +17,10 @@ from capture.postgres import pgoutput
 from capture.postgres.catalogue import published_tables, table_facts
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from deploy.embedded import Postgres
-from schemas.change import Cells
-from schemas.codec import Codec, Encoder, SourceOrigin, compile_codec
-from schemas.relation import Column, ColumnFacts, Relation
-from schemas.type_table import SESSION_SETTINGS, kind_of
+from schemas.model.change import Cells
+from schemas.model.relation import Column, ColumnFacts, Relation
+from schemas.types.type_table import SESSION_SETTINGS, kind_of
+from schemas.writing.codec import Codec, Encoder, SourceOrigin, compile_codec
 from tests.fix_postgres import AVAILABLE
 from tests.integration.type_values import EXTENSIONS, SETUP, TYPES, Values, array_types
 from tests.record_reader import RowReader, row_reader

@@ -6,9 +6,9 @@ import psycopg2
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.envelope import field_names
-from schemas.registry import open_registry
-from schemas.type_table import SESSION_SETTINGS
+from schemas.registry.registry import open_registry
+from schemas.types.type_table import SESSION_SETTINGS
+from schemas.writing.envelope import field_names
 from tests.fix_capture import Shop
 from tests.integration.test_types import ROWS, differing, fill
 from tests.integration.type_values import TYPES, array_types

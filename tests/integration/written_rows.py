@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from schemas import change
-from schemas.registry import FolderRegistry
+from schemas.model import change
+from schemas.registry.registry import FolderRegistry
 from sink.database import connect, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.layer import migrate

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple, get_args
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.contract import (
     Abilities,
     Checked,

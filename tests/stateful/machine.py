@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.database import transaction
 from sink.documents.refs import DocumentRef
 from sink.erp.kinds import BY_HAND, ErpRef, Milestone

@@ -11,8 +11,8 @@ from typing import Any
 
 from psycopg2 import sql
 
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.database import Connection, names_of, transaction
 from sink.documents.refs import DocumentRef
 from sink.ledger import marks, moves

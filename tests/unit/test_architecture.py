@@ -12,39 +12,47 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 
 ROOT = Path(__file__).parents[2]
 OURS = frozenset({"capture", "sink", "schemas", "deploy", "tests"})
 ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"sink", "schemas"}}
 
-SINK_TOP_DOWN = (
-    "__main__", "cli", "wiring", "pipeline", "settings",
-    "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
-    "layer", "database", "metrics", "columns",
-)  # fmt: skip
-"""A folder of the sink imports only what stands below it."""
+TOP_DOWN = {
+    "schemas": ("writing", "reading", "registry", "types", "process", "model"),
+    "capture": (
+        "__main__", "commands", "pipeline", "session", "plan", "settings",
+        "stream", "snapshot", "checks", "changes", "kafka", "postgres",
+        "position", "demand", "selection", "debezium", "metrics", "stopping",
+    ),
+    "sink": (
+        "__main__", "cli", "wiring", "pipeline", "settings",
+        "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
+        "layer", "database", "metrics", "columns",
+    ),
+}  # fmt: skip
+"""A folder, or a file beside the folders, imports only what stands below it."""
 
 # A dependency that touches the world, and the files or folders that may import it.
 POSTGRES = {
     "capture": {
-        "postgres.replication", "snapshot.locks", "snapshot.chunks", "on_demand.signals", "on_demand.chunk_reader",
+        "postgres.replication", "snapshot.locks", "snapshot.chunks", "snapshot.chunk_reader", "commands.signals",
     },
     "sink": {"database", "layer", "documents.build", "intake.evidence", "ledger", "staging"},
 }  # fmt: skip
 KAFKA = {
     "capture": {"kafka.broker", "kafka.cluster", "kafka.errors", "kafka.hanging", "kafka.producer"},
     "sink": {"intake.consumer", "intake.offsets"},
-    "schemas": {"registry_http"},
+    "schemas": {"registry.http"},
 }
 SQLALCHEMY = {"sink": {"erp.sql"}}
 HTTP = {"sink": {"erp.tryton.rpc"}}
 CLOCK = {
     "capture": {
-        "__main__", "changes.heartbeats", "changes.stream", "commands.preflight", "commands.status",
-        "kafka.cluster", "kafka.producer", "kafka.writer", "metrics", "on_demand.incremental",
-        "on_demand.chunk_reader", "pipeline", "session",
-        "snapshot.copying", "snapshot.initial", "snapshot.progress", "snapshot.workers",
+        "__main__", "changes.heartbeats", "commands.preflight", "commands.status",
+        "kafka.cluster", "kafka.producer", "kafka.writer", "metrics", "pipeline", "session", "stream",
+        "snapshot.chunk_reader", "snapshot.copying", "snapshot.incremental", "snapshot.initial", "snapshot.progress",
+        "snapshot.workers",
     },
     "sink": {
         "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "intake.consumer", "pipeline",
@@ -54,7 +62,7 @@ CLOCK = {
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "httpx2": HTTP, "time": CLOCK}
 SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
-READS_ENVIRONMENT = {"schemas": {"settings"}}
+READS_ENVIRONMENT = {"schemas": {"process.settings"}}
 READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
 
 PURE = frozenset({
@@ -135,14 +143,14 @@ def wrong_dependencies(package: str, trees: Trees) -> list[str]:
     ]
 
 
-def wrong_order(trees: Trees) -> list[str]:
-    """Imports of the sink that go upwards."""
-    rank = {place: number for number, place in enumerate(SINK_TOP_DOWN)}
+def wrong_order(package: str, trees: Trees) -> list[str]:
+    """Imports of a package's own that go upwards."""
+    rank = {place: number for number, place in enumerate(TOP_DOWN[package])}
     return [
-        f"sink.{name} imports {module}"
+        f"{package}.{name} imports {module}"
         for name, tree in trees
         for module in imported(tree)
-        if module.startswith("sink.")
+        if module.startswith(f"{package}.")
         and (own := name.split(".")[0]) != (other := module.split(".")[1])
         and rank[own] > rank.get(other, -1)
     ]
@@ -196,13 +204,15 @@ def test_packages_import_only_what_is_below_them(package: str) -> None:
     assert wrong_packages(package, source_files(package)) == []
 
 
-def test_a_folder_of_the_sink_imports_only_what_stands_below_it() -> None:
-    assert wrong_order(source_files("sink")) == []
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_a_folder_imports_only_what_stands_below_it(package: str) -> None:
+    assert wrong_order(package, source_files(package)) == []
 
 
-def test_every_folder_of_the_sink_has_its_place() -> None:
-    folders = {name.split(".")[0] for name, _ in source_files("sink")} - {"__init__"}
-    assert folders == set(SINK_TOP_DOWN)
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_every_folder_has_its_place(package: str) -> None:
+    folders = {name.split(".")[0] for name, _ in source_files(package)} - {"__init__"}
+    assert folders == set(TOP_DOWN[package])
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
@@ -304,15 +314,17 @@ def test_a_wrong_direction_is_found(package: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "source"),
+    ("package", "file", "source"),
     [
-        ("ledger.made_up", "from sink.apply import worker"),
-        ("erp.made_up", "def f():\n    from sink.intake.evidence import Gap"),
-        ("staging.made_up", "import sink.pipeline"),
+        ("sink", "ledger.made_up", "from sink.apply import worker"),
+        ("sink", "erp.made_up", "def f():\n    from sink.intake.evidence import Gap"),
+        ("sink", "staging.made_up", "import sink.pipeline"),
+        ("capture", "position", "from capture.snapshot.incremental import Incremental"),
+        ("schemas", "types.made_up", "from schemas.writing import codec"),
     ],
 )
-def test_a_wrong_order_is_found(file: str, source: str) -> None:
-    assert wrong_order([(file, ast.parse(source))])
+def test_a_wrong_order_is_found(package: str, file: str, source: str) -> None:
+    assert wrong_order(package, [(file, ast.parse(source))])
 
 
 @pytest.mark.parametrize(
@@ -331,7 +343,7 @@ def test_a_dependency_in_a_pure_file_is_found(package: str, source: str) -> None
     assert wrong_dependencies(package, [("made_up", ast.parse(source))])
 
 
-@pytest.mark.parametrize("package", ["capture", "sink"])
+@pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_the_readme_says_what_each_folder_is_for(package: str) -> None:
     readme = (ROOT / package / "README.md").read_text("utf-8")
     folders = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]

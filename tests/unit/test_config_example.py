@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from capture.settings import Settings as CaptureSettings
-from schemas.errors import SettingsError
-from schemas.settings import load
+from schemas.model.errors import SettingsError
+from schemas.process.settings import load
 from sink.documents.profile import load_profile
 from sink.erp.tryton.settings import TrytonSettings
 from sink.settings import SinkSettings

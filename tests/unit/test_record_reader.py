@@ -8,8 +8,7 @@ from typing import Any
 import fastavro
 import pytest
 
-from schemas import records, wire
-from schemas.change import (
+from schemas.model.change import (
     NEW_KEY_HEADER,
     OLD_KEY_HEADER,
     STAMP_HEADER,
@@ -21,10 +20,12 @@ from schemas.change import (
     stamp_header,
     transaction_header,
 )
-from schemas.codec import compile_codec
-from schemas.errors import DataError
-from schemas.json_text import without_logical_types
-from schemas.lsn import LSN
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+from schemas.reading.json_text import without_logical_types
+from schemas.registry import wire
+from schemas.writing import records
+from schemas.writing.codec import compile_codec
 from tests.record_reader import Change, RecordError, RecordReader, SnapshotNotice, TransactionEnd
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC, debezium_records
 

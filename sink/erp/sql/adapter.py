@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import sqlalchemy as sa
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.apart import apart, unreadable
 from sink.erp.contract import (
     Abilities,

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.contract import StopError
 from sink.erp.kinds import Kind
 from sink.erp.sql.errors import LateError, meaning, unfit

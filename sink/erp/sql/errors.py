@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from sqlalchemy import exc
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 
 # The first characters of SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -11,7 +11,7 @@ from typing import Final
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.fields import CHILD_FIELDS, CHILD_LINKS, FIELDS, LINKS
 from sink.erp.kinds import KINDS, PARTS, Kind, Milestone
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.erp.contract import ConflictError, HoldError, NotDone, Step, StepResult, TypedIn
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, differing, not_kept
 from sink.erp.sql import many

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums, not_kept
 from sink.erp.tryton import edits, lines, reads, sales, steps

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.batches import Failure, together

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import httpx2
 
-from schemas.errors import OrdertapError
+from schemas.model.errors import OrdertapError
 from sink.erp.contract import ConflictError, HoldError, RetryError, StopError
 from sink.erp.tryton import errors
 

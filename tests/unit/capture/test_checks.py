@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from capture.checks import NotOursError, check_position, check_timeline, repaired
-from capture.kafka.position import Partial, Position
+from capture.position import Partial, Position
 from capture.postgres.replication import Slot, System
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 
 POSITION = Position(1, "42", 1, "tap", LSN(1000), LSN(990), "hash", stopped_lsn=LSN(1200))
 SYSTEM = System("42", 1, LSN(5000))

@@ -16,7 +16,7 @@ from capture.postgres.replication import SlotInUseError
 from capture.session import Lifetime
 from capture.settings import Settings
 from capture.snapshot.initial import StoppedError
-from schemas.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 
 SETTINGS = {"topic_prefix": "shop", "database_dbname": "shop", "bootstrap_servers": "127.0.0.1:1"}
 

@@ -3,9 +3,9 @@
 import pytest
 
 from capture.selection import Lists, Selection, parse_key
-from schemas.column_rules import Asterisks, Truncated
-from schemas.errors import SettingsError
-from schemas.relation import Column, Relation
+from schemas.model.errors import SettingsError
+from schemas.model.relation import Column, Relation
+from schemas.writing.column_rules import Asterisks, Truncated
 
 PEOPLE = Relation(5, "public", "people", "d", tuple(Column(name, 25) for name in ("id", "name", "mail")))
 

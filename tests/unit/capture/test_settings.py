@@ -8,9 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from capture.settings import Settings
-from schemas.errors import SettingsError
-from schemas.settings import load
-from schemas.type_modes import Modes
+from schemas.model.errors import SettingsError
+from schemas.process.settings import load
+from schemas.types.type_modes import Modes
 
 MINIMAL: dict[str, Any] = {
     "topic_prefix": "shop",

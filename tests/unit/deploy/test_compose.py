@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from capture.settings import Settings as CaptureSettings
-from schemas.settings import Section, load
+from schemas.process.settings import Section, load
 from sink.settings import SinkSettings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from schemas.codec import SourceOrigin
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.writing.codec import SourceOrigin
 
 ORIGIN = SourceOrigin("shop", "shopdb", "0.1.0")
 PREFIX = ORIGIN.transaction(xid=4711, commit_us=1_795_387_678_803_755, last_commit_lsn=423384000, now_ns=10**18 + 7)

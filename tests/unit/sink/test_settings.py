@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.errors import SettingsError
-from schemas.settings import load
+from schemas.model.errors import SettingsError
+from schemas.process.settings import load
 from sink.erp.kinds import Milestone
 from sink.erp.tryton.settings import TrytonSettings
 from sink.settings import SinkSettings

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import SecretStr
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink import wiring
 from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
 

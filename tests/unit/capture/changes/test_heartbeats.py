@@ -1,7 +1,7 @@
 """Numbers of heartbeats: a gap must mean that somebody moved the slot, so what the server lost must leave none."""
 
 from capture.changes.heartbeats import Beats
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 
 
 def test_numbers_count_what_is_in_the_log_for_good() -> None:

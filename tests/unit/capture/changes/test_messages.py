@@ -10,11 +10,11 @@ import pytest
 
 from capture.changes.messages import COLLECTION, Messages, Route, refuse_taken
 from capture.postgres.pgoutput import LogicalMessage
-from schemas.codec import SourceOrigin
-from schemas.errors import SettingsError
-from schemas.json_output import JsonRegistry
-from schemas.lsn import LSN
-from schemas.messages import message_schema
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
+from schemas.writing.codec import SourceOrigin
+from schemas.writing.json_output import JsonRegistry
+from schemas.writing.messages import message_schema
 
 OUTBOX = Route("outbox", "event.{aggregatetype}")
 EVENT = {"id": "e1", "type": "Paid", "aggregatetype": "order", "aggregateid": 7, "payload": {"sum": "1.10", "é": [1]}}

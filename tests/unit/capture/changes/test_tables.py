@@ -12,15 +12,15 @@ from capture.changes.tables import Draft, Table, Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
 from capture.selection import Lists, Selection
-from schemas.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
-from schemas.codec import SourceOrigin
-from schemas.column_rules import Asterisks, ColumnRules
-from schemas.envelope import topic_name
-from schemas.errors import DataError, SettingsError
-from schemas.registry import IncompatibleError
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
-from schemas.type_modes import Modes
-from schemas.type_table import DEFAULT_MODES
+from schemas.model.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
+from schemas.model.errors import DataError, SettingsError
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.registry.registry import IncompatibleError
+from schemas.types.type_modes import Modes
+from schemas.types.type_table import DEFAULT_MODES
+from schemas.writing.codec import SourceOrigin
+from schemas.writing.column_rules import Asterisks, ColumnRules
+from schemas.writing.envelope import topic_name
 
 TOPIC_OF = partial(topic_name, "shop")
 KEYED = Relation(7, "public", "orders", "d", (Column("id", 20, -1, True), Column("note", 25, -1, False)))

@@ -9,8 +9,8 @@ import pytest
 
 from capture.commands.adopt import Offset, Start, from_rest, from_topic, parse_offset, start_of
 from capture.postgres.replication import Slot
-from schemas.errors import DataError, SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import DataError, SettingsError
+from schemas.model.lsn import LSN
 
 # What Debezium 3.7.0.Final with Kafka Connect 4.3.1 left in the offsets topic, octet by octet.
 STOPPED = (

@@ -11,7 +11,7 @@ import pytest
 from capture.kafka import broker
 from capture.kafka.cluster import Cluster
 from capture.kafka.producer import TransactionalProducer
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The index of commits as capture writes it: its bytes are what schemas.commits reads, its chain is unbroken."""
+"""The index of commits as capture writes it: its bytes are what schemas.model.commits reads, its chain is unbroken."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capture.demand import Demand, Request
 from capture.kafka.index import Index, News, states_of
-from capture.kafka.position import Chain, InitialSnapshot, Partial, Position
-from capture.on_demand.demand import Demand, Request
-from schemas import commits
-from schemas.commits import Commit, IndexRecord, dump_index, parse_index
-from schemas.lsn import LSN
+from capture.position import Chain, InitialSnapshot, Partial, Position
+from schemas.model import commits
+from schemas.model.commits import Commit, IndexRecord, dump_index, parse_index
+from schemas.model.lsn import LSN
 
 START = Position(3, "42", 1, "tap", LSN(100), LSN(90), "hash", chain=Chain(6, LSN(80)))
 TOPIC_OF = "s.{}".format

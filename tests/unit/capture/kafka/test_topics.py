@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from capture.kafka.cluster import Cluster, Making
 from capture.kafka.topics import Group, Route, Topics
 from capture.settings import TopicRoute
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 
 DEFAULT = Making(3, 1, {"cleanup.policy": "delete", "retention.ms": "-1"})
 

@@ -9,12 +9,12 @@ import pytest
 
 from capture.kafka.errors import FencedError
 from capture.kafka.index import RECORD_BYTES, Index, News
-from capture.kafka.position import Chain, Position, parse_position
 from capture.kafka.producer import Record, TransactionalProducer
 from capture.kafka.writer import Limits, PositionWriter, Writer
-from schemas.commits import IndexRecord, SnapshotState, parse_index
-from schemas.errors import SettingsError, UnavailableError
-from schemas.lsn import LSN
+from capture.position import Chain, Position, parse_position
+from schemas.model.commits import IndexRecord, SnapshotState, parse_index
+from schemas.model.errors import SettingsError, UnavailableError
+from schemas.model.lsn import LSN
 
 STALL = 60.0  # seconds: more than the machine may stand still while a commit waits for the test
 START = Position(1, "42", 1, "tap", LSN(100), LSN(90), "hash", chain=Chain(6, LSN(100)))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.postgres.acknowledge import Acknowledger
-from schemas.lsn import LSN
+from schemas.model.lsn import LSN
 
 
 def test_reads_freely_while_nothing_whole_is_pending() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from capture.postgres import pgoutput
 from capture.postgres.pgoutput import POSTGRES_EPOCH_US, ProtocolError, decode
-from schemas.change import UNCHANGED
-from schemas.lsn import LSN
-from schemas.relation import Column, Relation
+from schemas.model.change import UNCHANGED
+from schemas.model.lsn import LSN
+from schemas.model.relation import Column, Relation
 
 
 def cell(value: bytes) -> bytes:

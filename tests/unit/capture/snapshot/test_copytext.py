@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
-from schemas.change import Cells
-from schemas.codec import Encoder, WidenError, compile_codec
-from schemas.column_rules import Asterisks, ColumnRules, Hashed
+from schemas.model.change import Cells
+from schemas.writing.codec import Encoder, WidenError, compile_codec
+from schemas.writing.column_rules import Asterisks, ColumnRules, Hashed
 from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC
 
 ENCODER = compile_codec(TOPIC, ORDERS, ORDERS_FACTS).bind(3, 4)

@@ -3,11 +3,11 @@
 import pytest
 
 from capture.checks import NotOursError
-from capture.kafka.position import InitialSnapshot, Position, parse_position
+from capture.position import InitialSnapshot, Position, parse_position
 from capture.snapshot.chunks import page_ranges
 from capture.snapshot.modes import Mode, Step, next_step, unfinished, with_rest
-from schemas.errors import SettingsError
-from schemas.lsn import LSN
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
 
 DONE = Position(1, "7", 1, "tap", LSN(9), LSN(9), "hash", snapshot=InitialSnapshot("a", "completed"))
 BEGUN = DONE._replace(snapshot=InitialSnapshot("a", "running", {"public.orders": 3}, 2))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from capture.snapshot.worker import work
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 
 
 def failing() -> SimpleNamespace:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from sink.apply.circuit import Circuit, Turn
 from sink.erp.contract import RetryError, SlowDownError, StopError
 from sink.ledger.control import Control

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from schemas.errors import UnavailableError
+from schemas.model.errors import UnavailableError
 from sink.commands.check import MasterDataFound, check, topics_exist
 from sink.erp.contract import Abilities, Advice, Checked
 from sink.intake.evidence import Partition

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.documents.profile import Profile, load_profile
 from sink.documents.touched_by import Touch
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.erp.sql.mapping import load_mapping
 
 GOOD = (Path(__file__).parents[4] / "deploy/erp/mapping.yaml").read_text()

@@ -11,14 +11,15 @@ from typing import Any, Final
 import fastavro
 from hypothesis import strategies as st
 
-from schemas import wire
-from schemas.binary import ENCODINGS
-from schemas.encoders import unscaled_bytes
-from schemas.envelope import Field, Schema, key_schema, value_schema
-from schemas.json_text import without_logical_types
-from schemas.relation import Column, ColumnFacts
-from schemas.temporal import INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
-from schemas.type_table import ARRAY_ELEMENTS, TYPE_TABLE, Modes, kind_of
+from schemas.model.relation import Column, ColumnFacts
+from schemas.reading.json_text import without_logical_types
+from schemas.registry import wire
+from schemas.types.binary import ENCODINGS
+from schemas.types.encoders import unscaled_bytes
+from schemas.types.kind import Schema
+from schemas.types.temporal import INFINITE_DATE, INFINITE_TIMESTAMP, MICROSECONDS_PER_DAY, MINUS_INFINITE_TIMESTAMP
+from schemas.types.type_table import ARRAY_ELEMENTS, TYPE_TABLE, Modes, kind_of
+from schemas.writing.envelope import Field, key_schema, value_schema
 from sink.intake.jsonb import unfit
 
 Values = st.SearchStrategy[Any]

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.arrays import array_elements
-from schemas.change import UNAVAILABLE, UNCHANGED
-from schemas.codec import compile_codec
-from schemas.envelope import Schema
-from schemas.errors import DataError
-from schemas.json_text import without_logical_types
-from schemas.kind import VARIABLE_SCALE, decimal_type, named
-from schemas.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.model.change import UNAVAILABLE, UNCHANGED
+from schemas.model.errors import DataError
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.reading.json_text import without_logical_types
+from schemas.types.arrays import array_elements
+from schemas.types.kind import VARIABLE_SCALE, Schema, decimal_type, named
+from schemas.writing.codec import compile_codec
 from sink.intake.copy_text import Remembered
 from sink.intake.decoder import NEITHER, compile_decoder, compile_key_decoder, staged_type
 from tests.postgres_text import text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.model.errors import SettingsError
 from sink.intake.consumer import Committed, start_of
 from sink.intake.evidence import SKIPPED, Gap, Partition, Range, Seen, after, without
 from sink.intake.offsets import Effect, Offsets, move

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.change import Stamp
-from schemas.commits import Commit, IndexRecord
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.commits import Commit, IndexRecord
+from schemas.model.lsn import LSN
 from sink.staging.assembly import LAST, Assembly, ChainBreak, Feed, IndexEnd, PendingCommit, Place, Row
 
 TABLES = ("public.a", "public.b")

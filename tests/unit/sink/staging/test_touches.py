@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from psycopg2 import sql
 
-from schemas.change import Stamp
-from schemas.lsn import LSN
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
 from sink.documents.profile import Profile, load_profile
 from sink.staging.schema import Column, StagedTable
 from sink.staging.touches import all_rows, before_and_after, expressions, one, selects

@@ -1,1 +1,0 @@
-"""Snapshots on demand, while streaming goes on."""

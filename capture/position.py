@@ -1,0 +1,214 @@
+"""Our place in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`. Pure. JSON,
+so that an operator can read it with any console consumer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from capture.demand import UNREADABLE, Demand, parse_demand
+from schemas.model.change import Stamp
+from schemas.model.commits import TableTopic
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+
+_MOVED: Final = "moved_to"
+_ACCOUNTED: Final = b"/tables"
+_LOOK: Final = "look at what else writes to the position topic"
+
+
+class Partial(NamedTuple):
+    """How far a transaction has been written: its commit LSN, the last change's ordinal, and its counts so far.
+
+    `size` are those of its END, by collection, where there are ENDs; `counts` those of the index of commits. A capture
+    of before the index has kept none (None): then the index begins behind this transaction.
+    """
+
+    commit_lsn: LSN
+    ordinal: int
+    size: dict[str, int]
+    counts: dict[TableTopic, int] | None = None
+
+
+class Chain(NamedTuple):
+    """The last record of the index of commits: its serial number, and its `end`."""
+
+    serial: int
+    end: LSN
+
+
+class InitialSnapshot(NamedTuple):
+    """The initial snapshot: `making` its slot, `running`, or `completed` (or what was left of it is in the demand).
+
+    `tables_done` (with their rows) are wholly in Kafka as they were at its consistent point, which is the position's
+    end_lsn. `workers` had transactional ids of their own, which a successor fences.
+    """
+
+    id: str
+    state: Literal["making", "running", "completed"]
+    tables_done: Mapping[str, int] = {}
+    workers: int = 0
+
+
+class Heartbeat(NamedTuple):
+    """The last heartbeat that came back through the log: who wrote it, its number, when and where (0: unsaid)."""
+
+    run: str
+    number: int
+    at_ms: int = 0
+    lsn: LSN = LSN(0)
+
+
+class Position(NamedTuple):
+    """Everything before `end_lsn` is in Kafka, once a first snapshot is made; but for what `demand` has still to read,
+    and for tables in `parked`.
+
+    `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
+    record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
+    clean stop, None while running: any later lead of the slot is somebody else's doing. `chain` is None until the first
+    record of the index of commits.
+    """
+
+    generation: int
+    system_identifier: str
+    timeline: int
+    slot: str
+    end_lsn: LSN
+    last_commit_lsn: LSN
+    settings: str
+    partial: Partial | None = None
+    snapshot: InitialSnapshot | None = None
+    heartbeat: Heartbeat | None = None
+    stopped_lsn: LSN | None = None
+    demand: Demand = Demand()
+    parked: tuple[str, ...] = ()
+    chain: Chain | None = None
+
+    def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
+        """The position after a whole source transaction; made for each one, so without the slow _replace."""
+        generation, identifier, timeline, slot, _, _, settings, _, snapshot, beat, _, demand, parked, chain = self
+        return tuple.__new__(
+            Position,
+            (
+                generation, identifier, timeline, slot, end_lsn, commit_lsn, settings, None, snapshot, beat, None,
+                demand, parked, chain,
+            ),
+        )  # fmt: skip
+
+    def covers(self, stamp: Stamp) -> bool:
+        """Whether a record with this stamp is in Kafka, by this position."""
+        if stamp.generation != self.generation:
+            return stamp.generation < self.generation
+        if self.partial is not None and stamp.commit_lsn == self.partial.commit_lsn:
+            return stamp.ordinal <= self.partial.ordinal
+        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # what is outside transactions has 0
+
+    def dump(self) -> bytes:
+        """The value of the record."""
+        parts = {name: None if part is None else part._asdict() for name, part in self._parts()}
+        parts["demand"] = self.demand.shown()
+        if self.partial is not None and self.partial.counts is not None:
+            counts = [[*table_topic, count] for table_topic, count in self.partial.counts.items()]
+            parts["partial"] = self.partial._asdict() | {"counts": counts}
+        return json.dumps(self._asdict() | parts, separators=(",", ":")).encode()
+
+    def _parts(self) -> tuple[tuple[str, Partial | InitialSnapshot | Heartbeat | Chain | None], ...]:
+        named = ("partial", self.partial), ("snapshot", self.snapshot), ("heartbeat", self.heartbeat)
+        return *named, ("chain", self.chain)
+
+
+def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
+    """Where a new slot begins."""
+    return Position(generation, identifier, timeline, slot, lsn, lsn, settings)
+
+
+def parse_position(value: bytes) -> Position:
+    """Reads the record's value; DataError when it is not one of ours."""
+    try:
+        content = json.loads(value)
+        partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
+        stopped = content.pop("stopped_lsn")
+        demand = parse_demand(content.pop("demand", None))
+        parked = tuple(content.pop("parked", ()))
+        chain = content.pop("chain", None)
+        for name in ("end_lsn", "last_commit_lsn"):
+            content[name] = LSN(content[name])
+        if newer := sorted(content.keys() - set(Position._fields)):
+            raise DataError(
+                f"the position record has {', '.join(newer)}, which this version does not know",
+                "a newer capture has written it: run that one",
+            )
+        return Position(
+            **content,
+            partial=_partial(partial) if partial else None,
+            snapshot=InitialSnapshot(**snapshot) if snapshot else None,
+            heartbeat=Heartbeat(**{**heartbeat, "lsn": LSN(heartbeat.get("lsn", 0))}) if heartbeat else None,
+            stopped_lsn=None if stopped is None else LSN(stopped),
+            demand=demand,
+            parked=parked,
+            chain=Chain(chain["serial"], LSN(chain["end"])) if chain else None,
+        )
+    except UNREADABLE:
+        raise DataError(
+            f"the position record ({len(value)} bytes) is not one of capture's",
+            _LOOK,
+        ) from None
+
+
+def accounted_key(key: bytes) -> bytes:
+    """The key of the record beside the position that says which tables are accounted for.
+
+    It changes seldom and may be long: the position is written with each Kafka transaction.
+    """
+    return key + _ACCOUNTED
+
+
+def is_accounted_key(key: bytes) -> bool:
+    """Whether accounted_key() made it."""
+    return key.endswith(_ACCOUNTED)
+
+
+def dump_accounted(tables: Iterable[str]) -> bytes:
+    """The value of that record: tables that were copied, or were said to have changes without a copy."""
+    return json.dumps(sorted(tables), separators=(",", ":")).encode()
+
+
+def parse_accounted(value: bytes) -> frozenset[str]:
+    """The reverse; DataError when it is not one of ours."""
+    try:
+        return frozenset(map(str, json.loads(value)))
+    except UNREADABLE:
+        raise DataError("the record of tables beside the position is not one of capture's", _LOOK) from None
+
+
+def _partial(content: Mapping[str, Any]) -> Partial:
+    counts = content.get("counts")
+    counted = None if counts is None else {(table, topic): count for table, topic, count in counts}
+    return Partial(LSN(content["commit_lsn"]), content["ordinal"], content["size"], counted)
+
+
+def moved(value: bytes, topic: str) -> bytes:
+    """What the topic of earlier releases holds once the position has moved to `topic`: the old position with a field
+    that those releases do not know, so that none of them starts from it."""
+    return json.dumps({**json.loads(value), _MOVED: topic}, separators=(",", ":")).encode()
+
+
+def is_moved(value: bytes) -> bool:
+    """Whether moved() made it."""
+    try:
+        return _MOVED in json.loads(value)
+    except UNREADABLE:
+        return False
+
+
+def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:
+    """The heartbeat at `lsn`; None for one by another slot's reader, and for what somebody else wrote under the
+    prefix."""
+    try:
+        found = json.loads(content)
+        beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)), lsn)
+        return beat if found["slot"] == slot else None
+    except UNREADABLE:
+        return None

@@ -1,0 +1,262 @@
+"""Reads one chunk of a table between two watermarks in the log, so that the stream can put it where it belongs.
+
+The marks are logical messages. A row that the stream sees changed between them is newer there than in the chunk.
+Source: Andreakis and Papapanagiotou, "DBLog: A Watermark Based Change-Data-Capture Framework".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+
+from capture.changes.tables import Table, Tables
+from capture.changes.transaction import RecordLimit
+from capture.demand import UNREADABLE
+from capture.postgres import catalogue
+from capture.postgres.catalogue import Published
+from capture.postgres.replication import Server, database_errors, first_line
+from capture.snapshot import locks
+from capture.snapshot.chunks import column_list
+from capture.snapshot.copytext import parse_copy_line
+from schemas.model.change import Cell
+from schemas.model.errors import SettingsError
+from schemas.model.lsn import LSN
+from schemas.writing.codec import SourceOrigin
+
+WATERMARK_PREFIX: Final = "ordertap.watermark"
+CHUNK_BYTES: Final = 8_000_000
+"""Of a chunk's rows in PostgreSQL's text; one of wide rows has fewer of them."""
+_XIDS: Final = 1 << 32
+NOT_SQL: Final = (
+    psycopg2.ProgrammingError,
+    psycopg2.DataError,
+    psycopg2.NotSupportedError,
+    psycopg2.errors.RaiseException,
+    ValueError,  # of a text that cannot be sent
+)
+"""The errors that somebody's condition may raise each time it is tried."""
+
+
+class Mark(NamedTuple):
+    """The content of a watermark: the reader that wrote it, the number of its chunk, and whether it is the low one."""
+
+    reader: str
+    chunk: int
+    low: bool
+
+    def dump(self) -> str:
+        """The content of the logical message."""
+        return json.dumps(self._asdict())
+
+
+def parse_mark(content: bytes) -> Mark | None:
+    """The watermark; None for what somebody else wrote under the prefix."""
+    try:
+        return Mark(**json.loads(content))
+    except UNREADABLE:
+        return None
+
+
+Row = tuple[bytes | None, bytes]
+"""Key and value of a record."""
+
+
+class Visibility(NamedTuple):
+    """Which transactions a chunk shows, by the 32 bits of an xid that the log has."""
+
+    xmax: int
+    running: frozenset[int]
+
+    def hides(self, xid: int) -> bool:
+        """Whether the chunk's snapshot does not show the transaction. Xids wrap around: the half after ours counts as
+        later."""
+        return xid in self.running or (xid - self.xmax) % _XIDS < _XIDS // 2
+
+
+class ChunkRows(NamedTuple):
+    """The rows of a chunk, encoded as (key, value). `last_key` is None when no more rows follow."""
+
+    table: Table
+    rows: list[Row]
+    last_key: tuple[str, ...] | None
+    visibility: Visibility
+
+
+class ChunkReader:
+    """Reads chunks on an ordinary connection, in a thread beside the stream."""
+
+    def __init__(
+        self,
+        server: Server,
+        publication: str,
+        tables: Tables,
+        origin: SourceOrigin,
+        chunk_rows: int,
+        record_limit: RecordLimit,
+    ) -> None:
+        self.server = server  # of the next connection
+        self._publication = publication
+        self._tables = tables
+        self._origin = origin
+        self.name = uuid.uuid4().hex[:12]
+        self._rows = chunk_rows
+        self._fitting = chunk_rows  # as many as had room of late
+        self._record_limit = record_limit
+        self._connection: Any = None
+
+    def read(
+        self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, halvings: int
+    ) -> ChunkRows:
+        """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
+
+        SettingsError when the table is not captured, is parked, has no key, or the condition is no SQL; ParkedError
+        (or DataError, as set) when a row makes a record that is too large.
+        """
+        if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
+            raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
+        if self._connection is None:
+            self._connection = locks.session(self.server)
+            with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
+                cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
+        try:
+            return self._between_marks(number, name, condition, after, max(1, self._fitting >> halvings))
+        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
+            self._connection.close()
+            self._connection = None
+            raise
+
+    def _between_marks(
+        self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
+    ) -> ChunkRows:
+        with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
+            low = self._mark(cursor, Mark(self.name, number, low=True))
+            held = locks.statement(self._published(name))
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
+            cursor.execute("SELECT pg_current_snapshot()::text")
+            visibility = parse_snapshot(cursor.fetchone()[0])
+            published = self._published(name)
+            table = self._tables.compile(published.relation)
+            lines = _Lines()
+            try:
+                cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
+            except NOT_SQL as error:
+                what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
+                raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
+            cursor.execute("COMMIT")
+            self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
+            more = lines.full or len(lines.kept) >= limit
+            chunk = self._encoded(table, published, lines.kept, low, visibility, more)
+            self._mark(cursor, Mark(self.name, number, low=False))
+        return chunk
+
+    def _mark(self, cursor: Any, mark: Mark) -> LSN:
+        """Where the mark is in the log. The high one is flushed at once by a commit: in an idle database the WAL writer
+        would leave it, and the stream that waits for it, for wal_writer_delay (200 ms)."""
+        flush = "" if mark.low else ", txid_current()"
+        cursor.execute(f"SELECT pg_logical_emit_message(false, %s, %s)::text{flush}", [WATERMARK_PREFIX, mark.dump()])
+        return LSN.parse(cursor.fetchone()[0])
+
+    def _published(self, name: str) -> Published:
+        for published in catalogue.published_tables(self._connection, self._publication, name):
+            if self._tables.captures(name):
+                return published
+        raise SettingsError(
+            f"table {name} is not in publication {self._publication}, or the settings leave it out",
+            "ALTER PUBLICATION … ADD TABLE, or correct table_include_list or table_exclude_list; then signal again",
+        )
+
+    def _query(
+        self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None, limit: int
+    ) -> sql.Composable:
+        key = table.encoder.own_key
+        if not key:
+            raise SettingsError(
+                f"table {table.name} has no key: it cannot be read while it changes",
+                "give it a primary key and signal again, or capture repair --execute reads all tables anew",
+            )
+        names = sql.SQL(", ").join(map(sql.Identifier, key))
+        conditions: list[sql.Composable] = [
+            sql.SQL("(" + part + ")") for part in (published.row_filter, condition) if part
+        ]
+        if after is not None:
+            values = sql.SQL(", ").join(map(sql.Literal, after))
+            conditions.append(sql.SQL("({}) > ({})").format(names, values))
+        where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+        columns = column_list(published, table.encoder.skipped)
+        return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
+            columns, _source(published), where, names, sql.Literal(limit)
+        )
+
+    def _encoded(
+        self, table: Table, published: Published, lines: list[bytes], low: LSN, visibility: Visibility, more: bool
+    ) -> ChunkRows:
+        prefix = self._origin.snapshot(time.time_ns() // 1000, time.time_ns(), "incremental")
+        cells: tuple[Cell, ...] = ()
+        rows = []
+        for line in lines:
+            cells = parse_copy_line(line[:-1])
+            rows.append(table.read(prefix, low, cells))
+        largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
+        self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")
+        last = None
+        if more:
+            last = tuple(_text(cells[index]) for index in _indexes(published, table.encoder.own_key))
+        return ChunkRows(table, rows, last, visibility)
+
+    def close(self) -> None:
+        """Cancels what the connection waits for, then closes it: psycopg2 does not close a connection that another
+        thread uses."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(psycopg2.Error):
+                connection.cancel()
+            connection.close()
+
+
+def _source(table: Published) -> sql.Composable:
+    """The table as FROM names it: without tables that inherit from it, but with its partitions."""
+    only = sql.SQL("" if table.partitioned else "ONLY ")
+    return only + sql.Identifier(table.relation.schema, table.relation.name)
+
+
+class _Lines:
+    """COPY writes its lines here. It keeps as many as there is room for, and at least one."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+        self.full = False
+        self._size = 0
+
+    def write(self, line: bytes) -> None:
+        self._size += len(line)
+        self.full = self.full or (bool(self.kept) and self._size > CHUNK_BYTES)
+        if not self.full:
+            self.kept.append(line)
+
+
+def parse_snapshot(snapshot: str) -> Visibility:
+    """A `pg_snapshot` as text, `10:20:10,14,15`. Source: PostgreSQL manual, "Snapshot Components"."""
+    _, xmax, running = snapshot.split(":")
+    return Visibility(int(xmax) % _XIDS, frozenset(int(xid) % _XIDS for xid in running.split(",") if xid))
+
+
+def _indexes(published: Published, key: Sequence[str]) -> list[int]:
+    names = [column.name for column in published.relation.columns]
+    return [names.index(name) for name in key]
+
+
+def _text(cell: Cell) -> str:
+    assert isinstance(cell, bytes)  # noqa: S101  a key has no NULL
+    return cell.decode()
+
+
+Read = Callable[[int, str, "str | None", "tuple[str, ...] | None", int], ChunkRows]

@@ -1,0 +1,490 @@
+"""Reads the log from a position on: makes records of it and hands them to the writer by the piece, which the position
+counts, and with the last piece of a source transaction the commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+import structlog
+from pydantic import SecretStr
+
+from capture.changes.heartbeats import HEARTBEAT_PREFIX, Heartbeats
+from capture.changes.messages import COLLECTION, Counted, Messages
+from capture.changes.own_records import OwnRecords
+from capture.changes.tables import Draft, Table, Tables
+from capture.changes.transaction import RecordLimit, Transaction
+from capture.changes.versions import ParkedError
+from capture.demand import SIGNAL_PREFIX, parse_signal
+from capture.kafka.index import News
+from capture.kafka.writer import Limits, Writer
+from capture.metrics import Metrics
+from capture.position import Position
+from capture.postgres import pgoutput
+from capture.postgres.acknowledge import Acknowledger
+from capture.postgres.replication import Replication, database_errors
+from capture.snapshot.chunk_reader import WATERMARK_PREFIX, parse_mark
+from capture.snapshot.incremental import Incremental
+from schemas.model.change import Stamp
+from schemas.model.lsn import LSN
+from schemas.model.relation import Relation
+from schemas.writing.codec import SourceOrigin, SourcePrefix
+from schemas.writing.compiled import rowpath
+
+log = structlog.get_logger("capture")
+Result = TypeVar("Result")
+
+INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
+"""Prefixes of our own messages, which are no records."""
+_ROUND: Final = 256  # messages between two looks at the clock
+_BEHIND: Final = 0.5  # seconds
+_GATHER: Final = 0.001  # seconds
+_LAST_READ: Final = 0.5  # seconds
+_DRAFT_OVERHEAD: Final = 400  # bytes of memory beside the row, roughly
+_PIECE_RECORDS: Final = 128
+_PIECE_BYTES: Final = 128 * 1024
+
+
+class Options(NamedTuple):
+    """What shapes a stream, and the key of signals that are for it. Seconds."""
+
+    slot: str
+    heartbeat: float
+    keepalive: float
+    metadata: bool
+    signal_key: SecretStr
+
+
+class Stream:
+    """One run of streaming; any error ends it, and the next start reads the position anew."""
+
+    def __init__(
+        self,
+        replication: Replication,
+        writer: Writer,
+        tables: Tables,
+        own: OwnRecords,
+        origin: SourceOrigin,
+        position: Position,
+        heartbeats: Heartbeats,
+        incremental: Incremental,
+        messages: Messages,
+        record_limit: RecordLimit,
+        options: Options,
+        metrics: Metrics,
+    ) -> None:
+        self._replication = replication
+        self._writer = writer
+        self._tables = tables
+        self._own = own
+        self._origin = origin
+        self._position = position  # of what was read: the last whole transaction, or how far an open one is handed on
+        self._heartbeats = heartbeats
+        self._incremental = incremental
+        self._messages = messages
+        self._record_limit = record_limit
+        self._suspect = record_limit.suspect
+        self._options = options
+        self._metrics = metrics
+        self._commit_us = 0  # of the last commit in this round
+        self._told_alive = 0.0
+        self._acknowledger = Acknowledger()
+        self._open: Transaction | None = None
+        self._aside = ThreadPoolExecutor(1, "aside")
+        tables.patiently = self._patiently
+        self._counted = 0.0
+        self._now_ns = time.time_ns()
+        compiled = None if options.metadata or tables.skipped else rowpath()
+        self._usual = compiled and compiled.UsualRows(
+            replication.read, self._begin, self._commit, writer, tables.get,
+            self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
+        )  # fmt: skip
+        self._handlers: dict[int, Callable[[bytes, int], object]] = {
+            ord("B"): self._begin,
+            ord("C"): self._commit,
+            ord("I"): self._skip if "c" in tables.skipped else partial(self._row, "c", Table.insert),
+            ord("U"): partial(self._row, "u", Table.update_in_part if tables.skipped else Table.update),
+            ord("D"): self._skip if "d" in tables.skipped else partial(self._row, "d", Table.delete),
+        }
+        self._own_messages: dict[str, Callable[[pgoutput.LogicalMessage], None]] = {
+            HEARTBEAT_PREFIX: self._heartbeat,
+            SIGNAL_PREFIX: self._signal,
+            WATERMARK_PREFIX: self._watermark,
+        }
+        self._rare: dict[type, Callable[[Any, int], None]] = {
+            pgoutput.Truncate: self._truncate,
+            Relation: self._relation,
+            pgoutput.LogicalMessage: self._message,
+            pgoutput.Origin: self._origin_of,
+            pgoutput.Type: self._ignore,
+        }
+
+    def run(self, stopping: Callable[[], bool]) -> Position:
+        """Reads until `stopping()`; returns the durable position. Everything whole that was read is then in Kafka."""
+        try:
+            while not stopping():
+                now = time.monotonic()
+                self._look_around(now)
+                if not self._read_round():
+                    self._pause(now)
+            self._come_to_a_commit()
+            self._writer.flush(self._alive)
+            self._replication.confirm(self._writer.durable.end_lsn, force=True)
+            return self._writer.durable
+        finally:
+            self._aside.shutdown(wait=False)
+            self._incremental.close()
+
+    def _come_to_a_commit(self) -> None:
+        """Reads on for a moment where a transaction is written in part, which a start with other settings refuses."""
+        began = now = time.monotonic()
+        while self._position.partial is not None and now - began < _LAST_READ:
+            self._writer.step(now)
+            if not self._read_round():
+                self._pause(now)
+            now = time.monotonic()
+
+    def reread(self, options: Options, limits: Limits) -> None:
+        """Other sizes and times from now on."""
+        self._options = options._replace(keepalive=self._options.keepalive)
+        self._heartbeats.every(options.heartbeat)
+        self._writer.limits = limits
+
+    def _pause(self, now: float) -> None:
+        """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
+        lingering = self._writer.lingering(now)
+        pause = min(lingering or 0.5, self._heartbeats.wait(now), 0.5)
+        if self._writer.full:  # the server has sent more, which would end the other wait at once
+            self._writer.await_landing(pause)
+        elif lingering > _GATHER or self._writer.behind:
+            time.sleep(_GATHER)
+        else:
+            self._replication.wait(pause, self._writer.done_fd)
+
+    def _look_around(self, now: float) -> None:
+        """What has its time: commits, heartbeats, feedback."""
+        committed = self._commit_us if self._open is None else self._open.commit_us
+        if self._commit_us:
+            self._metrics.source_time(self._commit_us)
+        self._writer.behind = bool(committed) and time.time() - committed / 1e6 > _BEHIND
+        self._commit_us = 0
+        self._writer.step(now)
+        self._metrics.turned()
+        reached = self._writer.durable
+        self._metrics.durable(reached, self._heartbeats.number(reached.heartbeat))
+        if not self._heartbeats.wait(now):
+            self._heartbeats.send(now, self._reached())
+        durable = reached.end_lsn
+        if self._heartbeats.proved and self._acknowledger.due(now, self._writer.pending, durable):
+            self._replication.confirm(durable)
+            self._acknowledger.told(now, durable)
+        self._go_on_with_snapshot(now)
+        if now - self._counted >= 1.0:
+            self._counted = now
+            for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
+                self._metrics.event(table, op, count)
+            self._metrics.on_demand = self._incremental.demand.tables_left
+        if now - self._told_alive >= self._options.keepalive:
+            self._told_alive = now
+            self._alive()
+
+    def _go_on_with_snapshot(self, now: float) -> None:
+        unread = self._incremental.demand.unread
+        try:
+            written = self._incremental.step(now)
+        except ParkedError as error:
+            self._tables.park(error)
+            written = self._incremental.left_out(error)
+        self._park_again(unread)
+        self._write(written)
+
+    def _park_again(self, unread: frozenset[str]) -> None:
+        """Parks those of `unread`, not read whole, that nobody will read any more: what changed while they were parked
+        is missing."""
+        for name in unread - self._incremental.demand.unread - self._tables.parked:
+            said = "the snapshot that was to bring it back has not read all of it"
+            self._tables.park(ParkedError(name, said, "mend what kept it from that"))
+
+    def _reached(self) -> LSN:
+        """Up to where all is in Kafka: all that was sent when nothing is on its way, or it is not for us."""
+        durable = self._writer.durable.end_lsn
+        return durable if self._writer.pending or self._open is not None else max(durable, self._replication.sent)
+
+    def _read_round(self) -> bool:
+        """Reads some messages; False when there are none, or when the writer has enough."""
+        read, handlers, other = self._replication.read, self._handlers, self._other
+        acknowledger, writer, usual = self._acknowledger, self._writer, self._usual
+        self._now_ns = time.time_ns()
+        left = _ROUND
+        while left > 0:
+            left -= 1
+            if writer.full:
+                return False
+            if not acknowledger.may_read(writer.pending) and self._position.end_lsn > writer.durable.end_lsn:
+                writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
+            try:
+                if usual is None:
+                    message = read()
+                else:
+                    message = usual.read(self._open, acknowledger.confirmed, left)
+                    acknowledger.last_start = usual.last_start
+                    left -= usual.taken
+            except Exception:
+                with database_errors("reading the log"):
+                    raise
+            if message is None:
+                return False
+            start = acknowledger.last_start = message.data_start
+            payload = message.payload
+            handlers.get(payload[0], other)(payload, start)
+        return True
+
+    def _other(self, payload: bytes, lsn: int) -> None:
+        message = pgoutput.decode(payload)
+        self._rare[type(message)](message, lsn)
+
+    def _alive(self) -> None:
+        self._metrics.turned()
+        self._replication.alive()
+
+    def _patiently(self, call: Callable[[], Result]) -> Result:
+        """Runs a call that may block (catalogue, registry, broker), and keeps the server's patience meanwhile."""
+        future = self._aside.submit(call)
+        while True:
+            try:
+                return future.result(self._options.keepalive)
+            except FutureTimeout:
+                self._writer.step(time.monotonic())  # what was read before must not seem to stall
+                self._alive()
+
+    # One method for each kind of message. The frequent ones take its bytes.
+
+    def _begin(self, payload: bytes, _lsn: int) -> Transaction:
+        begin = pgoutput.decode_begin(payload)
+        position = self._position
+        written = position.partial
+        if written is not None and written.commit_lsn != begin.commit_lsn:
+            written = None
+        if self._now_ns < begin.commit_us * 1000:  # committed since we looked: no record is older than its commit
+            self._now_ns = time.time_ns()
+        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
+        self._open = transaction = Transaction(begin, prefix, position.generation, written)
+        if begin.commit_lsn < position.end_lsn:
+            transaction.skip = float("inf")
+        else:
+            self._heartbeats.prove()
+        return transaction
+
+    def _commit(self, payload: bytes, _lsn: int) -> None:
+        commit = pgoutput.decode_commit(payload)
+        transaction = self._transaction()
+        self._open = None
+        self._commit_us = transaction.commit_us
+        self._incremental.committed(transaction.xid)
+        if transaction.skip == float("inf"):
+            return
+        self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
+        if transaction.drafts or transaction.handed:
+            self._end(transaction)
+        else:
+            self._writer.advance(self._position)
+
+    def _row(
+        self, op: str, change: Callable[[Table, bytes, SourcePrefix, int, bytes], list[Draft]], payload: bytes, lsn: int
+    ) -> None:
+        """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
+        transaction = self._open or self._transaction()
+        transaction.ordinal += 1
+        table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
+        if table is not None and transaction.ordinal > transaction.skip:
+            stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            size = len(payload)
+            try:
+                drafts = change(table, payload, self._prefix(transaction, table.name), lsn, stamp)
+                if not drafts:
+                    return
+                if size > self._suspect:
+                    self._record_limit.check(table.name, drafts, stamp)
+            except ParkedError as error:
+                self._tables.park(error)
+                self._note_parked()
+                return
+            counts, place = transaction.counts, table.place
+            counts[place] = counts.get(place, 0) + (1 if len(drafts) == 1 else _halves(drafts))
+            self._take(transaction, table, op, drafts, size)
+
+    def _late(self, oid: bytes) -> Table | None:
+        """A table that no snapshot has read, with its first change; None for what is not written."""
+        if oid not in self._tables.waiting:
+            return None
+        table = self._patiently(lambda: self._tables.begin(oid))
+        if table is not None:
+            self._writer.index.begins(table.name)
+        self._note_parked()
+        return table
+
+    def _skip(self, _payload: bytes, _lsn: int) -> None:
+        """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
+        self._transaction().ordinal += 1
+
+    def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
+        transaction = self._transaction()
+        for oid in truncate.relation_oids:
+            transaction.ordinal += 1
+            table = self._tables.get(oid.to_bytes(4, "big")) or self._late(oid.to_bytes(4, "big"))
+            if table is not None:
+                self._incremental.truncated(table.name)
+            if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                prefix = self._prefix(transaction, table.name)
+                transaction.counts[table.place] = transaction.counts.get(table.place, 0) + 1
+                self._take(transaction, table, "t", table.truncate(prefix, lsn, stamp), 0)
+
+    def _relation(self, relation: Relation, _lsn: int) -> None:
+        self._incremental.altered(relation.table)
+        self._patiently(lambda: self._tables.relation(relation))
+        self._note_parked()
+
+    def _note_parked(self) -> None:
+        """With the position goes which tables are not written, so that a start does not write them again."""
+        parked = tuple(sorted(self._tables.parked))
+        if parked != self._position.parked:
+            self._position = self._position._replace(parked=parked)
+            self._writer.add([], 0, self._position)  # before the server may forget what is not written
+        self._metrics.parked = parked
+
+    def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
+        if message.transactional:
+            transaction = self._transaction()
+            transaction.ordinal += 1
+            if transaction.ordinal > transaction.skip and self._messages.wants(message.prefix):
+                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+                counted, draft = self._record(message, self._prefix(transaction, COLLECTION), stamp)
+                self._take(transaction, counted, "m", [draft], len(message.content))
+        elif message.prefix in self._own_messages:
+            if message.prefix == HEARTBEAT_PREFIX:
+                self._heartbeats.read(message)
+            if message.lsn >= self._position.end_lsn:
+                self._heartbeats.prove()
+                self._own_messages[message.prefix](message)
+        elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
+            # Its LSN may also be that of the next commit, whose changes count from 1.
+            stamp = b"%d:%d:0" % (self._position.generation, message.lsn)
+            source = self._origin.alone(self._position.last_commit_lsn, self._now_ns)
+            counted, draft = self._record(message, source, stamp)
+            counted.events["m"] += 1
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._writer.add([draft], len(message.content), self._position)
+
+    def _record(self, message: pgoutput.LogicalMessage, source: SourcePrefix, stamp: bytes) -> tuple[Counted, Draft]:
+        return self._patiently(lambda: self._messages.record(message, source, self._now_ns, stamp))
+
+    def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
+        """Follows Begin when the transaction was written by a subscription or another replication tool."""
+        transaction = self._transaction()
+        transaction.prefix = transaction.prefix.from_origin(origin.name, origin.lsn)
+
+    def _ignore(self, _message: object, _lsn: int) -> None:
+        """User-defined types: the catalogue says more of them."""
+
+    def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
+        """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
+        beat = self._heartbeats.read(message)
+        if beat is None:
+            return
+        self._heartbeats.follow(beat, self._position.heartbeat)
+        self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
+        self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
+
+    def _signal(self, message: pgoutput.LogicalMessage) -> None:
+        signal = parse_signal(message.content, self._options.slot)
+        if signal is not None and not signal.is_signed(self._options.signal_key.get_secret_value().encode()):
+            hint = "say it again with the settings of the capture that runs"
+            log.warning("signal is passed by: who wrote it has another database_password", id=signal.id, next=hint)
+        elif signal is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            demand, unparked = self._incremental.demand, frozenset[str]()
+            if signal.type == "execute-snapshot" and signal.condition is None and signal.id != demand.signal:
+                unparked = self._patiently(lambda: self._tables.unpark(signal.tables))
+            written = self._incremental.signal(signal, message.lsn, unparked)
+            self._park_again(demand.unread)
+            self._write(written)
+
+    def _watermark(self, message: pgoutput.LogicalMessage) -> None:
+        mark = parse_mark(message.content)
+        if mark is not None:
+            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
+            self._write(self._incremental.mark(mark, message.lsn))
+
+    def _write(self, records: list[Draft] | None) -> None:
+        """Writes what a snapshot on demand leads to, with how far it has come."""
+        if records is not None:
+            self._metrics.parked = parked = tuple(sorted(self._tables.parked))
+            self._position = self._position._replace(demand=self._incremental.demand, parked=parked)
+            size = sum(len(value or b"") for _, _, _, value, _ in records)
+            self._writer.add(records, size, self._position, self._incremental.take_news())
+
+    def _transaction(self) -> Transaction:
+        if self._open is None:
+            raise pgoutput.ProtocolError("a change outside any transaction", "report this with the server's version")
+        return self._open
+
+    def _prefix(self, transaction: Transaction, name: str) -> SourcePrefix:
+        """What a change of a table, or a message, has in common with others of its transaction; and its place there."""
+        return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
+
+    def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
+        if self._options.metadata:  # as Debezium counts: both halves of a key change
+            transaction.size[table.name] = transaction.size.get(table.name, 0) + (1 if op == "t" else _halves(drafts))
+        table.events[op] += 1
+        for draft in drafts:
+            draft[4].append(transaction.header)
+        transaction.drafts += drafts
+        transaction.bytes += size + _DRAFT_OVERHEAD
+        if len(transaction.drafts) >= _PIECE_RECORDS or transaction.bytes >= _PIECE_BYTES:
+            self._hand_on(transaction)
+
+    def _hand_on(self, transaction: Transaction) -> None:
+        """Writes what has come of a transaction that goes on."""
+        records, news = self._records(transaction)
+        self._position = self._position._replace(partial=transaction.written(), stopped_lsn=None)  # until its commit
+        self._writer.add(records, transaction.bytes, self._position, news)
+        transaction.handed = True
+        transaction.drafts = []
+        transaction.bytes = 0
+
+    def _end(self, transaction: Transaction) -> None:
+        """Writes the rest of a transaction, and lists its commit."""
+        records, news = self._records(transaction)
+        if self._options.metadata:
+            stamp = Stamp(self._position.generation, transaction.commit_lsn, transaction.ordinal)
+            ms = transaction.commit_us // 1000
+            records.append(self._own.transaction_end(transaction.id, stamp, transaction.size, ms))
+        commit = News(transaction.commit_lsn, transaction.commit_us, transaction.counts)
+        if news is not None:
+            commit = commit._replace(states=news.states)
+        self._writer.add(records, transaction.bytes, self._position, commit)
+
+    def _records(self, transaction: Transaction) -> tuple[list[Draft], News | None]:
+        """The drafts, and what comes with them that no draft says."""
+        records = transaction.drafts
+        if self._incremental.window is not None:
+            self._incremental.window.saw(records)
+        if self._options.metadata and not transaction.handed:
+            begin = self._own.transaction_begin(transaction.id, transaction.commit_us // 1000)
+            records = [begin, *records]
+        if not self._tables.unfilled:
+            return records, None
+        notices = self._incremental.unfilled(self._tables.unfilled, transaction.commit_lsn)
+        self._tables.unfilled.clear()
+        self._position = self._position._replace(demand=self._incremental.demand)
+        return [*records, *notices], self._incremental.take_news()
+
+
+def _halves(drafts: list[Draft]) -> int:
+    """What the index of commits counts of a change: a delete and its tombstone once, both halves of a key change."""
+    return sum(value is not None for _, _, _, value, _ in drafts)

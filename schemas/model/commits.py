@@ -1,0 +1,140 @@
+"""The index of commits, topic `ordertap.<prefix>.commits`: which commits there are, in order, and what belongs to each.
+
+One partition. Each Kafka transaction of capture's stream ends with a record of it. A reader of committed records that
+has the index knows which commits it must have, and when it has all of one. JSON, as the position is, so that any
+consumer and an operator's console can read it; LSNs are integers of up to 64 bits. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from schemas.model.errors import DataError
+from schemas.model.lsn import LSN
+
+TableTopic: TypeAlias = tuple[str, str]
+"""A table (schema.table) and the topic of its records: the usual one, a routed one, or that of a later version."""
+
+SnapshotStep: TypeAlias = Literal["running", "completed", "aborted"]
+
+
+def index_topic(prefix: str) -> str:
+    """Outside `<prefix>.`, where consumers subscribe by pattern."""
+    return f"ordertap.{prefix}.commits"
+
+
+class Commit(NamedTuple):
+    """A commit of the shop, or a chunk of a snapshot on demand (`snapshot` is its id, `lsn` its mark in the log).
+
+    `changes` pairs a number of the record's `tables` with how many changes the commit has there: its distinct
+    (ordinal, half of a key change), so that a delete and its tombstone count once, the two halves of a key change
+    twice, and a TRUNCATE once though it lies in every partition. For a chunk: its rows. A commit that wrote to no
+    topic is not listed. `ts_us` is the commit's time, µs since 1970 (0 for a chunk).
+    """
+
+    lsn: int
+    ts_us: int
+    changes: tuple[tuple[int, int], ...]
+    snapshot: str | None = None
+
+
+class SnapshotState(NamedTuple):
+    """A snapshot as it stands. `lsn` is its consistent point (`first`), or its signal's place in the log.
+
+    `tables` are those that are read as a whole: of these, a row with an older stamp that did not come is gone.
+    `rows` says how many rows of each table it brought, known once it is completed.
+    """
+
+    id: str
+    state: SnapshotStep
+    lsn: int
+    first: bool
+    tables: tuple[str, ...]
+    rows: Mapping[str, int]
+
+
+class IndexRecord(NamedTuple):
+    """One record. `serial` counts the connector's records from 1, `previous` is the `end` of the record before.
+
+    All commits of `generation` between `previous` and `end` are listed, those up to `end` are in Kafka as a whole.
+    `parked` are tables of which any change since the record before is not written; `begun` are tables that have their
+    first change without a copy of the rows before it. `tables` has those of its commits, and those of its snapshots,
+    each with the topic that it begins in. `snapshots` has those whose state is new, and all that matter
+    in the first record of each start of capture.
+    """
+
+    serial: int
+    generation: int
+    previous: int
+    end: int
+    tables: tuple[TableTopic, ...] = ()
+    commits: tuple[Commit, ...] = ()
+    parked: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
+    snapshots: tuple[SnapshotState, ...] = ()
+
+
+_VERSION: Final = 1
+
+
+def dump_index(record: IndexRecord) -> bytes:
+    """The value of a record: see `parse_index` for its form."""
+    content = {
+        "version": _VERSION,
+        "serial": record.serial,
+        "generation": record.generation,
+        "previous": int(record.previous),
+        "end": int(record.end),
+        "tables": [list(pair) for pair in record.tables],
+        "commits": [
+            [int(one.lsn), one.ts_us, [number for pair in one.changes for number in pair]]
+            + ([one.snapshot] if one.snapshot is not None else [])
+            for one in record.commits
+        ],
+        "parked": list(record.parked),
+        "begun": list(record.begun),
+        "snapshots": [{**one._asdict(), "lsn": int(one.lsn), "rows": dict(one.rows)} for one in record.snapshots],
+    }
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def parse_index(value: bytes) -> IndexRecord:
+    """Reads the value of a record; DataError when it is none of ours.
+
+    `tables` is a list of [table, topic]; `commits` one of [commit LSN, µs, [table number, changes, …]], with the
+    snapshot's id as a fourth element for a chunk; the rest are the fields of IndexRecord by name.
+    """
+    try:
+        content = json.loads(value)
+        if content["version"] != _VERSION:
+            raise DataError(
+                f"the index of commits has a record of version {content['version']!r}",
+                "a newer capture has written it: run the release of this one, or a newer one",
+            )
+        return IndexRecord(
+            operator.index(content["serial"]),
+            operator.index(content["generation"]),
+            LSN(content["previous"]),
+            LSN(content["end"]),
+            tuple((table, topic) for table, topic in content["tables"]),
+            tuple(_commit(*one) for one in content["commits"]),
+            tuple(content["parked"]),
+            tuple(content["begun"]),
+            tuple(_snapshot(one) for one in content["snapshots"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DataError(
+            f"a record of the index of commits ({len(value)} bytes) is not one of capture's",
+            "look at what else writes to the topic",
+        ) from None
+
+
+def _commit(lsn: int, ts_us: int, numbers: Sequence[int], snapshot: str | None = None) -> Commit:
+    return Commit(lsn, ts_us, tuple(zip(numbers[::2], numbers[1::2], strict=True)), snapshot)
+
+
+def _snapshot(content: Mapping[str, Any]) -> SnapshotState:
+    return SnapshotState(**{**content, "tables": tuple(content["tables"])})

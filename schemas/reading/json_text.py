@@ -1,0 +1,127 @@
+"""Avro bytes as JSON text: that of Kafka Connect's JsonConverter with `schemas.enable=false`.
+
+Made of the Avro record, so that what a type travels as is decided once. Bytes, and so decimals, are base64 (the
+converter's `decimal.format` BASE64); a double that is no number is Jackson's string `NaN`, `Infinity` or `-Infinity`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import fastavro
+
+from schemas.model.errors import DataError
+from schemas.types.kind import Schema
+
+Show = Callable[[Any], Any]
+_FLOAT: Final = struct.Struct("<f")
+
+
+def json_text(schema: Schema) -> Callable[[bytes], bytes]:
+    """What makes JSON text (UTF-8, in the schema's order of fields) of a record's Avro bytes.
+
+    It raises DataError for a text that is not UTF-8.
+    """
+    parsed = fastavro.parse_schema(without_logical_types(schema))
+    show = _show(schema, {}) or _as_it_is
+    name = f"{schema.get('namespace', '')}.{schema['name']}"
+
+    def text(avro: bytes) -> bytes:
+        try:
+            record = fastavro.schemaless_reader(io.BytesIO(avro), parsed, None)
+        except UnicodeDecodeError:
+            hint = "mend the row, or leave the column out: JSON is always UTF-8"
+            raise DataError(f"{name}: a text is not UTF-8", hint) from None
+        return _encode(show(record)).encode()
+
+    return text
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The schema whose values are read as they are written: bytes for decimals."""
+    if isinstance(schema, dict):
+        return {name: without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
+    return [without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def _show(avro: Any, named: dict[str, Show | None]) -> Show | None:
+    """What makes a value of a type one that JSON has, None where it is one; `named` are the records met so far."""
+    if isinstance(avro, list):
+        show = next((_show(branch, named) for branch in avro if branch != "null"), None)  # ours are of null and a type
+        return None if show is None else _unless_null(show)
+    if isinstance(avro, str):
+        return _SIMPLE.get(avro) or named.get(avro)
+    if avro["type"] == "record":
+        fields = [(field["name"], _show(field["type"], named)) for field in avro["fields"]]
+        changed = [(name, show) for name, show in fields if show is not None]
+        named[avro["name"]] = named[f"{avro.get('namespace')}.{avro['name']}"] = shown = _fields(changed)
+        return shown
+    if avro["type"] in ("array", "map"):
+        show = _show(avro["items" if avro["type"] == "array" else "values"], named)
+        return None if show is None else _each(show)
+    return _show(avro["type"], named)
+
+
+def _unless_null(show: Show) -> Show:
+    return lambda value: None if value is None else show(value)
+
+
+def _each(show: Show) -> Show:
+    def each(values: Any) -> Any:
+        if isinstance(values, dict):
+            return {name: show(value) for name, value in values.items()}
+        return [show(value) for value in values]
+
+    return each
+
+
+def _fields(changed: list[tuple[str, Show]]) -> Show | None:
+    def fields(record: dict[str, Any]) -> dict[str, Any]:
+        for name, show in changed:
+            record[name] = show(record[name])
+        return record
+
+    return fields if changed else None
+
+
+def _double(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _float(value: float) -> float | str:
+    """This float of 32 bits in the digits that tell it apart: 0.1, and not 0.10000000149011612."""
+    if not math.isfinite(value):
+        return _double(value)
+    exact = _FLOAT.pack(value)
+    return next(short for short in (float(f"{value:.{digits}g}") for digits in range(6, 10)) if _is(short, exact))
+
+
+def _is(number: float, exact: bytes) -> bool:
+    try:
+        return _FLOAT.pack(number) == exact
+    except OverflowError:  # rounded up beyond the largest
+        return False
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _base64(value: object) -> str:
+    if not isinstance(value, bytes):
+        raise TypeError(type(value).__name__)
+    return base64.b64encode(value).decode()
+
+
+_SIMPLE: Final[dict[str, Show]] = {"double": _double, "float": _float}
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_base64
+).encode

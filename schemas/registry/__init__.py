@@ -1,0 +1,1 @@
+"""Schema ids: the registry they come from, and the bytes that carry them."""

@@ -1,0 +1,195 @@
+"""Where Avro schemas get their ids: a schema registry over HTTP, or a folder (`file://`) for embedded use.
+
+Both keep what they learnt, so that nothing is looked up per record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from schemas.model.errors import DataError, SettingsError, UnavailableError
+from schemas.types.kind import Schema
+
+
+class IncompatibleError(SettingsError):
+    """The registry does not accept a schema under its subject's compatibility rule."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        hint = "loosen the subject's compatibility (BACKWARD is usual), or give the change a default in the shop"
+        super().__init__(f"subject {subject}: the registry refuses the new schema: {reason}", hint)
+        self.subject = subject
+        self.reason = reason
+
+
+class Registry(Protocol):
+    """Ids of schemas. Ids are global: one schema has one id under all subjects, for good.
+
+    Raises UnavailableError when it does not answer, SettingsError when it refuses the log-in, IncompatibleError when it
+    refuses a schema, DataError for an id that it does not know.
+    """
+
+    def register(self, subject: str, schema: Schema) -> int:
+        """The id of the schema, registered under the subject if it is not yet."""
+        ...
+
+    def schema(self, schema_id: int) -> Schema:
+        """The schema of an id."""
+        ...
+
+    def latest(self, subject: str) -> Schema | None:
+        """The newest schema of a subject, None when it has none yet; asked anew each time."""
+        ...
+
+    def check(self) -> None:
+        """Raises as above unless the registry answers."""
+        ...
+
+    def try_out(self, subject: str, schema: Schema) -> None:
+        """Raises IncompatibleError if registering the schema would; registers nothing."""
+        ...
+
+    def close(self) -> None:
+        """Ends its connections; it is not asked any more."""
+        ...
+
+
+def open_registry(url: str, options: Mapping[str, str] | None = None) -> Registry:
+    """A registry by its URL.
+
+    `options` are those of confluent-kafka's SchemaRegistryClient: `basic.auth.user.info`, `ssl.ca.location`…
+    SettingsError for a URL or option that is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path and parts.netloc in ("", "localhost"):
+        return FolderRegistry(Path(unquote(parts.path)))
+    if parts.scheme in ("http", "https") and parts.netloc:
+        http: Registry = import_module("schemas.registry.http").HttpRegistry(url, options or {})
+        return http
+    raise SettingsError(
+        f"schema_registry_url: {parts.scheme or 'no scheme'} is not a registry",
+        "write http://host:8081, https://… or file:///absolute/folder",
+    )
+
+
+def canonical(schema: Schema) -> str:
+    """The text under which equal schemas are equal: no blanks, the order of properties kept."""
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+class FolderRegistry:
+    """A folder with `<id>.json` for each schema and `subjects/<subject>` listing ids, shared by processes.
+
+    Writers take a lock on the folder; a file appears whole (written aside, then linked), so readers need no lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ids: dict[tuple[str, str], int] = {}
+        self._schemas: dict[int, Schema] = {}
+        try:
+            (folder / "subjects").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def register(self, subject: str, schema: Schema) -> int:
+        """As Registry says; every schema is compatible here."""
+        text = canonical(schema)
+        known = self._ids.get((subject, text))
+        if known is None:
+            try:
+                with self._lock():
+                    known = self._find(text) or self._add(text)
+                    self._list_under(subject, known)
+            except OSError as error:
+                raise self._unusable(error) from None
+            self._ids[subject, text] = known
+        return known
+
+    def schema(self, schema_id: int) -> Schema:
+        """As Registry says."""
+        if schema_id not in self._schemas:
+            path = self._folder / f"{schema_id}.json"
+            try:
+                self._schemas[schema_id] = json.loads(path.read_text("utf-8"))
+            except FileNotFoundError:
+                raise unknown_id(schema_id, self._folder.as_uri()) from None
+            except OSError as error:
+                raise self._unusable(error) from None
+            except ValueError:
+                raise DataError(f"{path} is not JSON") from None
+        return self._schemas[schema_id]
+
+    def latest(self, subject: str) -> Schema | None:
+        """As Registry says."""
+        try:
+            listed = (self._folder / "subjects" / subject.replace("/", "%2F")).read_text("utf-8").split()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from None
+        return self.schema(int(listed[-1])) if listed else None
+
+    def check(self) -> None:
+        """As Registry says: the folder can be written."""
+        if not os.access(self._folder / "subjects", os.W_OK):
+            raise self._unusable(PermissionError("not writable"))
+
+    def try_out(self, subject: str, schema: Schema) -> None:
+        """As Registry says: every schema is compatible here."""
+
+    def close(self) -> None:
+        """As Registry says: nothing is open between calls."""
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _find(self, text: str) -> int | None:
+        for path in self._folder.glob("*.json"):
+            if path.read_text("utf-8") == text:
+                return int(path.stem)
+        return None
+
+    def _add(self, text: str) -> int:
+        schema_id = max((int(path.stem) for path in self._folder.glob("*.json")), default=0) + 1
+        self._write(self._folder / f"{schema_id}.json", text)
+        return schema_id
+
+    def _list_under(self, subject: str, schema_id: int) -> None:
+        path = self._folder / "subjects" / subject.replace("/", "%2F")
+        listed = path.read_text("utf-8").split() if path.exists() else []
+        if str(schema_id) not in listed:
+            self._write(path, "\n".join([*listed, str(schema_id)]) + "\n")
+
+    def _write(self, path: Path, text: str) -> None:
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        # Records that name this id outlive a power cut, so its name must, too.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _unusable(self, error: OSError) -> UnavailableError:
+        reason = error.strerror or str(error)
+        return UnavailableError(f"schema registry folder {self._folder}: {reason}", "make it writable for this user")
+
+
+def unknown_id(schema_id: int, url: str) -> DataError:
+    """The error for an id that the registry does not have."""
+    return DataError(f"schema {schema_id} is not in the registry {url}", "check that it is the one capture wrote to")

@@ -1,0 +1,92 @@
+"""Column defaults of the catalogue as Avro defaults: literals as the column keeps them, functions as the type's zero.
+
+They exist so that a new NOT NULL column passes a registry's BACKWARD check; no reader of ours fills one in.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any, Final, NamedTuple
+
+import fastavro
+
+from schemas.types.encoders import FAILURES
+from schemas.types.type_table import AvroType, Kind
+
+_QUOTED = re.compile(r"'((?:[^']|'')*)'(?:::[\w .\"()\[\],]+)?", re.DOTALL)
+_NUMBER = re.compile(r"\(?'?(-?\d+(?:\.\d+)?)'?\)?(?:::[\w .\"(),]+)?")
+_BOOLEAN = {"true": b"t", "false": b"f"}
+
+
+def literal(expression: str) -> bytes | None:
+    """The text of the value when pg_get_expr shows a plain literal, with or without a cast; else None."""
+    if expression in _BOOLEAN:
+        return _BOOLEAN[expression]
+    number = _NUMBER.fullmatch(expression)
+    if number is not None:
+        return number[1].encode()
+    quoted = _QUOTED.fullmatch(expression)
+    return None if quoted is None else quoted[1].replace("''", "'").encode()
+
+
+class Default(NamedTuple):
+    """A column's default as Avro's JSON, and as the bytes of a value; `there` is False without one."""
+
+    there: bool
+    shown: Any = None
+    encoded: bytes = b""
+
+
+NO_DEFAULT: Final = Default(False)
+
+
+def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
+    """A function's default is the type's zero where NULL is not allowed, else none; so is a literal's that does not say
+    what the column would have. An array has none, as in Debezium: in the union of its elements null comes first, so
+    that no Avro default could have an element."""
+    if expression is None or expression.startswith("NULL::") or _is_array(kind.avro):
+        return NO_DEFAULT
+    text = literal(expression)
+    if _optional(kind.avro) or (expression in _BOOLEAN and kind.avro != "boolean"):  # true is `true` in a text
+        text = None
+    for candidate, fit in ((text, kind.fit), (kind.zero if not nullable else None, bytes)):
+        if candidate is None:
+            continue
+        try:
+            encoded = kind.encode(fit(candidate))
+            return Default(True, _json_of(kind.avro, encoded), encoded)
+        except FAILURES:
+            continue
+    return NO_DEFAULT
+
+
+def _is_array(avro: AvroType) -> bool:
+    return isinstance(avro, dict) and avro["type"] == "array"
+
+
+def _optional(avro: AvroType) -> dict[str, None]:
+    """The optional fields of a record (Point): Avro's defaults cannot give a value where a union begins with null."""
+    fields = avro.get("fields", ()) if isinstance(avro, dict) else ()
+    return {field["name"]: None for field in fields if isinstance(field["type"], list)}
+
+
+def _json_of(avro: AvroType, encoded: bytes) -> Any:
+    plain = {name: part for name, part in avro.items() if name != "logicalType"} if isinstance(avro, dict) else avro
+    shown = _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
+    if optional := _optional(avro):
+        shown |= optional
+    json.dumps(shown, allow_nan=False)  # ValueError: JSON has no NaN, and a registry refuses a schema with one
+    return shown
+
+
+def _shown(value: Any) -> Any:
+    """Avro's JSON of a default: bytes as the characters of the same code points."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_shown(part) for part in value]
+    return value

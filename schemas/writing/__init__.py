@@ -1,0 +1,1 @@
+"""Rows to records: Avro schemas, codecs, JSON."""

@@ -1,0 +1,129 @@
+"""What both processes share at run time, by its effects: HTTP answers, log lines, signals."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from schemas.model.errors import SettingsError
+from schemas.process.service import HealthServer, configure_logs, port_taken, stop_event
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+PATIENCE = 30.0  # seconds: either side of a connection gives up within 5, which a machine may stand still
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """An answer, asked for until there is one."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def taken_by_ours(port: int) -> bool:
+    """Whether a health server is found on a port, looked for until it is."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := port_taken("127.0.0.1", port)) != ("Address already in use", True):
+        if time.monotonic() > deadline:
+            raise AssertionError(found)
+    return True
+
+
+def test_health_and_metrics() -> None:
+    registry = CollectorRegistry()
+    Counter("rows", "Rows read.", registry=registry).inc(3)
+    ready = [(False, "snapshot: 3 of 10 tables")]
+    with HealthServer("127.0.0.1", 0, lambda: (True, "running"), lambda: ready[0], registry) as server:
+        assert get(server.port, "/health/live") == (200, '{"healthy": true, "reason": "running"}')
+        status, body = get(server.port, "/health/ready")
+        assert (status, json.loads(body)["reason"]) == (503, "snapshot: 3 of 10 tables")
+        ready[0] = (True, "streaming")
+        assert get(server.port, "/health/ready/")[0] == 200
+        status, body = get(server.port, "/metrics")
+        assert status == 200
+        assert "rows_total 3.0" in body
+        assert get(server.port, "/")[0] == 404
+        with pytest.raises(SettingsError, match=f"port {server.port} of 127.0.0.1 cannot be had"):
+            HealthServer("127.0.0.1", server.port, lambda: (True, ""), lambda: (True, ""), registry)
+        assert taken_by_ours(server.port)
+    assert port_taken("127.0.0.1", server.port) == ("", False)
+    assert not any(thread.name == "health" for thread in threading.enumerate())
+
+
+def test_a_port_of_somebody_else_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        thread = threading.Thread(target=lambda: other.accept()[0].close())  # an answer that is none
+        thread.start()
+        assert port_taken("127.0.0.1", port) == ("Address already in use", False)
+        thread.join()
+    reason, ours = port_taken("192.0.2.1", port)  # an address of no machine
+    assert reason
+    assert not ours
+
+
+def test_json_logs_are_one_object_a_line_libraries_included(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", json=True)
+    structlog.get_logger("capture").info("batch done", rows=3)
+    logging.getLogger("library").warning("broker %s away", "b1")
+    structlog.get_logger("capture").debug("not shown")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"], line["logger"]) for line in lines] == [
+        ("batch done", "info", "capture"),
+        ("broker b1 away", "warning", "library"),
+    ]
+    assert lines[0]["rows"] == 3
+    assert lines[0]["timestamp"].endswith("Z")
+
+
+def test_console_logs_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("debug")
+    structlog.get_logger("capture").debug("batch done", rows=3)
+    shown = capsys.readouterr().err
+    assert "batch done" in shown
+    assert "rows=3" in shown
+
+
+def test_a_level_that_is_none() -> None:
+    with pytest.raises(SettingsError, match="log level 'loud' is none"):
+        configure_logs("loud")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_the_event_and_a_second_one_acts_as_usual(number: signal.Signals) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        event = stop_event()
+        assert not event.is_set()
+        os.kill(os.getpid(), number)
+        assert event.wait(5)
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    finally:
+        for n, action in before.items():
+            signal.signal(n, action)
