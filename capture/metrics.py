@@ -93,6 +93,26 @@ class Metrics:
         HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
         LAG_SECONDS.set_function(self.lag_seconds)
 
+    def stands(self, state: str) -> None:
+        """What capture does now, in words."""
+        self.state = state
+
+    def leads(self, leading: bool) -> None:
+        """Whether this copy reads the slot."""
+        self.leading = leading
+
+    def parks(self, tables: tuple[str, ...]) -> None:
+        """The tables whose changes are not written."""
+        self.parked = tables
+
+    def awaits(self, tables: int) -> None:
+        """How many tables snapshots on demand have yet to read."""
+        self.on_demand = tables
+
+    def beats_every(self, seconds: float) -> None:
+        """Another interval of heartbeats."""
+        self.heartbeat_interval = seconds
+
     def event(self, table: str, op: str, count: int) -> None:
         """So many changes were read."""
         key = (table, op)

@@ -46,7 +46,7 @@ class Capture:
         What shapes records, and names, must be the same.
         """
         self._plan = plan
-        self._metrics.heartbeat_interval = plan.options.heartbeat
+        self._metrics.beats_every(plan.options.heartbeat)
         if self._session is not None:
             self._session.reread(plan)
 
@@ -84,7 +84,7 @@ class Capture:
         if self._stopping():
             log.warning("stopped", reason=error.message, next="start again: what is not in Kafka is read once more")
             return
-        self._metrics.state = "starting again: " + error.message
+        self._metrics.stands("starting again: " + error.message)
         self._metrics.turned()
         log.warning("starting again", reason=error.message, next=error.hint)
 
@@ -94,9 +94,9 @@ class Capture:
         try:
             if not self._lead(leadership):
                 return
-            self._metrics.leading = True
+            self._metrics.leads(True)
             if self._metrics.state == "standby":
-                self._metrics.state = "starting"
+                self._metrics.stands("starting")
             self._session = Session(self._plan, leadership, self._lifetime, self._metrics, self._stops)
             self._led = True
             self._session.run()
@@ -104,7 +104,7 @@ class Capture:
             raise _fenced(error, leadership) from None
         finally:
             self._session = None
-            self._metrics.leading = False
+            self._metrics.leads(False)
             leadership.close()
 
     def _lead(self, leadership: Leadership) -> bool:
@@ -119,9 +119,9 @@ class Capture:
                 )
             if self._metrics.state != "standby":
                 log.info("another copy leads: standing by", slot=self._plan.options.slot)
-            self._metrics.state = "standby"
+            self._metrics.stands("standby")
             self._metrics.turned()
-            self._lifetime.started = True
+            self._lifetime.start()
             self._sleep(_STANDBY_PAUSE)
             if self._stopping() or self._plan.server != server:  # SIGHUP may have changed it
                 return False

@@ -20,6 +20,7 @@ from capture.kafka.producer import CLIENT_LIMIT, Fields, TransactionalProducer
 from capture.kafka.topics import Group, Topics
 from capture.kafka.topics import Route as TopicRoute
 from capture.kafka.writer import Limits, PositionWriter
+from capture.own_messages import INTERNAL
 from capture.position import (
     Position,
     accounted_key,
@@ -33,7 +34,7 @@ from capture.postgres.replication import Server, Slot, System
 from capture.selection import Selection, patterns
 from capture.settings import Settings
 from capture.snapshot.modes import SnapshotOptions
-from capture.stream import INTERNAL, Options
+from capture.stream import Options
 from schemas.model.errors import SettingsError
 from schemas.model.relation import Relation, TableFacts
 from schemas.registry import wire

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from capture.changes.heartbeats import Beats, Heartbeats
+from capture.changes.makers import Makers
 from capture.changes.messages import refuse_taken
 from capture.changes.own_records import OwnRecords
 from capture.checks import another_log, repaired
@@ -20,6 +21,7 @@ from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
 from capture.kafka.producer import TransactionalProducer
 from capture.kafka.writer import COMMIT_PATIENCE, Writer
 from capture.metrics import Metrics
+from capture.own_messages import OwnMessages
 from capture.plan import Plan
 from capture.position import Heartbeat, Position
 from capture.postgres import catalogue
@@ -61,6 +63,18 @@ class Lifetime:
     snapshot_taken: bool = False
     ended: bool = False  # nothing is left to do
 
+    def start(self) -> None:
+        """It has come so far."""
+        self.started = True
+
+    def took_snapshot(self) -> None:
+        """Another start does not take one again."""
+        self.snapshot_taken = True
+
+    def end(self) -> None:
+        """There is no other start."""
+        self.ended = True
+
 
 class Session:
     """What the leader holds from one start on."""
@@ -97,7 +111,7 @@ class Session:
             plan.topics.partitions,
             () if self._found is None else self._found.parked,
         )
-        self._tables.published = frozenset(table.relation.table for table in self._published)
+        self._tables.account(table.relation.table for table in self._published)
         limit = plan.record_limit
         self._chunks = ChunkReader(plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, limit)
         self._replication = Replication(plan.server, plan.failover)
@@ -114,7 +128,7 @@ class Session:
     def reread(self, plan: Plan) -> None:
         """Other limits and times from now on, and the server for chunks; the rest is for the next session."""
         self._plan = self._plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
-        self._chunks.server = plan.server
+        self._chunks.ask(plan.server)
         if self._stream is not None:
             self._stream.reread(plan.options, plan.limits)
 
@@ -166,8 +180,9 @@ class Session:
         if step == "snapshot":
             self._tables.unpark(self._tables.parked)  # it reads them, or what was before counts for none of the tables
             position = self._take_snapshot(self._beginning(position, system, reason))
-            self._lifetime.snapshot_taken = True
-        self._lifetime.ended = step == "end" or mode == "initial_only"
+            self._lifetime.took_snapshot()
+        if step == "end" or mode == "initial_only":
+            self._lifetime.end()
         if self._lifetime.ended or position is None:
             log.info("the snapshot is complete: ending", slot=self._plan.options.slot, next=_AFTER_INITIAL_ONLY)
             return None
@@ -175,7 +190,7 @@ class Session:
             self._tell_uncopied(position)
         self._account(position)
         if position.timeline != system.timeline:
-            self._lifetime.beats.run = _new_id()  # the numbers of those that the standby never got are no gap
+            self._lifetime.beats.another_run(_new_id())  # the numbers of those that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
         self._committed.write((), position)  # it also says to readers of the index how all stands
         return self._run_stream(position)
@@ -252,8 +267,8 @@ class Session:
         """The snapshot, or with `no_data` the slot alone."""
         plan, stops = self._plan, self._stopping
         replication, own, committed = self._replication, self._own, self._committed
-        self._metrics.state = "snapshot"
-        self._lifetime.started = True
+        self._metrics.stands("snapshot")
+        self._lifetime.start()
         if plan.snapshot.mode == "no_data":
             drop_slot(self._leadership.connection, plan.options.slot)
             return begin_without_data(replication, plan.options.slot, own, position, committed, stops)
@@ -291,7 +306,7 @@ class Session:
             index.account(one.relation.table for one in self._published)
         read = {name for request in requests for name, _ in request.scope}
         read |= {name for request in requests if request.first is not None for name in request.first[1]}
-        self._tables.published = (index.accounted or frozenset()) | read
+        self._tables.account((index.accounted or frozenset()) | read)
 
     def _run_stream(self, position: Position) -> Position:
         """Streams until asked to stop; the durable position."""
@@ -301,14 +316,14 @@ class Session:
         self._replication.start(slot_name, begin, self._plan.publication)
         slot = slot_state(self._leadership.connection, slot_name)  # until now a dead reader's walsender may move it
         again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
-        self._lifetime.started = True
-        self._metrics.state = "streaming"
-        self._metrics.parked = tuple(sorted(self._tables.parked))
+        self._lifetime.start()
+        self._metrics.stands("streaming")
+        self._metrics.parks(tuple(sorted(self._tables.parked)))
         self._metrics.restarted()
         log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)
         writer = Writer(self._committed, position, self._plan.limits)
         try:
-            stream = self._make_stream(position, writer, beat if again else None)
+            stream = self._make_stream(writer, beat if again else None)
             gc.collect()
             gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
             gc.set_threshold(100_000, 50, 100)
@@ -320,27 +335,16 @@ class Session:
             self._chunks.close()
             gc.unfreeze()
 
-    def _make_stream(self, position: Position, writer: Writer, awaited: Heartbeat | None) -> Stream:
-        plan, leadership, metrics = self._plan, self._leadership, self._metrics
+    def _make_stream(self, writer: Writer, awaited: Heartbeat | None) -> Stream:
+        plan, leadership, metrics, position = self._plan, self._leadership, self._metrics, writer.durable
         options = plan.options._replace(keepalive=keepalive_seconds(leadership.setting("wal_sender_timeout")))
         heartbeats = Heartbeats(leadership, options.slot, self._lifetime.beats, options.heartbeat, awaited, metrics)
         unknown = leadership.open_transactions()
         chunks = self._chunks
         incremental = Incremental(position.demand, chunks.read, chunks.name, self._own, position.generation, unknown)
-        return Stream(
-            self._replication,
-            writer,
-            self._tables,
-            self._own,
-            self._origin,
-            position,
-            heartbeats,
-            incremental,
-            plan.messages(),
-            plan.record_limit,
-            options,
-            metrics,
-        )
+        makers = Makers(self._tables, plan.messages(), self._own, self._origin, plan.record_limit)
+        own_messages = OwnMessages(options.slot, options.signal_key, makers, heartbeats, incremental, metrics)
+        return Stream(self._replication, writer, makers, own_messages, options, metrics)
 
     def _note_stop(self, durable: Position) -> None:
         """After a clean stop nobody else may move the slot: its LSN is noted to see it."""

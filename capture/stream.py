@@ -10,36 +10,29 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
-import structlog
 from pydantic import SecretStr
 
-from capture.changes.heartbeats import HEARTBEAT_PREFIX, Heartbeats
-from capture.changes.messages import COLLECTION, Counted, Messages
-from capture.changes.own_records import OwnRecords
-from capture.changes.tables import Draft, Table, Tables
-from capture.changes.transaction import RecordLimit, Transaction
+from capture.changes.makers import Makers
+from capture.changes.messages import COLLECTION, Counted
+from capture.changes.tables import Draft, Table
+from capture.changes.transaction import Transaction
 from capture.changes.versions import ParkedError
-from capture.demand import SIGNAL_PREFIX, parse_signal
 from capture.kafka.index import News
 from capture.kafka.writer import Limits, Writer
 from capture.metrics import Metrics
+from capture.own_messages import INTERNAL, Answer, OwnMessages
 from capture.position import Position
 from capture.postgres import pgoutput
 from capture.postgres.acknowledge import Acknowledger
 from capture.postgres.replication import Replication, database_errors
-from capture.snapshot.chunk_reader import WATERMARK_PREFIX, parse_mark
-from capture.snapshot.incremental import Incremental
 from schemas.model.change import Stamp
 from schemas.model.lsn import LSN
 from schemas.model.relation import Relation
-from schemas.writing.codec import SourceOrigin, SourcePrefix
+from schemas.writing.codec import SourcePrefix
 from schemas.writing.compiled import rowpath
 
-log = structlog.get_logger("capture")
 Result = TypeVar("Result")
 
-INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
-"""Prefixes of our own messages, which are no records."""
 _ROUND: Final = 256  # messages between two looks at the clock
 _BEHIND: Final = 0.5  # seconds
 _GATHER: Final = 0.001  # seconds
@@ -66,54 +59,42 @@ class Stream:
         self,
         replication: Replication,
         writer: Writer,
-        tables: Tables,
-        own: OwnRecords,
-        origin: SourceOrigin,
-        position: Position,
-        heartbeats: Heartbeats,
-        incremental: Incremental,
-        messages: Messages,
-        record_limit: RecordLimit,
+        makers: Makers,
+        own_messages: OwnMessages,
         options: Options,
         metrics: Metrics,
     ) -> None:
+        """Goes on from the position that the writer calls durable."""
         self._replication = replication
         self._writer = writer
-        self._tables = tables
-        self._own = own
-        self._origin = origin
-        self._position = position  # of what was read: the last whole transaction, or how far an open one is handed on
-        self._heartbeats = heartbeats
-        self._incremental = incremental
-        self._messages = messages
-        self._record_limit = record_limit
-        self._suspect = record_limit.suspect
+        self._tables, self._messages, self._own, self._origin, self._record_limit = makers
+        self._own_messages = own_messages
+        self._heartbeats = own_messages.heartbeats
+        self._incremental = own_messages.incremental
         self._options = options
         self._metrics = metrics
+        self._position = writer.durable  # of what was read: the last whole transaction, or how far an open one is
+        self._suspect = self._record_limit.suspect
         self._commit_us = 0  # of the last commit in this round
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
         self._aside = ThreadPoolExecutor(1, "aside")
-        tables.patiently = self._patiently
         self._counted = 0.0
         self._now_ns = time.time_ns()
-        compiled = None if options.metadata or tables.skipped else rowpath()
+        self._last_start = 0  # the data_start of the message read last
+        skipped = self._tables.skipped
+        compiled = None if options.metadata or skipped else rowpath()
         self._usual = compiled and compiled.UsualRows(
-            replication.read, self._begin, self._commit, writer, tables.get,
+            replication.read, self._begin, self._commit, writer, self._tables.get,
             self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
         )  # fmt: skip
         self._handlers: dict[int, Callable[[bytes, int], object]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
-            ord("I"): self._skip if "c" in tables.skipped else partial(self._row, "c", Table.insert),
-            ord("U"): partial(self._row, "u", Table.update_in_part if tables.skipped else Table.update),
-            ord("D"): self._skip if "d" in tables.skipped else partial(self._row, "d", Table.delete),
-        }
-        self._own_messages: dict[str, Callable[[pgoutput.LogicalMessage], None]] = {
-            HEARTBEAT_PREFIX: self._heartbeat,
-            SIGNAL_PREFIX: self._signal,
-            WATERMARK_PREFIX: self._watermark,
+            ord("I"): self._skip if "c" in skipped else partial(self._row, "c", Table.insert),
+            ord("U"): partial(self._row, "u", Table.update_in_part if skipped else Table.update),
+            ord("D"): self._skip if "d" in skipped else partial(self._row, "d", Table.delete),
         }
         self._rare: dict[type, Callable[[Any, int], None]] = {
             pgoutput.Truncate: self._truncate,
@@ -151,8 +132,8 @@ class Stream:
     def reread(self, options: Options, limits: Limits) -> None:
         """Other sizes and times from now on."""
         self._options = options._replace(keepalive=self._options.keepalive)
-        self._heartbeats.every(options.heartbeat)
-        self._writer.limits = limits
+        self._own_messages.reread(options.heartbeat, options.signal_key)
+        self._writer.limit(limits)
 
     def _pause(self, now: float) -> None:
         """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
@@ -170,7 +151,7 @@ class Stream:
         committed = self._commit_us if self._open is None else self._open.commit_us
         if self._commit_us:
             self._metrics.source_time(self._commit_us)
-        self._writer.behind = bool(committed) and time.time() - committed / 1e6 > _BEHIND
+        self._writer.lags(bool(committed) and time.time() - committed / 1e6 > _BEHIND)
         self._commit_us = 0
         self._writer.step(now)
         self._metrics.turned()
@@ -182,32 +163,15 @@ class Stream:
         if self._heartbeats.proved and self._acknowledger.due(now, self._writer.pending, durable):
             self._replication.confirm(durable)
             self._acknowledger.told(now, durable)
-        self._go_on_with_snapshot(now)
+        self._follow(self._own_messages.step(now, self._position))
         if now - self._counted >= 1.0:
             self._counted = now
             for table, op, count in (*self._tables.take_events(), *self._messages.take_events()):
                 self._metrics.event(table, op, count)
-            self._metrics.on_demand = self._incremental.demand.tables_left
+            self._metrics.awaits(self._incremental.demand.tables_left)
         if now - self._told_alive >= self._options.keepalive:
             self._told_alive = now
             self._alive()
-
-    def _go_on_with_snapshot(self, now: float) -> None:
-        unread = self._incremental.demand.unread
-        try:
-            written = self._incremental.step(now)
-        except ParkedError as error:
-            self._tables.park(error)
-            written = self._incremental.left_out(error)
-        self._park_again(unread)
-        self._write(written)
-
-    def _park_again(self, unread: frozenset[str]) -> None:
-        """Parks those of `unread`, not read whole, that nobody will read any more: what changed while they were parked
-        is missing."""
-        for name in unread - self._incremental.demand.unread - self._tables.parked:
-            said = "the snapshot that was to bring it back has not read all of it"
-            self._tables.park(ParkedError(name, said, "mend what kept it from that"))
 
     def _reached(self) -> LSN:
         """Up to where all is in Kafka: all that was sent when nothing is on its way, or it is not for us."""
@@ -224,21 +188,22 @@ class Stream:
             left -= 1
             if writer.full:
                 return False
-            if not acknowledger.may_read(writer.pending) and self._position.end_lsn > writer.durable.end_lsn:
+            whole = self._position.end_lsn > writer.durable.end_lsn
+            if whole and not acknowledger.may_read(writer.pending, self._last_start):
                 writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
             try:
                 if usual is None:
                     message = read()
                 else:
                     message = usual.read(self._open, acknowledger.confirmed, left)
-                    acknowledger.last_start = usual.last_start
+                    self._last_start = usual.last_start
                     left -= usual.taken
             except Exception:
                 with database_errors("reading the log"):
                     raise
             if message is None:
                 return False
-            start = acknowledger.last_start = message.data_start
+            start = self._last_start = message.data_start
             payload = message.payload
             handlers.get(payload[0], other)(payload, start)
         return True
@@ -272,11 +237,10 @@ class Stream:
         if self._now_ns < begin.commit_us * 1000:  # committed since we looked: no record is older than its commit
             self._now_ns = time.time_ns()
         prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
-        self._open = transaction = Transaction(begin, prefix, position.generation, written)
-        if begin.commit_lsn < position.end_lsn:
-            transaction.skip = float("inf")
-        else:
+        passed = begin.commit_lsn < position.end_lsn
+        if not passed:
             self._heartbeats.prove()
+        self._open = transaction = Transaction(begin, prefix, position.generation, written, passed)
         return transaction
 
     def _commit(self, payload: bytes, _lsn: int) -> None:
@@ -285,7 +249,7 @@ class Stream:
         self._open = None
         self._commit_us = transaction.commit_us
         self._incremental.committed(transaction.xid)
-        if transaction.skip == float("inf"):
+        if transaction.passed:
             return
         self._position = self._position.at(commit.end_lsn, commit.commit_lsn)
         if transaction.drafts or transaction.handed:
@@ -298,10 +262,10 @@ class Stream:
     ) -> None:
         """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
         transaction = self._open or self._transaction()
-        transaction.ordinal += 1
+        ordinal = transaction.next()
         table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
-        if table is not None and transaction.ordinal > transaction.skip:
-            stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+        if table is not None and ordinal > transaction.skip:
+            stamp = b"%b%d" % (transaction.stamp, ordinal)
             size = len(payload)
             try:
                 drafts = change(table, payload, self._prefix(transaction, table.name), lsn, stamp)
@@ -321,7 +285,7 @@ class Stream:
         """A table that no snapshot has read, with its first change; None for what is not written."""
         if oid not in self._tables.waiting:
             return None
-        table = self._patiently(lambda: self._tables.begin(oid))
+        table = self._patiently(lambda: self._tables.begin(oid, self._patiently))
         if table is not None:
             self._writer.index.begins(table.name)
         self._note_parked()
@@ -329,24 +293,24 @@ class Stream:
 
     def _skip(self, _payload: bytes, _lsn: int) -> None:
         """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
-        self._transaction().ordinal += 1
+        self._transaction().next()
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
         transaction = self._transaction()
         for oid in truncate.relation_oids:
-            transaction.ordinal += 1
+            ordinal = transaction.next()
             table = self._tables.get(oid.to_bytes(4, "big")) or self._late(oid.to_bytes(4, "big"))
             if table is not None:
                 self._incremental.truncated(table.name)
-            if table is not None and transaction.ordinal > transaction.skip and "t" not in self._tables.skipped:
-                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            if table is not None and ordinal > transaction.skip and "t" not in self._tables.skipped:
+                stamp = b"%b%d" % (transaction.stamp, ordinal)
                 prefix = self._prefix(transaction, table.name)
                 transaction.counts[table.place] = transaction.counts.get(table.place, 0) + 1
                 self._take(transaction, table, "t", table.truncate(prefix, lsn, stamp), 0)
 
     def _relation(self, relation: Relation, _lsn: int) -> None:
         self._incremental.altered(relation.table)
-        self._patiently(lambda: self._tables.relation(relation))
+        self._patiently(lambda: self._tables.relation(relation, self._patiently))
         self._note_parked()
 
     def _note_parked(self) -> None:
@@ -355,22 +319,18 @@ class Stream:
         if parked != self._position.parked:
             self._position = self._position._replace(parked=parked)
             self._writer.add([], 0, self._position)  # before the server may forget what is not written
-        self._metrics.parked = parked
+        self._metrics.parks(parked)
 
     def _message(self, message: pgoutput.LogicalMessage, _lsn: int) -> None:
         if message.transactional:
             transaction = self._transaction()
-            transaction.ordinal += 1
-            if transaction.ordinal > transaction.skip and self._messages.wants(message.prefix):
-                stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
+            ordinal = transaction.next()
+            if ordinal > transaction.skip and self._messages.wants(message.prefix):
+                stamp = b"%b%d" % (transaction.stamp, ordinal)
                 counted, draft = self._record(message, self._prefix(transaction, COLLECTION), stamp)
                 self._take(transaction, counted, "m", [draft], len(message.content))
-        elif message.prefix in self._own_messages:
-            if message.prefix == HEARTBEAT_PREFIX:
-                self._heartbeats.read(message)
-            if message.lsn >= self._position.end_lsn:
-                self._heartbeats.prove()
-                self._own_messages[message.prefix](message)
+        elif message.prefix in INTERNAL:
+            self._follow(self._own_messages.read(message, self._position, self._patiently))
         elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
             # Its LSN may also be that of the next commit, whose changes count from 1.
             stamp = b"%d:%d:0" % (self._position.generation, message.lsn)
@@ -385,48 +345,18 @@ class Stream:
 
     def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
         """Follows Begin when the transaction was written by a subscription or another replication tool."""
-        transaction = self._transaction()
-        transaction.prefix = transaction.prefix.from_origin(origin.name, origin.lsn)
+        self._transaction().came_from(origin)
 
     def _ignore(self, _message: object, _lsn: int) -> None:
         """User-defined types: the catalogue says more of them."""
 
-    def _heartbeat(self, message: pgoutput.LogicalMessage) -> None:
-        """Our own heartbeat is back: all commits before it have been read, so the position may follow it."""
-        beat = self._heartbeats.read(message)
-        if beat is None:
-            return
-        self._heartbeats.follow(beat, self._position.heartbeat)
-        self._position = self._position._replace(end_lsn=message.lsn, heartbeat=beat, stopped_lsn=None)
-        self._writer.add([self._own.heartbeat(time.time_ns() // 10**6)], 0, self._position)
-
-    def _signal(self, message: pgoutput.LogicalMessage) -> None:
-        signal = parse_signal(message.content, self._options.slot)
-        if signal is not None and not signal.is_signed(self._options.signal_key.get_secret_value().encode()):
-            hint = "say it again with the settings of the capture that runs"
-            log.warning("signal is passed by: who wrote it has another database_password", id=signal.id, next=hint)
-        elif signal is not None:
-            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
-            demand, unparked = self._incremental.demand, frozenset[str]()
-            if signal.type == "execute-snapshot" and signal.condition is None and signal.id != demand.signal:
-                unparked = self._patiently(lambda: self._tables.unpark(signal.tables))
-            written = self._incremental.signal(signal, message.lsn, unparked)
-            self._park_again(demand.unread)
-            self._write(written)
-
-    def _watermark(self, message: pgoutput.LogicalMessage) -> None:
-        mark = parse_mark(message.content)
-        if mark is not None:
-            self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)
-            self._write(self._incremental.mark(mark, message.lsn))
-
-    def _write(self, records: list[Draft] | None) -> None:
-        """Writes what a snapshot on demand leads to, with how far it has come."""
-        if records is not None:
-            self._metrics.parked = parked = tuple(sorted(self._tables.parked))
-            self._position = self._position._replace(demand=self._incremental.demand, parked=parked)
-            size = sum(len(value or b"") for _, _, _, value, _ in records)
-            self._writer.add(records, size, self._position, self._incremental.take_news())
+    def _follow(self, answer: Answer | None) -> None:
+        """Writes what one of our own messages, or a snapshot on demand, leads to."""
+        if answer is not None:
+            self._position = answer.position
+            if answer.records is not None:
+                size = sum(len(value or b"") for _, _, _, value, _ in answer.records)
+                self._writer.add(answer.records, size, self._position, answer.news)
 
     def _transaction(self) -> Transaction:
         if self._open is None:
@@ -441,10 +371,7 @@ class Stream:
         if self._options.metadata:  # as Debezium counts: both halves of a key change
             transaction.size[table.name] = transaction.size.get(table.name, 0) + (1 if op == "t" else _halves(drafts))
         table.events[op] += 1
-        for draft in drafts:
-            draft[4].append(transaction.header)
-        transaction.drafts += drafts
-        transaction.bytes += size + _DRAFT_OVERHEAD
+        transaction.take(drafts, size + _DRAFT_OVERHEAD)
         if len(transaction.drafts) >= _PIECE_RECORDS or transaction.bytes >= _PIECE_BYTES:
             self._hand_on(transaction)
 
@@ -453,9 +380,7 @@ class Stream:
         records, news = self._records(transaction)
         self._position = self._position._replace(partial=transaction.written(), stopped_lsn=None)  # until its commit
         self._writer.add(records, transaction.bytes, self._position, news)
-        transaction.handed = True
-        transaction.drafts = []
-        transaction.bytes = 0
+        transaction.handed_on()
 
     def _end(self, transaction: Transaction) -> None:
         """Writes the rest of a transaction, and lists its commit."""

@@ -32,6 +32,18 @@ class Beats:
     number: int = 0
     written: LSN | None = None
 
+    def another_run(self, run: str) -> None:
+        """Numbers go on under another name."""
+        self.run = run
+
+    def forget(self) -> None:
+        """The one that was written last may be lost: the server may have crashed since."""
+        self.written = None
+
+    def wrote(self, lsn: LSN) -> None:
+        """The next one is written, at `lsn`."""
+        self.written = lsn
+
     def next(self, flushed: LSN) -> int:
         """The next one's number, when the server has flushed its log so far."""
         if self.written is not None and self.written <= flushed:
@@ -60,7 +72,7 @@ class Heartbeats:
         self._awaited = awaited
         self._metrics = metrics
         self._next = 0.0
-        beats.written = None  # the server may have crashed since
+        beats.forget()
 
     def every(self, interval: float) -> None:
         """Another interval, from now on."""
@@ -81,7 +93,7 @@ class Heartbeats:
         number = self._beats.next(self._leadership.flushed())
         self._metrics.heartbeat_sent(number)
         beat = {"run": self._beats.run, "number": number, "slot": self._slot, "at_ms": time.time_ns() // 10**6}
-        self._beats.written = self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat))
+        self._beats.wrote(self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat)))
 
     def number(self, heartbeat: Heartbeat | None) -> int | None:
         """Its number if this process wrote it."""

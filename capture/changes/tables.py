@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -209,10 +209,13 @@ class Table:
         return [] if header is None else [(UNCHANGED_HEADER, header)]
 
 
-Patiently = Callable[[Callable[[], Bound]], Bound]
+class Patiently(Protocol):
+    """What runs a call that may block (catalogue, registry, broker) while the stream keeps the server's patience."""
+
+    def __call__(self, call: Callable[[], Made], /) -> Made: ...
 
 
-def _at_once(call: Callable[[], Bound]) -> Bound:
+def _at_once(call: Callable[[], Made]) -> Made:
     return call()
 
 
@@ -221,13 +224,12 @@ class Tables:
 
     def __init__(self, selection: Selection, tombstones: bool, versions: Versions, parked: Iterable[str] = ()) -> None:
         """`parked` are the tables whose changes are not written."""
-        self.patiently: Patiently = _at_once  # for the stream's own tables and thread
         self._selection = selection
         self.skipped = selection.skipped
         self._tombstones = tombstones
         self._versions = versions
         self.parked = frozenset(parked)
-        self.published: frozenset[str] = frozenset()  # and accounted for, at the start; empty: unknown
+        self._accounted: frozenset[str] = frozenset()  # empty: unknown
         self.unfilled: set[str] = set()
         """Where rows have come under a new key without all of their values, until somebody clears it."""
         self.waiting: dict[bytes, Relation] = {}
@@ -239,33 +241,37 @@ class Tables:
         self.get = self._tables.get
         """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
 
-    def relation(self, relation: Relation) -> Table | None:
+    def account(self, names: Iterable[str]) -> None:
+        """Says which tables need no begin(), since a snapshot has read them or will; any other one waits for it."""
+        self._accounted = frozenset(names)
+
+    def relation(self, relation: Relation, patiently: Patiently = _at_once) -> Table | None:
         """Takes note of a relation version; None for a table that is not captured, is parked, or waits for begin()."""
         table, oid = None, relation.oid.to_bytes(4, "big")
         self.waiting.pop(oid, None)
         if self._selection.table(relation.table):
-            if self.published and relation.table not in self.published:
+            if self._accounted and relation.table not in self._accounted:
                 self.waiting[oid] = relation
                 self._tables[oid] = None
                 return None
             if self._relations.get(relation.table, relation) != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
-            table = None if relation.table in self.parked else self._tried(relation)
+            table = None if relation.table in self.parked else self._tried(relation, patiently)
         self._tables[oid] = table
         return table
 
-    def begin(self, oid: bytes) -> Table | None:
+    def begin(self, oid: bytes, patiently: Patiently) -> Table | None:
         """One that waits, with its first change: what it had before is in no snapshot. None when it is parked."""
         relation = self.waiting[oid]
-        self.published |= {relation.table}
+        self._accounted |= {relation.table}
         hint = f"capture signal snapshot {relation.table}"
         log.warning("table is new: its rows from before are not in Kafka", table=relation.table, next=hint)
-        return self.relation(relation)
+        return self.relation(relation, patiently)
 
-    def _tried(self, relation: Relation) -> Table | None:
+    def _tried(self, relation: Relation, patiently: Patiently) -> Table | None:
         try:
-            return self.compile(relation, self.patiently)
+            return self.compile(relation, patiently)
         except ParkedError as error:
             self.park(error)
             return None
@@ -299,7 +305,7 @@ class Tables:
         if relation is not None:
             self._tables[relation.oid.to_bytes(4, "big")] = None
 
-    def unpark(self, names: Iterable[str]) -> frozenset[str]:
+    def unpark(self, names: Iterable[str], patiently: Patiently = _at_once) -> frozenset[str]:
         """From here on the tables' changes are written again, if the registry takes their schemas now. Which those are
         that were parked."""
         parked = self.parked.intersection(names)
@@ -307,7 +313,7 @@ class Tables:
             log.info("table is written again", table=name)
             self.parked -= {name}
             if name in self._relations:
-                self.relation(self._relations[name])
+                self.relation(self._relations[name], patiently)
         return parked
 
     def take_events(self) -> Iterator[tuple[str, str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, NamedTuple
 
 from capture.changes.tables import Draft
@@ -52,8 +53,9 @@ class RecordLimit(NamedTuple):
 class Transaction:
     """The source transaction that is being read.
 
-    `skip`: changes up to this ordinal are in Kafka already. `drafts` and their `bytes` are not handed to the writer
-    yet; `handed` says whether anything was. `counts` are those of the index of commits, `size` those of the END.
+    `ordinal` is that of the last change; changes up to `skip` are in Kafka already. `drafts` and their `bytes` are not
+    handed to the writer yet; `handed` says whether anything was. `counts` are those of the index of commits, `size`
+    those of the END.
     """
 
     __slots__ = (
@@ -61,20 +63,51 @@ class Transaction:
         "stamp", "xid",
     )  # fmt: skip
 
-    def __init__(self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None) -> None:
+    def __init__(
+        self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None, passed: bool
+    ) -> None:
+        """`written` says how far it is in Kafka, `passed` that all of it is."""
         self.commit_lsn, self.commit_us, self.xid = begin
         self.prefix = prefix
         self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
         self.header = (TRANSACTION_HEADER, transaction_header(begin.xid, begin.commit_lsn))
-        self.skip: float = 0
+        self.skip: float = inf if passed else 0
         self.size: dict[str, int] = {}
         self.counts: dict[TableTopic, int] = {}
         self.handed = written is not None
         if written is not None:
-            self.skip, self.size, self.counts = written.ordinal, dict(written.size), dict(written.counts or {})
+            self.size, self.counts = dict(written.size), dict(written.counts or {})
+            self.skip = self.skip or written.ordinal
         self.ordinal = 0
         self.drafts: list[Draft] = []
         self.bytes = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of it is in Kafka."""
+        return self.skip == inf
+
+    def next(self) -> int:
+        """The ordinal of the change that comes now."""
+        self.ordinal += 1
+        return self.ordinal
+
+    def take(self, drafts: list[Draft], size: int) -> None:
+        """Keeps the drafts of a change, of `size` bytes, with the header that says to which commit they belong."""
+        for draft in drafts:
+            draft[4].append(self.header)
+        self.drafts += drafts
+        self.bytes += size
+
+    def handed_on(self) -> None:
+        """Its drafts are the writer's now."""
+        self.handed = True
+        self.drafts = []
+        self.bytes = 0
+
+    def came_from(self, origin: pgoutput.Origin) -> None:
+        """Notes that a subscription, or another replication tool, wrote it."""
+        self.prefix = self.prefix.from_origin(origin.name, origin.lsn)
 
     def written(self) -> Partial:
         """How far it is written, once its drafts are."""

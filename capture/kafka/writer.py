@@ -43,7 +43,7 @@ class Writer:
         self._producer = committed.producer
         self._committed = committed
         self.index = committed.index
-        self.limits = limits
+        self._limits = limits
         self.durable = position
         self.pending = False
         self.behind = False  # the changes that are read now were made a while ago
@@ -60,6 +60,14 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "kafka-commit")
         self.done_fd, self._done = os.pipe()
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits from now on."""
+        self._limits = limits
+
+    def lags(self, behind: bool) -> None:
+        """Notes whether the changes that are read now were made a while ago."""
+        self.behind = behind
+
     def add(self, records: Sequence[Fields], size: int, position: Position, news: News | None = None) -> None:
         """Takes records of a source transaction, their bytes, the position after them, and what they bring to the
         index: with the last of them, the commit."""
@@ -72,7 +80,7 @@ class Writer:
             self._waiting.append((records, size, position, news))
             self._waiting_changes += len(records)
             self._waiting_bytes += size
-            limits = self.limits
+            limits = self._limits
             self.full = self._waiting_changes >= limits.changes or self._waiting_bytes >= limits.size_bytes
         else:
             self._produce(records, size, position, news)
@@ -103,7 +111,7 @@ class Writer:
             self._landed()
         if self._flight is None and self._reaches is not None and (force or self._due(now)):
             self._take_off()
-        if self.pending and now - self._pending_since > self.limits.stall:
+        if self.pending and now - self._pending_since > self._limits.stall:
             seconds = round(now - self._pending_since)
             raise UnavailableError(
                 f"Kafka took nothing durable for {seconds} s: letting go of the shop's log so that it can be shut down",
@@ -133,12 +141,12 @@ class Writer:
         self._thread.shutdown(wait=False)
 
     def _due(self, now: float) -> bool:
-        full = self._changes >= self.limits.changes or self._bytes >= self.limits.size_bytes
+        full = self._changes >= self._limits.changes or self._bytes >= self._limits.size_bytes
         return full or now - self._opened_at >= self._linger()
 
     def _linger(self) -> float:
         """Behind, nobody waits for just these changes, and larger Kafka transactions cost less."""
-        return self.limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
+        return self._limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
 
     def _produce(self, records: Sequence[Fields], size: int, position: Position, news: News | None) -> None:
         if self._reaches is None:
@@ -162,7 +170,7 @@ class Writer:
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
         self._changes = self._bytes = 0
-        self._flight = self._thread.submit(self._producer.commit, self.limits.stall)
+        self._flight = self._thread.submit(self._producer.commit, self._limits.stall)
         self._flight.add_done_callback(self._wake)
 
     def _wake(self, _future: Future[None]) -> None:

@@ -20,20 +20,20 @@ from schemas.model.lsn import LSN
 
 @dataclass(slots=True)
 class Acknowledger:
-    """What psycopg2 knows: the LSN confirmed last, and the data_start of the message read last (both 0 at first).
-
-    Relation, Type and Origin messages have data_start 0.
-    """
+    """What psycopg2 was told: the LSN confirmed last, 0 at first."""
 
     interval: float = 1.0
     busy_interval: float = 5.0
     confirmed: LSN = field(default_factory=lambda: LSN(0))
-    last_start: int = 0
     _told_at: float = 0.0
 
-    def may_read(self, pending: bool) -> bool:
-        """Whether the next `read_message()` cannot acknowledge what is not durable."""
-        return not pending or self.confirmed < self.last_start
+    def may_read(self, pending: bool, last_start: int) -> bool:
+        """Whether the next `read_message()` cannot acknowledge what is not durable.
+
+        `last_start` is the data_start of the message read last, 0 before the first; Relation, Type and Origin messages
+        have 0.
+        """
+        return not pending or self.confirmed < last_start
 
     def due(self, now: float, pending: bool, durable: LSN) -> bool:
         """Whether to confirm `durable` now (seconds): at most once an interval, a longer one while something waits."""

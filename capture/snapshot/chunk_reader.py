@@ -102,7 +102,7 @@ class ChunkReader:
         chunk_rows: int,
         record_limit: RecordLimit,
     ) -> None:
-        self.server = server  # of the next connection
+        self._server = server
         self._publication = publication
         self._tables = tables
         self._origin = origin
@@ -111,6 +111,10 @@ class ChunkReader:
         self._fitting = chunk_rows  # as many as had room of late
         self._record_limit = record_limit
         self._connection: Any = None
+
+    def ask(self, server: Server) -> None:
+        """Another server from the next connection on."""
+        self._server = server
 
     def read(
         self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, halvings: int
@@ -123,7 +127,7 @@ class ChunkReader:
         if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
             raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         if self._connection is None:
-            self._connection = locks.session(self.server)
+            self._connection = locks.session(self._server)
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         try:

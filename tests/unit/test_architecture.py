@@ -22,7 +22,7 @@ TOP_DOWN = {
     "schemas": ("writing", "reading", "registry", "types", "process", "model"),
     "capture": (
         "__main__", "commands", "pipeline", "session", "plan", "settings",
-        "stream", "snapshot", "checks", "changes", "kafka", "postgres",
+        "stream", "own_messages", "snapshot", "checks", "changes", "kafka", "postgres",
         "position", "demand", "selection", "debezium", "metrics", "stopping",
     ),
     "sink": (
@@ -50,9 +50,9 @@ HTTP = {"sink": {"erp.tryton.rpc"}}
 CLOCK = {
     "capture": {
         "__main__", "changes.heartbeats", "commands.preflight", "commands.status",
-        "kafka.cluster", "kafka.producer", "kafka.writer", "metrics", "pipeline", "session", "stream",
+        "kafka.cluster", "kafka.producer", "kafka.writer", "metrics", "own_messages", "pipeline", "session",
         "snapshot.chunk_reader", "snapshot.copying", "snapshot.incremental", "snapshot.initial", "snapshot.progress",
-        "snapshot.workers",
+        "snapshot.workers", "stream",
     },
     "sink": {
         "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "intake.consumer", "pipeline",
@@ -62,6 +62,12 @@ CLOCK = {
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "httpx2": HTTP, "time": CLOCK}
 SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
+SET_BY_OTHERS = {
+    "autocommit": "a connection's, which psycopg2 knows no other way for",
+    "behind": "a prefix is bytes, and takes no arguments beside them",
+    "hint": "an error's, where more is known of its cause",
+}
+"""Attributes that may be set from outside the object that has them. Any other one changes by a method of its own."""
 READS_ENVIRONMENT = {"schemas": {"process.settings"}}
 READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
 
@@ -175,6 +181,16 @@ def attributes(tree: ast.Module) -> set[str]:
     return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
+def set_from_outside(tree: ast.Module) -> set[str]:
+    """The attributes that are set of another object than `self`."""
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+
+
 def environment_readers(package: str) -> set[str]:
     """Files that look at the process's environment."""
     return {
@@ -242,6 +258,12 @@ def test_settings_are_read_where_plain_values_are_made_of_them(package: str) -> 
         if any(module.startswith(f"{package}.settings.") for module in imported(tree))
     }
     assert readers == READS_SETTINGS[package]
+
+
+def test_nobody_sets_what_another_object_has() -> None:
+    found = {(name, attribute) for name, tree in source_files("capture") for attribute in set_from_outside(tree)}
+    assert {one for one in found if one[1] not in SET_BY_OTHERS} == set()
+    assert SET_BY_OTHERS.keys() == {attribute for _, attribute in found}, "nobody needs this exception"
 
 
 def test_no_file_imports_the_entry_point() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import SecretStr
 
+from capture.changes.makers import Makers
 from capture.changes.tables import Tables
 from capture.changes.transaction import RecordLimit
 from capture.changes.versions import Versions
@@ -46,13 +47,13 @@ class Message(NamedTuple):
 class Sent:
     """What a stream hands to its writer, which is ready again after each round."""
 
-    def __init__(self, room: float) -> None:
+    def __init__(self, position: Position, room: float) -> None:
         """It is full when it was handed something so many times in a round."""
         self.added: list[tuple[Any, ...]] = []
         self._room = room
         self.empty()
         self.pending = self.behind = False
-        self.durable = START
+        self.durable = position
         self.index = SimpleNamespace(begins=lambda _: None)
 
     def empty(self) -> None:
@@ -106,13 +107,12 @@ def stream(
         transaction_end=lambda *told: ("end", 0, None, repr(told).encode(), []),
     )
     options = Options("slot", 1.0, 1.0, metadata, SecretStr(""))
-    writer: Any = Sent(room)
+    writer: Any = Sent(position, room)
     unused: Any = None
-    made = Stream(
-        replication, writer, tables, own, SourceOrigin("shop", "shop", "0"), position, beats, demand, unused,
-        RecordLimit(1_000_000, park=False), options, Metrics(1.0),
-    )  # fmt: skip
-    made._acknowledger.confirmed = LSN(confirmed)
+    makers = Makers(tables, unused, own, SourceOrigin("shop", "shop", "0"), RecordLimit(1_000_000, park=False))
+    own_messages: Any = SimpleNamespace(heartbeats=beats, incremental=demand)
+    made = Stream(replication, writer, makers, own_messages, options, Metrics(1.0))
+    made._acknowledger.told(0.0, LSN(confirmed))
     return made, writer, tables
 
 
@@ -167,7 +167,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             while made._read_round() or writer.full:
                 writer.empty()
                 rounds += 1
-            last = made._acknowledger.last_start
+            last = made._last_start
             counted = list(tables.take_events())
             results.append((writer.added, counted, made._position, last, tables.unfilled, rounds))
         assert results[0] == results[1]

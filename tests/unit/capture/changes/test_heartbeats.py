@@ -9,7 +9,7 @@ def test_numbers_count_what_is_in_the_log_for_good() -> None:
     numbers = []
     for written in (100, 200, 300):
         numbers.append(beats.next(flushed=LSN(written)))
-        beats.written = LSN(written)
+        beats.wrote(LSN(written))
     assert numbers == [1, 2, 3]
 
 
@@ -17,5 +17,5 @@ def test_one_that_was_not_written_or_not_flushed_or_whose_stream_ended_has_its_n
     beats = Beats("run")
     assert beats.next(LSN(0)) == 1
     assert beats.next(LSN(500)) == 1, "writing it failed"
-    beats.written = LSN(600)
+    beats.wrote(LSN(600))
     assert beats.next(LSN(599)) == 1, "a crash may have lost it"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from capture.changes.tables import Draft, Table, Tables
+from capture.changes.tables import Draft, Made, Table, Tables
 from capture.changes.transaction import RecordLimit
-from capture.changes.versions import Bound, ParkedError, Policy, Versions, clash
+from capture.changes.versions import ParkedError, Policy, Versions, clash
 from capture.selection import Lists, Selection
 from schemas.model.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.model.errors import DataError, SettingsError
@@ -105,12 +105,12 @@ def test_widening_asks_catalogue_and_registry_only_through_what_keeps_the_server
 ) -> None:
     seen: list[int] = []
 
-    def patiently(call: Callable[[], Bound]) -> Bound:
+    def patiently(call: Callable[[], Made], /) -> Made:
         seen.append(len(registered))
         return call()
 
-    tables.patiently = patiently
-    orders = table(tables, KEYED)
+    orders = tables.relation(KEYED, patiently)
+    assert orders is not None
     asked_before = len(registered)
     insert(orders, b"1", None)
     assert seen == [asked_before], "the registry was asked before, or without it"
@@ -128,13 +128,13 @@ def test_a_table_that_was_published_later_begins_with_its_first_change(
     tables: Tables, registered: Registered, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A partition that is published under its root never has one."""
-    tables.published = frozenset({"public.log"})
+    tables.account({"public.log"})
     for _ in range(2):
         assert tables.relation(KEYED) is None
         table(tables, KEYLESS)
     assert set(registered) == {"shop.public.log-value"}
     [oid] = tables.waiting
-    assert tables.begin(oid) is tables.get(oid) is not None
+    assert tables.begin(oid, lambda call: call()) is tables.get(oid) is not None
     table(tables, KEYED)
     assert not tables.waiting
     said = capsys.readouterr().out
