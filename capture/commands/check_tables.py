@@ -10,7 +10,7 @@ from capture.commands.findings import Finding, found, literal, quoted, quoted_ta
 from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import database_errors
+from capture.postgres.replication import Connection, database_errors
 from capture.selection import patterns
 from capture.snapshot.chunks import plan_table
 from capture.snapshot.initial import chosen
@@ -30,7 +30,7 @@ class Publication(NamedTuple):
     owned: bool
 
 
-def publication_of(connection: Any, name: str) -> Publication | None:
+def publication_of(connection: Connection, name: str) -> Publication | None:
     """The publication; None when there is none. `owned`: our role may drop it."""
     statement = """
         SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
@@ -45,13 +45,13 @@ def publication_of(connection: Any, name: str) -> Publication | None:
     )
 
 
-def _row(connection: Any, statement: str, *parameters: object) -> Any:
+def _row(connection: Connection, statement: str, *parameters: object) -> Any:
     with database_errors("looking at the publication"), connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchone()
 
 
-def wanted_tables(connection: Any, plan: Plan) -> list[str]:
+def wanted_tables(connection: Connection, plan: Plan) -> list[str]:
     """The tables that the settings want, of those in the database and those that are named; in order."""
     there = filter(plan.selection.table, catalogue.database_tables(connection))
     return sorted({*there, *plan.selection.named})
@@ -70,7 +70,7 @@ def add_table(plan: Plan, table: str) -> str:
     return f"ALTER PUBLICATION {quoted(plan.publication)} ADD TABLE {quoted_table(table)};"
 
 
-def keyless(connection: Any, tables: Sequence[str] | None) -> Iterator[Finding]:
+def keyless(connection: Connection, tables: Sequence[str] | None) -> Iterator[Finding]:
     """Those of the tables (None: of all) that the shop could no longer change once they are published."""
     for table in catalogue.tables_without_identity(connection):
         if tables is None or table in tables:
@@ -78,7 +78,7 @@ def keyless(connection: Any, tables: Sequence[str] | None) -> Iterator[Finding]:
             yield Finding("BAD", said, f"ALTER TABLE {quoted_table(table)} REPLICA IDENTITY FULL; -- or a primary key")
 
 
-def publication_findings(connection: Any, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
+def publication_findings(connection: Connection, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
     """The publication and its tables; collects the schemas that a start would register and the registry would take,
     as (subject, schema)."""
     name = plan.publication
@@ -131,7 +131,7 @@ def _unused(plan: Plan, wanted: list[Published]) -> Iterator[Finding]:
         yield Finding("BAD", f"no captured column or table is meant by {entry}", "correct the entry, or take it out")
 
 
-def _missing(connection: Any, plan: Plan, publication: Publication, names: set[str]) -> Iterator[Finding]:
+def _missing(connection: Connection, plan: Plan, publication: Publication, names: set[str]) -> Iterator[Finding]:
     missing = patterns(plan.selection.missing(names))
     there = catalogue.database_tables(connection) if missing else []
     tables = {one.entry for one in missing if one.entry in plan.selection.named}
@@ -172,7 +172,7 @@ def _operations(name: str, publication: Publication) -> Iterator[Finding]:
     yield found(not silent, said, remedy, "warn" if silent == ["truncate"] else "BAD")
 
 
-def _table(connection: Any, plan: Plan, publication: Publication, one: Published) -> Iterator[Finding]:
+def _table(connection: Connection, plan: Plan, publication: Publication, one: Published) -> Iterator[Finding]:
     relation = one.relation
     table = quoted(relation.schema, relation.name)
     yield _identity(one, table, publication)
@@ -201,7 +201,7 @@ def _table(connection: Any, plan: Plan, publication: Publication, one: Published
         yield Finding("warn", said, f"to have one topic of the whole: {remedy}")
 
 
-def _unlike_root(connection: Any, one: Published) -> Iterator[Finding]:
+def _unlike_root(connection: Connection, one: Published) -> Iterator[Finding]:
     """A partition logs old rows by its own identity, and the server sends them as whole ones, with NULLs, by the
     root's: also for TOAST values that an update of the key left alone."""
     statement = """
@@ -237,7 +237,7 @@ def _identity(one: Published, table: str, publication: Publication) -> Finding:
     )
 
 
-def _schemas(connection: Any, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
+def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
     """Compiles what a start would, and so finds columns that cannot be told apart, SELECTs that do not fit, and what
     the registry refuses."""
     answers = True

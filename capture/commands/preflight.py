@@ -11,7 +11,7 @@ from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, Looks, found, literal, quoted
 from capture.plan import Plan
-from capture.postgres.replication import Replication, database_errors, slot_state
+from capture.postgres.replication import Connection, Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
 from schemas.model.errors import OrdertapError
 from schemas.process.service import port_taken
@@ -80,23 +80,23 @@ def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding("BAD", error.message, error.hint)
 
 
-def _one(connection: Any, statement: str, *parameters: object) -> Any:
+def _one(connection: Connection, statement: str, *parameters: object) -> Any:
     with database_errors("looking at the server"), connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchone()
 
 
-def _setting(connection: Any, name: str) -> str:
+def _setting(connection: Connection, name: str) -> str:
     """As SHOW prints it; empty for one that this version does not have."""
     (value,) = _one(connection, "SELECT coalesce(current_setting(%s, true), '')", name)
     return str(value)
 
 
-def _is_standby(connection: Any) -> bool:
+def _is_standby(connection: Connection) -> bool:
     return bool(_one(connection, "SELECT pg_is_in_recovery()")[0])
 
 
-def encoding_findings(connection: Any) -> Iterator[Finding]:
+def encoding_findings(connection: Connection) -> Iterator[Finding]:
     """Whether the database knows which characters its bytes are: else no server can convert them to UTF-8."""
     encoding = _setting(connection, "server_encoding")
     said = f"the database's encoding is {encoding}"
@@ -106,7 +106,7 @@ def encoding_findings(connection: Any) -> Iterator[Finding]:
     yield found(encoding != "SQL_ASCII", said, remedy, "warn")
 
 
-def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
+def _server(connection: Connection, _plan: Plan) -> Iterator[Finding]:
     version = connection.server_version
     upgrade = "upgrade the server: logical messages in pgoutput came with PostgreSQL 14"
     yield found(version >= MINIMUM_VERSION, f"PostgreSQL {version // 10_000}", upgrade)
@@ -132,7 +132,7 @@ def _server(connection: Any, _plan: Plan) -> Iterator[Finding]:
         yield found(idle == "0", said, off, "warn")
 
 
-def _clock(connection: Any, _plan: Plan) -> Iterator[Finding]:
+def _clock(connection: Connection, _plan: Plan) -> Iterator[Finding]:
     before = time.time()
     (theirs,) = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
     after = time.time()
@@ -144,12 +144,12 @@ def _clock(connection: Any, _plan: Plan) -> Iterator[Finding]:
     yield found(close, said, "set both by NTP; until then the lag in seconds is wrong by that", "warn")
 
 
-def _may_replicate(connection: Any) -> bool:
+def _may_replicate(connection: Connection) -> bool:
     statement = "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user"
     return bool(_one(connection, statement)[0])
 
 
-def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
+def _role(connection: Connection, plan: Plan) -> Iterator[Finding]:
     user = plan.server.user
     role = quoted(user)
     may = _may_replicate(connection)
@@ -167,7 +167,7 @@ def _role(connection: Any, plan: Plan) -> Iterator[Finding]:
         yield Finding("BAD", f"role {user} may not write heartbeats", f"GRANT EXECUTE ON FUNCTION {emit} TO {role};")
 
 
-def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
+def _slots(connection: Connection, plan: Plan) -> Iterator[Finding]:
     name = plan.options.slot
     if plan.failover and connection.server_version < 170_000:
         yield Finding("BAD", "slot_failover needs PostgreSQL 17", "set slot_failover: false")
@@ -192,7 +192,7 @@ def _slots(connection: Any, plan: Plan) -> Iterator[Finding]:
     yield found(used < most, f"slot {name} will be made; {most - used} of {most} slots are free", remedy)
 
 
-def _failover(connection: Any, plan: Plan) -> Iterator[Finding]:
+def _failover(connection: Connection, plan: Plan) -> Iterator[Finding]:
     """The setting makes new slots; one that is there is altered over a replication connection, while nobody reads it.
 
     Source: PostgreSQL manual, "Streaming Replication Protocol", ALTER_REPLICATION_SLOT.
@@ -208,7 +208,7 @@ def _failover(connection: Any, plan: Plan) -> Iterator[Finding]:
         yield Finding("BAD", said, f"stop capture; {alter}")
 
 
-def _senders(connection: Any, plan: Plan) -> Iterator[Finding]:
+def _senders(connection: Connection, plan: Plan) -> Iterator[Finding]:
     used, ours, most = _one(
         connection,
         "SELECT (SELECT count(*) FROM pg_stat_replication), (SELECT count(active_pid) FROM pg_replication_slots"

@@ -19,7 +19,7 @@ from capture.kafka.producer import Record, TransactionalProducer
 from capture.plan import Plan
 from capture.position import accounted_key
 from capture.postgres import catalogue
-from capture.postgres.replication import Leadership, database_errors, drop_slot, slot_state
+from capture.postgres.replication import Connection, Leadership, database_errors, drop_slot, slot_state
 from schemas.model.errors import OrdertapError, SettingsError
 
 OURS: Final = "made by ordertap"
@@ -80,7 +80,7 @@ def script(plan: Plan) -> Iterator[str]:
     yield from _topics_script(plan, _topics(plan, tables))
 
 
-def _missing(connection: Any, plan: Plan) -> Iterator[str]:
+def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
     level, superuser = _row(connection, "SELECT current_setting('wal_level'), rolsuper FROM pg_roles"
                             " WHERE rolname = current_user")  # fmt: skip
     if level != "logical":
@@ -96,7 +96,7 @@ def _missing(connection: Any, plan: Plan) -> Iterator[str]:
 
 
 def _warnings(
-    connection: Any, plan: Plan, statements: Sequence[str], published: Sequence[str], wanted: Sequence[str]
+    connection: Connection, plan: Plan, statements: Sequence[str], published: Sequence[str], wanted: Sequence[str]
 ) -> Iterator[str]:
     """Above the statements that publish tables, those that the shop could then not change, as comments."""
     if statements:
@@ -104,7 +104,7 @@ def _warnings(
         yield from (f"-- {found.what}; before that: {found.remedy}" for found in keyless(connection, new))
 
 
-def _row(connection: Any, statement: str) -> Any:
+def _row(connection: Connection, statement: str) -> Any:
     with database_errors("looking at the server"), connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchone()
@@ -149,7 +149,7 @@ def _comment(plan: Plan) -> str:
     return f"COMMENT ON PUBLICATION {quoted(plan.publication)} IS {literal(OURS)};"
 
 
-def _published(connection: Any, plan: Plan) -> list[str]:
+def _published(connection: Connection, plan: Plan) -> list[str]:
     return [table.relation.table for table in catalogue.published_tables(connection, plan.publication)]
 
 
@@ -169,7 +169,7 @@ def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
         yield f"-- topic {name} would be made: {numbers}, {settings}"
 
 
-def _execute(connection: Any, statement: str) -> None:
+def _execute(connection: Connection, statement: str) -> None:
     try:
         with database_errors("making the publication"), connection.cursor() as cursor:
             cursor.execute(statement)

@@ -11,7 +11,7 @@ from capture.demand import SIGNAL_PREFIX, Signal, SignalType
 from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import database_errors, first_line, slot_state
+from capture.postgres.replication import Connection, database_errors, first_line, slot_state
 from capture.snapshot.chunk_reader import NOT_SQL
 from schemas.model.errors import SettingsError
 
@@ -43,7 +43,9 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
     return signal
 
 
-def _check(connection: object, plan: Plan, published: dict[str, Published], name: str, condition: str | None) -> None:
+def _check(
+    connection: Connection, plan: Plan, published: dict[str, Published], name: str, condition: str | None
+) -> None:
     table = published.get(name)
     if table is None or not plan.selection.table(name):
         captured = ", ".join(sorted(filter(plan.selection.table, published))) or "none"
@@ -57,10 +59,10 @@ def _check(connection: object, plan: Plan, published: dict[str, Published], name
         _try(connection, table, condition)
 
 
-def _try(connection: object, table: Published, condition: str) -> None:
+def _try(connection: Connection, table: Published, condition: str) -> None:
     name = sql.Identifier(table.relation.schema, table.relation.name)
     try:
-        with connection.cursor() as cursor:  # type: ignore[attr-defined]
+        with connection.cursor() as cursor:
             for form in ("({})", "{}"):  # as a chunk has it; and by itself, for `true) OR (true` is no condition
                 where = sql.SQL(form).format(sql.SQL(condition))
                 cursor.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 0").format(name, where))

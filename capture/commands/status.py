@@ -12,7 +12,15 @@ from capture.kafka import broker
 from capture.plan import Plan
 from capture.position import InitialSnapshot, Position
 from capture.postgres import catalogue
-from capture.postgres.replication import APPLICATION, LEAD, Slot, database_errors, leadership_key, slot_state
+from capture.postgres.replication import (
+    APPLICATION,
+    LEAD,
+    Connection,
+    Slot,
+    database_errors,
+    leadership_key,
+    slot_state,
+)
 from capture.snapshot.modes import unfinished
 from schemas.model.errors import OrdertapError
 
@@ -60,12 +68,12 @@ def _tried(call: Callable[[], Any], problems: list[str]) -> Any:
         return None
 
 
-def _captured(connection: Any, plan: Plan) -> list[str]:
+def _captured(connection: Connection, plan: Plan) -> list[str]:
     published = [one.relation.table for one in catalogue.published_tables(connection, plan.publication)]
     return [table for table in published if plan.selection.table(table)]
 
 
-def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -> Look:
+def _look(connection: Connection, plan: Plan, tables: list[str], problems: list[str]) -> Look:
     def kafka() -> tuple[Position | None, dict[str, int]]:
         position = plan.position(settled=False)
         counts = plan.cluster.partitions()
@@ -82,7 +90,7 @@ def _look(connection: Any, plan: Plan, tables: list[str], problems: list[str]) -
     return Look(time.monotonic(), position, slot, records)
 
 
-def sessions(connection: Any, user: str, slot: str) -> list[tuple[int, str, str]]:
+def sessions(connection: Connection, user: str, slot: str) -> list[tuple[int, str, str]]:
     """(process, address, role) of the slot's sessions that `user` may see: leader, reader, standby.
 
     The leader holds the lock; a standby's only statement asks for it; other captures' and the snapshots' are left out.

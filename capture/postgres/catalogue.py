@@ -4,9 +4,9 @@ ahead of the log."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from capture.postgres.replication import database_errors
+from capture.postgres.replication import Connection, database_errors, the_row
 from schemas.model.errors import SettingsError
 from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.writing.codec import key_indexes
@@ -103,7 +103,7 @@ class Published(NamedTuple):
     partitioned: bool = False
 
 
-def table_facts(connection: Any, relation: Relation) -> TableFacts:
+def table_facts(connection: Connection, relation: Relation) -> TableFacts:
     """Facts about the table with the relation's OID, if it still exists, and about the types that the relation names.
     So a column's type stays known when the column was dropped, renamed or changed meanwhile.
     """
@@ -154,12 +154,12 @@ def _facts(
     )  # fmt: skip
 
 
-def has_key(connection: Any, relation: Relation, rules: ColumnRules) -> bool:
+def has_key(connection: Connection, relation: Relation, rules: ColumnRules) -> bool:
     """Whether the table can be read in the order of a key: its primary key, or an index that stands for one."""
     return bool(key_indexes(relation, table_facts(connection, relation), rules))
 
 
-def has_pages(connection: Any, relation: Relation) -> bool:
+def has_pages(connection: Connection, relation: Relation) -> bool:
     """Whether the table or one of its partitions has or had rows. The question is cheap and needs no right to
     SELECT."""
     statement = """
@@ -167,17 +167,17 @@ def has_pages(connection: Any, relation: Relation) -> bool:
                         pg_relation_size(%(oid)s)) > 0"""
     with database_errors(f"looking at {relation.table}"), connection.cursor() as cursor:
         cursor.execute(statement, {"oid": relation.oid})
-        return bool(cursor.fetchone()[0])
+        return bool(the_row(cursor)[0])
 
 
-def database_tables(connection: Any) -> list[str]:
+def database_tables(connection: Connection) -> list[str]:
     """schema.table of all that a publication could contain: no partitions, and nothing that the log leaves out."""
     with database_errors("listing the tables"), connection.cursor() as cursor:
         cursor.execute(_TABLES)
         return [name for (name,) in cursor.fetchall()]
 
 
-def tables_without_identity(connection: Any) -> list[str]:
+def tables_without_identity(connection: Connection) -> list[str]:
     """schema.table of the tables, partitions included, whose updates and deletes the server refuses once they are
     published."""
     with database_errors("listing the tables without a key"), connection.cursor() as cursor:
@@ -185,7 +185,7 @@ def tables_without_identity(connection: Any) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def published_tables(connection: Any, publication: str, table: str | None = None) -> list[Published]:
+def published_tables(connection: Connection, publication: str, table: str | None = None) -> list[Published]:
     """The tables of the publication in the order of their names, or only `table` (schema.table). Empty when the
     publication has none or does not exist.
     """

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import psycopg2
 import psycopg2.errors
+import psycopg2.extensions
 import psycopg2.extras
 from psycopg2 import sql
 
@@ -18,6 +19,9 @@ from capture.metrics import waiting
 from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
 from schemas.types.type_table import SESSION_SETTINGS
+
+Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
 
 APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""
@@ -61,8 +65,8 @@ class Server(NamedTuple):
         """Without passwords."""
         return f"Server({self.host}:{self.port}, database {self.database}, user {self.user})"
 
-    def connect(self, **options: Any) -> Any:
-        """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step.
+    def connect(self, **options: Any) -> Connection:
+        """A connection in autocommit; UnavailableError or SettingsError with the next step.
 
         Whatever the database or the role has set, its session shows values in the form that the codecs read, and no
         limit of time ends it: a snapshot, or one large commit, takes as long as it takes.
@@ -76,7 +80,7 @@ class Server(NamedTuple):
         session |= dict.fromkeys(_TIME_LIMITS, "0")
         try:
             with waiting("PostgreSQL (connecting)"):
-                connection = psycopg2.connect(
+                connection: Connection = psycopg2.connect(
                     host=self.host,
                     port=self.port,
                     user=self.user,
@@ -146,6 +150,13 @@ def database_errors(doing: str) -> Iterator[None]:
         raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log") from None
 
 
+def the_row(cursor: Cursor) -> tuple[Any, ...]:
+    """The row of a statement that always has one."""
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101  the caller's condition
+    return row
+
+
 class SlotInUseError(UnavailableError):
     """Another walsender has the slot: somebody else's reader, or what is left of a dead one."""
 
@@ -179,14 +190,14 @@ class Replication:
         self._failover = failover
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
-        self._cursor = self._connection.cursor()
+        self._cursor = cast("Any", self._connection.cursor())  # psycopg2's stubs know little of replication
         self.read = self._cursor.read_message
 
     def identify(self) -> System:
         """The cluster, its timeline and the end of its log."""
         with database_errors("IDENTIFY_SYSTEM"):
             self._cursor.execute("IDENTIFY_SYSTEM")
-            identifier, timeline, lsn, _ = self._cursor.fetchone()
+            identifier, timeline, lsn, _ = the_row(self._cursor)
         return System(identifier, int(timeline), LSN.parse(lsn))
 
     def history(self, timeline: int) -> str:
@@ -195,7 +206,7 @@ class Replication:
             return ""
         with database_errors("TIMELINE_HISTORY"):
             self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
-            _, content = self._cursor.fetchone()
+            _, content = the_row(self._cursor)
         return content if isinstance(content, str) else bytes(content).decode()
 
     def create_slot(self, slot: str, stopping: Callable[[], bool]) -> NewSlot:
@@ -222,7 +233,7 @@ class Replication:
                 )
             else:
                 self._cursor.create_replication_slot(slot, output_plugin="pgoutput")
-            _, point, snapshot, _ = self._cursor.fetchone()
+            _, point, snapshot, _ = the_row(self._cursor)
         return NewSlot(LSN.parse(point), snapshot)
 
     def start(self, slot: str, lsn: LSN, publication: str) -> None:
@@ -236,7 +247,7 @@ class Replication:
 
     def wait(self, seconds: float, other: int) -> None:
         """Sleeps until the server sends something or the file descriptor `other` is readable, at most so long."""
-        select.select([self._connection, other], [], [], max(0.0, seconds))
+        select.select([self._connection.fileno(), other], [], [], max(0.0, seconds))
 
     @property
     def sent(self) -> LSN:
@@ -258,7 +269,7 @@ class Replication:
         self._connection.close()
 
 
-def drop_slot(connection: Any, slot: str) -> None:
+def drop_slot(connection: Connection, slot: str) -> None:
     """Drops the slot if it is there."""
     with database_errors(f"dropping replication slot {slot}"), connection.cursor() as cursor:
         cursor.execute(
@@ -285,7 +296,7 @@ class Slot(NamedTuple):
     spilled_bytes: int | None = None
 
 
-def slot_state(connection: Any, slot: str) -> Slot | None:
+def slot_state(connection: Connection, slot: str) -> Slot | None:
     """The slot as the server sees it; None when there is none."""
     statement = """
         SELECT s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn::text, s.wal_status,
@@ -331,7 +342,7 @@ class Leadership:
         """Takes the lock if it is free."""
         with database_errors("taking the leadership lock"), self._connection.cursor() as cursor:
             cursor.execute(LEAD, [leadership_key(self._slot)])
-            return bool(cursor.fetchone()[0])
+            return bool(the_row(cursor)[0])
 
     def held(self) -> bool:
         """Whether the connection, and with it the lock, still stands."""
@@ -348,13 +359,13 @@ class Leadership:
         """
         with database_errors("writing a heartbeat"), self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)::text", [prefix, content])
-            return LSN.parse(cursor.fetchone()[0])
+            return LSN.parse(the_row(cursor)[0])
 
     def flushed(self) -> LSN:
         """The LSN up to which the log survives a crash of the server."""
         with database_errors("asking for the end of the log"), self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
-            return LSN.parse(cursor.fetchone()[0])
+            return LSN.parse(the_row(cursor)[0])
 
     def open_transactions(self) -> frozenset[int]:
         """The xids of all transactions, prepared ones included, that have changed something and are not visible yet.
@@ -368,11 +379,11 @@ class Leadership:
         """A server setting as SHOW prints it."""
         with database_errors(f"SHOW {name}"), self._connection.cursor() as cursor:
             cursor.execute(sql.SQL("SHOW {}").format(sql.Identifier(name)))
-            value: str = cursor.fetchone()[0]
+            value: str = the_row(cursor)[0]
             return value
 
     @property
-    def connection(self) -> Any:
+    def connection(self) -> Connection:
         """The ordinary connection beside the stream, for catalogue look-ups."""
         return self._connection
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg2
 import psycopg2.errors
@@ -22,7 +22,7 @@ from capture.changes.transaction import RecordLimit
 from capture.demand import UNREADABLE
 from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import Server, database_errors, first_line
+from capture.postgres.replication import Connection, Cursor, Server, database_errors, first_line, the_row
 from capture.snapshot import locks
 from capture.snapshot.chunks import column_list
 from capture.snapshot.copytext import parse_copy_line
@@ -110,7 +110,7 @@ class ChunkReader:
         self._rows = chunk_rows
         self._fitting = chunk_rows  # as many as had room of late
         self._record_limit = record_limit
-        self._connection: Any = None
+        self._connection: Connection | None = None
 
     def ask(self, server: Server) -> None:
         """Another server from the next connection on."""
@@ -126,51 +126,55 @@ class ChunkReader:
         """
         if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
             raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
+        connection = self._connected()
+        try:
+            with database_errors(f"reading a chunk of {name}"), connection.cursor() as cursor:
+                return self._between_marks(cursor, number, name, condition, after, max(1, self._fitting >> halvings))
+        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
+            connection.close()
+            self._connection = None
+            raise
+
+    def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = locks.session(self._server)
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
-        try:
-            return self._between_marks(number, name, condition, after, max(1, self._fitting >> halvings))
-        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
-            self._connection.close()
-            self._connection = None
-            raise
+        return self._connection
 
     def _between_marks(
-        self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
+        self, cursor: Cursor, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
     ) -> ChunkRows:
-        with database_errors(f"reading a chunk of {name}"), self._connection.cursor() as cursor:
-            low = self._mark(cursor, Mark(self.name, number, low=True))
-            held = locks.statement(self._published(name))
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
-            cursor.execute("SELECT pg_current_snapshot()::text")
-            visibility = parse_snapshot(cursor.fetchone()[0])
-            published = self._published(name)
-            table = self._tables.compile(published.relation)
-            lines = _Lines()
-            try:
-                cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
-            except NOT_SQL as error:
-                what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
-                raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
-            cursor.execute("COMMIT")
-            self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
-            more = lines.full or len(lines.kept) >= limit
-            chunk = self._encoded(table, published, lines.kept, low, visibility, more)
-            self._mark(cursor, Mark(self.name, number, low=False))
+        low = self._mark(cursor, Mark(self.name, number, low=True))
+        held = locks.statement(self._published(cursor.connection, name))
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
+        cursor.execute("SELECT pg_current_snapshot()::text")
+        visibility = parse_snapshot(the_row(cursor)[0])
+        published = self._published(cursor.connection, name)
+        table = self._tables.compile(published.relation)
+        lines = _Lines()
+        try:
+            cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
+        except NOT_SQL as error:
+            what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
+            raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
+        cursor.execute("COMMIT")
+        self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
+        more = lines.full or len(lines.kept) >= limit
+        chunk = self._encoded(table, published, lines.kept, low, visibility, more)
+        self._mark(cursor, Mark(self.name, number, low=False))
         return chunk
 
-    def _mark(self, cursor: Any, mark: Mark) -> LSN:
+    def _mark(self, cursor: Cursor, mark: Mark) -> LSN:
         """Where the mark is in the log. The high one is flushed at once by a commit: in an idle database the WAL writer
         would leave it, and the stream that waits for it, for wal_writer_delay (200 ms)."""
         flush = "" if mark.low else ", txid_current()"
         cursor.execute(f"SELECT pg_logical_emit_message(false, %s, %s)::text{flush}", [WATERMARK_PREFIX, mark.dump()])
-        return LSN.parse(cursor.fetchone()[0])
+        return LSN.parse(the_row(cursor)[0])
 
-    def _published(self, name: str) -> Published:
-        for published in catalogue.published_tables(self._connection, self._publication, name):
+    def _published(self, connection: Connection, name: str) -> Published:
+        for published in catalogue.published_tables(connection, self._publication, name):
             if self._tables.captures(name):
                 return published
         raise SettingsError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg2
 from psycopg2 import sql
 
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import database_errors
+from capture.postgres.replication import Connection, database_errors
 from capture.snapshot.copying import Chunk
 from schemas.model.errors import SettingsError
 
@@ -68,7 +68,7 @@ class TablePlan(NamedTuple):
 
 
 def plan_table(
-    reader: Any,
+    reader: Connection,
     number: int,
     published: Published,
     statement: str | None = None,
@@ -106,14 +106,14 @@ def _only(leaf: Leaf) -> sql.Composable:
     return sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
 
 
-def _check_rights(reader: Any, published: Published, sources: Iterable[sql.Composable]) -> None:
+def _check_rights(reader: Connection, published: Published, sources: Iterable[sql.Composable]) -> None:
     """Raises what the SELECT itself would raise, also where row policies would hide rows."""
     with database_errors(f"reading {published.relation.table}"), reader.cursor() as cursor:
         for source in sources:
             cursor.execute(sql.SQL("EXPLAIN {}").format(_select(published, sql.SQL("*"), source, None)))
 
 
-def _check_columns(reader: Any, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:
+def _check_columns(reader: Connection, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:
     """SettingsError when a SELECT of the settings does not yield the table's columns."""
     table = published.relation.table
     where = f"snapshot_select_statement_overrides of {table}"
@@ -124,7 +124,7 @@ def _check_columns(reader: Any, published: Published, chosen: sql.Composable, sk
             raise SettingsError(
                 f"{where}: {str(error).splitlines()[0]}", "write one SELECT that runs in psql"
             ) from None
-        found = {column.name: column.type_code for column in cursor.description}
+        found = {column.name: column.type_code for column in cursor.description or ()}
     columns = [column for column in published.relation.columns if column.name not in skipped]
     wrong = [column.name for column in columns if found.get(column.name) != column.type_oid]
     if wrong:
@@ -141,7 +141,7 @@ def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
     return [*pairwise(starts), (starts[-1], None)]
 
 
-def _leaves(reader: Any, published: Published) -> list[Leaf]:
+def _leaves(reader: Connection, published: Published) -> list[Leaf]:
     tree = _TREE if published.partitioned else _ITSELF
     with database_errors(f"measuring {published.relation.table}"), reader.cursor() as cursor:
         cursor.execute(_LEAVES.format(_USUAL_WIDTH, tree), [published.relation.oid])
@@ -170,6 +170,6 @@ def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable
     return sql.SQL(", ").join(nothing if column.name in skipped else sql.Identifier(column.name) for column in columns)
 
 
-def _copy(reader: Any, select: sql.Composable) -> str:
+def _copy(reader: Connection, select: sql.Composable) -> str:
     text: str = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(reader)
     return text

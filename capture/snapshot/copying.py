@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from capture.changes.tables import KEYLESS_PARTITION
 from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
-from capture.postgres.replication import database_errors
+from capture.postgres.replication import Connection, database_errors
 from capture.snapshot.copytext import Frame, Outlet, line_writer
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.model.errors import DataError
@@ -56,7 +56,7 @@ class Copier:
 
     def __init__(
         self,
-        reader: Any,
+        reader: Connection,
         producer: TransactionalProducer,
         timeout: float,
         blueprints: Sequence[Blueprint],

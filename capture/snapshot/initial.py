@@ -22,7 +22,7 @@ from capture.kafka.index import NOT_COPIED
 from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
 from capture.position import InitialSnapshot, Position
 from capture.postgres.catalogue import Published, published_tables
-from capture.postgres.replication import Replication, Server, database_errors, drop_slot
+from capture.postgres.replication import Connection, Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
 from capture.snapshot.copying import Blueprint, Copied
@@ -150,7 +150,7 @@ def _given_up(position: Position) -> tuple[commits.SnapshotState, ...]:
     return (commits.SnapshotState(old.id, "aborted", position.end_lsn, True, (), {}),)
 
 
-def _parts(reader: Any, compiled: Sequence[tuple[Published, Table]], options: SnapshotOptions) -> list[_Part]:
+def _parts(reader: Connection, compiled: Sequence[tuple[Published, Table]], options: SnapshotOptions) -> list[_Part]:
     parts: list[_Part] = []
     for one, table in compiled:
         encoder = table.encoder
@@ -175,7 +175,7 @@ def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pub
 
 
 def _hold_unchanged(
-    holder: Any,
+    holder: Connection,
     locks: Locks,
     source: Source,
     options: SnapshotOptions,
@@ -211,7 +211,7 @@ class _Run:
     """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
 
     def __init__(
-        self, parts: Sequence[_Part], own: OwnRecords, committed: PositionWriter, position: Position, holder: Any
+        self, parts: Sequence[_Part], own: OwnRecords, committed: PositionWriter, position: Position, holder: Connection
     ) -> None:
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts

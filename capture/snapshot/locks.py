@@ -7,13 +7,13 @@ a TRUNCATE that waits for a lock of ours: the shop would stand still, and the se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg2
 from psycopg2 import sql
 
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import Server, database_errors, first_line
+from capture.postgres.replication import Connection, Cursor, Server, database_errors, first_line
 from schemas.model.errors import UnavailableError
 
 _LOCKING: Final = "locking the tables for the snapshot"
@@ -42,7 +42,7 @@ def statement(published: Published) -> sql.Composable:
     return sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(only, table)
 
 
-def session(server: Server) -> Any:
+def session(server: Server) -> Connection:
     """A connection that fails where row policies would hide rows."""
     connection = server.connect()
     with database_errors("opening a session for a snapshot"), connection.cursor() as cursor:
@@ -50,7 +50,7 @@ def session(server: Server) -> Any:
     return connection
 
 
-def hold(connection: Any, locks: Locks) -> None:
+def hold(connection: Connection, locks: Locks) -> None:
     """Takes ACCESS SHARE on the tables in a transaction that stays open; close the connection to let go.
 
     UnavailableError when a schema change keeps one of them too long. Source: PostgreSQL manual, "Explicit Locking".
@@ -62,7 +62,7 @@ def hold(connection: Any, locks: Locks) -> None:
             cursor.execute(one)
 
 
-def reader_at(server: Server, locks: Locks, exported: str) -> Any:
+def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
     """A connection that sees the exported snapshot and has the same locks, beside the one that holds them.
 
     It does not wait for them: who keeps them from it waits for that one. Every later look at a table that it had not
@@ -80,7 +80,7 @@ def reader_at(server: Server, locks: Locks, exported: str) -> Any:
     return connection
 
 
-def storage_at(connection: Any, oids: Sequence[int], exported: str | None = None) -> dict[int, int]:
+def storage_at(connection: Connection, oids: Sequence[int], exported: str | None = None) -> dict[int, int]:
     """The file of each table and of what inherits from it, as the exported snapshot shows it; without one, as it is.
 
     Another file is a rewrite, and what is read at an older snapshot then may be nothing. Source: PostgreSQL manual,
@@ -96,7 +96,7 @@ def storage_at(connection: Any, oids: Sequence[int], exported: str | None = None
         return found
 
 
-def _see(cursor: Any, exported: str) -> None:
+def _see(cursor: Cursor, exported: str) -> None:
     """From here on the session sees the exported snapshot."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
 from typing import Any, Final, NamedTuple
 
 from capture.changes.notes import tell_of
 from capture.kafka.cluster import Cluster
 from capture.kafka.producer import TransactionalProducer
-from capture.postgres.replication import Server
+from capture.postgres.replication import Connection, Server
 from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
 from capture.snapshot.locks import Locks, reader_at
 from schemas.model.errors import OrdertapError, UnavailableError
@@ -93,7 +94,7 @@ class _Worker:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "capture.snapshot.worker", str(fd)]
             self.process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        self.connection = Connection(ours.detach())
+        self.connection = Pipe(ours.detach())
         self.send(setup)
 
     def send(self, message: Any) -> None:
@@ -127,7 +128,7 @@ class OwnProcess:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._reader: Any = None
+        self._reader: Connection | None = None
 
     def __enter__(self) -> OwnProcess:
         return self
@@ -146,6 +147,7 @@ class OwnProcess:
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int]]:
         """As Workers."""
+        assert self._reader is not None  # noqa: S101  await_ready() came before
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
             yield chunk, copier.copy(chunk)
