@@ -6,10 +6,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import structlog
-from tenacity import wait_exponential_jitter
 
 from capture.kafka.errors import FencedError
 from capture.metrics import Metrics
@@ -18,6 +16,7 @@ from capture.postgres.replication import Leadership, SlotInUseError
 from capture.session import Lifetime, Session
 from capture.snapshot.initial import StoppedError
 from schemas.model.errors import UnavailableError
+from schemas.process.backoff import backoff
 
 log = structlog.get_logger("capture")
 
@@ -52,7 +51,6 @@ class Capture:
 
     def run(self) -> None:
         """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
-        backoff = wait_exponential_jitter(multiplier=0.5, max=10)
         attempt = 0
         first_try = time.monotonic()
         while not self._stopping() and not self._lifetime.ended:
@@ -73,7 +71,7 @@ class Capture:
             gc.collect()  # ends the threads of a producer that is of no use any more
             attempt = 1 if time.monotonic() - began > _RAN_WELL else attempt + 1
             if not self._stopping() and not self._lifetime.ended:
-                self._sleep(backoff(_Attempt(attempt)))  # type: ignore[arg-type]
+                self._sleep(backoff(attempt, 0.5, longest=10.0, spread=1.0))
 
     def _stops(self) -> bool:
         """Asked between the parts of what lasts long, so that it also says that we live."""
@@ -126,12 +124,6 @@ class Capture:
             if self._stopping() or self._plan.server != server:  # SIGHUP may have changed it
                 return False
         return True
-
-
-class _Attempt(NamedTuple):
-    """What tenacity's wait functions look at."""
-
-    attempt_number: int
 
 
 def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:

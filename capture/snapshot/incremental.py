@@ -34,6 +34,7 @@ from schemas.model.change import (
 from schemas.model.commits import SnapshotState, SnapshotStep
 from schemas.model.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
+from schemas.process.backoff import backoff
 from schemas.registry.wire import unframed
 from schemas.writing import records
 
@@ -152,8 +153,8 @@ class Incremental:
             return self.left_out(error)
         if not isinstance(error, UnavailableError):
             raise error
-        pause = min(_SLOWEST_ATTEMPT, 2**self._failures)
         self._failures += 1
+        pause = backoff(self._failures, 1.0, _SLOWEST_ATTEMPT)
         self._not_before = now + pause
         log.warning("chunk will be read again", reason=error.message, next=error.hint, seconds=pause)
         return None

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from schemas.model.errors import OrdertapError
+from schemas.process.backoff import backoff
 from sink.apply.braking import held_back
 from sink.apply.rules import NotPlannedError, Rules
 from sink.database import Connection, Cursor, transaction
@@ -345,5 +346,4 @@ def _is_unchanged(result: StepResult) -> bool:
 def _backoff(one: Entry) -> tuple[float, int]:
     """Seconds to rest after one more attempt, doubling, and how many attempts that makes."""
     attempts = one.attempts + 1
-    rest = min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(attempts, 12))
-    return rest * random.uniform(0.5, 1.5), attempts  # noqa: S311  jitter
+    return backoff(attempts, 1.0, _LONGEST_BACKOFF) * random.uniform(0.5, 1.5), attempts  # noqa: S311  jitter
