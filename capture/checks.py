@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from capture.position import InitialSnapshot, Position, first_position
+from capture.position import SHAPES_RECORDS, InitialSnapshot, Position, first_position
 from capture.postgres.replication import Slot, System
 from schemas.model.errors import SettingsError
 from schemas.model.lsn import LSN
@@ -106,9 +106,7 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     if position.partial is not None and position.settings != settings:
         raise SettingsError(
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
-            "start once with the settings of before: topic_prefix, topic_routing, publication_name, output, the lists "
-            "of tables, columns and message prefixes, masks, columns_as_text, message_key_columns, outbox_routing, "
-            "tombstones_on_delete, skipped_operations, provide_transaction_metadata and the handling modes",
+            f"start once with the settings of before, of these: {', '.join(sorted(SHAPES_RECORDS))}",
         )
 
 

@@ -13,7 +13,16 @@ from schemas.model.change import Stamp
 from schemas.model.commits import TableTopic
 from schemas.model.errors import DataError
 from schemas.model.lsn import LSN
+from schemas.types.type_modes import Modes
 
+SHAPES_RECORDS: Final = frozenset(
+    {"topic_prefix", "publication_name", "topic_routing", "output"}
+    | {"table_include_list", "table_exclude_list", "message_prefix_include_list", "outbox_routing"}
+    | {"column_include_list", "column_exclude_list", "columns_as_text", "message_key_columns", "skipped_operations"}
+    | {"column_mask_with_length_chars", "column_truncate_to_length_chars", "column_mask_hash"}
+    | {"tombstones_on_delete", "provide_transaction_metadata", *Modes._fields}
+)
+"""What decides which records there are and what is in them: a position knows these settings by a hash."""
 _MOVED: Final = "moved_to"
 _ACCOUNTED: Final = b"/tables"
 _LOOK: Final = "look at what else writes to the position topic"

@@ -342,7 +342,10 @@ class Settings(BaseModel):
         )
 
     def record_hash(self) -> str:
-        """Changes when a setting that shapes records does; kept with the position."""
+        """A hash of the settings in position.SHAPES_RECORDS, kept with the position.
+
+        A setting that came later is in it only where it is not the default: older positions are then known again.
+        """
         shaping: tuple[object, ...] = (
             self.topic_prefix,
             self.table_include_list,

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from capture.position import SHAPES_RECORDS
 from capture.settings import Settings
 from schemas.model.errors import SettingsError
 from schemas.process.settings import load
@@ -86,6 +87,46 @@ def test_each_choice_of_tables_and_columns_shapes_records() -> None:
     assert len({Settings(**MINIMAL).record_hash(), *hashes}) == len(SHAPING) + 1
     assert Settings(**MINIMAL, skipped_operations=["none"]).record_hash() == Settings(**MINIMAL).record_hash()
     assert hashes == [Settings(**MINIMAL, **{name: value}).record_hash() for name, value in SHAPING]
+
+
+OTHERS: dict[str, Any] = {
+    "log_level": "debug",
+    "database_sslmode": "disable",
+    "snapshot_mode": "always",
+    "incompatible_schema": "park",
+    "oversized_record": "park",
+    "output": "json",
+    "publication_name": "erp",
+    "table_include_list": ["public.orders"],
+    "columns_as_text": ["public.orders.note"],
+    "message_prefix_include_list": ["shop"],
+    "outbox_routing": [{"prefix": "outbox", "topic": "outbox"}],
+    "topic_routing": [{"topic_regex": "shop.public.(.*)", "topic_replacement": "crm.$1"}],
+    "topic_creation_groups": [{"include": ["shop.*"]}],
+    "snapshot_include_collection_list": ["public.orders"],
+    "snapshot_select_statement_overrides": {"public.orders": "SELECT 1"},
+    "kafka": {"linger.ms": 1},
+    "schema_registry": {"timeout": 1},
+    **dict(SHAPING),
+    **dict(MODES),
+}
+"""Another value of each setting where one of the same kind would not do."""
+
+
+def another(name: str) -> Any:
+    default = getattr(Settings(**MINIMAL), name)
+    if name in OTHERS:
+        return OTHERS[name]
+    if isinstance(default, bool):
+        return not default
+    return default + 1 if isinstance(default, int | float) else "other"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_position_knows_the_settings_that_shape_records_and_no_other(name: str) -> None:
+    one, other = Settings(**MINIMAL), Settings(**{**MINIMAL, name: another(name)})
+    assert getattr(one, name) != getattr(other, name)
+    assert (one.record_hash() != other.record_hash()) == (name in SHAPES_RECORDS)
 
 
 @pytest.mark.parametrize(
