@@ -13,6 +13,7 @@ import typer
 
 from capture.commands import adopt as adoption
 from capture.commands import preflight, setup, signals
+from capture.commands.proposal import Proposal
 from capture.commands.repair import Repair
 from capture.commands.status import lines
 from capture.commands.status import status as status_of
@@ -142,8 +143,7 @@ def drop(
     Refuses while capture runs. The registry's subjects stay: records that others keep may need them.
     """
     plan = plan_of(load("capture", Settings, config))
-    removal = setup.Removal(plan, topics)
-    try:
+    with setup.Removal(plan, topics) as removal:
         for line in removal.lines():
             typer.echo(line)
         if removal.empty:
@@ -155,8 +155,6 @@ def drop(
             raise SettingsError("nothing was dropped", "type the slot's name, or say --yes")
         for line in removal.execute():
             typer.echo(line)
-    finally:
-        removal.close()
 
 
 @app.command()
@@ -185,17 +183,8 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
     The sink then marks what is no longer in the shop. Stop `capture run` first.
     """
-    found = Repair(plan_of(load("capture", Settings, config)), int(time.time()))
-    try:
-        for line in found.lines():
-            typer.echo(line)
-        if not execute:
-            typer.echo("nothing done; say --execute to do it")
-            return
-        found.execute()
-        typer.echo("done: start `capture run`")
-    finally:
-        found.close()
+    with Repair(plan_of(load("capture", Settings, config)), int(time.time())) as repairs:
+        _say_or_do(repairs, execute)
 
 
 @app.command()
@@ -225,17 +214,15 @@ def adopt(
         raise SettingsError(f"there is no topic {offsets_topic}", "say --offsets-topic, Connect's offset.storage.topic")
     else:
         offset = adoption.from_topic(broker.read_all(plan.cluster, offsets_topic), connector, plan.prefix)
-    found = adoption.Adoption(plan, offset, trust_slot)
-    try:
-        for line in found.lines():
-            typer.echo(line)
-        if not execute:
-            typer.echo("nothing done; say --execute to do it")
-            return
-        found.execute(int(time.time()))
-        typer.echo("done: start `capture run`")
-    finally:
-        found.close()
+    with adoption.Adoption(plan, offset, trust_slot, int(time.time())) as adopts:
+        _say_or_do(adopts, execute)
+
+
+def _say_or_do(proposal: Proposal, execute: bool) -> None:
+    for line in proposal.lines():
+        typer.echo(line)
+    for line in proposal.execute() if execute else ["nothing done; say --execute to do it"]:
+        typer.echo(line)
 
 
 signal_app = typer.Typer(

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from capture.changes.own_records import OwnRecords
+from capture.commands.proposal import Proposal
 from capture.kafka import broker
 from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
 from capture.position import Position, first_position
 from capture.postgres import catalogue
-from capture.postgres.replication import Leadership, Replication, Slot, System, slot_state
+from capture.postgres.replication import Replication, Slot, System, slot_state
 from capture.snapshot.initial import announce_without_data
 from schemas.model.errors import DataError, SettingsError
 from schemas.model.lsn import LSN
@@ -145,20 +146,17 @@ def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_
     return Start(start, not offset.idle and offset.event is not None and offset.event >= start)
 
 
-class Adoption:
-    """The take-over of a slot: `lines` tell, `execute` does. Holds the leadership until `close`."""
+class Adoption(Proposal):
+    """The position that takes a slot over."""
 
-    def __init__(self, plan: Plan, offset: Offset, trust_slot: bool) -> None:
-        """SettingsError for what stands in the way."""
-        self._plan = plan
-        self._leadership = Leadership(plan.server, plan.options.slot)
-        try:
-            self._look(offset, trust_slot)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, plan: Plan, offset: Offset, trust_slot: bool, now: int) -> None:
+        """`now` in seconds since 1970. SettingsError for what stands in the way."""
+        self._offset = offset
+        self._trust_slot = trust_slot
+        self._now = now
+        super().__init__(plan)
 
-    def _look(self, offset: Offset, trust_slot: bool) -> None:
+    def _look(self) -> None:
         plan = self._plan
         if not self._leadership.acquire():
             raise SettingsError("capture is running: it holds the leadership", "stop it first")
@@ -169,7 +167,7 @@ class Adoption:
             )
         connection = self._leadership.connection
         slot = slot_state(connection, plan.options.slot)
-        self._start = start_of(offset, slot, plan.options.slot, plan.server.database, trust_slot)
+        self._start = start_of(self._offset, slot, plan.options.slot, plan.server.database, self._trust_slot)
         assert slot is not None  # noqa: S101  start_of says so
         self._slot = slot
         every = catalogue.published_tables(connection, plan.publication)
@@ -188,7 +186,6 @@ class Adoption:
         return list(map(self._plan.topics.of, self._tables))
 
     def lines(self) -> Iterator[str]:
-        """What will be done, for people."""
         name = self._plan.options.slot
         yield f"slot {name} goes on at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
         yield f"tables: {', '.join(self._tables)}; none is read again"
@@ -199,8 +196,7 @@ class Adoption:
             yield "the topics have records of Debezium's: ours follow them, with the headers that order them"
         yield "never start the connector again on this slot: what one of the two reads, the other misses"
 
-    def execute(self, now: int) -> None:
-        """Writes the position that `capture run` goes on from. `now` in seconds since 1970."""
+    def execute(self) -> Iterator[str]:
         plan = self._plan
         plan.topics.create(self._topics())
         replication = Replication(plan.server)
@@ -210,16 +206,13 @@ class Adoption:
             replication.close()
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
-        announce_without_data(own, self._position(system, now), plan.position_writer(producer, None))
+        announce_without_data(own, self._position(system), plan.position_writer(producer, None))
+        yield "done: start `capture run`"
 
-    def _position(self, system: System, now: int) -> Position:
+    def _position(self, system: System) -> Position:
         """In a generation by the clock when the topics have records: what comes must win over them."""
         plan = self._plan
-        generation = now if self._written else 1
+        generation = self._now if self._written else 1
         identity = (system.identifier, system.timeline, plan.options.slot)
         fresh = first_position(generation, *identity, self._start.lsn, plan.settings_hash)
         return fresh._replace(stopped_lsn=self._slot.confirmed_flush_lsn)
-
-    def close(self) -> None:
-        """Gives the leadership up."""
-        self._leadership.close()

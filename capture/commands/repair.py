@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from capture.checks import repaired
+from capture.commands.proposal import Proposal
 from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
-from capture.postgres.replication import Leadership, Replication, slot_state
+from capture.postgres.replication import Replication, slot_state
 from capture.snapshot.modes import unfinished
 from schemas.model.errors import SettingsError
 
 
-class Repair:
-    """What the next start finds: `lines` tell, `execute` does it. Holds the leadership until `close`."""
+class Repair(Proposal):
+    """The position that makes the next start begin anew."""
 
     def __init__(self, plan: Plan, now: int) -> None:
         """`now` in seconds since 1970. SettingsError while a capture runs."""
-        self._plan = plan
-        self._leadership = Leadership(plan.server, plan.options.slot)
-        try:
-            self._look(now)
-        except BaseException:
-            self.close()
-            raise
+        self._now = now
+        super().__init__(plan)
 
-    def _look(self, now: int) -> None:
+    def _look(self) -> None:
         plan = self._plan
         if not self._leadership.acquire():
             raise SettingsError("capture is running: it holds the leadership", "stop it, then repair")
@@ -39,10 +35,9 @@ class Repair:
                 self._problem = plan.problem(old, system, self._slot, replication.history)
         finally:
             replication.close()
-        self._new = repaired(old, system, plan.options.slot, plan.settings_hash, first=now)
+        self._new = repaired(old, system, plan.options.slot, plan.settings_hash, first=self._now)
 
     def lines(self) -> Iterator[str]:
-        """What is wrong, and what will be done, for people."""
         plan = self._plan
         if self._old is None:
             lost = "" if self._slot else ", and no slot: if capture has never run, there is nothing to repair"
@@ -61,13 +56,9 @@ class Repair:
         read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
         yield f"generation {self._new.generation}: slot {plan.options.slot} is dropped, {read}"
 
-    def execute(self) -> None:
-        """Writes the position that makes the next start do it."""
+    def execute(self) -> Iterator[str]:
         plan = self._plan
         plan.topics.create([])  # the position's may be what was lost
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         plan.position_writer(producer, self._old).write((), self._new)
-
-    def close(self) -> None:
-        """Gives the leadership up."""
-        self._leadership.close()
+        yield "done: start `capture run`"

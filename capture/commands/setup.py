@@ -14,12 +14,13 @@ from capture.commands.check_tables import (
     wanted_tables,
 )
 from capture.commands.findings import literal, quoted, quoted_table
+from capture.commands.proposal import Proposal
 from capture.kafka import broker
 from capture.kafka.producer import Record, TransactionalProducer
 from capture.plan import Plan
 from capture.position import accounted_key
 from capture.postgres import catalogue
-from capture.postgres.replication import Connection, Leadership, database_errors, drop_slot, slot_state
+from capture.postgres.replication import Connection, database_errors, drop_slot, slot_state
 from schemas.model.errors import OrdertapError, SettingsError
 
 OURS: Final = "made by ordertap"
@@ -178,20 +179,15 @@ def _execute(connection: Connection, statement: str) -> None:
         raise SettingsError(error.message, hint) from None
 
 
-class Removal:
-    """What `capture drop` takes away. Holds the leadership from the first look to `close`, so that nothing starts."""
+class Removal(Proposal):
+    """What `capture drop` takes away."""
 
     def __init__(self, plan: Plan, with_topics: bool) -> None:
         """SettingsError while a capture runs."""
-        self._plan = plan
-        self._leadership = Leadership(plan.server, plan.options.slot)
-        try:
-            self._look(with_topics)
-        except BaseException:
-            self._leadership.close()
-            raise
+        self._with_topics = with_topics
+        super().__init__(plan)
 
-    def _look(self, with_topics: bool) -> None:
+    def _look(self) -> None:
         plan = self._plan
         connection = self._leadership.connection
         leads = self._leadership.acquire()
@@ -206,10 +202,9 @@ class Removal:
         self._positions = [name for name in places if plan.name.encode() in plan.cluster.last_values(name)]
         existing = plan.cluster.partitions()
         there = [name for name in (*plan.topics.own, plan.topics.former_position, *tables) if name in existing]
-        self._topics, self._left = (there, []) if with_topics else ([], there)
+        self._topics, self._left = (there, []) if self._with_topics else ([], there)
 
     def lines(self) -> Iterator[str]:
-        """What would go, and what stays."""
         plan = self._plan
         if self._slot is not None:
             yield f"slot {plan.options.slot}, which holds {self._slot.held_bytes} bytes of the shop's log"
@@ -234,9 +229,8 @@ class Removal:
         return self._publication is not None and self._publication.comment == OURS and self._publication.owned
 
     def execute(self) -> Iterator[str]:
-        """Does it, the slot first: it is what fills a disk."""
         plan = self._plan
-        if self._slot is not None:
+        if self._slot is not None:  # first, since it is what fills a disk
             drop_slot(self._leadership.connection, plan.options.slot)
             yield f"slot {plan.options.slot} dropped"
         if self._positions:
@@ -252,7 +246,3 @@ class Removal:
         if self._topics:
             broker.delete_topics(plan.cluster, self._topics)
             yield f"{len(self._topics)} topics deleted"
-
-    def close(self) -> None:
-        """Gives the leadership up."""
-        self._leadership.close()

@@ -1,0 +1,45 @@
+"""What the commands with a dry run have in common: they look, say what they would change, and change it if told so."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Self
+
+from capture.plan import Plan
+from capture.postgres.replication import Leadership
+
+
+class Proposal(ABC):
+    """What one command would change. A context: it has asked for the leadership, so that nothing starts meanwhile.
+
+    A subclass sets what its look needs, then calls this constructor, which raises what the look raises.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._leadership = Leadership(plan.server, plan.options.slot)
+        try:
+            self._look()
+        except BaseException:
+            self._leadership.close()
+            raise
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Takes the leadership and notes how all stands. SettingsError while a capture runs."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """What is there and what would be done, for people."""
+
+    @abstractmethod
+    def execute(self) -> Iterator[str]:
+        """Does it, and says each thing that it has done."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the leadership up."""
+        self._leadership.close()
