@@ -7,7 +7,32 @@ import sys
 import typer
 
 from schemas.errors import OrdertapError
-from sink.cli import decide, link, look, repair, run
+from sink.commands import (
+    accept,
+    brake,
+    check,
+    control,
+    held,
+    ignore,
+    init,
+    link,
+    listing,
+    migrate,
+    offsets,
+    plan,
+    rebuild,
+    reconcile,
+    release,
+    retry,
+    run,
+    show,
+    status,
+)
+
+_RUN = (check, init, run)
+_LOOK = (status, held, show, listing, plan, brake, reconcile)
+_DECIDE = (retry, control, release, ignore, accept, link)
+_REPAIR = (rebuild, migrate, offsets)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,8 +42,8 @@ app = typer.Typer(
     "A first time: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what it planned. Later: "
     "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
 )
-for verbs in (run, look, decide, link, repair):
-    app.add_typer(verbs.app)
+for verb in (*_RUN, *_LOOK, *_DECIDE, *_REPAIR):
+    app.add_typer(verb.app)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from schemas.registry import Registry, open_registry
 from sink import layer
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.commands import check
 from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp, ErpSetup, LogIn, Sells
@@ -29,7 +28,7 @@ from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.operations import migration
+from sink.operations import check, migration
 from sink.operations.sells import sells
 from sink.pipeline import Parts
 from sink.planning.brake import Brake

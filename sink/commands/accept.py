@@ -3,16 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
+import typer
+
+from schemas.errors import SettingsError
+from sink import wiring
+from sink.commands.options import DECIDE, Config, DocumentKey, DocumentType, Execute, Json, Person, settings_of, verbs
+from sink.commands.output import DRY, answer, decided, said, say
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
 from sink.erp.kinds import Fields, shown
 from sink.operations import accept
-from sink.operations.accept import AcceptedDocument
-from sink.operations.accept_account import AcceptedAccount
+from sink.operations.accept import AcceptedDocument, undo_accept
+from sink.operations.accept_account import AcceptedAccount, accept_account, undo_account
 from sink.planning.policy import Disputed
 
-DRY = "nothing was changed; --execute does it"
+app = verbs()
+accept_app = verbs("What only a person can judge; a dry run first.")
+app.add_typer(accept_app, name="accept", rich_help_panel=DECIDE)
+
+
+@accept_app.command("gap")
+def _accept_gap(
+    table: Annotated[str, typer.Argument(help="As `sink status` names it: public.orders")],
+    person: Person,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Accepts a table with a gap as complete.
+
+    Better, where it is possible: `capture signal snapshot TABLE` fills the gap.
+    Example: `sink accept gap public.orders --person Ada`
+    """
+    settings = settings_of(config)
+    given = (wiring.middle(settings), table, wiring.topic(settings, table), person, execute)
+    answer(
+        as_json,
+        lambda: {"executed": execute, "gaps": accept.accept_gaps(*given)},
+        lambda: gap(*given),
+    )
+
+
+@accept_app.command("snapshot")
+def _accept_snapshot(person: Person, execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
+    """Plans without the end of a first snapshot.
+
+    For topics that do not reach back to it. Example: `sink accept snapshot --person Ada`
+    """
+    connection = wiring.middle(settings_of(config))
+    if not as_json:
+        say(snapshot(connection, person, execute))
+        return
+    accept.accept_snapshot(connection, person, execute)
+    say(said({"executed": execute}, (), as_json))
+
+
+@accept_app.command("document")
+def _accept_document(
+    type_: DocumentType,
+    key: DocumentKey,
+    person: Person,
+    undo: Annotated[bool, typer.Option("--undo", help="Take that back: compare again.")] = False,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Accepts what differs of a held document.
+
+    It stays in the ERP as it is there, until either side changes it. One that is held for its number, date or buyer is
+    accepted as the one that was sent under its key. Example: `sink accept document sales_order 17 --person Ada`
+    """
+    ref, does = DocumentRef(type_, key), undo_accept if undo else accept.accept_document
+    found = does(wiring.middle(settings_of(config)), ref, person, execute)
+    answer(as_json, lambda: decided(execute, found), lambda: document(ref, found, execute))
+
+
+@accept_app.command("account")
+def _accept_account(
+    type_: DocumentType,
+    key: DocumentKey,
+    person: Person,
+    number: Annotated[str, typer.Argument(metavar="[NUMBER]", help="Of an account that the ERP has: 10023")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="He is given one of his own.")] = False,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Books a customer's orders to an account that the ERP has.
+
+    Several customers may share one. Nothing of the account is changed, and he gets none of his own.
+    Example: `sink accept account customer 7 10023 --person Ada`
+    """
+    settings, ref = settings_of(config), DocumentRef(type_, key)
+    if undo is bool(number):
+        raise SettingsError("say which account", "`sink accept account TYPE KEY NUMBER`, or --undo without a number")
+    if undo:
+        given_back = undo_account(wiring.middle(settings), ref, person, execute)
+        answer(as_json, lambda: decided(execute, given_back), lambda: account_undone(ref, given_back, execute))
+        return
+    asked = (ref, number, person, execute)
+    found = accept_account(wiring.middle(settings), wiring.profile(settings), lambda: wiring.erp(settings), *asked)
+    answer(as_json, lambda: decided(execute, found), lambda: account(ref, found, execute))
 
 
 def gap(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Iterator[str]:

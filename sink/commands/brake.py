@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.money import money
 from sink.ledger.brake import Example, Waiting
+from sink.operations import brake
 from sink.operations.brake import BrakeStanding, MassReleased
 from sink.planning.brake import Brake
+
+app = verbs()
+
+
+@app.command("brake", rich_help_panel=LOOK)
+def _brake(as_json: Json = False, config: Config = None) -> None:
+    """What waits because the shop changed too much at once.
+
+    And where the brake's counters stand.
+    Example: `sink brake`
+    """
+    settings = settings_of(config)
+    found = brake.show(wiring.middle(settings), wiring.rules(settings).brake)
+    answer(as_json, lambda: found, lambda: lines(found))
 
 
 def lines(found: BrakeStanding) -> Iterator[str]:

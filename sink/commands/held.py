@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 
+import typer
+
+from sink import wiring
+from sink.commands.options import LOOK, Cause, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.money import money
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.listed import HeldGroup, Listed
+from sink.operations import holds
 from sink.planning import ways_out
 
 _CAUSES: Mapping[str, str] = {
@@ -18,6 +25,23 @@ _CAUSES: Mapping[str, str] = {
     "waits": "waits for other documents",
     "retry": "tried again by itself",
 }
+
+app = verbs()
+
+
+@app.command("held", rich_help_panel=LOOK)
+def _held(
+    cause: Cause = "",
+    limit: Annotated[int, typer.Option(min=0, help="How many documents of each reason.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What waits for someone, by cause and reason, with its money.
+
+    What is tried again by itself is listed, too. Example: `sink held --cause decision --limit 5`
+    """
+    found = holds.held(wiring.middle(settings_of(config)), cause, limit)
+    answer(as_json, lambda: found, lambda: lines(found))
 
 
 def lines(found: Sequence[HeldGroup]) -> Iterator[str]:

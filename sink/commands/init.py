@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from schemas.errors import ExitCode
+from sink import wiring
+from sink.commands.options import RUN, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import answer, decided
+from sink.operations import init
 from sink.operations.init import Init
 
 NOTHING_HERE = (
     "nothing is made in an ERP of this kind: its tables and items are its own, and `sink check` names what it needs"
 )
+
+app = verbs()
+
+
+@app.command("init", rich_help_panel=RUN)
+def _init(
+    user: Annotated[str, typer.Option(help="An administrator of the ERP; default: the sink's own user.")] = "",
+    password_file: Annotated[Path | None, typer.Option(help="A file with that user's password.")] = None,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Says what the ERP lacks for the shop's documents.
+
+    With --execute it is made, once: what is there is left as it is.
+    Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
+    """
+    if bool(user) is (password_file is None):
+        raise typer.BadParameter("say both, --user and --password-file, or none of them")
+    setup = wiring.setup(settings_of(config), user, password_file)
+    with closing(setup) if setup else nullcontext():
+        found = init.init(setup, execute) if setup else None
+    answer(as_json, lambda: decided(execute, found) if found else {"executed": False}, lambda: lines(found, execute))
+    raise typer.Exit(ExitCode.FAILED if found and found.refused else 0)
 
 
 def lines(found: Init | None, execute: bool) -> Iterator[str]:

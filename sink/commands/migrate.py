@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sink import wiring
+from sink.commands.options import REPAIR, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.database import Connection
 from sink.intake.offsets import GroupOffsets
 from sink.operations import migration
 from sink.operations.migration import Migration
 from sink.staging.gaps import FILLED_BY
+
+app = verbs()
+
+
+@app.command("migrate", rich_help_panel=REPAIR)
+def _migrate(execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
+    """Brings the middle layer to this release.
+
+    `sink run` does it too, unless staged rows would be lost by it. Example: `sink migrate`, then with `--execute`
+    """
+    settings = settings_of(config)
+    given = (wiring.not_entered(settings), settings.shop, wiring.group(settings), wiring.tables(settings), execute)
+    answer(as_json, lambda: found(*given), lambda: lines(*given))
 
 
 def lines(

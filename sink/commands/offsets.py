@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Annotated
+
+import typer
 
 from schemas.errors import SettingsError
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import REPAIR, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import answer, say
 from sink.database import Connection
 from sink.intake.consumer import SESSION_SECONDS
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets, Target
@@ -17,6 +23,37 @@ _COUNTED = {
     Effect.GAP: "{} offsets are skipped: a gap that `sink status` names until the offsets are set back over it",
     Effect.RESUME: "{} offsets are still to be read",
 }
+
+app = verbs()
+offsets_app = verbs("Where the sink resumes reading: Kafka's own committed offsets.")
+app.add_typer(offsets_app, name="offsets", rich_help_panel=REPAIR)
+
+
+@offsets_app.command("show")
+def _offsets_show(as_json: Json = False, config: Config = None) -> None:
+    """Committed, available and staged offsets per partition.
+
+    Example: `sink offsets show`
+    """
+    settings = settings_of(config)
+    given = (wiring.middle(settings), wiring.group(settings))
+    answer(as_json, lambda: offsets.show(*given), lambda: show(*given))
+
+
+@offsets_app.command("reset")
+def _offsets_reset(
+    to: Annotated[str, typer.Option(help="earliest, latest, or a time with its zone: 2026-11-23T08:00:00+01:00")],
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Moves where the sink resumes.
+
+    Going back changes nothing in the ERP; going forward leaves a gap that is named.
+    Example: `sink offsets reset --to earliest`
+    """
+    settings = settings_of(config)
+    target = target_of(to)
+    say(reset(wiring.middle(settings), wiring.group(settings), target, execute))
 
 
 def show(connection: Connection, group: GroupOffsets) -> Iterator[str]:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, Final
 
+import typer
 from pydantic_core import to_json
 
 from schemas.lsn import LSN
+
+DRY: Final = "nothing was changed; --execute does it"
+
+
+def say(lines: Iterable[str]) -> None:
+    """One by one: what is known is said even if the next cannot be."""
+    for line in lines:
+        typer.echo(line)
+
+
+def answer(as_json: bool, found: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
+    """What an operation returned, for programs; or the lines of the command, for people. Only one of them is made."""
+    say(said(found(), (), True) if as_json else lines())
+
+
+def decided(execute: bool, found: Any) -> Mapping[str, object]:
+    """What a verb with a dry run answers programs: whether it was done, and what its operation returned (a record)."""
+    return {"executed": execute, **found._asdict()}
 
 
 def said(found: object, lines: Iterable[str], as_json: bool) -> Iterable[str]:

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
+import typer
+
+from sink import wiring
 from sink.columns import in_columns
 from sink.commands.held import named
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.commands import Command
 from sink.erp.money import money
 from sink.ledger.listed import PlannedDocument, PlannedSum
+from sink.operations import listing
 from sink.operations.listing import Planned
+
+app = verbs()
+
+
+@app.command("plan", rich_help_panel=LOOK)
+def _plan(
+    limit: Annotated[int, typer.Option(min=0, help="How many documents; the sums are of all.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What would be sent, each command with amounts; sums by kind.
+
+    With `mode: plan`, all that the ERP lacks. Example: `sink plan --limit 0`
+    """
+    found = listing.planned(wiring.middle(settings_of(config)), limit)
+    answer(as_json, lambda: found, lambda: lines(found))
 
 
 def lines(found: Planned) -> Iterator[str]:

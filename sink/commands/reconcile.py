@@ -7,9 +7,37 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
+import typer
+
+from schemas.errors import ExitCode
+from sink import wiring
+from sink.commands.options import LOOK, Config, Json, expect_many_objects, settings_of, verbs
+from sink.commands.output import say
 from sink.reconcile.report import Report
 from sink.reconcile.source import Say
+
+app = verbs()
+
+
+@app.command("reconcile", rich_help_panel=LOOK)
+def _reconcile(
+    config: Config = None,
+    as_json: Json = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for agreement before saying so.")] = 0.0,
+) -> None:
+    """Compares counts and money of shop and ERP.
+
+    Exit code 0 only when both agree, held documents included. Each difference has a class; `in flight`, `held`,
+    `planned` and `ignored` are explained, see `--json`. Example: `sink reconcile --wait 30`
+    """
+    settings = settings_of(config)
+    expect_many_objects()
+    with progress(quiet=as_json) as tell:
+        report = agreed(lambda: wiring.reconciled(settings, tell), wait)
+    say(lines(report, as_json))
+    raise typer.Exit(0 if report.agrees else ExitCode.FAILED)
 
 
 @contextmanager

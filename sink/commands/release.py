@@ -3,11 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
+import typer
+
+from schemas.errors import SettingsError
+from sink import wiring
+from sink.commands import brake as brake_lines
 from sink.commands import held
-from sink.commands.accept import DRY, both_sides
+from sink.commands.accept import both_sides
+from sink.commands.options import DECIDE, AnyKey, AnyType, Config, Execute, Json, Person, settings_of, verbs
+from sink.commands.output import DRY, answer, decided
 from sink.documents.refs import DocumentRef
-from sink.operations.release import Released, ReleasedAll
+from sink.operations import brake
+from sink.operations.release import Released, ReleasedAll, let_all_pass, let_pass
+
+app = verbs()
+
+
+@app.command("release", rich_help_panel=DECIDE)
+def _release(
+    person: Person,
+    type_: AnyType = "",
+    key: AnyKey = "",
+    mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
+    kind: Annotated[str, typer.Option(help="Of --mass: orders or prices; both without this.")] = "",
+    cause: Annotated[str, typer.Option(help="All that this check holds: 'changed in the ERP'.")] = "",
+    as_json: Json = False,
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Lets a held document pass its check, as it is now.
+
+    Its next change is checked again. With --cause all that a check holds, which the brake counts. With --mass all that
+    the brake holds back passes once, and it counts anew. Example: `sink release sales_order 17 --person Ada`
+    """
+    if [mass, bool(cause), bool(type_ and key)].count(True) != 1 or bool(type_) != bool(key):
+        raise SettingsError("say what is released", "`sink release TYPE KEY`, or --mass, or --cause 'totals'")
+    connection = wiring.middle(settings_of(config))
+    if cause:
+        every = let_all_pass(connection, cause, person, execute)
+        answer(as_json, lambda: decided(execute, every), lambda: all_lines(every, execute))
+        return
+    if mass:
+        masses = brake.release_mass(connection, kind, person, execute)
+        answer(as_json, lambda: decided(execute, masses), lambda: brake_lines.released(masses))
+        return
+    ref = DocumentRef(type_, key)
+    found = let_pass(connection, ref, person, execute)
+    answer(as_json, lambda: decided(execute, found), lambda: lines(ref, found, execute))
 
 
 def all_lines(found: ReleasedAll, execute: bool) -> Iterator[str]:

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from schemas.errors import SettingsError
-from sink.commands.accept import DRY
+from sink import wiring
+from sink.commands.options import DECIDE, AnyKey, AnyType, Cause, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import DRY, answer
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
 from sink.operations import holds
+
+app = verbs()
+
+
+@app.command("retry", rich_help_panel=DECIDE)
+def _retry(
+    type_: AnyType = "",
+    key: AnyKey = "",
+    every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
+    cause: Cause = "",
+    all_states: Annotated[
+        bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
+    ] = False,
+    execute: Execute = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Looks at a held document again, or at all of them.
+
+    What is sent then is only what the rules allow. Example: `sink retry sales_order 17`
+    """
+    given = (wiring.middle(settings_of(config)), type_, key, every, cause, execute if all_states else None)
+    executed = execute or not all_states
+    answer(
+        as_json,
+        lambda: {"executed": executed, "looked_at_again": looked_at_again(*given)},
+        lambda: [line(*given)],
+    )
 
 
 def looked_at_again(

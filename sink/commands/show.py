@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from sink import wiring
 from sink.commands.held import at, named
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.commands.plan import told
 from sink.erp.commands import ChangedField, value
 from sink.erp.kinds import ErpRef
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
-from sink.operations.show import Acceptance, InErp, ShownDocument, Unit
+from sink.operations.show import Acceptance, InErp, ShownDocument, Unit, show
 from sink.planning import ways_out
+
+app = verbs()
+
+
+@app.command("show", rich_help_panel=LOOK)
+def _show(
+    asked: Annotated[list[str], typer.Argument(metavar="ORDER | TYPE KEY", help="A number or key, or type and key.")],
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Everything about an order: both sides, and each step.
+
+    Or about any other document. It shows names and addresses. Examples: `sink show SO-1001`, `sink show sales_order 17`
+    """
+    settings = settings_of(config)
+    connection, profile = wiring.middle(settings), wiring.profile(settings)
+    unit = show(connection, profile, settings.shop, lambda: wiring.erp(settings), asked)
+    answer(as_json, lambda: unit, lambda: lines(unit))
 
 
 def lines(unit: Unit) -> Iterator[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.database import Connection
 from sink.intake.evidence import PARKED, Gap
 from sink.intake.offsets import GroupOffsets
@@ -24,6 +27,24 @@ _NEXT_FOR_PARKED = (
     "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it,"
     " or read its table again: `capture signal snapshot TABLE`; its row, once it comes again whole, takes its place"
 )
+
+app = verbs()
+
+
+@app.command("status", rich_help_panel=LOOK)
+def _status(as_json: Json = False, config: Config = None) -> None:
+    """How many documents are where, the lag, and gaps.
+
+    Example: `sink status --json`
+    """
+    settings = settings_of(config)
+    connection, consumers = wiring.middle(settings), wiring.group(settings)
+    asked = (settings.require_snapshot, wiring.profile(settings).version)
+    answer(
+        as_json,
+        lambda: found(connection, consumers, *asked),
+        lambda: lines(connection, consumers, *asked),
+    )
 
 
 def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool, version: str) -> Iterator[str]:

@@ -19,8 +19,8 @@ OURS = frozenset({"capture", "sink", "schemas", "deploy", "tests"})
 ALLOWED = {"schemas": {"schemas"}, "capture": {"capture", "schemas"}, "sink": {"sink", "schemas"}}
 
 SINK_TOP_DOWN = (
-    "__main__", "cli", "wiring", "pipeline", "settings",
-    "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
+    "__main__", "commands", "wiring", "pipeline", "settings",
+    "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
     "layer", "database", "metrics", "columns",
 )  # fmt: skip
 """A folder of the sink imports only what stands below it."""
@@ -55,7 +55,7 @@ CLOCK = {
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "httpx2": HTTP, "time": CLOCK}
 SPEAKS_SQL = POSTGRES["sink"] | SQLALCHEMY["sink"]
 READS_ENVIRONMENT = {"schemas": {"settings"}}
-READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
+READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"commands.options", "wiring"}}
 
 PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",

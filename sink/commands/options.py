@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from schemas.settings import load
-from sink.commands import output
 from sink.settings import SinkSettings
 
 RUN: Final = "Run"
@@ -53,22 +51,6 @@ def settings_of(config: Path | None) -> SinkSettings:
     return load("sink", SinkSettings, config)
 
 
-def group(text: str = "") -> typer.Typer:
+def verbs(text: str = "") -> typer.Typer:
     """Verbs of one kind; with a text they are all behind one word."""
     return typer.Typer(no_args_is_help=True, help=text or None)
-
-
-def say(lines: Iterable[str]) -> None:
-    """One by one: what is known is said even if the next cannot be."""
-    for line in lines:
-        typer.echo(line)
-
-
-def answer(as_json: bool, found: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
-    """What an operation returned, for programs; or the lines of the command, for people. Only one of them is made."""
-    say(output.said(found(), (), True) if as_json else lines())
-
-
-def decided(execute: bool, found: Any) -> Mapping[str, object]:
-    """What a verb with a dry run answers programs: whether it was done, and what its operation returned (a record)."""
-    return {"executed": execute, **found._asdict()}
