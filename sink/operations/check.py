@@ -1,4 +1,4 @@
-"""Whether each part is there that the sink needs, and what mends it."""
+"""`sink check`: looks at each part that the sink needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED: Final = 20
 
 
 class PartCheck(NamedTuple):
-    """At one part; `error` is None where all is well, with `advice` on what may go wrong later."""
+    """What was found at one part. `error` None: it is well; `advice` says what may go wrong later."""
 
     part: str
     error: OrdertapError | None
@@ -25,7 +25,7 @@ class PartCheck(NamedTuple):
 
 
 def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
-    """One after the other, whatever is found. What two of them say is said once."""
+    """Checks all parts, even if one fails. An error or advice that two parts share is reported once."""
     said: set[Advice] = set()
     for name, look in parts.items():
         try:
@@ -43,19 +43,19 @@ def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
 
 
 def erp_answers(erp: Erp) -> Checked:
-    """Address, credentials, tables."""
+    """Checks the ERP's address, credentials and tables."""
     with closing(erp):
         return erp.check()
 
 
 class MasterDataFound(NamedTuple):
-    """What the ERP lacks of what the shop sells by."""
+    """What the ERP lacks for what the shop sells."""
 
     advice: Sequence[Advice]
 
 
 def master_data(erp: Erp, setup: ErpSetup | None, sells: Sells) -> MasterDataFound:
-    """Of what the shop's documents that are still to come refer to."""
+    """Looks for the items, and other master data, that the shop's next documents refer to."""
     with ExitStack() as open_:
         open_.enter_context(closing(erp))
         advice = [*_unknown_items(sorted(erp.unknown_items(sells.skus)))] if sells.skus else []
@@ -74,7 +74,7 @@ def _unknown_items(skus: Sequence[str]) -> Iterator[Advice]:
 
 
 def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None:
-    """Kafka answers, and has the index of commits and what the profile's tables need."""
+    """Checks that Kafka answers, and has the index of commits and the profile's topics."""
     missing = sorted(set(topics) - {partition.topic for partition in group.partitions()})
     if index in missing:
         others = "".join(f", nor {topic}" for topic in missing if topic != index)
@@ -87,7 +87,7 @@ def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None
 
 
 def shop_is_readable(shop: Connection, profile: Profile) -> None:
-    """As `sink reconcile` reads it: the profile's SQL runs there."""
+    """Checks that the profile's SQL runs in the shop, as `sink reconcile` needs it."""
     with closing(shop):
         try:
             readable(shop, profile)
