@@ -1,4 +1,4 @@
-"""`sink brake`, `sink release --mass`: what waits since there were too many changes like it."""
+"""`sink brake`, and what `sink release --mass` prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ app = verbs()
 def _brake(as_json: Json = False, config: Config = None) -> None:
     """What waits because the shop changed too much at once.
 
-    And where the brake's counters stand.
+    And the brake's limits and counters.
+
     Example: `sink brake`
     """
     settings = settings_of(config)
@@ -30,7 +31,7 @@ def _brake(as_json: Json = False, config: Config = None) -> None:
 
 
 def lines(found: BrakeStanding) -> Iterator[str]:
-    """Limits and counters by kind, and what waits."""
+    """Counters with their limits, and what waits."""
     for one in found.counters:
         since = f"since {one.counts_since.astimezone():%Y-%m-%d %H:%M %Z}"
         yield f"{one.kind}: {one.counted} changed {since}; {_limit(one.kind, found.limits)}"
@@ -42,12 +43,12 @@ def lines(found: BrakeStanding) -> Iterator[str]:
 
 
 def released(found: MassReleased) -> Iterator[str]:
-    """What passes."""
+    """What would pass or passes."""
     yield from _waiting(found.waiting, found.examples)
     if not found.released:
-        yield "nothing was changed; --execute lets them pass once, and the brake counts anew"
+        yield "nothing was changed; --execute lets them pass once, and starts the count again"
         return
-    yield f"{found.released} documents pass once; what the shop changes from now on is counted anew"
+    yield f"{found.released} documents pass once; the count starts again"
 
 
 def _limit(kind: str, limits: Brake) -> str:

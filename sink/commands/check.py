@@ -1,4 +1,4 @@
-"""`sink check`: looks at each part before a first start, and says what mends it."""
+"""`sink check`: what `operations.check` finds, part by part."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ app = verbs()
 
 @app.command("check", rich_help_panel=RUN)
 def _check(as_json: Json = False, config: Config = None) -> None:
-    """Looks at each part that is needed, and says what mends it.
+    """Checks each part that is needed, and says what mends it.
 
     The parts are profile, middle layer, ERP, its master data, registry, topics, shop.
+
     Example: `sink check -c config.yaml`
     """
     bad = 0
@@ -43,14 +44,14 @@ def line(one: PartCheck) -> str:
 
 
 class CheckReport(NamedTuple):
-    """Of all parts, for programs."""
+    """All parts, for programs."""
 
     well: bool
     parts: Sequence[Mapping[str, object]]
 
 
 def report(found: Sequence[PartCheck]) -> CheckReport:
-    """The findings by their names; an error is its message and what mends it."""
+    """The findings, with each error as message and remedy."""
     parts = [
         {
             "part": one.part,

@@ -1,4 +1,4 @@
-"""`sink go-live`, `sink pause`, `sink resume`: what a person's word does to applying as a whole."""
+"""`sink go-live`, `sink pause` and `sink resume`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ app = verbs()
 def _go_live(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
     """Lets a shop in `mode: plan` send what was planned.
 
-    And all that follows; says first what that is. Example: `sink go-live --person Ada`
+    And everything after it. Shows the plan's sums first.
+
+    Example: `sink go-live --person Ada`
     """
     settings = settings_of(config)
     applies = settings.mode == "apply"
@@ -34,13 +36,15 @@ def _go_live(person: Person, as_json: Json = False, execute: Execute = False, co
 @app.command("pause", rich_help_panel=DECIDE)
 def _pause(
     person: Person,
-    reason: Annotated[str, typer.Option(help="Why, for whoever asks `sink status`.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; `sink status` shows it.")] = "",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Sends nothing more to the ERP until `sink resume`.
 
-    All copies of the sink stop sending, and go on staging. Example: `sink pause --person Ada --reason "stocktaking"`
+    All copies of the sink stop sending. Staging goes on.
+
+    Example: `sink pause --person Ada --reason "stocktaking"`
     """
     lines = list(pause(wiring.middle(settings_of(config)), person, reason))
     answer(as_json, lambda: {"paused": True}, lambda: lines)
@@ -57,22 +61,22 @@ def _resume(person: Person, as_json: Json = False, config: Config = None) -> Non
 
 
 def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
-    """That nothing more is sent."""
+    """Says that nothing more is sent."""
     control.pause(connection, person, reason)
-    yield "paused: no copy of the sink begins another call to the ERP; one that is under way ends, and staging goes on"
-    yield "next: `sink resume --person NAME` when it shall go on"
+    yield "paused: no copy of the sink begins another call to the ERP; a call under way ends, and staging goes on"
+    yield "next: `sink resume --person NAME` to go on"
 
 
 def resume(connection: Connection, person: str) -> Iterator[str]:
-    """That it goes on."""
+    """Says that applying goes on."""
     yield f"applying goes on; it was paused {control.resume(connection, person)}"
 
 
 def go_live(found: GoesLive, execute: bool) -> Iterator[str]:
-    """What is sent by it."""
+    """The plan's sums, and what is not part of the plan."""
     yield from plan.sums(found.planned)
     for cause, count in sorted(found.held.items()):
-        yield f"{count} held or waiting ({cause}): they go when that is settled, see `sink held`"
+        yield f"{count} held or waiting ({cause}): they are sent once that is cleared, see `sink held`"
     if found.due:
         yield f"{found.due} are not planned yet"
-    yield "they go to the ERP now, and all that follows" if execute else "nothing was changed; --execute sends it"
+    yield "they are sent now, and everything after them" if execute else "nothing was changed; --execute sends it"

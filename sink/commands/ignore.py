@@ -1,4 +1,4 @@
-"""`sink ignore`: what is left alone, and what stays in the ERP."""
+"""`sink ignore`: what is ignored, and what stays in the ERP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _ignore(
     type_: DocumentType,
     key: DocumentKey,
     person: Person,
-    undo: Annotated[bool, typer.Option("--undo", help="Look after it again.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo: no longer ignore it.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
@@ -30,6 +30,7 @@ def _ignore(
     """Leaves a document alone from now on.
 
     An order together with its returns and refunds. Says what stays in the ERP.
+
     Example: `sink ignore sales_order 17 --person Ada`
     """
     found = leave_alone(wiring.middle(settings_of(config)), DocumentRef(type_, key), undo, person, execute)
@@ -37,10 +38,10 @@ def _ignore(
 
 
 def lines(found: Sequence[Left], undo: bool, execute: bool) -> Iterator[str]:
-    """Each document with what the ERP has of it."""
+    """Each document, and whether the ERP has it."""
     done = ("is" if execute else "would be") + (" looked after again" if undo else " ignored for ever")
     for one in found:
-        stays = "the ERP has nothing of it" if one.reference is None else f"{one.reference or 'it'} stays in the ERP"
+        stays = "the ERP does not have it" if one.reference is None else f"{one.reference or 'it'} stays in the ERP"
         yield f"{one.ref} {done}; {stays}"
     if not execute:
         yield DRY

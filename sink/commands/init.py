@@ -1,4 +1,4 @@
-"""`sink init`: what the ERP lacks before a first document, said before it is made."""
+"""`sink init`: what the ERP lacks before the first document."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from sink.commands.output import answer, decided
 from sink.operations import init
 from sink.operations.init import Init
 
-NOTHING_HERE = (
-    "nothing is made in an ERP of this kind: its tables and items are its own, and `sink check` names what it needs"
-)
+NOTHING_HERE = "nothing is made in an ERP of this kind: `sink check` names what it lacks"
 
 app = verbs()
 
@@ -33,11 +31,12 @@ def _init(
 ) -> None:
     """Says what the ERP lacks for the shop's documents.
 
-    With --execute it is made, once: what is there is left as it is.
+    --execute makes it; what is there is not changed.
+
     Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
     """
     if bool(user) is (password_file is None):
-        raise typer.BadParameter("say both, --user and --password-file, or none of them")
+        raise typer.BadParameter("say both, --user and --password-file, or neither")
     setup = wiring.setup(settings_of(config), user, password_file)
     with closing(setup) if setup else nullcontext():
         found = init.init(setup, execute) if setup else None
@@ -46,7 +45,7 @@ def _init(
 
 
 def lines(found: Init | None, execute: bool) -> Iterator[str]:
-    """One by one; None: this kind of ERP is not set up by us."""
+    """What is lacking, one by one. None: we do not set up this kind of ERP."""
     if found is None:
         yield NOTHING_HERE
         return

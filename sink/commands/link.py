@@ -1,4 +1,4 @@
-"""`sink link` and `sink unlink`: which documents of shop and ERP are one, and what differs."""
+"""`sink link` and `sink unlink`: both sides, their lines, and what differs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def _link(
     reference: Annotated[str, typer.Argument(metavar="REFERENCE]", help="The ERP's number, or `hand:7`.")] = "",
     file: Annotated[Path | None, typer.Option("--csv", help="Lines `type,key,reference`.")] = None,
     accept_difference: Annotated[
-        bool, typer.Option("--accept-difference", help="Though the amounts differ; the shop's is sent.")
+        bool,
+        typer.Option("--accept-difference", help="Link it although the amounts differ; the shop's amount is sent."),
     ] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a document for one that was typed into the ERP by hand.
+    """Links a document to one that was typed into the ERP by hand.
 
-    It gets our key there and is not made a second time; what differs is sent afterwards, as the rules allow.
-    Example: `sink link sales_order 17 A-1001 --person Ada`
+    That one gets our key and is not made a second time. What differs is sent afterwards, as the rules allow. Example:
+    `sink link sales_order 17 A-1001 --person Ada`
     """
     if bool(file) is bool(type_ and key and reference):
-        raise SettingsError("say what is linked", "`sink link TYPE KEY REFERENCE`, or `sink link --csv FILE`")
+        raise SettingsError("say what to link", "`sink link TYPE KEY REFERENCE`, or `sink link --csv FILE`")
     sides = _sides(config)
     with closing(sides.erp):
         if file is None:
@@ -67,7 +68,9 @@ def _unlink(
 ) -> None:
     """Takes a link back, as long as nothing else was sent.
 
-    The sink then makes a document of its own in the ERP. Example: `sink unlink sales_order 17 --person Ada`
+    The sink then makes a document of its own in the ERP.
+
+    Example: `sink unlink sales_order 17 --person Ada`
     """
     sides = _sides(config)
     with closing(sides.erp):
@@ -101,7 +104,7 @@ def lines(found: Linked, execute: bool) -> Iterator[str]:
 
 
 def of_file(found: Sequence[LinkedRow], execute: bool) -> Iterator[str]:
-    """Each line of it, and how many are well."""
+    """Each line of the file, and how many are linked."""
     for one in found:
         if one.linked:
             yield f"line {one.number}: {one.ref} is {_which(one.linked)}; {len(one.linked.differences)} differences"
@@ -114,8 +117,8 @@ def of_file(found: Sequence[LinkedRow], execute: bool) -> Iterator[str]:
 
 
 def undone(found: Unlinked, execute: bool) -> Iterator[str]:
-    """What comes of it."""
-    yield f"{found.ref} {'is' if execute else 'would be'} no more taken for {found.hand}; the ERP gets one of its own"
+    """Says that the link is taken back."""
+    yield f"{found.ref} {'is' if execute else 'would be'} no longer linked to {found.hand}; the ERP gets a new document"
     if not execute:
         yield DRY
 

@@ -1,4 +1,4 @@
-"""`sink list`: documents, one a line."""
+"""`sink list`: documents, one per line."""
 
 from __future__ import annotations
 

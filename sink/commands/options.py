@@ -1,4 +1,4 @@
-"""What the verbs have in common: their options, the settings, and how they answer."""
+"""Options that several verbs have, and the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sink.settings import SinkSettings
 
 RUN: Final = "Run"
 LOOK: Final = "Look"
-DECIDE: Final = "Decide: only said without --execute; retry, pause, resume act at once"
+DECIDE: Final = "Decide: dry runs without --execute; retry, pause, resume act at once"
 REPAIR: Final = "Repair"
 """The panels of `sink --help`."""
 
@@ -25,12 +25,12 @@ def _named(person: str) -> str:
 
 
 Person = Annotated[str, typer.Option(help="Your name, for the history.", callback=_named)]
-Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it. Without this it is a dry run.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
 DocumentType = Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it: sales_order")]
 Cause = Annotated[
-    str, typer.Option(help="Of one cause: decision, data, 'master data', waits, retry; or of one check: totals.")
+    str, typer.Option(help="Only this cause: decision, data, 'master data', waits, retry; or this check: totals.")
 ]
 DocumentKey = Annotated[str, typer.Argument(metavar="KEY", help="The shop's key: 17")]
 
@@ -40,17 +40,17 @@ AnyKey = Annotated[str, typer.Argument(metavar="KEY]")]
 
 
 def expect_many_objects() -> None:
-    """For a process that holds many small objects without cycles, as records that wait or a page of documents: Python's
-    collector, which runs after every 700 new ones as usual, would look through them again and again."""
+    """Makes Python's garbage collector run less often. A sink has many small objects without cycles (records that wait,
+    pages of documents), and by default the collector would scan them after every 700 new ones."""
     gc.freeze()
     gc.set_threshold(50_000)
 
 
 def settings_of(config: Path | None) -> SinkSettings:
-    """The part `sink` of the file."""
+    """The settings: the part `sink` of the file."""
     return load("sink", SinkSettings, config)
 
 
 def verbs(text: str = "") -> typer.Typer:
-    """Verbs of one kind; with a text they are all behind one word."""
+    """A group for verbs. `text`: the help of a verb with subcommands."""
     return typer.Typer(no_args_is_help=True, help=text or None)

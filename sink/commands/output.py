@@ -1,4 +1,4 @@
-"""What a command says: lines for people, or one JSON document for programs."""
+"""Prints a verb's answer: lines for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ DRY: Final = "nothing was changed; --execute does it"
 
 
 def say(lines: Iterable[str]) -> None:
-    """One by one: what is known is said even if the next cannot be."""
+    """Prints line by line, so that an error later loses nothing."""
     for line in lines:
         typer.echo(line)
 
 
 def answer(as_json: bool, found: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
-    """What an operation returned, for programs; or the lines of the command, for people. Only one of them is made."""
+    """Prints what an operation returned as JSON, or the verb's lines. Only one of them is evaluated."""
     say(said(found(), (), True) if as_json else lines())
 
 
 def decided(execute: bool, found: Any) -> Mapping[str, object]:
-    """What a verb with a dry run answers programs: whether it was done, and what its operation returned (a record)."""
+    """The JSON answer of a verb with a dry run: `executed`, and the fields of what its operation returned."""
     return {"executed": execute, **found._asdict()}
 
 
 def said(found: object, lines: Iterable[str], as_json: bool) -> Iterable[str]:
-    """The lines, or what an operation found as JSON: records become objects, amounts text, times ISO 8601, places in
-    the log as PostgreSQL writes them."""
+    """The lines, or `found` as JSON: records become objects, amounts text, times ISO 8601, LSNs as PostgreSQL writes
+    them."""
     return [to_json(_plain(found)).decode()] if as_json else lines
 
 
 def _plain(value: Any) -> Any:
-    """Records by their names, which JSON encoders take for lists where they are tuples."""
+    """Named tuples as objects; a JSON encoder would make them lists."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _plain(one) for name, one in value._asdict().items()}
     if is_dataclass(value) and not isinstance(value, type):

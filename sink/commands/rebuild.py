@@ -1,4 +1,4 @@
-"""`sink rebuild`: what a changed profile would make of what the ERP has."""
+"""`sink rebuild`: what a changed profile would change in the ERP."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ app = verbs()
 
 @app.command("rebuild", rich_help_panel=REPAIR)
 def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
-    """Says what a changed profile would change of what is done.
+    """Says what a changed profile would change in the ERP.
 
-    With --execute those documents are looked at again. Example: `sink rebuild --person Ada`
+    --execute has these documents looked at again.
+
+    Example: `sink rebuild --person Ada`
     """
     settings = settings_of(config)
     with typer.progressbar(length=1, label="builds documents", file=sys.stderr) as bar:
@@ -45,9 +47,9 @@ def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, co
 
 
 def lines(found: Rebuild, execute: bool) -> Iterator[str]:
-    """By kind and what would become of it."""
+    """A table by type and what would happen."""
     count = sum(one.documents for one in found.changes)
-    yield f"{found.looked_at} documents were made by another profile, or nobody knows by which; {count} would change"
+    yield f"{found.looked_at} documents were made by another profile, or by an unknown one; {count} would change"
     if found.changes:
         rows = [
             (
@@ -62,6 +64,6 @@ def lines(found: Rebuild, execute: bool) -> Iterator[str]:
         ]
         yield from in_columns(("documents", "document", "would", "currency", "in the ERP", "after it"), rows)
     if not execute:
-        yield "nothing was changed; --execute has those looked at anew, once `sink run` was restarted with this profile"
+        yield "nothing was changed; --execute has them looked at again, once `sink run` is restarted with this profile"
         return
-    yield f"{found.marked} are looked at anew; more than the brake lets pass wait for `sink release --mass`"
+    yield f"{found.marked} are looked at again; what the brake stops waits for `sink release --mass`"

@@ -1,4 +1,4 @@
-"""`sink release`: what may pass, said before it is done."""
+"""`sink release`: what may pass."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ def _release(
     person: Person,
     type_: AnyType = "",
     key: AnyKey = "",
-    mass: Annotated[bool, typer.Option("--mass", help="All that the brake holds back.")] = False,
-    kind: Annotated[str, typer.Option(help="Of --mass: orders or prices; both without this.")] = "",
-    cause: Annotated[str, typer.Option(help="All that this check holds: 'changed in the ERP'.")] = "",
+    mass: Annotated[bool, typer.Option("--mass", help="Everything that the brake holds.")] = False,
+    kind: Annotated[str, typer.Option(help="With --mass: only orders, or only prices.")] = "",
+    cause: Annotated[str, typer.Option(help="Everything that this check holds: 'changed in the ERP'.")] = "",
     as_json: Json = False,
     execute: Execute = False,
     config: Config = None,
 ) -> None:
     """Lets a held document pass its check, as it is now.
 
-    Its next change is checked again. With --cause all that a check holds, which the brake counts. With --mass all that
-    the brake holds back passes once, and it counts anew. Example: `sink release sales_order 17 --person Ada`
+    Its next change is checked again. --cause releases everything that a check holds; the brake counts it. --mass lets
+    everything that the brake holds pass once, and starts its count again.
+
+    Example: `sink release sales_order 17 --person Ada`
     """
     if [mass, bool(cause), bool(type_ and key)].count(True) != 1 or bool(type_) != bool(key):
-        raise SettingsError("say what is released", "`sink release TYPE KEY`, or --mass, or --cause 'totals'")
+        raise SettingsError("say what to release", "`sink release TYPE KEY`, or --mass, or --cause 'totals'")
     connection = wiring.middle(settings_of(config))
     if cause:
         every = let_all_pass(connection, cause, person, execute)
@@ -55,7 +57,7 @@ def _release(
 
 
 def all_lines(found: ReleasedAll, execute: bool) -> Iterator[str]:
-    """What the check holds, as `sink held` shows it; and that it may go."""
+    """What the check holds, as `sink held` shows it, and how many pass."""
     yield from held.lines(found.held)
     count = found.released if execute else sum(group.documents for group in found.held)
     yield f"{count} {'pass' if execute else 'would pass'} check `{found.check}` as they are now; the brake counts them"
@@ -64,7 +66,7 @@ def all_lines(found: ReleasedAll, execute: bool) -> Iterator[str]:
 
 
 def lines(ref: DocumentRef, found: Released, execute: bool) -> Iterator[str]:
-    """Which check, and what it found."""
+    """The check, its reason, and the fields that are overwritten."""
     passes = "passes" if execute else "would pass"
     yield f"{ref} {passes} check `{found.check}` as it is now: {found.reason}"
     yield from both_sides(found.fields, found.currency)

@@ -1,4 +1,4 @@
-"""`sink retry`: another look at what is held, or at everything."""
+"""`sink retry`: another look at held documents, or at all."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ app = verbs()
 def _retry(
     type_: AnyType = "",
     key: AnyKey = "",
-    every: Annotated[bool, typer.Option("--all", help="All that is held or waits.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Everything that is held or waits.")] = False,
     cause: Cause = "",
     all_states: Annotated[
-        bool, typer.Option("--all-states", help="Everything, done ones too; wants --execute.")
+        bool, typer.Option("--all-states", help="All documents, even those that are done. Needs --execute.")
     ] = False,
     execute: Execute = False,
     as_json: Json = False,
@@ -32,7 +32,9 @@ def _retry(
 ) -> None:
     """Looks at a held document again, or at all of them.
 
-    What is sent then is only what the rules allow. Example: `sink retry sales_order 17`
+    The usual rules decide what is sent.
+
+    Example: `sink retry sales_order 17`
     """
     given = (wiring.middle(settings_of(config)), type_, key, every, cause, execute if all_states else None)
     executed = execute or not all_states
@@ -46,8 +48,8 @@ def _retry(
 def looked_at_again(
     connection: Connection, type_: str, key: str, every: bool = False, cause: str = "", all_states: bool | None = None
 ) -> int:
-    """How many it is done for; SettingsError unless it was said which, once. `all_states`: None, or whether it is done
-    or only counted."""
+    """How many documents are looked at again. SettingsError unless exactly one of document, `every`, `cause` and
+    `all_states` is given. `all_states`: None, or whether to do it or only count."""
     if [bool(type_ and key), every, bool(cause), all_states is not None].count(True) != 1 or bool(type_) != bool(key):
         hint = "sink retry sales_order 17, --all, --cause 'master data', or --all-states"
         raise SettingsError("say which document, or which of them", hint)

@@ -1,4 +1,4 @@
-"""`sink run`: a process that stages and applies until it is stopped."""
+"""`sink run`: the process that stages and applies."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ app = verbs()
 def _run(config: Config = None) -> None:
     """Stages and applies until SIGTERM or Ctrl-C.
 
-    Any number of copies may run: one stages, all apply. Example: `sink run -c config.yaml`
+    Any number of copies may run: one stages, all apply.
+
+    Example: `sink run -c config.yaml`
     """
     settings = settings_of(config)
     configure_logs(settings.log_level, settings.log_json)
     stop = stop_event()
-    # A thread that comes back from PostgreSQL waits so long for the one that computes: with the usual 5 ms a COPY of
-    # many pieces took three times as long.
+    # A thread that returns from PostgreSQL waits this long for the thread that computes. With the default of 5 ms a
+    # COPY of many pieces takes three times as long.
     sys.setswitchinterval(0.0002)
     expect_many_objects()
-    # What is wrong at a start is said at once. The ERP may be away: orders are staged meanwhile.
+    # These checks fail at the start, before any work. The ERP is not checked: staging goes on while it is away.
     wiring.migrate(settings)
     wiring.middle(settings).close()
     wiring.registry(settings).check()

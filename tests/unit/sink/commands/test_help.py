@@ -11,7 +11,7 @@ from sink.__main__ import app
 from sink.commands.output import decided
 from sink.operations.release import Released
 
-PANELS = {"Run", "Look", "Decide: only said without --execute; retry, pause, resume act at once", "Repair"}
+PANELS = {"Run", "Look", "Decide: dry runs without --execute; retry, pause, resume act at once", "Repair"}
 NO_ANSWER = {"run", "offsets reset"}  # one stays, the other tells what it waits for
 
 
