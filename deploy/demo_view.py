@@ -1,4 +1,4 @@
-"""The picture of a running demo: figures read from the databases, events in plain words, drawn live or line by line."""
+"""The view of a running demo: figures from the databases and events in plain words, drawn live or line by line."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ VERBS = {"create": "is in the ERP", "amend": "is changed in the ERP", "cancel": 
 
 @dataclass
 class Figures:
-    """One look at the databases. `lag`: seconds that the oldest change is on its way to the ERP, 0 when none is."""
+    """Figures from the databases. `lag`: age in seconds of the oldest change that is on its way to the ERP, 0 if none
+    is."""
 
     placed: int = 0
     lag: float = 0.0
     documents: dict[str, dict[str, int]] = field(default_factory=dict)  # type → state → count
 
     def of(self, state: str) -> int:
-        """Documents of all types in a state."""
+        """The number of documents in a state."""
         return sum(states.get(state, 0) for states in self.documents.values())
 
     @property
@@ -44,7 +45,7 @@ class Figures:
         return sum(self.of(state) for state in UNFINISHED)
 
     def done(self, *types: str) -> int:
-        """Documents of these types that are in the ERP as the shop wants them."""
+        """The number of documents of these types that are done."""
         return sum(self.documents.get(type_, {}).get("done", 0) for type_ in types)
 
 
@@ -58,7 +59,7 @@ class Watcher:
         self._last_event = 0
 
     def figures(self) -> Figures:
-        """What is where, now."""
+        """The present figures."""
         placed = _rows(self._shop, f"SELECT count(*) FROM {self._orders}")[0][0]  # noqa: S608  (a name of ours)
         waiting = "marked > seen OR state IN ('due', 'settling', 'retry')"
         oldest = "coalesce(max(extract(epoch FROM clock_timestamp() - marked_at)), 0)::float"
@@ -71,7 +72,7 @@ class Watcher:
         return figures
 
     def events(self) -> list[str]:
-        """What happened in the ERP since the last call, in plain words, oldest first."""
+        """Events in the ERP since the last call, in plain words, oldest first."""
         rows = _rows(
             self._middle,
             f"SELECT h.id, h.type, coalesce(d.number, h.key), h.event, h.detail FROM {self._history} h"  # noqa: S608
@@ -96,13 +97,13 @@ class Watcher:
         return bool(rows and rows[0][0])
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self._shop.close()
         self._middle.close()
 
 
 def in_plain_words(type_: str, number: str, event: str, detail: str) -> str:
-    """One row of the ledger's history as a sentence."""
+    """A row of the ledger's history as a sentence."""
     what = f"{NAMES.get(type_, type_)} {number}"
     if event == "held":
         return f"{what} is held: {detail}"
@@ -118,7 +119,7 @@ def _connect(url: str) -> psycopg2.extensions.connection:
 
 
 def _rows(connection: psycopg2.extensions.connection, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """The rows; none while the sink has not made its tables."""
+    """The rows; none before the sink has made its tables."""
     with connection.cursor() as cursor:
         try:
             cursor.execute(statement, parameters or None)
@@ -128,7 +129,7 @@ def _rows(connection: psycopg2.extensions.connection, statement: str, *parameter
 
 
 class View:
-    """A live picture on a terminal; elsewhere a line for each event and a line of figures every five seconds."""
+    """A live view on a terminal. Elsewhere one line per event, and figures every five seconds."""
 
     def __init__(self, console: Console, orders: int, shop: str) -> None:
         self._console, self._orders, self._shop = console, orders, shop
@@ -149,13 +150,13 @@ class View:
             self._live.stop()
 
     def phase(self, words: str) -> None:
-        """What goes on now."""
+        """Says what is going on."""
         self._phase = words
         if not self._live:
             self._console.print(words, markup=False, highlight=False)
 
     def show(self, figures: Figures, shop: list[str], erp: list[str]) -> None:
-        """New figures and what happened since."""
+        """Shows new figures and events."""
         self._figures = figures
         self._shop_events.extend(shop)
         self._erp_events.extend(erp)
@@ -176,7 +177,7 @@ class View:
         )
 
     def picture(self) -> RenderableType:
-        """What is shown now."""
+        """The live view as it is."""
         figures = self._figures
         top = Table.grid(expand=True)
         for _ in range(5):

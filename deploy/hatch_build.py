@@ -1,5 +1,5 @@
-"""Compiles schemas/writing/rowpath.pyx with the wheel, and in place for an editable installation. Where that cannot
-be done, for want of a C compiler or Python's headers, it is left out: rows then go the plain way."""
+"""Compiles schemas/writing/rowpath.pyx for the wheel, or in place for an editable installation. Without a C compiler or
+Python's headers the module is left out, and rows are encoded by the Python code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MODULE = "schemas.writing.rowpath"
 
 
 class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
-    """What hatchling runs before it packs."""
+    """The build hook, which hatchling runs before it packs."""
 
     def initialize(self, _version: str, build_data: dict[str, Any]) -> None:
-        """Adds the module to the wheel, if it can be made."""
+        """Adds the module to the wheel if it can be compiled."""
         built = Path(self.root, *MODULE.split("."))
         for former in built.parent.glob(f"{built.name}.*.so"):
-            former.unlink()  # of another source or another Python
+            former.unlink()  # of an older source or another Python
         try:
             compile_module(built.with_suffix(".pyx"), Path(self.root))
         except (CCompilerError, BaseError) as error:
-            self.app.display_warning(f"{MODULE} is not compiled, rows go the plain way: {error}")
+            self.app.display_warning(f"{MODULE} is not compiled, rows are encoded by the Python code: {error}")
             return
         build_data["artifacts"].append(f"{MODULE.replace('.', '/')}.*")
         build_data["infer_tag"] = True
@@ -34,7 +34,7 @@ class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_module(source: Path, root: Path) -> None:
-    """Puts the module beside its source; CCompilerError or BaseError where it cannot be compiled."""
+    """Compiles the module next to its source. CCompilerError or BaseError if that fails."""
     with tempfile.TemporaryDirectory() as folder:
         module = Extension(MODULE, [str(source.relative_to(root))], extra_compile_args=["-g0"])
         extensions = cythonize([module], build_dir=folder)

@@ -1,4 +1,4 @@
-"""Makes the README's picture, deploy/demo.svg, of a demo that runs for it: `.venv/bin/python -m deploy.picture`."""
+"""Runs the demo and makes the README's picture of it, deploy/demo.svg: `.venv/bin/python -m deploy.picture`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 120
 
 
 def main() -> None:
-    """Runs the demo until its orders are placed, and draws what its view shows then."""
+    """Runs the demo until its orders are placed, and saves its view."""
     paper = Console(file=io.StringIO(), record=True, width=WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="ordertap-picture-"))
     folder.chmod(0o755)  # PostgreSQL does not run as root

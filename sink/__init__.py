@@ -1,1 +1,1 @@
-"""Reads change records from Kafka and keeps an ERP's customers, orders, returns and prices in step."""
+"""Reads change records from Kafka, and carries customers, orders, returns, refunds and prices into an ERP."""

@@ -7,22 +7,47 @@ import sys
 import typer
 
 from schemas.model.errors import OrdertapError
-from sink.cli import decide, link, look, repair, run
+from sink.commands import (
+    accept,
+    brake,
+    check,
+    control,
+    held,
+    ignore,
+    init,
+    link,
+    listing,
+    migrate,
+    offsets,
+    plan,
+    rebuild,
+    reconcile,
+    release,
+    retry,
+    run,
+    show,
+    status,
+)
+
+_RUN = (check, init, run)
+_LOOK = (status, held, show, listing, plan, brake, reconcile)
+_DECIDE = (retry, control, release, ignore, accept, link)
+_REPAIR = (rebuild, migrate, offsets)
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reads a shop's change records from Kafka and keeps the ERP in step.\n\n"
-    "A first time: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what it planned. Later: "
-    "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares the money.",
+    help="Reads a shop's change records from Kafka and carries them into an ERP.\n\n"
+    "At first: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what was planned. Later: "
+    "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares shop and ERP.",
 )
-for verbs in (run, look, decide, link, repair):
-    app.add_typer(verbs.app)
+for verb in (*_RUN, *_LOOK, *_DECIDE, *_REPAIR):
+    app.add_typer(verb.app)
 
 
 def main() -> None:
-    """The console script. Errors that a user can fix are printed once, without a stack trace."""
+    """The console script. Prints errors that a user can fix once, without a stack trace."""
     try:
         app()
     except OrdertapError as error:

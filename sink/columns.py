@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def in_columns(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """Columns as wide as their content; numbers to the right, and `-` for nothing."""
+    """Lines with a heading. Columns are as wide as their content, numbers are right-aligned, None is `-`."""
     cells = [list(names), *([("-" if cell is None else str(cell)) for cell in row] for row in rows)]
     right = [all(row[i].lstrip("-").isdigit() or row[i] == "-" for row in cells[1:]) for i in range(len(names))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]

@@ -1,4 +1,4 @@
-"""The middle-layer database: connections, transactions, and in which schema plain names are."""
+"""The middle-layer database: connections, transactions, and the search_path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from schemas.model.errors import SettingsError, UnavailableError
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 
-# A server whose host is gone says nothing: without these its silence is noticed after the system's two hours.
+# If the server's host is gone, the connection is silent. Without these settings that is noticed after two hours, the
+# system's default.
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -25,30 +26,31 @@ _KEEPALIVES: dict[str, Any] = {
 }
 
 
-# Longer than any change of a staged table that is alone in its transaction, shorter than a lease.
+# 4 s: longer than a change of a staged table that is alone in its transaction, and shorter than a lease.
 _GATE: Final = "SET LOCAL lock_timeout = '4s'; LOCK TABLE schema_gate IN ACCESS SHARE MODE"
 
 
 class NotNowError(UnavailableError):
-    """The staged tables are being changed, in a transaction that lasts: who wants to read them comes again later."""
+    """A long transaction is changing the staged tables. Try to read them again later."""
 
 
 def schema_of(shop: str) -> str:
-    """The schema of a shop's ledger and staged tables. The views that its profile reads are in one named like it."""
+    """The schema of a shop's ledger and staged tables. The views that its profile reads are in a schema named like the
+    shop."""
     return f"ordertap_{shop}"
 
 
 def connect(url: str, schema: str, what: str = "the middle layer (database_url)") -> Connection:
-    """A connection in autocommit, on which plain names of tables are those of `schema`.
+    """A connection in autocommit with search_path `schema`.
 
-    UnavailableError or SettingsError with the next step, never with the password.
+    UnavailableError or SettingsError, with a next step and never with the password.
     """
     try:
         connection: Connection = psycopg2.connect(
             url, connect_timeout=10, application_name="ordertap sink", **_KEEPALIVES
         )
         connection.autocommit = True
-        with connection.cursor() as cursor:  # set here, since `options` of our own would put aside those of the URL
+        with connection.cursor() as cursor:  # set here, because our own `options` would replace those of the URL
             cursor.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
     except psycopg2.OperationalError as error:
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
@@ -63,7 +65,8 @@ def connect(url: str, schema: str, what: str = "the middle layer (database_url)"
 
 @contextmanager
 def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> Iterator[Cursor]:
-    """One transaction on a connection in autocommit; `isolation` may end in READ ONLY. Its errors are ours."""
+    """One transaction on a connection in autocommit. `isolation` may end in READ ONLY. UnavailableError if the database
+    fails."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(f"BEGIN ISOLATION LEVEL {isolation}")
@@ -82,10 +85,10 @@ def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> It
 
 @contextmanager
 def names_of(cursor: Cursor, schema: str, unseen: str = "") -> Iterator[None]:
-    """Plain names of tables are those of `schema` alone, as the SQL of a profile wants it, to the end of the block.
+    """Sets the search_path to `schema` for the block, as a profile's SQL needs it.
 
-    `unseen`: "show" where rows are only listed, "" where they are read (SET ordertap.unseen). If the block raises, the
-    settings are not reset here; the caller's rollback, to a savepoint or of the transaction, does that.
+    `unseen`: "show" if rows are only listed, "" if their values are read (SET ordertap.unseen). If the block raises,
+    the settings are not reset here; the caller's rollback, of a savepoint or the transaction, does that.
     """
     cursor.execute(
         "SELECT current_setting('search_path'), set_config('search_path', quote_ident(%s), true),"
@@ -99,11 +102,11 @@ def names_of(cursor: Cursor, schema: str, unseen: str = "") -> Iterator[None]:
 
 @contextmanager
 def reading(connection: Connection, staged: bool = True) -> Iterator[Cursor]:
-    """One moment of the database, read-only.
+    """A read-only transaction that sees one moment of the database.
 
-    `staged`: of the middle layer. Then the gate is taken first, which needs no snapshot yet: a staged table that was
-    rewritten after the snapshot was taken would look empty. NotNowError where that takes longer than some seconds: a
-    large commit of the shop that brings another schema has the gate to its end. No lock is waited for longer than that.
+    `staged`: it reads staged tables. It then first locks the gate, before its snapshot is taken: a staged table that is
+    rewritten after the snapshot would look empty. NotNowError after 4 s: a large commit that changes a staged table has
+    the gate to its end. Other locks are not waited for longer either.
     """
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         if staged:
@@ -122,28 +125,28 @@ def _through_the_gate(cursor: Cursor) -> None:
 
 
 def rows_as(name: str, columns: Mapping[str, str]) -> str:
-    """SQL of a row source that a statement has under a name: its one placeholder takes rows from `as_json`.
+    """SQL of a row source called `name`. Its one placeholder takes rows from `as_json`.
 
-    `columns`: name → type. Rows come as one value, since the server would parse thousands of values one by one.
+    `columns`: name → type. All rows are one value, because the server would parse thousands of values one by one.
     """
     typed = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
     return f"jsonb_to_recordset(%s) AS {name} ({typed})"
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows for `rows_as`; the caller gives an amount as text, which JSON has no exact word for."""
+    """Rows for `rows_as`. Amounts have to be text, since JSON numbers are not exact."""
     return json.dumps(rows)
 
 
 def array_text(values: Iterable[str]) -> str:
-    """An array of texts as PostgreSQL reads it; the statement says of what type it is (`%s::text[]`)."""
+    """An array of texts in PostgreSQL's notation. The statement has to give its type (`%s::text[]`)."""
     quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
     return f"{{{','.join(quoted)}}}"
 
 
 class TextArray:
-    """Texts as one value of the type text[]. A list is the same to SQL, but driver and server take its elements one by
-    one, which costs each of them five times as much."""
+    """Texts as one value of the type text[]. A list would mean the same, but driver and server would handle it element
+    by element, which costs both five times as much."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._text = psycopg2.extensions.QuotedString(array_text(texts))
@@ -152,20 +155,20 @@ class TextArray:
         return self
 
     def prepare(self, connection: Connection) -> None:
-        """Called by the driver: how a text is quoted is for the connection to say."""
+        """Called by the driver: quoting depends on the connection."""
         self._text.prepare(connection)
 
     def getquoted(self) -> bytes:
-        """Called by the driver: the value in SQL."""
+        """Called by the driver: the SQL literal."""
         return bytes(self._text.getquoted()) + b"::text[]"
 
 
 OF_THESE: Final = "(type, key) IN (SELECT * FROM unnest(%s, %s))"
-"""The condition that a row is of one of some documents; its values are from `these`."""
+"""The condition that a row is of one of the documents in `these`."""
 
 
 def these(refs: Iterable[tuple[str, str]]) -> tuple[TextArray, TextArray]:
-    """Documents, each a type and a key, as the two values of `OF_THESE`."""
+    """Documents (type, key) as the two values of `OF_THESE`."""
     known = list(refs)
     return TextArray(type_ for type_, _ in known), TextArray(key for _, key in known)
 

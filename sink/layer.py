@@ -1,5 +1,4 @@
-"""A shop's middle layer: a schema with the ledger and the staged tables, and its migrations to this release's
-version."""
+"""A shop's middle layer: its schema with the ledger and the staged tables, and the migrations."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 from sink.database import Connection, Cursor, schema_of, transaction
 
 OLD: Final = "ordertap"
-"""The schema name of early releases, which kept one shop per middle layer, with the staged tables in `staged`."""
-_INDEX_OF_COMMITS: Final = 4  # what was staged before this version is of no commit that is known
-_OLD_STAGER: Final = "ordertap.stager"  # the lock of those releases
+"""The schema of early releases, which had one shop per middle layer and its staged tables in `staged`."""
+_INDEX_OF_COMMITS: Final = 4  # rows staged before this version cannot be assigned to commits
+_OLD_STAGER: Final = "ordertap.stager"  # the stager's lock of those releases
 _PATIENCE: Final = "5s"
 _HOLDERS: Final = """
     SELECT a.pid, a.application_name, host(a.client_addr),
@@ -40,7 +39,7 @@ VERSION: Final = migrations()[-1][0]
 
 
 def version(cursor: Cursor, shop: str) -> int:
-    """The version of the shop's layer; 0 when there is none."""
+    """The schema version of the shop's layer; 0 if there is none."""
     home = home_of(cursor, shop)
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{home}.migration",))
     if not _only(cursor):
@@ -50,7 +49,7 @@ def version(cursor: Cursor, shop: str) -> int:
 
 
 def read_again(cursor: Cursor, shop: str) -> list[str]:
-    """The tables whose staged rows a migration from here would drop. They are read again."""
+    """The tables whose staged rows a migration would drop, so that they are read again."""
     if not 0 < version(cursor, shop) < _INDEX_OF_COMMITS:
         return []
     staged = sql.Identifier(home_of(cursor, shop), "staged_table")
@@ -65,14 +64,15 @@ def is_new(connection: Connection, shop: str) -> bool:
 
 
 def home_of(cursor: Cursor, shop: str) -> str:
-    """The schema where the shop's ledger is now."""
+    """The schema where the shop's ledger is."""
     return OLD if _is_old(cursor, shop) else schema_of(shop)
 
 
 def enter(connection: Connection, shop: str) -> None:
-    """Holds the version of the layer for as long as the connection lives: no migration changes it meanwhile.
+    """Takes a shared lock on the layer's version for as long as the connection lives, so that nobody migrates it
+    meanwhile.
 
-    UnavailableError while it is being migrated, SettingsError when it is not of our version.
+    UnavailableError while it is being migrated, SettingsError if it has another version.
     """
     with transaction(connection) as cursor:
         if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
@@ -87,16 +87,16 @@ def enter(connection: Connection, shop: str) -> None:
 
 
 def migrate(connection: Connection, shop: str, also: Callable[[Cursor], None] = lambda _: None) -> int:
-    """Brings the shop's layer to our version and returns it; makes one where there is none. `also` is done with it.
+    """Creates the shop's layer, or brings it to our version, and returns that. `also` runs in the same transaction.
 
-    `connection` has the names of the shop's ledger (`schema_of`). SettingsError when the layer is of a later release,
-    UnavailableError, with who it is, while somebody works with it.
+    `connection`: with search_path `schema_of(shop)`. SettingsError if the layer is of a later release.
+    UnavailableError, naming the sessions, while somebody works with it.
     """
     with transaction(connection) as cursor:
         if version(cursor, shop) == VERSION:
             return VERSION
         _alone(cursor, shop)
-        current = version(cursor, shop)  # another may have done it while we waited
+        current = version(cursor, shop)  # another process may have done it while we waited
         _refuse_newer(current)
         _adopt(cursor, shop)
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema_of(shop))))
@@ -123,17 +123,17 @@ def _lock(shop: str) -> str:
 
 
 def _alone(cursor: Cursor, shop: str) -> None:
-    """Waits until nobody uses the layer, and keeps others away until the transaction ends."""
+    """Waits until nobody uses the layer, and keeps others out to the end of the transaction."""
     locks = [_lock(shop)]
     if _is_old(cursor, shop):
         locks.append(_OLD_STAGER)
-    # Another process may have migrated it, and work already.
+    # Another process may have migrated it and be at work already.
     if not _waited(cursor, "pg_advisory_xact_lock", locks) and version(cursor, shop) != VERSION:
         raise _in_use(cursor, shop, locks)
 
 
 def _waited(cursor: Cursor, function: str, locks: list[str]) -> bool:
-    """Takes advisory locks with this function; False when one of them was not free in time."""
+    """Takes advisory locks with this function. False if one was not free in time."""
     cursor.execute("SAVEPOINT waits")
     try:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
@@ -163,7 +163,7 @@ def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
 
 
 def _adopt(cursor: Cursor, shop: str) -> None:
-    """Turns the single schema of an early release into this shop's own, if it belongs to this shop."""
+    """Renames the single schema of an early release to this shop's, if it is this shop's."""
     if not _is_old(cursor, shop):
         return
     cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (OLD, schema_of(shop)))))
@@ -174,7 +174,7 @@ def _adopt(cursor: Cursor, shop: str) -> None:
     cursor.execute("SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('staged'))")
     if not _only(cursor):
         cursor.execute("DROP SCHEMA IF EXISTS staged")
-    # What those releases look for: with nothing there they would begin anew, with a ledger that knows of no order.
+    # A process of those releases looks for this schema. Without it, it would start with an empty ledger.
     cursor.execute(
         "CREATE SCHEMA ordertap; COMMENT ON SCHEMA ordertap IS 'Keeps sinks of before schema version 5 from starting';"
         " CREATE TABLE ordertap.migration (version integer PRIMARY KEY, done_at timestamptz DEFAULT now());"
@@ -183,7 +183,7 @@ def _adopt(cursor: Cursor, shop: str) -> None:
 
 
 def _is_old(cursor: Cursor, shop: str) -> bool:
-    """Whether the shop's ledger is still in the schema of early releases, which says whose it is."""
+    """Whether the shop's ledger is still in the schema of early releases, by its `binding`."""
     cursor.execute(
         "SELECT to_regnamespace(%s) IS NULL AND to_regclass('ordertap.binding') IS NOT NULL", (schema_of(shop),)
     )
@@ -196,5 +196,5 @@ def _is_old(cursor: Cursor, shop: str) -> bool:
 def _only(cursor: Cursor) -> Any:
     row = cursor.fetchone()
     if row is None:
-        raise OrdertapError("the middle layer gave no row where there must be one", "report this")
+        raise OrdertapError("the middle layer returned no row where there must be one", "report this")
     return row[0]

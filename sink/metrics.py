@@ -1,4 +1,4 @@
-"""What Prometheus sees of a running sink."""
+"""The Prometheus metrics of a running sink."""
 
 from __future__ import annotations
 

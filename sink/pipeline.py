@@ -1,4 +1,4 @@
-"""The glue of `sink run`: one staging loop, and worker threads that apply."""
+"""`sink run` as threads: one staging loop, and workers that apply."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sink.staging.stager import LookUp, Stager
 
 log = structlog.get_logger()
 
-_IDLE = 0.02  # seconds; to ask takes a tenth of a millisecond
+_IDLE = 0.02  # seconds; asking takes 0.1 ms
 _STANDS_BY = 1.0
-_REMEMBERED = 5.0  # seconds: what keeps it from staging may be gone for a moment, and there again
+_REMEMBERED = 5.0  # seconds; a reason that keeps it from staging may come and go
 
 
 @dataclass
 class Parts:
-    """The parts of a running sink; `wiring` makes them."""
+    """The parts of a running sink, made by `wiring`."""
 
     connect: Callable[[], Connection]
     consumer: Callable[[LookUp], ShopConsumer]
@@ -43,7 +43,7 @@ class Parts:
 
 
 class Sink:
-    """A running sink. `run` ends when `stop` is set, or with the first error that a restart does not cure."""
+    """A running sink. `run` ends when `stop` is set, or with the first error that waiting does not cure."""
 
     def __init__(
         self,
@@ -65,21 +65,21 @@ class Sink:
         self._leads = False
 
     def live(self) -> tuple[bool, str]:
-        """Whether our own loop turns, whatever Kafka, database and ERP do."""
+        """Liveness: whether the loop turns, whatever Kafka, database and ERP do."""
         age = time.monotonic() - self._turned
         return age < 120, f"the loop turned {age:.0f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether this copy does its part, and which that is, or what keeps it from it. One that stands by is ready.
+        """Readiness: whether this process does its part, and which, or what keeps it from it. A standby is ready.
 
-        What the ERP has by it is another question: `sink status` says how far the copy is, and what is held.
+        How far the copy is and what is held is not part of this: see `sink status`.
         """
         if reason := self._blocked or self._circuit.stopped or self._circuit.reason:
             return False, reason
         return True, f"{'staging' if self._leads else 'standing by to stage'} and {self._applying()}"
 
     def _applying(self) -> str:
-        """What applying does. Neither a person's pause nor the brake is a failure."""
+        """What applying does. A pause or the brake is no failure."""
         control = self._control
         if control.paused:
             return f"paused {control.paused}"
@@ -94,7 +94,8 @@ class Sink:
         ]
         for thread in threads:
             thread.start()
-        # It may be in the middle of a large index at the end, which the server finishes or leaves for the next start.
+        # A daemon thread: at the end it may be building a large index, which the server finishes or the next start
+        # builds again.
         threading.Thread(target=self._parts.indexes, args=(self._stop,), name="indexes", daemon=True).start()
         try:
             while not self._stop.is_set():
@@ -113,7 +114,7 @@ class Sink:
             raise self._failure
 
     def _stage(self) -> None:
-        """Stages while this copy leads; stands by until then."""
+        """Stands by until this process leads, then stages."""
         with closing(self._parts.connect()) as connection:
             while not leadership.lead(connection):
                 self._turn("")
@@ -129,7 +130,7 @@ class Sink:
                 self._leads = False
 
     def _turn(self, blocked: str) -> None:
-        """Notes that the loop has turned. `blocked`: what keeps it from staging now, "" for nothing."""
+        """Notes that the loop has turned. `blocked`: what keeps it from staging, "" for nothing."""
         self._turned = time.monotonic()
         if self._reread.is_set():
             self._reread.clear()
@@ -142,7 +143,7 @@ class Sink:
             self._blocked = ""
 
     def _note(self, control: Control) -> None:
-        """What people have said about applying as a whole."""
+        """Notes pause, go-live and the brake."""
         self._control = control
         PAUSED.set(control.paused is not None)
         for kind in MASSES:
@@ -169,7 +170,7 @@ class Sink:
                     self._stop.wait(_IDLE)
 
     def _act(self, worker: Worker) -> bool:
-        """Whether it did something, so that there may be more to do."""
+        """Does one step. Returns whether there may be more to do."""
         turn = self._circuit.turn()
         if turn is Turn.REST:
             return False

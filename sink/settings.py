@@ -1,4 +1,4 @@
-"""What can be set for sink. Money rules have no silent default: who owns prices must be said."""
+"""The settings of the sink. Who owns prices has no default: the wrong one would overwrite a price list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sink.planning.policy import Absence
 
 
 class SqlErpSettings(BaseModel):
-    """An ERP that is reached through its own database."""
+    """An ERP that is reached through its database."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,15 +24,15 @@ class SqlErpSettings(BaseModel):
 
 
 ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
-"""The ERP; `kind` says which."""
+"""By `kind`."""
 
 
 class SinkSettings(BaseModel):
-    """The part `sink` of the settings file. Times in seconds."""
+    """The part `sink` of the settings file. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     INSTEAD: ClassVar[Mapping[str, str]] = {
-        "order_deleted": "say it for each kind, `absent: {orders: …, returns: …, refunds: …}`"
+        "order_deleted": "set it for each kind: `absent: {orders: …, returns: …, refunds: …}`"
     }
 
     shop: str = Field(
@@ -64,27 +64,35 @@ class SinkSettings(BaseModel):
     account_from: int = Field(100_001, ge=1, le=10**15, description="the first new account number, behind the prefix")
     unknown_sku: Literal["hold", "placeholder"] = "hold"
     placeholder_sku: str = ""
-    absent: Absence = Field(Absence(), description="what becomes in the ERP of what the shop has no more")
+    absent: Absence = Field(Absence(), description="what happens in the ERP to what the shop has deleted")
     start_at: AwareDatetime | None = Field(
         None,
         description="orders placed before it are not carried over, nor their returns and refunds; with a time zone",
     )
-    goal: Literal["draft", "confirmed", "processing"] = Field("confirmed", description="how far an order is taken")
-    require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is staged as a whole")
-    settle_seconds: float = Field(30.0, ge=0, description="how long totals may disagree before it is shown")
-    recheck_seconds: float = Field(60.0, gt=0, description="how often holds for the ERP's master data are looked at")
+    goal: Literal["draft", "confirmed", "processing"] = Field(
+        "confirmed", description="the milestone that orders are taken to"
+    )
+    require_snapshot: bool = Field(True, description="plan nothing before a first snapshot is complete")
+    settle_seconds: float = Field(30.0, ge=0, description="how long a document may be incomplete before it is held")
+    recheck_seconds: float = Field(
+        60.0, gt=0, description="how often documents held for the ERP's master data are looked at"
+    )
     workers: int = Field(2, ge=1, le=64)
     batch: int = Field(50, ge=1, le=1000, description="how many orders, with their documents, go to the ERP together")
     lease_seconds: float = Field(60.0, ge=5)
     brake_orders: int = Field(
         50, ge=0, description="how many orders, returns, refunds the shop may change in the window"
     )
-    brake_price_percent: float = Field(20.0, ge=0, description="from what size on the change of a price counts")
+    brake_price_percent: float = Field(20.0, ge=0, description="a change of a price counts if it is larger, percent")
     brake_price_share: float = Field(
-        10.0, ge=0, le=100, description="how much of the price list may change so, percent"
+        10.0, ge=0, le=100, description="how much of the price list may change like that in the window, percent"
     )
-    brake_prices: int = Field(20, ge=0, description="how many prices may change so, however short the list is")
-    brake_window_seconds: float = Field(3600.0, gt=0, description="more of them within this time wait for a person")
+    brake_prices: int = Field(
+        20, ge=0, description="how many prices may change like that in the window, however short the list is"
+    )
+    brake_window_seconds: float = Field(
+        3600.0, gt=0, description="the window; further changes within it wait for a person"
+    )
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(8084, ge=0, le=65535, description="0: none")
@@ -102,7 +110,7 @@ class SinkSettings(BaseModel):
         if isinstance(values, dict) and "prices_owner" not in values:
             raise ValueError(
                 "prices_owner is missing. Say who owns prices: `shop` (the ERP is given the shop's prices, also over "
-                "prices typed in there) or `erp` (they are compared only). There is no default, since the wrong one "
+                "prices typed in there) or `erp` (its prices stay as they are). There is no default, since the wrong one "
                 "overwrites a price list"
             )
         return values
@@ -117,19 +125,19 @@ class SinkSettings(BaseModel):
     @model_validator(mode="after")
     def _one_goal(self) -> SinkSettings:
         if isinstance(self.erp, TrytonSettings) and "goal" in self.model_fields_set:
-            raise ValueError("goal is erp.orders.goal here, which has Tryton's own states: say it there alone")
+            raise ValueError("goal is erp.orders.goal here, which has Tryton's own states: set that one only")
         return self
 
     @property
     def order_goal(self) -> Milestone:
-        """The milestone to which orders are taken."""
+        """The milestone that orders are taken to."""
         return self.erp.goal if isinstance(self.erp, TrytonSettings) else Milestone(self.goal)
 
     @field_validator("shop")
     @classmethod
     def _is_a_schema_of_its_own(cls, name: str) -> str:
         if name.startswith(("ordertap", "pg_")) or name in ("public", "information_schema", "staged"):
-            raise ValueError(f"a shop cannot be named {name}: its schema would be one that is there for something else")
+            raise ValueError(f"a shop cannot be named {name}: the schema of that name has another use")
         return name
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Makes the parts from the settings. Only this file and the command line know the settings."""
+"""Makes the parts from the settings. Only this file and the command line read settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from schemas.writing.envelope import topic_name
 from sink import layer
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.commands import check
 from sink.database import Connection, connect, schema_of
 from sink.documents.profile import Profile, load_profile
 from sink.erp.contract import Erp, ErpSetup, LogIn, Sells
@@ -29,7 +28,7 @@ from sink.intake.consumer import ShopConsumer, topic_names
 from sink.intake.decoder import compile_decoder
 from sink.intake.decoding import RegistryDecoders
 from sink.intake.offsets import GroupOffsets
-from sink.operations import migration
+from sink.operations import check, migration
 from sink.operations.sells import sells
 from sink.pipeline import Parts
 from sink.planning.brake import Brake
@@ -45,7 +44,7 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """The shop's middle layer in our schema version; makes one where there is none."""
+    """A connection to the shop's middle layer in our schema version. Creates the layer if there is none."""
     with closing(not_entered(settings)) as first:
         if layer.is_new(first, settings.shop):
             layer.migrate(first, settings.shop)
@@ -53,13 +52,13 @@ def middle(settings: SinkSettings) -> Connection:
 
 
 def migrate(settings: SinkSettings) -> None:
-    """What `sink run` does by itself before it starts."""
+    """The migration that `sink run` does at its start."""
     with closing(not_entered(settings)) as connection:
         migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
 
 
 def not_entered(settings: SinkSettings) -> Connection:
-    """The middle layer in whatever version it has, for a migration."""
+    """A connection to the middle layer in whatever version, for a migration."""
     return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
 
 
@@ -74,7 +73,7 @@ def _entered(settings: SinkSettings) -> Connection:
 
 
 def shop(settings: SinkSettings) -> Connection | None:
-    """The shop's own database, if the settings name one."""
+    """A connection to the shop's database, if the settings name one."""
     return _shop(settings.shop_url) if settings.shop_url else None
 
 
@@ -83,7 +82,7 @@ def _shop(url: SecretStr) -> Connection:
 
 
 def profile(settings: SinkSettings) -> Profile:
-    """The shop's mapping."""
+    """The shop's profile."""
     return load_profile(settings.profile)
 
 
@@ -94,7 +93,7 @@ def registry(settings: SinkSettings) -> Registry:
 
 
 def tables(settings: SinkSettings) -> dict[str, str]:
-    """The profile's tables by their default topics."""
+    """Default topic → table of the profile."""
     return {topic_name(settings.topic_prefix, table): table for table in profile(settings).tables}
 
 
@@ -104,13 +103,13 @@ def topic(settings: SinkSettings, table: str) -> str:
 
 
 def topics(settings: SinkSettings) -> list[str]:
-    """What is read."""
+    """The topics that are read."""
     return topic_names(settings.topic_prefix, profile(settings).tables)
 
 
 def group(settings: SinkSettings) -> GroupOffsets:
-    """Kafka's consumer group of the sink on the tables' topics. The index is read on from where the copy stands,
-    whatever the group's offset of it says."""
+    """The sink's consumer group, on the tables' topics. The index of commits is not among them: it is read on from the
+    copy's position, whatever the group's offset is."""
     of_tables = set(topics(settings)) - {index_topic(settings.topic_prefix)}
     return GroupOffsets(_kafka(settings), settings.group, of_tables)
 
@@ -121,14 +120,14 @@ def erp(settings: SinkSettings) -> Erp:
 
 
 def _sql(settings: SqlErpSettings, calls: int) -> Erp:
-    from sink.erp.sql.adapter import SqlErp  # SQLAlchemy takes a third of a second, which most commands can do without
+    from sink.erp.sql.adapter import SqlErp  # importing SQLAlchemy takes 0.3 s, and most commands do not need it
 
     mapping = load_mapping(Path(settings.mapping))
     return SqlErp(settings.url.get_secret_value(), mapping, settings.timeout_seconds, calls)
 
 
 def _tryton(settings: TrytonSettings, calls: int) -> Erp:
-    from sink.erp.tryton.adapter import TrytonErp  # with a library for HTTP, which most commands can do without
+    from sink.erp.tryton.adapter import TrytonErp  # imports an HTTP library that most commands do not need
 
     return TrytonErp(settings, calls)
 
@@ -140,11 +139,12 @@ def _tryton_setup(settings: TrytonSettings, sells: Sells, other: LogIn | None) -
 
 
 SETUPS: Final[Mapping[str, Callable[[Any, Sells, LogIn | None], ErpSetup]]] = {"tryton": _tryton_setup}
-"""By `erp.kind`, of those that `sink init` can set up: from its settings, what the shop sells by, and who does it."""
+"""By `erp.kind`, for ERPs that `sink init` can set up. Made from its settings, what the shop sells, and another
+log-in."""
 
 
 def setup(settings: SinkSettings, user: str = "", password_file: Path | None = None) -> ErpSetup | None:
-    """What `sink init` makes in the ERP, as another user of it where one is named; None: nothing, in this kind."""
+    """The set-up of the ERP, logged in as `user` if given. None: this kind of ERP has none."""
     made = SETUPS.get(settings.erp.kind)
     if made is None:
         return None
@@ -158,7 +158,7 @@ def _sells(settings: SinkSettings) -> Sells:
 
 
 def _typed(file: Path | None) -> str:
-    """A secret that stands in a file."""
+    """A secret from a file."""
     try:
         return file.read_text("utf-8").strip() if file else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -167,11 +167,11 @@ def _typed(file: Path | None) -> str:
 
 
 ADAPTERS: Final[Mapping[str, Callable[[Any, int], Erp]]] = {"sql": _sql, "tryton": _tryton}
-"""Adapters by `erp.kind`. Each is made from its settings and the number of calls at a time."""
+"""Adapters by `erp.kind`. Made from its settings and the number of concurrent calls."""
 
 
 def rules(settings: SinkSettings) -> Rules:
-    """The rules that the settings set for applying."""
+    """The settings for applying, as plain values."""
     return Rules(
         shop=settings.shop,
         policy=Policy(
@@ -202,11 +202,11 @@ def rules(settings: SinkSettings) -> Rules:
 
 
 def parts(settings: SinkSettings) -> Parts:
-    """The parts of a running sink. Each thread makes its own connection, consumer and worker."""
+    """The parts of a running sink. Each thread makes its own connection, consumer or worker from them."""
     mapping, the_erp, the_rules = profile(settings), erp(settings), rules(settings)
-    # Of the mapping that the stager has, whatever the files say by the time that a consumer is made again.
+    # Topics of the profile as loaded now, even if its files have changed when a consumer is made again.
     read, index = topic_names(settings.topic_prefix, mapping.tables), index_topic(settings.topic_prefix)
-    # Two containers may have one host name, and each process number 1: the last part tells their leases apart.
+    # Two containers may have the same host name and pid 1; the random part makes their leases differ.
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
@@ -226,8 +226,8 @@ def _stager(settings: SinkSettings, mapping: Profile) -> Stager:
     reads = {table: frozenset(mapping.columns.get(table, ())) or None for table in mapping.tables}
 
     def columns(table: str) -> Mapping[str, str]:
-        """The columns of a table of which no record has come yet: from the profile, else from the newest schema that
-        capture registered."""
+        """The columns of a table without records yet: from the profile, or else from the newest schema that capture
+        registered."""
         schema = None if mapping.columns.get(table) else schemas.latest(f"{usual[table]}-value")
         return mapping.columns.get(table, {}) if schema is None else compile_decoder(schema).columns
 
@@ -236,7 +236,7 @@ def _stager(settings: SinkSettings, mapping: Profile) -> Stager:
 
 
 def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
-    """What `sink check` looks at."""
+    """The parts that `sink check` looks at."""
     found: dict[str, Callable[[], object]] = {
         "profile": lambda: profile(settings),
         "middle layer": lambda: middle(settings).close(),
@@ -264,7 +264,7 @@ def _look_at_topics(settings: SinkSettings) -> None:
 
 
 def reconciled(settings: SinkSettings, say: Say) -> Report:
-    """Compares shop and ERP now; `say` is told the progress."""
+    """Compares shop and ERP. `say` gets the progress."""
     with ExitStack() as open_:
         ours, theirs = open_.enter_context(closing(middle(settings))), open_.enter_context(closing(erp(settings)))
         source = shop(settings)

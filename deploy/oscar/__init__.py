@@ -1,1 +1,1 @@
-"""A shop that ordertap's authors did not write: django-oscar from PyPI, driven by its own code."""
+"""A shop that we did not write: django-oscar from PyPI, driven by its own code."""

@@ -1,6 +1,7 @@
-"""What the shop has before its first buyer comes: goods, stock, offers, vouchers, countries, kinds of event.
+"""The shop's data before the first buyer: products, stock, offers, vouchers, countries, kinds of event. Import it after
+`connect`.
 
-Import it after `connect`. Made with oscar's models and its catalogue's own rules, in one transaction.
+Made with oscar's models and rules, in one transaction.
 """
 
 from datetime import timedelta

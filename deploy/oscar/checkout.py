@@ -1,6 +1,7 @@
-"""How this shop sells: taxes, shipping, fees and vouchers, through the classes that oscar means to be extended for it.
+"""Taxes, shipping, fees and vouchers of this shop, in the classes that oscar lets a shop override. Import it after
+`connect`.
 
-Import it after `connect`. An order is placed by oscar's own checkout, in one transaction, as `ATOMIC_REQUESTS` does it.
+Oscar's own checkout places an order in one transaction, as with `ATOMIC_REQUESTS`.
 """
 
 from dataclasses import dataclass
@@ -32,12 +33,12 @@ SETTLED = "Settled"
 
 
 def tax_code(product):
-    """The tax code of a product, from its class."""
+    """The tax code of a product, by its class."""
     return REDUCED if product.get_product_class().name in REDUCED_CLASSES else STANDARD
 
 
 class TaxedPrices(UseFirstStockRecord, StockRequired, FixedRateTax, Structured):
-    """Stock records hold net prices; the unit's tax is rounded to the cent, and the tax code is on every line."""
+    """Stock records have net prices. A unit's tax is rounded to the cent, and each line has its tax code."""
 
     exponent = Decimal("0.01")
 
@@ -68,7 +69,7 @@ class Deliveries(Repository):
 
 
 class CashOnDelivery(FlatCharge):
-    """The carrier's fee for taking the money."""
+    """The carrier's fee for cash on delivery."""
 
     name = "Cash on delivery"
     code = "cash-on-delivery"
@@ -87,7 +88,7 @@ class Fees(SurchargeApplicator):
 
 @dataclass(frozen=True)
 class Purchase:
-    """What a buyer has decided. `user` None is a guest, whom the shop knows by `email` alone."""
+    """What a buyer has chosen. `user` None: a guest, whom the shop knows only by `email`."""
 
     user: Any
     email: str
@@ -101,11 +102,11 @@ class Purchase:
 
 
 class Checkout(OrderPlacementMixin):
-    """One buyer at the till: `buy` is a request to the shop, and one transaction."""
+    """One buyer's checkout. `buy` is one request and one transaction."""
 
     @transaction.atomic
     def buy(self, purchase):
-        """Places the order and returns it. A voucher that the basket does not earn is left out."""
+        """Places the order and returns it. A voucher that does not apply to the basket is left out."""
         basket = self._basket(purchase)
         user = purchase.user or AnonymousUser()
         Applicator().apply(basket, user)

@@ -1,4 +1,4 @@
-"""Joins this process to an oscar shop's database. Everything that imports oscar's models is imported after it."""
+"""Connects this process to an oscar shop's database. Import oscar's models only after it."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ SETTINGS = "deploy.oscar.settings"
 
 
 def connect(url: str) -> None:
-    """Makes `url` the shop of this process, of this thread's connection too; may be called again for another shop."""
+    """Makes `url` the shop of this process and of this thread's connection. May be called again for another shop."""
     os.environ["OSCAR_DATABASE_URL"] = url
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     import django
@@ -25,7 +25,7 @@ def connect(url: str) -> None:
 
 
 def address(url: str) -> dict[str, str]:
-    """A PostgreSQL URL as Django's settings name its parts."""
+    """A PostgreSQL URL as Django settings."""
     parts = urlsplit(url)
     return {
         "HOST": parts.hostname or "",
@@ -37,16 +37,16 @@ def address(url: str) -> dict[str, str]:
 
 
 def migrate(url: str, say: Callable[[str], None] = print) -> None:
-    """Lets oscar make its tables in an empty database: 93 of them, 15 to 35 seconds."""
+    """Has oscar create its 93 tables in an empty database, which takes 15 to 35 seconds."""
     connect(url)
     from django.core.management import call_command
 
-    say("django-oscar makes its 93 tables, about half a minute")
+    say("django-oscar creates its 93 tables, about half a minute")
     call_command("migrate", verbosity=0, skip_checks=True, interactive=False)
 
 
 def publish() -> None:
-    """Makes the publication `ordertap`: the profile's tables without what is nobody's business."""
+    """Creates the publication `ordertap`: the profile's tables without private columns."""
     from django.db import connection
 
     with connection.cursor() as cursor:

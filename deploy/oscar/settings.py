@@ -1,4 +1,4 @@
-"""Django's settings of the oscar shop: oscar's own apps on the PostgreSQL that $OSCAR_DATABASE_URL names."""
+"""Django settings of the oscar shop: oscar's apps, and the database of $OSCAR_DATABASE_URL."""
 
 import os
 
@@ -15,9 +15,9 @@ USE_TZ = True
 SITE_ID = 1
 INSTALLED_APPS = OSCAR_APPS
 HAYSTACK_CONNECTIONS = {"default": {"ENGINE": "haystack.backends.simple_backend.SimpleEngine"}}
-HAYSTACK_SIGNAL_PROCESSOR = "haystack.signals.BaseSignalProcessor"  # no search index to keep
+HAYSTACK_SIGNAL_PROCESSOR = "haystack.signals.BaseSignalProcessor"  # no search index
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # nobody logs in, and the run shall be quick
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # nobody logs in, and this is fast
 
 OSCAR_DEFAULT_CURRENCY = "EUR"
 OSCAR_ALLOW_ANON_CHECKOUT = True

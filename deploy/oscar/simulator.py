@@ -22,7 +22,7 @@ REASONS = ("does not fit", "damaged", "changed my mind")
 
 
 def prepare(url: str, say: Callable[[str], None] = print) -> None:
-    """Makes oscar's tables, the shop's catalogue and the publication `ordertap` in an empty database."""
+    """Creates oscar's tables, the catalogue and the publication `ordertap` in an empty database."""
     migrate(url, say)
     from deploy.oscar.catalogue import stock_shop
 
@@ -43,10 +43,8 @@ def skus(url: str) -> list[str]:
 
 
 class Simulator:
-    """A shop at work. `step` lets one thing happen and says in plain words what it was.
-
-    Several may run on one database with different seeds: each looks after the buyers and orders that it made itself.
-    """
+    """A shop at work. `step` does one thing and says in plain words what. Several may run on one database with
+    different seeds: each has buyers and orders of its own."""
 
     def __init__(self, url: str, seed: int = 1) -> None:
         connect(url)
@@ -91,7 +89,7 @@ class Simulator:
         self._skus = list(self._stock_records.values_list("partner_sku", flat=True))
 
     def step(self) -> str:
-        """One thing happens; returns it in plain words."""
+        """Does one thing, and returns it in plain words."""
         weights = [weight for weight, _ in self._actions]
         while True:
             (_, action) = self._random.choices(self._actions, weights)[0]
@@ -111,7 +109,7 @@ class Simulator:
                 say(said)
 
     def close_day(self) -> list[str]:
-        """Lets staff decide what is still open, so that nothing waits for a payment."""
+        """Has every open order paid or cancelled, so that nothing waits for a payment."""
         said = []
         while self._unpaid:
             said.append(self._settle() if self._random.random() < 0.8 else self._cancel())
@@ -166,7 +164,7 @@ class Simulator:
         }
 
     def _buy_while_staff_work(self) -> str:
-        """Two transactions at once: a price changes and is committed while the order's own is still open."""
+        """Two transactions at once: a change of price commits while the order's transaction is open."""
         from django.db import transaction
 
         with transaction.atomic():
@@ -178,7 +176,7 @@ class Simulator:
         return f"{buyer} buys order {order.number} while {sku} becomes {price}"
 
     def _card_declined(self) -> str:
-        """The bank says no at the last moment: the shop's transaction rolls back."""
+        """The bank declines at the last moment: the shop's transaction is rolled back."""
         from django.db import transaction
 
         before = (self.orders, list(self._paid), list(self._unpaid))
@@ -286,7 +284,7 @@ class Simulator:
 
 
 def _elsewhere(work: Callable[[], object]) -> None:
-    """Does it in another thread, which has a connection and a transaction of its own."""
+    """Runs it in another thread, with a connection and transaction of its own."""
     failed: list[BaseException] = []
 
     def body() -> None:

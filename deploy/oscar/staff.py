@@ -1,6 +1,7 @@
-"""What the people in the shop do after the sale, through oscar's EventHandler, payment sources and stock records.
+"""What staff do after the sale, through oscar's EventHandler, payment sources and stock records. Import it after
+`connect`.
 
-Import it after `connect`. Each function is a request to the dashboard, and one transaction.
+Each function is one request to the dashboard and one transaction.
 """
 
 from decimal import Decimal
@@ -20,7 +21,7 @@ SETTLED, REFUNDED = "Settled", "Refunded"
 
 @transaction.atomic
 def settle(order, means):
-    """The money for an open order has come in."""
+    """The payment for an open order arrives."""
     reference = f"{order.number}-debit"
     source_type, _ = SourceType.objects.get_or_create(name=means)
     source = order.sources.create(source_type=source_type, currency=order.currency, reference=reference)
@@ -33,7 +34,7 @@ def settle(order, means):
 
 @transaction.atomic
 def ship(order):
-    """Everything leaves the house."""
+    """All goods of an order are shipped."""
     desk = EventHandler()
     lines = list(order.lines.all())
     quantities = [line.quantity for line in lines]
@@ -46,14 +47,14 @@ def ship(order):
 
 @transaction.atomic
 def take_back(order, returned, reason):
-    """Goods come back: returned is [(line, quantity)]; no money moves."""
+    """Goods come back, without a refund. `returned`: [(line, quantity)]."""
     lines, quantities = zip(*returned, strict=True)
     event_type = ShippingEventType.objects.get(name=RETURNED)
     return EventHandler().handle_shipping_event(order, event_type, lines, quantities, reference=reason)
 
 
 def worth(order, returned):
-    """What oscar counts for these lines: unit prices rounded to the cent, so not always the line's own price."""
+    """Oscar's amount for these lines: unit prices rounded to the cent, so not always the line's own price."""
     lines, quantities = zip(*returned, strict=True)
     event_type = PaymentEventType.objects.get(name=REFUNDED)
     return EventHandler().calculate_payment_event_subtotal(event_type, lines, quantities)
@@ -61,9 +62,9 @@ def worth(order, returned):
 
 @transaction.atomic
 def refund(order, amount, returned=(), shipping_event=None):
-    """Money goes back, for lines [(line, quantity)] or for none; never more than was paid. Returns what went back.
+    """Refunds money, for lines [(line, quantity)] or none, but never more than was paid. Returns the amount.
 
-    With the shipping event by which goods came back, the payment event is linked to it.
+    If goods came back, the payment event is linked to their shipping event.
     """
     source = order.sources.select_for_update().first()
     amount = min(Decimal(amount), source.amount_available_for_refund)
@@ -84,7 +85,7 @@ def refund(order, amount, returned=(), shipping_event=None):
 
 @transaction.atomic
 def cancel(order):
-    """Nothing is delivered; what was paid goes back."""
+    """Cancels an order that is not shipped, and refunds what was paid."""
     EventHandler().cancel_stock_allocations(order)
     EventHandler().handle_order_status_change(order, "Cancelled", note_msg="Cancelled on request")
     if order.sources.exists():
@@ -92,13 +93,13 @@ def cancel(order):
 
 
 def correct_address(order, street):
-    """The buyer has mistyped the street."""
+    """Corrects the street of an order."""
     order.shipping_address.line1 = street
     order.shipping_address.save()
 
 
 def reprice(sku, price):
-    """A new net price for a SKU; returns the old one."""
+    """Sets a new net price, and returns the old one."""
     record = StockRecord.objects.get(partner_sku=sku)
     old, record.price = record.price, Decimal(price)
     record.save()

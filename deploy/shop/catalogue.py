@@ -38,7 +38,7 @@ class Product(NamedTuple):
 
 
 def prepare(url: str, say: Callable[[str], None] = print) -> None:
-    """Makes the shop's tables and its catalogue in an empty database."""
+    """Creates the shop's tables and catalogue in an empty database."""
     say("making the sample shop's tables")
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute((Path(__file__).parent / "schema.sql").read_text("utf-8"))
@@ -46,7 +46,7 @@ def prepare(url: str, say: Callable[[str], None] = print) -> None:
 
 
 def add_products(url: str) -> None:
-    """Fills the catalogue, in a shop whose tables are there."""
+    """Fills the catalogue of a shop that has tables."""
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         for number, (name, price, rate) in enumerate(PRODUCTS, 1):
             cursor.execute(

@@ -1,4 +1,4 @@
-"""Buyers of the sample shop: who they are, what is in their baskets, and the order that they place."""
+"""Buyers of the sample shop, their baskets, and the orders that they place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FREE_SHIPPING_FROM = Decimal(60)
 
 
 class Checkout:
-    """Places orders. Who bought once buys again, but only after that order was committed (`committed`)."""
+    """Places orders. A buyer comes again only after his first order was committed (`committed`)."""
 
     def __init__(self, chance: random.Random) -> None:
         self._random = chance
@@ -42,21 +42,22 @@ class Checkout:
         self._new: list[int] = []
 
     def committed(self) -> None:
-        """All that was placed stays: its buyers may come again."""
+        """Called after a commit: its buyers may come again."""
         self._regulars += self._new
         self._new.clear()
 
     def rolled_back(self) -> None:
-        """The buyers since the last commit do not exist."""
+        """Called after a rollback: buyers since the last commit do not exist."""
         self._new.clear()
 
     def gone(self, customer: int) -> None:
-        """He is no customer any more: he never comes again."""
+        """The buyer is no longer a customer and does not come again."""
         self._regulars = [one for one in self._regulars if one != customer]
         self._new = [one for one in self._new if one != customer]
 
     def place(self, cursor: Any) -> int:
-        """The order's id. Order, lines, discounts, addresses and totals are one transaction, which the caller ends."""
+        """Places an order and returns its id. Order, lines, discounts, addresses and totals are one transaction, which
+        the caller ends."""
         customer = self._customer(cursor)
         lines = self._lines(cursor)
         discount = self._coupon(lines)
@@ -79,11 +80,11 @@ class Checkout:
         return order
 
     def one_line(self, cursor: Any) -> Line:
-        """Something that a buyer wants too."""
+        """A random line."""
         return self._line(self._random.choice(_products(cursor)))
 
     def move_house(self, cursor: Any) -> str | None:
-        """One of the buyers has new addresses; orders keep theirs."""
+        """Changes a buyer's addresses. Orders keep theirs."""
         if not self._regulars:
             return None
         cursor.execute(
@@ -93,14 +94,14 @@ class Checkout:
         return "a customer moved house"
 
     def _customer(self, cursor: Any) -> int:
-        """A buyer: half of the time one who was here before."""
+        """A buyer; half of the time one who has bought before."""
         if self._regulars and self._random.random() < 0.5:
             return self._random.choice(self._regulars)
         kind = self._random.choices(("registered", "guest", "company"), (5, 3, 2))[0]
         name = self._random.choice(PEOPLE)
         company = self._random.choice(COMPANIES) if kind == "company" else None
         tax_id = f"DE{self._random.randint(10**8, 10**9 - 1)}" if company else None
-        # The number in the e-mail is the database's own, so that no two runs make the same one.
+        # The number in the e-mail comes from the database, so that no two runs make the same one.
         cursor.execute("SELECT nextval(pg_get_serial_sequence('customers', 'id'))")
         customer = int(cursor.fetchone()[0])
         cursor.execute(
@@ -127,7 +128,7 @@ class Checkout:
         return Line(product, quantity, product.price, to_cents(product.price * quantity * off / 100))
 
     def _coupon(self, lines: Sequence[Line]) -> Decimal:
-        """The discount on the whole order, tax included; never more than a cheap basket's half."""
+        """The discount on the whole order, tax included; at most half of a cheap basket."""
         goods = sum((line.gross for line in lines), Decimal(0))
         none = Decimal(0)
         return to_cents(self._random.choice((none, none, none, min(Decimal(10), goods / 2), goods / 10)))

@@ -1,4 +1,4 @@
-"""Exact money: the tax that an amount contains, and an amount split to the cent. Pure."""
+"""Exact amounts: the tax in a gross amount, and splitting to the cent. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tax_in(gross: Decimal, rate: Decimal) -> Decimal:
 def allocate(amount: Decimal, weights: Sequence[Decimal]) -> list[Decimal]:
     """Splits an amount (not negative) by weights, exact to the cent, by largest remainder.
 
-    ValueError when there is an amount, but no weight to split it by.
+    ValueError if there is an amount but all weights are zero.
     """
     total = sum(weights, Decimal(0))
     if not total:

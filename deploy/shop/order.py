@@ -1,4 +1,4 @@
-"""What an order of the sample shop is made of, written so that its totals are exact after every change."""
+"""Writes the parts of an order so that its totals are exact after every change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Line(NamedTuple):
 
 
 class Left(NamedTuple):
-    """Of a sold line: the pieces that the buyer still has, and what he paid for them that he did not get back."""
+    """What is left of a sold line: pieces that the buyer still has, and what he paid for them and was not refunded."""
 
     line: int
     quantity: int
@@ -34,7 +34,7 @@ class Left(NamedTuple):
 
 
 def add_line(cursor: Any, order: int, line: Line) -> None:
-    """Writes a line; the totals are the caller's to write."""
+    """Writes a line. The caller writes the totals."""
     product = line.product
     cursor.execute(
         "INSERT INTO order_lines"
@@ -46,7 +46,7 @@ def add_line(cursor: Any, order: int, line: Line) -> None:
 
 
 def add_discount(cursor: Any, order: int, lines: Sequence[Line], amount: Decimal) -> None:
-    """One row for each tax rate: the discount lowers the goods of both by their share."""
+    """Writes a discount, one row per tax rate, by the rates' shares."""
     if not amount:
         return
     rates = sorted({line.product.tax_rate for line in lines})
@@ -73,7 +73,7 @@ def reprice_line(cursor: Any, line: int, more: int = 0, percent_off: int | None 
 
 
 def write_shipping(cursor: Any, order: int, gross: Decimal) -> None:
-    """What shipping costs, tax included."""
+    """Writes the shipping charge, tax included."""
     cursor.execute(
         "UPDATE orders SET shipping_gross = %s, shipping_tax = %s WHERE id = %s",
         (gross, tax_in(gross, STANDARD_RATE), order),
@@ -93,7 +93,7 @@ def write_totals(cursor: Any, order: int) -> None:
 
 
 def settle_difference(cursor: Any, order: int) -> None:
-    """What was paid follows what is owed, so that a later refund has its money."""
+    """Pays the difference to what is owed, so that a later refund is covered."""
     cursor.execute(
         "INSERT INTO payments (order_id, means, amount) SELECT id, 'card', owed FROM ("
         " SELECT id, gross - (SELECT coalesce(sum(amount), 0) FROM payments WHERE order_id = o.id) AS owed"
@@ -103,13 +103,13 @@ def settle_difference(cursor: Any, order: int) -> None:
 
 
 def write_status(cursor: Any, order: int, status: str) -> str:
-    """Returns the order's number."""
+    """Sets the status, and returns the order's number."""
     cursor.execute("UPDATE orders SET status = %s, updated_at = now() WHERE id = %s RETURNING number", (status, order))
     return str(cursor.fetchone()[0])
 
 
 def returnable(cursor: Any, order: int) -> list[Left]:
-    """The lines that can still come back. All that is refunded for them is never more than was paid for them."""
+    """The lines that can still be returned. Refunds for them never exceed what was paid for them."""
     cursor.execute("SELECT tax_rate, sum(gross) FROM order_discounts WHERE order_id = %s GROUP BY tax_rate", (order,))
     discounts: dict[Decimal, Decimal] = dict(cursor.fetchall())
     cursor.execute(

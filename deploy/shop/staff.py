@@ -1,4 +1,4 @@
-"""Staff of the sample shop: payments, edits, discounts, returns, prices. Each does one thing and says what it was."""
+"""Staff of the sample shop: payments, edits, discounts, returns, prices. Each method does one thing and says what."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ REASONS = ("does not fit", "damaged", "changed my mind", "wrong item")
 
 
 class Staff:
-    """All of it runs in the caller's transaction."""
+    """Everything runs in the caller's transaction."""
 
     def __init__(self, chance: random.Random) -> None:
         self._random = chance
         self._normal_price: dict[int, Decimal] = {}
 
     def pay(self, cursor: Any, order: int) -> str:
-        """The buyer has paid all of it."""
+        """The buyer pays the whole order."""
         cursor.execute(
             "INSERT INTO payments (order_id, means, amount, reference) SELECT id, %s, gross, %s FROM orders"
             " WHERE id = %s RETURNING amount, means",
@@ -41,7 +41,7 @@ class Staff:
         return f"order {write_status(cursor, order, 'paid')} was paid: {amount} EUR by {means}"
 
     def edit(self, cursor: Any, order: int, other: Line) -> str:
-        """An order is changed before it ships: a line less, a piece more, or another line. The difference is paid."""
+        """Changes an order before it ships: a line less, a piece more, or another line. The difference is paid."""
         cursor.execute(
             "SELECT id, (SELECT count(*) FROM order_discounts d WHERE d.order_id = l.order_id) FROM order_lines l"
             " WHERE order_id = %s ORDER BY id",
@@ -63,7 +63,7 @@ class Staff:
         return f"order {_number(cursor, order)} {said} before it shipped"
 
     def discount(self, cursor: Any, order: int) -> str:
-        """A temporary discount on an open order: its lines' prices change."""
+        """A temporary discount on an open order, which changes the prices of its lines."""
         percent = self._random.choice((5, 10, 20))
         cursor.execute("SELECT id FROM order_lines WHERE order_id = %s ORDER BY id", (order,))
         for (line,) in cursor.fetchall():
@@ -74,7 +74,7 @@ class Staff:
         return f"order {write_status(cursor, order, 'discounted')} got {percent} % off"
 
     def request_return(self, cursor: Any, order: int) -> tuple[int, str] | None:
-        """A buyer wants to send some of an order back; the return's id, None when he has nothing left."""
+        """A buyer announces a return. Returns its id; None if nothing is left to return."""
         left = returnable(cursor, order)
         if not left:
             return None
@@ -87,7 +87,7 @@ class Staff:
 
     def _return_line(self, cursor: Any, return_id: int, left: Left) -> None:
         quantity = self._random.randint(1, left.quantity)
-        # The last piece takes what is left, so that pieces that come back one by one cost what all of them did.
+        # The last piece takes the remainder, so that pieces returned one by one add up to the line's amount.
         money = left.money if quantity == left.quantity else left.money * quantity / left.quantity
         cursor.execute(
             "INSERT INTO return_lines (return_id, order_line_id, quantity, reason, refund_amount)"
@@ -96,7 +96,7 @@ class Staff:
         )
 
     def receive_return(self, cursor: Any, return_id: int) -> str:
-        """The goods are back in the warehouse."""
+        """The goods of a return arrive in the warehouse."""
         cursor.execute(
             "UPDATE returns SET status = 'received', received_at = now() WHERE id = %s RETURNING order_id,"
             " EXISTS (SELECT FROM returns x WHERE x.order_id = returns.order_id AND x.status = 'requested'"
@@ -108,7 +108,7 @@ class Staff:
         return f"part of order {number} came back"
 
     def refund(self, cursor: Any, return_id: int) -> str:
-        """The buyer gets his money for it; once an order, and only now and then, the shipping too."""
+        """Refunds a return; sometimes, at most once per order, the shipping, too."""
         shipping_too = self._random.random() < 0.3
         cursor.execute(
             "UPDATE returns r SET status = 'refunded', refunded_at = now(), shipping_refund = CASE WHEN %s THEN"
@@ -121,7 +121,7 @@ class Staff:
         return f"{money} EUR of order {number} were refunded"
 
     def change_price(self, cursor: Any) -> str:
-        """A list price changes, or goes back to what it was."""
+        """Changes a list price, or changes it back."""
         if self._normal_price and self._random.random() < 0.5:
             product = self._random.choice(sorted(self._normal_price))
             new, again = self._normal_price.pop(product), " again"
@@ -136,7 +136,7 @@ class Staff:
         return f"{cursor.fetchone()[0]} costs {new} EUR now{again}"
 
     def temporary_price(self, cursor: Any) -> str:
-        """A price for a week from tomorrow on."""
+        """Sets a price for a week from tomorrow."""
         product, sku, price = self._any_product(cursor)
         new = to_cents(price * 4 / 5)
         cursor.execute(

@@ -1,1 +1,1 @@
-"""Makes the ERP agree with the shop, whatever dies on the way."""
+"""Makes the ERP agree with the shop, whichever process or connection dies on the way."""

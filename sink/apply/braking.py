@@ -1,4 +1,4 @@
-"""What of a call waits for a person, since there were too many changes like it of late."""
+"""Which steps the brake stops, because too many like them were sent recently."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NEXT: Final = (
 
 
 def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]) -> list[tuple[Entry, Outcome]]:
-    """The documents whose steps may not be sent; the caller writes that they are held.
+    """The documents whose steps may not be sent, each with its outcome, which the caller writes.
 
-    In the transaction that writes the intents, before it locks units. A step that is under way already was counted with
-    its intent, and what a person has let pass is not counted.
+    Call it in the transaction that writes the intents, before that locks units. A step with an intent was counted when
+    the intent was written; one that a person has let pass is not counted.
     """
     counts: dict[Mass, list[tuple[Entry, Step]]] = {}
     for one, step in asked:
@@ -48,7 +48,7 @@ def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]
 
 
 def _counted(one: Entry, step: Step, limits: Brake) -> Mass | None:
-    is_price = step.ref.kind == "price"  # of others it is not asked what they were
+    is_price = step.ref.kind == "price"  # only a price is compared with what it was
     return counted(step, from_json(one.applied) if is_price and one.applied else None, limits)
 
 

@@ -1,4 +1,4 @@
-"""New buyers travel with their orders: they are looked at in the same batch, and come to the ERP before them."""
+"""New buyers join their orders: they are planned in the same batch and sent before them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _A_MOMENT: Final = 0.2  # seconds
 
 
 class Buyers:
-    """Of the orders of a batch. Where each has an account of his own; else there are none."""
+    """The buyers of a batch. None join with `customers: collective`."""
 
     def __init__(self, connection: Connection, desired: Desired, sending: Sending, owner: str) -> None:
         self._connection = connection
@@ -27,11 +27,12 @@ class Buyers:
         self._owner = owner
 
     def join(
-        self, held: list[Lease], entries: Sequence[Entry], built: Mapping[DocumentRef, Known]
+        self, leased: list[Lease], entries: Sequence[Entry], built: Mapping[DocumentRef, Known]
     ) -> tuple[list[Entry], set[DocumentRef]]:
-        """Buyers that are not in the ERP yet, whose units are `held` from now on; and those whom another worker has.
+        """Leases the buyers that the ERP does not have yet. Returns their entries, and the buyers that another worker
+        has.
 
-        One who is held rests until he changes or a person acts: his orders are woken when he comes.
+        A held buyer does not join: he rests until he changes or a person acts, and his arrival wakes his orders.
         """
         ours = {one.ref: one for one in entries}
         wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
@@ -43,36 +44,36 @@ class Buyers:
             busy = leases.of_others(cursor, self._owner, missing - {one.unit for one in taken})
         for one in (*entries, *joined):
             one.needed |= one.ref in wanted
-        held += taken
-        self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in joined if one.intent])
+        leased += taken
+        self._sending.resolve(leased, [(one, self._desired.in_erp(one)) for one in joined if one.intent])
         return joined, {ref for ref, one in found.items() if one.unit in busy}
 
     def give_back(
         self,
-        held: list[Lease],
+        leased: list[Lease],
         entries: Iterable[Entry],
         built: Mapping[DocumentRef, Known],
         elsewhere: Collection[DocumentRef],
     ) -> list[Entry]:
-        """Gives back the units of orders whose new buyer another worker has: they keep their place, and have him with
-        them as soon as that one is done with him. The documents of the others."""
+        """Releases the units of orders whose new buyer another worker has, and returns the documents of the other
+        units. The released units keep their turn, and the buyer joins them once the other worker is done with him."""
         every = list(entries)
         early = {one.unit for one in every if not self._desired.buyers([built[one.ref]]).isdisjoint(elsewhere)}
         if early:
             with transaction(self._connection) as cursor:
-                leases.release(cursor, [one for one in held if one.unit in early], in_turn=True, rest=_A_MOMENT)
-            held[:] = [one for one in held if one.unit not in early]
+                leases.release(cursor, [one for one in leased if one.unit in early], in_turn=True, rest=_A_MOMENT)
+            leased[:] = [one for one in leased if one.unit not in early]
         return [one for one in every if one.unit not in early]
 
 
 def before(want: Wanted | Outcome) -> DocumentRef | None:
-    """The buyer, who stands before an order in a batch, and has to be in the ERP first."""
+    """The buyer who has to be in the ERP before this document."""
     if isinstance(want, Wanted):
         return want.after.ref if want.after else None
     return want.waits_for if want.state is State.WAITS else None
 
 
 def _may_come(buyer: Entry) -> bool:
-    """Whether a look at a buyer may bring him to the ERP now."""
+    """Whether a look can bring the buyer into the ERP now."""
     rests = buyer.state is State.HELD and not buyer.dirty
     return not (buyer.arrived or rests or buyer.state is State.IGNORED)

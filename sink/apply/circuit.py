@@ -1,4 +1,4 @@
-"""When an ERP that cannot be used is left alone, and who asks whether it can be used again."""
+"""The circuit breaker before the ERP: after an outage one thread tries, the others rest."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _LONGEST_REST = 60.0
 
 
 class Turn(Enum):
-    """What a thread may do now."""
+    """What a thread may do."""
 
     WORK = "work"
-    TRY = "try"  # ask the ERP whether it can be used; nobody else does meanwhile
+    TRY = "try"  # ask the ERP whether it can be used; no other thread does meanwhile
     REST = "rest"
 
 
 class Circuit:
-    """One per ERP: while it cannot be used nobody sends to it, and one thread at a time asks whether it can be again.
+    """One per process. While the ERP cannot be used, nothing is sent, and one thread at a time asks whether it is back.
 
-    It asks also when no document is due, so that an outage ends when it ends and not with the next order. A stop ends
-    the same way, a minute apart: what a person has mended is found without a restart.
+    It asks even if no document is due, so the end of an outage is seen at once and not with the next order. After a
+    stop it asks once a minute, so what a person has mended is found without a restart.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +42,7 @@ class Circuit:
         return not self.reason and not self.stopped
 
     def turn(self) -> Turn:
-        """After a rest the first to ask tries, the others wait for what it finds."""
+        """After a rest, the first thread to ask gets TRY; the others rest until it has an answer."""
         with self._lock:
             if self.closed:
                 return Turn.WORK
@@ -52,19 +52,19 @@ class Circuit:
             return Turn.TRY
 
     def recovered(self) -> None:
-        """The ERP answered the one who tried."""
+        """The ERP has answered: everyone works again."""
         with self._lock:
             self._rest, self._until, self.reason, self.stopped = _SHORTEST_REST, 0.0, "", ""
 
     def failed(self, error: RetryError) -> None:
-        """The ERP cannot be used for a while, doubling."""
+        """The ERP cannot be used. The rest doubles each time, up to a minute, unless the error names its own."""
         with self._lock:
             rest = error.seconds if isinstance(error, SlowDownError) else self._rest
             self._until, self.reason = self._clock() + rest, error.message
             self._rest = min(_LONGEST_REST, self._rest * 2)
 
     def stop(self, error: StopError) -> None:
-        """Nothing more until a person has mended it."""
+        """A person has to mend something first."""
         with self._lock:
             self.stopped = f"{error.message}; next: {error.hint} (looked at again every minute)"
             self._until = self._clock() + _LONGEST_REST

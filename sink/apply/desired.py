@@ -1,4 +1,4 @@
-"""What the ERP shall have of documents, or why it gets none now: many of one kind together."""
+"""What the ERP should have of each document, or why it gets nothing now. Works on many documents of a kind at once."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ ANOTHER_IDENTITY: Final = (
 
 
 class Wanted(NamedTuple):
-    """The ERP's record, and the ERP's order that it belongs to. None: the shop has deleted the document, or set it back
-    to an unfinished state (`taken_back`) after the ERP was given it. `after`: a new buyer, who has to come first."""
+    """The record that the ERP should have, and the ERP's order that it belongs to. `record` None: the shop has deleted
+    the document, or has set it back to an unfinished state (`taken_back`) after the ERP got it. `after`: a new buyer,
+    who has to be sent first."""
 
     record: ErpRecord | None
     order: Found | None = None
@@ -59,14 +60,15 @@ class Wanted(NamedTuple):
 
     @property
     def nothing(self) -> bool:
-        """Whether the ERP shall have nothing that is in force."""
+        """Whether the ERP should have no valid document: none at all, or a cancelled one."""
         return self.record is None or bool(self.record.fields.get("cancelled"))
 
 
 class Around(NamedTuple):
-    """What documents of a batch refer to: the ledger's entries of buyers and orders, the buyers that are new and go
-    with them, all that is looked at now, the account numbers of those who are new, what was found of them that may have
-    an account, SKUs that the ERP's item master lacks, and its orders as it shows them."""
+    """What the documents of a batch refer to. `entries`: the ledger's entries of buyers and orders; `coming`: new
+    buyers, sent with their orders; `here`: all documents of the batch; `numbers`: account numbers of new buyers, by
+    key; `matched`: what the search for an existing account found; `unknown`: SKUs that the ERP's item master lacks;
+    `orders`: the ERP's orders."""
 
     entries: Mapping[DocumentRef, Entry]
     coming: Mapping[DocumentRef, Entry]
@@ -78,8 +80,8 @@ class Around(NamedTuple):
 
 
 class OnlyCancelled(NamedTuple):
-    """An order that the shop has cancelled, and changes are missing of a table that it is made of: that it was
-    cancelled is known, and nothing else. `hold` is for one that the ERP never heard of."""
+    """A cancelled order that is built from a table with missing changes: only the cancellation is certain. `hold`
+    applies if the ERP never got the order."""
 
     order: SalesOrder
     hold: Hold
@@ -89,7 +91,7 @@ Known: TypeAlias = Built | Hold | OnlyCancelled
 
 
 class Desired:
-    """Reads the shop as staged, the ledger's other documents, and the ERP's items and orders."""
+    """Reads the copy of the shop, the ledger's other documents, and the ERP's items and orders."""
 
     def __init__(self, connection: Connection, profile: Profile, erp: Erp, rules: Rules) -> None:
         self._connection = connection
@@ -101,24 +103,22 @@ class Desired:
         self.place: Place | None = None  # where the copy stood when documents were built last
 
     def kind(self, ref: DocumentRef) -> Kind:
-        """What the ERP keeps of it."""
+        """The kind of ERP record that it becomes."""
         return KIND_OF[self._profile.documents[ref.type].model]
 
     def in_erp(self, one: Entry) -> ErpRef:
-        """What the ERP knows it by."""
+        """Its key in the ERP."""
         kind, series = self.kind(one.ref), self._profile.documents[one.ref.type].series
         stem = f"{kind}.{series}" if series else kind
         return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
 
     def account_of(self, buyer: Entry) -> ErpRef:
-        """What his orders are booked to: his own account, or one that he shares."""
+        """The account that his orders are booked to: his own, or one that he shares."""
         return ErpRef("customer", buyer.account) if buyer.account else self.in_erp(buyer)
 
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
-        """All documents of units as of one moment; held where not all that they are made of is known.
-
-        NotPlannedError when the copy is not one to act on.
-        """
+        """Builds documents, all as of one commit of the shop. A document with missing changes becomes a Hold, or an
+        OnlyCancelled. NotPlannedError if the copy may not be acted on."""
         found: dict[DocumentRef, Built] = {}
         with reading(self._connection) as cursor:
             position = load_position(cursor)
@@ -138,7 +138,7 @@ class Desired:
         return {ref: _certain(built, lacks[ref], ref in open_again) for ref, built in found.items()}
 
     def buyers(self, built: Iterable[Known]) -> set[DocumentRef]:
-        """Those of orders, where each has an account of his own."""
+        """The buyers of the orders. Empty with `customers: collective`."""
         if self._rules.customers == "collective":
             return set()
         name = self._profile.of_model("Customer")[0].name if self._profile.of_model("Customer") else ""
@@ -146,7 +146,7 @@ class Desired:
         return {DocumentRef(name, order.customer) for order in orders if order.customer is not None}
 
     def wanted(self, ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Wanted | Outcome]:
-        """What is wanted of what was built, for each; of buyers and orders together, or of other documents."""
+        """What the ERP should have of each document, in the given order. Buyers come in one call with their orders."""
         found = [self._of(one, built[one.ref]) for one in ones]
         pairs = list(zip(ones, found, strict=True))
         left = [(entry, one) for entry, one in pairs if not isinstance(one, Outcome | Wanted)]
@@ -157,8 +157,7 @@ class Desired:
         return [_cancelled(one, built[one.ref], want) for one, want in zip(ones, wanted, strict=True)]
 
     def is_early(self, one: Entry, built: Known) -> bool:
-        """Whether it is an order of before the day from which on orders are carried over, and is left at that: the ERP
-        was told nothing of it, and nobody has said which of its documents it is."""
+        """Whether it is an order placed before `start_at` that the ERP never got and that nobody has linked."""
         start = self._rules.start_at
         left = not (one.applied or one.revision or one.linked)
         return left and start is not None and isinstance(built, SalesOrder) and built.placed_at < start
@@ -166,7 +165,7 @@ class Desired:
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
     ) -> Hold | None:
-        """What a document waits for because a change of what it is made of is missing."""
+        """The hold of a document that reads a parked record, or a table with a gap."""
         if ref in unreadable:
             return Hold(unreadable[ref], _READ_AGAIN, "data", Check.GAP)
         for gap in gaps:
@@ -175,12 +174,12 @@ class Desired:
         return None
 
     def _of(self, one: Entry, built: Known) -> Document | Wanted | Outcome:
-        """The document, or the outcome if it is already clear that there is nothing to send."""
+        """The document, or the outcome if it is clear without a look around that there is nothing to send."""
         one.built, one.made_by = built, self._profile.version
         if isinstance(built, OnlyCancelled):
             return self._only_cancelled(one, built)
         if one.account and not isinstance(built, Missing):
-            return Outcome.shares(one.account)  # its data are nobody's alone, so that the ERP keeps its own
+            return Outcome.shares(one.account)  # the account is not his alone, so the ERP keeps its own data
         if isinstance(built, NotReady) and one.applied:
             return Wanted(None, taken_back=True)
         match built:
@@ -201,13 +200,13 @@ class Desired:
         return self._refused(one, built) or built
 
     def _only_cancelled(self, one: Entry, built: OnlyCancelled) -> Outcome | Wanted:
-        """The order as the ERP was last told of it, and cancelled."""
+        """The order as the ERP last got it, but cancelled."""
         one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
         kept = one.applied and self._refused(one, built.order)
         return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one.age))
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
-        """What keeps a document from the ERP whatever the ERP says."""
+        """The outcome of a document that fails a check which needs no look into the ERP: identity or totals."""
         seen = fingerprint(document)
         if one.fingerprint and seen and not self._is_same(one, document, seen, one.fingerprint):
             step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
@@ -222,7 +221,8 @@ class Desired:
         return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one.age)
 
     def _is_same(self, one: Entry, document: Document, seen: str, sent: str) -> bool:
-        """Whether it is the document that was sent. A buyer who has its account under another key is the same one."""
+        """Whether it is the document that was sent. An order is the same if its buyer has another key but the same
+        account."""
         if same_identity(seen, sent):
             return True
         forgotten = f"{seen.rpartition('|')[0]}|"
@@ -235,7 +235,8 @@ class Desired:
         return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]], here: Collection[DocumentRef]) -> Around:
-        """A few queries for all of them together. `here`: those too of which it is clear already what they come to."""
+        """Looks up what the documents refer to, in a few queries for all. `here`: all of the batch, also those with an
+        outcome."""
         found = [document for _, document in looked_at]
         if self._rules.customers == "collective" and self._collective is None:
             matches = self._erp.find("customer", {"number": self._rules.collective_account})
@@ -251,7 +252,7 @@ class Desired:
             numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, keys)
         numbers |= self._taken({ref.key: entry for ref, entry in new.items() if entry.revision}, numbers)
         unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
-        if unmet:  # somebody else has them, or they are looked at after this one
+        if unmet:  # another worker has them, or they come later in this batch
             with transaction(self._connection) as cursor:
                 marks.need(cursor, unmet)
         orders = [self.in_erp(entries[ref]) for ref in sorted(parents & entries.keys()) if entries[ref].applied]
@@ -262,8 +263,8 @@ class Desired:
         return Around(entries, new, here, numbers, matched, self._erp.unknown_items(skus), found_orders)
 
     def _taken(self, refused: Mapping[str, Entry], numbers: Mapping[str, str]) -> dict[str, str]:
-        """The next numbers for customers whose own the ERP has given to another account, as of a shop with the same
-        range. Looked for only where a create was not done: most are, and a question for each would slow all down."""
+        """New numbers for customers whose number another account has in the ERP, such as one of a shop with the same
+        range. Only customers whose create has failed are looked up: a query for each would slow all down."""
         found: dict[str, str] = {}
         for key, one in refused.items():
             number = numbers[key]
@@ -280,7 +281,7 @@ class Desired:
         """Whether the ERP has an account of this number that is not the customer's."""
         try:
             return any(found.ref != ref for found in self._erp.find("customer", {"number": number}))
-        except SettingsError:  # its accounts have no number of ours, so that it was refused for something else
+        except SettingsError:  # accounts there have no number, so the create failed for another reason
             return False
 
     def _wanted(self, one: Entry, document: Document, around: Around) -> Wanted | Outcome:
@@ -288,7 +289,7 @@ class Desired:
             case Customer():
                 if match := around.matched.get(one.ref):
                     return match.outcome
-                # The ERP's orders are booked to the number that it has: it stays, whoever gave it and by which rule.
+                # Orders are booked to the number that the ERP has. It stays, whichever rule gave it.
                 number = from_json(one.applied).fields["number"] if one.applied else around.numbers[document.key]
                 return Wanted(record(document, {"number": number}))
             case SalesOrder():
@@ -313,7 +314,7 @@ class Desired:
         return DocumentRef(self._profile.of_model("Customer")[0].name, order.customer or "")
 
     def _account(self, one: Entry, order: SalesOrder, around: Around) -> ErpRef | Outcome:
-        """The account that an order is booked to; its buyer is wanted by it."""
+        """The account that an order is booked to, or the outcome while there is none."""
         if self._rules.customers == "collective":
             step = "make it in the ERP, or correct collective_account; it is looked for again by itself"
             reason = f"the ERP has no account {self._rules.collective_account}"
@@ -334,11 +335,11 @@ class Desired:
         return self.account_of(buyer)
 
     def _is_planned_before(self, buyer: Entry, around: Around) -> bool:
-        """Of one who is looked at with the order it is not known before that."""
+        """Whether the buyer is planned. One in the same batch does not count: his plan is made after this."""
         return buyer.ref not in around.here and self._is_planned(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:
-        """A return or refund names its order in the ERP, and is measured against it."""
+        """A return or refund, with its order in the ERP, which it is measured against."""
         ref = self._order_of(document)
         sold = around.entries.get(ref)
         if sold is not None and sold.state in (State.IGNORED, State.EARLY):
@@ -353,13 +354,13 @@ class Desired:
         return Wanted(record(document, {"order": order}), around.orders.get(order))
 
     def _of_another(self, order: DocumentRef) -> Outcome:
-        """Of a return or refund whose order in the ERP may be another one; once a person has said so, it goes."""
+        """The hold of a return or refund whose order is held for its identity: it goes on once a person has decided."""
         step = f"see `sink held` for {order}; it is looked at again by itself"
         again = self._rules.recheck_seconds
         return Outcome.held(f"its order: {ANOTHER_IDENTITY}", step, "decision", again, Check.ITS_ORDER)
 
     def _is_planned(self, other: Entry) -> bool:
-        """Whether, where everything is only planned, that one is too, or is about to be: then it counts as done."""
+        """Whether, in `mode: plan`, that document is planned or about to be. It then counts as done."""
         if self._rules.apply:
             return False
         return other.state is State.PLANNED or (other.dirty and other.state not in (State.HELD, State.WAITS))
@@ -380,8 +381,8 @@ class Desired:
 
 
 def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:
-    """What was found; of an order that the shop has cancelled, and of which something keeps the rest: the order as the
-    ERP was last told of it, and cancelled. One that it was never told of needs nothing."""
+    """Lets a cancellation pass. If a cancelled order waits for something else, this is the order as the ERP last got
+    it, but cancelled; nothing if the ERP never got it. Everything else stays as found."""
     order = built.order if isinstance(built, OnlyCancelled) else built
     kept = isinstance(found, Outcome) and found.state in (State.HELD, State.SETTLING, State.WAITS)
     if not (kept and isinstance(order, SalesOrder) and order.status == "cancelled"):
@@ -395,8 +396,8 @@ def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Ou
 
 
 def _certain(built: Built, lacks: Hold | None, may_be_open_again: bool) -> Known:
-    """What was built, unless something of it is missing. A cancellation is certain all the same, but where what is
-    missing may have taken it back."""
+    """What was built, or the hold if a change of it is missing. A cancellation stays certain, unless the missing change
+    may have taken it back."""
     if lacks is None:
         return built
     if isinstance(built, SalesOrder) and _is_cancelled(built) and not may_be_open_again:

@@ -1,4 +1,4 @@
-"""Looks for the account that the ERP has of a new customer already: by his number, verified e-mail or tax id."""
+"""Searches the ERP for an account that a new customer may already have: by number, verified e-mail or tax id."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sink.ledger.outcomes import Outcome
 from sink.planning.policy import Check, Hold
 
 _NAMED: Final = 5
-"""So many of several accounts are named to a person."""
+"""Accounts named in a hold."""
 
 
 class Match(NamedTuple):
-    """What came of the look for a customer's account. `account`: what his orders are booked to; None: it is open."""
+    """What the search for a customer's account found. `account`: the one his orders are booked to; None: undecided."""
 
     outcome: Outcome
     account: ErpRef | None = None
 
 
 class _Way(NamedTuple):
-    """By which field of the ERP's accounts a customer is looked for, and by which value."""
+    """A search: `name` for people, the field of the ERP's accounts, and the value."""
 
     name: str
     field: str
@@ -38,12 +38,12 @@ class _Way(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """What is the same of two customers who may be one. A hash: the ledger needs no copy of an e-mail."""
+        """Equal for two customers who may be one. A hash, so that the ledger keeps no copy of an e-mail."""
         return hashlib.blake2b(f"{self.field} {self.value.lower()}".encode(), digest_size=16).hexdigest()
 
 
 class Matching:
-    """Each customer is asked for once, before he has an account: what is found is kept in the ledger, for ever."""
+    """Searches once per customer, before he has an account. The ledger keeps what was found for good."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Matching:
         own: Callable[[Entry], ErpRef],
         build: Callable[[Collection[DocumentRef]], Mapping[DocumentRef, object]],
     ) -> None:
-        """`own`: what the ERP would know a customer by; `build`: documents as the shop has them."""
+        """`own`: a customer's own key in the ERP; `build`: documents from the copy of the shop."""
         self._connection = connection
         self._erp = erp
         self._rules = rules
@@ -63,8 +63,8 @@ class Matching:
     def of(self, new: Mapping[DocumentRef, tuple[Entry, Customer]]) -> dict[DocumentRef, Match]:
         """New customers who get no account of their own now; all others may be created.
 
-        One that may be the same as another new one, who is on his way to the ERP, waits for that one and is looked for
-        then. A question to the ERP for each of the ways that a customer can be found by, up to the first that does.
+        A customer who may be the same as another new one waits until that one is in the ERP, and is searched for then.
+        Costs up to one query per search, and stops at the first that finds something.
         """
         found = self._waits(new) if self._rules.apply else {}
         for ref, (one, customer) in new.items():
@@ -78,7 +78,7 @@ class Matching:
         with transaction(self._connection) as cursor:
             others = accounts.claim(cursor, {ref: some for ref, some in wanted.items() if some})
             states = {ref: one.state for ref, one in documents.entries_of(cursor, set(others.values())).items()}
-        # Nothing wakes who waits for one that comes no more.
+        # Nothing wakes a customer whose other never arrives.
         again = self._rules.recheck_seconds
         return {ref: Match(Outcome.waits(other, states.get(other), again)) for ref, other in others.items()}
 
@@ -86,7 +86,7 @@ class Matching:
         for way in _ways(customer):
             hits = self._hits(way)
             if self._own(one) in hits:
-                return None  # made for him: the planner says what that means
+                return None  # his own account is there: the planner decides
             if len(hits) > 1:
                 return Match(self._rules.held(_several(one.ref, way, [*hits.values()])))
             for ref, hit in hits.items():
@@ -100,18 +100,18 @@ class Matching:
 
     def _hits(self, way: _Way) -> dict[ErpRef, Found]:
         found = {hit.ref: hit for hit in self._find(way.field, way.value)}
-        if way.field == "number":  # those that a sink made have numbers that it gave, which mean nothing in a shop
+        if way.field == "number":  # accounts made by a sink have numbers that the shop does not know
             return {ref: hit for ref, hit in found.items() if ref.external.startswith(BY_HAND)}
         return self._proved(found) if way.field == "email" else found
 
     def _find(self, field: str, value: str) -> Sequence[Found]:
         try:
             return self._erp.find("customer", {field: value})
-        except SettingsError:  # an ERP whose accounts have no such field
+        except SettingsError:  # accounts there have no such field
             return []
 
     def _proved(self, found: Mapping[ErpRef, Found]) -> dict[ErpRef, Found]:
-        """Without accounts of customers of this shop who have not proved that the e-mail is theirs."""
+        """Leaves out accounts of this shop's customers whose e-mail is not verified."""
         with transaction(self._connection) as cursor:
             ours = standings.by_external(cursor, {ref.external for ref in found})
         built = self._build({ref for ref, _ in ours.values()}) if ours else {}
@@ -120,7 +120,7 @@ class Matching:
 
 
 def _ways(customer: Customer) -> Iterator[_Way]:
-    """In the order in which they count."""
+    """The customer's searches; the first that finds something decides."""
     if customer.number:
         yield _Way("number", "number", customer.number)
     if customer.email and customer.email_verified:

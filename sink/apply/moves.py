@@ -1,4 +1,4 @@
-"""A document whose key the shop has changed is the one that it was: the ERP gets no second one."""
+"""Recognizes a document whose key the shop has changed, so that the ERP gets no second one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Places = Mapping[DocumentRef, "_Place"]
 
 
 class _Place(Enum):
-    """What is under a document's old key in the shop."""
+    """What the shop has under a document's old key."""
 
     EMPTY = "nothing, or another document"
     TAKEN = "the document itself"
@@ -34,7 +34,7 @@ class _Place(Enum):
 
 
 class Moves:
-    """Of one worker."""
+    """Follows changed keys for one worker."""
 
     def __init__(self, connection: Connection, desired: Desired, sending: Sending, rules: Rules, owner: str) -> None:
         self._connection = connection
@@ -44,11 +44,12 @@ class Moves:
         self._owner = owner
 
     def follow(
-        self, held: list[Lease], entries: Sequence[Entry], built: Mapping[DocumentRef, Known]
+        self, leased: list[Lease], entries: Sequence[Entry], built: Mapping[DocumentRef, Known]
     ) -> dict[DocumentRef, Outcome]:
-        """Has new documents go on as what they were under another key; those that must not be made now, and why.
+        """Joins new documents with what they were under another key. Returns the outcomes of those that must not be
+        created now.
 
-        `held` gets the leases of what they were.
+        `leased` gets the leases of the old documents.
         """
         known = {one.ref: built[one.ref] for one in entries if one.ref in built and _is_new(one)}
         new = {ref: fingerprint(one) for ref, one in known.items() if isinstance(one, Document)}
@@ -57,7 +58,7 @@ class Moves:
         with transaction(self._connection) as cursor:
             found, logged = moves.former(cursor, new, self._owner)
             olds = documents.entries_of(cursor, {old for some in found.values() for old in some})
-        waits = self._waits(held, entries, found, olds, logged) if found else {}
+        waits = self._waits(leased, entries, found, olds, logged) if found else {}
         if over := logged - waits.keys():
             with transaction(self._connection) as cursor:
                 moves.forget(cursor, over)
@@ -65,13 +66,13 @@ class Moves:
 
     def _waits(
         self,
-        held: list[Lease],
+        leased: list[Lease],
         entries: Sequence[Entry],
         found: Mapping[DocumentRef, Sequence[DocumentRef]],
         olds: Mapping[DocumentRef, Entry],
         logged: Collection[DocumentRef],
     ) -> dict[DocumentRef, Outcome]:
-        """What those come to that may have been something before, but for those that go on at once."""
+        """Outcomes of documents that may have had another key; those that go on at once are left out."""
         there = self._desired.build(olds.keys())
         places = {ref: _place(one, there[ref]) for ref, one in olds.items()}
         left = {ref: [old for old in some if places[old] is not _Place.TAKEN] for ref, some in found.items()}
@@ -80,23 +81,23 @@ class Moves:
             for ref, some in left.items()
             for old in some
             if ref not in logged and _is_new(olds[old])
-        }  # by its number alone
-        waits = self._come_to(held, entries, {ref: some for ref, some in left.items() if some}, places)
+        }  # known by its number alone
+        waits = self._come_to(leased, entries, {ref: some for ref, some in left.items() if some}, places)
         alone = {ref for ref, some in left.items() if ref not in waits and any(_is_ignored(olds[old]) for old in some)}
         return {**waits, **dict.fromkeys(alone, Outcome.ignored())}
 
-    def hand_over(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
-        """Documents that belong to another order by now go there, unless nobody knows what became of a step of theirs;
-        the others."""
+    def hand_over(self, leased: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
+        """Moves documents that the shop has given to another order into that order's unit, unless a step of theirs is
+        in doubt. Returns the others."""
         leaving = [one for one in entries if one.next_unit and not one.intent]
         if leaving:
             with transaction(self._connection) as cursor:
-                moves.hand_over(cursor, held, leaving)
+                moves.hand_over(cursor, leased, leaving)
         return [one for one in entries if one.intent or not one.next_unit]
 
     def _come_to(
         self,
-        held: list[Lease],
+        leased: list[Lease],
         entries: Sequence[Entry],
         former: Mapping[DocumentRef, Sequence[DocumentRef]],
         places: _Places,
@@ -107,8 +108,8 @@ class Moves:
         for ref, (old, *others) in former.items():
             if others or claimed[old] > 1 or places[old] is _Place.UNCLEAR:
                 waits[ref] = self._doubt([old, *others])
-            elif self._have(held, old):
-                self._move(held, entries, old, ref)
+            elif self._have(leased, old):
+                self._move(leased, entries, old, ref)
             else:
                 waits[ref] = _soon(old, ref in doubted)
         return waits
@@ -121,27 +122,27 @@ class Moves:
         )
         return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 
-    def _have(self, held: list[Lease], old: DocumentRef) -> bool:
-        """Whether the old document is ours, and nothing of it is under way. In a unit that we had before, that was
-        asked for already, or we sent it ourselves and it may still arrive."""
+    def _have(self, leased: list[Lease], old: DocumentRef) -> bool:
+        """Leases the old document and resolves its step. True: it is ours and no step is in doubt. In a unit that was
+        ours before, the step was already asked about, or we sent it ourselves and it may still arrive."""
         with transaction(self._connection) as cursor:
             unit = documents.entries_of(cursor, [old])[old].unit
-            had = _has(held, unit)
+            had = _has(leased, unit)
             if not had:
-                held += leases.take(cursor, self._owner, self._sending.lease_seconds, [unit])
+                leased += leases.take(cursor, self._owner, self._sending.lease_seconds, [unit])
             one = documents.entries_of(cursor, [old])[old]
-        if not _has(held, unit):
+        if not _has(leased, unit):
             return False
-        self._sending.settle(held, [(one, self._desired.in_erp(one))] if one.intent and not had else [])
+        self._sending.resolve(leased, [(one, self._desired.in_erp(one))] if one.intent and not had else [])
         return one.intent is None
 
-    def _move(self, held: Sequence[Lease], entries: Sequence[Entry], old: DocumentRef, new: DocumentRef) -> None:
+    def _move(self, leased: Sequence[Lease], entries: Sequence[Entry], old: DocumentRef, new: DocumentRef) -> None:
         with transaction(self._connection) as cursor:
             was = documents.entries_of(cursor, [old])[old]
             if _is_new(was) and not _is_ignored(was):
-                return  # nothing of it came to the ERP
+                return  # the ERP has nothing of it
             waiting = marks.waiting_for(cursor, [new])
-            leases.prove(cursor, held, waiting)
+            leases.prove(cursor, leased, waiting)
             moves.move(cursor, old, new)
             if self._desired.kind(new) == "customer":
                 accounts.move(cursor, self._rules.shop, old.key, new.key)
@@ -153,15 +154,15 @@ class Moves:
 
 
 def _soon(old: DocumentRef, doubted: bool) -> Outcome:
-    """What was in doubt is held until it goes on: what a person answered is known by that."""
+    """A document that was held for its key stays held until it goes on, so that a person's answer is still found."""
     reason, step = f"it was {old}, which is looked at now", "nothing is to be done"
     if doubted:
         return Outcome.held(reason, step, "decision", _SOON, Check.MOVED)
     return Outcome.settling(reason, step, _SOON)
 
 
-def _has(held: Sequence[Lease], unit: str) -> bool:
-    return any(one.unit == unit for one in held)
+def _has(leased: Sequence[Lease], unit: str) -> bool:
+    return any(one.unit == unit for one in leased)
 
 
 def _is_new(one: Entry) -> bool:

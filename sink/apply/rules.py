@@ -1,4 +1,4 @@
-"""What the settings decide for applying."""
+"""The settings that applying goes by, as plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sink.planning.decisions import disputed_to_json
 from sink.planning.policy import Hold, Policy
 
 _LONGER: Final = 10
-"""So many times as long rests what waits for a document that itself waits for a person, and wakes it when it comes."""
+"""A document waits so many times longer for one that is itself held or waits: that one wakes it when it arrives."""
 
 
 class NotPlannedError(OrdertapError):
@@ -24,8 +24,8 @@ class NotPlannedError(OrdertapError):
 
 @dataclass(frozen=True)
 class Rules:
-    """As settings say it. Times in seconds. `batch`: how many units, such as orders, go together. `start_at`: orders
-    placed before it, and what comes of them, are not the ERP's business."""
+    """Times are in seconds. `batch`: units leased together. `start_at`: orders placed before it stay out of the ERP,
+    with their returns and refunds."""
 
     shop: str
     policy: Policy
@@ -43,17 +43,18 @@ class Rules:
     start_at: datetime | None = None
 
     def held(self, hold: Hold) -> Outcome:
-        """Held; the ERP's master data are looked at again, since nothing tells us when they change."""
+        """Held. What waits for the ERP's master data is looked at again, since no event tells when they change."""
         again = self.recheck_seconds if hold.cause == "master data" else None
         disputed = disputed_to_json(hold.disputed)
         return Outcome.held(hold.reason, hold.next_step, hold.cause, again, hold.check, disputed)
 
     def waits(self, ref: DocumentRef, state: State | None) -> Outcome:
-        """It waits for another document, which the ERP does not have, and which stands at `state`."""
+        """Waits for a document that the ERP does not have. `state`: that document's; None: the ledger does not have
+        it."""
         rest = self.recheck_seconds * (_LONGER if state in (State.HELD, State.WAITS) else 1)
         return Outcome.waits(ref, state, rest)
 
     def settling(self, hold: Hold, age: float) -> Outcome:
-        """Held, once it is older than what may still be on its way to us; `age`: since it was marked."""
+        """Settling until `settle_seconds` have passed since the mark, then held. `age`: seconds since the mark."""
         left = self.settle_seconds - age
         return Outcome.settling(hold.reason, hold.next_step, left) if left > 0 else self.held(hold)

@@ -1,4 +1,5 @@
-"""Has the ERP do steps so that each is done once: intents, call, outcomes, each written before the next begins."""
+"""Sends steps to the ERP so that each is done once: intents are committed, then the call goes out, then outcomes are
+written."""
 
 from __future__ import annotations
 
@@ -49,14 +50,14 @@ from sink.staging.position import note_acted
 log = structlog.get_logger()
 _LONGEST_BACKOFF: Final = 300.0
 _A_TENTH: Final = 0.1
-"""Of a lease: it is renewed once so much of it is gone, and the ERP's clock is read anew once a reading is so old."""
+"""Of a lease. A lease is renewed, and the ERP's clock read again, once this much has passed."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A step for a document, and the intent that the ledger keeps of it. `last`: no planned step follows. It is
-    false where that is not known: for a step that another worker planned, after an adopt, and where a part of the
-    change is held. `after`: a new buyer whom it refers to, and who comes before it."""
+    """A step for a document, and the intent that the ledger keeps of it. `last`: no step follows. It is False if that
+    is not known: for a step that another worker planned, after an adopt, and if a part of the change is held. `after`:
+    the new buyer that it refers to, who is sent first."""
 
     one: Entry
     step: Step
@@ -66,7 +67,7 @@ class Task:
 
     @classmethod
     def planned(cls, one: Entry, steps: Sequence[Step], after: Entry | None = None) -> Task:
-        """The first of steps that were planned now."""
+        """The first step of a new plan."""
         step = steps[0]
         milestone, stamp = step.before or ("", "")
         place = one.place or (0, 0)
@@ -89,20 +90,20 @@ class Task:
 
     @property
     def failed_before(self) -> bool:
-        """Whether it, or its buyer, was tried before."""
+        """Whether the document or its buyer has failed before."""
         return bool(self.one.attempts or (self.after and self.after.attempts))
 
     def command(self) -> Command:
-        """The step as people read it; asked for before its outcome is written."""
+        """The step as people read it. Ask before the outcome is written: it shows what the ERP had until then."""
         was = from_json(self.one.applied) if self.one.applied else None
         return command(self.step.verb, self.step.goal, was, self.step.written)
 
     def told(self, outcome: Outcome) -> Outcome:
-        """What it came to otherwise than it was meant, with the step as people read it."""
+        """An outcome other than done, with the step as people read it."""
         return replace(outcome, command=self.command())
 
     def going_on(self, seen: Observed | None) -> Task:
-        """The rest of a step of which a part was done: on the document as it is by that."""
+        """The rest of a step that was done in part, based on the document as it is now."""
         before = basis(seen) or self.step.before
         milestone, stamp = before or ("", "")
         intent = replace(self.intent, before=milestone, stamp=stamp)
@@ -110,75 +111,79 @@ class Task:
 
 
 class Sending:
-    """Every transaction of it proves the leases. `abilities`: what the ERP says of itself."""
+    """Sends for one worker. Each of its transactions proves the leases. `abilities`: what the adapter said at the last
+    check."""
 
     def __init__(self, connection: Connection, erp: Erp, rules: Rules) -> None:
         self._connection = connection
         self._erp = erp
         self._rules = rules
-        self._read: tuple[float, datetime] | None = None  # the ERP's clock, and when by ours
+        self._read: tuple[float, datetime] | None = None  # when the ERP's clock was read, and its time
         self.abilities = Abilities({})
 
     @property
     def lease_seconds(self) -> float:
-        """How long leases are: a call, and what may come of it at the ERP afterwards, end within one."""
+        """Length of a lease. A call, and its effects in the ERP afterwards, end within it."""
         return self._rules.lease_seconds + self.abilities.settles_within
 
-    def settle(self, held: Sequence[Lease], late: Sequence[tuple[Entry, ErpRef]]) -> None:
-        """Steps of which the result was lost: asked for before anything else is done to their documents."""
-        tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in late if one.intent]
+    def resolve(self, leased: Sequence[Lease], in_doubt: Sequence[tuple[Entry, ErpRef]]) -> None:
+        """Asks the ERP about steps in doubt, before anything else is done to their documents. Writes those that were
+        done, forgets those that were not, completes those done in part, and holds those that the ERP cannot tell."""
+        tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in in_doubt if one.intent]
         if not tasks:
             return
         of: dict[HowFar, list[tuple[Task, Observed | None]]] = {answer: [] for answer in HowFar}
-        for task, (answer, observed) in self._answers(held, tasks):
+        for task, (answer, observed) in self._answers(leased, tasks):
             of[answer].append((task, observed))
         outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, Outcome.applied(task.intent, reference, task.command(), more=True)))
         with transaction(self._connection) as cursor:
-            documents.write(cursor, held, outcomes)
-        self._intend(held, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
-        self.send(held, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
+            documents.write(cursor, leased, outcomes)
+        self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
+        self.send(leased, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
 
-    def _answers(self, held: Sequence[Lease], tasks: Sequence[Task]) -> list[tuple[Task, StepProgress]]:
-        """What became of steps. One that cannot be asked for holds its document alone, and stays without an answer."""
+    def _answers(self, leased: Sequence[Lease], tasks: Sequence[Task]) -> list[tuple[Task, StepProgress]]:
+        """What became of each step. If the ERP fails to answer for one step, that document alone gets the failure and
+        is left out."""
         try:
             return list(zip(tasks, self._erp.progress([task.step for task in tasks]), strict=True))
         except Exception as error:
             if isinstance(error, RetryError) or self.concerns_all(error):
                 raise
             if len(tasks) > 1:
-                return [answer for task in tasks for answer in self._answers(held, [task])]
+                return [answer for task in tasks for answer in self._answers(leased, [task])]
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, [(tasks[0].one, tasks[0].told(self.failure(tasks[0].one, error)))])
+                documents.write(cursor, leased, [(tasks[0].one, tasks[0].told(self.failure(tasks[0].one, error)))])
             return []
 
-    def send(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
-        """Has the ERP do steps, as many in one call as it takes best; what each came to is written. RetryError or
-        StopError where the ERP as a whole cannot be used: that is written as well."""
+    def send(self, leased: Sequence[Lease], tasks: Sequence[Task]) -> None:
+        """Sends steps, as many per call as the adapter takes best, and writes their outcomes. Then raises RetryError or
+        StopError if the ERP as a whole cannot be used."""
         for verb in dict.fromkeys(task.step.verb for task in tasks):
             alike = [task for task in tasks if task.step.verb == verb]
-            # What failed before goes by itself: it may be what the others failed by.
+            # A step that has failed before goes alone: it may be what made the others fail.
             first, again = ([task for task in alike if task.failed_before is failed] for failed in (False, True))
             most = self.abilities.batch.get(verb, 1)
             for start in range(0, len(first), most):
-                self._call(held, first[start : start + most])
+                self._call(leased, first[start : start + most])
             for task in again:
-                self._call(held, [task])
+                self._call(leased, [task])
 
-    def _call(self, held: Sequence[Lease], tasks: Sequence[Task]) -> None:
-        # Read before the leases are looked at: who waits for their end has waited long enough by the ERP's clock, too.
-        # An older reading is as good, the call only ends earlier.
+    def _call(self, leased: Sequence[Lease], tasks: Sequence[Task]) -> None:
+        # The clock is read before the leases are proved, so the call's deadline on the ERP's clock is not after their
+        # end. An older reading is safe, too: the call only has less time.
         read = self._clock_lately()
-        left = self._intend(held, tasks, under_way=True)
+        left = self._intend(leased, tasks, under_way=True)
         not_after = read + timedelta(seconds=left - self.abilities.settles_within)
-        tasks = [task for task in tasks if task.one.intent]  # without what is held back, or is looked at anew
+        # Without those that the brake stops, or that were marked meanwhile.
+        tasks = [task for task in tasks if task.one.intent]
         if not tasks:
             return
         results = self._applied(tasks, not_after)
         if any(isinstance(result, NotDone) for result in results):
-            self._read = None  # it may have come too late, by a clock that was set since it was read
+            self._read = None  # it may have missed its deadline because the ERP's clock was set
         for_all = self._for_all(results)
         come_to: dict[DocumentRef, Outcome] = {}
         for task, result in zip(tasks, results, strict=True):
@@ -186,7 +191,7 @@ class Sending:
             come_to[task.one.ref] = lacks or self._outcome(task, result, for_all)
         unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
         with transaction(self._connection) as cursor:
-            documents.write(cursor, held, [(task.one, come_to[task.one.ref]) for task in tasks])
+            documents.write(cursor, leased, [(task.one, come_to[task.one.ref]) for task in tasks])
             documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
         for task in unchanged:
             task.one.intent = None
@@ -195,7 +200,7 @@ class Sending:
             raise for_all
 
     def _applied(self, tasks: Sequence[Task], not_after: datetime) -> Sequence[StepResult]:
-        """An adapter should raise nothing. If it does, nobody knows what came of the steps."""
+        """An adapter returns its errors. If it raises one, all steps are in doubt."""
         try:
             return self._erp.apply([task.step for task in tasks], not_after)
         except Exception as error:
@@ -206,8 +211,8 @@ class Sending:
             return [NotDone(lost) for _ in tasks]
 
     def failure(self, one: Entry, error: Exception, outage: bool = False) -> Outcome:
-        """What an error comes to for a document. An outage is not the document's fault: it stays due and counts
-        nothing."""
+        """The outcome of a document for an error. An outage is not the document's fault: the document stays due, and no
+        attempt is counted."""
         if isinstance(error, HoldError):
             return self._rules.held(Hold(error.message, error.hint, error.cause, Check.REFUSED))
         if not isinstance(error, RetryError | StopError):
@@ -218,13 +223,13 @@ class Sending:
         return Outcome.retry(error.message, again, attempts, error.hint)
 
     def concerns_all(self, error: Exception) -> bool:
-        """Whether an error is nothing that one document could have caused."""
+        """Whether no single document can have caused the error."""
         if isinstance(error, RetryError):
             return self.is_outage(error)
         return isinstance(error, OrdertapError) and not isinstance(error, HoldError)
 
     def is_outage(self, error: RetryError) -> bool:
-        """Whether a call failed for all, and not for its documents alone: then the ERP answers no other question."""
+        """Whether the ERP is away for all: it then does not even tell the time."""
         if isinstance(error, ConflictError | SlowDownError):
             return isinstance(error, SlowDownError)
         try:
@@ -234,21 +239,21 @@ class Sending:
         return False
 
     def _clock(self) -> datetime:
-        """The ERP's time. It is asked for no document's sake, so that a refusal is none of theirs."""
+        """The ERP's time. No document is part of this call, so a refusal becomes a StopError."""
         try:
             return self._erp.clock()
         except HoldError as error:
             raise StopError(error.message, error.hint) from None
 
     def _clock_lately(self) -> datetime:
-        """The ERP's time, now or some moments ago."""
+        """The ERP's time, read at most a tenth of a lease ago."""
         now = time.monotonic()
         if self._read is None or now - self._read[0] > _A_TENTH * self._rules.lease_seconds:
             self._read = now, self._clock()
         return self._read[1]
 
-    def _intend(self, held: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> float:
-        """Writes the intents, or that there are none any more; how many seconds are left of the leases."""
+    def _intend(self, leased: Sequence[Lease], tasks: Sequence[Task], under_way: bool) -> float:
+        """Writes the intents, or deletes them. Returns the seconds left of the leases."""
         if not tasks:
             return 0.0
         whole = self.lease_seconds
@@ -257,8 +262,8 @@ class Sending:
             waits = {one.ref for one, _ in back}
             tasks = [task for task in tasks if task.one.ref not in waits]
             rows = [(task.one, task.intent if under_way else None, task.step.ref.external) for task in tasks]
-            left = leases.renew(cursor, held, whole, whole - _A_TENTH * self._rules.lease_seconds)
-            documents.write(cursor, held, back)
+            left = leases.renew(cursor, leased, whole, whole - _A_TENTH * self._rules.lease_seconds)
+            documents.write(cursor, leased, back)
             written = documents.intend(cursor, rows)
             if under_way:
                 note_acted(cursor)
@@ -268,20 +273,20 @@ class Sending:
         return left
 
     def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
-        """What the brake keeps from the ERP. NotPlannedError where nothing may be sent any more."""
+        """The documents that the brake stops. NotPlannedError if a person has paused applying."""
         if control.is_paused(cursor):
             raise NotPlannedError("applying is paused", "`sink resume --person NAME` when it shall go on")
         return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
-        """The error of a step that concerns all others too."""
+        """The error that concerns all steps, if a result has one."""
         errors = [result.error for result in results if isinstance(result, NotDone)]
         stop = next((error for error in errors if isinstance(error, StopError)), None)
         away = [error for error in errors if isinstance(error, RetryError) and not isinstance(error, ConflictError)]
         return stop or (away[0] if away and self.is_outage(away[0]) else None)
 
     def _lacks(self, buyer: Entry | None, come_to: Mapping[DocumentRef, Outcome]) -> Outcome | None:
-        """What a document comes to that was refused for want of its buyer, who came before it."""
+        """The outcome of a document that was refused because its buyer, sent before it, did not arrive."""
         if buyer is None or buyer.applied:
             return None
         outcome = come_to.get(buyer.ref)
@@ -297,7 +302,7 @@ class Sending:
         if seen is None:
             return outcome
         reached = seen.milestone or ""
-        # A draft that the ERP could not take back is ours, whatever it made of it: the next look compares it.
+        # A draft that the ERP could not take back is ours, whatever is in it: the next look compares it.
         if task.step.verb == "create" or not not_kept(task.step.want, seen.record):
             return outcome.having(task.intent, seen.reference, reached, task.command())
         return replace(outcome, reached=reached)
@@ -308,7 +313,7 @@ class Sending:
 
 
 def _step(intent: Intent, ref: ErpRef) -> Step:
-    """The step that an intent stands for."""
+    """The step of an intent."""
     before = Basis(Milestone(intent.before), intent.stamp) if intent.before else None
     adopts = TypedIn(**intent.adopts) if intent.adopts else None
     noted = from_json(intent.noted) if intent.noted else None
@@ -323,27 +328,27 @@ def _unexpected(one: Entry, error: Exception) -> Hold:
 
 
 def _tell(error: Exception, ones: Iterable[Entry]) -> None:
-    """Class and place of an error that nobody expected. Its own words may show a row's values."""
+    """Logs class and place of an unexpected error, but not its message, which may show a row's values."""
     *_, (place, line) = traceback.walk_tb(error.__traceback__)
     at = f"{place.f_globals.get('__name__')}.{place.f_code.co_qualname}, line {line}"
     log.error("an unexpected error", documents=[str(one.ref) for one in ones], error=type(error).__name__, at=at)
 
 
 def _tell_done(tasks: Sequence[Task], results: Sequence[StepResult]) -> None:
-    """One line for all of a call; the history has them one by one."""
+    """One log line per call; the history has each document."""
     done = [str(task.one.ref) for task, result in zip(tasks, results, strict=True) if isinstance(result, Observed)]
     if done:
         log.info("done in the ERP", verb=tasks[0].step.verb, documents=len(done), first=done[0], last=done[-1])
 
 
 def _is_unchanged(result: StepResult) -> bool:
-    """Whether nothing was changed, and there is no outcome to wait for."""
+    """Whether the ERP refused the step and changed nothing."""
     return (
         isinstance(result, NotDone) and result.reached is None and isinstance(result.error, HoldError | ConflictError)
     )
 
 
 def _backoff(one: Entry) -> tuple[float, int]:
-    """Seconds to rest after one more attempt, doubling, and how many attempts that makes."""
+    """Seconds until the next attempt, doubling with jitter, and the number of attempts so far."""
     attempts = one.attempts + 1
     return backoff(attempts, 1.0, _LONGEST_BACKOFF) * random.uniform(0.5, 1.5), attempts  # noqa: S311  jitter

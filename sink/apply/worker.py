@@ -1,4 +1,4 @@
-"""Takes a batch of shop orders with all their documents and makes the ERP agree with them, whatever dies on the way."""
+"""Leases a batch of units, plans their documents and has the ERP do the steps."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ from sink.staging.position import note_acted, why_not_planned
 log = structlog.get_logger()
 _ROUNDS: Final = 5
 _TOGETHER: Final[Sequence[Collection[Kind]]] = ({"customer", "order"}, {"return", "refund"}, {"price"})
-"""What is planned and sent at once: a return is measured against its order as the ERP shows it."""
+"""What is planned and sent together. Returns come after orders: each is measured against its order as the ERP shows
+it."""
 _ALL_ALIKE: Final = 20
-"""Orders go first, whatever waits longer; one batch in so many is of what waits longest, so that all have a turn."""
+"""Orders go before prices and customers, but one batch in so many takes what has waited longest, so that nothing
+starves."""
 
 
 class Worker:
@@ -59,13 +61,13 @@ class Worker:
         self._customers = [rule.name for rule in profile.of_model("Customer")]
         self._leased = 0
         self.control = Control()
-        """What was said of applying as a whole, when it was asked last."""
+        """Paused, live or stopped by the brake, as read at the last step."""
 
     def step(self) -> bool:
-        """Does what is to be done for the units that wait longest; False when none is due, or nothing may be planned.
+        """Leases the units that have waited longest and works on them. False: none is due, or nothing may be planned.
 
-        RetryError and StopError come through where the ERP as a whole cannot be used; the units stay due. An error
-        that concerns one document alone, be it an unexpected one, is kept with that document and not raised.
+        Raises RetryError or StopError if the ERP as a whole cannot be used; the units stay due. An error that concerns
+        one document, even an unexpected one, is written to that document and not raised.
         """
         if not self._bound:
             self.check()
@@ -77,13 +79,13 @@ class Worker:
             if self.control.paused or not leases.any_due(cursor):
                 return False
             if why_not_planned(cursor, self._rules.require_snapshot):
-                return False  # asked first: a first snapshot lasts for hours, and leases are writes
-            held = self._lease(cursor)
-        if not held:
+                return False  # before leasing: a first snapshot takes hours, and each lease is a write
+            leased = self._lease(cursor)
+        if not leased:
             return False
         away = False
         try:
-            self._units(held)
+            self._units(leased)
         except (RetryError, StopError):
             away = True
             raise
@@ -95,7 +97,7 @@ class Worker:
         finally:
             if not self._connection.closed:
                 with transaction(self._connection) as cursor:
-                    leases.release(cursor, held, in_turn=away)
+                    leases.release(cursor, leased, in_turn=away)
         return True
 
     def _go_by(self, rules: Rules) -> None:
@@ -105,22 +107,22 @@ class Worker:
         self._moves = Moves(self._connection, self._desired, self._sending, rules, self._owner)
 
     def _go_live(self, cursor: Cursor) -> None:
-        """A person has let the shop send. Each worker has what was only planned looked at anew when it hears of that:
-        until then it may have planned something itself."""
+        """A person has let the shop send. Each worker marks the planned documents again when it hears of it, since it
+        may itself have planned some until then."""
         self._go_by(replace(self._rules, apply=True))
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
 
     def _lease(self, cursor: Cursor) -> list[Lease]:
-        """Buyers join their orders: most have nothing to do by themselves then. One that is due at the same moment is
-        leased with his order, since another worker would take him otherwise."""
+        """Orders first. Buyers only fill the batch: most come with their orders and need no look of their own. One who
+        is due at the same moment is leased with his order, or another worker would take him."""
         wanted = self._owner, self._sending.lease_seconds, self._rules.batch
         if self._leased % _ALL_ALIKE == 0:
             return leases.lease(cursor, *wanted)
         return leases.lease(cursor, *wanted, later=self._prices, filling=self._customers)
 
     def check(self) -> None:
-        """Whether the ERP can be used, and is ours: the first one that this middle layer wrote to is the only one."""
+        """Checks that the ERP can be used and is the one that this middle layer is bound to. StopError if not."""
         try:
             checked = self._erp.check()
             self._sending.abilities = checked.abilities
@@ -137,98 +139,100 @@ class Worker:
             log.warning("the ERP can be used, but", found=one.message, next=one.hint)
         self._bound = True
 
-    def _units(self, held: list[Lease], late: bool = True) -> None:
-        """All of them together. What fails there and does not concern all is looked for: each unit by itself, then each
-        document.
+    def _units(self, leased: list[Lease], resolve: bool = True) -> None:
+        """Works on all units together. If that fails for a reason that is not the ERP's as a whole, it tries each unit
+        by itself, then each document.
 
-        `late`: what is under way was sent by someone whose time is over. What we sent ourselves may still arrive.
+        `resolve`: ask the ERP about steps in doubt. Their sender's lease has ended; a call of our own may still be on
+        its way.
         """
         try:
-            self._together(held, late)
+            self._together(leased, resolve)
         except Exception as error:
             if self._sending.concerns_all(error):
                 raise
-            log.warning("looks at documents one by one", units=len(held), error=type(error).__name__)
-            if len(held) > 1:
-                self._each_unit(held)
+            log.warning("looks at documents one by one", units=len(leased), error=type(error).__name__)
+            if len(leased) > 1:
+                self._each_unit(leased)
             else:
-                self._each_document(held)
+                self._each_document(leased)
 
-    def _each_unit(self, held: list[Lease]) -> None:
-        """Units by themselves. Buyers that join one of them are ours to give back, too."""
-        for one in list(held):
+    def _each_unit(self, leased: list[Lease]) -> None:
+        """Each unit by itself. `leased` gets the leases of buyers who joined, so that they are released as well."""
+        for one in list(leased):
             alone = [one]
             try:
-                self._units(alone, late=False)
+                self._units(alone, resolve=False)
             finally:
-                held += [other for other in alone if other != one]
+                leased += [other for other in alone if other != one]
 
-    def _each_document(self, held: list[Lease]) -> None:
-        """Documents of a unit by themselves; one that fails even so is kept back, and nothing else is."""
-        for one in sorted(self._of_the_profile(held, self._read(held)), key=lambda one: KINDS.index(self._kind(one))):
+    def _each_document(self, leased: list[Lease]) -> None:
+        """Each document of a unit by itself. One that still fails is held or retried, and the others go on."""
+        ours = self._of_the_profile(leased, self._read(leased))
+        for one in sorted(ours, key=lambda one: KINDS.index(self._kind(one))):
             try:
-                self._together(held, late=False, alone=one.ref)
+                self._together(leased, resolve=False, alone=one.ref)
             except Exception as error:
                 if self._sending.concerns_all(error):
                     raise
                 with transaction(self._connection) as cursor:
-                    documents.write(cursor, held, [(one, self._sending.failure(one, error))])
+                    documents.write(cursor, leased, [(one, self._sending.failure(one, error))])
 
-    def _together(self, held: list[Lease], late: bool, alone: DocumentRef | None = None) -> None:
-        """First what was sent and never answered, then buyers and orders, then what refers to an order, and prices.
+    def _together(self, leased: list[Lease], resolve: bool, alone: DocumentRef | None = None) -> None:
+        """First the steps in doubt, then buyers and orders, then returns and refunds, then prices.
 
-        `alone`: nothing but this document, which then waits for its buyer.
+        `alone`: only this document; its buyer does not join it.
         """
         self._as_planned = {}
-        entries = self._of_the_profile(held, self._read(held))
-        if late:
-            self._settle(held, entries)
-        entries = self._moves.hand_over(held, entries)
+        entries = self._of_the_profile(leased, self._read(leased))
+        if resolve:
+            self._resolve(leased, entries)
+        entries = self._moves.hand_over(leased, entries)
         looked_at = [one for one in entries if alone in (None, one.ref)]
         built = dict(self._desired.build([one.ref for one in looked_at]))
         self._say_place(looked_at)
         if alone is None:
-            joined, elsewhere = self._buyers.join(held, entries, built)
+            joined, elsewhere = self._buyers.join(leased, entries, built)
             built |= self._desired.build([one.ref for one in joined]) if joined else {}
             self._say_place(joined)
-            entries = looked_at = self._buyers.give_back(held, entries, built, elsewhere) + joined
-        waits = self._moves.follow(held, entries, {one.ref: built[one.ref] for one in looked_at})
-        looked_at = self._waiting(held, looked_at, waits)
+            entries = looked_at = self._buyers.give_back(leased, entries, built, elsewhere) + joined
+        waits = self._moves.follow(leased, entries, {one.ref: built[one.ref] for one in looked_at})
+        looked_at = self._waiting(leased, looked_at, waits)
         looked_at.sort(key=lambda one: KINDS.index(self._kind(one)))
         for kinds in _TOGETHER:
             ones = [one for one in looked_at if self._kind(one) in kinds]
             for _ in range(_ROUNDS):
-                # Nothing more for a unit while nobody knows whether a call for it was done.
+                # While a step of a unit is in doubt, nothing else of the unit is sent.
                 blocked = {one.unit for one in entries if one.intent}
-                ones = self._look(held, [one for one in ones if one.unit not in blocked], built)
+                ones = self._look(leased, [one for one in ones if one.unit not in blocked], built)
                 if not ones:
                     break
 
     def _say_place(self, ones: Iterable[Entry]) -> None:
-        """Of documents that were just built: for the history."""
+        """Notes where the copy stood when the documents were built, for the history."""
         for one in ones:
             one.place = self._desired.place
 
     def _waiting(
-        self, held: Sequence[Lease], ones: Sequence[Entry], waits: Mapping[DocumentRef, Outcome]
+        self, leased: Sequence[Lease], ones: Sequence[Entry], waits: Mapping[DocumentRef, Outcome]
     ) -> list[Entry]:
-        """Writes why some wait; the others."""
+        """Writes the outcomes of those that wait, and returns the others."""
         if waits:
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, [(one, waits[one.ref]) for one in ones if one.ref in waits])
+                documents.write(cursor, leased, [(one, waits[one.ref]) for one in ones if one.ref in waits])
         return [one for one in ones if one.ref not in waits]
 
     def _kind(self, one: Entry) -> Kind:
         return self._desired.kind(one.ref)
 
-    def _read(self, held: Sequence[Lease]) -> list[Entry]:
+    def _read(self, leased: Sequence[Lease]) -> list[Entry]:
         with transaction(self._connection) as cursor:
-            found = documents.entries(cursor, [one.unit for one in held])
+            found = documents.entries(cursor, [one.unit for one in leased])
         return sorted(found, key=lambda one: (len(one.ref.key), one.ref))
 
-    def _of_the_profile(self, held: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
-        """Without documents of a name that it has no more; those wait for a person, and harm nobody. Nor those that a
-        person ignores."""
+    def _of_the_profile(self, leased: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
+        """Returns the documents to work on. Holds those whose type the profile no longer has, and leaves out ignored
+        ones."""
         reason = "the profile has no document of this name any more"
         hold = Hold(reason, "give it the name again, then `sink retry`", check=Check.NAME)
         watched = [one for one in entries if one.state is not State.IGNORED]
@@ -236,27 +240,27 @@ class Worker:
         resting += [(one, Outcome.ignored()) for one in entries if one.state is State.IGNORED and one.dirty]
         if resting:
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, resting)
+                documents.write(cursor, leased, resting)
         return [one for one in watched if one.ref.type in self._names]
 
-    def _settle(self, held: Sequence[Lease], entries: Iterable[Entry]) -> None:
-        self._sending.settle(held, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
+    def _resolve(self, leased: Sequence[Lease], entries: Iterable[Entry]) -> None:
+        self._sending.resolve(leased, [(one, self._desired.in_erp(one)) for one in entries if one.intent])
 
-    def _look(self, held: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
-        """Has the ERP agree with documents, those that others refer to first; those that want another round."""
+    def _look(self, leased: Sequence[Lease], ones: Sequence[Entry], built: Mapping[DocumentRef, Known]) -> list[Entry]:
+        """Plans the documents and sends their next steps. Returns those that need another round."""
         if not ones:
             return []
         outcomes: list[tuple[Entry, Outcome]] = []
         wanted = self._desired.wanted(ones, built)
         tasks: list[Task] = []
         again: list[Entry] = []
-        followed: set[DocumentRef] = set()  # by another step, which was planned with the first
+        followed: set[DocumentRef] = set()  # whose plan has another step after this one
         capped: list[Entry] = []
         planned = self._planned(ones, wanted)
         changing = {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else ()
         for want, (one, found) in zip(wanted, planned, strict=True):
             if isinstance(found, Outcome) and one.unit in changing and found.state is State.HELD:
-                capped.append(one)  # another return of its order goes first, and may make room for it
+                capped.append(one)  # another return of the order goes first, and may make room for it
             elif isinstance(found, Outcome):
                 outcomes.append((one, found))
             elif not self._rules.apply:
@@ -267,11 +271,11 @@ class Worker:
                 followed |= {one.ref} if len(found) > 1 else set()
         if outcomes:
             with transaction(self._connection) as cursor:
-                documents.write(cursor, held, outcomes)
+                documents.write(cursor, leased, outcomes)
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
-        self._sending.send(held, tasks)
-        # A cancellation goes without the change before it that the ERP has refused.
+        self._sending.send(leased, tasks)
+        # A cancellation goes even if the ERP has refused the change before it.
         refused = {one.ref for one in again if one.check == Check.REFUSED} & followed
         went = [one for one in again if one.intent is None and (one.state is State.DONE or one.ref in refused)]
         return went + capped
@@ -279,10 +283,10 @@ class Worker:
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]
     ) -> list[tuple[Entry, list[Step] | Outcome]]:
-        """Steps for each document, or what else it comes to. Each planned step is seen by those after it."""
+        """The steps of each document, or its outcome. Each planned step counts for the documents after it."""
         refs = [self._desired.in_erp(one) for one in ones]
-        # A ledger from a backup may not know of a document that the ERP has. Where it knows that it sent something, or
-        # nothing is wanted, we look; else a create finds out.
+        # A ledger restored from a backup may not know of a document that the ERP has. We look if the ledger has sent
+        # something, or if the shop wants nothing; otherwise the create finds out.
         known = [
             ref
             for one, ref, want in zip(ones, refs, wanted, strict=True)
@@ -302,8 +306,8 @@ class Worker:
             if isinstance(want, Outcome):
                 found[one.ref] = want
                 continue
-            if one.decisions and Decisions.from_json(one.decisions).settles(one.version):
-                found[one.ref] = _settled(want)
+            if one.decisions and Decisions.from_json(one.decisions).keeps(one.version):
+                found[one.ref] = _no_step(want)
                 continue
             order = self._order_of(want, orders)
             other = others.get(one.ref)
@@ -317,7 +321,7 @@ class Worker:
         return [(one, found[one.ref]) for one in ones]
 
     def _order_of(self, want: Wanted, with_steps: Mapping[ErpRef, Found]) -> Found | None:
-        """The order that a return or refund is measured against: with what was planned for it before."""
+        """The order that a return or refund is measured against, with what is already planned for it."""
         ref = want.record.fields.get("order") if want.record else None
         if not isinstance(ref, ErpRef):
             return want.order
@@ -338,7 +342,7 @@ class Worker:
         return plan(ref, want.record, ledger, seen, self._rules.policy, order)
 
     def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:
-        """Steps, or what else a plan comes to."""
+        """Turns a plan into steps or an outcome."""
         if isinstance(found, Hold):
             return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
         if isinstance(found, DoneByHand):
@@ -347,10 +351,10 @@ class Worker:
                 return Outcome.done_by_hand(to_json(found.record))
             key = self._desired.in_erp(one).external
             return Outcome.known_again(to_json(found.record), key, seen.reference, seen.milestone or "")
-        return found or _settled(want)
+        return found or _no_step(want)
 
     def _renamed(self, ones: Sequence[Entry]) -> dict[DocumentRef, DocumentRef]:
-        """What is in the ERP under a name that the profile had before. It is not made a second time."""
+        """Documents that the ERP has under a type that the profile no longer has, so that they are not made twice."""
         if not ones or not self._former:
             return {}
         found: dict[DocumentRef, DocumentRef] = {}
@@ -368,8 +372,8 @@ def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:
     return Outcome.planned(", ".join(f"{step.verb} {step.kind}" for step in told) + rest, told)
 
 
-def _settled(want: Wanted) -> Outcome:
-    """Of a document that needs no step."""
+def _no_step(want: Wanted) -> Outcome:
+    """The outcome of a document that needs no step."""
     if want.taken_back:
         return Outcome.not_ready()
     return Outcome.gone() if want.record is None else Outcome.done()

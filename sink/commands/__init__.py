@@ -1,1 +1,1 @@
-"""What `sink` does besides `run`, one file per command, each with what it prints."""
+"""The command line: one file per verb, with its options and what it prints. `options` and `output` are shared."""

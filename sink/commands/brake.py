@@ -1,18 +1,37 @@
-"""`sink brake`, `sink release --mass`: what waits since there were too many changes like it."""
+"""`sink brake`, and what `sink release --mass` prints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.money import money
 from sink.ledger.brake import Example, Waiting
+from sink.operations import brake
 from sink.operations.brake import BrakeStanding, MassReleased
 from sink.planning.brake import Brake
 
+app = verbs()
+
+
+@app.command("brake", rich_help_panel=LOOK)
+def _brake(as_json: Json = False, config: Config = None) -> None:
+    """What waits because the shop changed too much at once.
+
+    And the brake's limits and counters.
+
+    Example: `sink brake`
+    """
+    settings = settings_of(config)
+    found = brake.show(wiring.middle(settings), wiring.rules(settings).brake)
+    answer(as_json, lambda: found, lambda: lines(found))
+
 
 def lines(found: BrakeStanding) -> Iterator[str]:
-    """Limits and counters by kind, and what waits."""
+    """Counters with their limits, and what waits."""
     for one in found.counters:
         since = f"since {one.counts_since.astimezone():%Y-%m-%d %H:%M %Z}"
         yield f"{one.kind}: {one.counted} changed {since}; {_limit(one.kind, found.limits)}"
@@ -24,12 +43,12 @@ def lines(found: BrakeStanding) -> Iterator[str]:
 
 
 def released(found: MassReleased) -> Iterator[str]:
-    """What passes."""
+    """What would pass or passes."""
     yield from _waiting(found.waiting, found.examples)
     if not found.released:
-        yield "nothing was changed; --execute lets them pass once, and the brake counts anew"
+        yield "nothing was changed; --execute lets them pass once, and starts the count again"
         return
-    yield f"{found.released} documents pass once; what the shop changes from now on is counted anew"
+    yield f"{found.released} documents pass once; the count starts again"
 
 
 def _limit(kind: str, limits: Brake) -> str:

@@ -1,46 +1,57 @@
-"""`sink check`: looks at each part before a first start, and says what mends it."""
+"""`sink check`: what `operations.check` finds, part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
-from sink.database import Connection
-from sink.documents.profile import Profile
-from sink.erp.contract import Advice, Checked, Erp, ErpSetup, Sells
-from sink.intake.offsets import GroupOffsets
-from sink.reconcile.sides import readable
+import typer
 
-_NAMED: Final = 20
+from schemas.model.errors import ExitCode
+from sink import wiring
+from sink.commands.options import RUN, Config, Json, settings_of, verbs
+from sink.commands.output import said, say
+from sink.operations import check
+from sink.operations.check import PartCheck
+
+app = verbs()
 
 
-class PartCheck(NamedTuple):
-    """At one part; `error` is None where all is well, with `advice` on what may go wrong later."""
+@app.command("check", rich_help_panel=RUN)
+def _check(as_json: Json = False, config: Config = None) -> None:
+    """Checks each part that is needed, and says what mends it.
 
-    part: str
-    error: OrdertapError | None
-    advice: Sequence[Advice] = ()
+    The parts are profile, middle layer, ERP, its master data, registry, topics, shop.
 
-    @property
-    def line(self) -> str:
-        """For people."""
-        if self.error is None:
-            found = [f"\nnote {self.part}: {one.message}\n     mend: {one.hint}" for one in self.advice]
-            return f"ok   {self.part}" + "".join(found)
-        return f"BAD  {self.part}: {self.error.message}\n     mend: {self.error.hint}"
+    Example: `sink check -c config.yaml`
+    """
+    bad = 0
+    found: list[PartCheck] = []
+    for look in check.check(wiring.looks(settings_of(config))):
+        bad += look.error is not None
+        found.append(look)
+        say([] if as_json else [line(look)])
+    say(said(report(found), [f"{bad} to mend" if bad else "all is well"], as_json))
+    raise typer.Exit(ExitCode.FAILED if bad else 0)
+
+
+def line(one: PartCheck) -> str:
+    """For people."""
+    if one.error is None:
+        found = [f"\nnote {one.part}: {advice.message}\n     mend: {advice.hint}" for advice in one.advice]
+        return f"ok   {one.part}" + "".join(found)
+    return f"BAD  {one.part}: {one.error.message}\n     mend: {one.error.hint}"
 
 
 class CheckReport(NamedTuple):
-    """Of all parts, for programs."""
+    """All parts, for programs."""
 
     well: bool
     parts: Sequence[Mapping[str, object]]
 
 
 def report(found: Sequence[PartCheck]) -> CheckReport:
-    """The findings by their names; an error is its message and what mends it."""
+    """The findings, with each error as message and remedy."""
     parts = [
         {
             "part": one.part,
@@ -51,75 +62,3 @@ def report(found: Sequence[PartCheck]) -> CheckReport:
         for one in found
     ]
     return CheckReport(all(one.error is None for one in found), parts)
-
-
-def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
-    """One after the other, whatever is found. What two of them say is said once."""
-    said: set[Advice] = set()
-    for name, look in parts.items():
-        try:
-            found = look()
-        except OrdertapError as error:
-            told = Advice(error.message, error.hint)
-            if told not in said:
-                said.add(told)
-                yield PartCheck(name, error)
-        else:
-            every = found.advice if isinstance(found, Checked | MasterDataFound) else ()
-            advice = [one for one in every if one not in said]
-            said.update(advice)
-            yield PartCheck(name, None, advice)
-
-
-def erp_answers(erp: Erp) -> Checked:
-    """Address, credentials, tables."""
-    with closing(erp):
-        return erp.check()
-
-
-class MasterDataFound(NamedTuple):
-    """What the ERP lacks of what the shop sells by."""
-
-    advice: Sequence[Advice]
-
-
-def master_data(erp: Erp, setup: ErpSetup | None, sells: Sells) -> MasterDataFound:
-    """Of what the shop's documents that are still to come refer to."""
-    with ExitStack() as open_:
-        open_.enter_context(closing(erp))
-        advice = [*_unknown_items(sorted(erp.unknown_items(sells.skus)))] if sells.skus else []
-        if setup is not None:
-            lacks = open_.enter_context(closing(setup)).lacks()
-            advice += [Advice(one.message, one.hint) for one in lacks]
-    return MasterDataFound(advice)
-
-
-def _unknown_items(skus: Sequence[str]) -> Iterator[Advice]:
-    if skus:
-        more = f" and {len(skus) - _NAMED} more" if len(skus) > _NAMED else ""
-        named = ", ".join(skus[:_NAMED]) + more
-        hint = "make them there, as items that may be sold: until then what has one is held, and then goes on by itself"
-        yield Advice(f"the ERP has no item for {len(skus)} of what the shop sells: {named}", hint)
-
-
-def topics_exist(group: GroupOffsets, topics: Iterable[str], index: str) -> None:
-    """Kafka answers, and has the index of commits and what the profile's tables need."""
-    missing = sorted(set(topics) - {partition.topic for partition in group.partitions()})
-    if index in missing:
-        others = "".join(f", nor {topic}" for topic in missing if topic != index)
-        raise UnavailableError(
-            f"Kafka has no topic {index}, the index of commits by which the sink reads" + others,
-            "this release's capture creates it: `capture init`, then `capture run`",
-        )
-    if missing:
-        raise UnavailableError(f"Kafka has no topic {', '.join(missing)}", "`capture init` makes them")
-
-
-def shop_is_readable(shop: Connection, profile: Profile) -> None:
-    """As `sink reconcile` reads it: the profile's SQL runs there."""
-    with closing(shop):
-        try:
-            readable(shop, profile)
-        except SettingsError as error:
-            hint = "let shop_url lead to the shop, as a user who may read its tables"
-            raise SettingsError(error.message, hint) from None

@@ -1,14 +1,21 @@
-"""`sink held`: what waits for someone, by cause and reason, and what it comes to."""
+"""`sink held`: what waits, by cause and reason, with its money."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 
+import typer
+
+from sink import wiring
+from sink.commands.options import LOOK, Cause, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.money import money
 from sink.ledger.documents import TELLS_AT
 from sink.ledger.listed import HeldGroup, Listed
+from sink.operations import holds
 from sink.planning import ways_out
 
 _CAUSES: Mapping[str, str] = {
@@ -19,9 +26,28 @@ _CAUSES: Mapping[str, str] = {
     "retry": "tried again by itself",
 }
 
+app = verbs()
+
+
+@app.command("held", rich_help_panel=LOOK)
+def _held(
+    cause: Cause = "",
+    limit: Annotated[int, typer.Option(min=0, help="How many documents of each reason.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What is held or waits, by cause and reason, with its money.
+
+    Documents that are tried again are listed, too.
+
+    Example: `sink held --cause decision --limit 5`
+    """
+    found = holds.held(wiring.middle(settings_of(config)), cause, limit)
+    answer(as_json, lambda: found, lambda: lines(found))
+
 
 def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
-    """Each cause with its reasons, each reason with its documents and the next step; sums at the end."""
+    """Causes, their reasons, and each reason's documents and next step. Sums at the end."""
     for cause in dict.fromkeys(group.cause for group in found):
         groups = [group for group in found if group.cause == cause]
         yield f"{_CAUSES[cause]}: {_sum(groups)}"
@@ -29,8 +55,8 @@ def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
             yield from _group(group)
     yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
-        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; all of one: `sink show TYPE KEY`"
-        yield "what comes after `or` says first what it would do; with --execute it does it"
+        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; everything about one: `sink show TYPE KEY`"
+        yield "the commands after `or` are dry runs; --execute does it"
 
 
 def _group(group: HeldGroup) -> Iterator[str]:

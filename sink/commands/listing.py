@@ -1,13 +1,41 @@
-"""`sink list`: documents, one a line."""
+"""`sink list`: documents, one per line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
+import typer
+
+from sink import wiring
 from sink.columns import in_columns
 from sink.commands.held import at
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.money import money
 from sink.ledger.listed import Listed
+from sink.ledger.outcomes import State
+from sink.operations import listing
+
+app = verbs()
+
+
+@app.command("list", rich_help_panel=LOOK)
+def _list(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only those of this type: sales_order")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the oldest first.")] = 50,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Documents by state, with number and money.
+
+    Example: `sink list --state held --type sales_order`
+    """
+    settings = settings_of(config)
+    names = wiring.profile(settings).documents
+    found = listing.listing(wiring.middle(settings), state, type_, limit, names)
+    answer(as_json, lambda: found, lambda: lines(found, limit))
 
 
 def lines(found: Sequence[Listed], limit: int) -> Iterator[str]:

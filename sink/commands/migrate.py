@@ -1,20 +1,38 @@
-"""`sink migrate`: what this release changes in the middle layer, said before it is done."""
+"""`sink migrate`: what this release changes in the middle layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sink import wiring
+from sink.commands.options import REPAIR, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.database import Connection
 from sink.intake.offsets import GroupOffsets
 from sink.operations import migration
 from sink.operations.migration import Migration
 from sink.staging.gaps import FILLED_BY
 
+app = verbs()
+
+
+@app.command("migrate", rich_help_panel=REPAIR)
+def _migrate(execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
+    """Brings the middle layer to this release.
+
+    `sink run` does it, too, unless staged rows would be lost.
+
+    Example: `sink migrate`, then with `--execute`
+    """
+    settings = settings_of(config)
+    given = (wiring.not_entered(settings), settings.shop, wiring.group(settings), wiring.tables(settings), execute)
+    answer(as_json, lambda: found(*given), lambda: lines(*given))
+
 
 def lines(
     connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str], execute: bool
 ) -> Iterator[str]:
-    """What a migration would do; with `execute` it is done."""
+    """What the migration would do; `execute` does it."""
     planned = migration.plan(connection, shop, group, topics)
     yield from told(planned, shop)
     if planned.current == planned.target:
@@ -29,7 +47,7 @@ def lines(
 def found(
     connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str], execute: bool
 ) -> Mapping[str, object]:
-    """The same for programs: what is planned, and whether it was done."""
+    """The same for programs."""
     planned = migration.plan(connection, shop, group, topics)
     if execute:
         migration.migrate(connection, shop, planned)
@@ -37,13 +55,13 @@ def found(
 
 
 def told(planned: Migration, shop: str) -> Iterator[str]:
-    """From which version to which, and what that means for the tables."""
+    """The versions, and what happens to the tables."""
     if planned.current == planned.target:
         yield f"the middle layer of shop {shop} has schema version {planned.current}, that of this release"
         return
     yield f"the middle layer of shop {shop}: from schema version {planned.current or 'none'} to {planned.target}"
     if planned.again:
         yield f"staged rows are dropped and read again from Kafka: {', '.join(planned.again)}"
-        yield "ledger, accounts, history and decisions stay; nothing is planned before the copy has come past them"
+        yield "ledger, accounts, history and decisions stay; nothing is planned until the copy is past them"
     for table, reason in planned.cut.items():
         yield f"gap: {table}: {reason}\n    next: `{FILLED_BY.format(table=table)}`, after the migration"

@@ -1,12 +1,18 @@
-"""`sink offsets show` and `sink offsets reset`: the effect is told before anything is changed."""
+"""`sink offsets show` and `sink offsets reset`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Annotated
+
+import typer
 
 from schemas.model.errors import SettingsError
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import REPAIR, Config, Execute, Json, settings_of, verbs
+from sink.commands.output import answer, say
 from sink.database import Connection
 from sink.intake.consumer import SESSION_SECONDS
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets, Target
@@ -14,18 +20,50 @@ from sink.operations import offsets
 
 _COUNTED = {
     Effect.REPLAY: "{} offsets are read again, which changes nothing in the ERP",
-    Effect.GAP: "{} offsets are skipped: a gap that `sink status` names until the offsets are set back over it",
+    Effect.GAP: "{} offsets are skipped: a gap, which `sink status` names until the offsets are set back before it",
     Effect.RESUME: "{} offsets are still to be read",
 }
 
+app = verbs()
+offsets_app = verbs("Where the sink resumes reading: Kafka's committed offsets.")
+app.add_typer(offsets_app, name="offsets", rich_help_panel=REPAIR)
+
+
+@offsets_app.command("show")
+def _offsets_show(as_json: Json = False, config: Config = None) -> None:
+    """Committed, available and staged offsets per partition.
+
+    Example: `sink offsets show`
+    """
+    settings = settings_of(config)
+    given = (wiring.middle(settings), wiring.group(settings))
+    answer(as_json, lambda: offsets.show(*given), lambda: show(*given))
+
+
+@offsets_app.command("reset")
+def _offsets_reset(
+    to: Annotated[str, typer.Option(help="earliest, latest, or a time with its zone: 2026-11-23T08:00:00+01:00")],
+    execute: Execute = False,
+    config: Config = None,
+) -> None:
+    """Moves where the sink resumes.
+
+    Going back changes nothing in the ERP. Going forward leaves a gap, which `sink status` names.
+
+    Example: `sink offsets reset --to earliest`
+    """
+    settings = settings_of(config)
+    target = target_of(to)
+    say(reset(wiring.middle(settings), wiring.group(settings), target, execute))
+
 
 def show(connection: Connection, group: GroupOffsets) -> Iterator[str]:
-    """Where each partition stands."""
+    """The offsets of each partition."""
     yield from shown(offsets.show(connection, group))
 
 
 def reset(connection: Connection, group: GroupOffsets, target: Target, execute: bool) -> Iterator[str]:
-    """What a reset would do; with `execute` it is done."""
+    """What a reset would do; `execute` does it."""
     planned = offsets.plan(connection, group, target)
     yield from moves(planned)
     if not execute:
@@ -38,7 +76,7 @@ def reset(connection: Connection, group: GroupOffsets, target: Target, execute: 
 
 
 def target_of(text: str) -> Target:
-    """What `--to` says; SettingsError when it is no place."""
+    """The target that `--to` names. SettingsError if it names none."""
     if text == "earliest":
         return "earliest"
     if text == "latest":
@@ -52,14 +90,14 @@ def target_of(text: str) -> Target:
 
 
 def shown(parts: Sequence[Offsets]) -> Iterator[str]:
-    """Committed, available and staged offsets of each partition."""
+    """A table of offsets, and the lag."""
     names = ("partition", "committed", "lowest", "end", "staged", "lag")
     yield from in_columns(names, ((p.partition, p.committed, p.low, p.high, p.staged, p.lag) for p in parts))
     yield f"lag: {sum(part.lag for part in parts)} offsets"
 
 
 def moves(planned: Sequence[Move]) -> Iterator[str]:
-    """What a reset does: the partitions that it changes, and the sums."""
+    """The partitions that a reset changes, and sums by effect."""
     changed = [move for move in planned if move.effect is not Effect.NOTHING]
     rows = [(m.partition, m.committed, m.target, m.offsets, m.effect.value) for m in changed]
     if rows:

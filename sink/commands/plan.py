@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
+import typer
+
+from sink import wiring
 from sink.columns import in_columns
 from sink.commands.held import named
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.erp.commands import Command
 from sink.erp.money import money
 from sink.ledger.listed import PlannedDocument, PlannedSum
+from sink.operations import listing
 from sink.operations.listing import Planned
+
+app = verbs()
+
+
+@app.command("plan", rich_help_panel=LOOK)
+def _plan(
+    limit: Annotated[int, typer.Option(min=0, help="How many documents. The sums count all.")] = 20,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What would be sent, each command with amounts; sums by kind.
+
+    In `mode: plan` that is all that the ERP lacks.
+
+    Example: `sink plan --limit 0`
+    """
+    found = listing.planned(wiring.middle(settings_of(config)), limit)
+    answer(as_json, lambda: found, lambda: lines(found))
 
 
 def lines(found: Planned) -> Iterator[str]:
     """Each document with its commands, then sums by kind."""
     if not found.sums:
-        yield "nothing is planned: `sink status` says how far the copy is, and `mode: plan` keeps what would be sent"
+        yield "nothing is planned: `sink status` says how far the copy is; plans are kept in `mode: plan` only"
         return
     for one in found.documents:
         yield from _document(one)
@@ -24,11 +49,11 @@ def lines(found: Planned) -> Iterator[str]:
     if total > shown:
         yield f"and {total - shown} more commands; --limit shows them"
     yield from sums(found.sums)
-    yield "nothing is sent; next: `sink go-live --person NAME` when this is what you want"
+    yield "nothing is sent; next: `sink go-live --person NAME` if this is what you want"
 
 
 def sums(found: Sequence[PlannedSum]) -> Iterator[str]:
-    """How many commands there are, and what they change, by verb and kind."""
+    """Sums of commands by verb and kind."""
     names = ("command", "how many", "gross before", "gross after", "difference", "currency")
     yield from in_columns(names, map(_sum, found))
 

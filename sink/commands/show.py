@@ -1,22 +1,47 @@
-"""`sink show`: a shop order and all that belongs to it, on both sides."""
+"""`sink show`: an order or another document, on both sides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from sink import wiring
 from sink.commands.held import at, named
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.commands.plan import told
 from sink.erp.commands import ChangedField, value
 from sink.erp.kinds import ErpRef
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
-from sink.operations.show import Acceptance, InErp, ShownDocument, Unit
+from sink.operations.show import Acceptance, InErp, ShownDocument, Unit, show
 from sink.planning import ways_out
+
+app = verbs()
+
+
+@app.command("show", rich_help_panel=LOOK)
+def _show(
+    asked: Annotated[list[str], typer.Argument(metavar="ORDER | TYPE KEY", help="A number or key, or type and key.")],
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Everything about an order: both sides, and each step.
+
+    Or about any other document. Shows names and addresses.
+
+    Examples: `sink show SO-1001`, `sink show sales_order 17`
+    """
+    settings = settings_of(config)
+    connection, profile = wiring.middle(settings), wiring.profile(settings)
+    unit = show(connection, profile, settings.shop, lambda: wiring.erp(settings), asked)
+    answer(as_json, lambda: unit, lambda: lines(unit))
 
 
 def lines(unit: Unit) -> Iterator[str]:
-    """Each document: where it stands and why, both sides, what differs, and what was done."""
+    """For each document: state and reason, both sides, what differs, and its history."""
     for one in unit.documents:
         yield from _document(one, unit.erp_says)
     yield f"the shop is as of {unit.copy.stamp.commit_lsn} (generation {unit.copy.stamp.generation})"
@@ -38,7 +63,7 @@ def _document(one: ShownDocument, erp_says: str) -> Iterator[str]:
         for place, found in enumerate(one.differences):
             yield _difference(found, one.ledger.currency) + _mark(one.accepted.get(place))
     elif one.shares:
-        yield "  the account is not his alone: nothing of it is compared or changed"
+        yield " the account is not his alone: it is neither compared nor changed"
     elif one.erp is not None and one.shop is not None:
         yield "  both sides are the same"
     yield "  what was done:" if one.history else "  nothing was done yet"
@@ -59,7 +84,7 @@ def _why(one: Listed) -> Iterator[str]:
 
 
 def _fields(content: Mapping[str, Any], currency: str | None) -> Iterator[str]:
-    """Of the head, then of the rows; what is empty is left out."""
+    """The head's fields, then the rows. Empty fields are left out."""
     rows = {name: one for name, one in content.items() if isinstance(one, tuple) and not isinstance(one, ErpRef)}
     for name, one in content.items():
         if name not in rows and one not in (None, ""):

@@ -1,10 +1,13 @@
-"""`sink status`: documents by type and state, the lag, and what a person should look at."""
+"""`sink status`: the copy, documents by type and state, gaps, lag, and next steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from sink import wiring
 from sink.columns import in_columns
+from sink.commands.options import LOOK, Config, Json, settings_of, verbs
+from sink.commands.output import answer
 from sink.database import Connection
 from sink.intake.evidence import PARKED, Gap
 from sink.intake.offsets import GroupOffsets
@@ -21,13 +24,31 @@ _NEXT_FOR_GAP = (
     " `capture signal snapshot TABLE`"
 )
 _NEXT_FOR_PARKED = (
-    "it is kept in table parked; mend what wrote it, or the registry, and set the offsets back to before it,"
-    " or read its table again: `capture signal snapshot TABLE`; its row, once it comes again whole, takes its place"
+    "it is kept in table parked; mend its writer or the registry, then set the offsets back to before it,"
+    " or read its table again: `capture signal snapshot TABLE`; a later complete record of its row ends it, too"
 )
+
+app = verbs()
+
+
+@app.command("status", rich_help_panel=LOOK)
+def _status(as_json: Json = False, config: Config = None) -> None:
+    """How many documents are in which state, gaps, and the lag.
+
+    Example: `sink status --json`
+    """
+    settings = settings_of(config)
+    connection, consumers = wiring.middle(settings), wiring.group(settings)
+    asked = (settings.require_snapshot, wiring.profile(settings).version)
+    answer(
+        as_json,
+        lambda: found(connection, consumers, *asked),
+        lambda: lines(connection, consumers, *asked),
+    )
 
 
 def lines(connection: Connection, group: GroupOffsets, require_snapshot: bool, version: str) -> Iterator[str]:
-    """What the middle layer says first: Kafka may be away."""
+    """What the middle layer knows comes first, because Kafka may be away."""
     yield from told(status.status(connection, require_snapshot, version))
     yield f"lag: {sum(part.lag for part in offsets.show(connection, group))} offsets"
 
@@ -41,7 +62,7 @@ def found(connection: Connection, group: GroupOffsets, require_snapshot: bool, v
 
 
 def told(seen: SinkStatus) -> Iterator[str]:
-    """What of it concerns people, with the next step."""
+    """The status for people, with next steps."""
     yield from _copy(seen.copy)
     if seen.control.paused:
         yield f"applying is paused {seen.control.paused}\n    next: `sink resume --person NAME`"
@@ -67,7 +88,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
 
 
 def _copy(copy: Copy) -> Iterator[str]:
-    """Where the copy of the shop stands, and what keeps it there."""
+    """The copy's position, and what it waits for."""
     made = copy.committed_at and f", last shop commit: {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     where = f"{copy.stamp.commit_lsn} (generation {copy.stamp.generation})"
     yield f"copy: {copy.state} at {where}" + (made or "")

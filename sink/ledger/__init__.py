@@ -1,1 +1,1 @@
-"""What the shop wants of the ERP against what the ERP was given, document by document."""
+"""The ledger: for each document, what the ERP was given, and why it does not yet have what the shop has."""

@@ -1,4 +1,4 @@
-"""Which ERP account a buyer has: one of his own (virtual, 1:1, numbered in the middle layer) or a collective one."""
+"""Account numbers that the middle layer gives to customers, and claims of new customers who may share an account."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sink.ledger.outcomes import State
 AccountPolicy = Literal["account_per_buyer", "match", "collective"]
 
 _NOT_COMING = [State.DONE, State.GONE, State.IGNORED, State.NOT_READY, State.EARLY]
-"""Of a customer whom the ERP does not have: nothing is about to bring him there."""
+"""States of a customer who is not in the ERP and not on his way there."""
 
 
 def begin_at(cursor: Cursor, first: int) -> None:
-    """New accounts are numbered from here on, unless the count is past it: it never goes back."""
+    """Numbers new accounts from `first` on. The count never goes back."""
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema || '.account_number', 0))")
     cursor.execute(
         "SELECT setval('account_number', %s, false) FROM account_number WHERE last_value < %s OR NOT is_called",
@@ -25,17 +25,17 @@ def begin_at(cursor: Cursor, first: int) -> None:
 
 
 def account_numbers(cursor: Cursor, shop: str, prefix: str, customers: Collection[str]) -> dict[str, str]:
-    """The numbers of virtual accounts by the customers' keys, given at first use. In the caller's transaction.
+    """Account numbers by customer key, such as `shop-100001`, given at first use in the caller's transaction.
 
-    A number belongs to the key alone and stays, whatever becomes of e-mail, kind or prefix. Each shop counts by itself,
-    and the ERP may have accounts of several: the prefix tells them apart, as in `shop-100001`, or the range does.
+    A number belongs to the key for good, even if e-mail, kind or prefix change. Each shop counts by itself, so in an
+    ERP of several shops a prefix or a range of its own has to tell their accounts apart.
     """
     if not customers:
         return {}
     keys = {f"{shop}/{customer}": customer for customer in customers}
     cursor.execute("SELECT customer, number FROM account WHERE customer = ANY(%s)", (TextArray(keys),))
     found = dict(cursor.fetchall())
-    # Sorted: two workers may meet the same buyers at once. The first one's number stays.
+    # Sorted, because two workers may insert the same buyers at once. The first one's number stays.
     cursor.execute(
         "INSERT INTO account (customer, number)"
         " SELECT key, %s || nextval('account_number') FROM unnest(%s) AS key"
@@ -47,7 +47,7 @@ def account_numbers(cursor: Cursor, shop: str, prefix: str, customers: Collectio
 
 
 def next_number(cursor: Cursor, shop: str, prefix: str, customer: str) -> str:
-    """Another number for a customer whose own is of an account in the ERP that is not his."""
+    """A new number for a customer, if another account in the ERP has his."""
     cursor.execute(
         "UPDATE account SET number = %s || nextval('account_number') WHERE customer = %s RETURNING number",
         (prefix, f"{shop}/{customer}"),
@@ -57,16 +57,16 @@ def next_number(cursor: Cursor, shop: str, prefix: str, customer: str) -> str:
 
 
 def move(cursor: Cursor, shop: str, old: str, new: str) -> None:
-    """A customer's number stays his when the shop changes his key."""
+    """Keeps a customer's number when the shop changes his key."""
     cursor.execute("DELETE FROM account WHERE customer = %s", (f"{shop}/{new}",))
     cursor.execute("UPDATE account SET customer = %s WHERE customer = %s", (f"{shop}/{new}", f"{shop}/{old}"))
 
 
 def claim(cursor: Cursor, wanted: Mapping[DocumentRef, Collection[str]]) -> dict[DocumentRef, DocumentRef]:
-    """New customers with the identities that may be an account's: those of them who wait, each for another one who has
-    claimed one of them and has still to come to the ERP. The first of several claims all of his; who waits, none.
+    """Claims identities (hashes of number, e-mail or tax id) for new customers. Returns those who have to wait, each
+    with the customer who has claimed one of his identities and is not in the ERP yet. Whoever waits claims nothing.
 
-    In the caller's transaction, one at a time in the shop: two workers may meet two of them at once.
+    Runs in the caller's transaction, under one lock per shop: two workers may meet two such customers at once.
     """
     if not wanted:
         return {}
@@ -76,7 +76,7 @@ def claim(cursor: Cursor, wanted: Mapping[DocumentRef, Collection[str]]) -> dict
         "  WHERE d.type = c.type AND d.key = c.key AND applied IS NULL AND account IS NULL AND state <> ALL(%s))",
         (*these(wanted), _NOT_COMING),
     )
-    cursor.execute("SELECT identity, type, key FROM account_claim")  # of those on their way: few
+    cursor.execute("SELECT identity, type, key FROM account_claim")  # few rows: only customers on their way
     taken = {identity: DocumentRef(type_, key) for identity, type_, key in cursor.fetchall()}
     waits: dict[DocumentRef, DocumentRef] = {}
     for ref, identities in wanted.items():

@@ -1,6 +1,6 @@
-"""Documents that must not be built because records of a commit that touches them cannot be staged.
+"""Documents that must not be built, because a record of a commit that touches them is parked.
 
-A cause is such a commit, `parked:GENERATION:LSN`. It ends when the last of its parked records is staged, or done with.
+A cause is such a commit, `parked:GENERATION:LSN`. It ends when none of the commit's records is parked any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def block(cursor: Cursor, refs: Iterable[DocumentRef], cause: str, reason: str) 
 
 
 def unblock(cursor: Cursor, causes: Sequence[str]) -> set[DocumentRef]:
-    """Ends causes; the documents that they blocked, which want another look now."""
+    """Ends causes, and returns the documents that they blocked: these need another look."""
     if not causes:
         return set()
     cursor.execute("DELETE FROM blocked WHERE cause = ANY(%s) RETURNING type, key", (list(causes),))
@@ -34,7 +34,7 @@ def unblock(cursor: Cursor, causes: Sequence[str]) -> set[DocumentRef]:
 
 
 def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, str]:
-    """Why these documents must not be built; one that may be is left out."""
+    """Why documents must not be built. Those that may be are left out."""
     wanted = list(refs)
     if not wanted:
         return {}
@@ -47,7 +47,7 @@ def reasons(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, st
 
 
 def commits(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, tuple[int, int]]:
-    """The latest commit (generation, LSN) that blocks each of these documents; one that nothing blocks is left out."""
+    """The latest commit (generation, LSN) that blocks each document. Those that nothing blocks are left out."""
     wanted = list(refs)
     cursor.execute(
         "SELECT type, key, split_part(cause, ':', 2)::bigint AS generation, split_part(cause, ':', 3)::numeric AS lsn"  # noqa: S608  our own text

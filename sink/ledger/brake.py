@@ -1,4 +1,4 @@
-"""The brake's counters: how many documents were changed of late, and which wait since there were too many."""
+"""The brake's counters: how many documents were changed recently, and which ones wait because there were too many."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sink.ledger import marks
 
 
 class Limit(NamedTuple):
-    """How many documents may be changed within so many seconds: `least`, or more where `share` percent of those of
-    their types that the ERP has are more. `what`: in words, what is counted."""
+    """At most `least` documents may change within `seconds`; if `share` percent of the ERP's documents of these types
+    are more, then that many. `what`: what is counted, in words."""
 
     what: str
     least: int
@@ -25,10 +25,10 @@ class Limit(NamedTuple):
 
 
 def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) -> tuple[set[DocumentRef], str]:
-    """Those of the documents that may be changed now, counted as such; and why the others wait, "" where none does.
+    """Counts the documents that may change now and returns them; also why the others wait, "" if none does.
 
-    The counter is locked to the end of the caller's transaction, which writes the intents: two workers never let pass
-    what one of them may. It is locked before units are, here and in `release`: nobody waits in a circle.
+    The counter is locked to the end of the caller's transaction, which writes the intents, so that two workers do not
+    use the same room. It is locked before units, here and in `release`, so that no deadlock is possible.
     """
     cursor.execute("SELECT stopped_at IS NOT NULL, reason FROM brake WHERE kind = %s FOR UPDATE", (kind,))
     stopped, reason = cursor.fetchone() or (False, "")
@@ -49,7 +49,7 @@ def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) 
 
 
 def _counted(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], seconds: float) -> tuple[int, set[DocumentRef]]:
-    """How many documents are in the window, and which of these; what is older is forgotten."""
+    """The number of documents in the window, and which of `refs` are among them. Deletes older counts."""
     cursor.execute(
         "DELETE FROM brake_count WHERE kind = %s AND at < clock_timestamp() - make_interval(secs => %s)",
         (kind, seconds),
@@ -73,7 +73,8 @@ def _count(cursor: Cursor, kind: str, refs: Collection[DocumentRef]) -> None:
 
 
 def _in_erp(cursor: Cursor, types: Collection[str]) -> int:
-    """All that there are, without what is open and not there: each call asks, and of a million most are done."""
+    """The documents of these types in the ERP: all documents less the open ones that are not there. A full count would
+    be too slow for each call."""
     cursor.execute(
         "SELECT coalesce((SELECT sum(documents) FROM document_total WHERE type = ANY(%s)), 0) - count(*) FROM document"
         " WHERE type = ANY(%s) AND (state <> 'done' OR seen < marked) AND applied IS NULL",
@@ -89,7 +90,7 @@ def _words(seconds: float) -> str:
 
 
 class Back(NamedTuple):
-    """A change that is held back, of a document as it was read at the mark `seen`."""
+    """A change that the brake stops, of a document as of the mark `seen`."""
 
     ref: DocumentRef
     kind: str
@@ -99,7 +100,7 @@ class Back(NamedTuple):
 
 
 def hold_back(cursor: Cursor, changes: Sequence[Back]) -> None:
-    """Writes down what waits; that the document is held is written with it, as any other outcome."""
+    """Writes the stopped changes. The caller writes the outcomes."""
     rows = [(*one.ref, one.kind, one.seen, one.verb, Json(one.record)) for one in changes]
     execute_values(
         cursor,
@@ -110,7 +111,7 @@ def hold_back(cursor: Cursor, changes: Sequence[Back]) -> None:
 
 
 class Counter(NamedTuple):
-    """How many documents were let pass since `counts_since`, at most the window long; `stopped_at`: None while changes
+    """How many documents passed since `counts_since`, which is at most one window ago. `stopped_at`: None while changes
     pass."""
 
     kind: str
@@ -121,7 +122,7 @@ class Counter(NamedTuple):
 
 
 def counters(cursor: Cursor, seconds: float) -> list[Counter]:
-    """Where they stand."""
+    """The counters of all kinds. `seconds`: the window."""
     cursor.execute(
         "SELECT kind, (SELECT count(*) FROM brake_count AS c WHERE c.kind = b.kind AND at >= s.start),"
         " greatest(counts_since, s.start), stopped_at, reason"
@@ -132,8 +133,8 @@ def counters(cursor: Cursor, seconds: float) -> list[Counter]:
 
 
 class Waiting(NamedTuple):
-    """Changes that are alike and wait, with the money of their documents in the ERP now, and after them. Prices have
-    none: what they add up to says nothing."""
+    """Waiting changes of one type and verb, with their documents' gross in the ERP before and after. None for prices,
+    whose sum means nothing."""
 
     kind: str
     type: str
@@ -145,7 +146,7 @@ class Waiting(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One of them."""
+    """One waiting change."""
 
     type: str
     key: str
@@ -164,12 +165,12 @@ _WAITING: Final = (
     " FROM braked AS b JOIN document AS d USING (type, key)"
     " WHERE d.state = 'held' AND b.seen = d.seen AND d.seen = d.marked AND b.kind = ANY(%s)) AS w"
 )
-"""A document that was looked at again since then does not wait here any more, or has a new row. One that the shop has
-changed since is left out, so that nobody releases a change that nobody has seen."""
+"""Only documents that are still as they were when the brake stopped them. One that the shop has changed since is left
+out, so that nobody releases a change that nobody has seen."""
 
 
 def waiting(cursor: Cursor, kinds: Collection[str]) -> list[Waiting]:
-    """All that waits, by what is done to it."""
+    """What waits, by kind, type, verb and currency."""
     cursor.execute(
         "SELECT kind, type, verb, currency, count(*),"  # noqa: S608  ours
         " CASE WHEN kind <> 'prices' THEN sum(before) END, CASE WHEN kind <> 'prices' THEN sum(after) END"
@@ -180,7 +181,7 @@ def waiting(cursor: Cursor, kinds: Collection[str]) -> list[Waiting]:
 
 
 def examples(cursor: Cursor, kinds: Collection[str], most: int) -> list[Example]:
-    """Those that change most."""
+    """The waiting changes with the largest amounts."""
     cursor.execute(
         f"SELECT type, key, number, verb, currency, before, after FROM {_WAITING}"  # noqa: S608  ours
         " ORDER BY abs(after - before) DESC NULLS LAST, type, key LIMIT %s",
@@ -190,7 +191,7 @@ def examples(cursor: Cursor, kinds: Collection[str], most: int) -> list[Example]
 
 
 def release(cursor: Cursor, kinds: Collection[str]) -> list[DocumentRef]:
-    """Lets all that waits now pass once, and counts anew. What the shop changes after this is counted again."""
+    """Lets everything that waits pass once, and starts the count again. Later changes in the shop count as usual."""
     cursor.execute("SELECT FROM brake WHERE kind = ANY(%s) ORDER BY kind FOR UPDATE", (list(kinds),))
     cursor.execute(f"SELECT type, key FROM {_WAITING} ORDER BY 1, 2", (list(kinds),))  # noqa: S608  ours
     refs = [DocumentRef(*row) for row in cursor.fetchall()]

@@ -1,5 +1,5 @@
-"""What stops and starts applying as a whole: a person's word, and the brake. Kept here, so that it holds for all copies
-of the sink, and through restarts."""
+"""What stops and starts applying as a whole: pause, go-live, and the brake. Kept in the middle layer, so that it holds
+for all copies of the sink and outlasts restarts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sink.database import Cursor
 
 
 class Word(NamedTuple):
-    """What a person has said."""
+    """A person's pause or go-live."""
 
     person: str
     since: datetime
@@ -23,8 +23,8 @@ class Word(NamedTuple):
 
 
 class Control(NamedTuple):
-    """As of one moment. `paused`: nothing is sent, by whose word; `live`: who let a shop in mode `plan` send;
-    `stopped`: kinds of changes that the brake has stopped, each with the reason."""
+    """Read in one statement. `paused`: who paused; `live`: who let a shop in `mode: plan` send; `stopped`: the kinds of
+    changes that the brake has stopped, with the reason."""
 
     paused: Word | None = None
     live: Word | None = None
@@ -32,7 +32,7 @@ class Control(NamedTuple):
 
 
 def read(cursor: Cursor) -> Control:
-    """In one statement: each worker asks wherever it leases."""
+    """Reads it. Cheap, since each worker asks before each lease."""
     cursor.execute(
         "SELECT name, person, since, reason FROM control"
         " UNION ALL SELECT kind, NULL, stopped_at, reason FROM brake WHERE stopped_at IS NOT NULL ORDER BY 1"
@@ -44,13 +44,13 @@ def read(cursor: Cursor) -> Control:
 
 
 def is_paused(cursor: Cursor) -> bool:
-    """Whether nothing may be sent now."""
+    """Whether a person has paused applying."""
     cursor.execute("SELECT EXISTS (SELECT FROM control WHERE name = 'pause')")
     return bool((cursor.fetchone() or (False,))[0])
 
 
 def say(cursor: Cursor, name: str, person: str, reason: str = "") -> bool:
-    """Writes a person's word down; False: it was said before, and that one stays."""
+    """Writes a pause or go-live. False: there was one already, which stays."""
     cursor.execute(
         "INSERT INTO control (name, person, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", (name, person, reason)
     )
@@ -58,6 +58,6 @@ def say(cursor: Cursor, name: str, person: str, reason: str = "") -> bool:
 
 
 def take_back(cursor: Cursor, name: str) -> bool:
-    """Whether there was one to take back."""
+    """Deletes a pause or go-live. False: there was none."""
     cursor.execute("DELETE FROM control WHERE name = %s", (name,))
     return bool(cursor.rowcount)

@@ -1,4 +1,4 @@
-"""What a person said of a document, as the ledger keeps it."""
+"""What a verb needs to know of a document before a person's decision is written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _WITH_DEPENDANTS: Final = (
 
 
 class Asked(NamedTuple):
-    """A document about which a person is asked, or has spoken. `check`: what it did not pass, None where it is not held
-    or an earlier release held it; `version`, `fields`: of what it was held for."""
+    """A document that a person decides about. `check`: the one it did not pass; None if it is not held, or was held by
+    an earlier release. `version`, `fields`: what was held."""
 
     state: str
     cause: str | None
@@ -39,18 +39,18 @@ class Asked(NamedTuple):
     applied: dict[str, Any] | None
     reference: str | None
     under_way: bool
-    busy: bool  # under way, or a worker has it
+    busy: bool  # `under_way`, or a worker has it
 
 
 def asked(cursor: Cursor, ref: DocumentRef) -> Asked | None:
-    """One document."""
+    """The document; None if the ledger does not have it."""
     cursor.execute(_ASKED, tuple(ref))
     row = cursor.fetchone()
     return Asked(*row) if row else None
 
 
 def held_for(cursor: Cursor, check: str) -> list[DocumentRef]:
-    """All documents that are held for a check."""
+    """All documents that a check holds."""
     cursor.execute(
         "SELECT type, key FROM document WHERE state = 'held' AND check_name = %s ORDER BY type, key", (check,)
     )
@@ -58,7 +58,7 @@ def held_for(cursor: Cursor, check: str) -> list[DocumentRef]:
 
 
 def linked_to(cursor: Cursor, types: Collection[str], hand: str) -> list[DocumentRef]:
-    """The documents of these names that are taken for a document of the ERP (`hand:7`)."""
+    """The documents of these types that are linked to a document of the ERP (`hand:7`)."""
     cursor.execute(
         "SELECT type, key FROM document WHERE type = ANY(%s) AND decisions ->> 'linked' = %s ORDER BY type, key",
         (list(types), hand),
@@ -67,7 +67,7 @@ def linked_to(cursor: Cursor, types: Collection[str], hand: str) -> list[Documen
 
 
 class Left(NamedTuple):
-    """A document and what the ERP has of it: its number there, None for nothing."""
+    """A document with its number in the ERP. `reference` None: the ERP does not have it."""
 
     ref: DocumentRef
     reference: str | None
@@ -76,6 +76,6 @@ class Left(NamedTuple):
 
 
 def with_dependants(cursor: Cursor, ref: DocumentRef) -> list[Left]:
-    """A document, and of an order its returns and refunds."""
+    """A document; if it is an order, also its returns and refunds."""
     cursor.execute(_WITH_DEPENDANTS, ref._asdict())
     return [Left(DocumentRef(*row[:2]), *row[2:]) for row in cursor.fetchall()]

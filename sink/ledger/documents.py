@@ -1,4 +1,4 @@
-"""The ledger's documents: for each what the ERP was given, and what keeps it from being given what the shop has."""
+"""The table `document`: reads entries, writes intents and outcomes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sink.ledger.outcomes import Intent, Outcome, State
 
 @dataclass
 class Entry:
-    """A document as the ledger has it, read at the mark `marked`."""
+    """A row of `document`, as of the mark `marked`. The fields from `built` on are filled in by the look at it."""
 
     ref: DocumentRef
     unit: str
@@ -42,39 +42,39 @@ class Entry:
     external: str | None
     reached: str | None
     age: float  # seconds since the last mark
-    dirty: bool  # marked since it was looked at
-    passes: bool  # a person has let what the shop has of it now pass the brake
-    check: str | None = None  # what a held one did not pass
-    decisions: dict[str, Any] | None = None  # what a person said of it
-    account: str | None = None  # of a customer: the ERP's key of the account that he shares
-    next_unit: str | None = None  # where it goes once its step is settled
-    still_held: bool = False  # a part of a change went, and the rest is held as before
-    built: object = None  # as the shop has it now
-    identity: str | None = None  # the fingerprint of what the shop has now
+    dirty: bool  # marked since the last look
+    passes: bool  # a person has let the shop's present version pass the brake
+    check: str | None = None  # that a held document did not pass
+    decisions: dict[str, Any] | None = None  # see `planning.decisions`
+    account: str | None = None  # the ERP's key of the account that a customer shares
+    next_unit: str | None = None  # where it goes once its step is no longer in doubt
+    still_held: bool = False  # a part of the change was sent, and the rest is still held
+    built: object = None  # the document as the shop has it now
+    identity: str | None = None  # the fingerprint of `built`
     shown: str | None = None  # its number in the shop, for people
-    money: tuple[Decimal, str] | None = None  # what it comes to there, and the currency
+    money: tuple[Decimal, str] | None = None  # its gross there, and the currency
     place: Place | None = None  # where the copy stood when it was looked at
-    made_by: str | None = None  # the version of the profile that it was built by now
+    made_by: str | None = None  # the version of the profile that built it
 
     @property
     def version(self) -> str:
-        """Which version of it the shop has now; "" where it could not be built. Each deletion is one of its own, once
-        the ERP was told something."""
+        """The shop's present version; "" if it could not be built. Each deletion is a version of its own once the ERP
+        has got something."""
         version = version_of(self.built)
         return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
 
     @property
     def arrived(self) -> bool:
-        """Whether the ERP has what others refer to: the document, or the account that a customer shares."""
+        """Whether other documents can refer to it in the ERP: it was applied, or the customer shares an account."""
         return self.applied is not None or self.account is not None
 
     @property
     def linked(self) -> str:
-        """The ERP's document that a person has named for it, "" for none."""
+        """The ERP's document that a person has linked it to (`hand:7`), "" for none."""
         return str((self.decisions or {}).get("linked", ""))
 
     def go_on_as(self, now: Entry) -> None:
-        """Takes what the ERP has of it from the ledger's row; which mark was looked at stays."""
+        """Takes over from a newer row what the ERP has of it. The mark that is looked at stays."""
         self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (
             now.needed, now.incarnation, now.revision, now.fingerprint, now.account,
         )  # fmt: skip
@@ -83,7 +83,7 @@ class Entry:
         )  # fmt: skip
 
     def external_key(self, stem: str) -> str:
-        """The key that the ERP keeps: as it was given once, or the one to be given, of a stem like `shop/order/17`."""
+        """Its key in the ERP: the one already given, or a new one from a stem such as `shop/order/17`."""
         return self.external or f"{stem}/{self.incarnation}"
 
 
@@ -96,13 +96,13 @@ _ENTRY: Final = (
 
 
 def entries(cursor: Cursor, units: Collection[str]) -> list[Entry]:
-    """The documents of units."""
+    """All documents of the units."""
     cursor.execute(_ENTRY + " WHERE unit = ANY(%s) ORDER BY type, key", (TextArray(units),))
     return [_entry(row) for row in cursor.fetchall()]
 
 
 def entries_of(cursor: Cursor, refs: Iterable[DocumentRef]) -> dict[DocumentRef, Entry]:
-    """Single documents; those that the ledger does not have are left out."""
+    """Single documents. Those that the ledger does not have are left out."""
     wanted = list(refs)
     if not wanted:
         return {}
@@ -123,7 +123,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 def sharing(cursor: Cursor, account: str) -> list[DocumentRef]:
-    """Customers whose orders are booked to an account: whose own it is, and who share it."""
+    """Customers whose orders are booked to an account: its owner, and those who share it."""
     cursor.execute(
         "SELECT type, key FROM document WHERE external = %s AND applied IS NOT NULL"
         " UNION SELECT type, key FROM document WHERE account = %s ORDER BY 1, 2",
@@ -133,13 +133,13 @@ def sharing(cursor: Cursor, account: str) -> list[DocumentRef]:
 
 
 def types(cursor: Cursor) -> set[str]:
-    """The names that documents have, or had, in the profile."""
+    """All document types, also those that the profile no longer has."""
     cursor.execute("SELECT type FROM document_total")
     return {row[0] for row in cursor.fetchall()}
 
 
 def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Collection[str]) -> dict[str, DocumentRef]:
-    """Documents of a kind that are in the ERP and have one of these names and of these keys, by key."""
+    """By key: documents of a kind that are in the ERP, with one of these types and one of these keys."""
     if not names or not keys:
         return {}
     cursor.execute(
@@ -168,12 +168,14 @@ RETURNING d.type, d.key
 
 
 def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) -> set[DocumentRef]:
-    """Writes down what is about to be sent, under which key in the ERP, or (None) that nothing is under way any more.
-    Returns the documents whose intent was written.
+    """Writes the intents, each with the document's key in the ERP; None deletes the intent. Returns the documents whose
+    intent was written.
 
-    It is not written if the shop has given the document to another unit since it was looked at. Nor is the create of an
-    order that was marked since, as the order may have come under another key: either who looks at that one finds our
-    intent, or we find its mark. In the caller's transaction, which has to prove the lease.
+    No intent is written if the shop has given the document to another unit since it was looked at. Nor for the create
+    of an order that was marked since, because the order may now have another key: either the look at that one finds our
+    intent, or we find its mark.
+
+    Runs in the caller's transaction, which has to prove the lease.
     """
     rows = [
         {
@@ -193,16 +195,17 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
     return {DocumentRef(*row) for row in cursor.fetchall()}
 
 
-def write(cursor: Cursor, held: Sequence[Lease], given: Given) -> None:
-    """Writes what looks came to; nothing else does. Without the leases nothing can be committed: LeaseLostError.
+def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
+    """Writes outcomes; nothing else does. LeaseLostError if a lease is lost, so that nothing can be committed.
 
-    What was marked since the entry was read stays due. Units are locked first, those of documents that are woken too.
+    A document that was marked since its entry was read stays due. Units are locked first, also those of documents that
+    this wakes.
     """
     if not given:
         return
     arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
     waiting = marks.waiting_for(cursor, arrived)
-    leases.prove(cursor, held, waiting)
+    leases.prove(cursor, leased, waiting)
     come = _come(cursor, given)
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
@@ -225,11 +228,11 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "check_name": "text", "disputed": "jsonb", "account": "text", "unit": "text",
     "partly": "bool", "external": "text", "more": "bool",
 }  # fmt: skip
-"""What is written of an outcome, with its type."""
+"""What is written of an outcome, with SQL types."""
 _OUTCOMES: Final = f"""
 UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_step, cause = v.cause,
     waits_for = v.waits_for, attempts = v.attempts, seen = v.seen,
-    -- At once is in its turn, not behind all that was marked since.
+    -- "At once" means in its turn, not behind everything marked since.
     next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp())
@@ -241,27 +244,27 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     applied_at = CASE WHEN v.sent THEN clock_timestamp() ELSE d.applied_at END,
     reference = coalesce(v.reference, d.reference),
     fingerprint = coalesce(d.fingerprint, v.fingerprint),
-    -- The key stays taken in the ERP: the same price, if it comes back, is a new one.
+    -- The key stays taken in the ERP: if the same price comes back, it is a new one.
     incarnation = d.incarnation + v.removed::int,
     revision = CASE WHEN v.removed THEN 0 ELSE d.revision END,
     external = CASE WHEN v.removed THEN NULL ELSE coalesce(d.external, v.external) END,
     reached = CASE WHEN v.removed THEN NULL ELSE coalesce(v.reached, d.reached) END,
     intent = CASE WHEN v.sent THEN NULL ELSE d.intent END,
     made_by = CASE WHEN v.removed THEN NULL ELSE coalesce(v.made_by, d.made_by) END,
-    -- The brake lets pass what a person named once: what another profile makes of it later is counted.
+    -- A person's word to the brake is used up: a later change counts again.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account),
-    -- What a person let the shop's values be written over was for this once.
+    -- A person's release of fields that were changed in the ERP is used up.
     decisions = CASE WHEN v.state IN ('done', 'gone') AND NOT (v.more OR v.partly)
         THEN d.decisions - 'overruled' - 'overruled_of' ELSE d.decisions END
 FROM {rows_as("v", _COLUMNS)}
--- What only was looked at, and has gone to another unit meanwhile, is looked at there.
+-- A document that went to another unit during a mere look is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
 """  # noqa: S608  our own names
 
 
 def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
-    """What of an outcome is written, by the names of `_COLUMNS`."""
+    """What is written of an outcome, by the names of `_COLUMNS`."""
     sent = outcome.sent
     gross, currency = one.money or (None, None)
     return {
@@ -298,27 +301,27 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
 
 
 def _is_partly(outcome: Outcome) -> bool:
-    """Whether a part of a change went; the rest is held as before."""
+    """Whether a part of the change was sent, and the rest is still held."""
     return outcome.sent is not None and outcome.sent.noted is not None
 
 
 def _agreed(one: Entry, outcome: Outcome) -> str | None:
-    """The identity that shop and ERP agree on, where they do."""
+    """The document's identity if shop and ERP agree, else None."""
     return one.identity if one.applied and outcome.state is State.DONE else None
 
 
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
-    """Which of those that others wait for were done between the look and this transaction."""
+    """Those of the documents waited for that have arrived between the look and this transaction."""
     waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
     return {ref for ref, other in entries_of(cursor, waited).items() if other.arrived}
 
 
 TELLS_AT: Final = 10
-"""After so many attempts a person is told: what fails so often does not mend itself."""
+"""After so many attempts a person is told: what has failed this often will not mend itself."""
 
 
 def _events(given: Given) -> list[Event]:
-    """What people read of it later."""
+    """The lines of history for these outcomes."""
     found: list[Event] = []
     for one, outcome in given:
         if outcome.sent:
@@ -348,8 +351,8 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
-    """(type, state) → documents; one that is marked anew counts as due. What is done is all that is not open: only that
-    is counted, as of the same moment."""
+    """(type, state) → number of documents. One that was marked again counts as due. Only open documents are counted,
+    which are few; the others are done."""
     cursor.execute(
         "SELECT type, CASE WHEN seen < marked AND state <> 'held' THEN 'due' ELSE state END, count(*)"
         " FROM document WHERE state <> 'done' OR seen < marked GROUP BY 1, 2"

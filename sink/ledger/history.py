@@ -1,4 +1,4 @@
-"""What happened to a document, line by line, for people."""
+"""The history of documents, for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sink.erp.contract import Verb
 
 
 def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person: str = "") -> None:
-    """A line of history; `person`: who did it, "" for the sink."""
+    """Writes a line of history. `person`: who did it, "" for the sink."""
     cursor.execute(
         "INSERT INTO history (type, key, event, detail, person) VALUES (%s, %s, %s, %s, %s)",
         (*ref, event, detail, person),
@@ -22,15 +22,15 @@ def note(cursor: Cursor, ref: DocumentRef, event: str, detail: str = "", person:
 
 
 class Place(NamedTuple):
-    """Where the copy stood in the shop's log."""
+    """A position in the shop's log, where the copy stood."""
 
     generation: int
     lsn: LSN
 
 
 class Event(NamedTuple):
-    """What happened to a document by the sink: `detail` is the ERP's number of it, or why it was not done; `reached`
-    the ERP's milestone after it; `place` where the copy stood when it was planned, None where that is not known."""
+    """A line to be written. `detail`: the document's number in the ERP, or why the step was not done; `reached`: the
+    ERP's milestone afterwards; `place`: where the copy stood when the step was planned, None if not known."""
 
     ref: DocumentRef
     event: str
@@ -49,7 +49,7 @@ _LINES: Final = f"INSERT INTO history ({', '.join(_LINE)}) SELECT * FROM {rows_a
 
 
 def note_all(cursor: Cursor, events: Sequence[Event]) -> None:
-    """Lines of history, in one statement."""
+    """Writes lines of history, in one statement."""
     if events:
         cursor.execute(_LINES, (as_json([_line(one) for one in events]),))
 
@@ -70,7 +70,7 @@ def _line(one: Event) -> dict[str, Any]:
 
 
 def last_step(cursor: Cursor, ref: DocumentRef) -> str:
-    """The verb that the ERP was given last for a document and that it has done; "" for none."""
+    """The verb of the last step that the ERP has done for a document; "" for none."""
     cursor.execute(
         "SELECT event FROM history WHERE (type, key) = (%s, %s) AND event = ANY(%s) ORDER BY id DESC LIMIT 1",
         (*ref, list(get_args(Verb))),
@@ -80,7 +80,7 @@ def last_step(cursor: Cursor, ref: DocumentRef) -> str:
 
 
 class HistoryLine(NamedTuple):
-    """A line of history as it was written; `person`: who did it, "" for the sink."""
+    """A line of history. `person`: who did it, "" for the sink."""
 
     at: datetime
     event: str
@@ -92,7 +92,7 @@ class HistoryLine(NamedTuple):
 
 
 def lines(cursor: Cursor, ref: DocumentRef) -> list[HistoryLine]:
-    """The history of a document, from its beginning."""
+    """The history of a document, oldest first."""
     cursor.execute(
         "SELECT at, event, person, generation, lsn, command, reached, detail FROM history"
         " WHERE (type, key) = (%s, %s) ORDER BY id",

@@ -1,4 +1,4 @@
-"""Documents as people ask for them: what waits and why, by state, what is planned, by number. Only read."""
+"""Queries for the verbs that only look: what waits and why, lists by state, plans, search by number."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sink.ledger.marks import WAITING, WAITS_FOR
 from sink.ledger.outcomes import State
 
 CAUSES: Final = ("decision", "data", "master data", "waits", "retry")
-"""What documents wait for, in the order in which people are shown it; `retry` is tried again by itself."""
+"""What documents wait for, in the order of `sink held`. `retry` is tried again by the sink."""
 
 
 class Listed(NamedTuple):
-    """A document in a list. `gross` is of what the shop had when it was looked at last, None where it has no money or
-    could not be built; `since`: when it was held, or else marked last. `next_try`: when it is looked at by itself.
-    `in_erp`: the ERP was given it."""
+    """A document in a list. `gross`: of the shop's version at the last look, None if it has no amount or could not be
+    built; `since`: when it was held, or else last marked; `next_try`: when the sink looks again; `in_erp`: the ERP was
+    given it."""
 
     type: str
     key: str
@@ -42,7 +42,7 @@ class Listed(NamedTuple):
 
     @property
     def ref(self) -> DocumentRef:
-        """What it is called."""
+        """Type and key."""
         return DocumentRef(self.type, self.key)
 
 
@@ -52,8 +52,8 @@ _LISTED: Final = (
     " coalesce(held_since, marked_at) AS since, attempts, next_try, reference, check_name,"
     " applied IS NOT NULL AS in_erp"
 )
-# Of a reason of the shop's data or of two amounts, what has a digit is each document's own. An item that the ERP lacks
-# is one thing to do for all of its orders.
+# Reasons are grouped without the words that contain a digit: these are a document's own numbers and amounts. An item
+# that the ERP lacks stays in the reason: it is one thing to do for all of its orders.
 _WAITING: Final = f"""
     SELECT {_LISTED}, state = 'retry' AND attempts >= {TELLS_AT} AS stuck,
         {WAITS_FOR} AS waits_for_what,
@@ -65,9 +65,9 @@ _WAITING: Final = f"""
 
 @dataclass
 class HeldGroup:
-    """Documents that wait for the same thing. `reason` has … for what differs between them. `money`: gross by currency
-    of what is known; `without_money`: of how many it is not. `stuck`: how many were tried so often that a person should
-    look. `first`: the oldest."""
+    """Documents that wait for the same reason. `reason` has … in place of what differs between them. `money`: gross by
+    currency; `without_money`: how many have no known gross; `stuck`: how many have failed so often that a person should
+    look; `first`: the oldest."""
 
     cause: str
     reason: str
@@ -80,9 +80,9 @@ class HeldGroup:
 
 
 def held(cursor: Cursor, word: str, limit: int) -> list[HeldGroup]:
-    """What is held, waits for that, or is tried again, by cause and reason; of each the oldest, at most `limit`.
+    """What is held, waits or is tried again, by cause and reason, with the `limit` oldest documents of each.
 
-    `word`: one of `CAUSES` alone, or what is held for the check of this name; "" for all.
+    `word`: one of `CAUSES`, or the name of a check; "" for all.
     """
     groups: dict[tuple[str, str], HeldGroup] = {}
     cursor.execute(
@@ -106,7 +106,7 @@ def held(cursor: Cursor, word: str, limit: int) -> list[HeldGroup]:
 
 
 def not_in_erp(cursor: Cursor, type_: str) -> list[str]:
-    """Keys of documents that the ERP was given nothing of, and shall have."""
+    """Keys of documents that the ERP does not have yet and should have."""
     cursor.execute(
         "SELECT key FROM document WHERE type = %s AND applied IS NULL AND state <> ALL (%s) ORDER BY key",
         (type_, [State.GONE, State.IGNORED, State.EARLY]),
@@ -115,7 +115,7 @@ def not_in_erp(cursor: Cursor, type_: str) -> list[str]:
 
 
 def waiting(cursor: Cursor) -> dict[str, int]:
-    """By what they wait for: how many documents."""
+    """Cause → number of documents that wait for it."""
     cursor.execute(f"SELECT waits_for_what, count(*) FROM ({_WAITING}) AS w GROUP BY 1")  # noqa: S608
     return dict(cursor.fetchall())
 
@@ -131,15 +131,16 @@ def _oldest(cursor: Cursor, word: str, limit: int) -> list[tuple[str, str, Liste
 
 
 def stuck(cursor: Cursor) -> int:
-    """How many documents were tried so often that a person should look."""
+    """How many documents have failed so often that a person should look."""
     cursor.execute("SELECT count(*) FROM document WHERE state = 'retry' AND attempts >= %s", (TELLS_AT,))
     return int((cursor.fetchone() or (0,))[0])
 
 
 def listed(cursor: Cursor, state: State | None, type_: str | None, limit: int) -> list[Listed]:
-    """Documents in a state and of a type (None: in any, of any), the oldest first, at most so many."""
+    """Documents in a state and of a type (None: any), oldest first, at most `limit`."""
     cursor.execute(
-        # The column by itself as well, for its index: a million documents are done, and few are anything else.
+        # `state` is compared by itself as well, so that its index is used: a million documents are done, few are in
+        # other states.
         f"SELECT {_LISTED} FROM document WHERE (%s::text IS NULL OR {_STATE} = %s)"  # noqa: S608
         " AND (%s::text IS NULL OR %s::text = 'due' OR state = %s)"
         " AND (%s::text IS NULL OR type = %s) ORDER BY coalesce(held_since, marked_at), type, key LIMIT %s",
@@ -159,7 +160,7 @@ def listed_of(cursor: Cursor, refs: Collection[DocumentRef]) -> dict[DocumentRef
 
 
 def named(cursor: Cursor, text: str, types: Collection[str]) -> list[tuple[DocumentRef, str]]:
-    """Documents that have this number, or else this key and one of these types, each with its unit."""
+    """Documents with this number, or else with this key and one of these types, each with its unit."""
     for column in ("number", "key"):
         condition = f"{column} = %s" + (" AND type = ANY(%s)" if column == "key" else "")
         query = f"SELECT type, key, unit FROM document WHERE {condition} ORDER BY 1, 2"  # noqa: S608
@@ -170,7 +171,7 @@ def named(cursor: Cursor, text: str, types: Collection[str]) -> list[tuple[Docum
 
 
 class PlannedSum(NamedTuple):
-    """Commands of a verb and a kind in a currency: how many, and gross of their documents before and after them."""
+    """Planned commands of one verb, kind and currency: their number, and their documents' gross before and after."""
 
     verb: str
     kind: str
@@ -181,7 +182,7 @@ class PlannedSum(NamedTuple):
 
 
 class PlannedDocument(NamedTuple):
-    """What would be sent for a document, in order."""
+    """The commands planned for a document, in order."""
 
     document: Listed
     commands: Sequence[Command]
@@ -191,7 +192,7 @@ _PLANNED: Final = "planned IS NOT NULL AND state NOT IN ('done', 'gone')"
 
 
 def planned_sums(cursor: Cursor) -> list[PlannedSum]:
-    """All that would be sent, by verb and kind."""
+    """Sums of all planned commands, by verb, kind and currency."""
     cursor.execute(
         "SELECT c ->> 'verb', c ->> 'kind', c ->> 'currency', count(*),"  # noqa: S608
         " coalesce(sum((c ->> 'before')::numeric), 0), coalesce(sum((c ->> 'after')::numeric), 0)"
@@ -201,7 +202,7 @@ def planned_sums(cursor: Cursor) -> list[PlannedSum]:
 
 
 def planned(cursor: Cursor, limit: int) -> list[PlannedDocument]:
-    """The documents for which something would be sent, at most so many: those of a unit together."""
+    """Documents with planned commands, at most `limit`, those of a unit together."""
     cursor.execute(
         f"SELECT {_LISTED}, planned FROM document WHERE {_PLANNED}"  # noqa: S608
         " ORDER BY unit, length(key), type DESC, key LIMIT %s",

@@ -1,4 +1,4 @@
-"""Which version of the profile made what the ERP has, and which documents were made by another."""
+"""Which version of the profile built what the ERP has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sink.ledger.documents import Entry
 
 
 def others(cursor: Cursor, version: str) -> int:
-    """How many documents another version is known to have made. In two ranges of an index: most often it is none."""
+    """How many documents are known to be built by another version. Two index ranges, mostly empty."""
     cursor.execute(
         "SELECT (SELECT count(*) FROM document WHERE made_by < %s)"
         " + (SELECT count(*) FROM document WHERE made_by > %s)",
@@ -26,13 +26,13 @@ _MADE = "applied IS NOT NULL AND made_by IS DISTINCT FROM %s AND state <> 'ignor
 
 
 def not_of(cursor: Cursor, version: str) -> int:
-    """How many documents that the ERP has were not, as far as is known, made by this version."""
+    """How many documents that the ERP has are not known to be built by this version."""
     cursor.execute(f"SELECT count(*) FROM document WHERE {_MADE}", (version,))  # noqa: S608  ours
     return int((cursor.fetchone() or (0,))[0])
 
 
 def page(cursor: Cursor, version: str, after: DocumentRef, limit: int) -> list[Entry]:
-    """Some of them, by type and key, after this one."""
+    """The next of those documents, by type and key, after this one."""
     cursor.execute(
         f"SELECT type, key FROM document WHERE {_MADE} AND (type, key) > (%s, %s)"  # noqa: S608  ours
         " ORDER BY type, key LIMIT %s",
@@ -44,7 +44,7 @@ def page(cursor: Cursor, version: str, after: DocumentRef, limit: int) -> list[E
 
 
 def note(cursor: Cursor, ones: Sequence[Entry], version: str) -> None:
-    """Documents that this version would make alike are noted as made by it, unless they were marked meanwhile."""
+    """Notes documents as built by this version, unless they were marked meanwhile."""
     execute_values(
         cursor,
         "UPDATE document AS d SET made_by = v.version FROM (VALUES %s) AS v (type, key, marked, version)"

@@ -1,4 +1,4 @@
-"""Marks: which documents want another look, and the units that are due by them."""
+"""Marks: which documents need another look, and which units are due because of them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ _THIS: Final = "type = %s AND key = %s"
 _WAITS: Final = "state IN ('held', 'waits', 'retry', 'settling', 'planned')"
 WAITING: Final = "state IN ('held', 'waits', 'retry')"
 WAITS_FOR: Final = "CASE WHEN state = 'retry' THEN 'retry' ELSE coalesce(cause, 'decision') END"
-"""Of documents that are `WAITING`: what for. An earlier release did not write down each cause."""
+"""What a `WAITING` document waits for. An earlier release did not write every cause."""
 BUSY: Final = (
     "intent IS NOT NULL OR EXISTS (SELECT FROM unit AS u WHERE u.unit = document.unit AND u.owner IS NOT NULL"
     " AND u.deadline > clock_timestamp())"
 )
-"""Of a document: whether a worker has it, or nobody knows what became of its step."""
+"""Whether a worker has the document, or a step of it is in doubt."""
 _ANEW: Final = "next_try = clock_timestamp(), marked = marked + 1, attempts = 0"
 
 _TURN: Final = sql.SQL("statement_timestamp() + interval '1 us' * dense_rank() OVER (ORDER BY length(unit), unit)")
-"""When a unit is due: one microsecond after the one before it. The same for all statements of a round trip."""
+"""When a unit is due: one microsecond after the unit before it. The same value in both statements of `mark`, since they
+go in one round trip."""
 
 
 def mark(cursor: Cursor, touched: sql.Composable) -> int:
-    """Says that documents want another look; how many. `touched`: a SELECT of (type, key, unit), each document once.
+    """Marks documents for another look, and returns how many. `touched`: a SELECT of (type, key, unit), each document
+    once. A unit, such as `sales_order:17`, is leased as a whole. Runs inside the staging transaction.
 
-    A unit, such as `sales_order:17`, is leased together. Called inside the staging transaction. Each mark is a version,
-    so that a look that began before it does not clear it. Upserts are in sorted order, and units come before documents
-    here and everywhere: nobody waits in a circle. Units are due in the order in which numbers are counted: what waits
-    for days was often marked together, and older orders go first. A document's mark has the time of its unit, by which
-    that gets its place again when it is given back.
+    Marks are counted, so a look that began before a mark does not clear it. Upserts are sorted, and units are locked
+    before documents here and everywhere, so that no deadlock is possible. Units become due in the order of their
+    numbers: in a backlog many were marked together, and older orders should go first. A document's mark has the time of
+    its unit, so that the unit keeps its place when it is released.
 
-    A document of which a step is under way stays in its unit until that is settled: who has the unit has the call.
+    A document with an intent stays in its unit until its step is no longer in doubt: whoever has the unit has the call.
     """
     units = sql.SQL(
         "INSERT INTO unit AS u (unit, due_at)"
@@ -51,12 +52,12 @@ def mark(cursor: Cursor, touched: sql.Composable) -> int:
         " unit = CASE WHEN d.intent IS NULL THEN excluded.unit ELSE d.unit END,"
         " next_unit = CASE WHEN d.intent IS NOT NULL THEN nullif(excluded.unit, d.unit) END"
     ).format(_TURN, touched)
-    cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; the count is of the last
+    cursor.execute(sql.SQL("{}; {}").format(units, documents))  # in one round trip; rowcount is the last one's
     return cursor.rowcount
 
 
 def need(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
-    """Documents that others wait for are wanted now."""
+    """Marks documents as needed, because others wait for them."""
     if refs:
         _look_again(cursor, "needed = true, marked = marked + 1", f"{OF_THESE} AND NOT needed", these(refs))
 
@@ -70,14 +71,14 @@ def waiting_for(cursor: Cursor, refs: Collection[DocumentRef]) -> list[str]:
 
 
 def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) -> None:
-    """What waited for these looks again at once. The caller has the units locked."""
+    """Makes documents due that wait for these. The caller has locked the units."""
     if not units:
         return
     cursor.execute(
         "UPDATE document SET next_try = marked_at WHERE waits_for = ANY(%s) AND unit = ANY(%s)",
         (TextArray(map(str, refs)), TextArray(units)),
     )
-    # In its turn by its mark: after an outage of days all others have waited for longer than since now.
+    # Due at its mark and not now: after an outage of days it would otherwise come behind everything else.
     cursor.execute(
         "UPDATE unit AS u SET due_at = least(u.due_at, d.at) FROM (SELECT unit, min(marked_at) AS at FROM document"
         " WHERE waits_for = ANY(%s) AND unit = ANY(%s) GROUP BY unit) AS d WHERE u.unit = d.unit",
@@ -86,14 +87,15 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
-    """Looks again at one held document, or at all of them; how many. The brake lets pass what a person has named."""
+    """Marks one document, or all that wait, for another look, and returns how many. The brake lets pass a document that
+    a person has named."""
     if ref is not None:
         return pass_once(cursor, [ref])
     return _look_again(cursor, _ANEW, _WAITS, ())
 
 
 def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
-    """Looks again at documents, of which the brake does not count what the shop has of them until now; how many."""
+    """Marks documents for another look, and returns how many. The brake does not count their present versions."""
     if not refs:
         return 0
     which = f"{OF_THESE} AND state <> 'ignored'"
@@ -101,19 +103,20 @@ def pass_once(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
 
 
 def retry_by(cursor: Cursor, cause: str) -> int:
-    """Looks again at all that wait for a cause, or are held for a check of this name; how many."""
+    """Marks all documents that wait for a cause, or are held for the check of this name, and returns how many."""
     return _look_again(cursor, _ANEW, f"{WAITING} AND %s IN ({WAITS_FOR}, check_name)", (cause,))
 
 
 def look_at(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
-    """Looks again at documents of which a person has said something. The brake counts what comes of it: it opens by a
-    word about it alone. Nobody else writes them before the caller's transaction has ended. How many."""
+    """Marks documents that a person has decided about, and returns how many. The brake counts what comes of it: only a
+    word about the brake opens it. Locks the documents for the caller's transaction."""
     wanted = (tuple(tuple(ref) for ref in refs),)
     return _look_again(cursor, _ANEW, "(type, key) IN %s AND state <> 'ignored'", wanted) if refs else 0
 
 
 def retry_everything(cursor: Cursor, execute: bool) -> int:
-    """Looks again at all documents but ignored ones, those that are done too; how many that is, done or not."""
+    """Marks all documents but ignored ones, even those that are done. Returns how many; without `execute` it only
+    counts them."""
     if execute:
         return _look_again(cursor, _ANEW, "state <> 'ignored'", ())
     cursor.execute("SELECT count(*) FROM document WHERE state <> 'ignored'")
@@ -121,41 +124,41 @@ def retry_everything(cursor: Cursor, execute: bool) -> int:
 
 
 def look_anew(cursor: Cursor, refs: Collection[DocumentRef]) -> int:
-    """Looks again at documents, by nobody's word for one of them: the brake counts what comes of it. How many."""
+    """Marks documents for another look, and returns how many. Nobody has named them one by one, so the brake counts
+    what comes of it."""
     if not refs:
         return 0
     return _look_again(cursor, f"passed_at = NULL, {_ANEW}", OF_THESE, these(refs))
 
 
 def accept(cursor: Cursor, ref: DocumentRef) -> int:
-    """Looks again at a document, and takes the identity that the shop shows then for the one that was sent."""
+    """Marks a document, and takes the identity that the shop shows next for the one that was sent."""
     return _look_again(cursor, f"fingerprint = NULL, {_ANEW}", _THIS, tuple(ref))
 
 
 def ignore(cursor: Cursor, refs: Collection[DocumentRef], undo: bool) -> int:
-    """Documents are left alone for ever, or no more; how many. The look that they are due for says why they rest."""
+    """Sets documents to ignored, or back; returns how many. The next look writes the reason."""
     rests = f"state = 'ignored', held_since = NULL, waits_for = NULL, made_by = NULL, {_ANEW}"
     change = f"state = 'due', {_ANEW}" if undo else rests
-    # A worker that has one of them would write over it.
+    # A worker that has one of them would overwrite this.
     which = f"{OF_THESE} AND state {'=' if undo else '<>'} 'ignored' AND NOT ({BUSY})"
     return _look_again(cursor, change, which, these(refs)) if refs else 0
 
 
 def as_new(cursor: Cursor, ref: DocumentRef) -> int:
-    """Looks again at a document that the ERP does not have, and no more for what it may have been under another key."""
+    """Marks a document that the ERP does not have, and stops the search for what it was under another key."""
     return _look_again(cursor, f"revision = greatest(revision, 1), {_ANEW}", f"{_THIS} AND intent IS NULL", tuple(ref))
 
 
 def resume(cursor: Cursor) -> None:
-    """What was only planned, because `mode` was `plan`, is due now. Each worker says so, one after the other: what is
-    due already is left."""
+    """Makes planned documents due. Each worker calls this once; what is already due is left."""
     _look_again(cursor, "marked = marked + 1", "state = 'planned' AND seen = marked", ())
 
 
 def _look_again(cursor: Cursor, change: str, which: str, values: tuple[Any, ...]) -> int:
-    """Changes documents and makes their units due; how many documents.
+    """Changes documents, makes their units due, and returns the number of documents.
 
-    Units are locked before their documents: a worker has its unit locked when it writes a document.
+    Units are locked before documents, as a worker does.
     """
     units = f"SELECT unit FROM document WHERE {which}"  # noqa: S608  our own conditions
     cursor.execute(f"SELECT FROM unit WHERE unit IN ({units}) ORDER BY unit FOR UPDATE", values)

@@ -1,4 +1,4 @@
-"""Documents whose key the shop has changed: what the ERP has of them goes on under the new one."""
+"""Documents whose key the shop has changed: the ERP's document continues under the new key."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ SELECT EXISTS (SELECT FROM document AS n JOIN history AS h ON (h.type, h.key) = 
 
 
 class Former(NamedTuple):
-    """What new documents may have been before, and those of them of whose keys the log has told."""
+    """`olds`: what new documents may have been before; `logged`: those whose change of key is in the shop's log."""
 
     olds: dict[DocumentRef, list[DocumentRef]]
     logged: set[DocumentRef]
 
 
 def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
-    """Keys that the shop has changed: the document as it is called now, and its key before."""
+    """Writes changes of keys: the document's new name, and its key before."""
     if changed:
         execute_values(
             cursor,
@@ -66,11 +66,11 @@ def note(cursor: Cursor, changed: Mapping[DocumentRef, str]) -> None:
 
 
 def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) -> Former:
-    """For new documents, with their fingerprints, those that they may have been under another key.
+    """For new documents, with their fingerprints: the documents that they may have been under another key.
 
-    The shop's log of key changes is asked first, then the fingerprint. Candidates are in the ERP, on their way there,
-    or ignored by a person (one that the ERP never heard of is known by its number alone). By the log, a customer whose
-    account the ERP has is one, too, and a document that another worker than `owner` has and may be about to send.
+    Changes of keys in the shop's log come first, then fingerprints. A candidate is in the ERP, on its way there, or
+    ignored by a person (one that the ERP never got is known by its number alone). By the log, a customer who shares an
+    account counts, too, and so does a document that another worker than `owner` has and may be about to send.
 
     A candidate is left out if a person decided, while the new document was held for it, that it stays as it is.
     """
@@ -92,7 +92,7 @@ def former(cursor: Cursor, new: Mapping[DocumentRef, str | None], owner: str) ->
 
 
 def _is_answer(cursor: Cursor, new: DocumentRef, old: DocumentRef) -> bool:
-    """Whether what a person said of the old one was said when the new one was held in doubt."""
+    """Whether a person decided about the old document while the new one was held for it."""
     cursor.execute(_ANSWERED, {"type": new.type, "key": new.key, "old": old.key})
     return bool((cursor.fetchone() or (False,))[0])
 
@@ -100,8 +100,8 @@ def _is_answer(cursor: Cursor, new: DocumentRef, old: DocumentRef) -> bool:
 def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
     """Deletes the recorded key changes of documents, earlier keys included.
 
-    They are asked for only while a document is new. Once it was looked at and goes on they are not needed any more:
-    what had the old key is gone from the shop, and nobody had it or was about to send it.
+    They are needed only while a document is new. Once the document goes on, nothing under the old key is left in the
+    shop or about to be sent.
     """
     cursor.execute(
         "WITH RECURSIVE chain AS (SELECT type, key, old_key FROM key_change"  # noqa: S608  our own text
@@ -114,8 +114,8 @@ def forget(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
 
 
 def forget_others(cursor: Cursor) -> None:
-    """Nor is it of a document that is gone from the shop, or that took the key of one that the ERP has: those are never
-    asked for. But for keys that went on to another document: what it was is found through them."""
+    """Deletes key changes that are never needed: of documents that are gone from the shop, or that the ERP has under
+    this key. Keeps those that another change leads to."""
     cursor.execute(
         "DELETE FROM key_change AS k USING document AS d WHERE (d.type, d.key) = (k.type, k.key) AND d.seen = d.marked"
         " AND (d.state = 'gone' OR d.external IS NOT NULL OR d.account IS NOT NULL)"
@@ -124,8 +124,8 @@ def forget_others(cursor: Cursor) -> None:
 
 
 def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
-    """The old document's key in the ERP, what was written of it and its history are the new one's; the old one, should
-    the shop use its key again, begins anew. The caller's transaction proves the leases of both."""
+    """Gives the old document's key in the ERP, its applied record and its history to the new one. The old one starts
+    afresh, in case the shop uses its key again. The caller's transaction proves the leases of both."""
     was = documents.entries_of(cursor, [old])[old]
     cursor.execute(
         "UPDATE document AS d SET needed = d.needed OR %s, made_by = w.made_by FROM document AS w"
@@ -146,10 +146,10 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
     history.note(cursor, new, "moved", f"its key in the shop was {old.key}")
 
 
-def hand_over(cursor: Cursor, held: Sequence[Lease], ones: Sequence[Entry]) -> None:
-    """Documents of which a step was under way when the shop gave them to another order go to that one's unit, which is
-    due by them."""
-    leases.prove(cursor, held, {one.next_unit for one in ones if one.next_unit})
+def hand_over(cursor: Cursor, leased: Sequence[Lease], ones: Sequence[Entry]) -> None:
+    """Moves documents to the unit of the order that the shop has given them to, and makes that unit due. They had an
+    intent when the shop did it."""
+    leases.prove(cursor, leased, {one.next_unit for one in ones if one.next_unit})
     cursor.execute(
         "UPDATE document SET unit = next_unit, next_unit = NULL"  # noqa: S608  our own text
         f" WHERE {OF_THESE}"

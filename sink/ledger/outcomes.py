@@ -1,4 +1,4 @@
-"""Where a document stands, and what one look at it came to. Pure."""
+"""A document's state, and the outcome of a look at it. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sink.erp.kinds import Milestone
 
 
 class State(StrEnum):
-    """As the column `state` has it, in the order in which people are shown them."""
+    """The values of the column `state`, in the order in which lists show them."""
 
     DONE = "done"
     DUE = "due"
@@ -32,10 +32,9 @@ class State(StrEnum):
 
 
 class Standing(NamedTuple):
-    """What the ledger says of a document. `external`: its key in the ERP, if it was given one; `dirty`: it was marked
-    since it was looked at; `sending`: a step of it is under way. `marked` counts its marks, `revision` its steps;
-    `decisions`: what a person said of it; `paid`: of an order, as the ERP was told; `account`: which one a
-    customer shares."""
+    """What reconcile needs to know of a document. `external`: its key in the ERP, if it has one; `dirty`: marked since
+    the last look; `sending`: it has an intent. `marked` counts marks, `revision` steps. `decisions`: see
+    `planning.decisions`; `paid`: of an order, as the ERP was told; `account`: the one that a customer shares."""
 
     state: State
     unit: str
@@ -51,19 +50,19 @@ class Standing(NamedTuple):
     account: str | None = None
 
     @property
-    def moving(self) -> bool:
-        """Whether the sink has still to do something about it by itself."""
+    def pending(self) -> bool:
+        """Whether the sink still has something to do about it."""
         return self.dirty or self.sending or self.state in (State.DUE, State.SETTLING, State.RETRY)
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The step under way: written before the ERP is called, and asked for should its result be lost.
+    """A step that is about to be sent: committed before the ERP is called. While it is there, the step is in doubt.
 
-    `record` is the whole document as it shall be, `revision` the step's key; `before` and `stamp` are the milestone and
-    the stamp of what it was planned on, empty for a create; `generation` and `lsn` where the copy stood then; `adopts`,
-    of an adopt, what of the ERP gets our keys (document, and children by the ERP's own). `noted`: what counts as
-    written by it, where that is not `record`.
+    `record` is the whole document as it should be, `revision` the step's key; `before` and `stamp` are the milestone
+    and the ERP's stamp of the version that the step was planned on, empty for a create; `generation` and `lsn` are
+    where the copy stood. `adopts`: for an adopt, what in the ERP gets our keys (the document, and its children by the
+    ERP's keys). `noted`: what counts as written, if that is not `record`.
     """
 
     verb: Verb
@@ -71,7 +70,7 @@ class Intent:
     revision: int
     marked: int
     fingerprint: str | None
-    goal: str = Milestone.CONFIRMED  # those from here on are not in the intents of an earlier release
+    goal: str = Milestone.CONFIRMED  # intents of an earlier release lack this field and those below
     before: str = ""
     stamp: str = ""
     generation: int = 0
@@ -81,11 +80,11 @@ class Intent:
 
     @property
     def written(self) -> dict[str, Any]:
-        """What counts as written once it was done."""
+        """What counts as written once the step is done."""
         return self.noted or self.record
 
     def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
+        """For the column `intent`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -98,21 +97,21 @@ _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }
-"""By the state of what is waited for: why it does not come, and what a person does about it."""
+"""By the state of the document waited for: why it does not come, and what a person can do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a look at a document came to. The constructors say which there are; `ledger.documents.write` keeps it.
+    """The outcome of a look at a document. Made by the constructors below, written by `ledger.documents.write`.
 
-    `again`: seconds until it is looked at by itself; None: not before the next mark or retry. `waits_for`: the
-    document whose arrival in the ERP is a reason to look again. `sent`: what the ERP has done, under its number
-    `reference`, and how far it took it (`reached`); also where a later call of the same step failed. `command`: that
-    step, or the one that failed, for people. `more`: the mark is not acted on as a whole, so that the document stays
-    due, whatever becomes of the one who has it now. `by_hand`: what counts as written, since a person has done it in
-    the ERP. `commands`: what would be sent. `check`: the name of what a held one did not pass, and `disputed` the
-    fields that a person may accept. `account`: the ERP's key of the one that a customer shares from now on, and in
-    `told` which it is, for people. `external`: the ERP's key of a document that the ledger had forgotten.
+    `again`: seconds until the next look; None: not before the next mark or retry. `waits_for`: the document whose
+    arrival in the ERP brings another look. `sent`: the step that the ERP has done, with its number `reference` and the
+    milestone `reached`; also set if only a later call of the step failed. `command`: that step, or the one that failed,
+    for people. `more`: more is to be done for this mark, so the document stays due, even if this worker dies.
+    `by_hand`: what counts as written because a person has done it in the ERP. `commands`: what would be sent. `check`:
+    the one that a held document did not pass, with the fields that a person may accept in `disputed`. `account`: the
+    ERP's key of the account that a customer shares from now on, described for people in `told`. `external`: the ERP's
+    key of a document that the ledger had forgotten.
     """
 
     state: State
@@ -142,50 +141,50 @@ class Outcome:
 
     @classmethod
     def done_by_hand(cls, record: dict[str, Any]) -> Self:
-        """A person has done in the ERP what the shop wants, or a part of it: another look finds what is left."""
+        """A person has done in the ERP what the shop wants, or a part of it. Another look finds the rest."""
         return cls(State.DONE, more=True, by_hand=record)
 
     @classmethod
     def known_again(cls, record: dict[str, Any], external: str, reference: str, reached: str) -> Self:
-        """The ERP has it under this key, and the ledger had forgotten that: another look finds what is left."""
+        """The ERP has it under this key, and the ledger had forgotten. Another look finds what differs."""
         told = "the ledger did not know of it"
         return replace(cls.done_by_hand(record), external=external, reference=reference, reached=reached, told=told)
 
     @classmethod
     def shares(cls, account: str, told: str = "") -> Self:
-        """A customer's orders are booked to an account that is not his alone; the ERP gets nothing of him."""
+        """The customer's orders are booked to an account that is not his alone. The ERP gets none of his data."""
         return cls(State.DONE, account=account, told=told)
 
     @classmethod
     def unneeded(cls, order: DocumentRef) -> Self:
-        """Its order was cancelled before the ERP heard of it. Should the shop open that again, this one follows."""
+        """Its order was cancelled before the ERP got it. If the shop opens that order again, this document follows."""
         return cls(State.DONE, waits_for=order)
 
     @classmethod
     def gone(cls) -> Self:
-        """The shop has it no more, and the ERP needs nothing."""
+        """The shop has deleted it, and the ERP needs nothing."""
         return cls(State.GONE)
 
     @classmethod
     def not_ready(cls) -> Self:
-        """Nothing is to be sent yet."""
+        """The shop has not finished it."""
         return cls(State.NOT_READY, "the shop has not finished it")
 
     @classmethod
     def early(cls) -> Self:
-        """Its order was placed before the day from which on orders are carried over."""
+        """Its order was placed before `start_at`."""
         return cls(State.EARLY, "its order was placed before start_at")
 
     @classmethod
     def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:
-        """It depends on another document that is not in the ERP yet, which stands at `state`; None: nobody has heard of
-        that one."""
+        """It depends on a document that is not in the ERP. `state`: that document's; None: the ledger does not have
+        it."""
         why, next_step = _WAITS.get(state, ("", "nothing is to be done: that one is on its way"))
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
     def settling(cls, reason: str, next_step: str, again: float) -> Self:
-        """It may mend itself: what is missing can be on its way."""
+        """Something is missing that may be on its way."""
         return cls(State.SETTLING, reason, next_step, again=again)
 
     @classmethod
@@ -203,7 +202,7 @@ class Outcome:
 
     @classmethod
     def ignored(cls) -> Self:
-        """A person wants nothing done about it, whatever the shop makes of it."""
+        """A person wants nothing done about it, whatever the shop does."""
         return cls(
             State.IGNORED,
             "a person ignores it",
@@ -217,7 +216,7 @@ class Outcome:
 
     @classmethod
     def planned(cls, steps: str, commands: Sequence[Command] = ()) -> Self:
-        """What would be sent, were it not for the mode."""
+        """In `mode: plan`: what would be sent."""
         return cls(
             State.PLANNED,
             f"would {steps}",
@@ -227,10 +226,10 @@ class Outcome:
 
     @classmethod
     def applied(cls, sent: Intent, reference: str, command: Command | None = None, more: bool = False) -> Self:
-        """The ERP has done it; `more`: it was not the last step of what was planned, or nobody knows whether it was."""
+        """The ERP has done the step. `more`: it was not the last one of the plan, or nobody knows whether it was."""
         state = State.GONE if sent.verb == "remove" else State.DONE
         return cls(state, sent=sent, reference=reference, reached=sent.goal, command=command, more=more)
 
     def having(self, sent: Intent, reference: str, reached: str, command: Command) -> Self:
-        """This outcome, of a step of which the ERP has a part all the same."""
+        """This outcome, for a step that the ERP has done in part."""
         return replace(self, sent=sent, reference=reference, reached=reached, command=command)

@@ -1,4 +1,4 @@
-"""Where documents stand, for who compares shop and ERP: by pages, since there may be millions."""
+"""The state of documents, for reconcile. Read in pages, since there may be millions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STANDING: Final = (
 
 
 def of_units(cursor: Cursor, units: Collection[str], refs: Collection[DocumentRef]) -> dict[DocumentRef, Standing]:
-    """All documents of units, and those of the refs that the ledger has in other ones."""
+    """All documents of the units, and those of `refs` that are in other units."""
     cursor.execute(_STANDING + "unit = ANY(%s)", (TextArray(units),))
     found = _standings(cursor)
     if elsewhere := [ref for ref in refs if ref not in found]:
@@ -28,19 +28,19 @@ def of_units(cursor: Cursor, units: Collection[str], refs: Collection[DocumentRe
 
 
 def by_external(cursor: Cursor, keys: Collection[str]) -> dict[str, tuple[DocumentRef, Standing]]:
-    """Documents by the keys that the ERP has of them; those that the ledger does not know are left out."""
+    """Documents by their keys in the ERP. Those that the ledger does not know are left out."""
     cursor.execute(_STANDING + "external = ANY(%s)", (TextArray(keys),))
     return {str(one.external): (ref, one) for ref, one in _standings(cursor).items()}
 
 
 def refs_by_external(cursor: Cursor, keys: Collection[str]) -> dict[str, DocumentRef]:
-    """The same without a look at where they stand."""
+    """The same without the state."""
     cursor.execute("SELECT external, type, key FROM document WHERE external = ANY(%s)", (TextArray(keys),))
     return {external: DocumentRef(type_, key) for external, type_, key in cursor.fetchall()}
 
 
 def moment(cursor: Cursor) -> datetime:
-    """Now, by the clock that marks are dated with."""
+    """Now, by the clock that dates marks."""
     cursor.execute("SELECT clock_timestamp()")
     now: datetime = (cursor.fetchone() or (None,))[0]
     return now

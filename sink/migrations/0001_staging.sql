@@ -1,19 +1,19 @@
--- What the sink has read and staged. The staged tables themselves are beside these, each named as the shop's table with
--- its schema (`public.orders`).
+-- What the sink has read and staged. The staged tables are in the same schema, each named like the shop's table with its
+-- schema (`public.orders`).
 
 CREATE TABLE staged_table (
     table_name text PRIMARY KEY,            -- as in the shop: public.orders
     key_columns text[] NOT NULL,
-    truncate_generation bigint,             -- the stamp of the last TRUNCATE: older rows that arrive later are deleted
+    truncate_generation bigint,             -- stamp of the last TRUNCATE: older rows that come later count as deleted
     truncate_lsn numeric(20),
     truncate_ordinal bigint
 );
 
 CREATE TABLE evidence (
     topic text NOT NULL,
-    topic_id text NOT NULL,                 -- a topic that is made again has a new id and new offsets
+    topic_id text NOT NULL,                 -- a topic that is deleted and made again has a new id
     partition integer NOT NULL,
-    next_offset bigint NOT NULL,            -- everything before it is staged, but for open gaps
+    next_offset bigint NOT NULL,            -- everything before it is staged, except open gaps
     staged_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, topic_id, partition)
 );
@@ -56,7 +56,7 @@ CREATE TABLE parked (
     topic text NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
-    transaction_id text,                    -- NULL where its headers cannot be read either
+    transaction_id text,                    -- NULL if its headers cannot be read either
     reason text NOT NULL,
     key bytea,
     value bytea,
@@ -69,7 +69,7 @@ COMMENT ON TABLE parked IS 'Records that could not be read; nothing is dropped s
 CREATE TABLE blocked (
     type text NOT NULL,
     key text NOT NULL,
-    cause text NOT NULL,                    -- what ends with it: transaction:<id>, unseen:<table>:<key>, gap:<id>
+    cause text NOT NULL,                    -- transaction:<id>, unseen:<table>:<key>, gap:<id>; ends with it
     reason text NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (type, key, cause)
@@ -85,6 +85,6 @@ CREATE TABLE snapshot (
     rows jsonb,
     state text NOT NULL CHECK (state IN ('running', 'announced', 'complete')),
     began_at timestamptz NOT NULL DEFAULT now(),
-    accepted_by text                        -- the person who declared it complete, where its rows cannot all come
+    accepted_by text                        -- the person who declared it complete although rows are missing
 );
 COMMENT ON COLUMN snapshot.state IS 'announced: capture said it is complete, but not all of its rows are here yet';

@@ -1,12 +1,12 @@
--- The ledger: what the shop wants of the ERP (desired) against what the ERP was given (applied), document by document.
--- One ledger serves one shop and one ERP; binding says which ERP.
+-- The ledger: for each document, what the shop wants in the ERP (desired) and what the ERP was given (applied).
+-- One ledger serves one shop and one ERP; `binding` names the ERP.
 
 CREATE TABLE unit (
-    unit text PRIMARY KEY,                  -- a shop order with all its documents, or a customer, or a price
+    unit text PRIMARY KEY,                  -- an order with its returns and refunds, a customer, or a price
     due_at timestamptz,                     -- when to look at it; NULL: nothing to do
     owner text,                             -- the worker that has the lease
     epoch bigint NOT NULL DEFAULT 0,        -- counts leases: a worker that lost its lease cannot write
-    deadline timestamptz                    -- until then only the owner may call the ERP
+    deadline timestamptz                    -- until then only the owner may call the ERP for it
 );
 CREATE INDEX unit_due ON unit (due_at) WHERE due_at IS NOT NULL;
 
@@ -16,17 +16,17 @@ CREATE TABLE document (
     unit text NOT NULL,
     marked bigint NOT NULL DEFAULT 1,       -- raised by every shop commit that touches it
     marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen bigint NOT NULL DEFAULT 0,         -- the mark that was acted on last; dirty while less than `marked`
+    seen bigint NOT NULL DEFAULT 0,         -- the mark of the last look; dirty while less than `marked`
     state text NOT NULL DEFAULT 'due'
         CHECK (state IN ('due', 'settling', 'not ready', 'waits', 'retry', 'held', 'planned', 'done', 'ignored', 'gone')),
-    needed boolean NOT NULL DEFAULT false,  -- a customer goes to the ERP when a document first needs it
-    fingerprint text,                       -- tells an identity that is used again
-    number text,                            -- what people read
+    needed boolean NOT NULL DEFAULT false,  -- a customer is sent once a document needs it
+    fingerprint text,                       -- number, date, buyer: shows that a key is used again
+    number text,                            -- the shop's number, for people
     incarnation integer NOT NULL DEFAULT 1, -- part of the ERP's key
-    revision bigint NOT NULL DEFAULT 0,     -- counts commands; the ERP refuses an older one
-    intent jsonb,                           -- the command under way, written before the ERP is called
+    revision bigint NOT NULL DEFAULT 0,     -- counts steps; the ERP refuses an older one
+    intent jsonb,                           -- the step in doubt, written before the ERP is called
     desired jsonb,                          -- the ERP record that the shop wants
-    applied jsonb,                          -- the ERP record as we wrote it last
+    applied jsonb,                          -- the record written last
     reference text,                         -- the ERP's own number
     applied_at timestamptz,
     cause text CHECK (cause IN ('data', 'master data', 'decision', 'waits')),
@@ -44,7 +44,7 @@ CREATE INDEX document_state ON document (state) WHERE state NOT IN ('done', 'gon
 
 CREATE TABLE account (
     customer text PRIMARY KEY,              -- shop and buyer; guests: shop and normalised e-mail
-    number text NOT NULL UNIQUE,            -- of the virtual account in the ERP
+    number text NOT NULL UNIQUE,            -- of the account in the ERP
     made_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE SEQUENCE account_number START 100001;

@@ -1,12 +1,12 @@
 -- Staged tables that follow the shop's schema.
 
--- Changes of staged tables hold it alone; who reads them in one snapshot takes it first (LOCK TABLE takes no snapshot),
--- for a rewritten table is empty to a snapshot that is older.
+-- A change of a staged table locks it exclusively. A reader locks it before its snapshot is taken (LOCK TABLE takes none),
+-- because a rewritten table looks empty to an older snapshot.
 CREATE TABLE schema_gate ();
 
 ALTER TABLE staged_table
-    ADD COLUMN version integer NOT NULL DEFAULT 1,          -- counts changes after which older rows lack a value
-    ADD COLUMN schema_generation bigint,                    -- the stamp of a record with the newest schema
+    ADD COLUMN version integer NOT NULL DEFAULT 1,          -- counts changes after which older rows lack values
+    ADD COLUMN schema_generation bigint,                    -- stamp of a record with the newest schema
     ADD COLUMN schema_lsn numeric(20),
     ADD COLUMN schema_ordinal bigint,
     ADD COLUMN shown text;                                  -- the query of the view
@@ -16,14 +16,14 @@ CREATE TABLE staged_column (
     column_name text NOT NULL,
     position integer NOT NULL,
     type text NOT NULL,
-    since_version integer NOT NULL,                         -- rows of an older version have no value of it: unseen
-    gone boolean NOT NULL DEFAULT false,                    -- the shop's table has it no more
+    since_version integer NOT NULL,                         -- in rows of an older version it is unseen
+    gone boolean NOT NULL DEFAULT false,                    -- the shop's table no longer has it
     PRIMARY KEY (table_name, column_name)
 );
 
--- Raise where a document would read a value that never came. VOLATILE, so that they never run while a query is
--- planned; dear, so that every other condition on the row is looked at first. What looks at rows only to list them
--- sets ordertap.unseen to 'show'.
+-- Raise an error if a document would read a value that never came. VOLATILE, so that they do not run while a query is
+-- planned; COST is high, so that every other condition on the row is checked first. A query that only lists rows sets
+-- ordertap.unseen to 'show'.
 CREATE FUNCTION unseen(table_name text, columns text[], reads text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL SAFE COST 1000 AS $$
 BEGIN

@@ -1,18 +1,18 @@
--- The copy is the shop as of one commit, by the index of commits. What was staged another way is read again: the ledger,
--- its keys, accounts, decisions and history stay, and nothing is planned before the copy has come past them.
+-- The copy is the shop as of one commit, by the index of commits. Rows that were staged without it are read again. The
+-- ledger, its keys, accounts, decisions and history stay, and nothing is planned until the copy is past them.
 
 CREATE TABLE copy (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),       -- one row
     generation bigint NOT NULL,
     lsn numeric(20) NOT NULL,                               -- the copy is the shop as of (generation, lsn, ordinal)
-    ordinal bigint NOT NULL,                                -- 2^62: with the commit at lsn; 0: with all before it
+    ordinal bigint NOT NULL,                                -- 2^62: the commit at lsn included; 0: up to before it
     state text NOT NULL CHECK (state IN ('catching up', 'copying', 'steady')),
     index_topic_id text NOT NULL,                           -- where the index of commits is read on
     index_offset bigint NOT NULL,
-    serial bigint NOT NULL,                                 -- the last record of it that was taken, and where it ended
+    serial bigint NOT NULL,                                 -- number and end of its record taken last
     end_generation bigint NOT NULL,
     end_lsn numeric(20) NOT NULL,
-    committed_at timestamptz,                               -- when the shop made the last commit that is visible
+    committed_at timestamptz,                               -- time of the last visible commit in the shop
     reached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     waits_for text NOT NULL DEFAULT ''
 );
@@ -26,7 +26,7 @@ COMMENT ON TABLE acted IS 'The latest place of the copy that the ledger acted on
 
 CREATE TABLE followed (
     table_name text PRIMARY KEY,
-    generation bigint NOT NULL,                             -- since where in the log the profile has it
+    generation bigint NOT NULL,                             -- the position from which the profile reads it
     lsn numeric(20) NOT NULL
 );
 
@@ -34,7 +34,7 @@ CREATE TABLE table_gap (
     table_name text NOT NULL,
     cause text NOT NULL CHECK (cause IN
         ('skipped', 'lost', 'parked by capture', 'begun without a copy', 'joined', 'short snapshot')),
-    generation bigint NOT NULL,                             -- a snapshot of the table from here on fills it
+    generation bigint NOT NULL,                             -- a snapshot of the table from this position on fills it
     lsn numeric(20) NOT NULL,
     detail text NOT NULL,
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -44,7 +44,7 @@ COMMENT ON TABLE table_gap IS 'Tables of which changes are missing: what is made
 
 ALTER TABLE snapshot ADD COLUMN first boolean NOT NULL DEFAULT false;
 
--- The ledger acted on rows up to here, whatever table they are of. Their names have a dot, or # where they were cut.
+-- The ledger has acted on rows up to the latest position in any staged table. Their names have a dot, or # if cut.
 DO $$
 DECLARE
     staged_name text;
@@ -66,5 +66,5 @@ TRUNCATE staged_table, staged_column, evidence, gap, parked, blocked, snapshot;
 DROP TABLE inbox, transaction_size;
 ALTER TABLE parked DROP COLUMN transaction_id;
 
--- A row that comes late wakes the documents that lacked it: they are found by what they are, among all that are done.
+-- A row that comes late marks the documents that lacked it. This index finds them among many that are done.
 CREATE INDEX document_lacking ON document (type, marked_at) WHERE state IN ('gone', 'held', 'not ready');

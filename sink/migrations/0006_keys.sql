@@ -1,16 +1,16 @@
--- What the ERP knows a document by is given once and kept: it no longer follows the document's name in the profile.
--- Records have parts by kind and links by key, where they had lines and texts.
+-- A document's key in the ERP is given once and kept; it no longer follows the document's name in the profile. Records
+-- have parts by kind and links by key; until now they had lines and texts.
 
 ALTER TABLE document
     ADD COLUMN external text,               -- the key that the ERP keeps; NULL before the first command
-    ADD COLUMN reached text;                -- how far we took it: a milestone; NULL: an earlier release did
+    ADD COLUMN reached text;                -- the milestone we took it to; NULL: an earlier release did
 
 UPDATE document SET external =
     substr(current_schema, length('ordertap_') + 1) || '/' || type || '/' || key || '/' || incarnation
  WHERE applied IS NOT NULL OR intent IS NOT NULL OR revision > 0;
 CREATE UNIQUE INDEX document_external ON document (external);
 
--- An account number belongs to a customer's key, where guests had theirs by their mailbox. What the ERP has stays.
+-- An account number belongs to a customer's key; until now guests had theirs by e-mail. Numbers in the ERP stay.
 CREATE TEMPORARY TABLE numbered ON COMMIT DROP AS
     SELECT substr(current_schema, length('ordertap_') + 1) || '/' || key AS customer,
            applied #>> '{fields,number}' AS number
@@ -63,14 +63,14 @@ UPDATE document SET applied = pg_temp.converted(applied),
         intent || jsonb_build_object('record', pg_temp.converted(intent -> 'record')) END
  WHERE applied IS NOT NULL OR intent IS NOT NULL;
 
-ALTER TABLE document DROP COLUMN desired;   -- it was what was applied last, and nobody read it
+ALTER TABLE document DROP COLUMN desired;   -- it was the same as `applied`, and nothing read it
 COMMENT ON COLUMN document.waits_for IS 'TYPE KEY of the document that this one waits for';
 COMMENT ON COLUMN history.event IS
     'the verb that the ERP was given (create, amend, advance, reopen, cancel, remove), done by hand, held, or what a person accepted';
 COMMENT ON COLUMN blocked.cause IS
     'parked:GENERATION:LSN, a commit of the shop: ends when none of its records is parked any more';
 
--- A record that cannot be staged, and of which nothing says what it is part of, holds all documents that read its table.
-ALTER TABLE parked ADD COLUMN holds_table text;     -- NULL: the documents that its commit touches are blocked by it
+-- A parked record that may be part of any document holds all documents that read its table.
+ALTER TABLE parked ADD COLUMN holds_table text;     -- NULL: it blocks the documents that its commit touches
 CREATE INDEX parked_holds_table ON parked (holds_table) WHERE holds_table IS NOT NULL;
-CREATE INDEX parked_key ON parked USING hash (key); -- a later record of the same key takes its place
+CREATE INDEX parked_key ON parked USING hash (key); -- a later record of the same key supersedes it

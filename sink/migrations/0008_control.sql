@@ -1,4 +1,4 @@
--- What stops and starts applying as a whole.
+-- What stops and starts applying as a whole: pause, go-live, the brake.
 
 CREATE TABLE control (
     name text PRIMARY KEY CHECK (name IN ('pause', 'live')),
@@ -11,7 +11,7 @@ COMMENT ON TABLE control IS
 
 CREATE TABLE brake (
     kind text PRIMARY KEY,                  -- its row is locked while changes of the kind are counted
-    stopped_at timestamptz,                 -- NULL: changes are let through, and counted
+    stopped_at timestamptz,                 -- NULL: changes pass, and are counted
     reason text NOT NULL DEFAULT '',
     counts_since timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -22,7 +22,7 @@ CREATE TABLE brake_count (
     kind text NOT NULL REFERENCES brake,
     type text NOT NULL,
     key text NOT NULL,
-    at timestamptz NOT NULL,                -- when the intent of the change was written last
+    at timestamptz NOT NULL,                -- when the change's last intent was written
     PRIMARY KEY (kind, type, key)
 );
 COMMENT ON TABLE brake_count IS 'The documents whose changes were let through within the window';
@@ -31,15 +31,15 @@ CREATE TABLE braked (
     type text NOT NULL,
     key text NOT NULL,
     kind text NOT NULL REFERENCES brake,
-    seen bigint NOT NULL,                   -- the mark that it was held at: a row of an earlier one counts no more
+    seen bigint NOT NULL,                   -- the mark at which the brake stopped it; void after another look
     verb text NOT NULL,
     record jsonb NOT NULL,                  -- the ERP record that would have been sent
     PRIMARY KEY (type, key)
 );
 COMMENT ON TABLE braked IS 'The documents that the brake holds back';
 
--- As of this mark of the shop a person has let the document's change pass: it is not counted.
+-- The time of a mark up to which a person has let the document's changes pass: they are not counted.
 ALTER TABLE document ADD COLUMN passed_at timestamptz;
--- The version of profile and models that made what the ERP has; NULL: an earlier release, which kept none.
+-- The version of profile and models that built what the ERP has; NULL: an earlier release.
 ALTER TABLE document ADD COLUMN made_by text;
 CREATE INDEX document_made_by ON document (made_by) WHERE made_by IS NOT NULL;

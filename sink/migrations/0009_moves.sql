@@ -1,5 +1,5 @@
--- A document whose key the shop has changed keeps what it is in the ERP. It is found by what the log says of its key, and
--- where that was not seen, or the shop wrote it anew, by its number, date and buyer.
+-- A document whose key the shop has changed stays the same document in the ERP. It is found by the change of key in the
+-- log, or else, if the shop wrote the order anew, by number, date and buyer.
 
 CREATE TABLE key_change (
     type text NOT NULL,                     -- the document's name in the profile

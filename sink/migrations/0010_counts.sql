@@ -1,5 +1,5 @@
--- How many documents are where is asked for again and again, and nearly all of a million are done: what is not done is
--- counted, by an index that has only that, and how many there are in all is kept.
+-- Counts of documents by state are asked for often, and nearly all of a million are done. So only open documents are
+-- counted, by a partial index, and triggers keep the total.
 
 CREATE INDEX document_open ON document (type, state) INCLUDE (seen, marked) WHERE state <> 'done' OR seen < marked;
 

@@ -1,7 +1,7 @@
--- A customer may share an account of the ERP with others, or with what was typed in there: he has no record of his own.
+-- A customer may share an account of the ERP with others, or use one that was typed in. He then has no record of his own.
 
 ALTER TABLE document
-    ADD COLUMN account text;                -- the ERP's key of the account that a customer shares; NULL: his own
+    ADD COLUMN account text;                -- the ERP's key of the account that a customer shares
 CREATE INDEX document_account ON document (account) WHERE account IS NOT NULL;
 
 CREATE TABLE account_claim (

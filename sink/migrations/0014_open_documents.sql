@@ -1,2 +1,2 @@
--- What is not done is found by `document_open` alone, in which each change of a document is written anyway.
+-- `document_open` finds open documents, and each change of a document updates it anyway.
 DROP INDEX document_state;

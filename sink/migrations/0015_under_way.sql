@@ -1,8 +1,8 @@
--- What is under way stays where it is, and is found by what it is.
+-- A document with an intent stays in its unit, and is found by its fingerprint.
 
 ALTER TABLE document
-    ADD COLUMN next_unit text;              -- where the shop has it now, while a step of it is under way; else NULL
+    ADD COLUMN next_unit text;              -- its unit by the shop, while it has an intent; else NULL
 
--- An order that is written anew under another key while its create is under way: few are.
+-- For orders that the shop writes anew under another key while their create is in doubt. Few rows.
 CREATE INDEX document_coming ON document ((intent ->> 'fingerprint'))
     WHERE applied IS NULL AND intent ->> 'fingerprint' IS NOT NULL;

@@ -1,1 +1,1 @@
-"""What people ask of a running sink, whatever the place they ask from."""
+"""What the verbs do: plain values in, records out. Options and printed lines are in `commands`."""

@@ -1,5 +1,4 @@
-"""A person's word for what nobody else can say: that a gap stays, that a first snapshot is complete, that a
-document is the one that it was, or is settled."""
+"""`sink accept gap`, `snapshot` and `document`."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ from sink.staging import gaps, parked, snapshots
 
 
 def accept_gaps(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Sequence[str]:
-    """The gaps of a table and the offsets that were skipped of its topic, each with its cause; `execute` ends them, and
-    looks at all held documents again. SettingsError if there are none."""
+    """The gaps of a table and the skipped offsets of its topic, each with its cause. `execute` closes them, and marks
+    all held documents. SettingsError if there are none."""
     with transaction(connection) as cursor:
         found = [gap for gap in gaps.table_gaps(cursor) if gap.table == table]
         skipped = [gap for gap in evidence.open_gaps(cursor) if gap.cause == SKIPPED and gap.partition.topic == topic]
@@ -45,7 +44,7 @@ def accept_gaps(connection: Connection, table: str, topic: str, person: str, exe
 
 
 def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
-    """Declares the first snapshot staged as a whole; SettingsError when one is complete already."""
+    """`execute` declares the first snapshot complete. SettingsError if one is complete already."""
     with transaction(connection) as cursor:
         snapshots.refuse_accepted(cursor)
         if execute:
@@ -54,17 +53,17 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
 
 
 class Accepted(Enum):
-    """What a document is taken for."""
+    """What accepting means for the document."""
 
     SAME = "accepted as the order that was sent under this key; what differs goes to the ERP, as the rules allow"
     NEW = "accepted as a new order: the ERP gets a document of its own for it"
     FIELDS = "accepted in these fields, until either side changes them; everything else goes on"
-    SETTLED = "accepted as the ERP has it, until the shop changes it"
+    KEPT = "accepted as the ERP has it, until the shop changes it"
     NOT = "compared again: nothing of it is accepted any more"
 
 
 class AcceptedDocument(NamedTuple):
-    """What a document is taken for, and the fields that stay with both values, with their currency if they have one."""
+    """What was accepted: the fields with both values, and their currency if they have one."""
 
     taken_for: Accepted
     fields: tuple[Disputed, ...] = ()
@@ -72,11 +71,12 @@ class AcceptedDocument(NamedTuple):
 
 
 def accept_document(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
-    """Takes a held document for the one that was sent under its key, for right in the fields that differ, or for
-    settled, by what it is held for (`planning.ways_out`); `execute` does it. SettingsError where that cannot be."""
+    """Accepts a held document, by its check: as the one that was sent under its key, as a new one, in the fields that
+    differ, or as the ERP has it. `execute` does it. SettingsError if the check does not allow it
+    (`planning.ways_out`)."""
     with transaction(connection) as cursor:
         if execute:
-            marks.look_at(cursor, [ref])  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # no worker can take it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.ACCEPT)
         taken = _taken(found, ref, person)
         if not execute:
@@ -87,40 +87,42 @@ def accept_document(connection: Connection, ref: DocumentRef, person: str, execu
             marks.as_new(cursor, ref)
         else:
             said = Decisions.from_json(found.decisions).accepting(taken.fields)
-            settled = found.version if taken.taken_for is Accepted.SETTLED else said.settled
-            documents.save(cursor, ref, decisions=replace(said, settled=settled).to_json())
+            kept = found.version if taken.taken_for is Accepted.KEPT else said.kept
+            documents.save(cursor, ref, decisions=replace(said, kept=kept).to_json())
         history.note(cursor, ref, "document accepted", found.reason or "", person)
         return taken
 
 
 def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedDocument:
-    """Shop and ERP are compared again where they were taken for equal. SettingsError where nothing is accepted."""
+    """Deletes what was accepted, so that it is compared again. `execute` does it. SettingsError if nothing is
+    accepted."""
     with transaction(connection) as cursor:
         if execute:
             marks.look_at(cursor, [ref])
         found = decisions.asked(cursor, ref)
         said = Decisions.from_json(found.decisions if found else None)
-        if found is None or not (said.fields or said.settled):
+        if found is None or not (said.fields or said.kept):
             raise SettingsError(f"nothing of {ref} is accepted", "`sink accept document` accepts what is held")
         if found.busy:
             raise busy(ref)
         if execute:
             applied = found.applied and to_json(as_written(from_json(found.applied), said.fields))
-            left = replace(said, fields=(), settled="")
+            left = replace(said, fields=(), kept="")
             documents.save(cursor, ref, decisions=left.to_json(), applied=applied)
             history.note(cursor, ref, "accept undone", "", person)
         return AcceptedDocument(Accepted.NOT, said.fields, currency_of(found))
 
 
 def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
-    """A held document that this verb may end the hold of; SettingsError with the verbs that may."""
+    """Checks that this verb can end the document's hold. SettingsError with the verbs that can."""
     if found is None or found.state != "held":
         raise SettingsError(f"{ref} is not held", "`sink held` says what is held, and for what")
     can = ways(found.check, found.applied is not None)
     if way not in can:
         if way in ways(found.check, in_erp=True):
             raise SettingsError(
-                f"the ERP has nothing of {ref} that could stay", f"`sink ignore {ref} --person NAME` leaves it at that"
+                f"the ERP does not have {ref}, so nothing can stay there",
+                f"`sink ignore {ref} --person NAME` leaves it at that",
             )
         others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
@@ -131,7 +133,7 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
 
 
 def busy(ref: DocumentRef) -> SettingsError:
-    """A worker has the document, or nobody knows what became of its step."""
+    """The error for a document that a worker has, or that has a step in doubt."""
     step = "again in a moment; if that stays, look it up in the ERP, then `sink retry`"
     return SettingsError(f"a step of {ref} is under way", step)
 
@@ -146,11 +148,11 @@ def _taken(found: Asked, ref: DocumentRef, person: str) -> AcceptedDocument:
         fields = tuple(one._replace(by=person, at=at) for one in disputed_from_json(found.fields))
         return AcceptedDocument(Accepted.FIELDS, fields, currency_of(found))
     if not found.version:
-        raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
-    return AcceptedDocument(Accepted.SETTLED)
+        raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then again")
+    return AcceptedDocument(Accepted.KEPT)
 
 
 def currency_of(found: Asked) -> str | None:
-    """Of a document as the ERP was given it."""
+    """The currency of the document as the ERP was given it."""
     value = from_json(found.applied).fields.get("currency") if found.applied else None
     return value if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""A person's word for which account of the ERP a customer's orders are booked to."""
+"""`sink accept account`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sink.operations.accept import busy
 
 
 class AcceptedAccount(NamedTuple):
-    """The account by its number and its key in the ERP, and whose it is beside that: customers who share it."""
+    """The account's number, its key in the ERP, and the other customers who have or share it."""
 
     number: str
     account: str
@@ -32,16 +32,16 @@ def accept_account(
     person: str,
     execute: bool,
 ) -> AcceptedAccount:
-    """Binds a customer who has no account of his own to one that the ERP has; `execute` does it.
+    """Books the orders of a customer without an account of his own to one that the ERP has. `execute` does it.
 
-    SettingsError where the ERP has not exactly one of that number, or the customer has his own already.
+    SettingsError if the ERP does not have exactly one account of that number, or the customer has his own.
     """
     if ref.type not in {rule.name for rule in profile.of_model("Customer")}:
         raise SettingsError(f"{ref} is no customer", "`sink list` shows what documents are called")
     account = _account(erp, number).ref.external
     with transaction(connection) as cursor:
         if execute:
-            marks.look_at(cursor, [ref])  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # no worker can take it from here on
         _refuse(cursor, ref)
         if execute:
             documents.save(cursor, ref, account=account)
@@ -51,8 +51,8 @@ def accept_account(
 
 
 def undo_account(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedAccount:
-    """Takes back that a customer shares an account, whoever has said so: he is given one as any new customer. `execute`
-    does it. The account by its key in `number`, too. SettingsError where he shares none."""
+    """Ends the sharing of an account, whether a person or a match began it: the customer gets one like any new
+    customer. `execute` does it. `number` of the result is the account's key. SettingsError if he shares none."""
     with transaction(connection) as cursor:
         if execute:
             marks.look_at(cursor, [ref])

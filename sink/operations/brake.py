@@ -1,4 +1,4 @@
-"""Where the brake stands, and letting pass what it holds back."""
+"""`sink brake` and `sink release --mass`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXAMPLES: Final = 10
 
 
 class BrakeStanding(NamedTuple):
-    """As of one moment: the limits, where the counters stand, and what waits, those first that change most."""
+    """Limits, counters, what waits, and the examples that change most, as of one moment."""
 
     limits: Brake
     counters: Sequence[Counter]
@@ -26,7 +26,7 @@ class BrakeStanding(NamedTuple):
 
 
 class MassReleased(NamedTuple):
-    """What waits, and how many documents were let pass; 0 in a dry run."""
+    """What waits, and how many documents were released; 0 in a dry run."""
 
     waiting: Sequence[Waiting]
     examples: Sequence[Example]
@@ -34,16 +34,16 @@ class MassReleased(NamedTuple):
 
 
 def show(connection: Connection, limits: Brake) -> BrakeStanding:
-    """Reads it from the middle layer."""
+    """Reads limits, counters and what waits."""
     with transaction(connection) as cursor:
         counters = brake.counters(cursor, limits.seconds)
         return BrakeStanding(limits, counters, brake.waiting(cursor, MASSES), brake.examples(cursor, MASSES, _EXAMPLES))
 
 
 def release_mass(connection: Connection, kind: str, person: str, execute: bool) -> MassReleased:
-    """All that the brake holds back of a kind of changes, or of all (""); `execute` lets it pass once, and counts anew.
+    """What the brake holds of a kind of changes, "" for all. `execute` lets it pass once, and starts the count again.
 
-    SettingsError where there is no such kind, or the brake has stopped nothing of it.
+    SettingsError if there is no such kind, or the brake holds nothing of it.
     """
     if kind and kind not in MASSES:
         raise SettingsError(f"the brake knows no kind {kind!r}", f"it is one of {', '.join(MASSES)}")

@@ -1,4 +1,4 @@
-"""A person stops applying as a whole, and lets it go on."""
+"""`sink pause` and `sink resume`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from sink.ledger import control, history
 from sink.ledger.control import Word
 
 APPLYING: Final = DocumentRef("applying", "all")
-"""What the history says of applying as a whole is under this name."""
+"""The name in the history for applying as a whole."""
 
 
 def pause(connection: Connection, person: str, reason: str) -> None:
-    """From now on no copy of the sink prepares another call to the ERP; one of which the intent is written is made, and
-    ends. Staging goes on.
+    """From now on no copy of the sink writes an intent. Calls whose intent is written are still made. Staging goes on.
 
-    SettingsError when it is paused already.
+    SettingsError if applying is paused already.
     """
     with transaction(connection) as cursor:
         if not control.say(cursor, "pause", person, reason):
@@ -29,7 +28,7 @@ def pause(connection: Connection, person: str, reason: str) -> None:
 
 
 def resume(connection: Connection, person: str) -> Word:
-    """Applying goes on, with what waits longest. By whose word it was paused; SettingsError when it is not."""
+    """Ends the pause, and returns it. SettingsError if applying is not paused."""
     with transaction(connection) as cursor:
         word = control.read(cursor).paused
         if word is None or not control.take_back(cursor, "pause"):

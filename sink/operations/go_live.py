@@ -1,4 +1,4 @@
-"""A new shop plans and sends nothing until a person has seen the plan."""
+"""`sink go-live`: a new shop sends nothing until a person has seen the plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEXT = "`sink pause` stops it again"
 
 
 class GoesLive(NamedTuple):
-    """What would be sent; how many documents are held, by cause; and of how many nobody knows yet."""
+    """The plan's sums; how many documents are held or wait, by cause; how many are not planned yet."""
 
     planned: Sequence[PlannedSum]
     held: Mapping[str, int]
@@ -25,9 +25,9 @@ class GoesLive(NamedTuple):
 
 
 def go_live(connection: Connection, applies: bool, require_snapshot: bool, person: str, execute: bool) -> GoesLive:
-    """What is planned; `execute` has it sent, with all that follows. Running sinks hear of it at once.
+    """What is planned. `execute` has it sent, and everything after it; running sinks see it at their next step.
 
-    `applies`: the settings say `mode: apply`. SettingsError where the shop is live, the copy is not one to act on, or
+    `applies`: the settings say `mode: apply`. SettingsError if the shop is live, the copy may not be acted on, or
     nothing is planned.
     """
     with transaction(connection) as cursor:

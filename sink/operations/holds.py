@@ -1,4 +1,4 @@
-"""What waits, why, and what it comes to; and another look at it."""
+"""`sink held` and `sink retry`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sink.ledger.listed import CAUSES, HeldGroup
 from sink.planning.policy import Check
 
 WORDS: Final = (*CAUSES, *Check)
-"""By which people name many documents at once: a cause, or the check that held ones did not pass."""
+"""Words for many documents at once: a cause, or a check that held documents did not pass."""
 
 
 def held(connection: Connection, word: str = "", limit: int = 20) -> list[HeldGroup]:
-    """What is held, waits for that, or is tried again, by cause and reason; of each the oldest, at most `limit`.
+    """What is held, waits or is tried again, by cause and reason, with the `limit` oldest documents of each.
 
-    `word`: a cause or a check alone; SettingsError for another word.
+    `word`: only this cause or check; SettingsError for any other word.
     """
     with transaction(connection) as cursor:
         return listed.held(cursor, word and known(word), limit)
 
 
 def known(word: str) -> str:
-    """A word that names many documents at once: what they wait for, or the check that they did not pass."""
+    """Returns `word` if it is one of WORDS; SettingsError if not."""
     if word not in WORDS:
         hint = f"a cause: {', '.join(CAUSES)}; or a check: {', '.join(Check)}"
         raise SettingsError(f"there is no cause or check {word}", hint)
@@ -33,7 +33,7 @@ def known(word: str) -> str:
 
 
 def retry(connection: Connection, ref: DocumentRef | None) -> int:
-    """Has one document looked at again, or all that wait; how many. SettingsError when there is no such one."""
+    """Marks one document, or all that wait, and returns how many. SettingsError if there is no such document."""
     with transaction(connection) as cursor:
         count = marks.retry(cursor, ref)
     if not count and ref is not None:
@@ -44,12 +44,12 @@ def retry(connection: Connection, ref: DocumentRef | None) -> int:
 
 
 def retry_by(connection: Connection, word: str) -> int:
-    """Has all documents that wait for a cause, or are held for a check, looked at again; how many."""
+    """Marks all documents that wait for a cause or are held for a check, and returns how many."""
     with transaction(connection) as cursor:
         return marks.retry_by(cursor, known(word))
 
 
 def retry_everything(connection: Connection, execute: bool) -> int:
-    """Has all documents looked at again, those that are done too, if `execute`; how many there are."""
+    """Marks all documents, even those that are done, if `execute`. Returns how many there are."""
     with transaction(connection) as cursor:
         return marks.retry_everything(cursor, execute)

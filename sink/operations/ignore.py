@@ -1,4 +1,4 @@
-"""A person's word that nothing is done about a document any more."""
+"""`sink ignore`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sink.operations.accept import busy
 
 
 def leave_alone(connection: Connection, ref: DocumentRef, undo: bool, person: str, execute: bool) -> Sequence[Left]:
-    """Leaves a document alone for ever, an order with its returns and refunds, those that come later too; `undo` ends
-    that; `execute` does it. All of them, with what the ERP keeps. SettingsError where there is nothing to do, or a step
-    is under way."""
+    """Ignores a document; if it is an order, also its present and later returns and refunds. `undo` ends that;
+    `execute` does it. Returns these documents, with what stays in the ERP. SettingsError if there is nothing to do, or
+    a step is under way."""
     with transaction(connection) as cursor:
         found = [one for one in decisions.with_dependants(cursor, ref) if (one.state == State.IGNORED) is undo]
         if not found:

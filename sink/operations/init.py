@@ -1,4 +1,4 @@
-"""What must be in the ERP before the first document: listed, and made once."""
+"""`sink init`: what has to be in the ERP before the first document."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sink.erp.contract import Advice, ErpSetup, Lack, RetryError
 
 
 class Init(NamedTuple):
-    """`to_make`: what `sink init` can make. `made`: what it did make, and `refused`, by that, what it could not.
-    `by_hand`: what a person has to make."""
+    """`to_make`: what `sink init` can make; `by_hand`: what a person has to make. After `execute`, by message: `made`,
+    and what the ERP `refused`."""
 
     to_make: Sequence[Advice]
     by_hand: Sequence[Advice]
@@ -20,9 +20,9 @@ class Init(NamedTuple):
 
 
 def init(setup: ErpSetup, execute: bool) -> Init:
-    """Asks the ERP what is lacking; `execute` makes it, one after the other: what the ERP refuses stops that one alone.
+    """Asks the ERP what it lacks. `execute` makes it one by one; a refusal stops only that one.
 
-    RetryError where the ERP does not answer: what was made meanwhile is not lacking the next time.
+    RetryError if the ERP does not answer. What was made until then is no longer lacking the next time.
     """
     lacks = setup.lacks()
     to_make = [Advice(one.message, one.hint) for one in lacks if one.make]

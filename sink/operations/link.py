@@ -1,4 +1,4 @@
-"""A person's word that the shop's document is one that people have typed into the ERP by hand."""
+"""`sink link` and `sink unlink`: documents that people typed into the ERP."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _SEVERAL: Final = 10
 
 
 class Linked(NamedTuple):
-    """What a document is taken for: the ERP's own key of it, its number there and what it has become; gross of both
-    sides, None where they have none; our children and the ERP's lines that they are; and what differs all the same
-    (`one`: the shop's side). That goes to the ERP afterwards, as the rules allow."""
+    """A link. `hand`: the ERP's own key (`hand:7`); `ours`, `theirs`: gross, None if there is none; `lines`: our
+    children → the ERP's lines; `differences`: what still differs (`one`: the shop's side), and is sent afterwards as
+    the rules allow."""
 
     ref: DocumentRef
     hand: str
@@ -46,7 +46,7 @@ class Linked(NamedTuple):
 
 
 class LinkSides(NamedTuple):
-    """The shop, the ledger and the ERP. `built`: documents that were read together before."""
+    """What a link needs. `built`: documents that were already built, in one read."""
 
     connection: Connection
     profile: Profile
@@ -58,11 +58,11 @@ class LinkSides(NamedTuple):
 def link(
     sides: LinkSides, ref: DocumentRef, reference: str, accept_difference: bool, person: str, execute: bool
 ) -> Linked:
-    """Takes a document that the ERP was told nothing of for one that was typed in there; `execute` does it.
+    """Links a document that the ERP was not given to one that was typed in there. `execute` does it.
 
-    `reference`: the ERP's number of it, the shop's as it was typed in there, or the ERP's own key as `hand:7`.
-    SettingsError where the ERP has none or several of it, where it is another document's or cancelled, where a line
-    could be one of several, and where the amounts differ, unless `accept_difference`.
+    `reference`: the ERP's number, the shop's number as it was typed in, or the ERP's own key (`hand:7`). SettingsError
+    if the ERP has none or several, if that one is cancelled or another document's, if lines are ambiguous, or if the
+    amounts differ without `accept_difference`.
     """
     kind = _kind(sides.profile, ref)
     desired = _shop_side(sides, ref)
@@ -74,7 +74,7 @@ def link(
         raise SettingsError(amounts, "is it the right one? `--accept-difference` links it, and the difference is sent")
     with transaction(sides.connection) as cursor:
         if execute:
-            marks.look_at(cursor, [ref])  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # no worker can take it from here on
         said = _free(cursor, sides.profile, ref, kind, found.ref.external)
         if execute:
             documents.save(cursor, ref, decisions=replace(said, linked=found.ref.external).to_json())
@@ -84,7 +84,7 @@ def link(
 
 
 class Unlinked(NamedTuple):
-    """What a document is no more taken for. `adopted`: the ERP's one had our key."""
+    """A link that was taken back. `adopted`: the ERP's document had our key."""
 
     ref: DocumentRef
     hand: str
@@ -92,10 +92,10 @@ class Unlinked(NamedTuple):
 
 
 def unlink(sides: LinkSides, ref: DocumentRef, person: str, execute: bool) -> Unlinked:
-    """Takes a link back: the ERP gets a document of its own for it. `execute` does it.
+    """Takes a link back, so that the ERP gets a document of its own. `execute` does it.
 
-    One that has our key in the ERP keeps the sink from that: a person clears it there first. SettingsError where it is
-    there still, where something else was sent since, or there is no link.
+    SettingsError if there is no link, if the ERP's document still has our key (a person has to clear it first), or if
+    something else was sent since.
     """
     kind = _kind(sides.profile, ref)
     with transaction(sides.connection) as cursor:
@@ -117,7 +117,7 @@ def unlink(sides: LinkSides, ref: DocumentRef, person: str, execute: bool) -> Un
 
 
 class LinkedRow(NamedTuple):
-    """A line of a file: what came of it, or why nothing does and what to do."""
+    """A line of a file: its link, or why it is refused and what to do."""
 
     number: int
     ref: str
@@ -129,8 +129,8 @@ class LinkedRow(NamedTuple):
 def link_all(
     sides: LinkSides, rows: Iterable[Sequence[str]], accept_difference: bool, person: str, execute: bool
 ) -> list[LinkedRow]:
-    """As `link` for each row `type,key,reference` (a first one with these words is a heading); `execute` links all
-    that are well. Two rows of one document of the ERP: the second is refused."""
+    """Links each row `type,key,reference`; a first row with these words is a heading. `execute` links all rows that are
+    well. If two rows name one document of the ERP, the second is refused."""
     found: list[LinkedRow] = []
     taken: dict[str, int] = {}
     every = [[cell.strip() for cell in row] for row in rows]
@@ -172,7 +172,7 @@ def _kind(profile: Profile, ref: DocumentRef) -> Kind:
 
 
 def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
-    """The document as the copy has it, in the ERP's terms."""
+    """The document from the copy, as an ERP record."""
     every = sides.built if ref in sides.built else built_of(sides.connection, sides.profile, sides.shop, [ref])
     built = every.get(ref)
     match built:
@@ -193,13 +193,13 @@ def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
 
 
 def _order_of(profile: Profile, document: Document) -> list[DocumentRef]:
-    """The order that it belongs to."""
+    """The order that it belongs to, if any."""
     order: Any = getattr(document, "order", None)
     return [DocumentRef(profile.of_model("SalesOrder")[0].name, order)] if isinstance(order, str) else []
 
 
 def _the_one(erp: Erp, ref: DocumentRef, kind: Kind, reference: str) -> Found:
-    """The ERP's document; SettingsError for none, several, and one that cannot be taken."""
+    """The ERP's document. SettingsError if there is none, or several, or one that cannot be linked."""
     found = _find(erp, kind, reference)
     if not found:
         step = "say its number there, or the shop's number as it was typed in there"
@@ -214,7 +214,7 @@ def _the_one(erp: Erp, ref: DocumentRef, kind: Kind, reference: str) -> Found:
             f"{reference} of the ERP has the key {one.ref.external}", "it is that document's: say another"
         )
     if one.observed.milestone is None:
-        raise SettingsError(f"{one.ref.external}: {one.observed.problem}", "settle it in the ERP")
+        raise SettingsError(f"{one.ref.external}: {one.observed.problem}", "correct it in the ERP")
     if one.observed.milestone is Milestone.CANCELLED:
         raise SettingsError(f"{_named(one)} is cancelled in the ERP", "open it again there, or say another one")
     return one
@@ -247,7 +247,7 @@ def _currency(record: ErpRecord) -> str | None:
 
 
 def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
-    """Both sides in our terms; SettingsError where nobody can say which line is which."""
+    """Compares both sides. SettingsError if lines are ambiguous."""
     matched = adoption.matched(desired, found.observed.record)
     if matched.unclear:
         raise SettingsError(adoption.unclear(matched), "tell them apart in the ERP, then again")
@@ -266,7 +266,7 @@ def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
 
 
 def _free(cursor: Cursor, profile: Profile, ref: DocumentRef, kind: Kind, hand: str) -> Decisions:
-    """What was said of it before; SettingsError where the document or the ERP's is somebody's already."""
+    """The document's decisions. SettingsError if it cannot be linked, or the ERP's document is already linked."""
     asked = decisions.asked(cursor, ref)
     if asked is None:
         raise SettingsError(f"the ledger has no {ref} yet", "`sink status` shows how far the copy is")
@@ -286,7 +286,7 @@ def _free(cursor: Cursor, profile: Profile, ref: DocumentRef, kind: Kind, hand: 
 
 
 def _still_linked(cursor: Cursor, ref: DocumentRef, entry: Entry) -> Unlinked:
-    """SettingsError where a link cannot be taken back any more."""
+    """SettingsError if the link can no longer be taken back."""
     asked = decisions.asked(cursor, ref)
     if asked is None or asked.busy or bool(asked.applied) is not bool(entry.applied):
         raise busy(ref)
@@ -299,7 +299,8 @@ def _still_linked(cursor: Cursor, ref: DocumentRef, entry: Entry) -> Unlinked:
 
 
 def _as_before(entry: Entry) -> dict[str, Any]:
-    """The ledger's columns of a document that the ERP has nothing of. Lines may have kept our keys: it gets others."""
+    """The ledger's columns of a document that the ERP does not have. The ERP's lines may still have our keys, so the
+    document gets new ones."""
     said = replace(Decisions.from_json(entry.decisions), linked="").to_json()
     if not entry.applied:
         return {"decisions": said}

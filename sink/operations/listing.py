@@ -1,4 +1,4 @@
-"""Documents by state, and what would be sent, for people."""
+"""`sink list` and `sink plan`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sink.ledger.outcomes import State
 def listing(
     connection: Connection, state: State | None, type_: str | None, limit: int, names: Collection[str] = ()
 ) -> list[Listed]:
-    """Documents in a state and of a type (None: in any, of any), the oldest first, at most so many.
+    """Documents in a state and of a type (None: any), oldest first, at most `limit`.
 
-    `names`: types of the profile, of which there may be no document yet. SettingsError for a type that is neither among
-    them nor in the ledger.
+    `names`: the profile's types, which may have no document yet. SettingsError for a type that neither the profile nor
+    the ledger has.
     """
     with transaction(connection) as cursor:
         if type_ is not None and type_ not in (known := {*names, *documents.types(cursor)}):
@@ -27,13 +27,13 @@ def listing(
 
 
 class Planned(NamedTuple):
-    """What would be sent: sums of all, and the commands of some documents."""
+    """Sums of everything planned, and the commands of some documents."""
 
     sums: Sequence[PlannedSum]
     documents: Sequence[PlannedDocument]
 
 
 def planned(connection: Connection, limit: int) -> Planned:
-    """As of one moment; the documents are at most so many."""
+    """What is planned, as of one moment, with at most `limit` documents."""
     with transaction(connection, "REPEATABLE READ READ ONLY") as cursor:
         return Planned(listed.planned_sums(cursor), listed.planned(cursor, limit))

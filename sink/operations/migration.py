@@ -1,4 +1,4 @@
-"""What a migration of the middle layer to this release does, and doing it."""
+"""`sink migrate`: brings the middle layer to this release."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from sink.staging.position import NOWHERE
 
 class Migration(NamedTuple):
     """From one schema version (0: none) to another. `again`: tables that are read again from their topics; `cut`: those
-    of them whose topics have lost their beginning, with the reason: they have a gap.
-    """
+    whose topics no longer reach back to their beginning, with the reason. These get a gap."""
 
     current: int
     target: int
@@ -25,9 +24,8 @@ class Migration(NamedTuple):
 
 
 def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str]) -> Migration:
-    """What `migrate` would do; nothing is changed. `topics` gives the table of each. Kafka is asked only where
-    something is to be read again.
-    """
+    """What `migrate` would do; changes nothing. `topics`: topic → table. Kafka is asked only if tables are read
+    again."""
     with transaction(connection) as cursor:
         current, again = layer.version(cursor, shop), layer.read_again(cursor, shop)
     cut = {}
@@ -39,7 +37,7 @@ def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping
 
 
 def migrate(connection: Connection, shop: str, planned: Migration) -> None:
-    """Does what was planned, with the gaps of the tables that are cut."""
+    """Does what was planned, and opens gaps for the tables in `cut`."""
 
     def gaps(cursor: Cursor) -> None:
         for table, reason in planned.cut.items():
@@ -49,7 +47,7 @@ def migrate(connection: Connection, shop: str, planned: Migration) -> None:
 
 
 def migrate_unasked(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str]) -> None:
-    """For `sink run`. SettingsError where something is lost by it: a person must want that."""
+    """Migrates at the start of `sink run`. SettingsError if rows would be lost: a person has to decide that."""
     planned = plan(connection, shop, group, topics)
     if planned.cut:
         signals = ", ".join(f"`{FILLED_BY.format(table=table)}`" for table in planned.cut)

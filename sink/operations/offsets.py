@@ -1,4 +1,4 @@
-"""Where reading resumes, beside what is staged, and what a reset would do."""
+"""`sink offsets`: where reading resumes, and what a reset would do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def show(connection: Connection, group: GroupOffsets) -> list[Offsets]:
 
 
 def plan(connection: Connection, group: GroupOffsets, target: Target) -> list[Move]:
-    """What a reset would do to each partition; nothing is changed."""
+    """What a reset would do to each partition; changes nothing."""
     return group.plan(target, _staged(connection, group))
 
 

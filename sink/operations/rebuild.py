@@ -1,4 +1,4 @@
-"""What a changed profile, or a release with other models, would make of the documents that the ERP has."""
+"""`sink rebuild`: what a changed profile, or a release with other models, would change in the ERP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAGE: Final = 200
 
 
 class Alike(NamedTuple):
-    """What would become of documents: amend, cancel or remove, or hold where a person would be asked."""
+    """What would happen to documents: amend, cancel, remove, or hold."""
 
     type: str
     would: str
@@ -34,7 +34,7 @@ class Alike(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Documents of which the same would become, with their money now and after it; None where they have none."""
+    """Documents with the same fate, and their money before and after; None if they have none."""
 
     alike: Alike
     documents: int
@@ -43,7 +43,7 @@ class Change(NamedTuple):
 
 
 class Rebuild(NamedTuple):
-    """How many documents were looked at, and what differs; `marked`: how many want another look now."""
+    """How many documents were looked at, what would change, and how many were marked for another look."""
 
     looked_at: int
     changes: Sequence[Change]
@@ -60,11 +60,11 @@ def rebuild(
     execute: bool,
     progress: Callable[[int, int], None] = lambda _looked_at, _of: None,
 ) -> Rebuild:
-    """Builds, page by page, what the ERP has and this version of the profile did not make, and compares it with what
-    was written; the ERP is not asked. `execute`: what differs wants another look, as after a change in the shop, so
-    that the brake counts it; what does not is noted as made by this version.
+    """Builds the documents that the ERP has and another version of the profile made, page by page, and compares them
+    with what was written. The ERP is not asked. `execute` marks those that differ, as a change in the shop would, so
+    that the brake counts them; the others are noted as made by this version.
 
-    SettingsError where the copy is not one to act on.
+    SettingsError if the copy may not be acted on.
     """
     found: dict[Alike, list[tuple[Decimal | None, Decimal | None]]] = defaultdict(list)
     with transaction(connection) as cursor:
@@ -92,7 +92,7 @@ def rebuild(
 
 
 def _page(connection: Connection, profile: Profile, shop: str, after: DocumentRef) -> list[tuple[Entry, Built | None]]:
-    """Documents and what the profile makes of them, as of one moment; None: it has none of this name."""
+    """Documents, and what the profile builds of them; None if it has no such type."""
     built: dict[DocumentRef, Built] = {}
     with reading(connection) as cursor:
         ones = made_by.page(cursor, profile.version, after, _PAGE)
@@ -109,7 +109,7 @@ _Way = tuple[Alike, Decimal | None, Decimal | None]
 
 
 def _would(one: Entry, built: Built | None, placeholder: str) -> _Way | None:
-    """What would become of a document, with its money before and after; None: nothing."""
+    """What would happen to the document, with its money before and after; None if nothing would."""
     applied = from_json(one.applied or {})
     before, currency = _gross(applied), applied.fields.get("currency")
     which = Alike(one.ref.type, "hold", currency if isinstance(currency, str) else None)
@@ -131,7 +131,7 @@ def _would(one: Entry, built: Built | None, placeholder: str) -> _Way | None:
 
 
 def _record(built: Document, applied: ErpRecord, placeholder: str) -> ErpRecord:
-    """The document's record with the links that it has, and the placeholder where it was booked."""
+    """The document's record, with its present links and placeholder items."""
     if isinstance(built, SalesOrder):
         head: Fields = {"account": applied.fields.get("account"), "cancelled": built.status == "cancelled"}
         lines = applied.parts.get("line", {})

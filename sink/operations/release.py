@@ -1,4 +1,4 @@
-"""A person's word that one version of a document may pass the check that holds it; or all that a check holds."""
+"""`sink release`, but for `--mass`, which is in `brake`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _EXAMPLES = 5
 
 
 class Released(NamedTuple):
-    """The check, and why it held; of what was changed in the ERP the fields that the shop's values are written over,
-    with their currency if they have one."""
+    """The check, and why it held the document. `fields`: those changed in the ERP that the shop's values will
+    overwrite, and their currency if they have one."""
 
     check: str
     reason: str
@@ -30,7 +30,7 @@ class Released(NamedTuple):
 
 
 class ReleasedAll(NamedTuple):
-    """What a check holds, by reason, and how many of them may pass; 0 in a dry run."""
+    """What a check holds, by reason, and how many were released; 0 in a dry run."""
 
     check: str
     held: Sequence[HeldGroup]
@@ -38,15 +38,14 @@ class ReleasedAll(NamedTuple):
 
 
 def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> Released:
-    """Lets the version that is held pass; the next change of it is checked again. Where it was changed in the ERP, the
-    shop's values are written over those that were held. `execute` does it; SettingsError where the check is none that
-    can be passed (`planning.ways_out`)."""
+    """Lets the held version pass its check; its next change is checked again. Values that were changed in the ERP are
+    overwritten. `execute` does it. SettingsError if the check cannot be released (`planning.ways_out`)."""
     with transaction(connection) as cursor:
         if execute:
-            marks.look_at(cursor, [ref])  # nobody else has it from here on
+            marks.look_at(cursor, [ref])  # no worker can take it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.RELEASE)
         if not found.version:
-            raise SettingsError(f"{ref} was not read as a whole", f"`sink retry {ref}`, then again")
+            raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then again")
         if execute:
             _note(cursor, ref, found, person)
         fields = disputed_from_json(found.fields) if found.check == Check.CHANGED else ()
@@ -54,8 +53,8 @@ def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: boo
 
 
 def let_all_pass(connection: Connection, check: str, person: str, execute: bool) -> ReleasedAll:
-    """The same for all that is held for a check, one by one; the brake counts what is sent by it. What came to be held
-    for something else meanwhile is left. SettingsError where the check is none that can be passed, or holds nothing."""
+    """The same for all documents that a check holds, one by one. The brake counts what is sent. SettingsError if the
+    check cannot be released, or holds nothing."""
     can = [str(one) for one, found in WAYS.items() if Way.RELEASE in found]
     if check not in can:
         raise SettingsError(f"release does not end {check!r}", f"say one of these checks: {', '.join(can)}")

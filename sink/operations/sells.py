@@ -1,4 +1,4 @@
-"""What the shop's documents that are still to come refer to in the ERP, by the copy of the shop."""
+"""The master data that the shop's documents refer to and the ERP has not been given yet, from the copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RATE: Final = "tax_rate::numeric"
 
 
 def sells(connection: Connection, profile: Profile, shop: str) -> Sells:
-    """Of what the ERP has not been given yet: nothing, as long as there is no copy."""
+    """SKUs, price lists and tax rates of documents that are not in the ERP yet. Empty while there is no copy."""
     orders, prices = profile.of_model("SalesOrder"), profile.of_model("Price")
     with reading(connection) as cursor:
         lines = _values(cursor, shop, orders, "lines", "sku", _RATE)

@@ -1,4 +1,4 @@
-"""All that there is of one shop order, or of another document: both sides, what differs, and what was done."""
+"""`sink show`: an order or another document in shop and ERP, what differs, and its history."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _ORDER: Final[Sequence[Kind]] = ("order", "customer", "return", "refund", "price
 
 
 class InErp(NamedTuple):
-    """The ERP's record, with the fields that this ERP gives back. `state`: its own word; `problem`: why nothing may be
-    planned on it. `record`: the head by field; `parts`: kind of child → key → fields."""
+    """The ERP's record, with the fields that this ERP gives back. `state`: in the ERP's own words; `problem`: why it
+    cannot be planned on. `record`: the head's fields; `parts`: kind of child → key → fields."""
 
     key: str
     reference: str
@@ -43,17 +43,16 @@ class InErp(NamedTuple):
 
 
 class Acceptance(NamedTuple):
-    """Who has accepted it, and when."""
+    """Who accepted a difference, and when."""
 
     person: str
     at: datetime
 
 
 class ShownDocument(NamedTuple):
-    """`shop`: the document as the copy has it now, or None and `not_built` why. `erp` None: the ERP was not asked, or
-    has none. `differences`: `one` is the shop's side, `other` the ERP's; `accepted`: those that a person has, by their
-    place among them. `shares`: a customer whose account
-    is not his alone; its data are nobody's to compare."""
+    """`shop`: the document from the copy, or None and the reason in `not_built`. `erp` None: the ERP does not have it
+    or was not asked. `differences`: `one` is the shop's side, `other` the ERP's; `accepted`: place among them →
+    acceptance. `shares`: the customer's account is not his alone, so it is not compared."""
 
     ledger: Listed
     shop: Mapping[str, Any] | None
@@ -66,7 +65,7 @@ class ShownDocument(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """The documents that go together, the order first. `erp_says`: why the ERP could not be asked, "" if it was."""
+    """The documents of a unit, the order first. `erp_says`: why the ERP could not be asked, "" if it was."""
 
     copy: Copy
     erp_says: str
@@ -74,10 +73,10 @@ class Unit(NamedTuple):
 
 
 def show(connection: Connection, profile: Profile, shop: str, erp: Callable[[], Erp], asked: Sequence[str]) -> Unit:
-    """Of a number or key, or of type and key. Nothing is changed.
+    """Finds a document by number or key, or by type and key, and shows its unit. Changes nothing.
 
-    SettingsError when there is no such document, or several; UnavailableError when the middle layer is away. An ERP
-    that cannot be asked is said in the answer.
+    SettingsError if there is no such document, or several; UnavailableError if the middle layer is away. If the ERP
+    cannot be asked, the result says so.
     """
     with transaction(connection) as cursor:
         _, unit = _which(asked, _found(cursor, profile, asked))
@@ -99,7 +98,7 @@ def show(connection: Connection, profile: Profile, shop: str, erp: Callable[[], 
 
 
 def _found(cursor: Cursor, profile: Profile, asked: Sequence[str]) -> list[tuple[DocumentRef, str]]:
-    """Those that were meant, each with its unit."""
+    """The documents that match, each with its unit."""
     if len(asked) == 1:
         return listed.named(cursor, asked[0], [*profile.documents])
     one = documents.entry(cursor, DocumentRef(*asked)) if len(asked) == 2 else None
@@ -121,7 +120,7 @@ def _which(asked: Sequence[str], found: Sequence[tuple[DocumentRef, str]]) -> tu
 def built_of(
     connection: Connection, profile: Profile, shop: str, refs: Iterable[DocumentRef]
 ) -> dict[DocumentRef, Built]:
-    """Documents of the profile as the copy has them now, all of one moment."""
+    """Documents from the copy, as of one moment."""
     found: dict[DocumentRef, Built] = {}
     wanted = sorted(ref for ref in refs if ref.type in profile.documents)
     if not wanted:
@@ -141,7 +140,7 @@ def buyers_of(profile: Profile, built: Iterable[Built]) -> set[DocumentRef]:
 
 
 def _place(profile: Profile, one: DocumentRef) -> tuple[bool, int, DocumentRef]:
-    """The order first, then its buyer, returns and refunds; strangers to the profile last."""
+    """Sorts: the order, its buyer, returns, refunds; types that the profile does not have last."""
     kind = kind_of(profile, one)
     return kind is None, _ORDER.index(kind) if kind else 0, one
 
@@ -153,7 +152,7 @@ def kind_of(profile: Profile, one: DocumentRef) -> Kind | None:
 def _observed(
     profile: Profile, erp: Callable[[], Erp], entries: Collection[Entry]
 ) -> tuple[dict[DocumentRef, Observed], str]:
-    """What the ERP has of documents that it was given, and why it could not be asked."""
+    """What the ERP shows of the documents, and why it could not be asked, "" if it could."""
     refs = {
         one.ref: ErpRef(kind, key)
         for one in entries
@@ -196,10 +195,8 @@ def _document(
 def _accepted(
     said: Decisions, differs: Sequence[ChangedField], story: Sequence[HistoryLine]
 ) -> Mapping[int, Acceptance]:
-    """Of differences, by place, who has accepted them with these values; one who settled the document, all of them."""
-    whole = (
-        [Acceptance(one.person, one.at) for one in story if one.event == "document accepted"] if said.settled else []
-    )
+    """By place: who accepted a difference with these values. Whoever accepted the whole document accepted them all."""
+    whole = [Acceptance(one.person, one.at) for one in story if one.event == "document accepted"] if said.kept else []
     found = dict.fromkeys(range(len(differs)), whole[-1]) if whole else {}
     for place, one in enumerate(differs):
         for field in said.fields:
@@ -226,7 +223,8 @@ def _in_erp(key: str, seen: Observed) -> InErp:
 def _differences(
     profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry], seen: Observed
 ) -> list[ChangedField]:
-    """Of what both sides have. That it was cancelled is the ERP's state, and no field there."""
+    """Differences in fields that both sides have. "Cancelled" is a state in the ERP and no field, so it is compared
+    here."""
     found = list(unlike(record(document, links_of(profile, document, entries)), seen.record))
     wanted = isinstance(document, SalesOrder) and document.status == "cancelled"
     if seen.milestone is not None and wanted is not (seen.milestone is Milestone.CANCELLED):
@@ -235,7 +233,7 @@ def _differences(
 
 
 def links_of(profile: Profile, document: Document, entries: Mapping[DocumentRef, Entry]) -> Fields:
-    """Its buyer's account, or its order, as the ERP knows them."""
+    """The ERP's keys of its buyer's account, or of its order."""
     match document:
         case SalesOrder():
             return _link("account", "customer", _entry(profile, "Customer", document.customer, entries))

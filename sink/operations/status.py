@@ -1,4 +1,4 @@
-"""How many documents are where, and what a person should look at."""
+"""`sink status`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sink.staging.position import Copy
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """As of one moment. `counts`: (type, state) → documents; `not_planned`: why nothing is planned, "" when it is.
-    `stuck`: documents that were tried so often that a person should look."""
+    """As of one moment. `counts`: (type, state) → number of documents; `not_planned`: why nothing is planned, "" if it
+    is; `stuck`: documents that have failed so often that a person should look."""
 
     copy: Copy
     not_planned: str
@@ -33,7 +33,7 @@ class SinkStatus:
 
 
 def status(connection: Connection, require_snapshot: bool, version: str = "") -> SinkStatus:
-    """Reads it from the middle layer. `version`: of the profile now, "" where that is not asked."""
+    """Reads it from the middle layer. `version`: the profile's; "" leaves `of_another_profile` at 0."""
     with transaction(connection) as cursor:
         return SinkStatus(
             position.show_copy(cursor),

@@ -1,1 +1,1 @@
-"""What to do in the ERP. Pure."""
+"""Decides what to do in the ERP. Pure."""

@@ -1,4 +1,4 @@
-"""What the shop has no more of an order that is still there: payments that it purged, lines that it deleted. Pure."""
+"""Payments and lines that the shop has deleted from a document that is still there. Pure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from sink.planning.together import FIGURES, with_groups
 
 
 class _Payments(NamedTuple):
-    """Those that are not there any more, and those that were not there before. By key."""
+    """Payments by key: those that are gone, and those that are new."""
 
     gone: Mapping[str, Fields]
     new: Mapping[str, Fields]
 
 
 class Present(NamedTuple):
-    """What is wanted of the ERP; and what is held beside that, which stays as the ERP was told last."""
+    """What the ERP should have, and a hold on the part that stays as it was last given."""
 
     desired: ErpRecord
     hold: Hold | None
 
 
 def with_absent(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Absence) -> Present:
-    """What the ERP shall have where the shop has dropped something that the ERP was told of. `there`: the ERP's
-    document, from which a person may have removed it, too. Nothing is held of a cancelled order."""
+    """What the ERP should have if the shop has dropped something that the ERP was given. `there`: the ERP's document,
+    from which a person may have removed it, too. A cancelled order is never held for this."""
     lines, payments = _lines(desired, applied, there, absence), _payments(desired, applied, absence)
     if isinstance(payments, Hold) and not differing(desired.fields, there.fields, PAID):
-        payments = desired  # a person has corrected it there
+        payments = desired  # a person has corrected it in the ERP
     desired = with_groups(desired, PAID, applied) if isinstance(payments, Hold) else payments
     if lines:
         desired = with_groups(desired, {FIGURES}, applied)
@@ -53,10 +53,10 @@ def _lines(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Ab
 
 
 def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
-    """Payments are kept by what they come to: one that took the place of another, with as much or more, is no loss."""
+    """Decides about payments that are gone. A payment replaced by one of the same or a larger amount is no loss."""
     if desired.payments is None or absence.payments == "amend":
         return desired
-    if applied.payments is None:  # an earlier release knew the sum alone
+    if applied.payments is None:  # an earlier release kept only the sum
         lost = not desired.payments and number(applied.fields, "paid") != 0
         found = _Payments({"": applied.fields} if lost else {}, {})
     else:
@@ -77,7 +77,7 @@ def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRe
 
 
 def _gone(now: Mapping[str, Fields], before: Mapping[str, Fields]) -> _Payments:
-    """Without those of which only the key is another one."""
+    """Compares by key. A payment that only has a new key is neither gone nor new."""
     gone = {key: fields for key, fields in before.items() if key not in now}
     new = {key: fields for key, fields in now.items() if key not in before}
     for key, fields in list(gone.items()):
@@ -88,7 +88,7 @@ def _gone(now: Mapping[str, Fields], before: Mapping[str, Fields]) -> _Payments:
 
 
 def _kept(desired: ErpRecord, applied: ErpRecord, gone: Mapping[str, Fields]) -> ErpRecord:
-    """With what is gone as the ERP was told of it."""
+    """Adds the payments that are gone, as the ERP was given them."""
     payments = {**gone, **(desired.payments or {})}
     before = applied.payments
     if before is None or not any(differing(payments[key], before.get(key, {})) for key in payments):

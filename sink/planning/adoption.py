@@ -1,8 +1,8 @@
-"""A document that people typed into the ERP is taken for the shop's: which of its lines are which. Pure.
+"""Links the shop's document to one that people typed into the ERP, and matches their lines. Pure.
 
-A line of the shop and one of the ERP are the same if they are of the same SKU and quantity (of a return: of the same
-sold line; of a charge: of the same kind), and among several of those, of the same amount. Then those that are left
-and the only ones of their SKU. Equal lines are paired if both sides have as many of them; else they are ambiguous.
+A line of the shop and one of the ERP match if SKU and quantity are equal (for a return: the sold line; for a charge:
+its kind); if several do, the amount has to be equal, too. Then lines match that are the only ones left of their SKU.
+Equal lines are paired if both sides have the same number of them; otherwise they are ambiguous.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ _UNLINK = "`sink unlink` if it is another one"
 
 
 class Target(NamedTuple):
-    """The ERP's document that a person has named; `seen` is None where it is not there any more without our keys."""
+    """The ERP's document that a person has named. `seen` None: it is gone, or has our keys already."""
 
     ref: ErpRef
     seen: Observed | None
 
 
 def as_target(hand: ErpRef, observed: Mapping[ErpRef, Observed], becoming: Mapping[ErpRef, ErpRef]) -> Target:
-    """As the ERP shows it. A link to a document that gets our key before it (`becoming`) leads to that then."""
+    """The target as the ERP shows it. References to documents that get our keys first (`becoming`) are replaced by
+    those keys."""
     seen = observed.get(hand)
     if seen is None:
         return Target(hand, None)
@@ -49,7 +50,7 @@ class Child(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Pairs of ours and theirs; what is on one side only; and ours of which nobody can say which one it is."""
+    """Pairs of ours and theirs, those on one side only, and ours that are ambiguous."""
 
     pairs: Sequence[tuple[Child, Child]]
     ours: Sequence[Child]
@@ -58,7 +59,7 @@ class Matched(NamedTuple):
 
 
 def matched(desired: ErpRecord, found: ErpRecord) -> Matched:
-    """The children of both sides. Only what was typed in by hand has no key yet, and can be one of ours."""
+    """Matches the children of both sides. Of the ERP's, only those typed in by hand: the others have keys."""
     ours, theirs = list(_children(desired)), [one for one in _children(found) if one.key.startswith(BY_HAND)]
     pairs: list[tuple[Child, Child]] = []
     unclear: list[Child] = []
@@ -76,13 +77,13 @@ def matched(desired: ErpRecord, found: ErpRecord) -> Matched:
 
 
 def adopt(ref: ErpRef, desired: ErpRecord, target: Target, key: int) -> list[Step] | Hold:
-    """The step that gives our keys to the ERP's document, `key` being that of the last step; nothing else changes."""
+    """The step that gives our keys to the ERP's document and changes nothing else. `key`: that of the last step."""
     seen = target.seen
     if seen is None:
         reason = f"it was linked to {target.ref.external}, which the ERP does not have any more without a key of ours"
         return Hold(reason, f"look it up in the ERP; {_UNLINK}", check=Check.LINK)
     if (on := basis(seen)) is None:
-        return Hold(seen.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
+        return Hold(seen.problem, "correct it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     found = matched(desired, seen.record)
     if found.unclear:
         return Hold(unclear(found), f"tell them apart in the ERP, then `sink retry`; {_UNLINK}", check=Check.LINK)
@@ -92,7 +93,7 @@ def adopt(ref: ErpRef, desired: ErpRecord, target: Target, key: int) -> list[Ste
 
 
 def with_keys(desired: ErpRecord, seen: Observed, found: Matched) -> ErpRecord:
-    """The ERP's document in our terms: with our keys, and what this ERP does not keep as the shop has it."""
+    """The ERP's document with our keys. Fields that this ERP does not keep are the shop's."""
     fields = {**desired.fields, **seen.record.fields}
     if "cancelled" in desired.fields:
         fields["cancelled"] = seen.milestone is Milestone.CANCELLED
@@ -109,7 +110,7 @@ def with_keys(desired: ErpRecord, seen: Observed, found: Matched) -> ErpRecord:
 
 
 def unclear(found: Matched) -> str:
-    """Which lines could be one of several."""
+    """Names the ambiguous lines, for people."""
     names = ", ".join(one.named for one in found.unclear[:5])
     return f"the ERP has several lines that could be {names}, or fewer than the shop"
 
@@ -118,7 +119,7 @@ _Alike: TypeAlias = Callable[[Child], tuple[str, ...]]
 
 
 def _groups(ours: Sequence[Child], theirs: Sequence[Child], alike: _Alike) -> Iterator[tuple[list[Child], list[Child]]]:
-    """Those that are alike, where both sides have some."""
+    """Groups of equal children that both sides have."""
     for what in dict.fromkeys(map(alike, ours)):
         some, others = ([one for one in side if alike(one) == what] for side in (ours, theirs))
         if others:

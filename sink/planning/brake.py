@@ -1,7 +1,7 @@
-"""Which changes are counted, so that a mass of them waits for a person. Pure.
+"""Which changes the brake counts, so that too many of them wait for a person. Pure.
 
-What is new is never counted: an import of 20,000 orders is no mass change. Orders, returns and refunds count by their
-number, prices by the size of the change and the share of the list: a nightly list of 10,000 small changes is normal.
+New documents never count: an import of 20,000 orders is no mass change. Changed orders, returns and refunds all count.
+Prices count if the change is large, and the limit is a share of the list: 10,000 small changes a night are normal.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sink.erp.kinds import ErpRecord, Value
 
 Mass = Literal["orders", "prices"]
 MASSES: tuple[Mass, ...] = get_args(Mass)
-"""What is counted together."""
+"""Kinds of changes, each with a counter."""
 
 
 @dataclass(frozen=True)
 class Brake:
-    """As the settings say it. `orders`: how many amendments and cancellations pass within `seconds`. `percent`: from
-    what size on the change of a price counts; `share` (percent of the list) and `prices`: the larger of both pass."""
+    """The limits from the settings. `orders`: amendments and cancellations that pass within `seconds`. `percent`: a
+    price counts if it changes by more. `share` (percent of the list) and `prices`: the larger of the two passes."""
 
     orders: int = 50
     percent: float = 20.0
@@ -31,7 +31,7 @@ class Brake:
 
 
 def counted(step: Step, applied: ErpRecord | None, brake: Brake) -> Mass | None:
-    """What a step counts as. `applied`: the document as it was written last."""
+    """The counter that a step counts for, or None. `applied`: the record written last."""
     if step.ref.kind == "price":
         large = step.verb == "amend" and _is_large(step.want, applied, brake.percent)
         return "prices" if step.verb == "remove" or large else None
@@ -40,7 +40,7 @@ def counted(step: Step, applied: ErpRecord | None, brake: Brake) -> Mass | None:
 
 
 def _is_large(want: ErpRecord, applied: ErpRecord | None, percent: float) -> bool:
-    """Whether the price differs by more than so many percent of what it was, or is one of another kind."""
+    """Whether the price changes by more than `percent`, or in currency, or in whether tax is included."""
     if applied is None or any(
         want.fields.get(name) != applied.fields.get(name) for name in ("currency", "tax_included")
     ):

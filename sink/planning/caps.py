@@ -1,4 +1,4 @@
-"""Never more back than was sold and paid, whoever booked it. Pure."""
+"""Caps returns and refunds at what was sold and paid, whoever booked the earlier ones. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ZERO = Decimal(0)
 
 
 def cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
-    """What forbids a return or refund of an order as the ERP shows it; the document itself does not count against
-    itself."""
+    """The hold of a return or refund that exceeds what is left of its order in the ERP. Its own earlier version does
+    not count."""
     return _return_cap(ref, desired, order) if desired.kind == "return" else _refund_cap(ref, desired, order)
 
 
 def with_step(order: Found, step: Step) -> Found:
-    """The order as it will be once the step was done: what is planned next has to know of it."""
+    """The order as it will be after the step, for the documents planned next."""
     seen = order.observed
     if step.want.kind == "refund":
         refunded = {**seen.refunded, step.ref.external: number(step.want.fields, "gross")}
@@ -34,7 +34,7 @@ def with_step(order: Found, step: Step) -> Found:
 
 
 def as_planned(ref: ErpRef, steps: Sequence[Step], seen: Observed | None) -> Found:
-    """An order as it will be once its steps were done; what depends on it can be planned by that."""
+    """An order as it will be after its steps, in `mode: plan`, so that documents that depend on it can be planned."""
     want, goal = steps[-1].want, steps[-1].goal
     paid = want.fields.get("paid")
     known = paid if isinstance(paid, Decimal) else None
@@ -42,7 +42,7 @@ def as_planned(ref: ErpRef, steps: Sequence[Step], seen: Observed | None) -> Fou
 
 
 def number(fields: Fields, name: str) -> Decimal:
-    """An amount or quantity, 0 where there is none."""
+    """An amount or quantity; 0 if there is none."""
     value = fields.get(name)
     return value if isinstance(value, Decimal) else _ZERO
 
@@ -52,7 +52,7 @@ def _without(moved: Moved, ref: ErpRef) -> Moved:
 
 
 def _coming_back(desired: ErpRecord, order: ErpRef) -> dict[str, Decimal]:
-    """Quantities by the order's line."""
+    """Quantities by line of the order."""
     found: dict[str, Decimal] = {}
     for fields in desired.parts.get("line", {}).values():
         sold = fields.get("order_line")
@@ -77,7 +77,7 @@ def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
 
 
 def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
-    """Where the ERP does not say what was paid, the order's own amount is the most that can be given back."""
+    """The cap is what was paid, or the order's gross if the ERP does not say what was paid."""
     seen = order.observed
     paid = number(seen.record.fields, "gross") if seen.paid is None else seen.paid
     given = sum((sum_ for key, sum_ in seen.refunded.items() if key != ref.external), _ZERO)

@@ -1,4 +1,5 @@
-"""What differs: between what the shop wants and what it wanted, and between that and what the ERP shows. Pure."""
+"""Differences between desired and applied (the shop's changes), and between applied and observed (edits in the ERP).
+Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ _CHANGE_OF: Final[Mapping[Kind, Change]] = {
 
 
 def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
-    """The rows of the planner's table that the difference falls under; none where both sides have cancelled it."""
+    """The rows of the planner's table for the difference. Empty if both are cancelled."""
     if desired.fields.get("cancelled") and applied.fields.get("cancelled"):
         return set()
     names = [name for name in differing(desired.fields, applied.fields) if not _stays(name, desired, applied)]
@@ -51,7 +52,7 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
 def of_groups(
     desired: ErpRecord, applied: ErpRecord, observed: Observed, groups: Collection[str]
 ) -> tuple[Disputed, ...]:
-    """The fields of these groups that differ, as shop and ERP have them."""
+    """The differing fields of these groups, with the values of shop and ERP."""
     found = []
     for name in differing(desired.fields, applied.fields):
         if group_of(desired.kind, "", name) in groups and not _stays(name, desired, applied):
@@ -65,15 +66,15 @@ def of_groups(
 
 
 def together(edits: Collection[Disputed], more: Collection[Disputed]) -> tuple[Disputed, ...]:
-    """Fields that a person has changed, and those of the same groups that the shop has. A child that the shop has
-    changed is there once, as a whole."""
+    """Joins fields that a person has changed in the ERP with the shop's changes in the same groups. A child that the
+    shop has changed appears once, as a whole."""
     whole = {one[:2] for one in more if not one.name}
     found = {one[:3]: one for one in edits if one[:2] not in whole or not one.part}
     return tuple(found.values()) + tuple(one for one in more if one[:3] not in found)
 
 
 def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord) -> set[str]:
-    """The groups whose fields differ by changes of these rows."""
+    """The groups of the fields that these changes touch."""
     kind, other = desired.kind, _CHANGE_OF.get(desired.kind)
     found = {
         group_of(kind, "", name)
@@ -88,10 +89,10 @@ def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord)
 
 
 def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> Hold | None:
-    """A field that the shop owns and someone changed in the ERP, to something else than what the shop wants now."""
+    """The hold for fields of the shop that someone changed in the ERP, unless the shop wants the same value now."""
     currency = applied.fields.get("currency")
     found = _edits(("", ""), desired.fields, applied.fields, observed.record.fields, currency)
-    for part, rows in observed.record.parts.items():  # only what this ERP keeps
+    for part, rows in observed.record.parts.items():  # only the kinds of children that this ERP keeps
         if part not in applied.parts:
             continue
         wanted, before = desired.parts.get(part, {}), applied.parts[part]
@@ -119,10 +120,10 @@ def edited_in_erp(desired: ErpRecord, applied: ErpRecord, observed: Observed) ->
 
 
 def done_by_hand(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> ErpRecord | None:
-    """What was written, with what a person has done since in the ERP as the shop wants it; None for nothing.
+    """What counts as written after a person did in the ERP what the shop wants; None if nobody did.
 
-    That it was cancelled, or opened again, counts by itself; all else as a whole. What the ERP does not give back is
-    not compared, here as everywhere, and is no sign that something was done.
+    A cancellation or a reopening counts by itself, everything else only as a whole. Fields that the ERP does not give
+    back are not compared, and are no sign that something was done.
     """
     was, now = bool(applied.fields.get("cancelled")), observed.milestone is Milestone.CANCELLED
     if was is not now and now is bool(desired.fields.get("cancelled")):
@@ -134,14 +135,15 @@ def done_by_hand(desired: ErpRecord, applied: ErpRecord, observed: Observed) -> 
 
 
 def _stays(name: str, desired: ErpRecord, applied: ErpRecord) -> bool:
-    """Whether an order was booked to a collective account, and would be again: it stays where it is."""
+    """Whether the field is a collective account on both sides. The order then stays on the account that it is booked
+    to."""
     both = (desired.fields.get(name), applied.fields.get(name))
     return all(isinstance(value, ErpRef) and value.external.startswith(BY_HAND) for value in both)
 
 
 def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, str, Fields | None, Fields | None]]:
-    """Kind, key and both sides of each child that is not the same. Kinds that an earlier release did not write down yet
-    are no change."""
+    """Kind, key and both sides of each child that differs. Kinds that an earlier release did not write are no
+    change."""
     found: list[tuple[PartKind, str, Fields | None, Fields | None]] = []
     for part in one.parts.keys() & other.parts.keys():
         here, there = one.parts[part], other.parts[part]
@@ -153,7 +155,7 @@ def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, str, Fie
 
 
 def _has_more_lines(desired: ErpRecord, applied: ErpRecord) -> bool:
-    """A line in place of another adds none."""
+    """Whether the order has more lines than before. A replaced line is no added one."""
     return len(desired.parts.get("line", ())) > len(applied.parts.get("line", ()))
 
 
@@ -178,7 +180,7 @@ def _of_head(name: str, desired: ErpRecord) -> Change:
 
 
 def _edit(where: str, name: str, applied: Fields, observed: Fields, currency: Value) -> str:
-    """In words. A person's own data are in no reason."""
+    """The edit in words, without the values of personal fields."""
     if not where and is_personal(name):
         return f"{name}: it is not what we wrote"
     was, now = (shown(fields.get(name), name, currency) for fields in (applied, observed))
@@ -192,8 +194,8 @@ def _disputed(place: tuple[str, str], name: str, ours: Fields, theirs: Fields, w
 def _edits(
     place: tuple[str, str], desired: Fields | None, applied: Fields, observed: Fields, currency: Value
 ) -> list[tuple[str, Disputed]]:
-    """Each in words, and as both have it. Only fields that the ERP gives back are in `observed`; desired: None where
-    the shop has no such child any more."""
+    """Each edit in words, and with both values. `observed` has only fields that the ERP gives back. `desired` None: the
+    shop no longer has the child."""
     where, wanted = f"{':'.join(place)} " if place[0] else "", desired or {}
     return [
         (

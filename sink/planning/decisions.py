@@ -1,4 +1,4 @@
-"""What a person has said of a document, and what the planner makes of it. Pure."""
+"""A person's decisions about a document, and their effect on the plan. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from sink.planning.together import FIGURES, group_of
 
 @dataclass(frozen=True)
 class Decisions:
-    """`fields`: accepted with both values. `settled`: the version that stays as the ERP has it, "" for none.
-    `released`: by check the version that may pass it. `overruled`: fields whose value in the ERP the shop's may take
-    the place of, in the version `overruled_of`. `linked`: the ERP's document that it is taken for, as `hand:7`, "" for
-    none."""
+    """`fields`: accepted differences. `kept`: the version that stays as the ERP has it, "" for none. `released`: check
+    → the version that may pass it. `overruled`: fields changed in the ERP that version `overruled_of` may overwrite.
+    `linked`: the ERP's document that this one is (`hand:7`), "" for none."""
 
     fields: tuple[Disputed, ...] = ()
-    settled: str = ""
+    kept: str = ""
     released: Mapping[str, str] = field(default_factory=dict)
     linked: str = ""
     overruled: tuple[Disputed, ...] = ()
@@ -29,18 +28,18 @@ class Decisions:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self:
-        """As the ledger has it; None: nothing was said."""
+        """From the column `decisions`; None: no decision."""
         value = value or {}
         fields = disputed_from_json(value.get("fields", []))
         overruled = disputed_from_json(value.get("overruled", []))
-        settled, linked, of = (value.get(name, "") for name in ("settled", "linked", "overruled_of"))
-        return cls(fields, settled, value.get("released", {}), linked, overruled, of)
+        kept, linked, of = (value.get(name, "") for name in ("settled", "linked", "overruled_of"))
+        return cls(fields, kept, value.get("released", {}), linked, overruled, of)
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger."""
         return {
             "fields": disputed_to_json(self.fields),
-            "settled": self.settled,
+            "settled": self.kept,
             "released": dict(self.released),
             "linked": self.linked,
             "overruled": disputed_to_json(self.overruled),
@@ -48,28 +47,27 @@ class Decisions:
         }
 
     def accepting(self, fields: Iterable[Disputed]) -> Self:
-        """With more fields; what is said anew of one takes the place of what was said before."""
+        """Adds accepted fields. A new decision about a field replaces the old one."""
         new = {one[:3]: one for one in fields}
         return replace(self, fields=(*(one for one in self.fields if one[:3] not in new), *new.values()))
 
     def releasing(self, check: str, version: str, fields: Iterable[Disputed]) -> Self:
-        """With a version that may pass a check. What was changed in the ERP passes field by field, as long as the ERP
-        has these values: the shop's are written over them once, and not over what is typed in later. The ledger forgets
-        them with the outcome that they led to."""
+        """Lets a version pass a check. For changes in the ERP this goes field by field: the shop's values are written
+        over these values once, and not over later ones. The ledger deletes `overruled` with the outcome."""
         if check == Check.CHANGED:
             return replace(self, overruled=tuple(fields), overruled_of=version)
         return replace(self, released={**self.released, check: version})
 
-    def settles(self, version: str) -> bool:
-        """Whether a version stays as the ERP has it."""
-        return bool(version) and self.settled == version
+    def keeps(self, version: str) -> bool:
+        """Whether this version stays as the ERP has it."""
+        return bool(version) and self.kept == version
 
     def overrules(self, version: str) -> tuple[Disputed, ...]:
-        """The values in the ERP that this version may be written over."""
+        """The fields in the ERP that this version may overwrite."""
         return self.overruled if version and self.overruled_of == version else ()
 
     def passes(self, version: str) -> frozenset[str]:
-        """The checks that a version may pass."""
+        """The checks that this version may pass."""
         return frozenset(check for check, of in self.released.items() if version and of == version)
 
 
@@ -82,12 +80,12 @@ def disputed_to_json(fields: Iterable[Disputed]) -> list[dict[str, Any]]:
 
 
 def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, ...]:
-    """As `disputed_to_json` wrote them."""
+    """The inverse of `disputed_to_json`."""
     return tuple(
         Disputed(
             *(one[name] for name in ("part", "key", "name")),
             *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote")),
-            *(one.get(name, "") for name in ("by", "at")),  # an earlier release did not write down who it was
+            *(one.get(name, "") for name in ("by", "at")),  # an earlier release did not write these
         )
         for one in values
     )
@@ -96,8 +94,9 @@ def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, .
 def agreed(
     desired: ErpRecord, applied: ErpRecord, observed: Observed, accepted: Iterable[Disputed]
 ) -> tuple[ErpRecord, ErpRecord]:
-    """Both records with the ERP's value of each accepted field, as long as shop and ERP have what was accepted. Where
-    either has changed it is compared again, as if nothing had been said; of what adds up all that was accepted is."""
+    """Both records with the ERP's value of each accepted field, as long as shop and ERP have the accepted values. If
+    either has changed, the field is compared again as if nothing had been accepted; one of the figures takes all
+    accepted figures with it."""
     seen, said = _with_state(observed), list(accepted)
     changed = [one for one in said if not _stands(one, desired, seen)]
     if any(_adds_up(desired, one) for one in changed):
@@ -110,14 +109,14 @@ def agreed(
 
 
 def with_overruled(applied: ErpRecord, observed: Observed, overruled: Iterable[Disputed]) -> ErpRecord:
-    """What counts as written, where a person has said that the shop's value stands: what the ERP still has of that, so
-    that it is no edit any more, and what the shop wants is a change of it."""
+    """What counts as written for fields that a person has released: the ERP's present values. So they are no edits any
+    more, and the shop's values are a change of them."""
     seen = _with_state(observed)
     return as_erp_has_it(applied, [one for one in overruled if _like(_value(seen, one), one.theirs)])
 
 
 def _stands(one: Disputed, desired: ErpRecord, seen: ErpRecord) -> bool:
-    """Whether shop and ERP have what was accepted."""
+    """Whether shop and ERP still have the accepted values."""
     return _like(_value(desired, one), one.ours) and (_unknown(seen, one) or _like(_value(seen, one), one.theirs))
 
 
@@ -133,7 +132,7 @@ def as_erp_has_it(record: ErpRecord, fields: Iterable[Disputed]) -> ErpRecord:
 
 
 def as_written(applied: ErpRecord, fields: Iterable[Disputed]) -> ErpRecord:
-    """What was written, as it was before the ERP's values of these fields took its place."""
+    """The record that was written, before accepted values of the ERP replaced these fields."""
     for one in fields:
         if _like(_value(applied, one), one.theirs):
             applied = _with(applied, one, one.wrote)
@@ -155,7 +154,7 @@ def _value(record: ErpRecord, one: Disputed) -> Fields | None:
 
 
 def _unknown(seen: ErpRecord, one: Disputed) -> bool:
-    """Whether this ERP does not give it back."""
+    """Whether this ERP does not give the field back."""
     if one.part and one.part not in seen.parts:
         return True
     fields = _all_of(seen, one)

@@ -1,4 +1,4 @@
-"""Lines that were booked on the placeholder item, since the ERP had none of their SKU. Pure."""
+"""Lines booked on the placeholder item because the ERP had no item with their SKU. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from sink.erp.kinds import ErpRecord, Fields
 
 
 def as_booked(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, placeholder: str) -> ErpRecord:
-    """What is wanted of an order whose lines the ERP does not change any more: each stays on the item that left the
-    warehouse by its name. A line that a person has booked on the right item (`there`) is as the shop wants it."""
+    """What the ERP should have of an order whose lines it can no longer change: a line booked on the placeholder stays
+    on it. A line that a person has booked on the right item (`there`) is as the shop wants it."""
     if not placeholder or "line" not in desired.parts:
         return desired
     before, now = applied.parts.get("line", {}), there.parts.get("line", {})

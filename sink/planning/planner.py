@@ -1,18 +1,20 @@
-"""What to do in the ERP: desired against applied against what the ERP shows. Pure, and ruled by a table.
+"""Plans steps from three versions of a document: what the shop wants (desired), what the ERP was given last (applied)
+and what the ERP shows (observed). Pure.
 
-The table is for an accountant to read: a row per change that the shop can make, a column per state that the ERP's
-document can be in. `send` makes the change in the ERP; a sentence holds it and says why, until a person has made it
-there. An adapter may narrow a cell for a document that it shows (`may_not`), never widen one.
+A table decides, which an accountant can read: one row per change that the shop can make, one column per state of the
+ERP's document. `send` makes the change in the ERP. A sentence holds the change and says why, until a person has made it
+there. An adapter may narrow a cell for a document (`may_not`), never widen it.
 
-What is held keeps nothing else: the rest goes at once. Fields that mean something only together are one group, and a
-group goes as a whole or not at all (`together`): all that adds up to an order's total, what was paid, each address. So
-whatever goes, the ERP's document adds up, and no payment waits for a price. This holds whether the table refuses a
-change, a person has changed the field in the ERP, rows are gone in the shop, or a return or refund is more than was
-sold or paid. A document that is held as such (deleted, taken back, not to be read, of a closed order) gets nothing.
+A hold keeps back only what it is about; the rest is sent at once. Fields that mean something only together form a
+group, and a group is sent as a whole or not at all (`together`): all that adds up to an order's total, what was paid,
+each address. So the ERP's document always adds up, and no payment waits for a price. This is the same whether the table
+refuses a change, a person has changed the field in the ERP, rows are gone in the shop, or a return or refund exceeds
+what was sold or paid. A document that is held as a whole (deleted, taken back, unreadable, of a closed order) gets
+nothing.
 
-What else the shop changed is written before `cancel`, so that a cancelled order shows the shop's last figures; those of
-an order that the ERP cannot cancel wait with its cancellation. An order that was cancelled before the ERP was told of
-it gets no document.
+Other changes are written before `cancel`, so that a cancelled order shows the shop's last figures. If the ERP cannot
+cancel the order, its figures wait with the cancellation. An order that was cancelled before the ERP got it gets no
+document.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ SHIPPED: Final = "goods have left: correct it by a return or a further delivery"
 CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
-_SETTLE: Final = "settle it in the ERP, then `sink retry`; or, where the ERP is right as it is, `sink accept document`"
-_SETTLE_ORDER: Final = "settle it in the ERP, then `sink retry`"
+_BY_HAND: Final = (
+    "do it by hand in the ERP, then `sink retry`; or, if the ERP is right as it is, `sink accept document`"
+)
+_CORRECT_ORDER: Final = "correct the order in the ERP, then `sink retry`"
 _COLUMNS: Final = tuple(Milestone)
 _Row = tuple[str, ...]
 
@@ -73,10 +77,10 @@ TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
 
 
 class Standpoint(NamedTuple):
-    """What the ledger knows of a document: what was written last (None before the first create), how far we took it
-    (None where an earlier release did), and the key of the last step. `accepted`, `released`, `overruled`: what a
-    person has said; `refused`: the ERP would not do the last step. `linked`: the ERP's document that a person has named
-    for one that was never written."""
+    """What the ledger knows of a document. `applied`: the record written last, None before the first create; `reached`:
+    the milestone that we took it to, None if an earlier release did; `key`: that of the last step. `accepted`,
+    `released`, `overruled`: a person's decisions; `refused`: the ERP refused the last step; `linked`: the ERP's
+    document that a person has linked a not yet written one to."""
 
     applied: ErpRecord | None = None
     reached: Milestone | None = None
@@ -89,9 +93,8 @@ class Standpoint(NamedTuple):
 
 
 class DoneByHand(NamedTuple):
-    """A person has done in the ERP what the shop wants. Nothing is sent; `record` is what counts as written from now
-    on, and what it leaves to be done is planned on it. `found`: the ERP's document, where the ledger has forgotten that
-    it was made, as one from a back-up has."""
+    """A person has done in the ERP what the shop wants. Nothing is sent; from now on `record` counts as written, and
+    the next plan is based on it. `found`: the ERP's document, if a restored ledger has forgotten it."""
 
     record: ErpRecord
     found: Observed | None = None
@@ -108,13 +111,13 @@ def plan(
     policy: Policy,
     order: Found | None = None,
 ) -> Plan:
-    """The steps that make the ERP's document what the shop wants, or why a person must look.
+    """The steps that make the ERP's document what the shop wants, or the hold.
 
-    desired: None when the shop has it no more. observed: what the ERP shows now. order: for returns and refunds, what
-    the ERP shows of their order. Of several steps the second is planned anew once the first was done.
+    `desired`: None if the shop has deleted it. `observed`: what the ERP shows now. `order`: for a return or refund, its
+    order in the ERP. If there are two steps, the second is planned again after the first.
     """
     if observed is not None and observed.milestone is None:
-        return Hold(observed.problem, "settle it in the ERP, then `sink retry`", check=Check.UNREADABLE)
+        return Hold(observed.problem, "correct it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     if desired is None and Check.DELETED in ledger.released and observed:
         return _deleted_too(ref, ledger.applied or observed.record, ledger, observed)
     if desired is None:
@@ -139,13 +142,14 @@ def plan(
 def _changed(
     ref: ErpRef, present: Present, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
 ) -> Plan:
-    """Of a document that is in the ERP."""
+    """Plans for a document that is in the ERP."""
     desired, applied = agreed(present.desired, ledger.applied or present.desired, observed, ledger.accepted)
     applied = with_overruled(applied, observed, ledger.overruled)
     if _refused("change quantities", observed):
         desired = as_booked(desired, applied, as_in_erp(applied, observed), policy.placeholder)
     held, there = _held(desired, applied, observed, capped), as_in_erp(applied, observed)
-    # What the ERP has already needs no step, nor a look of the brake at it; what it does not show may have to be sent.
+    # What the ERP already has needs no step, and the brake need not count it. Fields that the ERP does not give back
+    # may have to be sent.
     as_wanted = held.hold.check != Check.CHANGED if held.hold else not changes(desired, there)
     if as_wanted and (done := done_by_hand(desired, applied, observed)):
         return DoneByHand(done)
@@ -158,24 +162,24 @@ def _changed(
         goal = _left_to_reach(desired, ledger, observed, policy)
         return [steps.make("amend", goes, goal, noted if hold else None)]
     if ledger.refused:
-        # Cancelled is cancelled, and its money is zero on both sides, whatever figures the ERP's order shows last. What
-        # it refused once it may refuse again, and that would keep the cancellation.
+        # The ERP has refused the change before, and may refuse it again, which would block the cancellation. A
+        # cancelled order comes to zero on both sides, whatever figures it shows.
         return [steps.make("cancel", _with(there, cancelled=True), Milestone.CANCELLED)]
-    # What else changed comes first: the ERP's cancelled order shows the shop's last figures.
+    # Other changes come first, so that the cancelled order shows the shop's last figures.
     open_still, noted = _with(goes, cancelled=False), _with(noted, cancelled=False)
     amend = [] if left == {"cancel"} else [steps.make("amend", open_still, None, noted if hold else None)]
     return [*amend, steps.make("cancel", goes, Milestone.CANCELLED)]
 
 
 class _Held(NamedTuple):
-    """Why something of a change is held, and the groups of fields that stay as the ERP has them by it."""
+    """The hold on a part of a change, and the groups of fields that stay as the ERP has them."""
 
     hold: Hold | None
     groups: set[str]
 
 
 def _held(desired: ErpRecord, applied: ErpRecord, observed: Observed, capped: Hold | None) -> _Held:
-    """The first reason: a person's edit, then by the table's order; with all fields of its groups that differ."""
+    """The first reason: a person's edit, then the table's rows in order. With all differing fields of its groups."""
     wanted = changes(desired, applied)
     edited = edited_in_erp(desired, applied, observed)
     theirs = {group_of(desired.kind, one.part, one.name) for one in edited.disputed} if edited else set()
@@ -203,11 +207,11 @@ def _with(record: ErpRecord, cancelled: bool) -> ErpRecord:
 
 
 class _Steps:
-    """Makes steps on what was observed, with rising keys."""
+    """Makes steps based on what was observed, with rising keys."""
 
     def __init__(self, ref: ErpRef, observed: Observed | None, ledger: Standpoint) -> None:
         self._ref = ref
-        # A ledger from a backup counts from an older step; the ERP would take the next ones for done already.
+        # A restored ledger counts from an older step, and the ERP would take the next keys for steps already done.
         self._key = max(ledger.key, observed.key if observed else 0)
         self._before = basis(observed)
 
@@ -218,9 +222,9 @@ class _Steps:
 
 
 def _known_again(desired: ErpRecord, observed: Observed, ledger: Standpoint) -> DoneByHand | Hold:
-    """Of a document that the ERP has under its key and that the ledger, one from a back-up, has forgotten. Where it is
-    as the shop wants it there is nothing to do; of another a person says that it is this one."""
-    if desired.kind == "customer":  # the ERP's orders are booked to the number that it has
+    """The ERP has the document under its key, and a restored ledger has forgotten it. If it is as the shop wants it, it
+    counts as written; otherwise a person has to say that it is this one."""
+    if desired.kind == "customer":  # orders are booked to the number that the ERP has
         desired = replace(desired, fields={**desired.fields, "number": observed.record.fields.get("number")})
     there, over = as_in_erp(desired, observed), observed.milestone is Milestone.CANCELLED
     alike = not changes(desired, there) and over is bool(desired.fields.get("cancelled"))
@@ -245,7 +249,7 @@ def _create(ref: ErpRef, desired: ErpRecord, policy: Policy, ledger: Standpoint)
 def _advance(
     steps: _Steps, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy
 ) -> list[Step] | Hold:
-    """On to the goal, where we did not come so far yet."""
+    """The step to the goal, if it is not reached yet."""
     goal = _left_to_reach(desired, ledger, observed, policy)
     if goal is None:
         return []
@@ -253,7 +257,7 @@ def _advance(
 
 
 def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy) -> Milestone | None:
-    """The goal, if an earlier step did not come so far. What a person set back stays there."""
+    """The goal, if our steps have not reached it. A document that a person has set back stays there."""
     goal = policy.goal_of(desired.kind)
     if ledger.reached is None or not ledger.reached.before(goal):
         return None
@@ -261,10 +265,10 @@ def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, p
 
 
 def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
-    """A delete in the shop is not by itself a cancellation: a shop purges old orders too."""
+    """A delete in the shop is not a cancellation in itself: a shop also purges old orders."""
     if observed is None or _is_over(observed):
         return []
-    applied = ledger.applied or observed.record  # a ledger from a back-up has forgotten it
+    applied = ledger.applied or observed.record  # a restored ledger has forgotten it
     if applied.kind == "price" and policy.prices_owner == "erp":
         return []
     becomes = policy.absent.of(applied.kind)
@@ -285,7 +289,7 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
 
 
 def _deleted_too(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Observed) -> list[Step] | Hold:
-    """What the shop has deleted, by a person's word."""
+    """A person has released what the shop deleted: the ERP cancels it, too."""
     if _is_over(observed):
         return []
     if applied.kind == "price":
@@ -300,7 +304,8 @@ def _removal(ref: ErpRef, applied: ErpRecord, ledger: Standpoint, observed: Obse
 
 
 def taken_back(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy: Policy) -> list[Step] | Hold:
-    """Of a document that the ERP was given, and that is not ready any more in the shop. A price is over then."""
+    """Plans for a document that the ERP has and that the shop has set back to an unfinished state. A price is
+    removed."""
     applied = ledger.applied
     if applied is None or applied.kind == "customer" or observed is None or _is_over(observed):
         return []
@@ -321,10 +326,10 @@ def _capped(ref: ErpRef, desired: ErpRecord, order: Found | None, ledger: Standp
     if desired.kind not in ("return", "refund") or order is None:
         return None
     if order.observed.milestone is None:
-        return Hold(f"its order: {order.observed.problem}", _SETTLE_ORDER, check=Check.UNREADABLE)
+        return Hold(f"its order: {order.observed.problem}", _CORRECT_ORDER, check=Check.UNREADABLE)
     change: Change = "return goods" if desired.kind == "return" else "refund money"
     if refused := _refused(change, order.observed, "its order: "):
-        return refused if ledger.applied else refused._replace(next_step=_SETTLE_ORDER)
+        return refused if ledger.applied else refused._replace(next_step=_CORRECT_ORDER)
     return None if Check.CAP in ledger.released else cap(ref, desired, order)
 
 
@@ -333,4 +338,4 @@ def _refused(change: Change, observed: Observed, whose: str = "") -> Hold | None
     if cell == SEND:
         cell = observed.may_not.get(change, SEND)
     check = Check.ITS_ORDER if whose else Check.POSTED
-    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", _SETTLE, check=check)
+    return None if cell == SEND else Hold(f"{whose}{change}, but {cell}", _BY_HAND, check=check)

@@ -1,4 +1,4 @@
-"""What the settings decide of planning, and what a plan comes to where a person must decide. Pure."""
+"""The settings that planning goes by, and holds. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sink.erp.kinds import Fields, Kind, Milestone
 
 
 class Check(StrEnum):
-    """What a held document did not pass, by name: what ends the hold follows from it (`ways_out`)."""
+    """The check that a held document did not pass. It decides what ends the hold (`ways_out`)."""
 
-    IDENTITY = "identity"  # the shop's key stands for another order than before
+    IDENTITY = "identity"  # number, date or buyer differ from what was sent under the key
     MOVED = "moved"  # the shop may have changed its key
     CHANGED = "changed in the ERP"
     POSTED = "posted"  # the planner's table refuses the change, or the adapter does
     ITS_ORDER = "its order"  # the table refuses a return or refund of it
-    BRAKE = "brake"  # too much was changed at once
+    BRAKE = "brake"  # too many changes at once
     TOTALS = "totals"
     CAP = "cap"
     DELETED = "deleted"
-    ABSENT = "absent"  # rows of an order that is there still
+    ABSENT = "absent"  # payments or lines are gone from an order that is there
     TAKEN_BACK = "taken back"
     LOST = "no longer in the ERP"
     LINK = "link"  # the ERP's document that it was linked to cannot be taken for it
@@ -44,10 +44,10 @@ class Check(StrEnum):
 
 
 class Disputed(NamedTuple):
-    """A field that shop and ERP have otherwise: `ours` is what the shop wants, `wrote` what the ERP was given last.
+    """A field that differs: `ours` is the shop's value, `theirs` the ERP's, `wrote` what the ERP was given last.
 
-    Of the head where `part` and `key` are empty, else of that child. Each side has that one field; None: it has no such
-    child. Without a `name` it is all of a child. `by`, `at`: who has accepted it, and when (ISO 8601), "" for nobody.
+    Empty `part` and `key`: a field of the head; otherwise of that child. Empty `name`: the whole child. A side is None
+    if it has no such child. `by`, `at`: who accepted the difference, and when (ISO 8601); "" if nobody did.
     """
 
     part: str
@@ -61,7 +61,8 @@ class Disputed(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """The document waits for a person (or for the ERP's master data). `disputed`: what a person may accept as it is."""
+    """The document waits for a person, or for the ERP's master data. `disputed`: the differences that a person may
+    accept."""
 
     reason: str
     next_step: str
@@ -74,8 +75,8 @@ _Document = Literal["hold", "keep", "cancel_if_draft"]
 
 
 class Absence(BaseModel):
-    """What becomes in the ERP of what the shop had and has no more: a shop purges what it is done with. Customers stay
-    always. `payments` and `lines` (charges and discounts, too) are those of an order that is still there."""
+    """What happens in the ERP to what the shop has deleted. Customers always stay. `payments` and `lines` (with charges
+    and discounts) are those of an order that is still there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,7 +88,7 @@ class Absence(BaseModel):
     lines: Literal["amend", "hold"] = "amend"
 
     def of(self, kind: Kind) -> Literal["hold", "keep", "cancel_if_draft", "remove"]:
-        """What becomes of a document."""
+        """What happens to a deleted document of this kind."""
         by_kind: dict[Kind, Literal["hold", "keep", "cancel_if_draft", "remove"]] = {
             "customer": "keep",
             "order": self.orders,
@@ -100,8 +101,8 @@ class Absence(BaseModel):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the settings decide. `goal`: how far an order is taken. `placeholder`: the item that is booked for those
-    that the ERP does not have; "": none is."""
+    """`goal`: the milestone that orders are taken to. `placeholder`: the item that stands for unknown ones; "" for
+    none."""
 
     prices_owner: Literal["shop", "erp"]
     absent: Absence = field(default_factory=Absence)
@@ -109,7 +110,7 @@ class Policy:
     placeholder: str = ""
 
     def goal_of(self, kind: Kind) -> Milestone:
-        """How far a document of a kind is taken. A credit note stays a draft: a person posts it."""
+        """The milestone that documents of this kind are taken to. A credit note stays a draft, which a person posts."""
         if kind == "refund":
             return Milestone.DRAFT
         return self.goal if kind == "order" else Milestone.CONFIRMED

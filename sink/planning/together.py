@@ -1,9 +1,9 @@
-"""Which fields of a document stand or fall together. Pure.
+"""Which fields of a document are held or sent together. Pure.
 
-A hold of one field keeps all of its group as the ERP has it, and no field of another group. What adds up is one group:
-an order's amounts with its lines, charges and discounts; a refund's with its components; a return with its lines; a
-price as a whole. So is what makes sense only as a whole: each address, who a customer is. What was paid is no part of
-what was sold for: it is written though the amounts are not, and though a person has written down other means.
+A hold on one field keeps its whole group as the ERP has it, and no other group. What adds up is one group: an order's
+amounts with its lines, charges and discounts; a refund's with its components; a return with its lines; a whole price.
+So is what makes sense only as a whole: each address, and a customer's identity. What was paid is a group of its own: it
+is sent even if the amounts are held, or a person has changed the means of payment in the ERP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sink.erp.contract import Observed
 from sink.erp.kinds import ErpRecord, Kind, Milestone
 
 FIGURES: Final = "figures"
-"""The name of what adds up; other groups are `billing`, `shipping`, `identity`, and a field that stands alone."""
+"""The group of what adds up. Other groups: `billing`, `shipping`, `identity`, and each other field by itself."""
 
 _ADDING_UP: Final[Mapping[Kind, frozenset[str]]] = {
     "customer": frozenset(),
@@ -29,7 +29,7 @@ _IDENTITY: Final = frozenset({"name", "company", "tax_id", "kind"})
 
 
 def group_of(kind: Kind, part: str, name: str) -> str:
-    """Of a field of the head (`part` is ""), or of a child: all of those are one group."""
+    """The group of a field of the head (`part` is ""), or of a child: all children are in FIGURES."""
     if part or kind == "price" or name in _ADDING_UP[kind]:
         return FIGURES
     if kind == "customer" and name in _IDENTITY:
@@ -39,7 +39,7 @@ def group_of(kind: Kind, part: str, name: str) -> str:
 
 
 def with_groups(record: ErpRecord, groups: Collection[str], other: ErpRecord) -> ErpRecord:
-    """A record with these groups as another one has them."""
+    """`record`, with these groups taken from `other`."""
     theirs = {name for name in {*record.fields, *other.fields} if group_of(record.kind, "", name) in groups}
     fields = {name: value for name, value in record.fields.items() if name not in theirs}
     fields |= {name: value for name, value in other.fields.items() if name in theirs}
@@ -49,7 +49,7 @@ def with_groups(record: ErpRecord, groups: Collection[str], other: ErpRecord) ->
 
 
 def as_in_erp(applied: ErpRecord, observed: Observed) -> ErpRecord:
-    """What the ERP has: what was written, with what it shows of it."""
+    """What the ERP has: the record written last, overlaid with what the ERP shows."""
     seen = observed.record
     cancelled = {"cancelled": observed.milestone is Milestone.CANCELLED} if "cancelled" in applied.fields else {}
     parts = dict(applied.parts)

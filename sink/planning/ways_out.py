@@ -1,4 +1,4 @@
-"""What ends each hold: a table, and the commands that it stands for. Pure."""
+"""Which verbs end which hold: a table, and the commands to type. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sink.planning.policy import Check
 
 
 class Way(StrEnum):
-    """What a person can do about a held document, beside mending what is wrong."""
+    """What a person can do about a held document, other than mending what is wrong."""
 
     RETRY = "retry"  # look again, after something was mended
     RELEASE = "release"  # let this version of it pass the check
-    ACCEPT = "accept"  # take it as the ERP has it, or as the one that it was
+    ACCEPT = "accept"  # let it stay as the ERP has it, or say which document it is
     IGNORE = "ignore"  # leave it alone for ever
 
 
@@ -54,7 +54,7 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
 
 _PERSON: Final = " --person NAME"
 _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
-    Way.RELEASE: ("sink release", "it may go as it is"),
+    Way.RELEASE: ("sink release", "it is sent as it is"),
     Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
     Way.IGNORE: ("sink ignore", "nothing is done about it any more"),
 }
@@ -64,26 +64,26 @@ _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
     (Check.CHANGED, Way.RELEASE): "the shop's values are written over it",
     (Check.DELETED, Way.RELEASE): "the ERP cancels it, too",
     (Check.STRANGER, Way.RELEASE): "it is this document, and what differs is sent",
-    (Check.LOST, Way.ACCEPT): "it stays away from the ERP, until the shop changes it",
+    (Check.LOST, Way.ACCEPT): "the ERP does not get it again until the shop changes it",
 }
-"""Where a verb means something else."""
+"""What a verb means for this check, if it is not the usual."""
 _BARE: Final[Mapping[str, str]] = {
     "sink retry": "",
     "sink accept document": _PERSON,
     "sink ignore": _PERSON,
     "sink ignore --undo": _PERSON,
 }
-"""Verbs in the next steps that planning names, which knows no document by its key; and what else they want."""
+"""Verbs that planning names without a document, and the options that they need besides."""
 
 
 _OF_NOTHING: Final = frozenset({Check.IDENTITY, Check.MOVED})
-"""Where a document can be accepted though the ERP has none of it."""
+"""Checks whose documents can be accepted even if the ERP does not have them."""
 
 
 def ways(check: str | None, in_erp: bool) -> tuple[Way, ...]:
-    """What ends a hold of this check; of one that an earlier release wrote down without a name, another look.
+    """What ends a hold of this check. Without a check, as an earlier release wrote holds: only another look.
 
-    `in_erp`: the ERP was given the document; what is not there cannot stay as it is.
+    `in_erp`: the ERP has the document; otherwise it cannot stay as the ERP has it.
     """
     if not check:
         return (Way.RETRY,)
@@ -92,7 +92,7 @@ def ways(check: str | None, in_erp: bool) -> tuple[Way, ...]:
 
 
 def commands(check: str | None, document: str, in_erp: bool) -> list[str]:
-    """What to type instead of mending it, each with what it means. `document`: `TYPE KEY`."""
+    """The commands that end the hold without mending, each with what it means. `document`: `TYPE KEY`."""
     found = [(way, _COMMANDS[way]) for way in ways(check, in_erp) if way in _COMMANDS]
     return [
         f"`{command} {document}{_PERSON}`: {_MEANS.get((Check(check), way), means) if check else means}"
@@ -101,7 +101,7 @@ def commands(check: str | None, document: str, in_erp: bool) -> list[str]:
 
 
 def addressed(step: str, document: str) -> str:
-    """A next step whose verbs can be typed as they stand there. `document`: `TYPE KEY`."""
+    """A next step with complete commands in it. `document`: `TYPE KEY`."""
     for verb, wants in _BARE.items():
         step = step.replace(f"`{verb}`", f"`{verb} {document}{wants}`")
     return step

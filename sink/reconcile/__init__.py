@@ -1,1 +1,1 @@
-"""Do shop and ERP agree in counts and money?"""
+"""Compares shop and ERP, in counts and money."""

@@ -26,11 +26,10 @@ _UNHEARD: Final = "; the sink has not heard of it"
 
 @dataclass(frozen=True)
 class Sides:
-    """Some units whole: both sides of their documents, and what the ledger says of all that belongs to them.
+    """Whole units: their documents in shop and ERP, and in the ledger.
 
-    `kinds`: type of a document → what the ERP keeps of it. What the shop changed after `since`, by the ledger's clock,
-    was not read of it (None: what was read is what the ledger spoke of); `moved` is what the sink went on with between
-    our looks at both sides.
+    `kinds`: type of document → kind in the ERP. `since`: the ledger's time at which the shop was read; None: the shop's
+    side is the copy. `changed`: documents whose row in the ledger changed while both sides were read.
     """
 
     desired: Mapping[DocumentRef, Document | Invalid]
@@ -39,15 +38,15 @@ class Sides:
     kinds: Mapping[str, Kind]
     collective: bool = False
     since: datetime | None = None
-    moved: Collection[DocumentRef] = ()
+    changed: Collection[DocumentRef] = ()
 
     def of(self, refs: Collection[DocumentRef]) -> Sides:
-        """Without the shop's other documents."""
+        """The same with only these documents of the shop."""
         return replace(self, desired={ref: one for ref, one in self.desired.items() if ref in refs})
 
 
 def compare(sides: Sides) -> Report:
-    """Gives each difference a class."""
+    """Compares the documents, and gives each difference a class."""
     comparison = _Comparison(sides)
     void = _void(sides)
     for ref, document in sides.desired.items():
@@ -60,12 +59,13 @@ def compare(sides: Sides) -> Report:
 
 
 def changed_since(one: Standing, since: datetime | None) -> bool:
-    """Whether the shop may have changed a document after it was read."""
+    """Whether the shop may have changed the document after it was read."""
     return since is not None and one.marked_at > since
 
 
-def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, moved: bool) -> Difference | None:
-    """A document of the ERP that has our key, and that the shop has not; None: it is as it should be."""
+def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, changed: bool) -> Difference | None:
+    """The finding for a document of the ERP with our key that the shop does not have; None if that is as it should
+    be."""
     kind, observed = found.ref.kind, found.observed
     if observed.milestone is Milestone.CANCELLED:
         return None
@@ -73,14 +73,15 @@ def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, m
     if gone and kind == "customer":
         return None  # the shop deletes buyers, the ERP's books keep them
     detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")
-    result = _explanation(entry, moved) or ("ignored" if gone else "in the ERP only")
+    result = _explanation(entry, changed) or ("ignored" if gone else "in the ERP only")
     named = ref or DocumentRef(kind, found.ref.external)
     detail = detail if entry else detail + _UNHEARD
     return Difference(*named, result, detail, -_amount(observed.record), *_named(observed.record.fields))
 
 
 def _void(sides: Sides) -> set[str]:
-    """Keys of orders that were cancelled before the ERP heard of them: it needs neither them nor what came of them."""
+    """Keys of orders that were cancelled before the ERP got them. It needs neither them nor their returns and
+    refunds."""
     orders = {ref: one for ref, one in sides.desired.items() if isinstance(one, SalesOrder)}
     return {one.key for ref, one in orders.items() if one.status == "cancelled" and ref not in sides.observed}
 
@@ -103,7 +104,7 @@ class _Comparison:
         if observed is None and entry is not None and entry.state is State.EARLY:
             return
         if observed is None and isinstance(document, SalesOrder) and document.status == "cancelled":
-            return  # cancelled before the ERP heard of it: neither side counts it
+            return  # cancelled before the ERP got it: neither side counts it
         if isinstance(document, Invalid):
             self._add(kind, None, observed)
             money = -_amount(observed.record) if observed else _ZERO
@@ -123,14 +124,14 @@ class _Comparison:
             self._agreed_orders[ref] = observed
 
     def void(self, ref: DocumentRef) -> None:
-        """What came of an order that the ERP needs not to have: it is not to be there either."""
+        """A return or refund of such an order: the ERP should not have it either."""
         observed = self._sides.observed.get(ref)
         if observed is not None and observed.milestone is not Milestone.CANCELLED:
             detail = f"{self._sides.kinds[ref.type]} {observed.reference}"
             self._found(ref, "in the ERP only", detail, -_amount(observed.record))
 
     def _add(self, kind: Kind, wanted: ErpRecord | None, observed: Observed | None) -> None:
-        """Counts a document of the shop; without money where that has none to say."""
+        """Counts a document of the shop. `wanted` None: without money."""
         sums = self.report.sums[kind]
         sums.shop += 1
         sums.shop_money += _amount(wanted) if wanted else _ZERO
@@ -139,7 +140,7 @@ class _Comparison:
             sums.erp_money += _ZERO if observed.milestone is Milestone.CANCELLED else _amount(observed.record)
 
     def orders(self) -> None:
-        """What remains of each order: goods sold less come back, and money given back, whoever booked it."""
+        """Compares what remains of each order: quantities less returns, and money refunded, whoever booked them."""
         goods, money, parts = _given_back(self._sides.desired)
         for ref, observed in self._agreed_orders.items():
             back = goods.get(ref[1], {}) if "return" in self._kinds else None
@@ -155,18 +156,18 @@ class _Comparison:
             self._found(ref, reason, detail, difference)
 
     def _on_its_way(self, order: DocumentRef) -> bool:
-        """Whether anything of its unit is, also what the shop had not yet when it was read."""
+        """Whether a document of its unit is in flight, even one that came after the shop was read."""
         entry = self._sides.ledger.get(order)
         unit = [ref for ref, one in self._sides.ledger.items() if entry and one.unit == entry.unit]
-        return any(self._sides.ledger[ref].moving or self._has_moved(ref) for ref in unit)
+        return any(self._sides.ledger[ref].pending or self._has_changed(ref) for ref in unit)
 
-    def _has_moved(self, ref: DocumentRef) -> bool:
+    def _has_changed(self, ref: DocumentRef) -> bool:
         entry = self._sides.ledger.get(ref)
-        return ref in self._sides.moved or (entry is not None and changed_since(entry, self._sides.since))
+        return ref in self._sides.changed or (entry is not None and changed_since(entry, self._sides.since))
 
     def _found(self, ref: DocumentRef, result: Class, detail: str, money: Decimal) -> None:
         entry = self._sides.ledger.get(ref)
-        explained = _explanation(entry, self._has_moved(ref))
+        explained = _explanation(entry, self._has_changed(ref))
         detail, named = detail if entry else detail + _UNHEARD, self._named(ref)
         self.report.add_finding(Difference(*ref, explained or result, detail, money, *named))
 
@@ -178,20 +179,21 @@ class _Comparison:
 
 
 def _named(fields: Fields) -> tuple[str | None, str | None]:
-    """Number and currency of a document in the ERP."""
+    """Number and currency, for people."""
     number, currency = (fields.get(name) for name in ("number", "currency"))
     return str(number) if number else None, str(currency) if currency else None
 
 
-def _explanation(entry: Standing | None, moved: bool) -> Class | None:
-    """Why a difference is no surprise. A document that the ledger does not know is one: it may be lost."""
+def _explanation(entry: Standing | None, changed: bool) -> Class | None:
+    """The class that explains a difference, or None. A document that the ledger does not know is unexplained: it may be
+    lost."""
     if entry is None:
-        return "in flight" if moved else None
+        return "in flight" if changed else None
     if entry.state in (State.HELD, State.WAITS):
         return "held"
     if entry.state is State.IGNORED:
         return "ignored"
-    if entry.moving or moved:
+    if entry.pending or changed:
         return "in flight"
     return "planned" if entry.state is State.PLANNED else None
 
@@ -199,7 +201,7 @@ def _explanation(entry: Standing | None, moved: bool) -> Class | None:
 def _given_back(
     desired: Mapping[DocumentRef, Document | Invalid],
 ) -> tuple[dict[str, dict[str, Decimal]], dict[str, Decimal], dict[str, set[DocumentRef]]]:
-    """Per order: quantity that came back by line, money given back, and the documents that say so."""
+    """Per order, in the shop: returned quantity by line, refunded money, and the documents of both."""
     goods: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     money: dict[str, Decimal] = defaultdict(Decimal)
     parts: dict[str, set[DocumentRef]] = defaultdict(set)
@@ -216,12 +218,13 @@ def _given_back(
 
 
 def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Decimal | None) -> tuple[str, Decimal]:
-    """What differs of the order after returns and refunds; None: the shop does not know of them.
+    """What differs after returns and refunds, in words, and its money. `goods` or `money` None: the profile has no such
+    documents.
 
-    Its lines are known to be the same on both sides.
+    The order's lines already agree.
     """
     found = []
-    lines = observed.record.parts.get("line", {}) if goods or observed.moved else {}  # of most nothing came back
+    lines = observed.record.parts.get("line", {}) if goods or observed.moved else {}  # most orders have no returns
     for line, sold in sorted(lines.items()) if goods is not None else ():
         quantity = _number(sold, "quantity")
         ours = quantity - (goods or {}).get(line, _ZERO)
@@ -243,9 +246,9 @@ def _wanted(document: Document) -> ErpRecord:
 
 
 def _is_accepted(entry: Standing | None, document: Document, wanted: ErpRecord, observed: Observed | None) -> bool:
-    """Whether a person has accepted all that differs."""
+    """Whether a person has accepted everything that differs."""
     said = Decisions.from_json(entry.decisions if entry else None)
-    if said.settled and entry and entry.state is State.DONE:
+    if said.kept and entry and entry.state is State.DONE:
         return True
     if not said.fields or observed is None:
         return False
@@ -253,8 +256,8 @@ def _is_accepted(entry: Standing | None, document: Document, wanted: ErpRecord, 
 
 
 def _payments_kept(document: Document, observed: Observed | None, entry: Standing | None) -> bool:
-    """Whether the ERP has paid what the ledger told it, and the sink has looked at that and found nothing to do: what
-    the shop has less of it, it has purged, and `absent.payments` keeps it."""
+    """Whether the ERP shows as paid what it was told, and the shop has purged payments since that `absent.payments`
+    keeps."""
     if observed is None or entry is None or entry.dirty or entry.state is not State.DONE:
         return False
     if not isinstance(document, SalesOrder):
@@ -266,7 +269,7 @@ def _payments_kept(document: Document, observed: Observed | None, entry: Standin
 def _compare(
     document: Document, wanted: ErpRecord, observed: Observed | None, payments_kept: bool = False
 ) -> tuple[str, Decimal]:
-    """What differs, '' for nothing, and the money of it."""
+    """What differs, "" for nothing, and its money."""
     cancelled = bool(wanted.fields.get("cancelled"))
     if observed is None:
         return "not in the ERP", _amount(wanted)
@@ -281,32 +284,32 @@ def _compare(
     children = _differing_children(wanted, observed.record)
     if not names and not children:
         return "", _ZERO
-    rates, moved = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
-    return ", ".join([*names, *children, *rates]), _amount(wanted) - _amount(observed.record) or moved
+    rates, shifted = _rates(document, observed) if isinstance(document, SalesOrder) else ([], _ZERO)
+    return ", ".join([*names, *children, *rates]), _amount(wanted) - _amount(observed.record) or shifted
 
 
 def _rates(order: SalesOrder, observed: Observed) -> tuple[list[str], Decimal]:
-    """Per tax rate whose net or tax differs: both sides; and how much gross is under a wrong rate. Nothing where the
-    ERP does not say."""
+    """Both sides of each tax rate whose net or tax differs, and how much gross is under a wrong rate. Empty if the ERP
+    does not give sums by rate."""
     ours, theirs = totals.per_rate(order), observed.rates
-    found, moved = [], _ZERO
+    found, shifted = [], _ZERO
     for rate in sorted({*ours, *theirs}) if theirs else ():
         one, other = ours.get(rate, Sums()), theirs.get(rate, Sums())
         if one != other:
-            moved += abs(one.gross - other.gross)
+            shifted += abs(one.gross - other.gross)
             sums = [said(amount, order.currency) for amount in (one.net, one.tax, other.net, other.tax)]
             found.append(f"{count(rate)} %: net {sums[0]} tax {sums[1]}, the ERP net {sums[2]} tax {sums[3]}")
-    return found, moved
+    return found, shifted
 
 
 def _differing(one: Fields, other: Fields) -> list[str]:
-    """The names of fields that both have, and whose values differ. Nearly all are equal as they are."""
+    """Names of fields that both sides have with different values. The fast comparison first: nearly all are equal."""
     unequal = [name for name, value in one.items() if name in other and value != other[name]]
     return sorted(name for name in unequal if not same(one[name], other[name])) if unequal else unequal
 
 
 def _differing_children(one: ErpRecord, other: ErpRecord) -> list[str]:
-    """Of the kinds that the ERP keeps."""
+    """Children that differ, of the kinds that the ERP keeps."""
     found = []
     for part, rows in other.parts.items():
         wanted = one.parts.get(part, {})
@@ -328,4 +331,4 @@ def _amount(value: ErpRecord) -> Decimal:
 
 def _number(fields: Fields, name: str) -> Decimal:
     found = fields.get(name)
-    return found if isinstance(found, Decimal) and found.is_finite() else _ZERO  # a NaN would spoil all sums
+    return found if isinstance(found, Decimal) and found.is_finite() else _ZERO  # a NaN would make all sums NaN

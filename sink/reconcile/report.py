@@ -1,4 +1,4 @@
-"""What the comparison of shop and ERP came to: for people, and for machines. Pure."""
+"""The result of reconcile, for people and for programs. Pure."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _WITH_MONEY: Final = ("order", "refund")
 
 @dataclass(frozen=True)
 class Difference:
-    """One document, with its number for people; `difference` is shop less ERP in money, or what moved between tax rates
-    where the sum is right."""
+    """A finding about one document. `difference`: shop less ERP in money, or, if the sum is right, the gross that is
+    under a wrong tax rate. `number`: for people."""
 
     type: str
     key: str
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass
 class KindSums:
-    """Of one kind of document: how many there are and what they come to, cancelled ones without their money."""
+    """Counts and money of one kind of document. Cancelled documents count without their money."""
 
     shop: int = 0
     erp: int = 0
@@ -61,7 +61,7 @@ class KindSums:
     erp_money: Decimal = _ZERO
 
     def add(self, other: KindSums) -> None:
-        """Takes in those of other documents."""
+        """Adds the sums of other documents."""
         self.shop += other.shop
         self.erp += other.erp
         self.shop_money += other.shop_money
@@ -70,15 +70,15 @@ class KindSums:
 
 @dataclass
 class Report:
-    """All of it. `agreed` counts documents per kind, `foreign` those of the ERP that no shop knows: typed in by hand.
-    Those belong to the ERP and are no difference; what they take back or refund of a shop's order is.
+    """`agreed`: documents per kind that agree; `foreign`: documents per kind that were typed into the ERP. These are no
+    difference, unless they return or refund something of a shop's order.
 
-    `findings` has the first ones, `classes` counts all. `as_of` and `lsn` say which moment of the shop was compared.
+    `findings`: the first ones; `classes`: counts of all. `as_of`, `lsn`: the moment of the shop that was compared.
     """
 
     findings: list[Difference] = field(default_factory=list)
     classes: Counter[Class] = field(default_factory=Counter)
-    difference: Decimal = _ZERO  # money that differs, added without sign so that errors do not cancel out
+    difference: Decimal = _ZERO  # the sum of differences without sign, so that errors do not cancel out
     agreed: Counter[str] = field(default_factory=Counter)
     foreign: Counter[str] = field(default_factory=Counter)
     sums: dict[str, KindSums] = field(default_factory=lambda: defaultdict(KindSums))
@@ -86,7 +86,7 @@ class Report:
     lsn: str = ""
 
     def add_finding(self, one: Difference) -> None:
-        """Counts one, and lists it if there is room: an ERP that lacks everything must not fill our memory."""
+        """Counts a finding, and lists it if there is room: an ERP that lacks everything must not fill memory."""
         self.classes[one.result] += 1
         self.difference += abs(one.difference)
         if len(self.findings) < MOST_LISTED:
@@ -99,7 +99,7 @@ class Report:
         self.add_finding(one)
 
     def add(self, other: Report) -> None:
-        """Takes in the report of other documents."""
+        """Adds the report of other documents."""
         room = MOST_LISTED - len(self.findings)
         self.findings += other.findings[:room]
         self.classes += other.classes
@@ -111,21 +111,21 @@ class Report:
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing is left to do or to explain: a held or late document does not agree yet."""
+        """Whether there are no findings, not even explained ones."""
         return not self.classes
 
     @property
     def explained(self) -> bool:
-        """Whether each difference has a reason that is known."""
+        """Whether each finding has a known reason."""
         return all(result in EXPLAINED for result in self.classes)
 
     @property
     def not_listed(self) -> int:
-        """How many findings are counted and not listed."""
+        """How many findings are counted but not listed."""
         return self.classes.total() - len(self.findings)
 
     def summary(self) -> str:
-        """The one line for people. `agree` is said only of all documents."""
+        """The result in one line. It begins with `agree` only if all documents do."""
         counted = f"{self.agreed['order']} orders, {self.agreed['return']} returns, {self.agreed['price']} prices"
         if self.agrees:
             return f"agree: {counted}, difference {money(self.difference)}"
@@ -133,7 +133,7 @@ class Report:
         return f"DISAGREE: {parts}; agreed {counted}, difference {money(self.difference)}"
 
     def lines(self) -> list[str]:
-        """For people; the summary is the last one."""
+        """For people. The summary is the last line."""
         listed = sorted(self.findings, key=lambda one: (one.type, one.key))
         lines = [one.line for one in listed]
         if self.not_listed:
@@ -146,7 +146,7 @@ class Report:
         return [*lines, *self._table(), self.summary()]
 
     def _table(self) -> Iterator[str]:
-        """Counts and money of both sides, side by side; prices and customers have no sum."""
+        """Counts and money of shop and ERP, in columns. Prices and customers have no sum."""
         yield f"{'':10} {'shop':>8} {'ERP':>8} {'shop, money':>16} {'ERP, money':>16} {'difference':>12}"
         for kind in KINDS:
             one = self.sums.get(kind)
@@ -156,7 +156,7 @@ class Report:
                 yield f"{kind + 's':10} {one.shop:8,} {one.erp:8,} {sums if kind in _WITH_MONEY else ''}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; amounts as text."""
+        """For programs. Amounts are text."""
         return {
             "agrees": self.agrees,
             "explained": self.explained,

@@ -1,8 +1,9 @@
-"""Reads both sides by pages, with the ledger between them, and has them compared.
+"""Reads shop, ledger and ERP in pages and compares them.
 
-First the shop's documents, unit by unit, each with the ERP's; then what the ERP has under our keys and the shop has
-not. Orders flow meanwhile: the ledger is read before both sides, and again where they differ. What has moved in between
-is looked at once more, and what still moves, or was changed after the shop was read, is in flight.
+First the shop's documents, unit by unit, each with the ERP's; then documents that the ERP has under our keys and the
+shop does not have. Orders may flow meanwhile: the ledger is read before both sides, and again if they differ. Documents
+that changed in between are compared again. Those that still change, or that the shop changed after it was read, are in
+flight.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sink.staging import touches
 
 _PAGE: Final = 1_000
 _LOOKS: Final = 3
-PATIENCE: Final = 60.0  # an idle shop's heartbeats move the copy every few seconds
+PATIENCE: Final = 60.0  # the copy of an idle shop advances with heartbeats, every few seconds
 
 
 def reconcile(
@@ -42,10 +43,10 @@ def reconcile(
     patience: float = PATIENCE,
     say: Say = lambda _: None,
 ) -> Report:
-    """Do both sides agree? `shop`: the shop's own database, read-only; None: what is staged of it.
+    """Compares both sides. `shop`: the shop's database, which is only read; None: the copy.
 
-    `compare_prices` is False where the ERP owns the prices: they carry no key of ours then. `say` is told how far it
-    is. UnavailableError where the copy has not come to the moment of the shop within `patience` seconds.
+    `compare_prices`: False if the ERP owns the prices, which then have no key of ours. `say` gets the progress.
+    UnavailableError if the copy does not reach the moment at which the shop was read within `patience` seconds.
     """
     kinds = {rule.name: KIND_OF[rule.model] for rule in profile.documents.values()}
     kinds = {name: kind for name, kind in kinds.items() if compare_prices or kind != "price"}
@@ -59,7 +60,7 @@ def reconcile(
 
 
 class _Pages:
-    """Page by page: nothing of a page outlives it but its report."""
+    """Compares page by page. Only the report of a page is kept."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class _Pages:
         self._collective = collective
 
     def run(self, say: Say) -> None:
-        """Both ways."""
+        """The shop's documents first, then the ERP's."""
         done = 0
         for page in self._shop_side.pages():
             self.report.add(self._compared(page))
@@ -96,7 +97,7 @@ class _Pages:
             say(f"{done:,} documents of the ERP looked for, {self.report.classes.total():,} findings")
 
     def _compared(self, page: Sequence[InUnit], looks: int = _LOOKS) -> Report:
-        """Units as they are compared. Those that differ, and moved while we looked, are looked at again."""
+        """Compares units. Those that differ and have changed meanwhile are compared again, at most `looks` times."""
         sides = self._read(page)
         report = compare(sides)
         if report.agrees:
@@ -108,16 +109,16 @@ class _Pages:
         with transaction(self._middle) as cursor:
             after = standings.of_units(cursor, doubtful, refs)
         unit_of = {ref: one.unit for ref, one in (before | after).items()} | unit_of
-        moved = {ref for ref in before | after if before.get(ref) != after.get(ref)}
-        if not moved or looks == 1:
-            return compare(replace(sides, moved=moved)) if moved else report
-        units = {unit_of[ref] for ref in moved}
+        changed = {ref for ref in before | after if before.get(ref) != after.get(ref)}
+        if not changed or looks == 1:
+            return compare(replace(sides, changed=changed)) if changed else report
+        units = {unit_of[ref] for ref in changed}
         rest = compare(sides.of({one.ref for one in page if one.unit not in units}))
         rest.add(self._compared([one for one in page if one.unit in units], looks - 1))
         return rest
 
     def _read(self, page: Sequence[InUnit]) -> Sides:
-        """The ledger first: what is done after that shows in it later."""
+        """Reads the ledger first: later changes are seen when it is read again."""
         refs = [one.ref for one in page]
         with transaction(self._middle) as cursor:
             ledger = standings.of_units(cursor, {one.unit for one in page}, refs)
@@ -132,7 +133,7 @@ class _Pages:
         return Sides(desired, observed, ledger, self._kinds, self._collective, self._shop_side.since)
 
     def _look_for_more(self, refs: Collection[ErpRef]) -> None:
-        """What of these the shop has not. Documents of other shops are not ours to compare."""
+        """Finds documents of the ERP that the shop does not have. Those of other shops are not compared."""
         for ref in refs:
             self.report.foreign[ref.kind] += ref.external.startswith(BY_HAND)
         ours = self._suspects({ref.external: ref for ref in refs if ref.external.startswith(self._ours)})
@@ -149,13 +150,13 @@ class _Pages:
             if ref not in seen:
                 continue
             if entry and changed_since(entry, self._shop_side.since):
-                continue  # it came after the shop was read
+                continue  # it changed after the shop was read
             difference = in_erp_only(Found(ref, seen[ref]), document, entry, known.get(key) != now.get(key))
             if difference is not None:
                 self.report.add_only_in_erp(ref.kind, difference)
 
     def _suspects(self, ours: Mapping[str, ErpRef]) -> Mapping[str, ErpRef]:
-        """Without those that the shop has: nearly all, and of those no more needs to be read."""
+        """Leaves out those that the shop has, which are nearly all."""
         with transaction(self._middle) as cursor:
             known = standings.refs_by_external(cursor, ours)
         absent = self._shop_side.lacking(set(known.values()))
@@ -167,8 +168,8 @@ class _Pages:
 
 
 def readable(shop: Connection, profile: Profile) -> None:
-    """Whether the profile's SQL runs in the shop; SettingsError when it does not."""
+    """Checks that the profile's SQL runs in the shop; SettingsError if not."""
     with reading(shop, staged=False) as cursor, names_of(cursor, OF_THE_SHOP):
         for rule in profile.documents.values():
-            build(cursor, rule, ["0"])  # a key that need not exist: the names and rights are looked at all the same
+            build(cursor, rule, ["0"])  # the key need not exist: names and rights are checked all the same
         touches.find(cursor, profile, touches.no_rows(profile))

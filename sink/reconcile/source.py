@@ -1,4 +1,4 @@
-"""The shop's side: its documents by pages, from the shop's own database as of one moment, or from the copy of it."""
+"""The shop's side: its documents in pages, from the shop's database as of one moment, or from the copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sink.documents.refs import DocumentRef
 from sink.ledger import standings
 from sink.staging import position
 
-OF_THE_SHOP: Final = "public"  # the schema in which a shop's own tables are
+OF_THE_SHOP: Final = "public"  # the schema of a shop's own tables
 _PAGE: Final = 1_000
 _LOOK: Final = 0.2
 
@@ -28,8 +28,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ShopSide:
-    """`as_of` and `lsn` say when it is; what was marked after `since`, by the ledger's clock, may not be in it (None:
-    each page is as of its own moment)."""
+    """`as_of`, `lsn`: the moment that it shows. `since`: the ledger's time before that; documents marked later may have
+    changed after the read. None: each page shows its own moment."""
 
     as_of: datetime | None
     lsn: LSN
@@ -38,19 +38,19 @@ class ShopSide:
     cursor: Callable[[], AbstractContextManager[Cursor]]
 
     def pages(self) -> Iterator[list[InUnit]]:
-        """All documents, ready or not; a unit is on one page."""
+        """All documents, ready or not. Each unit is on one page."""
         page: list[InUnit] = []
         while some := self._next():
             page += some
             begins = next(at for at, one in enumerate(page) if one.unit == page[-1].unit)
-            if begins:  # the last unit may go on
+            if begins:  # the next page may have more of the last unit
                 yield page[:begins]
                 page = page[begins:]
         if page:
             yield page
 
     def documents(self, refs: Collection[DocumentRef]) -> dict[DocumentRef, Document | Invalid]:
-        """Those that are there and ready."""
+        """The documents that exist and are ready, and invalid ones."""
         found: dict[DocumentRef, Document | Invalid] = {}
         with self.cursor() as cursor:
             for name, keys in _by_type(refs).items():
@@ -60,7 +60,7 @@ class ShopSide:
         return found
 
     def lacking(self, refs: Collection[DocumentRef]) -> set[DocumentRef]:
-        """Those that are not there, or not ready; no document is read as a whole but where its head cannot be."""
+        """The documents that do not exist or are not ready. Only documents that seem so are built."""
         left = {ref for ref in refs if ref.type not in self.profile.documents}
         doubtful: list[DocumentRef] = []
         with self.cursor() as cursor:
@@ -78,8 +78,8 @@ class ShopSide:
 def of_shop(
     middle: Connection, shop: Connection, profile: Profile, names: Collection[str], patience: float, say: Say
 ) -> Iterator[ShopSide]:
-    """The shop in one transaction that sees one moment of it, once the copy has passed that: what it shows was marked
-    by then. UnavailableError where that takes more than `patience` seconds."""
+    """The shop in one transaction, as of one moment. Waits until the copy has passed that moment, so that all it shows
+    is marked. UnavailableError after `patience` seconds."""
     with transaction(middle) as cursor:
         since = standings.moment(cursor)
     with reading(shop, staged=False) as cursor:
@@ -92,8 +92,7 @@ def of_shop(
 
 @contextmanager
 def of_copy(middle: Connection, name: str, profile: Profile, names: Collection[str]) -> Iterator[ShopSide]:
-    """The copy, which goes on meanwhile: each page is as of its own moment, so that no change of the shop's schema
-    waits for us."""
+    """The copy. Each page is a transaction of its own, so that a change of the shop's schema need not wait for us."""
     with reading(middle) as cursor:
         copy = position.show_copy(cursor)
         with names_of(cursor, name):

@@ -1,1 +1,1 @@
-"""The shop's rows in the middle layer, as of whole commits."""
+"""Keeps the copy: the shop's rows in the middle layer, always as of a whole commit."""

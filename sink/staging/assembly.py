@@ -1,8 +1,8 @@
-"""Shop commits out of records: the index of commits says which one is next and how many changes it has; it is whole as
-soon as they are here. Commits leave in the index's order, never one before another. Pure.
+"""Assembles records into shop commits. The index of commits says which commit is next and how many changes it has; it
+is whole once these are here. Commits leave in the order of the index. Pure.
 
-Records come from many partitions, each in the order of (generation, commit LSN, ordinal), and in any order between
-them. Nothing here survives a process, or a partition that is read anew: what is not visible yet is read again.
+Records come from many partitions. Each partition is ordered by (generation, commit LSN, ordinal); between partitions
+there is no order. Nothing here outlives the process or the assignment: what is not visible yet is read again.
 """
 
 from __future__ import annotations
@@ -19,55 +19,55 @@ from schemas.model.lsn import LSN
 
 Row: TypeAlias = tuple[str, int, int, bytes | None, bytes | None, bytes, bytes, tuple[tuple[str, bytes], ...]]
 """A record of a table's topic: topic, partition, offset, key, value, `ordertap.stamp`, `ordertap.transaction`, and the
-headers beside these two. A plain tuple, since one is made for each record."""
+other headers. A plain tuple for speed: one is made for each record."""
 
 Place: TypeAlias = tuple[str, int]
 """Topic and partition."""
 
 LAST: Final = 1 << 62
-"""The ordinal behind all changes of a commit: the copy stands there when the commit is visible."""
+"""An ordinal after all changes of a commit. The copy's position has it once the commit is visible."""
 
 
 def snapshot_of(mark: bytes) -> str | None:
-    """The snapshot that a row is of, by its `ordertap.transaction`; None for a row of a commit. DataError."""
+    """The id of a row's snapshot, from its `ordertap.transaction`; None for a row of a commit. DataError."""
     return None if mark[:1].isdigit() else parse_transaction(mark).snapshot
 
 
 def stamp_of(stamp: bytes) -> tuple[int, int, int]:
-    """(generation, commit LSN, ordinal) of a stamp that was looked at before."""
+    """(generation, commit LSN, ordinal) of a stamp whose form is already checked."""
     generation, lsn, ordinal = stamp.split(b":")
     return int(generation), int(lsn), int(ordinal)
 
 
 class Feed:
-    """One partition of a table's topic as it is read."""
+    """The state of reading one partition of a table's topic."""
 
     __slots__ = ("first", "last", "place", "position", "waiting")
 
     def __init__(self, place: Place, position: int) -> None:
         self.place = place
         self.position = position
-        """The offset that is read next: all before it was seen."""
+        """The offset that is read next."""
         self.first = self.last = b""
-        """The stamps of the first and of the last record that was seen."""
+        """The stamps of the first and the last record that was read."""
         self.waiting: deque[int] = deque()
         """Offsets of the records that are not visible yet, in order."""
 
     @property
     def first_invisible(self) -> int:
-        """Where a restart must read from."""
+        """The offset from which a restart has to read."""
         return self.waiting[0] if self.waiting else self.position
 
     def has_passed(self, stamp: Stamp, end: int | None) -> bool:
-        """Whether no record with this stamp can still come: a later one was seen, or all up to `end`, the uncommitted
-        end that was asked for after the stamp was known."""
+        """Whether no record with this stamp can still come: a later one was read, or everything up to `end`. `end` is
+        the partition's log end offset, asked for after the stamp was known."""
         if self.last and stamp_of(self.last) > stamp:
             return True
         return end is not None and self.position >= end
 
 
 class Short(NamedTuple):
-    """What a commit lacks in one topic of a table: `missing` changes that can come no more."""
+    """What a commit lacks in one topic: the number of `missing` changes."""
 
     table: str
     topic: str
@@ -76,9 +76,10 @@ class Short(NamedTuple):
 
 @dataclass(slots=True)
 class PendingCommit:
-    """A commit, or a chunk of a snapshot on demand, that is to become visible. `rows` are in their partitions' order.
+    """A commit, or a chunk of a snapshot on demand, that is not visible yet. `rows` are in the order of their
+    partitions.
 
-    `changes` has (table, topic, count) of the tables that are followed, `expected` is the sum of their counts.
+    `changes`: (table, topic, count) for the profile's tables; `expected`: the sum of these counts.
     """
 
     key: bytes
@@ -91,9 +92,9 @@ class PendingCommit:
 
 @dataclass(frozen=True, slots=True)
 class IndexEnd:
-    """The end of a record of the index: all up to `stamp` is visible once its turn has come.
+    """The end of a record of the index. Everything up to `stamp` is visible when its turn comes.
 
-    `next_offset` is where the index is read on from, with `serial` the last record that was taken.
+    `next_offset`: where the index is read on; `serial`: that record's number.
     """
 
     stamp: Stamp
@@ -105,7 +106,7 @@ class IndexEnd:
 
 
 class ChainBreak(NamedTuple):
-    """The index does not go on where it ended, or begins: what is up to `since` is named by no entry."""
+    """The index does not continue where it ended, or begins here: commits up to `since` are in no entry."""
 
     since: Stamp
 
@@ -114,32 +115,32 @@ Step: TypeAlias = PendingCommit | IndexEnd | ChainBreak
 
 
 class _Open:
-    """Rows of one commit, or of one chunk, that is not visible yet."""
+    """The rows read so far of one commit or chunk that is not visible yet."""
 
     __slots__ = ("drained", "rows", "stamp", "truncates")
 
     def __init__(self, stamp: tuple[int, int, int]) -> None:
         self.stamp = stamp
         self.rows: list[Row] = []
-        self.drained: Counter[str] | None = None  # a Counter costs more than most commits have rows
+        self.drained: Counter[str] | None = None  # made only if needed: a Counter is larger than most commits
         self.truncates: set[bytes] | None = None
 
     def come(self) -> Counter[str]:
-        """Rows by topic, those that were handed out before too."""
+        """Rows by topic, with those already handed out."""
         return (self.drained or Counter()) + Counter(row[0] for row in self.rows)
 
 
 class Assembly:
-    """What was read and is not visible yet. `stamp` is where the copy stands."""
+    """What was read and is not visible yet. `stamp`: the copy's position."""
 
     def __init__(self, tables: Collection[str], stamp: Stamp, serial: int, end: Stamp | None) -> None:
-        """`tables` are those that are followed. `serial` is the index's last record that was taken and `end` where it
-        ended; None: none was, and the index is taken from where it begins."""
+        """`tables`: the profile's. `serial`, `end`: number and end of the index record taken last; `end` None: none
+        was, so the index is taken from its beginning."""
         self._tables = frozenset(tables)
         self.stamp = stamp
         self.feeds: dict[Place, Feed] = {}
         self.topics: dict[str, str] = {}
-        """The topics that the index names, each with its table."""
+        """Topic → table, as the index names them."""
         self._serial = serial
         self._end = end
         self._queue: deque[Step] = deque()
@@ -149,8 +150,8 @@ class Assembly:
     # What comes in
 
     def index(self, record: IndexRecord, offset: int) -> None:
-        """Takes the record of the index at this offset; one that was taken before is passed by. DataError, and nothing
-        taken, for one that speaks of a table that it does not name."""
+        """Takes a record of the index. One that was taken before is skipped. DataError if it refers to a table that it
+        does not name; nothing of it is taken then."""
         end = Stamp(record.generation, LSN(record.end), 0)
         if self._end is not None and record.serial <= self._serial and end <= self._end:
             return
@@ -165,11 +166,11 @@ class Assembly:
         self._queue.append(IndexEnd(end, record.serial, offset + 1, record.parked, record.begun, snapshots))
 
     def _entries(self, record: IndexRecord) -> list[PendingCommit]:
-        """The commits of a record that are still to become visible, of tables that are followed."""
+        """The commits of a record that are not visible yet and change tables of the profile."""
         entries = []
         shapes: dict[tuple[tuple[int, int], ...], tuple[tuple[tuple[str, str, int], ...], int]] = {}
         for commit in record.commits:
-            if commit.changes not in shapes:  # most commits of a shop have one of a few
+            if commit.changes not in shapes:  # most commits of a shop have one of a few shapes
                 try:
                     changes = [(*record.tables[number], count) for number, count in commit.changes]
                     followed = tuple(change for change in changes if change[0] in self._tables)
@@ -186,9 +187,9 @@ class Assembly:
         return entries
 
     def row(self, feed: Feed, row: Row) -> Row | None:
-        """Takes a record of a table. It comes back if it is of no commit that is still to come: the caller decides."""
+        """Takes a record of a table. Returns it if its commit is not one still to come: the caller decides."""
         stamp = row[5]
-        if row[4] is None and stamp == feed.last:  # the tombstone behind its delete
+        if row[4] is None and stamp == feed.last:  # the tombstone after its delete
             return None
         feed.last = stamp
         feed.first = feed.first or stamp
@@ -200,7 +201,7 @@ class Assembly:
             if parsed <= self._floor:
                 return row
             found = self._open[key] = _Open(parsed)
-        if row[3] is None:  # a TRUNCATE lies in every partition
+        if row[3] is None:  # a TRUNCATE is written to every partition
             found.truncates = found.truncates or set()
             if stamp in found.truncates:
                 return None
@@ -213,23 +214,23 @@ class Assembly:
 
     @property
     def next(self) -> Step | None:
-        """What is to become visible next; None while the index has nothing more."""
+        """The step that becomes visible next; None while the index has no more."""
         return self._queue[0] if self._queue else None
 
     @property
     def named(self) -> Stamp:
-        """Up to where the index has named all commits."""
+        """The position up to which the index has named all commits."""
         return self._end or self.stamp
 
     @property
     def queued(self) -> int:
-        """How many steps of the index wait."""
+        """The number of steps that wait."""
         return len(self._queue)
 
     def ready(self, most: int) -> list[PendingCommit | IndexEnd]:
-        """The next steps that are whole, in order, until they have about `most` rows. They count as visible now.
+        """Takes the next whole steps, in order, up to about `most` rows. They count as visible from now on.
 
-        A commit of more rows than that is left to `drain`, and so is all behind it.
+        A commit with more rows than that is left to `drain`, and everything after it waits.
         """
         steps: list[PendingCommit | IndexEnd] = []
         rows = 0
@@ -249,7 +250,7 @@ class Assembly:
         return steps
 
     def short(self, entry: PendingCommit) -> list[Short]:
-        """What the next commit lacks now, by table and topic."""
+        """What the next commit still lacks, by table and topic."""
         found = self._open.get(entry.key)
         come = found.come() if found else Counter()
         return [
@@ -257,20 +258,20 @@ class Assembly:
         ]
 
     def give_up(self, entry: PendingCommit) -> None:
-        """Lets the next commit become visible without what it lacks."""
+        """Lets the next commit become visible without the rows that it lacks."""
         entry.expected = len(found.rows) if (found := self._open.get(entry.key)) else 0
         if found is None:
             self._open[entry.key] = _Open(entry.stamp)
 
     def begin_anew(self) -> None:
-        """All commits that are named by now count in one step, as those before the chain: some of their rows are gone
-        because later ones stand for them, and the copy is not the shop's before it has these."""
+        """Makes one step of all commits named so far, as at the beginning of the index. Compaction has removed some of
+        their rows, so the copy is no state of the shop until it has the later ones."""
         turns = [step for step in self._queue if isinstance(step, IndexEnd)]
         told = [turn for turn in turns[:-1] if turn.parked or turn.begun or turn.snapshots]
         self._queue = deque((ChainBreak(self.named), *told, *turns[-1:]))
 
     def drain(self, entry: PendingCommit) -> list[Row]:
-        """The rows of the next commit that are here, which is too large to be kept until it is whole."""
+        """Hands out the rows read so far of the next commit, which is too large to be kept in memory."""
         found = self._open.get(entry.key)
         if found is None:
             return []
@@ -281,14 +282,14 @@ class Assembly:
         return rows
 
     def drained(self, entry: PendingCommit) -> None:
-        """The next commit was handed out by `drain` as a whole: it counts as visible now."""
+        """`drain` has handed out all of the next commit: it counts as visible from now on."""
         self._open.pop(entry.key, None)
         self._queue.popleft()
         self.stamp = self._floor = entry.stamp
 
     def catch_up(self) -> Stamp | None:
-        """Where the chain begins anew, if that is next: rows up to there belong to no entry, and come back from `row`
-        and `left` from now on."""
+        """The position where the index begins again, if that is next. Rows up to there are in no entry, and `row` and
+        `left` return them from now on."""
         step = self.next
         if not isinstance(step, ChainBreak):
             return None
@@ -296,20 +297,21 @@ class Assembly:
         return step.since
 
     def caught_up(self) -> None:
-        """All rows up to where the chain begins are here: the copy stands there now."""
+        """All rows up to the beginning of the index are here: the copy's position is there now."""
         step = self._queue.popleft()
         self.stamp = self._floor = max(self.stamp, step.since if isinstance(step, ChainBreak) else step.stamp)
 
     def left(self) -> list[Row]:
-        """Rows that waited for an entry and will have none: the copy is past them. The caller decides."""
+        """Returns rows that waited for an entry that will not come, because the copy is past them. The caller
+        decides."""
         passed = [key for key, one in self._open.items() if one.stamp <= self._floor]
         rows = [row for key in passed for row in self._open.pop(key).rows]
         self._leave(rows)
         return rows
 
     def crowded(self, most: int, whole: int) -> set[Place]:
-        """Partitions of which more than `most` records wait, beside those of the commit that is next: reading them on
-        brings nothing closer. A commit of more than `whole` rows needs not be here as a whole, so its records count."""
+        """Partitions with more than `most` waiting records, not counting those of the next commit: reading on would not
+        help. The rows of a next commit with more than `whole` rows do count, since these leave before it is whole."""
         over = {feed.place: len(feed.waiting) for feed in self.feeds.values() if len(feed.waiting) > most}
         step = self.next
         found = None
@@ -326,7 +328,7 @@ class Assembly:
         self._leave(found.rows)
 
     def _leave(self, rows: list[Row]) -> None:
-        """These rows wait no longer. They are the first of their partitions, where the order holds."""
+        """Takes rows out of their partitions' queues. Usually they are the first there."""
         feeds = self.feeds
         for row in rows:
             waiting = feeds[row[0], row[1]].waiting

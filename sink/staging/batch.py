@@ -1,6 +1,6 @@
-"""What a batch of records does to the staged tables: the latest record of each key, decoded to lines of COPY text.
+"""Reduces a batch of records to the latest one of each key, decoded to lines of COPY text. Pure.
 
-Pure. Records that cannot be decoded are set aside, with the reason.
+Records that cannot be decoded are set aside, with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIRST: Final = 0
 
 
 class Decoders(Protocol):
-    """Compiled decoders by the schema id of a record, four bytes. UnavailableError when the registry is away."""
+    """Compiled decoders by a record's schema id, four bytes. UnavailableError if the registry is away."""
 
     def value(self, schema_id: bytes) -> Decoder: ...
 
@@ -29,19 +29,19 @@ class Decoders(Protocol):
 
 
 class GroupId(NamedTuple):
-    """What rows are written together."""
+    """Rows with the same id are written in one statement."""
 
     table: str
     schema_id: bytes  # of the value; of the key for deletes
     unchanged: frozenset[str]
     snapshot: str | None
     deletes: bool
-    moved: bool  # what is unchanged is taken over from the row under the old key
+    rekeyed: bool  # unsent values are taken from the row under the old key
 
 
 @dataclass(slots=True)
 class Group:
-    """Rows of one table that are written in one statement, no key twice."""
+    """Rows that one statement writes, no key twice."""
 
     id: GroupId
     decoder: Decoder | KeyDecoder
@@ -64,31 +64,31 @@ class Unreadable(NamedTuple):
 
 
 def reason_of(error: DataError) -> str:
-    """Why a record is parked, as it is kept with it: what is wrong, and what mends it."""
+    """The reason that is kept with a parked record: the message and the next step."""
     return f"{error.message}; next: {error.hint}" if error.hint else error.message
 
 
 @dataclass(slots=True)
 class Batch:
-    """The groups of each round, in their order: a row that leaves values out comes in a round after the one that has
-    them. Then the TRUNCATEs, which concern what is older than they are."""
+    """Groups by round. A record that leaves values out is in a later round than the record before it of the same key.
+    TRUNCATEs come last; they concern older rows only."""
 
     rounds: list[list[Group]] = field(default_factory=list)
     truncates: list[Truncate] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     old_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
-    """The key that a row had before its key was changed, by topic and stamp."""
+    """A row's key before it was changed, by topic and stamp."""
     new_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
-    """The key that it has since, where both halves are in the batch."""
+    """Its key afterwards, if both halves of the change are in the batch."""
     tables: Mapping[str, str] = field(default_factory=dict)
-    """The table of each topic."""
+    """Topic → table."""
 
 
 _Rounds = list[dict[bytes, Row]]
 
 
 def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders) -> Batch:
-    """The batch of these records, in the order of their partitions. `tables` gives the table of each topic."""
+    """Makes a batch of records in the order of their partitions. `tables`: topic → table."""
     batch = Batch(tables=tables)
     latest = _latest(rows, tables, decoders, batch)
     groups: list[dict[GroupId, Group]] = []
@@ -104,7 +104,8 @@ def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoder
 def _latest(
     rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders, batch: Batch
 ) -> dict[tuple[str, str | None], _Rounds]:
-    """By topic and snapshot the latest record of each key; those that leave values out keep what is before them."""
+    """The latest record of each key, by topic and snapshot. One that leaves values out does not replace the record
+    before it."""
     latest: dict[tuple[str, str | None], _Rounds] = {}
     last_mark, snapshot = b"", None
     for row in rows:
@@ -126,7 +127,7 @@ def _latest(
 
 
 def _leaves_out(row: Row, batch: Batch) -> bool:
-    """Whether a record lacks values that the row has. Of a key change, both halves are remembered."""
+    """Whether a record leaves out values of the row. Also notes both halves of a change of key."""
     headers = dict(row[7])
     if change.OLD_KEY_HEADER in headers and row[3] is not None:
         batch.new_keys[row[0], row[5]] = row[3]
@@ -137,16 +138,16 @@ def _leaves_out(row: Row, batch: Batch) -> bool:
 
 
 def _after_the_others(rounds: _Rounds, key: bytes, row: Row) -> None:
-    """Puts a row into the round after the last one that has its key; one under a new key after all."""
-    moved = any(name == change.OLD_KEY_HEADER for name, _ in row[7])
-    last = max((n for n, one in enumerate(rounds) if moved or key in one), default=-1)
+    """Puts a row into the round after the last one with its key, and a row with a new key after all rounds."""
+    rekeyed = any(name == change.OLD_KEY_HEADER for name, _ in row[7])
+    last = max((n for n, one in enumerate(rounds) if rekeyed or key in one), default=-1)
     while len(rounds) <= last + 1:
         rounds.append({})
     rounds[last + 1][key] = row
 
 
 def _without_key(row: Row, table: str, decoders: Decoders, batch: Batch) -> None:
-    """A TRUNCATE, or a row of a table that has no key, which cannot be staged."""
+    """A record without key: a TRUNCATE, or a row of a table without key, which cannot be staged."""
     value = row[4] or b""
     try:
         keyed = decoders.value(value[1:FRAME_SIZE]).line(value, FRAME_SIZE, b"") is NEITHER
@@ -168,7 +169,8 @@ def _decode(
     groups: dict[GroupId, Group],
     batch: Batch,
 ) -> None:
-    """Adds the rows to their groups. Most rows of a batch are of one group: it is looked for only when it changes."""
+    """Adds the rows to their groups. Most rows of a batch are in one group, so it is looked up only when the schema
+    changes."""
     schema_id = b""
     group: Group | None = None
     line = None
@@ -192,15 +194,15 @@ def _decode(
 
 
 def _decode_other(table: str, snapshot: str | None, row: Row, decoders: Decoders, groups: dict[GroupId, Group]) -> None:
-    """Half of a key change, a record that leaves values out, or a tombstone that stands for its delete."""
+    """A half of a change of key, a record that leaves values out, or a tombstone without its delete."""
     value, headers = row[4], dict(row[7])
     if value is None:
         _delete(table, row, decoders, groups)
         return
     header = headers.get(change.UNCHANGED_HEADER)
     unchanged = _NOTHING if header is None else change.parse_unchanged(header)
-    moved = bool(unchanged) and change.OLD_KEY_HEADER in headers
-    group = _group(groups, GroupId(table, value[1:FRAME_SIZE], unchanged, snapshot, False, moved), decoders)
+    rekeyed = bool(unchanged) and change.OLD_KEY_HEADER in headers
+    group = _group(groups, GroupId(table, value[1:FRAME_SIZE], unchanged, snapshot, False, rekeyed), decoders)
     decoder = group.decoder
     assert isinstance(decoder, Decoder)  # noqa: S101  of a value
     line = decoder.line_without(unchanged) if unchanged else decoder.line

@@ -1,7 +1,7 @@
-"""The writing side of the stager: what becomes visible in one transaction of the middle layer.
+"""The writing half of the stager. One transaction of the middle layer writes rows, marks, the offsets that are staged,
+and the copy's position.
 
-It runs in the thread that has the database. With the rows go the marks, the evidence of what is staged of each
-partition, and where the copy stands, so nothing here is true before it is committed.
+Runs in the thread that has the database connection.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What becomes visible in one transaction. Nothing in it changes after it was handed over.
+    """What becomes visible in one transaction. It is not changed after it was handed over.
 
-    `batch`: the rows, decoded. `reached`: by partition the first offset that is not staged with it. `commit_us`: when
-    the last commit in it was made, µs since 1970, 0: it brings none. `waits_for`: what the copy is said to wait for;
-    None: as before.
+    `batch`: the rows, decoded. `reached`: partition → the first offset that is not staged afterwards. `commit_us`: time
+    of its last commit, µs since 1970; 0 if it has none. `waits_for`: what the copy waits for, for people; None:
+    unchanged.
     """
 
     position: Position
@@ -55,7 +55,7 @@ class Parcel:
 
 
 class StartState(NamedTuple):
-    """What the middle layer says when reading begins. `joined`: since where in the log each table is followed."""
+    """The state of the middle layer when reading begins. `joined`: table → the position from which it is followed."""
 
     position: Position
     joined: Mapping[str, Stamp]
@@ -63,33 +63,33 @@ class StartState(NamedTuple):
 
 
 class CommitResult(NamedTuple):
-    """What is so once a parcel is committed: the offsets where a restart reads on, and the snapshots whose last rows
-    may still be on their way."""
+    """The result of a committed parcel: the offsets where a restart reads on, and announced snapshots whose last rows
+    may still come."""
 
     resume: Mapping[Place, int]
     announced: Sequence[Announced]
 
 
 class Committer:
-    """The database of the stager that leads, in the session that leads."""
+    """The leading stager's database, in the session that has the lead."""
 
     def __init__(self, connection: Connection, writer: CopyWriter, tables: Collection[str], index: Place) -> None:
         self._connection = connection
         self._writer = writer
         self._tables = frozenset(tables)
         self._index = index
-        self._large = ExitStack()  # the transaction of a commit that is staged in parts
-        self._cursor: Cursor | None = None  # of that transaction
+        self._large = ExitStack()  # the open transaction of a commit that is staged in parts
+        self._cursor: Cursor | None = None  # its cursor
 
     # Where reading begins
 
     def prepare(self) -> None:
-        """What a session needs."""
+        """Prepares the session."""
         with transaction(self._connection) as cursor:
             self._writer.prepare(cursor)
 
     def staged(self, partitions: Sequence[Partition]) -> Staged:
-        """What is staged of these partitions."""
+        """The staged offsets of these partitions."""
         assert self._cursor is None  # noqa: S101  as in `wait`
         with transaction(self._connection) as cursor:
             seen = evidence.load(cursor, partitions)
@@ -98,7 +98,7 @@ class Committer:
         return Staged(seen, made_again, {Partition(self._index[0], position.topic_id, 0): position.next_offset})
 
     def begin(self, assigned: Mapping[Place, Assigned]) -> StartState:
-        """Parcels come from these partitions from now on."""
+        """Starts with a new assignment of partitions."""
         self._writer.forget()
         self._writer.take_parked()
         self._offsets = OffsetEvidence(assigned)
@@ -109,19 +109,20 @@ class Committer:
         return StartState(self._position, joined, self._announced)
 
     def decode(self, rows: Sequence[Row], topics: Mapping[str, str]) -> Batch:
-        """Rows as they are written. Needs no database: the reading side does it for the next rows meanwhile."""
+        """Decodes rows for writing. Needs no database, so the reading thread does it while the writing thread
+        writes."""
         return self._writer.decode(rows, topics)
 
     def wait(self, reason: str) -> None:
-        """Says what the copy waits for."""
-        assert self._cursor is None  # noqa: S101  its COMMIT would make half of a large commit visible
+        """Writes what the copy waits for, for `sink status`."""
+        assert self._cursor is None  # noqa: S101  a COMMIT here would make half of a large commit visible
         with transaction(self._connection) as cursor:
             save_waiting(cursor, reason)
 
     # What becomes visible
 
     def commit(self, parcel: Parcel) -> CommitResult:
-        """Makes a parcel visible, with the parts that came before it."""
+        """Makes a parcel visible, with parts that were written before it."""
         with self._large as large:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
             self._cursor = None
@@ -137,19 +138,19 @@ class Committer:
         return CommitResult(resume, self._announced)
 
     def write_part(self, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str], waits_for: str) -> None:
-        """Writes rows of a commit that is not here as a whole: its transaction stays open until a parcel is kept, and
-        what is said of it is seen before."""
+        """Writes rows of a commit that is not whole yet. The transaction stays open until `commit`; `waits_for` is
+        committed before it begins."""
         if self._cursor is None:
             self.wait(waits_for)
         with self._large as large:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
             self._cursor = None
-            cursor.execute("SELECT 1")  # a sign of life where there are no rows
+            cursor.execute("SELECT 1")  # keeps the session from its idle time-out if there are no rows
             self._write(cursor, rows, batch, topics)
             self._large, self._cursor = large.pop_all(), cursor
 
     def roll_back(self) -> None:
-        """Parts of a commit that nobody will end are as if they had not been."""
+        """Rolls back the parts of a commit that will not be completed."""
         self._cursor = None
         with suppress(ReadAgainError), self._large:
             raise ReadAgainError("the rest of a large commit does not come", "it is read again")
@@ -164,7 +165,7 @@ class Committer:
         STAGED.inc(len(rows))
 
     def _follow_index(self, cursor: Cursor, parcel: Parcel) -> None:
-        """What the index says of tables and snapshots, and what is known by now of those that it said before."""
+        """Writes what the index says of parked and begun tables and of snapshots, and completes snapshots."""
         for turn in parcel.turns:
             for table in turn.parked:
                 detail = "capture does not write its changes; `capture status` says why"
@@ -183,7 +184,7 @@ class Committer:
             self._announced = snapshots.announced(cursor)
 
     def _save(self, cursor: Cursor, parcel: Parcel) -> None:
-        """Marks, evidence, and where the copy stands."""
+        """Writes marks, staged offsets, and the copy's position."""
         if parcel.foreign:
             self._writer.park_foreign(cursor, parcel.foreign)
         saved = self._offsets.save(cursor, parcel.reached, self._writer.take_parked())
@@ -197,7 +198,7 @@ class Committer:
         self._writer.mark(cursor)
         if parcel.waits_for is not None:
             save_waiting(cursor, parcel.waits_for)
-        if saved.moved or parcel.completes is not None or parcel.position != self._position:
+        if saved.advanced or parcel.completes is not None or parcel.position != self._position:
             save_position(cursor, parcel.position, parcel.commit_us or None)
             self._position = parcel.position
 

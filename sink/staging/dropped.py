@@ -1,5 +1,5 @@
-"""Staged tables that a person has dropped, as where the shop has given a table another key: they are forgotten, and the
-next record makes them anew."""
+"""Staged tables that a person has dropped, for example because the shop gave the table another key. They are forgotten,
+and the next record makes them again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ log = structlog.get_logger()
 
 
 def forget_dropped(cursor: Cursor, home: str, stored: Mapping[str, str]) -> list[str]:
-    """Forgets the tables that are not in the schema `home` any more, each with a gap: its older rows are missing.
-
-    `stored` gives the name there of each. In the staging transaction; which they were.
-    """
+    """Forgets tables that are no longer in schema `home`, and opens a gap for each, because its older rows are missing.
+    Returns their names. `stored`: table → its name in the schema. Runs in the staging transaction."""
     cursor.execute(
         "SELECT t.name FROM unnest(%s::text[], %s::text[]) AS t (name, stored)"
         " WHERE to_regclass(format('%%I.%%I', %s::text, t.stored)) IS NULL",

@@ -1,4 +1,4 @@
-"""Whether all that can come of a commit or of a snapshot is read: the ends of partitions, asked of the broker."""
+"""Whether more of a commit or a snapshot can still come: compares what was read with the partitions' ends."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from sink.intake.consumer import ShopConsumer
 from sink.staging.assembly import Assembly, Place
 from sink.staging.position import NOWHERE
 
-_STUCK: Final = 0.3  # seconds until the ends of partitions are asked for
-_GONE: Final = 10.0  # seconds after which a topic that no broker shows is taken for deleted
+_STUCK: Final = 0.3  # seconds before the broker is asked for ends of partitions
+_GONE: Final = 10.0  # seconds after which a topic that the broker does not show counts as deleted
 
 
 class EndOffsets:
-    """The uncommitted ends of all partitions that the broker shows: what is behind them came later.
+    """Log end offsets of all partitions that the broker shows, open transactions included. Records after them were
+    written later.
 
-    A partition that is not read yet, of a topic that is new or has grown, keeps what it may bring.
+    If a partition is not read yet, because its topic is new or has grown, more can still come.
     """
 
     def __init__(self, consumer: ShopConsumer, assembly: Assembly) -> None:
@@ -32,8 +33,8 @@ class EndOffsets:
         self._of_snapshot: tuple[str, dict[Place, int]] | None = None
 
     def passed(self, stamp: Stamp, topics: Collection[str]) -> bool:
-        """Whether no record with this stamp can come any more in these topics. One answer of the broker serves all
-        that the index had named when it was asked for."""
+        """Whether no record with this stamp can come in these topics. One answer of the broker serves all commits that
+        the index had named at the time."""
         if stamp > self._named:
             if not self._due(stamp):
                 return False
@@ -44,8 +45,8 @@ class EndOffsets:
         return all(place in feeds and feeds[place].has_passed(stamp, end) for place, end in wanted)
 
     def came(self, stamp: Stamp, topics: Collection[str]) -> bool:
-        """The same for topics of which the index says that they have such records. One that the broker does not show is
-        asked for again: it may not have heard of it yet."""
+        """The same for topics that have such records by the index. If the broker does not show one, it is asked again:
+        it may not know the topic yet."""
         if not self.passed(stamp, topics):
             return False
         now = time.monotonic()
@@ -56,14 +57,14 @@ class EndOffsets:
         return True
 
     def read(self, snapshot: str, topics: Collection[str]) -> bool:
-        """Whether these topics are read up to the ends that they had after a snapshot was announced."""
+        """Whether these topics are read up to the ends that they had after the snapshot was announced."""
         if self._of_snapshot is None or self._of_snapshot[0] != snapshot:
             self._of_snapshot = (snapshot, self._consumer.uncommitted_ends(topics))
         feeds = self._assembly.feeds
         return all(place in feeds and feeds[place].position >= end for place, end in self._of_snapshot[1].items())
 
     def _due(self, question: object) -> bool:
-        """Whether a question has been open for a moment: most are answered by the next poll."""
+        """Whether the question has been open for a moment. Most are answered by the next poll."""
         now = time.monotonic()
         if self._wanted != question:
             self._wanted, self._since = question, now + _STUCK

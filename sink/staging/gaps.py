@@ -1,5 +1,5 @@
-"""Gaps of tables: changes that never came, or came when nobody read them. Until the table was read again, what is made
-of it is not certain, and its documents are held."""
+"""Gaps of tables: changes that never came, or were not read. Documents that read the table are held until it has been
+read again."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FILLED_BY = "capture signal snapshot {table}"
 
 
 class TableGap(NamedTuple):
-    """A gap of one table since a place in the shop's log; `detail` says what is missing, for people.
+    """A gap of a table. `stamp`: a snapshot of the table from there on fills it; `detail`: what is missing, for people.
 
-    `unreadable` is of no place: it lasts as long as records of the table are parked that may be part of any document.
+    `unreadable` has no position: it lasts while records of the table are parked that may be part of any document.
     """
 
     table: str
@@ -39,7 +39,8 @@ class TableGap(NamedTuple):
 
 
 def open_gap(cursor: Cursor, gap: TableGap) -> bool:
-    """Keeps a gap; whether it is new. One that lasts moves on to its latest place: what fills it must be later."""
+    """Writes a gap, and returns whether it is new. If it is open already, its position advances: only a later snapshot
+    fills it."""
     cursor.execute(
         "INSERT INTO table_gap AS g (table_name, cause, generation, lsn, detail) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (table_name, cause) DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn"
@@ -51,7 +52,7 @@ def open_gap(cursor: Cursor, gap: TableGap) -> bool:
 
 
 def close_gaps(cursor: Cursor, tables: Collection[str], read_at: Stamp) -> list[str]:
-    """Ends the gaps of tables that were read again as a whole at a place; the tables that had any."""
+    """Closes the gaps of tables that were read again as a whole at `read_at`. Returns the tables that had one."""
     cursor.execute(
         "DELETE FROM table_gap WHERE table_name = ANY(%s) AND (generation, lsn) <= (%s, %s) RETURNING table_name",
         (list(tables), *map(int, read_at[:2])),
@@ -60,13 +61,13 @@ def close_gaps(cursor: Cursor, tables: Collection[str], read_at: Stamp) -> list[
 
 
 def close_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
-    """Ends one gap that has filled itself; whether there was one."""
+    """Closes one gap, and returns whether there was one."""
     cursor.execute("DELETE FROM table_gap WHERE table_name = %s AND cause = %s", (table, cause))
     return cursor.rowcount > 0
 
 
 def has_gap(cursor: Cursor, table: str, cause: Cause) -> bool:
-    """Whether a table has a gap of this cause."""
+    """Whether the table has a gap of this cause."""
     cursor.execute("SELECT 1 FROM table_gap WHERE table_name = %s AND cause = %s", (table, cause))
     return cursor.fetchone() is not None
 

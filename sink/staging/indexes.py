@@ -1,9 +1,10 @@
-"""Indexes on the columns by which a profile's SQL finds rows, made in the background: without them all goes on, slower.
+"""Makes indexes in the background on columns by which the profile's SQL finds rows. Without them everything works, but
+slower.
 
-The profile says which: expressions of `touched_by` that are a plain column, what its SELECTs compare with a column of
-`changed` (`t.product_id = c.id`), and what its files compare with the keys (`WHERE order_id = ANY (%(keys)s…)`). It is
-told from the text; what is not understood gets no index. They are made one after the other, without keeping others from
-reading or writing, and a table of which no row came yet has its turn later.
+The columns come from the text of the profile: expressions of `touched_by` that are a plain column, columns that its
+SELECTs compare with one of `changed` (`t.product_id = c.id`), and columns that its files compare with the keys (`WHERE
+order_id = ANY (%(keys)s…)`). Text that is not understood gets no index. Indexes are made one by one with CONCURRENTLY;
+a table without rows has its turn later.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3_600.0
-# A lock that is not to be had is tried for later: a DDL of the staging must not wait behind our waiting.
+# If a lock is not free we try again later: DDL of the stager would queue behind our waiting lock.
 _SESSION: Final = (
     "SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '10s' WHEN 'application_name' THEN"
     " 'ordertap sink: indexes' ELSE '0' END, false) FROM pg_settings"
@@ -51,7 +52,7 @@ class WantedIndex(NamedTuple):
 
 
 def wanted(profile: Profile) -> list[WantedIndex]:
-    """The indexes that a profile's SQL asks for."""
+    """The indexes for the profile's SQL."""
     tables = {table.rpartition(".")[2]: table for table in profile.tables}
     columns: dict[tuple[str, str], None] = {}
     for rule in profile.documents.values():
@@ -65,19 +66,19 @@ def wanted(profile: Profile) -> list[WantedIndex]:
 
 
 def keep(connect: Callable[[], Connection], profile: Profile, stop: threading.Event) -> None:
-    """Makes the indexes, again and again until all are there, or `stop` is set. No failure of it harms anything."""
+    """Makes the indexes, and tries again until all are there or `stop` is set. Failures are only logged."""
     pause = _FIRST_PAUSE
     while not _round(connect, profile) and not stop.wait(pause):
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def make(connection: Connection, profile: Profile) -> bool:
-    """Makes what can be made now, on a connection in autocommit; whether all indexes are there."""
+    """Makes the indexes that can be made now, on a connection in autocommit. Returns whether all are there."""
     with connection.cursor() as cursor:
         cursor.execute(_SESSION)
         cursor.execute(_LOCK)
         if cursor.fetchone() != (True,):
-            return False  # another replica makes them, and an index that is being made looks like one that is broken
+            return False  # another copy makes them; an index under construction looks like a broken one
         made = [_made(cursor, index) for index in wanted(profile)]
         return all(made)
 
@@ -92,7 +93,7 @@ def _round(connect: Callable[[], Connection], profile: Profile) -> bool:
 
 
 def _columns(rule: DocumentRule) -> Iterator[tuple[str, Column]]:
-    """Each with its place in the profile."""
+    """Columns to index, each with its place in the profile."""
     for touch in rule.touched_by:
         place, table = f"documents.{rule.name}.touched_by.{touch.table}", touch.table.rpartition(".")[2]
         if touch.selects:
@@ -108,12 +109,12 @@ def _files(rule: DocumentRule) -> dict[str, str]:
 
 
 def _made(cursor: Cursor, index: WantedIndex) -> bool:
-    """Whether the index, or another that serves as well, is there now. A failure is logged."""
+    """Makes the index unless one that serves is there. Returns whether there is one. A failure is logged."""
     try:
         state = _state(cursor, index)
         if state in ("there", "early"):
             return state == "there"
-        if state == "broken":  # an interrupted CREATE INDEX CONCURRENTLY leaves one that is written and never read
+        if state == "broken":  # an interrupted CREATE INDEX CONCURRENTLY leaves an index that is written and never read
             cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index.name)))
         cursor.execute(
             sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} ({})").format(
@@ -157,7 +158,7 @@ def _name(table: str, column: str) -> str:
 
 
 def _short(one: tuple[str, str], clashes: bool) -> str:
-    """The name, with a hash at its end where it is too long, or would be that of another column too."""
+    """The index's name. It ends in a hash if it would be too long or the same as another column's."""
     name = _name(*one)
     if len(name.encode()) <= _LONGEST_NAME and not clashes:
         return name

@@ -1,7 +1,7 @@
-"""Rows that come late: a document that read a row which was not there is looked at again when it comes.
+"""Rows that come late: a document that was built without a row is marked when the row arrives.
 
-Rows of tables in `touched_by` do so by themselves. This is for a rule's references, tables that its SQL reads and whose
-changes touch nothing, such as a variant that comes after the order line with it.
+Rows of tables in `touched_by` mark documents anyway. This is for a rule's `references`: tables that its SQL reads but
+whose changes mark nothing, such as product variants.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _NEWEST: Final = 10_000
 
 
 def woken(cursor: Cursor, shop: str, profile: Profile, arrived: Collection[str]) -> set[DocumentRef]:
-    """The documents to mark because rows that were not there before, or were deleted, came to these tables.
+    """The documents to mark because new rows came to these tables.
 
-    A look that found no row ends in `gone`, one that found too little in `not ready` or `held`. What is held is woken.
-    The others are many, from unpaid carts to events of another kind, so the profile's SQL is asked which of them it
-    makes a document of now: of each kind the newest ten thousand, for what comes late comes soon.
+    A look that found no row has ended in `gone`; one that found too little, in `not ready` or `held`. All held
+    documents are marked. The others may be many, such as unpaid carts, so the profile's SQL says which of them it can
+    build now: of each type the newest ten thousand, since late rows come soon.
 
-    A document that a LEFT JOIN made without the row is whole to us. Where that matters, the table belongs in
+    A document that a LEFT JOIN builds without the row counts as complete. If that matters, the table belongs in
     `touched_by`.
 
-    Ask with the same tables again in a later transaction: a look that begins while this one commits reads what was
-    before, and only then is known. `shop` is the schema of the staged tables.
+    Call it again with the same tables in a later transaction: a look that began while this one commits has read the old
+    rows. `shop`: the schema of the staged tables.
     """
     rules = [rule for rule in profile.documents.values() if not rule.references.isdisjoint(arrived)]
     if not rules:
@@ -40,7 +40,7 @@ def woken(cursor: Cursor, shop: str, profile: Profile, arrived: Collection[str])
 
 
 def _under_way(cursor: Cursor, names: list[str]) -> set[DocumentRef]:
-    """Documents that are looked at now: what the look has read may be older than the rows."""
+    """Documents that a worker is looking at: it may have read before the rows came."""
     cursor.execute(
         "SELECT d.type, d.key FROM unit u JOIN document d USING (unit)"
         " WHERE u.due_at > statement_timestamp() AND u.owner IS NOT NULL AND d.type = ANY(%s)",

@@ -1,8 +1,8 @@
-"""One stager of a shop at a time: who has the session lock stages, the others stand by.
+"""One stager per shop: the process whose session has an advisory lock stages, the others stand by.
 
-The session that stages holds the lock, so losing it ends its transaction. A process that stands still loses it by the
-server's time-outs; one that is killed loses it with its connection. One that stands still in the middle of a COPY is
-idle by no time-out of the server: whoever stands by ends its session.
+The session that stages holds the lock, so losing the lock ends its transaction, too. A killed process loses it with its
+connection, a frozen one by the server's time-outs. No time-out covers a process that freezes during a COPY: a standby
+ends that session.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sink.database import Connection, transaction
 
 _LOCK: Final = "hashtextextended(current_schema || '.stager', 0)"
 _TIMEOUTS: Final = {
-    "idle_session_timeout": "8s",  # leader and standby say something every second
+    "idle_session_timeout": "8s",  # leader and standby query every second
     "idle_in_transaction_session_timeout": "8s",
     "tcp_keepalives_idle": "3",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10s",
-    "lock_timeout": "30s",  # a lock that a person forgot is said, and tried again
+    "lock_timeout": "30s",  # then the lock that a person forgot is reported, and tried again
 }
 _STANDS_STILL: Final = """
     SELECT pg_terminate_backend(a.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
@@ -31,7 +31,7 @@ _STANDS_STILL: Final = """
 
 
 def lead(connection: Connection) -> bool:
-    """Takes the lead if it is free, for as long as the connection lives.
+    """Takes the lead if it is free, for as long as the connection lives. Returns whether this session leads.
 
     PostgreSQL manual, "Advisory Lock Functions" (session level) and "Client Connection Defaults" (time-outs).
     """

@@ -1,4 +1,4 @@
-"""Which offsets of each partition are staged: from where reading began, and without what was parked."""
+"""Which offsets of each partition are staged, by what was read and what was parked."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from sink.staging.assembly import Place, Row
 
 
 class Saved(NamedTuple):
-    """Whether anything was new; the topics of which offsets turned out to be skipped, those of which the last offset
-    that was skipped has been read, and those of which some were not."""
+    """What a save changed. `advanced`: any offset; topics with newly `skipped` offsets; topics whose last skipped
+    offset was `read`; topics still `skipping` some."""
 
-    moved: bool
+    advanced: bool
     skipped: frozenset[str]
     read: frozenset[str]
     skipping: frozenset[str]
 
 
 def seen_at(one: Assigned, until: int) -> Seen:
-    """What is staged of a partition once all that was read before this offset is."""
+    """What is staged of a partition once everything read before `until` is."""
     return evidence.after(one.seen or Seen(one.low), one.partition, Range(one.start, max(one.start, until)))
 
 
 def skipped_ranges(seen: Seen) -> list[Range]:
-    """The offsets that were skipped and not read since."""
+    """Skipped offsets that were not read since."""
     return [gap.range for gap in seen.gaps if gap.cause == evidence.SKIPPED]
 
 
 class OffsetEvidence:
-    """The evidence of one assignment's partitions, as it is written with the rows."""
+    """The evidence for the partitions of one assignment. It is written with the rows."""
 
     def __init__(self, assigned: Mapping[Place, Assigned]) -> None:
         self._assigned = dict(assigned)
@@ -43,17 +43,17 @@ class OffsetEvidence:
         self._gaps = {place: one.seen.gaps for place, one in assigned.items() if one.seen and one.seen.gaps}
 
     def save(self, cursor: Cursor, reached: Mapping[Place, int], parked: Iterable[tuple[str, int, int]]) -> Saved:
-        """Writes that all before these offsets is staged but the records that were parked at these places since the
-        last call: to read one of those again is no replay."""
+        """Writes that everything before the offsets in `reached` is staged, except records parked since the last call.
+        Reading one of those again is no replay."""
         for topic, number, offset in parked:
             self._parked.setdefault((topic, number), []).append(offset)
         seen = {self._assigned[place].partition: self._seen(place, until) for place, until in reached.items()}
-        moved = {partition: one for partition, one in seen.items() if one != self._saved.get(partition)}
-        new = evidence.save(cursor, self._saved, moved)
+        advanced = {partition: one for partition, one in seen.items() if one != self._saved.get(partition)}
+        new = evidence.save(cursor, self._saved, advanced)
         skipped = frozenset(gap.partition.topic for gap in new if gap.cause == evidence.SKIPPED)
         before, now = _skipping(self._saved), _skipping(self._saved | seen)
-        self._saved |= moved
-        return Saved(bool(moved), skipped, before - now, now)
+        self._saved |= advanced
+        return Saved(bool(advanced), skipped, before - now, now)
 
     def _seen(self, place: Place, until: int) -> Seen:
         one = self._assigned[place]
@@ -61,7 +61,8 @@ class OffsetEvidence:
         return evidence.with_parked(seen, one.partition, self._parked.get(place, ()))
 
     def fill(self, skipped: Iterable[Gap], parked: Iterable[tuple[str, int, int]]) -> None:
-        """What was skipped or parked is missed no more, from the next save on: its table was read again."""
+        """From the next save on, these skipped offsets and parked records count as staged, because their tables were
+        read again."""
         for gap in skipped:
             self._filled.setdefault(gap.partition, []).append(gap.range)
         for topic, number, offset in parked:
@@ -70,7 +71,7 @@ class OffsetEvidence:
                 self._parked[place] = [one for one in self._parked.get(place, ()) if one != offset]
 
     def were_parked(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that were parked when they were read before."""
+        """The rows that were parked when they were read earlier."""
         return [row for row in rows if self._was_parked(row)] if self._gaps else []
 
     def _was_parked(self, row: Row) -> bool:

@@ -1,7 +1,7 @@
-"""Whether a change may be missing of the row that a document stands on, the one of its key.
+"""Whether a change may be missing of a document's own row, the one with its key.
 
-A gap says since when changes of a table are missing. A row that came after it says how things stand, whatever came
-before: the change that is missing was of another row, or is no longer so.
+A gap says since when changes of a table are missing. A row that is newer than the gap is up to date: a missing change
+was of another row, or is overwritten.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _Place = tuple[int, int]  # generation, LSN
 def doubtful(
     cursor: Cursor, profile: Profile, refs: Collection[DocumentRef], gaps: Collection[TableGap]
 ) -> set[DocumentRef]:
-    """Those of the documents of which a later change of that row may be missing.
+    """The documents of which a later change of the own row may be missing.
 
-    By a gap of its table, if the row is not of after it. By a record that cannot be staged, of a commit that touches
-    the document, if the row is older than that commit; all of them where such a record may be of any document.
+    That is so if the table has a gap and the row is not newer; if a record of a commit that touches the document is
+    parked and the row is older than that commit; and for all documents if a parked record may be part of any.
     """
     commits = blocked.commits(cursor, refs) if refs else {}
     found: set[DocumentRef] = set()
@@ -46,8 +46,8 @@ def doubtful(
 
 
 def _placed(cursor: Cursor, rule: DocumentRule, keys: Collection[str]) -> dict[str, _Place]:
-    """Where in the shop's log the row of each key is from. All rows are looked through: it is asked for while changes
-    are missing, and that is rare."""
+    """Key → position in the shop's log of its row. Scans the whole table, but only while changes are missing, which is
+    rare."""
     table = sql.Identifier(stored_name(rule.root))
     parts: list[sql.Composable] = [
         sql.SQL('SELECT ({})::text AS key, "#generation" AS generation, "#lsn" AS lsn FROM {} AS changed').format(

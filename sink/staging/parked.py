@@ -1,4 +1,4 @@
-"""Records that cannot be staged, kept with their bytes until they can."""
+"""Parked records: those that cannot be staged, kept with their bytes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ParkedRecord(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What ends with records that are parked no more: where they were, the causes of blocked documents, and the tables
-    of which all documents were held."""
+    """What ends when records are no longer parked: their places, the causes that blocked documents, and tables whose
+    documents were all held."""
 
     places: Sequence[tuple[str, int, int]]
     causes: Sequence[str]
@@ -35,18 +35,18 @@ class Ended(NamedTuple):
 
 
 def cause(commit: bytes) -> str:
-    """What the documents of a commit with parked records are blocked by, until the last of them is staged."""
+    """The cause that blocks the documents of a commit while records of it are parked."""
     return f"parked:{commit.decode()}"
 
 
 def commit_of(row: Row) -> bytes:
-    """The commit of a record: generation and LSN."""
+    """A record's commit, as `GENERATION:LSN`."""
     return _commit(row[5])
 
 
 def park(cursor: Cursor, rows: Iterable[tuple[Row, str]], holds: Mapping[str, str] | None = None) -> None:
-    """Keeps records that cannot be staged, with their bytes. `holds`: by topic the table of which all documents wait
-    until the record is parked no more, since what it is part of is not known."""
+    """Parks records, each with its reason. `holds`: topic → table whose documents all wait, because the records may be
+    part of any."""
     values = []
     for (topic, partition, offset, key, value, stamp, mark, more), reason in rows:
         ours = ((STAMP_HEADER, stamp), (TRANSACTION_HEADER, mark)) if stamp else ()
@@ -63,25 +63,25 @@ def park(cursor: Cursor, rows: Iterable[tuple[Row, str]], holds: Mapping[str, st
 
 
 def parked(cursor: Cursor) -> list[ParkedRecord]:
-    """Each record that could not be staged."""
+    """All parked records."""
     cursor.execute('SELECT topic, partition, "offset", reason FROM parked ORDER BY 1, 2, 3')
     return [ParkedRecord(*row) for row in cursor.fetchall()]
 
 
 def topics(cursor: Cursor) -> set[str]:
-    """The topics of which records are parked."""
+    """The topics that have parked records."""
     cursor.execute("SELECT DISTINCT topic FROM parked")
     return {row[0] for row in cursor.fetchall()}
 
 
 def unpark(cursor: Cursor, rows: Sequence[Row]) -> Ended:
-    """Takes records out that are staged now."""
+    """Deletes parked records that are staged now."""
     return _take_out(cursor, [row[:3] for row in rows])
 
 
 def replace(cursor: Cursor, rows: Iterable[Row]) -> Ended:
-    """Takes records out in whose place later ones of the same keys are staged, each with its whole row or its delete:
-    what the older ones said is no longer so."""
+    """Deletes parked records that these rows supersede: later ones with the same key that have the whole row or a
+    delete."""
     later = {(row[0], row[3]): stamp_of(row[5]) for row in rows if row[3] is not None and _is_whole(row)}
     if not later:
         return Ended((), (), ())
@@ -95,7 +95,8 @@ def replace(cursor: Cursor, rows: Iterable[Row]) -> Ended:
 
 
 def take_out(cursor: Cursor, topics: Collection[str], read_at: Stamp) -> Ended:
-    """Takes out what is older than a place where the tables of these topics were read again as a whole."""
+    """Deletes parked records of these topics that are older than `read_at`, where their tables were read again as a
+    whole."""
     at = tuple(map(int, read_at))
     return _take_out(
         cursor, [place for place, stamp in _stamps(cursor).items() if place[0] in topics and stamp_of(stamp) < at]
@@ -103,7 +104,7 @@ def take_out(cursor: Cursor, topics: Collection[str], read_at: Stamp) -> Ended:
 
 
 def let_go(cursor: Cursor, table: str) -> None:
-    """Records of a table stay parked, and hold none of its documents any more."""
+    """Ends the holds of a table's parked records, which stay parked."""
     cursor.execute("UPDATE parked SET holds_table = NULL WHERE holds_table = %s", (table,))
 
 
@@ -130,13 +131,13 @@ def _take_out(cursor: Cursor, places: Collection[tuple[str, int, int]]) -> Ended
 
 
 def _stamps(cursor: Cursor) -> dict[tuple[str, int, int], bytes]:
-    """The stamp of each record that has one, by its place."""
+    """Place → stamp, for parked records that have one."""
     cursor.execute(f'SELECT topic, partition, "offset", {_STAMP_COLUMN} FROM parked')  # noqa: S608  our own text
     return {row[:3]: stamp for row in cursor.fetchall() if (stamp := _stamp(row[3]))}
 
 
 def _stamp(kept: str | None) -> bytes | None:
-    """The stamp as it was kept. What capture did not write need not have one."""
+    """The stamp of a parked record. Records that capture did not write may have none."""
     stamp = bytes.fromhex(kept or "")
     return stamp if _STAMP.fullmatch(stamp) else None
 

@@ -1,4 +1,4 @@
-"""Where the copy stands, kept with the staged rows: up to where it is the shop, and the place in the index."""
+"""The copy's position in the shop's log and in the index of commits, kept with the staged rows."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _IS_WHOLE: Final = (
     "SELECT coalesce(bool_or(state = 'complete') AND bool_and(state = 'complete' OR NOT first), false)"
     " FROM snapshot WHERE generation IN (0, %s)"
 )
-"""Whether the copy of a generation has its first snapshot; one that a person has accepted is of generation 0."""
+"""Whether the copy of a generation has its first snapshot. One that a person has accepted is of generation 0."""
 
 NOWHERE: Final = Stamp(0, LSN(0), 0)
 
 
 class Position(NamedTuple):
-    """The copy is the shop as of `stamp` while it is `steady`. Otherwise it claims nothing: catching up, it is on its
-    way there by single rows; copying, the first snapshot of its generation is not staged as a whole.
+    """While the copy is `steady`, it is the shop as of `stamp`. Otherwise it claims nothing: `catching up`, rows arrive
+    one by one; `copying`, the first snapshot of its generation is not complete.
 
-    `topic_id` and `next_offset` say where the index is read on, `serial` is its last record that was taken ("" and 0:
-    none yet) and `end` where that ended.
+    `topic_id`, `next_offset`: where the index is read on; `serial`, `end`: number and end of its record taken last (""
+    and 0: none yet).
     """
 
     stamp: Stamp = NOWHERE
@@ -37,7 +37,7 @@ class Position(NamedTuple):
 
 
 def load_position(cursor: Cursor) -> Position:
-    """The position; the first one's where there is none yet."""
+    """The position; `Position()` if there is none yet."""
     cursor.execute(
         "SELECT generation, lsn, ordinal, state, index_topic_id, index_offset, serial, end_generation, end_lsn"
         " FROM copy"
@@ -50,9 +50,9 @@ def load_position(cursor: Cursor) -> Position:
 
 
 def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> None:
-    """Keeps the position, in the transaction that brings the copy there. The snapshots say whether it is steady.
+    """Writes the position, in the transaction that writes the rows. The snapshots decide whether it is steady.
 
-    `commit_us`: when the last commit of the shop that is visible with it was made, µs since 1970; None: it brings none.
+    `commit_us`: time of the last visible commit, µs since 1970; None: unchanged.
     """
     cursor.execute(
         "INSERT INTO copy AS c (one, generation, lsn, ordinal, state, index_topic_id,"  # noqa: S608  (our own text)
@@ -78,18 +78,19 @@ def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> 
 
 
 def is_whole(cursor: Cursor) -> bool:
-    """Whether the first snapshot of the copy's generation is staged as a whole, or was accepted as it is."""
+    """Whether the first snapshot of the copy's generation is complete or accepted."""
     cursor.execute(_IS_WHOLE, (load_position(cursor).stamp.generation,))
     return bool((cursor.fetchone() or (False,))[0])
 
 
 def save_waiting(cursor: Cursor, reason: str) -> None:
-    """Says what the copy waits for; "" for nothing."""
+    """Writes what the copy waits for; "" for nothing."""
     cursor.execute("UPDATE copy SET waits_for = %s WHERE waits_for IS DISTINCT FROM %s", (reason, reason))
 
 
 class Copy(NamedTuple):
-    """The copy for people: where it stands and since when, when the shop made its last commit, what it waits for."""
+    """The copy for people. `committed_at`: time of its last commit in the shop; `reached_at`: since when it stands
+    there."""
 
     stamp: Stamp
     state: State
@@ -99,7 +100,7 @@ class Copy(NamedTuple):
 
 
 def show_copy(cursor: Cursor) -> Copy:
-    """Where the copy stands."""
+    """The copy's state."""
     cursor.execute("SELECT generation, lsn, ordinal, state, committed_at, reached_at, waits_for FROM copy")
     row = cursor.fetchone()
     if row is None:
@@ -108,7 +109,8 @@ def show_copy(cursor: Cursor) -> Copy:
 
 
 def place_of_shop(cursor: Cursor) -> tuple[datetime, LSN]:
-    """Now in the shop, and where its log ends: behind all that the transaction sees, if this is its first query."""
+    """Time and log position of the shop. As a transaction's first query, the position is after everything that it
+    sees."""
     cursor.execute(
         "SELECT clock_timestamp(), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
         " ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint"
@@ -118,10 +120,10 @@ def place_of_shop(cursor: Cursor) -> tuple[datetime, LSN]:
 
 
 def why_not_planned(cursor: Cursor, require_snapshot: bool, position: Position | None = None) -> str:
-    """Why no document may be planned now; "" when it may.
+    """Why no document may be planned now; "" if it may.
 
-    The copy must be the shop's state, of no earlier point than the ledger acted on before. `require_snapshot`: without
-    it, a copy may be planned from that never had a first snapshot. `position`: if it is known already.
+    The copy has to be a state of the shop, and not older than what the ledger has acted on. `require_snapshot` False: a
+    copy that never had a first snapshot will do. `position`: if already loaded.
     """
     position = position or load_position(cursor)
     if position.state == "catching up":
@@ -142,7 +144,8 @@ def _is_copied(cursor: Cursor) -> bool:
 
 
 def note_acted(cursor: Cursor) -> None:
-    """The ledger acts on the copy as it stands, and must never act on an earlier one. In the caller's transaction."""
+    """Notes that the ledger acts on the copy's present position, so that it never acts on an earlier one. In the
+    caller's transaction."""
     cursor.execute(
         "INSERT INTO acted AS a (one, generation, lsn) SELECT true, generation, lsn FROM copy"
         " ON CONFLICT (one) DO UPDATE SET generation = excluded.generation, lsn = excluded.lsn"

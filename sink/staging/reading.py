@@ -1,6 +1,6 @@
-"""Records as they come from Kafka: what is staged already is passed by, the rest is sorted into commits.
+"""Takes records from Kafka: skips what is already staged, and gives the rest to the assembly.
 
-One per assignment of the partitions: nothing in it outlives one.
+One object per assignment of partitions.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _TRANSACTION: Final = change.TRANSACTION_HEADER
 
 
 class Reading:
-    """What is read of each partition, from where it was assigned on.
+    """What was read since the assignment.
 
-    `loose` are rows that belong to no commit that is still to come: they go in by their stamps alone. `foreign` are
-    records whose headers are not capture's: they are of no commit, and are parked.
+    `loose`: rows of no commit that is still to come; they are written by their stamps alone. `foreign`: records without
+    capture's headers, which are parked.
     """
 
     def __init__(
         self, assembly: Assembly, assigned: Mapping[Place, Assigned], index: Place, joined: Mapping[str, Stamp]
     ) -> None:
-        """`joined` says since where in the log each table is followed: before it its rows are in no commit."""
+        """`joined`: table → the position from which it is followed. Rows before it are in no commit."""
         self.assembly = assembly
         self.loose: list[Row] = []
         self.foreign: list[Row] = []
         self.replayed = 0
         self.unnamed = 0
         self.began = NOWHERE
-        """Up to where the index named all commits when reading began, as far as it is read."""
+        """The position up to which the index had named all commits when reading began, as far as it is read."""
         self._assigned = assigned
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
@@ -51,7 +51,7 @@ class Reading:
         assembly.feeds = {place: Feed(place, one.start) for place, one in assigned.items() if place != index}
 
     def take(self, messages: Iterable[Any], failed: Callable[[Any, str], None]) -> None:
-        """Sorts records and ends of partitions; `failed` is told of any other error."""
+        """Takes records and partition ends. `failed` gets any other error."""
         feeds, staged, assembly = self.assembly.feeds, self._staged, self.assembly
         for message in messages:
             topic, partition = place = message.topic(), message.partition()
@@ -69,7 +69,7 @@ class Reading:
                 continue
             headers: Any = message.headers() or ()
             last = feed.last
-            # The stamp comes first, the transaction last; most records have no other header.
+            # The stamp is the first header, the transaction the last; most records have no others.
             if len(headers) < 2 or headers[0][0] != _STAMP or headers[-1][0] != _TRANSACTION:
                 self._foreign(message)
                 continue
@@ -88,27 +88,27 @@ class Reading:
         self.foreign.append((*place, message.key(), message.value(), b"", b"", headers))
 
     def take_foreign(self) -> list[Row]:
-        """The foreign records that have come since the last call."""
+        """The foreign records since the last call."""
         foreign, self.foreign = self.foreign, []
         return foreign
 
     def has_index(self) -> bool:
-        """Whether the index is read up to where it ended when reading began."""
+        """Whether the index is read to the end that it had when reading began."""
         return self._index not in self._assigned or self.index_position >= self._assigned[self._index].high
 
     def left(self) -> None:
-        """Rows that waited for a commit that will not be named any more."""
+        """Takes back rows that waited for a commit that the index did not name."""
         for row in self.assembly.left():
             self._come_back(self.assembly.feeds[row[0], row[1]], row)
 
     def _come_back(self, feed: Feed, row: Row) -> None:
-        """A row at or below where the copy stands. What is of no commit of the index goes in by its stamp; a commit
-        that the index has passed is visible, and what was not named with it never belonged to it."""
+        """A row at or before the copy's position. A row of no commit of the index is written by its stamp. A row of a
+        commit that the index has passed without naming its table never belonged to it, and is dropped."""
         stamp = stamp_of(row[5])
         if (
-            stamp > self.assembly.stamp  # the chain begins anew, behind it
+            stamp > self.assembly.stamp  # the index begins again after it
             or snapshot_of(row[6]) is not None
-            or row[2] < self._staged[feed.place]  # of a gap that is read again
+            or row[2] < self._staged[feed.place]  # in a gap that is read again
             or stamp <= self._joined.get(self.assembly.topics[row[0]], NOWHERE)
         ):
             self.loose.append(row)
@@ -116,13 +116,13 @@ class Reading:
             self.unnamed += 1
 
     def take_loose(self) -> list[Row]:
-        """The loose rows that have come since the last call."""
+        """The loose rows since the last call."""
         loose, self.loose = self.loose, []
         return loose
 
     def skips(self, topic: str, stamp: Stamp) -> bool:
-        """Whether changes of a commit may lie in offsets of a topic that were skipped, and are not read since. They do
-        not where a record behind these offsets is known to be of an older commit."""
+        """Whether changes of a commit may be in skipped offsets of a topic. They are not if a record after these
+        offsets is of an older commit."""
         for place, reached in self.reached().items():
             one, feed = self._assigned[place], self.assembly.feeds[place]
             if place[0] != topic or (feed.first and stamp_of(feed.first)[:2] < stamp[:2]):
@@ -133,7 +133,7 @@ class Reading:
         return False
 
     def reached(self) -> dict[Place, int]:
-        """By partition the first offset that is not staged once all is that waits for nothing."""
+        """Partition → the first offset that still waits for its commit."""
         return {place: feed.first_invisible for place, feed in self.assembly.feeds.items()}
 
     def _in_gap(self, place: Place, offset: int) -> bool:
@@ -149,10 +149,10 @@ class Reading:
             feed.position = max(feed.position, offset)  # control records have offsets, too
 
     def _other(self, place: Place, message: Any) -> None:
-        """A record of the index; of a partition that was taken away in between, nothing.
+        """A record of the index. Records of a partition that was revoked are ignored.
 
-        One that cannot be read is passed by. If it was capture's, the next one's serial number shows that it is
-        missing; and the index is read on from behind the last one that was understood, so a later release reads it.
+        A record that cannot be read is skipped. If capture wrote it, the next record's serial number shows that it is
+        missing; and the index is read again from the last one that was understood, so a later release can read it.
         """
         if place != self._index:
             return

@@ -1,11 +1,11 @@
-"""The SQL of a batch for one table: lines come in by COPY, and go to the staged rows in one guarded statement.
+"""The SQL of a batch for one table: lines are copied into a temporary table, then written by one guarded statement.
 
-The guard: a row is written only by what is newer, by (generation, commit LSN, ordinal). A row that a key change deleted
-takes the new half of the same change: the old key and the new one may be equal (5 and 5.00).
+The guard: only newer records write a row, by (generation, commit LSN, ordinal). A row that a change of key deleted also
+takes the new half of the same change, because both keys may be equal (5 and 5.00).
 
-What a record did not send (an unchanged TOAST value, a column that its schema does not have) stays as it is staged,
-and is unseen where nothing of this life of the row is staged. A record that comes after a newer one of the same row
-fills nothing: of several such records the first would win over a later one, in silence.
+A value that a record did not send (unchanged TOAST, a column that its schema lacks) stays as it is staged. It is
+*unseen* if none is staged since the row was inserted. A record that comes after a newer one fills no values: of several
+such records the first would win silently.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sink.database import Cursor
 from sink.staging.schema import REFUSALS, STAMP, Catalogue, StagedTable, first, names, staged
 
 NULL: Final = "\x02"
-"""NULL in a line of COPY."""
+"""NULL in COPY text."""
 _LARGEST_KEPT: Final = 256 * 1024  # bytes
-_PIECE: Final = 256 * 1024  # bytes of COPY at once; after each the thread waits for the one that reads
+_PIECE: Final = 256 * 1024  # bytes of COPY at once; after each the thread may have to wait for the reading one
 _STAMP_COLUMNS: Final = '"#generation" bigint, "#lsn" numeric(20), "#ordinal" bigint'
 _NEWER: Final = sql.SQL(
     '(t."#generation", t."#lsn", t."#ordinal") < (excluded."#generation", excluded."#lsn", excluded."#ordinal")'
@@ -42,7 +42,7 @@ _OTHER_HALF: Final = sql.SQL(
 
 @dataclass(frozen=True, slots=True)
 class TempTable:
-    """A temporary table of this session for records of one column set."""
+    """A temporary table of this session, for one set of columns."""
 
     table: str
     identifier: sql.Identifier
@@ -50,11 +50,11 @@ class TempTable:
 
 
 def new_table(cursor: Cursor, table: StagedTable, columns: Mapping[str, str], use: str = "") -> TempTable:
-    """An empty temporary table with these columns of a record and the stamp; made once per session and column set.
+    """An empty temporary table with these columns and the stamp. Made once per session, set of columns and use.
 
-    `use` tells apart what is there at the same time but not in the same statement: rows of a snapshot, deletes. It is
-    emptied here and not by ON COMMIT DELETE ROWS, which costs each commit 1 ms and more for each table that there is,
-    used or not.
+    `use` keeps apart rows that are there at the same time but go into different statements: those of a snapshot,
+    deletes. The table is emptied here: ON COMMIT DELETE ROWS would cost each commit more than 1 ms per table, used or
+    not.
     """
     types = staged(columns)
     described = "\n".join([table.name, use, *(f"{name} {kind}" for name, kind in types.items())])
@@ -67,25 +67,25 @@ def new_table(cursor: Cursor, table: StagedTable, columns: Mapping[str, str], us
     )
     cursor.execute("SELECT pg_relation_size(to_regclass(%s))", (name.as_string(cursor),))
     size = first(cursor)
-    if size > 0:  # a small one keeps its file: a new one for each batch would bloat the catalogue
+    if size > 0:  # DELETE for a small one: TRUNCATE makes a new file each time, which bloats the catalogue
         emptied = sql.SQL("TRUNCATE {}") if size > _LARGEST_KEPT else sql.SQL("DELETE FROM {}")
         cursor.execute(emptied.format(name))
     return TempTable(table.name, name, types)
 
 
 class TempTables:
-    """The temporary tables of one session that are known to be there; nothing of it is sure after a rollback."""
+    """The temporary tables that this session is known to have. After a rollback that is uncertain."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], TempTable] = {}
-        self._bytes: dict[str, int] = {}  # by table, since its file was last made anew
+        self._bytes: dict[str, int] = {}  # written to each table since its last TRUNCATE
 
     def forget(self) -> None:
-        """Looks at each of them again when it is needed."""
+        """Checks each table again before its next use."""
         self._known.clear()
 
     def take(self, cursor: Cursor, wanted: Sequence[tuple[StagedTable, Mapping[str, str], str]]) -> list[TempTable]:
-        """Empty tables for (table, columns, use), as `new_table` makes them. `use` tells apart columns, too."""
+        """Empty tables for (table, columns, use), as `new_table` makes them. Different columns need different uses."""
         known = [self._known[table.name, use] for table, _, use in wanted if (table.name, use) in self._known]
         if known:
             cursor.execute(sql.SQL("; ").join(map(self._emptied, known)))
@@ -102,14 +102,14 @@ class TempTables:
         return (sql.SQL("TRUNCATE {}") if large else sql.SQL("DELETE FROM {}")).format(temp.identifier)
 
     def copy_in(self, cursor: Cursor, temp: TempTable, lines: bytes) -> None:
-        """`copy_in`, and remembers how much it was."""
+        """`copy_in`, and counts the bytes."""
         name = str(temp.identifier.strings)
         self._bytes[name] = self._bytes.get(name, 0) + len(lines)
         copy_in(cursor, temp, lines)
 
 
 def copy_in(cursor: Cursor, temp: TempTable, lines: bytes) -> None:
-    """Lines of COPY: the columns in their order, then generation, LSN and ordinal."""
+    """Copies lines in: the columns in order, then generation, LSN and ordinal."""
     statement = sql.SQL("COPY {} ({}, {}) FROM STDIN WITH (NULL {})").format(
         temp.identifier, names(temp.types), STAMP, sql.Literal(NULL)
     )
@@ -118,7 +118,7 @@ def copy_in(cursor: Cursor, temp: TempTable, lines: bytes) -> None:
 
 
 def brings_new(cursor: Cursor, table: StagedTable, temp: TempTable) -> bool:
-    """Whether a temporary table has rows that are not staged, or are deleted there."""
+    """Whether the temporary table has rows that are not staged, or are staged as deleted."""
     cursor.execute(
         sql.SQL(
             'SELECT EXISTS (SELECT FROM {} AS n WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {} AND NOT t."#deleted"))'
@@ -139,11 +139,11 @@ def upsert(
     snapshot: str | None,
     distinct: bool,
 ) -> int:
-    """Writes the rows of a temporary table by the guard; how many were written.
+    """Writes the rows of a temporary table under the guard, and returns how many were written.
 
-    Columns that are not in `columns_sent`, or do not fit the staged ones, keep their values. `snapshot` is what
-    brought the rows, and is noted also where a row is newer. `distinct`: a key may be there more than once (equal
-    keys that differ as bytes), the newest wins.
+    Columns that are not in `columns_sent`, or do not fit the staged ones, keep their values. `snapshot`: the id of the
+    snapshot that brought the rows, noted even if the staged row is newer. `distinct`: a key may occur several times
+    (equal keys that differ as bytes); the newest wins.
     """
     sent = [name for name in dict.fromkeys(columns_sent) if table.takes(name, temp.types[name])]
     unsent = [name for name in table.present if name not in sent]
@@ -179,9 +179,9 @@ def upsert(
 
 
 def delete(cursor: Cursor, table: StagedTable, temp: TempTable) -> int:
-    """Marks the rows deleted whose keys are in a temporary table, by the guard; how many.
+    """Marks rows as deleted whose keys are in a temporary table, under the guard, and returns how many.
 
-    A missing row is inserted as deleted, so that an older record of it that comes late changes nothing.
+    A row that is not staged is inserted as deleted, so that an older record that comes later changes nothing.
     """
     others = [name for name in table.present if name not in table.key]
     _run(
@@ -214,10 +214,10 @@ def take_over(
     new_key: Mapping[str, str],
     stamp: Stamp,
 ) -> bool:
-    """Gives a row whose key changed the values that were not sent, from the row under its old key; whether it did.
+    """After a change of key, copies values that were not sent from the row under the old key. Returns whether it did.
 
-    After the upsert of the new row, before or after the delete of the old one. Keys are PostgreSQL's text. Nothing is
-    taken from a row that is not the one whose key changed.
+    Call it after the upsert of the new row, before or after the delete of the old one. Keys are PostgreSQL's text. A
+    row under the old key that is not the changed one is left alone.
     """
     columns = [name for name in table.present if name not in table.key]
     if not columns:
@@ -246,13 +246,13 @@ def take_over(
 
 
 def vanish(cursor: Cursor, table: StagedTable, stamp: Stamp, snapshot: str) -> int:
-    """Marks the rows deleted that are older than a snapshot and that it did not bring; how many."""
+    """Marks rows as deleted that are older than a snapshot and not in it. Returns how many."""
     not_brought = sql.SQL(' AND "#snapshot" IS DISTINCT FROM {}').format(sql.Literal(snapshot))
     return _mark_deleted(cursor, table, stamp, not_brought)
 
 
 def truncate(cursor: Cursor, catalogue: Catalogue, name: str, stamp: Stamp) -> int:
-    """Marks all older rows of a table deleted, and those that come later; how many."""
+    """Marks all older rows of a table as deleted, and has older rows that come later deleted, too. Returns how many."""
     table = catalogue.guard(cursor, name, stamp)
     return 0 if table is None else _mark_deleted(cursor, table, stamp, sql.SQL(""))
 
@@ -264,9 +264,11 @@ def _run(cursor: Cursor, table: StagedTable, statement: sql.Composable) -> None:
 
 @contextmanager
 def _refusals(table: str) -> Iterator[None]:
-    """A row that PostgreSQL does not take is DataError, by its SQLSTATE: some of those look like an outage.
+    """Turns PostgreSQL's refusal of a row into a DataError, by SQLSTATE: psycopg2 has some of these as
+    OperationalError.
 
-    The transaction is at its end, or back at the caller's savepoint. No word of PostgreSQL's, which may show a value.
+    The transaction has failed; the caller rolls back to its savepoint. PostgreSQL's message is left out, as it may show
+    a value.
     """
     try:
         yield
@@ -294,7 +296,7 @@ def _mark_deleted(cursor: Cursor, table: StagedTable, stamp: Stamp, condition: s
 def _assignments(
     table: StagedTable, sent: Sequence[str], unsent: Sequence[str], snapshot: str | None
 ) -> sql.Composable:
-    """What a newer record does to a row: a deleted one begins anew, nothing of its old life may show through."""
+    """What a newer record does to a row. A deleted row starts empty: no value from before the delete may show."""
     own = ["#generation", "#lsn", "#ordinal", "#deleted", "#version", *(["#snapshot"] if snapshot else [])]
     steps = [_excluded([name for name in sent if name not in table.key] + own)]
     steps += [
@@ -307,7 +309,7 @@ def _assignments(
 
 
 def _unseen_of(row: str, table: StagedTable, columns: Sequence[str]) -> sql.Composable:
-    """Which of these columns are unseen in a row: those that it names, and those that are younger than it."""
+    """Which of these columns are unseen in a row: those in its "#unseen", and those added after its "#version"."""
     young = [
         sql.SQL(' || CASE WHEN {}."#version" < {} THEN ARRAY[{}] END').format(
             sql.Identifier(row), sql.Literal(table.columns[name].since), sql.Literal(name)

@@ -1,12 +1,12 @@
-"""The staged tables follow the shop's schema, and know which of their values never came.
+"""Staged tables follow the shop's schema, and know which of their values never came.
 
-A staged table has all columns that its topic ever had, and our own, whose names no Avro field can have. A view in the
-schema that is named like the shop shows the rows that are not deleted; it raises where a query reads a value that was
-never seen. Two things tell such a value: the row's "#unseen", and the row's "#version" where the column is younger than
-the row. A column that the newest records have no more is *gone*: nothing of it can be trusted.
+A staged table has all columns that its topic ever had, and columns of our own, whose names (`#…`) no Avro field can
+have. A view, in the schema named like the shop, shows the rows that are not deleted. It raises an error if a query
+reads an unseen value: one that "#unseen" names, or of a column that was added after the row's "#version". A column that
+the newest records no longer have is *gone*; reading it raises, too.
 
-Versions are ours, not stamps: records come late or again (a replay, a snapshot), and a row is complete when it was
-written by us with the column, whatever its stamp.
+Versions are our own numbers, not stamps: records come late or again (a replay, a snapshot), and a row is complete if we
+wrote it with the column, whatever its stamp.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ OWN_COLUMNS: Final = (
 )
 STAMP: Final = sql.SQL('"#generation", "#lsn", "#ordinal"')
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts longer ones off
-_LONGEST_WAIT: Final = "2s"  # readers queue behind a lock that is waited for
+_LONGEST_WAIT: Final = "2s"  # readers queue behind a lock request
 _LADDERS: Final = (("smallint", "integer", "bigint"), ("real", "double precision"), ("date", "timestamp"))
 _ROUNDED: Final = ("double precision", "timestamp")
-"""Types whose values a change to a narrower one of the ladder rounds in the shop; integers stay as they are."""
+"""Types whose values the shop rounds if it changes them to a narrower type of the ladder. Integers are not rounded."""
 REFUSALS: Final = ("0A", "21", "22", "23", "2B", "42", "54")
-"""Classes of SQLSTATE that say no to what was asked: the same again will be refused again."""
+"""SQLSTATE classes of refusals: trying again does not help."""
 _READ: Final = """
     SELECT t.table_name, t.key_columns, t.version, t.shown,
            t.truncate_generation, t.truncate_lsn, t.truncate_ordinal,
@@ -60,11 +60,11 @@ _GRANTS: Final = """
 
 
 class SchemaBlockedError(UnavailableError):
-    """A lock of somebody else keeps a staged table from following the shop; `message` names who holds it."""
+    """Another session's lock keeps a staged table from following the shop. `message` names the session."""
 
 
 class Column(NamedTuple):
-    """A staged column. Rows of a version before `since` have no value of it; `gone`: the shop has it no more."""
+    """A staged column. Rows with a "#version" before `since` have no value of it. `gone`: the shop no longer has it."""
 
     type: str
     since: int = 1
@@ -73,9 +73,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StagedTable:
-    """A staged table as it is now, gone columns too, with the TRUNCATE that guards it.
+    """A staged table, gone columns included.
 
-    `schema` is the stamp of a record with its newest schema, `home` the schema it is in, `shown` the query of its view.
+    `schema`: the stamp of a record with its newest Avro schema; `home`: the PostgreSQL schema it is in; `truncated`:
+    the stamp of its last TRUNCATE; `shown`: the query of its view.
     """
 
     name: str
@@ -93,28 +94,28 @@ class StagedTable:
 
     @property
     def present(self) -> list[str]:
-        """The columns that the shop has now."""
+        """The columns that the shop still has."""
         return [name for name, column in self.columns.items() if not column.gone]
 
     def takes(self, name: str, kind: str) -> bool:
-        """Whether values of this staged type fit the column as it is."""
+        """Whether values of this staged type fit the column."""
         return name in self.columns and widened(kind, self.columns[name].type) == self.columns[name].type
 
 
 def stored_name(table: str) -> str:
-    """The staged table of a shop table: its own name, or a hash at the end of one that is too long."""
+    """The name of the staged table: the shop table's, which ends in a hash if it is too long."""
     if len(table.encode()) <= _LONGEST_NAME:
         return table
     return table.encode()[:50].decode(errors="ignore") + "#" + hashlib.sha256(table.encode()).hexdigest()[:12]
 
 
 def names(columns: Iterable[str]) -> sql.Composed:
-    """Columns, quoted, with commas."""
+    """Quoted columns, separated by commas."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def widened(one: str, other: str) -> str | None:
-    """The type that holds the values of both; None where one says other things than the other."""
+    """The type that holds the values of both; None if there is none."""
     if one == other:
         return one
     for ladder in _LADDERS:
@@ -124,9 +125,9 @@ def widened(one: str, other: str) -> str | None:
 
 
 class Catalogue:
-    """All staged tables of a shop. It runs in the staging transaction, by one session at a time.
+    """All staged tables of a shop. Used in the staging transaction, by one session at a time.
 
-    `reads` says which columns of a table the profile reads; None: all of them; a table that is not in it: none.
+    `reads`: table → the columns that the profile reads; None: all; a table that is missing: none.
     """
 
     def __init__(self, shop: str, reads: Mapping[str, frozenset[str] | None]) -> None:
@@ -140,7 +141,7 @@ class Catalogue:
         self._grants: dict[str, list[str]] = {}
 
     def load(self, cursor: Cursor) -> None:
-        """Reads what is staged, and forgets what a person has dropped. Two queries."""
+        """Reads the catalogue in two queries, and forgets tables that a person has dropped."""
         cursor.execute(_READ)
         found = {row[0]: _table(row, self._home) for row in cursor.fetchall()}
         gone = forget_dropped(cursor, self._home, {name: stored_name(name) for name in found})
@@ -149,12 +150,12 @@ class Catalogue:
         self._fitting.clear()
 
     def forget(self) -> None:
-        """What was learnt in a transaction that was rolled back is not so: it is read again when it is needed."""
+        """After a rollback: reads the catalogue again when it is needed."""
         self._tables = None
         self._fitting.clear()
 
     def declare(self, cursor: Cursor, name: str, columns: Mapping[str, str]) -> None:
-        """Brings the view of a table up to what the profile reads; an empty one while no row of it came."""
+        """Makes the view of a table as the profile needs it. It is empty while no row has come."""
         table = self.loaded(cursor).get(name)
         if table is not None:
             self._complain(table)
@@ -167,13 +168,14 @@ class Catalogue:
     def fit(
         self, cursor: Cursor, name: str, columns: Mapping[str, str], key: Sequence[str], stamp: Stamp
     ) -> StagedTable:
-        """The table, made or altered where needed so that records with these columns fit.
+        """Creates or alters the table so that records with these columns fit, and returns it.
 
-        `columns` is one object for all records of a schema, which does not tell their key; `stamp` is that of the
-        newest of them. Only records that are newer than the newest schema known say that a column is gone, or of
-        another type: records of an older schema may come late, and what does not fit of them counts as not sent. What
-        an earlier call gave is out of date when a later one changed the table: `loaded` has it as it is. DataError
-        where it cannot be: the record of this table is to be parked, the others go on. SchemaBlockedError: try again.
+        `columns` is the same object for all records of one Avro schema; `stamp` is the newest record's. Only records
+        newer than the newest known schema can make a column gone or change its type: records of an older schema may
+        come late, and what does not fit of them counts as not sent. A later call may change the table again; `loaded`
+        has its present form.
+
+        DataError if the table cannot follow: park these records. SchemaBlockedError: try again.
         """
         table = self.loaded(cursor).get(name)
         known = self._fitting.get((name, id(columns)))
@@ -186,9 +188,8 @@ class Catalogue:
         return self._fit(cursor, name, table, _Fitting(columns, staged(columns)), key, stamp)
 
     def guard(self, cursor: Cursor, name: str, stamp: Stamp) -> StagedTable | None:
-        """Keeps the stamp of a TRUNCATE: older rows that come later are deleted too. None: there is nothing staged,
-        or a later TRUNCATE has been here.
-        """
+        """Writes the stamp of a TRUNCATE, so that older rows that come later count as deleted. None: nothing is staged,
+        or a later TRUNCATE has come."""
         table = self.loaded(cursor).get(name)
         if table is None or (table.truncated is not None and table.truncated >= stamp):
             return None
@@ -210,7 +211,7 @@ class Catalogue:
             self._replace_view(cursor, name, types, query.as_string(cursor))
 
     def loaded(self, cursor: Cursor) -> dict[str, StagedTable]:
-        """All tables by name, read where they are not known."""
+        """All tables by name; loads them if needed."""
         if self._tables is None:
             self.load(cursor)
         assert self._tables is not None  # noqa: S101  just loaded
@@ -252,11 +253,11 @@ class Catalogue:
         )
 
     def _alter(self, cursor: Cursor, table: StagedTable, wanted: StagedTable) -> None:
-        """Columns are added without a default, which rewrites nothing. Another type needs the view out of the way.
+        """Adds columns without a default, which rewrites nothing. For another type the view has to be dropped first.
 
-        Where a person's view stands on ours, PostgreSQL refuses: this table's records are parked and the others go on.
-        Waiting for that person would keep all tables, and dropping the view, or leaving it on an old one of ours that
-        nobody writes any more, would change what he reads without a word.
+        If somebody's view depends on ours, PostgreSQL refuses, and this table's records are parked. Waiting would stop
+        all tables; dropping that view, or leaving it on an old table that is no longer written, would silently change
+        what its owner reads.
         """
         if any(wanted.columns[name].type != column.type for name, column in table.columns.items()):
             self._drop_view(cursor, table.name)
@@ -274,7 +275,7 @@ class Catalogue:
             cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table.identifier, sql.SQL(", ").join(steps)))
 
     def _keep(self, cursor: Cursor, table: StagedTable) -> StagedTable:
-        """Shows the table as it is now, and writes down what it is."""
+        """Makes the view, and writes the catalogue."""
         query = self._query(cursor, table)
         self._replace_view(cursor, table.name, {name: column.type for name, column in table.columns.items()}, query)
         kept = replace(table, shown=query)
@@ -307,9 +308,10 @@ class Catalogue:
         return sql.Identifier(self._shop, name.partition(".")[2])
 
     def _query(self, cursor: Cursor, table: StagedTable) -> str:
-        """The rows that are not deleted; reading one of them raises where a value that is read never came.
+        """The view's query: rows that are not deleted. It raises an error if a row has unseen values that the profile
+        reads.
 
-        Columns stay where the view has them, new ones come last: what people have built on it goes on.
+        Columns keep their order in the view and new ones come last, so that views on it keep working.
         """
         types = {name: column.type for name, column in table.columns.items()}
         order = dict.fromkeys([name for name, same in self._shown(cursor, table.name, types) if same] + list(types))
@@ -318,7 +320,7 @@ class Catalogue:
         return query.as_string(cursor)
 
     def _conditions(self, table: StagedTable) -> Iterator[sql.Composable]:
-        """True, or they raise: whether all that the profile reads of a row was seen."""
+        """Conditions that are true, or raise an error if a value that the profile reads is unseen."""
         reads = self._reads.get(table.name, frozenset())
         name = sql.Literal(table.name)
         read = {n: c for n, c in table.columns.items() if n not in table.key and (reads is None or n in reads)}
@@ -337,7 +339,7 @@ class Catalogue:
             yield sql.SQL("gone({}, {})").format(name, sql.Literal(gone))
 
     def _shown(self, cursor: Cursor, name: str, types: Mapping[str, str]) -> list[tuple[str, bool]]:
-        """The columns of the view as it is, and whether each is of its type here."""
+        """The columns of the present view, and whether each has the type given here."""
         cursor.execute(
             "SELECT a.attname, coalesce(a.atttypid = to_regtype(w.type) AND a.atttypmod = -1, false)"
             " FROM pg_attribute AS a LEFT JOIN unnest(%s::text[], %s::text[]) AS w (name, type) ON w.name = a.attname"
@@ -347,7 +349,8 @@ class Catalogue:
         return cursor.fetchall()
 
     def _replace_view(self, cursor: Cursor, name: str, types: Mapping[str, str], query: str) -> None:
-        """A view that has columns of other types, or others than these, cannot be replaced by PostgreSQL."""
+        """CREATE OR REPLACE VIEW can neither drop a column nor change its type. Then the view is dropped and made
+        again."""
         view = self._view(name)
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._shop)))
         if not all(same for _, same in self._shown(cursor, name, types)):
@@ -357,14 +360,14 @@ class Catalogue:
             cursor.execute(grant)
 
     def _drop_view(self, cursor: Cursor, name: str) -> None:
-        """Out of the way; who may read it may read the one that is made next."""
+        """Drops the view, and remembers its grants for the next one."""
         view = self._view(name)
         cursor.execute(_GRANTS, (view.as_string(cursor),))
         self._grants[name] = [statement for (statement,) in cursor.fetchall()]
         cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
 
     def _complain(self, table: StagedTable) -> None:
-        """Says once, loudly, which columns the profile reads in vain."""
+        """Logs once, as an error, that the profile reads a column that is gone."""
         reads = self._reads.get(table.name, frozenset())
         for name, column in table.columns.items():
             if column.gone and (reads is None or name in reads) and (table.name, name) not in self._told:
@@ -378,7 +381,7 @@ class Catalogue:
 
     @contextmanager
     def _gate(self, cursor: Cursor, name: str) -> Iterator[None]:
-        """Alone with the staged tables: readers whose snapshot is older than a change have ended, others wait."""
+        """Runs the block alone with the staged tables: readers with an older snapshot have ended, new ones wait."""
         cursor.execute("SELECT current_setting('lock_timeout')")
         before = first(cursor)
         cursor.execute("SAVEPOINT schema_gate")
@@ -397,7 +400,7 @@ class Catalogue:
         cursor.execute("RELEASE SAVEPOINT schema_gate")
 
     def _blocked(self, cursor: Cursor, name: str) -> SchemaBlockedError:
-        """Names the oldest of those that hold a lock that was waited for."""
+        """The error that names the session which has held the lock for longest."""
         ours = [
             "schema_gate",
             sql.Identifier(stored_name(name)).as_string(cursor),
@@ -426,7 +429,8 @@ class Catalogue:
 
 @dataclass(slots=True)
 class _Fitting:
-    """A column set that fits. It keeps the object, so that its id stays its own; `current`: it is the newest schema."""
+    """A set of columns that fits. It keeps `columns` alive, so that no other object gets its id. `current`: it is the
+    newest schema."""
 
     columns: Mapping[str, str]
     types: Mapping[str, str]
@@ -434,7 +438,7 @@ class _Fitting:
 
 
 def staged(columns: Mapping[str, str]) -> dict[str, str]:
-    """A record's columns with their staged types."""
+    """A record's columns, with staged types."""
     return {name: staged_type(kind) for name, kind in columns.items()}
 
 
@@ -443,7 +447,7 @@ def _made(name: str, types: Mapping[str, str], key: Sequence[str], stamp: Stamp,
 
 
 def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> StagedTable:
-    """The table as it must be for records with these types, which are of its newest schema or of an older one."""
+    """The table as records with these types need it. `newer`: they have its newest schema."""
     version = table.version + 1
     columns = dict(table.columns)
     for name, kind in types.items():
@@ -466,7 +470,7 @@ def _altered(table: StagedTable, types: Mapping[str, str], newer: bool) -> Stage
 
 
 def _rounded(was: str, kind: str, newer: bool) -> bool:
-    """Whether the newer of both types has rounded what the shop had of the older one."""
+    """Whether the change of type has rounded the shop's values."""
     wide = widened(was, kind)
     return wide in _ROUNDED and wide != (kind if newer else was)
 
@@ -487,7 +491,7 @@ def _check_key(name: str, table: StagedTable | None, types: Mapping[str, str], k
 
 
 def _anew(table: StagedTable) -> str:
-    """How a person has a staged table made anew."""
+    """The next step that has a staged table made again."""
     where = ".".join('"' + part.replace('"', '""') + '"' for part in (table.home, stored_name(table.name)))
     return (
         f"stop `sink run`; `DROP TABLE {where} CASCADE`, which drops the views on it, too; start it again, then"
@@ -496,7 +500,7 @@ def _anew(table: StagedTable) -> str:
 
 
 def _cannot_follow(name: str, error: psycopg2.Error) -> DataError:
-    """PostgreSQL's own words: they speak of tables and columns, and of no value."""
+    """The error with PostgreSQL's message, which names tables and columns but no values."""
     primary = error.diag.message_primary or type(error).__name__
     if error.pgcode == "2BP01":
         who = (error.diag.message_detail or "").splitlines()
@@ -522,7 +526,7 @@ def _stamp(parts: tuple[Any, ...]) -> Stamp | None:
 
 
 def first(cursor: Cursor) -> Any:
-    """The one value that a query gives."""
+    """The single value of a query's row."""
     row = cursor.fetchone()
     assert row is not None  # noqa: S101  the query gives one
     return row[0]

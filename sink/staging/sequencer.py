@@ -1,4 +1,4 @@
-"""The reading side of the stager: what is read of one assignment, and what of it may become visible next."""
+"""The reading half of the stager: reads one assignment of partitions, and decides what becomes visible next."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sink.staging.snapshots import Completed
 
 log = structlog.get_logger()
 
-_BATCH: Final = 5_000  # rows a transaction: 1,000 cost 30 % more, 20,000 gain 10 %
+_BATCH: Final = 5_000  # rows per transaction: 1,000 cost 30 % more, 20,000 gain 10 %
 _AHEAD: Final = 1_000  # records of one partition that may wait
 _INDEX_AHEAD: Final = 50_000  # steps of the index that may wait
 _BEHIND: Final = 1_000  # steps of the index that wait when the copy is behind
 _IDLE: Final = 0.5  # seconds that a poll waits
-_SOON: Final = 0.005  # the same while the middle layer is at work, which may be done any moment
-_ALIVE: Final = 1.0  # seconds between two signs of life to the middle layer
-_LEADS: Final = 5.0  # seconds after a sign of life; the server's own time-out is longer
+_SOON: Final = 0.005  # the same while the database is at work, which may be done any moment
+_ALIVE: Final = 1.0  # seconds between two queries that keep the session alive
+_LEADS: Final = 5.0  # seconds after such a query during which we surely lead; the server's time-out is longer
 _OFFSETS_EVERY: Final = 0.5  # seconds between two commits of Kafka's offsets
 
 
 class Sequencer:
-    """What is read of one assignment. Commits leave it in parcels, one at a time, to the thread of the database."""
+    """Reads one assignment. Hands parcels of commits to the database's thread, one at a time."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Sequencer:
         tables: Iterable[str],
         topics: dict[str, str],
     ) -> None:
-        """`topics` has the table of each topic that is read, and grows by what the index of commits names."""
+        """`topics`: topic → table. It grows by what the index of commits names."""
         self._committer = committer
         self._database = database
         self._consumer = consumer
@@ -55,7 +55,7 @@ class Sequencer:
         self._announced = begun.announced
         assigned = consumer.assigned
         index_id = assigned[self._index].partition.topic_id if self._index in assigned else ""
-        if index_id != self._position.topic_id:  # made again: taken from where it begins now
+        if index_id != self._position.topic_id:  # the topic was made again: read from its beginning
             self._position = self._position._replace(topic_id=index_id, next_offset=0)
         end = self._position.end if self._position.end != NOWHERE else None
         self._is_first = self._position.stamp == NOWHERE
@@ -75,15 +75,15 @@ class Sequencer:
 
     @property
     def blocked(self) -> str:
-        """Why nothing is planned by the copy as it is read now; "" while it follows the shop."""
+        """Why the copy may not be acted on as it is; "" while it follows the shop."""
         return "the copy is catching up with the shop" if self._position.state == "catching up" else ""
 
     # One turn
 
     def turn(self) -> None:
-        """Reads what there is, and hands over what is whole once the database has done what was handed over before.
+        """Reads what is there, and hands over what is whole once the database is done with the last parcel.
 
-        Where the copy is behind, the next parcel stands in line: it is decoded while the one before is written.
+        If the copy is behind, one parcel waits in line: it is decoded while the one before is written.
         """
         self._take_outcomes()
         self._reading.take(self._consumer.poll(self._patience()), self._consumer.report)
@@ -95,13 +95,13 @@ class Sequencer:
         self._again = (not pending or (pending == 1 and self._assembly.queued > _BEHIND)) and self._advance()
         self._pause()
         now = time.monotonic()
-        # After a sign of life: who stood still leads no more.
+        # Only soon after a query: a process that stood still may no longer lead.
         if now - self._committed_at >= _OFFSETS_EVERY and now - self._led_at < _LEADS:
             self._committed_at = now
             self._commit_offsets()
 
     def leave(self) -> None:
-        """Waits for what is in flight, and commits Kafka's offsets as they are staged."""
+        """Waits for the parcels in flight, and commits Kafka's offsets."""
         while self._database.pending:
             self._take_outcome(wait_for_it=True)
         self._commit_offsets(wait=True)
@@ -111,8 +111,8 @@ class Sequencer:
             self._again = True
 
     def _take_outcome(self, wait_for_it: bool = False) -> bool:
-        """What the database has done; False: nothing by now. Its errors are raised here: what was read counts no more
-        then."""
+        """Takes the result of one parcel. False: none is done. The database's errors are raised here; what was read is
+        then void."""
         pending = self._database.pending
         kept = self._database.result(wait_for_it)
         if kept is not None:
@@ -123,7 +123,7 @@ class Sequencer:
         return True
 
     def _patience(self) -> float:
-        """How long to wait for something to read: not at all where something may be whole already."""
+        """Seconds to wait in a poll: none if something may already be whole."""
         if self._again:
             return 0.0
         return _SOON if self._database.pending else _IDLE
@@ -134,8 +134,8 @@ class Sequencer:
             self._resume = {}
 
     def _pause(self) -> None:
-        """Partitions that run ahead of the next commit wait until half of what they were ahead is gone, and so does the
-        index. All do while rows that belong to no commit are read faster than they are written."""
+        """Pauses partitions that are too far ahead of the next commit, until half of that has gone. The same for the
+        index. Pauses all tables while loose rows come faster than they are written."""
         places = self._assembly.crowded(_AHEAD, whole=_BATCH)
         places |= self._consumer.paused & self._assembly.crowded(_AHEAD // 2, whole=_BATCH)
         if len(self._reading.loose) >= _BATCH:
@@ -150,8 +150,8 @@ class Sequencer:
         self._reading.replayed = self._reading.unnamed = 0
 
     def _pass_by(self) -> None:
-        """Records of a connector that was here before the index, as Debezium's, are not staged: their tables have a gap
-        until they are read again."""
+        """Records of another connector from before the index, such as Debezium's, are not staged. Their tables get a
+        gap."""
         topics = {row[0] for row in self._reading.take_foreign()}
         for topic in sorted(topics - self._passed_by):
             self._passed_by.add(topic)
@@ -162,8 +162,8 @@ class Sequencer:
     # What may become visible
 
     def _advance(self) -> bool:
-        """Hands over what can be; whether more may be so without anything new."""
-        if self._anew:  # until all is named that was named when reading began
+        """Hands over what can become visible. Returns whether calling it again may hand over more."""
+        if self._anew:  # until the index is read to the end that it had when reading began
             self._assembly.begin_anew()
             self._anew = not self._reading.has_index()
         step = self._assembly.next
@@ -180,7 +180,8 @@ class Sequencer:
         return False
 
     def _catch_up(self, step: ChainBreak) -> None:
-        """Where the chain of the index begins anew: rows up to there go in as they come, and count in one step."""
+        """The index begins again: rows up to there are written as they come, and become a state of the shop in one
+        step."""
         self._assembly.catch_up()
         self._reading.left()
         if self._position.state != "catching up":
@@ -201,8 +202,8 @@ class Sequencer:
         log.info("the copy has caught up", lsn=str(step.since.commit_lsn))
 
     def _lacks(self, entry: PendingCommit) -> bool:
-        """The next commit is not whole. Once nothing of it can come any more it becomes visible as it is, and its
-        tables have a gap."""
+        """The next commit is not whole. Once no more of it can come, it becomes visible as it is, and its tables get a
+        gap."""
         short = self._assembly.short(entry)
         if not self._ends.came(entry.stamp, {one.topic for one in short}):
             return False
@@ -214,23 +215,24 @@ class Sequencer:
         return True
 
     def _is_compacted(self, entry: PendingCommit, short: Iterable[Short]) -> bool:
-        """Whether later rows stand for those that a commit lacks. A delete that is missing was never read when it is
-        older than a topic keeps it, unless nothing was staged before."""
+        """Whether compaction explains the rows that a commit lacks: later rows of the same keys are there. Not so if
+        the commit is older than the topic keeps deletes, since a missing row may then be a delete; unless nothing was
+        staged before."""
         if entry.stamp[:2] >= self._reading.began[:2]:
             return False
-        age = time.time() - entry.ts_us / 1e6 if entry.ts_us and not self._is_first else 0.0  # a chunk deletes nothing
+        age = time.time() - entry.ts_us / 1e6 if entry.ts_us and not self._is_first else 0.0  # a chunk has no deletes
         keep = [self._consumer.keeps_deletes(one.topic) for one in short]
         return all(seconds is not None and age < seconds for seconds in keep)
 
     def _lost(self, entry: PendingCommit, short: Iterable[Short]) -> None:
-        """Changes that were skipped with their offsets come when those are read; others never do."""
+        """Opens gaps. Changes in skipped offsets come when these are read; others never do."""
         for one in short:
             cause: Cause = "skipped" if self._reading.skips(one.topic, entry.stamp) else "lost"
             detail = f"{one.missing} changes of the commit at {entry.stamp.commit_lsn} are not in topic {one.topic}"
             self._gaps.append(TableGap(one.table, cause, entry.stamp, detail))
 
     def _is_large(self, entry: PendingCommit) -> bool:
-        """Whether a commit is not kept in memory: its rows go in as they are read, in one transaction to its end."""
+        """Whether a commit is too large for memory. Its rows are written as they are read, in one transaction."""
         return entry is self._large or (entry.expected > _BATCH and bool(self._assembly.short(entry)))
 
     def _stage_large(self, entry: PendingCommit) -> None:
@@ -258,7 +260,8 @@ class Sequencer:
     # What is handed over
 
     def _apply(self, steps: Sequence[PendingCommit | IndexEnd]) -> bool:
-        """Hands over loose rows and these steps, if there are any, and now and then a sign of life; whether it did."""
+        """Hands over loose rows and steps, if there are any, or every second an empty parcel that keeps the session
+        alive. Returns whether there were any."""
         for step in steps:
             if isinstance(step, IndexEnd):
                 self._position = self._position._replace(
@@ -290,7 +293,8 @@ class Sequencer:
         )
 
     def _completed(self) -> Completed | None:
-        """A snapshot that was announced is complete once its partitions are read up to the ends asked for since."""
+        """An announced snapshot is complete once its partitions are read to ends that were asked for after it was
+        announced."""
         for one in self._announced[:1]:
             if one.id == self._completing:  # handed over already
                 break
@@ -303,7 +307,7 @@ class Sequencer:
         return None
 
     def _is_due(self) -> bool:
-        """Whether it is time for a sign of life."""
+        """Whether the session needs a query to stay alive."""
         now = time.monotonic()
         if now - self._said_at < _ALIVE:
             return False
@@ -320,7 +324,7 @@ class Sequencer:
         self._database.submit(self._committer.write_part, rows, self._committer.decode(rows, topics), topics, waits_for)
 
     def _waits_for(self) -> str:
-        """What keeps the next commit from becoming visible, for people; "" for nothing."""
+        """What the next commit waits for, for people; "" for nothing."""
         step = self._assembly.next
         if step is None and self._position.stamp == NOWHERE:
             return f"the index of commits, topic {self._index[0]}, has no record yet: `capture run` writes it"

@@ -1,4 +1,4 @@
-"""The thread that has the database: it does one thing after another, while the thread that asks for them reads on."""
+"""The database's thread. It does one job after another, while the calling thread reads on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ P = ParamSpec("P")
 
 
 class NotStartedError(OrdertapError):
-    """Something was not begun, because what stood before it in the line went wrong."""
+    """A job was not started because the one before it failed."""
 
 
 class SerialExecutor(Generic[T]):
-    """What is handed over is done in its order; once one thing goes wrong, nothing behind it is begun. The error is
-    raised where the outcome is asked for."""
+    """Does jobs in order. After a failure it starts none of those behind it. Errors are raised by `result`."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "database")
@@ -32,21 +31,21 @@ class SerialExecutor(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits until what is in flight has ended: the connection is the thread's until then."""
+        """Waits for the job in flight, which has the connection until then."""
         self._thread.shutdown(wait=True)
 
     @property
     def pending(self) -> int:
-        """How many outcomes were not asked for yet, that of what is in flight among them."""
+        """Jobs whose result was not taken yet, the one in flight included."""
         return len(self._pending)
 
     def submit(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> None:
-        """Puts something in the line. What it is given must not change any more."""
+        """Queues a job. Its arguments must not be changed afterwards."""
         self._pending.append(self._thread.submit(self._begin, partial(work, *arguments, **named)))
 
     def _begin(self, work: Callable[[], T]) -> T:
         if self._went_wrong:
-            raise NotStartedError("what stood before it went wrong", "it is read again")
+            raise NotStartedError("the job before it failed", "it is read again")
         try:
             return work()
         except BaseException:
@@ -54,18 +53,18 @@ class SerialExecutor(Generic[T]):
             raise
 
     def result(self, wait_for_it: bool = False) -> T | None:
-        """What the first thing in the line gave, if it has ended, which then leaves the line."""
+        """Takes the result of the first job, if it has ended; None otherwise."""
         if not self._pending or not (wait_for_it or self._pending[0].done()):
             return None
         return self._pending.popleft().result()
 
     def discard(self) -> None:
-        """Waits until what is in flight has ended, and asks for no outcome: what was read counts no more, or what went
-        wrong in it goes wrong again."""
+        """Waits for the job in flight, and drops all results and errors. Whatever failed is read again, and fails again
+        if it has to."""
         wait(self._pending)
         self._pending.clear()
         self._went_wrong = False
 
     def run(self, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Does something there after all that is in the line, and waits for it."""
+        """Runs a job after those in the queue, and waits for it."""
         return self._thread.submit(work, *arguments, **named).result()

@@ -1,4 +1,4 @@
-"""Snapshots: which are under way, and what a complete one says about rows that it does not have."""
+"""Snapshots: which are under way, and what a complete one means for rows that it does not have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Announced(NamedTuple):
-    """A snapshot of which the index says that it is complete; its rows may still be on their way."""
+    """A snapshot that is complete by the index. Its last rows may still come."""
 
     id: str
     stamp: Stamp
@@ -32,23 +32,23 @@ class Announced(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """A snapshot of which all rows that can come are here. Rows of `compacted` tables may be missing because later ones
-    stand for them."""
+    """A snapshot whose rows are all here, as far as they can come. Rows of `compacted` tables may have been removed by
+    compaction."""
 
     snapshot: Announced
     compacted: frozenset[str]
 
 
 class MadeUp(NamedTuple):
-    """What is missed no more because its tables were read again: offsets that were skipped, and the places of records
-    that were parked."""
+    """What no longer counts as missing because its tables were read again: skipped offsets, and the places of parked
+    records."""
 
     skipped: Sequence[Gap]
     parked: Sequence[tuple[str, int, int]]
 
 
 def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
-    """Keeps what the index says of a snapshot."""
+    """Writes what the index says of a snapshot."""
     if state.state == "aborted":
         cursor.execute("DELETE FROM snapshot WHERE id = %s AND state <> 'complete'", (state.id,))
         return
@@ -69,7 +69,7 @@ def note(cursor: Cursor, generation: int, state: SnapshotState) -> None:
 
 
 def announced(cursor: Cursor) -> list[Announced]:
-    """The snapshots that wait for their last rows, the oldest first."""
+    """Snapshots that wait for their last rows, oldest first."""
     cursor.execute("SELECT id, generation, lsn, tables, rows FROM snapshot WHERE state = 'announced' ORDER BY 2, 3")
     return [
         Announced(row[0], Stamp(row[1], LSN(int(row[2])), 0), tuple(row[3]), row[4] or {}) for row in cursor.fetchall()
@@ -79,15 +79,15 @@ def announced(cursor: Cursor) -> list[Announced]:
 def complete(
     cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str], topics: Mapping[str, str]
 ) -> MadeUp:
-    """All rows of a snapshot that can come are here: of its tables, older rows that it did not bring are gone.
+    """Completes a snapshot: older rows of its tables that are not in it are deleted.
 
-    A table of which fewer rows came than it has in the index has a gap instead, unless its topics are compacted. What
-    was skipped or parked before of a table that is here as a whole is missed no more. `topics`: each with its table.
+    A table with fewer rows than the index says gets a gap instead, unless its topics are compacted. For the other
+    tables, earlier skipped offsets and parked records no longer count as missing. `topics`: topic → table.
     """
     one = done.snapshot
     whole = []
     for table in (name for name in one.tables if name in followed):
-        if _read_later(cursor, table, one):  # its rows are that one's now: a row remembers the last that brought it
+        if _read_later(cursor, table, one):  # a later snapshot has its rows now: a row remembers only the last one
             continue
         missing = one.rows.get(table, 0) - writer.brought(cursor, table, one.id)
         if missing > 0 and table not in done.compacted:
@@ -114,15 +114,15 @@ def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
 
 
 def refuse_accepted(cursor: Cursor) -> None:
-    """SettingsError when the first snapshot of this generation is complete already: there is nothing to accept."""
+    """SettingsError if the first snapshot of this generation is complete already."""
     if is_whole(cursor):
         raise SettingsError("the first snapshot is complete already", "nothing is to be accepted")
 
 
 def accept(cursor: Cursor, person: str) -> None:
-    """Declares the first copy complete by a person's word, where its end is out of reach (reset, retention).
+    """Declares the first snapshot complete, because its end is out of reach (reset, retention).
 
-    Nothing is marked deleted. What is under way of it does not count any more.
+    Deletes no rows. A first snapshot under way no longer counts.
     """
     cursor.execute("DELETE FROM snapshot WHERE first AND state <> 'complete'")
     cursor.execute(

@@ -1,10 +1,10 @@
-"""Keeps the copy: reads the index of commits and the tables' topics, and makes commits visible in their order.
+"""The stager: reads the index of commits and the tables' topics, and makes commits visible in order.
 
-Many commits become visible in one transaction of the middle layer, with the offsets up to which nothing is read again.
-Kafka's offsets are committed after it, so a crash in between makes a replay, which is dropped by its offsets.
+One transaction of the middle layer makes many commits visible and writes the offsets that are staged. Kafka's offsets
+are committed after it; if the process dies in between, records are read again and dropped by their offsets.
 
 Two threads share the work: this one reads and decides what is next (`sequencer`), the other has the database
-(`committer`) and does one transaction at a time, so the next commits are read while those before them are written.
+(`committer`) and does one transaction at a time. So the next commits are read while the last ones are written.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _REJOINS: Final = 1.0  # seconds
 _NOT_ASSIGNED: Final = "Kafka has not assigned all partitions of the shop's topics to this sink yet"
 
 LookUp: TypeAlias = Callable[[Sequence[Partition]], Staged]
-"""Looks up what is staged of partitions."""
+"""Looks up the staged offsets of partitions."""
 
 
 class Stager:
-    """The stager of one shop, once it leads."""
+    """The stager of one shop, for the process that leads."""
 
     def __init__(self, writer: CopyWriter, tables: Mapping[str, str], index: str) -> None:
-        """`tables` are the profile's, each with its usual topic; `index` is the topic of the index of commits."""
+        """`tables`: table → its default topic; `index`: the topic of the index of commits."""
         self._writer = writer
         self._tables = frozenset(tables)
         self._index = index
-        self._topics = {topic: table for table, topic in tables.items()}  # and what the index has named since the start
+        self._topics = {topic: table for table, topic in tables.items()}  # and what the index names
 
     def run(
         self,
@@ -51,10 +51,10 @@ class Stager:
         stop: Callable[[], bool],
         turned: Callable[[str], None],
     ) -> None:
-        """Stages until it is stopped. `turned` is told of each turn, with what keeps the copy from following the shop;
-        "" for nothing. Errors of database and Kafka come through.
+        """Stages until `stop` says so. `turned` is called each turn with what keeps the copy from following the shop,
+        "" for nothing. Raises errors of database and Kafka.
 
-        The connection is the one that leads. Another thread uses it until this returns.
+        `connection`: the session that leads. Another thread uses it until this returns.
         """
         committer = Committer(connection, self._writer, self._tables, (self._index, 0))
         with SerialExecutor[CommitResult | None]() as database:
@@ -63,7 +63,8 @@ class Stager:
                 try:
                     with consumer(lambda partitions: database.run(committer.staged, partitions)) as opened:
                         self._read(committer, database, opened, stop, turned)
-                except NotAMemberError as error:  # by one that led before and woke up: it stands by once it sees that
+                # A former leader woke up and joined; it leaves once it sees that it does not lead.
+                except NotAMemberError as error:
                     log.warning("joining the group anew", reason=error.message)
                     time.sleep(_REJOINS)
 
@@ -80,7 +81,7 @@ class Stager:
                 self._copy(committer, database, consumer, stop, turned)
             except ReadAgainError as error:
                 log.info("reading begins where the copy stands", reason=error.message)
-            except SchemaBlockedError as error:  # the reader who is in the way must end first
+            except SchemaBlockedError as error:  # the session that holds the lock has to end first
                 turned(error.message)
                 log.warning("staging waits", reason=error.message, next=error.hint)
                 database.run(committer.wait, error.message)
@@ -93,8 +94,8 @@ class Stager:
         stop: Callable[[], bool],
         turned: Callable[[str], None],
     ) -> None:
-        """From one assignment of all partitions to the next. What was read before it counts no more: what is staged is
-        asked for only after what was in flight has ended."""
+        """Works from one assignment of partitions to the next. What was read before is void. The staged offsets are
+        looked up only after the jobs in flight have ended."""
         database.discard()
         database.run(committer.roll_back)
         while not consumer.restart():

@@ -1,8 +1,8 @@
-"""Which documents changed rows touch: the SQL of the profile's `touched_by` over a relation with those rows.
+"""Finds the documents that changed rows touch, by the SQL of the profile's `touched_by`.
 
-Functions that make SQL take `relations`: for each table with changes a SELECT that gives its rows before and after,
-`before_and_after` or `all_rows`. What they make gives rows of (type, key) and takes no parameters. A
-SELECT of the profile reads the shop's other tables by their plain names, which the caller sets (`names_of`).
+Functions that make SQL take `relations`: table → a SELECT of its rows before and after the change (`before_and_after`
+or `all_rows`). Their SQL returns rows of (type, key) and has no parameters. A SELECT of the profile reads the shop's
+other tables by plain names; the caller sets the search_path (`names_of`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Relations = Mapping[str, sql.Composable]
 
 
 def expressions(profile: Profile, relations: Relations) -> sql.Composable | None:
-    """One statement for all expressions over all these tables; None when there is none. It reads each table once."""
+    """One statement for all expressions over these tables, which reads each table once. None if there are none."""
     found: dict[str, list[tuple[DocumentRule, Touch]]] = defaultdict(list)
     for rule, touch in _touches(profile, relations, selects=False):
         found[touch.table].append((rule, touch))
@@ -33,25 +33,25 @@ def expressions(profile: Profile, relations: Relations) -> sql.Composable | None
 
 
 def selects(profile: Profile, relations: Relations) -> sql.Composable | None:
-    """One statement for all SELECTs over `changed` of these tables; None when there is none."""
+    """One statement for all SELECTs over `changed` of these tables. None if there are none."""
     return _together([_select(*pair, relations[pair[1].table]) for pair in _touches(profile, relations, selects=True)])
 
 
 def one(rule: DocumentRule, touch: Touch, relation: sql.Composable) -> sql.Composable:
-    """The statement of one touch."""
+    """The statement for one touch."""
     return _select(rule, touch, relation) if touch.selects else _expressions([(rule, touch)], relation)
 
 
 def before_and_after(
     table: StagedTable, new: sql.Composable, columns: Iterable[str], live: bool = True
 ) -> sql.Composable:
-    """The staged rows under the keys of `new`, a relation that is not written yet, and those rows as they will be.
+    """The staged rows with the keys of `new`, a relation that is not written yet, and these rows as they will be.
 
-    `columns` are those of `new`; the others stay as they are staged. Not `live`: `new` has the keys of deleted rows,
-    which are all that they will be.
+    `columns`: those of `new`; other columns stay as they are staged. `live` False: `new` has only the keys of deleted
+    rows.
     """
     sent = set(columns)
-    # OFFSET 0: each row is looked up by its key, where a plain join may read the whole table for each batch.
+    # OFFSET 0 makes PostgreSQL look up each row by its key; it may plan a plain join as a scan of the whole table.
     staged = sql.SQL("LATERAL (SELECT * FROM {} AS s WHERE {} OFFSET 0) AS t").format(
         table.identifier,
         sql.SQL(" AND ").join(sql.SQL("s.{0} = n.{0}").format(sql.Identifier(name)) for name in table.key),
@@ -70,7 +70,7 @@ def before_and_after(
 
 
 def units(profile: Profile, tables: Mapping[str, StagedTable]) -> sql.Composable:
-    """A SELECT of the touched documents, each with its unit: its shop order, else the document itself."""
+    """A SELECT of the touched documents, each with its unit: its order, or else the document itself."""
     orders = profile.of_model("SalesOrder")
     parts = []
     for rule in profile.documents.values():
@@ -92,12 +92,12 @@ def units(profile: Profile, tables: Mapping[str, StagedTable]) -> sql.Composable
 
 
 def all_rows(table: StagedTable) -> sql.Composable:
-    """Every staged row, marked ones too."""
+    """All staged rows, deleted ones included."""
     return sql.SQL("SELECT {} FROM {} AS t").format(_of("t", table.columns), table.identifier)
 
 
 def no_rows(profile: Profile) -> dict[str, sql.Composable]:
-    """Nothing of each table, as the search_path has it: whether the SQL runs shows without rows, too."""
+    """An empty relation for each table, to check that the SQL runs."""
     names = {table: sql.Identifier(table.rpartition(".")[2]) for table in profile.tables}
     return {table: sql.SQL("SELECT * FROM {} WHERE false").format(name) for table, name in names.items()}
 
@@ -105,8 +105,8 @@ def no_rows(profile: Profile) -> dict[str, sql.Composable]:
 def find(cursor: Cursor, profile: Profile, relations: Relations) -> set[DocumentRef]:
     """The documents that these rows touch.
 
-    DataError when the SQL fails for one of the rows, SettingsError when it does not run at all. Both say which document
-    and table, and leave the transaction as it was before, so that the caller can try with less.
+    DataError if the SQL fails for a row, SettingsError if it does not run at all. Both name document and table. The
+    transaction is rolled back to its state before, so that the caller can try with fewer rows.
     """
     cursor.execute("SAVEPOINT touches")
     found: set[DocumentRef] = set()
@@ -123,23 +123,23 @@ def find(cursor: Cursor, profile: Profile, relations: Relations) -> set[Document
 
 
 def collect(cursor: Cursor, profile: Profile, relations: Relations, statement: sql.Composable | None) -> None:
-    """Adds what a statement of `expressions` or `selects` gives to the touched documents of this transaction.
+    """Adds the result of a statement of `expressions` or `selects` to the touched documents of this transaction.
 
-    DataError when the SQL fails for one of the rows, SettingsError when it does not run at all. Both say which document
-    and table, and leave the transaction as it was before, so that the caller can try with less.
+    Errors as for `find`.
     """
     if statement is None:
         return
     insert = sql.SQL("SAVEPOINT touches; INSERT INTO pg_temp.touched (type, key) {}; RELEASE SAVEPOINT touches")
     try:
-        cursor.execute(insert.format(statement))  # in one round trip, since most commits are small
+        cursor.execute(insert.format(statement))  # one round trip, since most commits are small
     except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
         cursor.execute("ROLLBACK TO SAVEPOINT touches")
         raise blame(cursor, profile, relations, error) from None
 
 
 def blame(cursor: Cursor, profile: Profile, relations: Relations, error: psycopg2.Error) -> OrdertapError:
-    """Which touch a statement of several failed by, found by running each alone; the statement was rolled back."""
+    """Finds the touch by which a combined statement failed, by running each alone. The statement has been rolled
+    back."""
     for rule, touch in _touches(profile, relations):
         cursor.execute("SAVEPOINT touch")
         try:
@@ -154,7 +154,7 @@ def blame(cursor: Cursor, profile: Profile, relations: Relations, error: psycopg
 def _touches(
     profile: Profile, relations: Relations, selects: bool | None = None
 ) -> Iterator[tuple[DocumentRule, Touch]]:
-    """The touches of these tables: expressions, SELECTs, or both."""
+    """The touches of these tables. `selects`: True: only SELECTs; False: only expressions; None: both."""
     for rule in profile.documents.values():
         for touch in rule.touched_by:
             if touch.table in relations and selects in (None, touch.selects):
@@ -162,7 +162,7 @@ def _touches(
 
 
 def _expressions(touches: Iterable[tuple[DocumentRule, Touch]], relation: sql.Composable) -> sql.Composable:
-    """Each expression stands where only the columns of the changed row are to be seen, and reads the relation once."""
+    """All expressions over one relation, which is read once. An expression sees only the columns of the changed row."""
     values = [
         sql.SQL("({}, ({}\n)::text)").format(sql.Literal(rule.name), sql.SQL(touch.sql)) for rule, touch in touches
     ]
@@ -172,7 +172,7 @@ def _expressions(touches: Iterable[tuple[DocumentRule, Touch]], relation: sql.Co
 
 
 def _select(rule: DocumentRule, touch: Touch, relation: sql.Composable) -> sql.Composable:
-    """The profile's SELECT with `changed` before it; the UNION refuses one of several columns."""
+    """The profile's SELECT with `changed` as a CTE. The UNION refuses a SELECT of more than one column."""
     return sql.SQL(
         "(WITH changed AS ({}) SELECT {} AS type, d.key::text AS key"
         " FROM (SELECT NULL AS key WHERE false UNION ALL ({}\n)) AS d)"
@@ -192,7 +192,8 @@ def _of(alias: str, names: Iterable[str]) -> sql.Composable:
 
 
 def _wrong(place: str, error: psycopg2.Error) -> OrdertapError:
-    """The class of an error of the data, whose text would show a value; the text of an error of the SQL."""
+    """For an error of the data only its class, since its message may show a value; for an error of the SQL its
+    message."""
     if isinstance(error, psycopg2.DataError | psycopg2.errors.CardinalityViolation):
         cause = type(error).__name__
         return DataError(f"{place}: fails for a row: {cause}", "mend the row in the shop, or let the SQL take any row")

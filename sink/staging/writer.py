@@ -1,4 +1,4 @@
-"""Writes a batch of records to the staged tables, and remembers which documents it touches until they are marked."""
+"""Writes batches of records to the staged tables, and marks the documents that they touch."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from sink.staging.schema import Catalogue, StagedTable
 log = structlog.get_logger()
 
 Key = TypeVar("Key", str, bytes)
-_FEW: Final = 20  # parked records of a table and a commit that are looked at one by one
+_FEW: Final = 20  # at most so many parked records of a table and a commit are looked at one by one
 
 
 class _NoTableError(DataError):
-    """The staged table cannot be as a group of records needs it."""
+    """The staged table cannot take a group of records."""
 
     def __init__(self, group: Group, error: DataError) -> None:
         super().__init__(error.message, error.hint)
@@ -42,7 +42,7 @@ class _NoTableError(DataError):
 
 
 class CopyWriter:
-    """The staged tables of one shop, and the marks on its documents. All of it runs in the stager's transaction."""
+    """Writes the staged tables of one shop, and marks its documents. Runs in the stager's transaction."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class CopyWriter:
         decoders: Decoders,
         columns: Callable[[str], Mapping[str, str]],
     ) -> None:
-        """`columns` gives those of a table of which no record came yet, as the profile or the registry has them."""
+        """`columns`: the columns of a table without records yet, from the profile or the registry."""
         self._shop = shop
         self._profile = profile
         self._catalogue = catalogue
@@ -62,12 +62,12 @@ class CopyWriter:
         self._parked_topics: set[str] = set()
         self._references = frozenset().union(*(rule.references for rule in profile.documents.values()))
         self._temps = row_io.TempTables()
-        self._touched = False  # whether there may be touched documents
+        self._touched = False  # whether pg_temp.touched may have rows
         self._arrived: set[str] = set()
         self._asked: set[str] = set()
 
     def prepare(self, cursor: Cursor) -> None:
-        """Makes the shop's schema and views, and what a session needs. Once per connection."""
+        """Makes the shop's schema and views, and the session's temporary table. Once per connection."""
         self.forget()
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._shop)))
         for table in self._profile.tables:
@@ -77,13 +77,13 @@ class CopyWriter:
         )
 
     def forget(self) -> None:
-        """What was learnt in a transaction that was rolled back is not so."""
+        """Forgets what was learnt in a transaction that was rolled back."""
         self._catalogue.forget()
         self._temps.forget()
 
     def follow(self, cursor: Cursor, stamp: Stamp) -> dict[str, Stamp]:
-        """Since where in the log each table of the profile is followed. One that joins now, with the copy at `stamp`,
-        has a gap: what was before is in no commit that is still to come. So has one that was left out for a while."""
+        """Table → the position from which it is followed. A table that joins now, with the copy at `stamp`, gets a gap,
+        because its earlier rows are in no commit still to come. So does one that the profile left out for a while."""
         self._parked_topics = parked.topics(cursor)
         cursor.execute("DELETE FROM followed WHERE table_name <> ALL (%s)", (list(self._profile.tables),))
         cursor.execute("SELECT table_name, generation, lsn FROM followed")
@@ -101,18 +101,15 @@ class CopyWriter:
         return known | dict.fromkeys(new, stamp)
 
     def decode(self, rows: Sequence[Row], tables: Mapping[str, str]) -> Batch:
-        """The batch of records in the order of their partitions; any thread may. `tables` gives the table of each
-        topic. UnavailableError when the registry is away."""
+        """Makes a batch of records in the order of their partitions; any thread may call it. `tables`: topic → table.
+        UnavailableError if the registry is away."""
         return make_batch(rows, tables, self._decoders)
 
     def write(
         self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
     ) -> Collection[tuple[str, int, int]]:
-        """Writes records with their batch. What cannot be staged is parked by name, and holds what its commit touches;
-        the others go in.
-
-        The places of what was parked.
-        """
+        """Writes records with their batch. Records that cannot be staged are parked, and hold the documents of their
+        commits. Returns the places of parked records."""
         bad = self._write(cursor, rows, batch, tables)
         if bad:
             self._park(cursor, bad, rows, tables)
@@ -124,15 +121,15 @@ class CopyWriter:
     def _write(
         self, cursor: Cursor, rows: Sequence[Row], batch: Batch, tables: Mapping[str, str]
     ) -> list[tuple[Row, str]]:
-        """The records that cannot be staged, found by halving, each with the reason; all others are written."""
-        if batch.unreadable:  # what was before them is the latest of its key now
+        """Writes the records that can be staged, and returns the others with reasons. Those are found by bisection."""
+        if batch.unreadable:  # the records before them are the latest of their keys now
             bad = {one.row[:3] for one in batch.unreadable}
             rest = [row for row in rows if row[:3] not in bad]
             return [(one.row, one.reason) for one in batch.unreadable] + self._write_some(cursor, rest, tables)
         cursor.execute("SAVEPOINT rows")
         try:
             self._batch(cursor, batch)
-        except _NoTableError as error:  # of all its records; to halve them would try as often as there are records
+        except _NoTableError as error:  # all records of the group fail; bisection would try each one
             cursor.execute("ROLLBACK TO SAVEPOINT rows")
             self.forget()
             bad = {row[:3] for row in error.group.rows}
@@ -167,13 +164,11 @@ class CopyWriter:
             self._truncate(cursor, truncate.table, Stamp(truncate.stamp[0], LSN(truncate.stamp[1]), truncate.stamp[2]))
 
     def _load(self, cursor: Cursor, groups: Sequence[Group]) -> list[tuple[Group, StagedTable, TempTable]]:
-        """Each group's rows in a temporary table, with the staged table that takes them, as it is after all were fit.
-
-        Deletes of a table of which nothing is staged are left out.
-        """
+        """Puts each group's rows into a temporary table, and makes the staged tables fit. Deletes of tables that are
+        not staged are left out."""
         for group in groups:
             if isinstance(group.decoder, Decoder):
-                # Of one schema, any record's stamp tells it from those of a schema before or after it.
+                # For one schema any record's stamp will do: schemas do not overlap in the log.
                 generation, lsn, ordinal = max(stamp_of(row[5]) for row in (group.rows[0], group.rows[-1]))
                 key = self._decoders.key((group.rows[0][3] or b"")[1:FRAME_SIZE])
                 at = Stamp(generation, LSN(lsn), ordinal)
@@ -192,7 +187,7 @@ class CopyWriter:
         return [(group, table, temp) for (group, table), temp in zip(staged, temps, strict=True)]
 
     def _relations(self, loaded: Iterable[tuple[Group, StagedTable, TempTable]]) -> dict[str, sql.Composable]:
-        """By table its changed rows, before and after."""
+        """Table → its changed rows, before and after."""
         found: dict[str, sql.Composable] = {}
         for group, table, temp in loaded:
             fits = [name for name, kind in temp.types.items() if table.takes(name, kind)]
@@ -210,12 +205,12 @@ class CopyWriter:
             self._arrived.add(table.name)
         sent = [name for name in temp.types if name not in group.id.unchanged]
         row_io.upsert(cursor, table, temp, sent, group.id.snapshot, distinct=self._has_twins(group))
-        if group.id.moved:
+        if group.id.rekeyed:
             for row in group.rows:
                 self._take_over(cursor, batch, table, row)
 
     def _has_twins(self, group: Group) -> bool:
-        """Whether equal keys may differ as bytes."""
+        """Whether equal keys may have different bytes."""
         return not self._decoders.key((group.rows[0][3] or b"")[1:FRAME_SIZE]).canonical
 
     def _take_over(self, cursor: Cursor, batch: Batch, table: StagedTable, row: Row) -> None:
@@ -226,8 +221,8 @@ class CopyWriter:
         row_io.take_over(cursor, table, self._key(old), self._key(new), Stamp(generation, LSN(lsn), ordinal))
 
     def _moved(self, batch: Batch) -> dict[DocumentRef, str]:
-        """Documents whose key was changed, as they are called now, and their keys before: those whose key is the
-        primary key of their table."""
+        """Documents whose key was changed → their old key. Only for documents whose key is the primary key of their
+        table."""
         found: dict[DocumentRef, str] = {}
         for (topic, stamp), old in batch.old_keys.items():
             new = batch.new_keys.get((topic, stamp))
@@ -239,7 +234,7 @@ class CopyWriter:
         return found
 
     def _key(self, key: bytes) -> dict[str, str]:
-        """A key's columns as PostgreSQL's text."""
+        """The columns of a record's key, as PostgreSQL's text."""
         decoder = self._decoders.key(key[1:FRAME_SIZE])
         cells = decoder.line(key, FRAME_SIZE).split(b"\t")
         return {name: unescaped(cell).decode() for name, cell in zip(decoder.columns, cells, strict=True)}
@@ -252,7 +247,7 @@ class CopyWriter:
         row_io.truncate(cursor, self._catalogue, name, stamp)
 
     def touch_all(self, cursor: Cursor, names: Iterable[str]) -> None:
-        """Touches every document of which any staged row of these tables is a part."""
+        """Touches all documents that have a staged row of these tables."""
         tables = self._catalogue.loaded(cursor)
         relations = {name: touches.all_rows(tables[name]) for name in names if name in tables}
         self._touched = self._touched or bool(relations)
@@ -261,9 +256,9 @@ class CopyWriter:
             touches.collect(cursor, self._profile, relations, touches.selects(self._profile, relations))
 
     def mark(self, cursor: Cursor) -> int:
-        """Marks the touched documents in the ledger; how many. With them those that lacked a row that came now.
+        """Marks the touched documents in the ledger, and those that lacked a row that has come. Returns how many.
 
-        Once in a transaction, when all is written: they are forgotten with its commit.
+        Call it once, at the end of the transaction.
         """
         self._wake(cursor)
         touched, self._touched = self._touched, False
@@ -271,7 +266,8 @@ class CopyWriter:
         return marks.mark(cursor, units) if units else 0
 
     def _wake(self, cursor: Cursor) -> None:
-        """A look that began while the last transaction committed may have read what was before: asked once more."""
+        """Asks for the tables of the last transaction again: a look that began while it committed may have read the old
+        rows."""
         arrived, self._arrived = self._arrived, set()
         if arrived or self._asked:
             self._touch_refs(cursor, late.woken(cursor, self._shop, self._profile, arrived | self._asked))
@@ -280,13 +276,13 @@ class CopyWriter:
     def _park(
         self, cursor: Cursor, bad: Sequence[tuple[Row, str]], rows: Sequence[Row], tables: Mapping[str, str]
     ) -> None:
-        """Keeps records that cannot be staged, and holds the documents that their commits touch; where a record says
-        nothing of its documents, as a new row does, all that read its table."""
+        """Parks records, and holds the documents that their commits touch. If nothing tells a record's documents, as
+        for a new row, all documents that read its table are held."""
         places = {row[:3] for row, _ in bad}
         beside = _by(parked.commit_of, (row for row in rows if row[:3] not in places))
         held: set[str] = set()
         for commit, of_commit in _by(parked.commit_of, (row for row, _ in bad)).items():
-            # As a delete a row itself shows what it touched before, if its key can be read.
+            # Written as a delete, a record shows what its row touched before, if its key can be read.
             deletes = [(*row[:4], None, *row[5:7], ()) for row in of_commit]
             refs = self._touched_by(cursor, [*beside.get(commit, ()), *deletes], tables)
             topic, partition, offset = of_commit[0][:3]
@@ -301,12 +297,12 @@ class CopyWriter:
         self._keep_parked(cursor, bad, {topic: table for topic, table in tables.items() if table in held})
 
     def _may_touch_any(self, cursor: Cursor, deletes: Sequence[Row], tables: Mapping[str, str]) -> bool:
-        """Whether one of these records, read as deletes, touches nothing that is staged: then only the record itself
-        could say what it touches. Many are not looked at one by one, and may."""
+        """Whether one of these records, taken as a delete, touches no staged row: then only its content could tell its
+        documents. If there are many, they are not tried one by one and count as such."""
         return len(deletes) > _FEW or any(not self._touched_by(cursor, [row], tables) for row in deletes)
 
     def park_foreign(self, cursor: Cursor, rows: Sequence[Row]) -> None:
-        """Keeps records that capture did not write: they are of no commit, so they hold nothing."""
+        """Parks records that capture did not write. They are of no commit, so they hold nothing."""
         reason = "its headers are not those of capture, which writes all that is staged"
         self._keep_parked(cursor, [(row, reason) for row in rows], {})
 
@@ -318,7 +314,7 @@ class CopyWriter:
         self._parked_topics |= {row[0] for row, _ in bad}
 
     def _touched_by(self, cursor: Cursor, rows: Sequence[Row], tables: Mapping[str, str]) -> set[DocumentRef]:
-        """What records would touch; nothing of them stays."""
+        """What the records would touch. Everything is rolled back."""
         cursor.execute("SAVEPOINT trial")
         cursor.execute("DELETE FROM pg_temp.touched")
         self._write_some(cursor, rows, tables)
@@ -335,24 +331,24 @@ class CopyWriter:
             execute_values(cursor, "INSERT INTO pg_temp.touched (type, key) VALUES %s", values)
 
     def take_parked(self) -> list[tuple[str, int, int]]:
-        """The places of records that were parked since the last call."""
+        """The places of records parked since the last call."""
         found, self._parked = self._parked, []
         return found
 
     def unpark(self, cursor: Cursor, rows: Sequence[Row]) -> None:
-        """Records that were parked and could be staged now: what they held looks again."""
+        """Ends the parking of records that are staged now, and touches the documents that they held."""
         if rows:
             self._free(cursor, parked.unpark(cursor, rows))
 
     def replace_parked(self, cursor: Cursor, written: Sequence[Row]) -> Sequence[tuple[str, int, int]]:
-        """Older records that were parked are done with where these rows of the same keys are whole: what they held
-        looks again. Their places."""
+        """Ends the parking of older records that these rows supersede, and touches the documents that they held.
+        Returns their places."""
         rows = [row for row in written if row[0] in self._parked_topics] if self._parked_topics else ()
         return self._done_with(cursor, parked.replace(cursor, rows), "later records have their rows") if rows else ()
 
     def read_again(self, cursor: Cursor, topics: Collection[str], at: Stamp) -> Sequence[tuple[str, int, int]]:
-        """The tables of these topics were read again as a whole: older records that were parked are done with, and what
-        they held looks again. Their places."""
+        """Ends the parking of older records of these topics, whose tables were read again as a whole, and touches the
+        documents that they held. Returns their places."""
         return self._done_with(cursor, parked.take_out(cursor, topics, at), "their tables were read again")
 
     def _done_with(self, cursor: Cursor, ended: parked.Ended, reason: str) -> Sequence[tuple[str, int, int]]:
@@ -369,7 +365,7 @@ class CopyWriter:
             self.touch_readers(cursor, ended.tables)
 
     def touch_readers(self, cursor: Cursor, names: Iterable[str]) -> None:
-        """Touches the documents that are held and of which these tables are a part: a gap of theirs has ended."""
+        """Touches the held documents that read these tables, because a gap has ended."""
         wanted = set(names)
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
         self._touched = True
@@ -380,13 +376,13 @@ class CopyWriter:
         )
 
     def vanish(self, cursor: Cursor, name: str, stamp: Stamp, snapshot: str) -> None:
-        """Marks the rows deleted that a snapshot of the whole table did not bring, and touches their documents."""
+        """Deletes rows that a snapshot of the whole table did not bring, and touches their documents."""
         table = self._catalogue.loaded(cursor).get(name)
         if table is not None and row_io.vanish(cursor, table, stamp, snapshot):
             self.touch_all(cursor, [name])
 
     def brought(self, cursor: Cursor, name: str, snapshot: str) -> int:
-        """How many rows of a table a snapshot brought, whatever is newer."""
+        """How many rows of a table a snapshot brought, even if newer records have come since."""
         table = self._catalogue.loaded(cursor).get(name)
         if table is None:
             return 0
@@ -395,9 +391,9 @@ class CopyWriter:
 
 
 def _use(group: Group) -> str:
-    """What tells apart the groups of a table that are there at once, beside their snapshots. Two schemas may have the
-    same columns: their rows must not meet in one temporary table."""
-    what = ("rows", "deletes", "moved")[group.id.deletes + 2 * group.id.moved]
+    """Distinguishes groups of a table that are loaded at once. Rows of two schemas with the same columns must not share
+    a temporary table."""
+    what = ("rows", "deletes", "rekeyed")[group.id.deletes + 2 * group.id.rekeyed]
     return f"{what} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
 
 
@@ -409,7 +405,7 @@ def _by(what: Callable[[Row], Key], rows: Iterable[Row]) -> dict[Key, list[Row]]
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong with a record, without its values."""
+    """Why a record cannot be staged, without its values."""
     if isinstance(error, DataError):
         return reason_of(error)
     diag = getattr(error, "diag", None)

@@ -221,7 +221,7 @@ def test_an_order_that_the_shop_deleted_stays_in_the_erp_by_a_word(
     change(middle, "CREATE TABLE away AS TABLE orders; DELETE FROM orders")
     look(worker, middle, ORDER)
     assert len(held(middle)) == 1
-    assert accepted(middle).taken_for is Accepted.SETTLED
+    assert accepted(middle).taken_for is Accepted.KEPT
     look(worker, middle, ORDER)
     assert (held(middle), rows(middle, STATE)) == ([], [("gone",)])
     change(middle, "INSERT INTO orders TABLE away; UPDATE orders SET gross = 9.90")

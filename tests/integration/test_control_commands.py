@@ -30,7 +30,7 @@ def test_each_verb_says_what_it_does_before_it_does_it(
     planned = [(one["verb"], one["kind"], one["after"]) for one in dry["planned"]]
     assert planned == [("create", "customer", "0"), ("create", "order", "11.90")]
     assert says("go-live", *ADA).endswith("nothing was changed; --execute sends it\n")
-    assert says("go-live", *ADA, "--execute").endswith("they go to the ERP now, and all that follows\n")
+    assert says("go-live", *ADA, "--execute").endswith("they are sent now, and everything after them\n")
     assert "the shop is live by Ada" in says("go-live", *ADA, code=78)
     assert "paused" in says("pause", *ADA, "--reason", "stocktaking")
     worker = make_worker(middle, erp, profile_path, apply=False)
@@ -40,11 +40,11 @@ def test_each_verb_says_what_it_does_before_it_does_it(
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
     assert "orders: 0 changed" in says("brake")
     assert json.loads(says("brake", "--json"))["waiting"] == []
-    assert "say what is released" in says("release", *ADA, code=78)
+    assert "say what to release" in says("release", *ADA, code=78)
     assert "holds nothing back" in says("release", *ADA, "--mass", code=78)
     lines = Path(profile_path, "sales_order.lines.sql")
     lines.write_text(lines.read_text().replace("'l1' AS key,", "'l1' AS key, 'a name' AS name,"))
     found = json.loads(says("rebuild", *ADA, "--json"))
     assert (found["looked_at"], found["changes"][0]["documents"], found["marked"]) == (2, 1, 0)
     assert found["executed"] is False
-    assert "1 are looked at anew" in says("rebuild", *ADA, "--execute")
+    assert "1 are looked at again" in says("rebuild", *ADA, "--execute")

@@ -157,7 +157,7 @@ def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str
     look(worker, middle, RETURN, REFUND)
     assert len(held(middle)) == 2
     [left] = leave_alone(middle, RETURN, False, "Ada", execute=True)
-    assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP has nothing of it"]
+    assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP does not have it"]
     drain(worker)
     assert len(held(middle)) == 1
     with pytest.raises(SettingsError, match="there is no return_order 5, or it is ignored already"):
@@ -256,7 +256,7 @@ def test_each_check_has_a_way_out() -> None:
     assert set(WAYS) == set(Check)
     assert all(Way.RETRY in found for found in WAYS.values())
     assert commands(Check.TOTALS, "sales_order 1", in_erp=False) == [
-        "`sink release sales_order 1 --person NAME`: it may go as it is",
+        "`sink release sales_order 1 --person NAME`: it is sent as it is",
         "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
     ]
     assert addressed("mend it, then `sink retry`", "sales_order 1") == "mend it, then `sink retry sales_order 1`"

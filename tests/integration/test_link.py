@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from schemas.model.errors import SettingsError
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.cli import link as cli_link
+from sink.commands import link as command
 from sink.commands.link import lines, of_file
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
@@ -159,12 +159,12 @@ def test_programs_are_told_whether_it_was_done(
 ) -> None:
     type_in(erp_url)
     mark(middle)
-    monkeypatch.setattr(cli_link, "_sides", lambda _: sides(middle, erp, profile_path))
+    monkeypatch.setattr(command, "_sides", lambda _: sides(middle, erp, profile_path))
     file = tmp_path / "links.csv"
     file.write_text("sales_order,1,900")
 
     def said(*words: str) -> Any:
-        return json.loads(CliRunner().invoke(cli_link.app, [*words, "--person", "Ada", "--json"]).stdout)
+        return json.loads(CliRunner().invoke(command.app, [*words, "--person", "Ada", "--json"]).stdout)
 
     for more, executed in (((), False), (("--execute",), True)):
         assert said("link", "--csv", str(file), *more)["executed"] is executed

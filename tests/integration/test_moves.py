@@ -137,7 +137,7 @@ def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_wr
     if said == "ignored":
         leave_alone(middle, ORDER, False, "Ada", execute=True)
     else:
-        assert accept_document(middle, ORDER, "Ada", execute=True).taken_for is Accepted.SETTLED
+        assert accept_document(middle, ORDER, "Ada", execute=True).taken_for is Accepted.KEPT
     drain(worker)
     change(middle, "INSERT INTO orders SELECT 9, number, customer, placed_at, status, sku, quantity, 9.90 FROM gone")
     look(worker, middle, NEW)

@@ -16,8 +16,8 @@ from deploy.tryton.server import Tryton
 from schemas.process.settings import load
 from sink import wiring
 from sink.apply.worker import Worker
-from sink.commands.check import check
 from sink.database import Connection
+from sink.operations.check import check
 from sink.settings import SinkSettings
 from tests.fix_erp import CUSTOMER, ORDER, PRICE, change, drain, held, mark, sql_erp, write_sink_settings
 from tests.programs import run

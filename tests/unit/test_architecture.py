@@ -26,8 +26,8 @@ TOP_DOWN = {
         "position", "demand", "selection", "debezium", "metrics", "stopping",
     ),
     "sink": (
-        "__main__", "cli", "wiring", "pipeline", "settings",
-        "commands", "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
+        "__main__", "commands", "wiring", "pipeline", "settings",
+        "operations", "reconcile", "apply", "staging", "planning", "ledger", "documents", "intake", "erp",
         "layer", "database", "metrics", "columns",
     ),
 }  # fmt: skip
@@ -69,7 +69,7 @@ SET_BY_OTHERS = {
 }
 """Attributes that may be set from outside the object that has them. Any other one changes by a method of its own."""
 READS_ENVIRONMENT = {"schemas": {"process.settings"}}
-READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"cli.options", "wiring"}}
+READS_SETTINGS = {"capture": {"__main__", "plan"}, "sink": {"commands.options", "wiring"}}
 
 PURE = frozenset({
     "planning", "reconcile.compare", "reconcile.report", "documents.models", "documents.refs", "documents.totals",

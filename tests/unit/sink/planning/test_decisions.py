@@ -109,8 +109,8 @@ def test_a_version_passes_the_check_that_it_was_released_for() -> None:
     assert said.passes("v1") == {Check.CAP}
     assert not said.passes("v2")
     assert not Decisions(released={"cap": ""}).passes("")
-    assert Decisions(settled="v1").settles("v1")
-    assert not Decisions().settles("")
+    assert Decisions(kept="v1").keeps("v1")
+    assert not Decisions().keeps("")
 
 
 def test_what_the_shop_deleted_is_cancelled_where_the_erp_can() -> None:

@@ -8,10 +8,10 @@ import typer.main
 from typer.testing import CliRunner
 
 from sink.__main__ import app
-from sink.cli.options import decided
+from sink.commands.output import decided
 from sink.operations.release import Released
 
-PANELS = {"Run", "Look", "Decide: only said without --execute; retry, pause, resume act at once", "Repair"}
+PANELS = {"Run", "Look", "Decide: dry runs without --execute; retry, pause, resume act at once", "Repair"}
 NO_ANSWER = {"run", "offsets reset"}  # one stays, the other tells what it waits for
 
 

@@ -6,9 +6,10 @@ from typing import Any, cast
 import pytest
 
 from schemas.model.errors import UnavailableError
-from sink.commands.check import MasterDataFound, check, topics_exist
+from sink.commands.check import line
 from sink.erp.contract import Abilities, Advice, Checked
 from sink.intake.evidence import Partition
+from sink.operations.check import MasterDataFound, check, topics_exist
 
 INDEX, ORDERS, LINES = "ordertap.shop.commits", "shop.public.orders", "shop.public.lines"
 
@@ -49,8 +50,8 @@ def test_what_may_go_wrong_later_is_said_of_a_part_that_is_well() -> None:
     advice = Advice("orders.external_key is not unique", "CREATE UNIQUE INDEX ON orders (external_key)")
     checked = Checked("erp-1", "postgresql 16", Abilities({}), [advice])
     well, noted = check({"registry": lambda: None, "ERP": lambda: checked})
-    assert well.line == "ok   registry"
-    assert noted.line == (
+    assert line(well) == "ok   registry"
+    assert line(noted) == (
         "ok   ERP\nnote ERP: orders.external_key is not unique\n     mend: CREATE UNIQUE INDEX ON orders (external_key)"
     )
 
