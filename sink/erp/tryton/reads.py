@@ -75,16 +75,21 @@ def credited(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any]]:
 
 
 def ref_of(row: Row, web_shop: int) -> ErpRef:
-    """What a sale is known by: the second part of our key is its kind. One that was typed in by hand is a return where
-    only goods come back, a refund where only money does."""
+    """What a sale is known by: our key has its kind. One that was typed in by hand is a return where only goods come
+    back, a refund where only money does."""
     if is_ours(row, web_shop):
-        kind = next((kind for kind in SALES if row["web_id"].split("/")[1:2] == [kind]), SALES[0])
-        return ErpRef(kind, row["web_id"])
+        return ErpRef(_kind_in(row["web_id"]), row["web_id"])
     lines = [line for line in row["lines."] if line["type"] == "line" and line["quantity"]]
     if not lines or any(line["quantity"] > 0 for line in lines):
         return ErpRef("order", f"{BY_HAND}{row['id']}")
     goods = any((line["product."] or {}).get("type") == "goods" for line in lines)
     return ErpRef("return" if goods else "refund", f"{BY_HAND}{row['id']}")
+
+
+def _kind_in(key: str) -> Kind:
+    """The second part of our key, which may have a series behind it: `shop/return.stores/7/1`."""
+    named = key.partition("/")[2].partition("/")[0].partition(".")[0]
+    return next((kind for kind in SALES if kind == named), SALES[0])
 
 
 def is_ours(row: Row, web_shop: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from sink.erp.contract import Moved
 from sink.erp.kinds import ErpRef
-from sink.erp.tryton import moved, notes
+from sink.erp.tryton import moved, notes, reads
 from tests.unit.sink.erp.tryton.pretend import SHOP
 
 D = Decimal
@@ -60,6 +60,17 @@ UNDONE = {"state": "processing", "invoices_ignored": [3]}
 def test_goods_come_back_by_whomever(back: dict[str, Any], returned: dict[str, dict[str, Decimal]]) -> None:
     found = moved.moved(ORDER, LINES, [back], SHOP)
     assert {key: one.returned for key, one in found.items()} == returned
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("shop/order/1/1", "order"), ("shop/return/1/1", "return"), ("shop/return.stores/1/1", "return"),
+        ("shop/refund.stores/a/b/1", "refund"), ("shop/order.return/refund/1", "order"),
+    ],
+)  # fmt: skip
+def test_a_key_of_ours_tells_the_kind_of_a_sale_with_a_series_too(key: str, kind: str) -> None:
+    assert reads.ref_of(sale(back_line(MUG, -1), web_id=key), SHOP) == (kind, key)
 
 
 def test_what_left_and_what_was_invoiced_is_counted() -> None:
