@@ -98,6 +98,14 @@ class Task:
         was = from_json(self.one.applied) if self.one.applied else None
         return command(self.step.verb, self.step.goal, was, self.step.written)
 
+    def done(self, reference: str, more: bool) -> Outcome:
+        """The ERP has done it. What a person has set back there stays also after a change: how far we took it once
+        counts."""
+        outcome = Outcome.applied(self.intent, reference, self.command(), more)
+        was = Milestone(self.one.reached) if self.one.reached else self.step.goal
+        stays = was is not Milestone.CANCELLED and self.step.goal.before(was)
+        return replace(outcome, reached=was) if stays else outcome
+
     def told(self, outcome: Outcome) -> Outcome:
         """An outcome other than done, with the step as people read it."""
         return replace(outcome, command=self.command())
@@ -138,7 +146,7 @@ class Sending:
         outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
-            outcomes.append((task.one, Outcome.applied(task.intent, reference, task.command(), more=True)))
+            outcomes.append((task.one, task.done(reference, more=True)))
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, outcomes)
         self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
@@ -296,7 +304,7 @@ class Sending:
 
     def _outcome(self, task: Task, result: StepResult, for_all: RetryError | StopError | None) -> Outcome:
         if isinstance(result, Observed):
-            return Outcome.applied(task.intent, result.reference, task.command(), more=not task.last)
+            return task.done(result.reference, more=not task.last)
         outcome = task.told(self.failure(task.one, result.error, isinstance(for_all, RetryError)))
         seen = result.reached
         if seen is None:

@@ -94,12 +94,12 @@ class TrytonTarget:
         other.close()
 
     @contextmanager
-    def lacking(self) -> Iterator[str]:
+    def lacking(self, name: str = GROUP) -> Iterator[str]:
         (user,) = self._admin.rows("res.user", [["login", "=", self._server.user]])
-        (group,) = self._admin.rows("res.group", [["name", "=", GROUP]])
+        (group,) = self._admin.rows("res.group", [["name", "=", name]])
         self._admin("res.user", "write", [user["id"]], {"groups": [["remove", [group["id"]]]]})
         try:
-            yield GROUP
+            yield name
         finally:
             self._admin("res.user", "write", [user["id"]], {"groups": [["add", [group["id"]]]]})
 

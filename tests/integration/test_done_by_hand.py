@@ -7,7 +7,7 @@ from sink.documents.profile import load_profile
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import marks
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, make_worker, mark, run, stand_at
+from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, look, make_worker, mark, run, stand_at
 
 INVOICED = "UPDATE orders SET status = 'invoiced'"
 AGREE = "agree: 1 orders, 0 returns, 0 prices, difference 0.00"
@@ -98,3 +98,15 @@ def test_a_refund_that_the_shop_took_back_is_over_when_a_clerk_has_cancelled_it(
     assert held(middle) == ["the shop has taken it back to a state that is not ready; the ERP has it still"]
     run(erp_url, "UPDATE refunds SET status = 'cancelled'")
     assert _retried(middle, erp, profile_path) == []
+
+
+def test_what_a_person_has_set_back_stays_there_after_a_change_too(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    """The amendment left it where it was, and the look after that took it on again."""
+    worker = in_erp(middle, erp, profile_path)
+    run(erp_url, "UPDATE orders SET status = 'draft'")
+    change(middle, "UPDATE orders SET gross = 9.90")
+    for _ in range(2):
+        look(worker, middle, ORDER)
+        assert run(erp_url, "SELECT gross::text, status FROM orders") == [("9.90", "draft")]

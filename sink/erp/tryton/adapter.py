@@ -29,7 +29,7 @@ from sink.erp.kinds import BY_HAND, KINDS, ErpRef, Fields, Kind
 from sink.erp.tryton import check
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.customers import Customers
-from sink.erp.tryton.errors import hidden
+from sink.erp.tryton.errors import RefusalError, hidden
 from sink.erp.tryton.orders import Orders
 from sink.erp.tryton.prices import Prices
 from sink.erp.tryton.refunds import Refunds
@@ -217,7 +217,23 @@ class TrytonErp:
                 results = [NotDone(error)]
         except (RetryError, StopError) as error:
             results = [NotDone(error) for _ in steps]
-        return [_impersonal(step, result) for step, result in zip(steps, results, strict=True)]
+        return [_impersonal(step, result) for step, result in zip(steps, self._of_all(results), strict=True)]
+
+    def _of_all(self, results: Sequence[StepResult]) -> Sequence[StepResult]:
+        """A refusal for want of a right would be the same for each document: none is held for it."""
+        refused = [result for result in results if isinstance(result, NotDone)]
+        refused = [result for result in refused if isinstance(result.error, RefusalError)]
+        if not refused or (lacks := self._lacking()) is None:
+            return results
+        return [NotDone(lacks, result.reached) if result in refused else result for result in results]
+
+    def _lacking(self) -> StopError | None:
+        try:
+            return check.lacking(self._rpc)
+        except StopError as error:
+            return error
+        except (RetryError, HoldError):  # it cannot be asked now: the refusal stands as it was told
+            return None
 
 
 def _impersonal(step: Step, result: StepResult) -> StepResult:

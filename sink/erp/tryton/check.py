@@ -65,12 +65,21 @@ def settles_within(settings: TrytonSettings) -> float:
 
 def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
     """At all of it; StopError names everything that is missing at once."""
-    refused = [*_modules(rpc), *_rights(rpc), *_buttons(rpc)]
-    if refused:
-        hints = dict.fromkeys(one.hint for one in refused)
-        raise StopError("; ".join(one.message for one in refused), "; ".join(hints))
+    if refused := _refusal([*_modules(rpc), *_rights(rpc), *_buttons(rpc)]):
+        raise refused
     version = rpc.search("ir.module", [("name", "=", "sale")], ["version"])[0]["version"]
     return TrytonFacts(master.identity(), f"Tryton {version}", [*_advice(rpc, master, version)])
+
+
+def lacking(rpc: Rpc) -> StopError | None:
+    """The rights that the user has not, if any: Tryton tells of them in the words of any refusal."""
+    return _refusal([*_rights(rpc), *_buttons(rpc)])
+
+
+def _refusal(missing: Collection[Advice]) -> StopError | None:
+    """Of all at once."""
+    hints = dict.fromkeys(one.hint for one in missing)
+    return StopError("; ".join(one.message for one in missing), "; ".join(hints)) if missing else None
 
 
 def _modules(rpc: Rpc) -> Iterator[Advice]:

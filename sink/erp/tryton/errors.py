@@ -25,6 +25,10 @@ class StaleError(ConflictError):
     """A record was changed since it was read: nothing was done."""
 
 
+class RefusalError(HoldError):
+    """Tryton's own refusal of a call: of the data's, or for want of a right."""
+
+
 def of_status(status: int, rest: str | None, method: str) -> RetryError | StopError:
     """Of an HTTP status that is not 200. rest: the header Retry-After. method: what was called."""
     if status == 401:
@@ -43,7 +47,7 @@ def of_status(status: int, rest: str | None, method: str) -> RetryError | StopEr
     return RetryError(f"Tryton answers {method} with HTTP {status}")
 
 
-def of_answer(error: Sequence[object]) -> StaleError | HoldError | StopError:
+def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError | StopError:
     """Of an answer with `error`: [kind, …] of Tryton's own, or else the words of an exception in its server, which is
     none of the data's fault, and would be the same the next time."""
     kind, *rest = error or [""]
@@ -52,7 +56,7 @@ def of_answer(error: Sequence[object]) -> StaleError | HoldError | StopError:
     if kind == "LoginException":
         return StopError("Tryton asks for more than a password", "give erp.user a log-in by password alone")
     if kind in ("UserError", "UserWarning"):
-        return HoldError(f"the ERP refused it: {_words(rest)}", _MEND, "master data")
+        return RefusalError(f"the ERP refused it: {_words(rest)}", _MEND, "master data")
     return HoldError(f"the ERP fails at it: {_words([kind])}", "see the log of Tryton's server, then `sink retry`")
 
 

@@ -237,10 +237,10 @@ def _child(kind: Kind, line: Row, goods: Goods, noted: Mapping[str, Any], sign: 
     written = notes.typed(noted, CHILD_FIELDS[kind])
     if named:
         fields = {name: value for name, value in fields.items() if name in written or name in ("net", "tax_rate")}
+    if "name" in written and fields.get("name") == described(part, written):  # whatever else a clerk has changed
+        fields["name"] = written["name"]
     if named and all(same(fields.get(name), written.get(name)) for name in _EXACT):
         fields |= {name: written[name] for name in ("kind", "unit_price", "discount") if name in written}
-        if fields.get("name") == described(part, written):
-            fields["name"] = written.get("name")
         if isinstance(tax := written.get("tax"), Decimal):
             fields |= {"tax": tax, "gross": net + tax}
     if "order_line" in CHILD_LINKS[kind] and "order_line" in noted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -63,19 +63,39 @@ def _sold(order: ErpRef, lines: Lines, line: Row) -> str | None:
     return key if key in lines else None
 
 
-def refunded(back: Sequence[Row], credits_: Sequence[Row], web_shop: int) -> dict[str, Decimal]:
-    """Money given back, by whom. credits_: lines of credit notes that were made of the order's invoices."""
+def refunded(order: Row, back: Sequence[Row], credits_: Sequence[Row], web_shop: int) -> dict[str, Decimal]:
+    """Money given back, by whom. credits_: credit notes that were made of invoices, of this order's or another's."""
     found: dict[str, Decimal] = {}
     for sale in back:
         ref = reads.ref_of(sale, web_shop)
         given = -Decimal(sale["total_amount"] or 0)
         if given > 0 and sales.milestone("refund", sale) is not Milestone.CANCELLED:
             found[ref.external] = given
-    for line in credits_:
-        given = -Decimal(line["invoice."]["total_amount"] or 0)
+    invoiced = {f"{reads.INVOICE_LINE},{one}" for one in invoice_lines(order)}
+    for note in credits_:
+        given = -_share(note, invoiced)
         if given > 0:
-            found[f"{BY_HAND}invoice,{line['invoice']}"] = given
+            found[f"{BY_HAND}invoice,{note['id']}"] = given
     return found
+
+
+def _share(note: Row, invoiced: Collection[str]) -> Decimal:
+    """What of a credit note is of one order: all of it, or where it credits others too, by what its lines come to. What
+    stands there without an origin is divided in the same way."""
+    lines = [line for line in note["lines."] if line["type"] == "line" and line["origin"]]
+    mine = [line for line in lines if line["origin"] in invoiced]
+    whole, total = _sum(map(_gross, lines)), Decimal(note["total_amount"] or 0)
+    if not mine or not whole:
+        return total if mine else _ZERO
+    return (total * _sum(map(_gross, mine)) / whole).quantize(total)
+
+
+def _gross(line: Row) -> Decimal:
+    """Of a line of an invoice, by its taxes."""
+    net, quantity = Decimal(line["amount"] or 0), Decimal(str(line["quantity"] or 0))
+    return net + _sum(
+        net * tax["rate"] if tax["type"] == "percentage" else quantity * (tax["amount"] or 0) for tax in line["taxes."]
+    )
 
 
 def invoice_lines(order: Row) -> list[int]:

@@ -29,18 +29,15 @@ class Orders(SaleDocuments):
     kind: ClassVar[Kind] = "order"
 
     def observed(self, rows: Sequence[Row]) -> list[Observed]:
-        """With what became of them: two calls more for all, and one where there are invoices."""
+        """With what became of them: a call more for all, one where there are invoices, one where they are credited."""
         shop = self._master.web_shop
         back: dict[int, list[Row]] = {}
         for sale in reads.coming_back(self._rpc, [row["id"] for row in rows]):
             back.setdefault(int(str(sale["origin"]).rpartition(",")[2]), []).append(sale)
-        owners = {line: row["id"] for row in rows for line in moved.invoice_lines(row)}
-        credited: dict[int, list[Row]] = {}
-        for line in reads.credited(self._rpc, owners):
-            credited.setdefault(owners[int(str(line["origin"]).rpartition(",")[2])], []).append(line)
-        return [self._with_moved(row, back.get(row["id"], []), credited.get(row["id"], []), shop) for row in rows]
+        credits_ = reads.credit_notes(self._rpc, {line for row in rows for line in moved.invoice_lines(row)})
+        return [self._with_moved(row, back.get(row["id"], []), credits_, shop) for row in rows]
 
-    def _with_moved(self, row: Row, back: Sequence[Row], credited: Sequence[Row], shop: int) -> Observed:
+    def _with_moved(self, row: Row, back: Sequence[Row], credits_: Sequence[Row], shop: int) -> Observed:
         ref, sold = reads.ref_of(row, shop), self._lines(row).lines
         by_key = {key: line for (part, key), line in sold.items() if part == "line"}
         paid = self.commented(row).get("paid")
@@ -48,7 +45,7 @@ class Orders(SaleDocuments):
             self.sale(row).observed,
             paid=paid if isinstance(paid, Decimal) else None,
             moved=moved.moved(ref, by_key, back, shop),
-            refunded=moved.refunded(back, credited, shop),
+            refunded=moved.refunded(row, back, credits_, shop),
         )
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:

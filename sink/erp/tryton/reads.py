@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 
 MODEL: Final = "sale.sale"
 LINE: Final = "sale.line"
+INVOICE_LINE: Final = "account.invoice.line"
 SALES: Final[tuple[Kind, ...]] = ("order", "return", "refund")
 
 _ID_DIGITS: Final = 10
@@ -35,6 +36,10 @@ _BACK: Final = (
     "web_shop", "web_id", "state", "invoice_state", "shipment_state", "origin", "total_amount", "comment",
     "invoices_ignored", "lines.quantity", "lines.actual_quantity", "lines.product", "lines.note", "lines.type",
     "lines.moves.state", "lines.product.type",
+)  # fmt: skip
+_CREDIT: Final = (
+    "total_amount", "lines.type", "lines.origin", "lines.quantity", "lines.amount", "lines.taxes.type",
+    "lines.taxes.rate", "lines.taxes.amount",
 )  # fmt: skip
 
 
@@ -67,24 +72,29 @@ def coming_back(rpc: Rpc, orders: Collection[int]) -> list[dict[str, Any]]:
     return rpc.among(MODEL, "origin", origins, _BACK, ("state", "!=", "cancelled"))
 
 
-def credited(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any]]:
-    """Lines of credit notes that were made of invoices: they hang on the invoice's lines, and on no order."""
-    origins = [f"account.invoice.line,{one}" for one in invoice_lines]
-    names = ("origin", "invoice", "invoice.total_amount", "invoice.state")
-    return rpc.among("account.invoice.line", "origin", origins, names, ("invoice.state", "!=", "cancelled"))
+def credit_notes(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any]]:
+    """Credit notes that were made of invoices, whole: they hang on the invoices' lines, and on no order."""
+    origins = [f"{INVOICE_LINE},{one}" for one in invoice_lines]
+    lines = rpc.among(INVOICE_LINE, "origin", origins, ["invoice"], ("invoice.state", "!=", "cancelled"))
+    return rpc.among("account.invoice", "id", {line["invoice"] for line in lines}, _CREDIT)
 
 
 def ref_of(row: Row, web_shop: int) -> ErpRef:
-    """What a sale is known by: the second part of our key is its kind. One that was typed in by hand is a return where
-    only goods come back, a refund where only money does."""
+    """What a sale is known by: our key has its kind. One that was typed in by hand is a return where only goods come
+    back, a refund where only money does."""
     if is_ours(row, web_shop):
-        kind = next((kind for kind in SALES if row["web_id"].split("/")[1:2] == [kind]), SALES[0])
-        return ErpRef(kind, row["web_id"])
+        return ErpRef(_kind_in(row["web_id"]), row["web_id"])
     lines = [line for line in row["lines."] if line["type"] == "line" and line["quantity"]]
     if not lines or any(line["quantity"] > 0 for line in lines):
         return ErpRef("order", f"{BY_HAND}{row['id']}")
     goods = any((line["product."] or {}).get("type") == "goods" for line in lines)
     return ErpRef("return" if goods else "refund", f"{BY_HAND}{row['id']}")
+
+
+def _kind_in(key: str) -> Kind:
+    """The second part of our key, which may have a series behind it: `shop/return.stores/7/1`."""
+    named = key.partition("/")[2].partition("/")[0].partition(".")[0]
+    return next((kind for kind in SALES if kind == named), SALES[0])
 
 
 def is_ours(row: Row, web_shop: int) -> bool:

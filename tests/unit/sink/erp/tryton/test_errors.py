@@ -4,7 +4,7 @@ import pytest
 
 from sink.erp.contract import ConflictError, HoldError, RetryError, SlowDownError, StopError
 from sink.erp.kinds import ErpRecord
-from sink.erp.tryton.errors import SessionEndedError, StaleError, hidden, of_answer, of_status
+from sink.erp.tryton.errors import RefusalError, SessionEndedError, StaleError, hidden, of_answer, of_status
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_a_rest_is_as_long_as_the_server_says() -> None:
     ("error", "meaning", "said"),
     [
         (["ConcurrencyException", ["Records modified", "", None]], StaleError, "meanwhile"),
-        (["UserError", ["The code must be unique.", "", None]], HoldError, "refused it: The code must be unique."),
-        (["UserWarning", ["taxes", "A line has\nno tax", ""]], HoldError, "refused it: taxes A line has no tax"),
+        (["UserError", ["The code must be unique.", "", None]], RefusalError, "refused it: The code must be unique."),
+        (["UserWarning", ["taxes", "A line has\nno tax", ""]], RefusalError, "refused it: taxes A line has no tax"),
         (["LoginException", ["password", "Password", "password"]], StopError, "password"),
         (["'nofield'", "Traceback …"], HoldError, "fails at it: 'nofield'"),
         ([], HoldError, "fails at it"),

@@ -9,7 +9,7 @@ import pytest
 
 from sink.erp.contract import Moved
 from sink.erp.kinds import ErpRef
-from sink.erp.tryton import moved, notes
+from sink.erp.tryton import moved, notes, reads
 from tests.unit.sink.erp.tryton.pretend import SHOP
 
 D = Decimal
@@ -38,6 +38,22 @@ def sale(*lines: dict[str, Any], web_id: str | None = None, total: str = "0", **
     }  # fmt: skip
 
 
+INVOICED = {"lines.": [sold(11, MUG, **{"invoice_lines.": [{"id": 5}]})]}
+PERCENT = {"type": "percentage", "rate": D("0.19"), "amount": None}
+CENT = {"type": "fixed", "rate": None, "amount": D("0.01")}
+
+
+def credited(invoice_line: int | None, net: str, rate: str = "0.19") -> dict[str, Any]:
+    return {
+        "type": "line", "origin": invoice_line and f"account.invoice.line,{invoice_line}", "quantity": D(-1),
+        "amount": D(net), "taxes.": [PERCENT | {"rate": D(rate)}],
+    }  # fmt: skip
+
+
+def note(total: str, *lines: dict[str, Any]) -> dict[str, Any]:
+    return {"id": 31, "total_amount": D(total), "lines.": lines}
+
+
 OURS = notes.written(None, {"child": "line:r1", "order_line": "shop/order/1/1/line:l2"})
 COPIED = notes.written(None, {"child": "line:l2", "quantity": D(3)})
 UNDONE = {"state": "processing", "invoices_ignored": [3]}
@@ -62,6 +78,17 @@ def test_goods_come_back_by_whomever(back: dict[str, Any], returned: dict[str, d
     assert {key: one.returned for key, one in found.items()} == returned
 
 
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("shop/order/1/1", "order"), ("shop/return/1/1", "return"), ("shop/return.stores/1/1", "return"),
+        ("shop/refund.stores/a/b/1", "refund"), ("shop/order.return/refund/1", "order"),
+    ],
+)  # fmt: skip
+def test_a_key_of_ours_tells_the_kind_of_a_sale_with_a_series_too(key: str, kind: str) -> None:
+    assert reads.ref_of(sale(back_line(MUG, -1), web_id=key), SHOP) == (kind, key)
+
+
 def test_what_left_and_what_was_invoiced_is_counted() -> None:
     moves = [{"state": "done", "quantity": D(2)}, {"state": "draft", "quantity": D(1)}]
     invoiced = [
@@ -78,6 +105,23 @@ def test_money_goes_back_by_a_refund_a_return_by_hand_and_a_credit_of_the_invoic
     ours = sale(back_line(POT, -1), web_id="shop/refund/1/1", total="-11.90")
     by_hand = sale(back_line(MUG, -1), total="-5.00")
     undone = sale(back_line(MUG, -1), total="-3.00", **UNDONE) | {"id": 8}
-    credit = {"id": 1, "invoice": 31, "invoice.": {"total_amount": D("-7.00")}}
-    found = moved.refunded([ours, by_hand, undone], [credit, {**credit, "id": 2}], SHOP)
+    credit = note("-7.00", credited(5, "-5.00"), credited(None, "-0.88"))
+    found = moved.refunded(INVOICED, [ours, by_hand, undone], [credit], SHOP)
     assert found == {"shop/refund/1/1": D("11.90"), "hand:7": D("5.00"), "hand:invoice,31": D("7.00")}
+
+
+def test_of_a_credit_note_of_several_orders_each_counts_its_own_share() -> None:
+    """By what its lines come to with their taxes: at 7 % a net amount is less of the total than at 19 %."""
+    other = {"lines.": [sold(21, MUG, **{"invoice_lines.": [{"id": 6}]})]}
+    reduced = credited(6, "-10.00", "0.07") | {"taxes.": [PERCENT | {"rate": D("0.07")}, CENT]}
+    both = note("-34.51", credited(5, "-20.00"), reduced, {**credited(6, "-99.00"), "type": "subtotal"})
+    assert given(INVOICED, both) == {"hand:invoice,31": D("23.80")}
+    assert given(other, both) == {"hand:invoice,31": D("10.71")}
+    assert given({"lines.": [LINES["l2"]]}, both) == {}, "of another order"
+    less = note("-30.00", credited(5, "-20.00"), credited(6, "-10.00"), credited(None, "5.70"))
+    assert given(INVOICED, less) == {"hand:invoice,31": D("20.00")}, "a fee withheld is withheld from all"
+    assert given(INVOICED, note("-3.00", credited(5, "0.00"), credited(6, "0.00"))) == {"hand:invoice,31": D("3.00")}
+
+
+def given(order: dict[str, Any], *credits_: dict[str, Any]) -> dict[str, Decimal]:
+    return moved.refunded(order, [], credits_, SHOP)

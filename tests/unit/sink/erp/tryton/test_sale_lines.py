@@ -77,6 +77,18 @@ def test_what_is_there_already_needs_no_write(record: ErpRecord) -> None:
     assert not edits.edit(values, sale_row(values, "shop/order/1/1", lines_row(values["lines"])))
 
 
+@pytest.mark.parametrize("name", ["", " ", None, "Mug"])
+def test_what_a_clerk_changes_of_a_line_leaves_its_name_ours(name: str) -> None:
+    """One without a name has its SKU there: that is no name that somebody gave it."""
+    values = lines.values(order({"line": {"1": row("line", D("23.80"), D(19), D(2), name)}}), Master(), SCALE)
+    (more,) = lines_row(values)
+    more = line_row({**more, "quantity": D(3)}, 1)
+    found = lines.read("order", [more], Master(), D("0.01"), ours=True).parts["line"]["1"]
+    assert (found["name"], found["quantity"]) == (name, D(3))
+    renamed = lines.read("order", [{**more, "description": "Pot"}], Master(), D("0.01"), ours=True)
+    assert renamed.parts["line"]["1"]["name"] == "Pot"
+
+
 @settings(max_examples=60, deadline=None)
 @given(orders(), orders())
 def test_a_draft_becomes_what_is_wanted_by_one_write(was: ErpRecord, wanted: ErpRecord) -> None:
