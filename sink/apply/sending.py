@@ -160,7 +160,7 @@ class Sending:
             alike = [task for task in tasks if task.step.verb == verb]
             # What failed before goes by itself: it may be what the others failed by.
             first, again = ([task for task in alike if task.failed_before is failed] for failed in (False, True))
-            most = self.abilities.batch.get(verb, 1)
+            most = min(self.abilities.most(task.step.ref.kind, verb) for task in alike)
             for start in range(0, len(first), most):
                 self._call(held, first[start : start + most])
             for task in again:
