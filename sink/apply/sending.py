@@ -173,7 +173,7 @@ class Sending:
             alike = [task for task in tasks if task.step.verb == verb]
             # A step that has failed before goes alone: it may be what made the others fail.
             first, again = ([task for task in alike if task.failed_before is failed] for failed in (False, True))
-            most = self.abilities.batch.get(verb, 1)
+            most = min(self.abilities.most(task.step.ref.kind, verb) for task in alike)
             for start in range(0, len(first), most):
                 self._call(leased, first[start : start + most])
             for task in again:

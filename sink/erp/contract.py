@@ -193,12 +193,17 @@ class ErpSetup(Protocol):
 
 @dataclass(frozen=True)
 class Abilities:
-    """batch: how many steps of a verb one call takes best. settles_within: seconds in which a call that has reached the
-    server may still take effect (lock and statement time-outs, times the server's own repeats); not the client's
-    time-out."""
+    """batch: how many steps of a verb one call takes best. prices: how many of prices, whatever the verb, where that is
+    another number. settles_within: seconds in which a call that has reached the server may still take effect (lock and
+    statement time-outs, times the server's own repeats); not the client's time-out."""
 
     batch: Mapping[Verb, int]
     settles_within: float = 0.0
+    prices: int | None = None
+
+    def most(self, kind: Kind, verb: Verb) -> int:
+        """Steps of one call."""
+        return self.prices if self.prices and kind == "price" else self.batch.get(verb, 1)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ _UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there,
 taken out of them."""
 _NOBODYS: Final = "-"
 """A key that no shop makes."""
+_PRICES: Final = 100
 _BATCHES: Final[Mapping[Verb, int]] = {"create": 40, "advance": 20, "amend": 20, "cancel": 10}
 
 
@@ -108,7 +109,9 @@ class TrytonErp:
         with _of_no_document():
             found = check.look(self._rpc, self._master)
         abilities = Abilities(
-            {verb: _BATCHES.get(verb, _BATCH) for verb in get_args(Verb)}, check.settles_within(self._settings)
+            {verb: _BATCHES.get(verb, _BATCH) for verb in get_args(Verb)},
+            check.settles_within(self._settings),
+            _PRICES,
         )
         return Checked(found.identity, found.version, abilities, found.advice)
 

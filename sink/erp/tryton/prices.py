@@ -34,7 +34,8 @@ _GONE: Final = date(1900, 1, 1)
 _MANY: Final = 100
 _MARK: Final = re.compile(r"^\s*(.*?)\s+#\s(\S+)#(\d+)(?: from (\S+))?(?: until (\S+))?\s*$")
 _LAST: Final = 1_000_000
-_MOST: Final = 100_000
+_MOST: Final = 300_000
+_PAGE: Final = 1_000
 _SECONDS_OF_A_DAY: Final = 86_400
 
 
@@ -57,7 +58,8 @@ class Prices:
         self._master = master
         self._ids: dict[str, int] = {}
         """Where our keys were seen last: a search by them reads every line, since no index has them."""
-        self._lock = Lock()
+        self._read_to = 0  # the line up to which the keys of all were read
+        self._lock, self._reading = Lock(), Lock()
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
         """As they are now."""
@@ -95,7 +97,7 @@ class Prices:
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
         """All in one call."""
-        there = self._by_ref([step.ref for step in steps])
+        there = self._by_ref([step.ref for step in steps], searched=verb != "create")
         known = [self._known(step, there.get(step.ref)) for step in steps]
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
         failed, values = self._all_values(todo)
@@ -111,12 +113,14 @@ class Prices:
             calls.call(_MODEL, "write", *pairs, stamps=stamps_of(_MODEL, rows.values()))
 
         def moved(some: Mapping[int, dict[str, Any]]) -> list[int]:
-            now = self._by_ref([todo[number].ref for number in some])
+            now = self._by_ref([todo[number].ref for number in some], searched=verb != "create")
             return [number for number in some if now.get(todo[number].ref) != there.get(todo[number].ref)]
 
         failed |= together(values, create if verb == "create" else write, moved)
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
         done = {number: step for number, step in todo.items() if number not in failed}
+        if made:
+            self._look_beside([values[number] for number in made])
         results |= self._read_back(done, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
@@ -188,7 +192,7 @@ class Prices:
     def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
         """As Tryton has them now; what it keeps otherwise is held, and a new one taken back. Nothing in Tryton keeps a
         key from being there twice: of two that were made at once the first is the price."""
-        rows = self._by_ref([step.ref for step in done.values()], searched=bool(made))
+        rows = self._by_ref([step.ref for step in done.values()], searched=not made)
         results: dict[int, StepResult] = {}
         for number, step in done.items():
             row = rows.get(step.ref)
@@ -211,25 +215,58 @@ class Prices:
             return NotDone(error, None if _taken_back(row["id"], calls) else self._observed(row))
         return NotDone(error, self._observed(row))
 
-    def _by_ref(self, refs: Collection[ErpRef], searched: bool = False) -> dict[ErpRef, Row]:
-        """First where they were seen last, then by a search; or at once by that. Of two the older one."""
+    def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Row]:
+        """Those that are known, or that have come since; of two with one key the older one. `searched`: the others are
+        looked for in all lines, which takes long: who makes prices sees their doubles by `_look_beside`."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
-        with self._lock:
-            ids = {self._ids[key] for key in ours if key in self._ids and not searched}
-        rows = self._rpc.among(_MODEL, "id", ids | hand, _READ)
-        found = {_ref(row): row for row in rows}
-        left = [key for key, ref in ours.items() if ref not in found]
+        found = self._by_ids(self._known_ids(ours) | hand)
+        if left := [key for key, ref in ours.items() if ref not in found]:
+            self._look_through(left)
+            found = self._by_ids(self._known_ids(left)) | found
+        left = [key for key, ref in ours.items() if ref not in found] if searched else []
         for start in range(0, len(left), _MANY):
             some = [("formula", "like", f"% # {_escaped(key)}#%") for key in left[start : start + _MANY]]
-            found = {_ref(row): row for row in reversed(self._rpc.search(_MODEL, ["OR", *some], _READ))} | found
-        self._remember((ref.external, row["id"]) for ref, row in found.items())
+            found = self._rows(self._rpc.search(_MODEL, ["OR", *some], _READ)) | found
         return {ref: found[ref] for ref in refs if ref in found}
 
-    def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
+    def _known_ids(self, keys: Iterable[str]) -> set[int]:
         with self._lock:
-            if len(self._ids) > _MOST:
-                self._ids.clear()
+            return {self._ids[key] for key in keys if key in self._ids}
+
+    def _by_ids(self, ids: Collection[int]) -> dict[ErpRef, Row]:
+        return self._rows(self._rpc.among(_MODEL, "id", ids, _READ))
+
+    def _rows(self, rows: Sequence[Row]) -> dict[ErpRef, Row]:
+        """By their keys, which are kept; rows are in the order of their ids."""
+        found = {_ref(row): row for row in reversed(rows)}
+        self._remember((ref.external, row["id"]) for ref, row in found.items())
+        return found
+
+    def _look_through(self, missing: Iterable[str]) -> None:
+        """The keys of all lines that have come since the last time, at first of all, as long as they are not too many
+        to be kept in mind. missing: keys that are not where they were."""
+        with self._lock:
+            for key in missing:
+                self._ids.pop(key, None)
+        with self._reading:
+            after: int | None = self._read_to
+            while after is not None and len(self._ids) < _MOST:
+                found, after = self.keys(after, _PAGE)
+                for one, ref in found:
+                    with self._lock:
+                        self._ids.setdefault(ref.external, one)
+                    self._read_to = one
+
+    def _look_beside(self, made: Sequence[Mapping[str, Any]]) -> None:
+        """The keys of all lines of the same lists and items: another may have made the same at once."""
+        lists, items = ({values[name] for values in made} for name in ("price_list", "product"))
+        rows = self._rpc.among(_MODEL, "product", items, ["formula"], ("price_list", "in", sorted(lists)))
+        self._remember((_ref(row).external, row["id"]) for row in reversed(rows))
+
+    def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
+        """Of two with one key the last that is told."""
+        with self._lock:
             self._ids |= dict(ids)
 
     def _observed(self, row: Row) -> Observed:
