@@ -357,21 +357,21 @@ class Encoder:
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """Op c."""
-        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "c")))
+        return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "c")))
 
     def read(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """Op r, a row of a snapshot."""
-        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "r")))
+        return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "r")))
 
     def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
         """Op u; `old` is the whole old row (replica identity FULL) when the log has it."""
         if old is None:
-            return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "u")))
-        return b"".join((self._before, self._row(old), _SOME, self._row(cells), *self._source(prefix, lsn, "u")))
+            return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "u")))
+        return b"".join((self._before, self.row(old), _SOME, self.row(cells), *self._source(prefix, lsn, "u")))
 
     def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
         """Op d; `key_only` says that only the key's columns of `old` were sent: send `key_only_unchanged` with it."""
-        row = self._named(self._codec.layout.key_only, old) if key_only else self._row(old)
+        row = self._named(self._codec.layout.key_only, old) if key_only else self.row(old)
         return b"".join((self._before, row, _NULL, *self._source(prefix, lsn, "d")))
 
     def truncate(self, prefix: SourcePrefix, lsn: int) -> bytes:
@@ -386,7 +386,8 @@ class Encoder:
         unsent = [name for name, cell in zip(names, cells, strict=True) if cell is UNCHANGED and name]
         return unchanged_header(unsent) if unsent else None
 
-    def _row(self, cells: Cells) -> bytes:
+    def row(self, cells: Cells) -> bytes:
+        """The row's Avro bytes, as they stand in `before` and `after`."""
         try:
             return self._codec.code.row(cells)
         except FAILURES:
