@@ -168,7 +168,7 @@ def plan_of(settings: Settings) -> Plan:
             settings.database_sslpassword.get_secret_value(),
         ),
         publication=settings.publication_name,
-        selection=Selection(settings.lists),
+        selection=Selection(settings.lists, settings.column_propagate_source_type, settings.include_schema_comments),
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,

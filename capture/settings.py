@@ -166,6 +166,10 @@ class Settings(BaseModel):
         examples=["{public.reviews.body: 200}"],
     )
     column_mask_hash: tuple[MaskHash, ...] = Field((), description="columns whose values are hashed with a salt")
+    column_propagate_source_type: tuple[str, ...] = Field(
+        (), description="the same, of columns whose schema says their PostgreSQL type, length and scale"
+    )
+    include_schema_comments: bool = Field(False, description="comments of columns go into the schema, as doc")
     message_key_columns: tuple[str, ...] = Field(
         (), description="schema.table:column,column - the key of its records; the table is a regular expression"
     )
@@ -258,7 +262,7 @@ class Settings(BaseModel):
     def _tables(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_qualified(table, "schema.table") for table in tables)
 
-    @field_validator("column_include_list", "column_exclude_list")
+    @field_validator("column_include_list", "column_exclude_list", "column_propagate_source_type")
     @classmethod
     def _columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_qualified(column, "schema.table.column") for column in columns)
