@@ -31,7 +31,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "include_unknown_datatypes": "columns of all types are there, as PostgreSQL's text where Debezium leaves them out",
     "incremental_snapshot_allow_schema_changes": "a table may change while `capture signal snapshot` reads it",
     "incremental_snapshot_watermarking_strategy": "marks are messages in the log; no table is written",
-    "key_converter": "write output: avro or json, and schema_registry_url",
+    "key_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "legacy_snapshot_max_threads": "see snapshot_max_threads",
     "log_position_check_enable": "the position is always checked against slot and log at a start",
     "lsn_flush_mode": "the server may forget what is in Kafka",
@@ -89,7 +89,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "transaction_buffer_": "rows go to Kafka as they are read: take it out; see max_batch_size and max_batch_bytes",
     "transaction_metadata_factory": "the transaction topic is always as in Debezium 3",
     "transforms": "see topic_routing, outbox_routing and the column_... lists",
-    "value_converter": "write output: avro or json, and schema_registry_url",
+    "value_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "xmin_fetch_interval_ms": "the slot has no xmin to look at",
 }
 """By how the option begins: what to do instead."""

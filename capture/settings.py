@@ -218,6 +218,9 @@ class Settings(BaseModel):
         default_factory=dict, description="any librdkafka property", examples=["{security.protocol: SSL}"]
     )
     output: Literal["avro", "json"] = Field("avro", description="json: Debezium's records as JSON text, no registry")
+    json_schemas_enable: bool = Field(
+        False, validate_default=True, description="output json: each key and value is {schema, payload}, as Connect's"
+    )
     schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     incompatible_schema: Literal["stop", "version", "park"] = Field(
@@ -312,6 +315,13 @@ class Settings(BaseModel):
             raise ValueError("missing; or set output: json, which needs no registry")
         return url
 
+    @field_validator("json_schemas_enable")
+    @classmethod
+    def _of_json(cls, enabled: bool, others: ValidationInfo) -> bool:
+        if enabled and others.data.get("output") == "avro":
+            raise ValueError("has a meaning only with output: json; the registry has the schemas of Avro")
+        return enabled
+
     @field_validator("incompatible_schema")
     @classmethod
     def _of_a_registry(cls, policy: str, others: ValidationInfo) -> str:
@@ -363,6 +373,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.topic_routing)
         if self.output != "avro":
             shaping = (*shaping, self.output)
+        if self.json_schemas_enable:
+            shaping = (*shaping, "json_schemas_enable")
         if self.provide_transaction_metadata:
             shaping = (*shaping, "transaction")
         if self.publication_name != "ordertap":

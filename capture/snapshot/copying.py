@@ -15,7 +15,7 @@ from capture.snapshot.marks import NO_MARKS, Mark, Marks
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.model.errors import DataError
 from schemas.writing.codec import Codec, Encoder, SourceOrigin, WidenError
-from schemas.writing.json_output import RowText
+from schemas.writing.json_output import RowText, TextOf
 
 _TRANSACTION_SECONDS: Final = 10.0
 """A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
@@ -29,10 +29,10 @@ class Blueprint(NamedTuple):
     compile: Callable[[], Codec]
     key_schema_id: int | None
     value_schema_id: int
-    as_json: bool = False
+    text_of: TextOf | None = None
 
     def encoder(self) -> Encoder:
-        """The encoder again; with `as_json` the one for JSON text."""
+        """The encoder again, of Avro; with `text_of` its records become JSON text."""
         return self.compile().bind(self.key_schema_id, self.value_schema_id)
 
 
@@ -110,8 +110,8 @@ class Copier:
     def _outlet(self, blueprint: Blueprint, encoder: Encoder) -> Outlet:
         produce: Callable[..., object] = self._producer.produce_one
         patiently: Callable[..., object] = self._producer.produce_patiently
-        if blueprint.as_json:
-            text = RowText(encoder.codec)
+        if blueprint.text_of is not None:
+            text = RowText(encoder.codec, blueprint.text_of)
             produce, patiently = text.before(produce), text.before(patiently)
         partition = KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION
         return Outlet(produce, patiently, blueprint.topic, partition, self._headers, self._between)

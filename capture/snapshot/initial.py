@@ -155,8 +155,8 @@ def _parts(reader: Any, compiled: Sequence[tuple[Published, Table]], options: Sn
     parts: list[_Part] = []
     for one, table in compiled:
         encoder = table.encoder
-        as_json = isinstance(encoder, JsonEncoder)
-        blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
+        text_of = encoder.text_of if isinstance(encoder, JsonEncoder) else None
+        blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, text_of)
         plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
         parts.append(_Part(table.name, blueprint, plan))
     return parts
