@@ -7,7 +7,6 @@ from typing import Final
 
 INSTEAD: Final[Mapping[str, str]] = {
     "advanced_metrics_enable": "the metrics are always all there, at /metrics",
-    "column_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
     "connection_validation_timeout_ms": "see stall_seconds",
     "connector_class": "capture is a process of its own, without Kafka Connect",
     "converters": "columns_as_text and the handling modes say how values travel",
@@ -17,7 +16,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "database_include_list": "a capture reads one database: write database_dbname",
     "database_initial_statements": "ALTER ROLE ... SET ... in the shop's database says it to the server",
     "database_tcpKeepAlive": "always on",
-    "datatype_propagate_source_type": "Avro types and their connect.* properties say what the columns are",
+    "datatype_propagate_source_type": "write column_propagate_source_type, with names of columns",
     "errors_": "capture starts again by itself after an outage, and stops where a person is needed",
     "event_converting_failure_handling_mode": "nothing is skipped; columns_as_text for a column that cannot"
     " be converted",
@@ -29,11 +28,10 @@ INSTEAD: Final[Mapping[str, str]] = {
     "heartbeat_action_query": "a heartbeat is a message in the log and needs no statement",
     "heartbeat_topics_prefix": "the topic is __debezium-heartbeat.<topic_prefix>",
     "include_schema_changes": "a new schema version in the registry says it",
-    "include_schema_comments": "comments are always in the schema, as doc",
     "include_unknown_datatypes": "columns of all types are there, as PostgreSQL's text where Debezium leaves them out",
     "incremental_snapshot_allow_schema_changes": "a table may change while `capture signal snapshot` reads it",
     "incremental_snapshot_watermarking_strategy": "marks are messages in the log; no table is written",
-    "key_converter": "write output: avro or json, and schema_registry_url",
+    "key_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "legacy_snapshot_max_threads": "see snapshot_max_threads",
     "log_position_check_enable": "the position is always checked against slot and log at a start",
     "lsn_flush_mode": "the server may forget what is in Kafka",
@@ -91,7 +89,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "transaction_buffer_": "rows go to Kafka as they are read: take it out; see max_batch_size and max_batch_bytes",
     "transaction_metadata_factory": "the transaction topic is always as in Debezium 3",
     "transforms": "see topic_routing, outbox_routing and the column_... lists",
-    "value_converter": "write output: avro or json, and schema_registry_url",
+    "value_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "xmin_fetch_interval_ms": "the slot has no xmin to look at",
 }
 """By how the option begins: what to do instead."""

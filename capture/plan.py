@@ -37,11 +37,13 @@ from capture.snapshot.modes import SnapshotOptions
 from capture.stream import Options
 from schemas.model.errors import SettingsError
 from schemas.model.relation import Relation, TableFacts
+from schemas.reading.json_text import json_text
 from schemas.registry import wire
 from schemas.registry.registry import Registry, open_registry
 from schemas.registry.wire import Frame
 from schemas.types.kind import Schema
 from schemas.types.type_modes import Modes
+from schemas.writing.connect_schema import json_with_schema
 from schemas.writing.json_output import JsonRegistry
 
 
@@ -138,9 +140,8 @@ class Plan(NamedTuple):
         """The tables as the settings want them; see Versions for the three functions."""
         latest, policy, rules = self.registry.latest, self.incompatible_schema, self.selection.rules
         topic_of, as_text = self.topics.of, self.as_text
-        versions = Versions(
-            topic_of, as_text, facts, register, latest, partitions, policy, self.modes, rules, self.as_json
-        )
+        text_of = self.registry.text_of if isinstance(self.registry, JsonRegistry) else None
+        versions = Versions(topic_of, as_text, facts, register, latest, partitions, policy, self.modes, rules, text_of)
         return Tables(self.selection, self.tombstones, versions, parked)
 
     def messages(self) -> Messages:
@@ -169,7 +170,7 @@ def plan_of(settings: Settings) -> Plan:
             settings.database_sslpassword.get_secret_value(),
         ),
         publication=settings.publication_name,
-        selection=Selection(settings.lists),
+        selection=Selection(settings.lists, settings.column_propagate_source_type, settings.include_schema_comments),
         as_text=frozenset(settings.columns_as_text),
         modes=settings.modes,
         tombstones=settings.tombstones_on_delete,
@@ -198,7 +199,7 @@ def plan_of(settings: Settings) -> Plan:
 
 def _registry(settings: Settings) -> Registry:
     if settings.output == "json":
-        return JsonRegistry()
+        return JsonRegistry(json_with_schema if settings.json_schemas_enable else json_text)
     return open_registry(settings.schema_registry_url, _shown(settings.schema_registry))
 
 

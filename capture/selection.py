@@ -61,7 +61,16 @@ class Lists(NamedTuple):
 class Selection:
     """What the lists choose."""
 
-    def __init__(self, lists: Lists = Lists()) -> None:  # noqa: B008  a tuple
+    def __init__(
+        self,
+        lists: Lists = Lists(),  # noqa: B008  a tuple
+        propagate_source_type: Sequence[str] = (),
+        comments: bool = False,
+    ) -> None:
+        """The columns that match the second list have what they are in PostgreSQL in their schema; with `comments` all
+        have theirs."""
+        self._typed = patterns(propagate_source_type)
+        self._comments = comments
         self._included = patterns(lists.table_include_list)
         self._excluded = patterns(lists.table_exclude_list)
         self._columns_included = patterns(lists.column_include_list)
@@ -96,8 +105,8 @@ class Selection:
 
     @property
     def has_rules(self) -> bool:
-        """Whether any table's columns are another matter than in the log."""
-        return bool(self._columns_included or self._columns_excluded or self._masks or self._keys)
+        """Whether anything is said of columns or keys."""
+        return bool(self._columns_included or self._columns_excluded or self._masks or self._keys or self._typed)
 
     def rules(self, relation: Relation) -> ColumnRules:
         """What is said of a table's columns; SettingsError when two entries say different things."""
@@ -108,6 +117,8 @@ class Selection:
             unlisted=frozenset(name for name, full in names.items() if included and not any_matches(included, full)),
             masks=dict(self._mask_of(names)),
             key=self._key(relation.table),
+            typed=frozenset(name for name, full in names.items() if any_matches(self._typed, full)),
+            commented=self._comments,
         )
 
     def _mask_of(self, names: Mapping[str, str]) -> Iterator[tuple[str, Mask]]:
@@ -130,6 +141,7 @@ class Selection:
         columns = [f"{one.table}.{column.name}" for one in relations for column in one.columns]
         said = [("column_include_list", one) for one in self._columns_included]
         said += [("column_exclude_list", one) for one in self._columns_excluded]
+        said += [("column_propagate_source_type", one) for one in self._typed]
         said += [(setting, one) for setting, one, _ in self._masks]
         tables = [one.table for one in relations]
         lost = [f"{setting}: {one.entry}" for setting, one in said if unmatched([one], columns)]

@@ -166,6 +166,10 @@ class Settings(BaseModel):
         examples=["{public.reviews.body: 200}"],
     )
     column_mask_hash: tuple[MaskHash, ...] = Field((), description="columns whose values are hashed with a salt")
+    column_propagate_source_type: tuple[str, ...] = Field(
+        (), description="the same, of columns whose schema says their PostgreSQL type, length and scale"
+    )
+    include_schema_comments: bool = Field(False, description="comments of columns go into the schema, as doc")
     message_key_columns: tuple[str, ...] = Field(
         (), description="schema.table:column,column - the key of its records; the table is a regular expression"
     )
@@ -214,6 +218,9 @@ class Settings(BaseModel):
         default_factory=dict, description="any librdkafka property", examples=["{security.protocol: SSL}"]
     )
     output: Literal["avro", "json"] = Field("avro", description="json: Debezium's records as JSON text, no registry")
+    json_schemas_enable: bool = Field(
+        False, validate_default=True, description="output json: each key and value is {schema, payload}, as Connect's"
+    )
     schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     incompatible_schema: Literal["stop", "version", "park"] = Field(
@@ -258,7 +265,7 @@ class Settings(BaseModel):
     def _tables(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_qualified(table, "schema.table") for table in tables)
 
-    @field_validator("column_include_list", "column_exclude_list")
+    @field_validator("column_include_list", "column_exclude_list", "column_propagate_source_type")
     @classmethod
     def _columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_qualified(column, "schema.table.column") for column in columns)
@@ -307,6 +314,13 @@ class Settings(BaseModel):
         if not url and others.data.get("output") == "avro":
             raise ValueError("missing; or set output: json, which needs no registry")
         return url
+
+    @field_validator("json_schemas_enable")
+    @classmethod
+    def _of_json(cls, enabled: bool, others: ValidationInfo) -> bool:
+        if enabled and others.data.get("output") == "avro":
+            raise ValueError("has a meaning only with output: json; the registry has the schemas of Avro")
+        return enabled
 
     @field_validator("incompatible_schema")
     @classmethod
@@ -362,6 +376,8 @@ class Settings(BaseModel):
             shaping = (*shaping, self.topic_routing)
         if self.output != "avro":
             shaping = (*shaping, self.output)
+        if self.json_schemas_enable:
+            shaping = (*shaping, "json_schemas_enable")
         if self.provide_transaction_metadata:
             shaping = (*shaping, "transaction")
         if self.publication_name != "ordertap":

@@ -16,7 +16,7 @@ from schemas.types.type_table import DEFAULT_MODES, Modes
 from schemas.writing.codec import Codec, Encoder, compile_codec
 from schemas.writing.column_rules import NO_RULES, ColumnRules
 from schemas.writing.envelope import adjust_name
-from schemas.writing.json_output import JsonEncoder
+from schemas.writing.json_output import JsonEncoder, TextOf
 
 log = structlog.get_logger("capture")
 
@@ -54,11 +54,11 @@ class Versions:
         policy: Policy = "stop",
         modes: Modes = DEFAULT_MODES,
         rules: Callable[[Relation], ColumnRules] = lambda _relation: NO_RULES,
-        as_json: bool = False,
+        text_of: TextOf | None = None,
     ) -> None:
         """`topic_of` names a table's topic; `facts` asks the catalogue; `register` (subject, schema) and `latest`
         (subject) the registry; `partitions` makes a topic when it is new, and counts its partitions; `rules` says what
-        is done with a table's columns; with `as_json` records are JSON text."""
+        is done with a table's columns; with `text_of` records are JSON text."""
         self._topic_of = topic_of
         self._as_text = as_text
         self._facts = facts
@@ -68,7 +68,7 @@ class Versions:
         self._policy = policy
         self._modes = modes
         self._rules = rules
-        self._as_json = as_json
+        self._text_of = text_of
         self._nullable: dict[str, frozenset[str]] = {}
         self._keys: dict[str, tuple[str, ...]] = {}
         self._told: set[tuple[str, str, str]] = set()
@@ -95,7 +95,7 @@ class Versions:
             if first is not None:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
             self._tell_of_key(relation.table, codec.key_columns)
-            encoder = JsonEncoder(codec) if self._as_json else codec.bind(*ids)
+            encoder = codec.bind(*ids) if self._text_of is None else JsonEncoder(codec, self._text_of)
             return Bound(topic, self._partitions(topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first

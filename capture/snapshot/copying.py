@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 from capture.changes.tables import KEYLESS_PARTITION
 from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
 from capture.postgres.replication import Connection, database_errors
-from capture.snapshot.copytext import Frame, Outlet, line_writer
+from capture.snapshot.copytext import Careful, Frame, MarkedLines, Outlet, line_writer
+from capture.snapshot.marks import NO_MARKS, Mark, Marks
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.model.errors import DataError
-from schemas.writing.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
-from schemas.writing.json_output import RowText
+from schemas.writing.codec import Codec, Encoder, SourceOrigin, WidenError
+from schemas.writing.json_output import RowText, TextOf
 
 _TRANSACTION_SECONDS: Final = 10.0
 """A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
@@ -28,18 +29,19 @@ class Blueprint(NamedTuple):
     compile: Callable[[], Codec]
     key_schema_id: int | None
     value_schema_id: int
-    as_json: bool = False
+    text_of: TextOf | None = None
 
     def encoder(self) -> Encoder:
-        """The encoder again; with `as_json` the one for JSON text."""
+        """The encoder again, of Avro; with `text_of` its records become JSON text."""
         return self.compile().bind(self.key_schema_id, self.value_schema_id)
 
 
 class Chunk(NamedTuple):
-    """A part of a table: the table's number, and the COPY statement that reads the part."""
+    """A part of a table: the table's number, the COPY statement that reads the part, and the marks of its rows."""
 
     table: int
     statement: str
+    marks: Marks = NO_MARKS
 
 
 class Copied(NamedTuple):
@@ -82,34 +84,37 @@ class Copier:
     def copy(self, chunk: Chunk) -> int:
         """Copies one chunk; all of it is durable when this returns its number of rows."""
         blueprint, encoder = self._blueprints[chunk.table], self._encoders[chunk.table]
-        prefix = self._copied.origin.snapshot(self._copied.snapshot_us, time.time_ns())
-        lsn = int(self._copied.stamp.commit_lsn)
-        produce: Callable[..., object] = self._producer.produce_one
-        patiently: Callable[..., object] = self._producer.produce_patiently
-        if blueprint.as_json:
-            text = RowText(encoder.codec)
-            produce, patiently = text.before(produce), text.before(patiently)
-        outlet = Outlet(
-            produce,
-            patiently,
-            blueprint.topic,
-            KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION,
-            self._headers,
-            self._between,
-        )
-        careful = _careful(encoder, prefix, lsn, blueprint.table)
-        writer = line_writer(encoder.codec.layout, Frame(*encoder.read_frame(prefix, lsn)), careful, outlet)
+        now_ns, lsn = time.time_ns(), int(self._copied.stamp.commit_lsn)
+
+        def frame(mark: Mark) -> Frame:
+            prefix = self._copied.origin.snapshot(self._copied.snapshot_us, now_ns, mark)
+            return Frame(*encoder.read_frame(prefix, lsn))
+
+        careful, outlet = _careful(encoder, blueprint.table), self._outlet(blueprint, encoder)
+        writer = line_writer(encoder.codec.layout, frame("true"), careful, outlet)
+        marked = MarkedLines(writer, *(frame(mark).after_row for mark in ("true", *chunk.marks, chunk.marks.only)))
+        write = writer.write if chunk.marks == NO_MARKS else marked.write
         self._begin()
         with (
             database_errors(f"copying {blueprint.table}"),
             self._producer.errors(f"writing to topic {blueprint.topic}"),
             self._reader.cursor() as cursor,
         ):
-            cursor.copy_expert(chunk.statement, SimpleNamespace(write=writer.write))
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=write))
+            marked.finish()
         self._producer.commit(self._timeout)
         self.notes = {(blueprint.table, *note) for note in encoder.notes}
         encoder.notes.clear()
         return writer.rows()
+
+    def _outlet(self, blueprint: Blueprint, encoder: Encoder) -> Outlet:
+        produce: Callable[..., object] = self._producer.produce_one
+        patiently: Callable[..., object] = self._producer.produce_patiently
+        if blueprint.text_of is not None:
+            text = RowText(encoder.codec, blueprint.text_of)
+            produce, patiently = text.before(produce), text.before(patiently)
+        partition = KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION
+        return Outlet(produce, patiently, blueprint.topic, partition, self._headers, self._between)
 
     def _begin(self) -> None:
         self._producer.begin_transaction()
@@ -122,12 +127,10 @@ class Copier:
             self._begin()
 
 
-def _careful(
-    encoder: Encoder, prefix: SourcePrefix, lsn: int, table: str
-) -> Callable[[Cells], tuple[bytes | None, bytes]]:
+def _careful(encoder: Encoder, table: str) -> Careful:
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
         try:
-            return encoder.key(cells), encoder.read(prefix, lsn, cells)
+            return encoder.key(cells), encoder.row(cells)
         except WidenError as error:  # the lock keeps SET NOT NULL away
             raise DataError(
                 f'table {table}: column "{error.column}" has a NULL, or a NaN that would be null in Kafka, '

@@ -44,14 +44,45 @@ class Outlet(NamedTuple):
 
 
 Careful = Callable[[Cells], tuple[bytes | None, bytes]]
-"""Key and value of a row, the careful way: with escapes, NULLs, and errors that name the column."""
+"""Key and row, the careful way: with escapes, NULLs, and errors that name the column."""
 
 
 class LineWriter(NamedTuple):
-    """`write` takes one line of COPY; `rows` says how many it took."""
+    """`write` takes one line of COPY; `rows` says how many it took; `ends_with` is the `after_row` from then on."""
 
     write: Callable[[bytes], None]
     rows: Callable[[], int]
+    ends_with: Callable[[bytes], None]
+
+
+class MarkedLines:
+    """Writes lines of which the first and the last have another `after_row` than the others: one line waits for the
+    next. After finish() all are written."""
+
+    def __init__(self, writer: LineWriter, usual: bytes, first: bytes, last: bytes, only: bytes) -> None:
+        """`only` is that of a line that is both."""
+        self._writer = writer
+        self._usual, self._last, self._only = usual, last, only
+        self._held: bytes | None = None
+        self._put: Callable[[bytes], None] = self._put_first
+        writer.ends_with(first)
+
+    def write(self, line: bytes) -> None:
+        """Takes one line."""
+        held, self._held = self._held, line
+        if held is not None:
+            self._put(held)
+
+    def _put_first(self, line: bytes) -> None:
+        self._writer.write(line)
+        self._writer.ends_with(self._usual)
+        self._put = self._writer.write
+
+    def finish(self) -> None:
+        """Writes the line that waits, if there is one."""
+        if self._held is not None:
+            self._writer.ends_with(self._last if self._writer.rows() else self._only)
+            self._writer.write(self._held)
 
 
 def line_writer(layout: RowLayout, frame: Frame, careful: Careful, outlet: Outlet) -> LineWriter:
@@ -68,7 +99,7 @@ def line_writer(layout: RowLayout, frame: Frame, careful: Careful, outlet: Outle
 
     space |= {"join": b"".join, "careful_line": careful_line}
     exec(compile(_source(layout, frame.key is not None), "<copy>", "exec"), space)  # noqa: S102  our own templates
-    return LineWriter(space["write"], space["written"])
+    return LineWriter(space["write"], space["written"], space["ends_with"])
 
 
 def _source(layout: RowLayout, keyed: bool) -> str:
@@ -84,7 +115,8 @@ rows = size = 0
 def write(line):
     global rows, size
     if b"\\\\" in line{"" if layout.columns else " or True"}:
-        record_key, value = careful_line(line)
+        record_key, row = careful_line(line)
+        value = before_row + row + after_row
     else:
         try:
             {cells or "()"} = line.split(b"\\t")
@@ -93,7 +125,8 @@ def write(line):
             value = join((
 {parts}            ))
         except FAILURES:
-            record_key, value = careful_line(line)
+            record_key, row = careful_line(line)
+            value = before_row + row + after_row
     try:
         produce(topic, value, record_key, partition, None, None, 0, headers)
     except BufferError:
@@ -105,6 +138,9 @@ def write(line):
         pause()
 def written():
     return rows
+def ends_with(after):
+    global after_row
+    after_row = after
 """
 
 

@@ -27,6 +27,7 @@ from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
 from capture.snapshot.copying import Blueprint, Copied
 from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
+from capture.snapshot.marks import marks
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
 from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
@@ -154,8 +155,8 @@ def _parts(reader: Connection, compiled: Sequence[tuple[Published, Table]], opti
     parts: list[_Part] = []
     for one, table in compiled:
         encoder = table.encoder
-        as_json = isinstance(encoder, JsonEncoder)
-        blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, as_json)
+        text_of = encoder.text_of if isinstance(encoder, JsonEncoder) else None
+        blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, text_of)
         plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
         parts.append(_Part(table.name, blueprint, plan))
     return parts
@@ -234,6 +235,8 @@ class _Run:
         """Notes each chunk as it becomes durable, and each table with its last chunk."""
         left = Counter({number: len(part.plan.chunks) for number, part in enumerate(self._parts)})
         chunks = [chunk for part in self._parts for chunk in part.plan.chunks]
+        marked = marks([chunk.table for chunk in chunks], workers.in_order)
+        chunks = [chunk._replace(marks=one) for chunk, one in zip(chunks, marked, strict=True)]
         copied = Copied(self._state.id, self._stamp, time.time_ns() // 1000, origin)
         with self._progress:
             for number in [number for number, count in left.items() if not count]:

@@ -126,6 +126,9 @@ class _Worker:
 class OwnProcess:
     """The same without workers, for a small snapshot: this process copies."""
 
+    in_order: Final = True
+    """Whether a chunk is read when the one before it is done."""
+
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._reader: Connection | None = None
@@ -158,6 +161,8 @@ class OwnProcess:
 
 class Workers:
     """A context: the processes end with it."""
+
+    in_order: Final = False
 
     def __init__(self, setups: Sequence[Setup]) -> None:
         self._setups = setups

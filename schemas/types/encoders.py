@@ -238,7 +238,7 @@ def bytea(text: bytes) -> bytes:
     return sized(bytes.fromhex(text[2:].decode()))
 
 
-def bits_encoder(length: int) -> Callable[[bytes], bytes]:
-    """bit(n) as Debezium's Bits: little-endian bytes, the last bit of the text is bit 0."""
-    size = (length + 7) // 8
-    return lambda text: sized(int(text, 2).to_bytes(size, "little"))
+def bits(text: bytes) -> bytes:
+    """bit(n) as Debezium's Bits: little-endian bytes, the last bit of the text is bit 0; as few bytes as it takes."""
+    number = int(text, 2)
+    return sized(number.to_bytes((number.bit_length() + 7) // 8, "little"))

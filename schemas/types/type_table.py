@@ -43,7 +43,7 @@ def _bit(typmod: int, _modes: Modes) -> Kind:
     if typmod == 1:
         return Kind("boolean", encoders.bit_boolean, b"0")
     avro = named("bytes", "io.debezium.data.Bits", {"length": str(typmod)})
-    return Kind(avro, encoders.bits_encoder(typmod), b"0")
+    return Kind(avro, encoders.bits, b"0")
 
 
 def _blank_padded(typmod: int, _modes: Modes) -> Kind:
@@ -99,7 +99,7 @@ TYPE_TABLE: Final[dict[int, Builder]] = {
     1186: type_modes.interval,
     1266: lambda typmod, _: rounding(_TIMETZ, typmod),
     1560: _bit,
-    1562: _always(TEXT),  # bit varying: Debezium's Bits would lose its length
+    1562: _always(TEXT),  # bit varying: Debezium's Bits is a number, which has no length
     1700: type_modes.numeric,
     2950: _always(_UUID),
     3614: _always(string("io.debezium.data.TsVector")),

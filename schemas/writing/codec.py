@@ -13,12 +13,13 @@ from typing import Final, NamedTuple
 
 from schemas.model.change import UNCHANGED, Cells, unchanged_header
 from schemas.model.errors import DataError
-from schemas.model.relation import ColumnFacts, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.reading.json_text import json_text
 from schemas.registry import wire
 from schemas.types.defaults import NO_DEFAULT, Default, avro_default
 from schemas.types.encoders import FAILURES, LENGTHS, long_bytes, sized
 from schemas.types.kind import Schema
+from schemas.types.source_type import source_type
 from schemas.types.type_table import DEFAULT_MODES, TEXT, Kind, Modes, kind_of, text_kind
 from schemas.writing.column_rules import (
     NO_RULES,
@@ -191,7 +192,8 @@ def compile_codec(
         mask = rules.masks.get(column.name)
         if mask is not None:
             kind = masked(kind, mask, relation, column, known)
-        columns.append(_column(column.name, next(names), kind, known, may_be_null, mask))
+        compiled = _column(column.name, next(names), kind, known, may_be_null, mask)
+        columns.append(replace(compiled, field=_described(compiled.field, column, known, rules)))
     own_names = tuple(columns[index].name for index in own_key)
     if facts.identity_index and set(facts.identity_index) <= set(own_names):  # the log flags also what it INCLUDEs
         own_names = facts.identity_index
@@ -251,7 +253,7 @@ def _column(
         default = avro_default(kind, facts.default, nullable)
     else:  # the default is a value, too
         default = Default(True, "") if facts.default is not None and not nullable else NO_DEFAULT
-    field = Field(field_name, kind.avro, nullable, default.there, default.shown, facts.comment)
+    field = Field(field_name, kind.avro, nullable, default.there, default.shown)
     encoded = default.encoded if default.there and mask is None else None
     if not nullable:
         return ColumnCodec(name, field, kind, b"", None, default=encoded)
@@ -259,6 +261,12 @@ def _column(
         return ColumnCodec(name, field, kind, _SOME, _SOME + kind.encode(b""))
     # The branch of the default comes first: [T, "null"].
     return ColumnCodec(name, field, kind, *((_NULL, _SOME) if default.there else (_SOME, _NULL)), default=encoded)
+
+
+def _described(field: Field, column: Column, facts: ColumnFacts, rules: ColumnRules) -> Field:
+    """The field with what the settings want to be said of its column."""
+    source = source_type(column, facts) if column.name in rules.typed else {}
+    return replace(field, doc=facts.comment if rules.commented else None, source=source)
 
 
 def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None) -> Cells:
@@ -357,21 +365,21 @@ class Encoder:
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """Op c."""
-        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "c")))
+        return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "c")))
 
     def read(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """Op r, a row of a snapshot."""
-        return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "r")))
+        return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "r")))
 
     def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
         """Op u; `old` is the whole old row (replica identity FULL) when the log has it."""
         if old is None:
-            return b"".join((self._after, self._row(cells), *self._source(prefix, lsn, "u")))
-        return b"".join((self._before, self._row(old), _SOME, self._row(cells), *self._source(prefix, lsn, "u")))
+            return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "u")))
+        return b"".join((self._before, self.row(old), _SOME, self.row(cells), *self._source(prefix, lsn, "u")))
 
     def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
         """Op d; `key_only` says that only the key's columns of `old` were sent: send `key_only_unchanged` with it."""
-        row = self._named(self._codec.layout.key_only, old) if key_only else self._row(old)
+        row = self._named(self._codec.layout.key_only, old) if key_only else self.row(old)
         return b"".join((self._before, row, _NULL, *self._source(prefix, lsn, "d")))
 
     def truncate(self, prefix: SourcePrefix, lsn: int) -> bytes:
@@ -386,7 +394,8 @@ class Encoder:
         unsent = [name for name, cell in zip(names, cells, strict=True) if cell is UNCHANGED and name]
         return unchanged_header(unsent) if unsent else None
 
-    def _row(self, cells: Cells) -> bytes:
+    def row(self, cells: Cells) -> bytes:
+        """The row's Avro bytes, as they stand in `before` and `after`."""
         try:
             return self._codec.code.row(cells)
         except FAILURES:

@@ -58,13 +58,16 @@ class ColumnRules(NamedTuple):
     """What the settings say of one table's columns, by their names.
 
     `excluded` are left out, and must not be of the key; `unlisted` are left out unless they are of the key. `key` are
-    the columns of the record's key in place of the table's own, empty: as the table has it.
+    the columns of the record's key in place of the table's own, empty: as the table has it. The schema
+    says of those that are `typed` what they are in PostgreSQL, and all comments where `commented`.
     """
 
     excluded: frozenset[str] = frozenset()
     unlisted: frozenset[str] = frozenset()
     masks: Mapping[str, Mask] = {}
     key: tuple[str, ...] = ()
+    typed: frozenset[str] = frozenset()
+    commented: bool = False
 
     @property
     def hidden(self) -> frozenset[str]:

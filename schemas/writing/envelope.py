@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -15,7 +16,10 @@ from schemas.types.kind import AvroType, Schema
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column as a field of a record; `default` is its Avro JSON default when `has_default`."""
+    """A column as a field of a record; `default` is its Avro JSON default when `has_default`.
+
+    `source` are parameters that say what the column is in PostgreSQL (types.source_type): of a row's field alone.
+    """
 
     name: str
     avro: AvroType
@@ -23,6 +27,7 @@ class Field:
     has_default: bool = False
     default: Any = None
     doc: str | None = None
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def static_schema(name: str) -> Schema:
@@ -63,7 +68,7 @@ def field_names(table: str, columns: Sequence[str]) -> tuple[str, ...]:
 
 def key_schema(topic: str, fields: Sequence[Field]) -> Schema:
     """`<topic>.Key`, one field for each key column."""
-    return _record(topic, "Key", _fields(fields))
+    return _record(topic, "Key", _fields([replace(field, source={}) for field in fields]))
 
 
 def value_schema(topic: str, fields: Sequence[Field]) -> Schema:
@@ -99,7 +104,7 @@ def _fields(fields: Sequence[Field]) -> list[Schema]:
 
 def _field(field: Field, named: set[str]) -> Schema:
     """One field; `named` collects the records defined so far, which Avro defines once and then calls by name."""
-    avro = _reference(field.avro, named)
+    avro = _with_parameters(_reference(field.avro, named), field.source)
     if field.has_default:
         avro = ({"type": avro} if isinstance(avro, str) and "." not in avro else avro)  # fmt: skip
         if isinstance(avro, dict):
@@ -114,6 +119,15 @@ def _field(field: Field, named: set[str]) -> Schema:
     if field.doc is not None:
         shown["doc"] = field.doc
     return shown
+
+
+def _with_parameters(avro: AvroType, source: Mapping[str, str]) -> AvroType:
+    if not source or (isinstance(avro, str) and "." in avro):  # a record's are where it is defined
+        return avro
+    avro = {"type": avro} if isinstance(avro, str) else avro
+    if avro["type"] == "record":  # other columns call it by name
+        source = {name: value for name, value in source.items() if not name.endswith(".name")}
+    return {**avro, "connect.parameters": {**avro.get("connect.parameters", {}), **source}}
 
 
 def _reference(avro: AvroType, named: set[str]) -> AvroType:

@@ -1,9 +1,11 @@
-"""Records as JSON text without a schema registry: the Avro record is made as ever, and shown as JSON."""
+"""Records as JSON text without a schema registry: the Avro record is made as ever, and shown as JSON.
+
+A TextOf makes of a schema what makes JSON text of its Avro bytes: json_text, or json_with_schema."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from schemas.model.change import Cells
 from schemas.model.errors import DataError
@@ -13,15 +15,17 @@ from schemas.registry.wire import FRAME_SIZE
 from schemas.types.kind import Schema
 from schemas.writing.codec import Codec, Encoder, SourcePrefix
 
+TextOf: TypeAlias = Callable[[Schema], Callable[[bytes], bytes]]
+
 _ID: Final = 0  # in front of Avro bytes that nobody sees
 
 
 class RowText:
     """The JSON text of a table's keys and values that an Encoder wrote."""
 
-    def __init__(self, codec: Codec) -> None:
-        self._key = None if codec.key_schema is None else json_text(codec.key_schema)
-        self._value = json_text(codec.value_schema)
+    def __init__(self, codec: Codec, text_of: TextOf = json_text) -> None:
+        self._key = None if codec.key_schema is None else text_of(codec.key_schema)
+        self._value = text_of(codec.value_schema)
 
     def key(self, framed: bytes | None) -> bytes | None:
         """Of a key in the wire format; None for none."""
@@ -44,11 +48,12 @@ class JsonEncoder(Encoder):
     """An Encoder whose keys and values are JSON text. Its codec, and what it gives a snapshot (`read_frame`), are
     Avro's: RowText makes text of that."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "text_of")
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, text_of: TextOf = json_text) -> None:
         super().__init__(codec, None if codec.key_schema is None else _ID, _ID)
-        self._text = text = RowText(codec)
+        self.text_of = text_of
+        self._text = text = RowText(codec, text_of)
         record = self.record
 
         def record_text(message: bytes, prefix: SourcePrefix, lsn: int, op: str) -> tuple[bytes | None, bytes]:
@@ -85,7 +90,8 @@ class JsonEncoder(Encoder):
 class JsonRegistry:
     """In place of a Registry: takes every schema, and gives ids that nobody outside of this process sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, text_of: TextOf = json_text) -> None:
+        self.text_of = text_of
         self._ids: dict[str, int] = {}
         self._schemas: list[Schema] = []
         self._texts: dict[int, Callable[[bytes], bytes]] = {}
@@ -93,7 +99,7 @@ class JsonRegistry:
     def frame(self, schema_id: int, avro: bytes) -> bytes:
         """A whole Kafka key or value: JSON text of a registered schema's Avro bytes."""
         if schema_id not in self._texts:
-            self._texts[schema_id] = json_text(self.schema(schema_id))
+            self._texts[schema_id] = self.text_of(self.schema(schema_id))
         return self._texts[schema_id](avro)
 
     def register(self, subject: str, schema: Schema) -> int:

@@ -151,7 +151,7 @@ def measure(sent: Sent, repeats: int) -> Cost:
     record, tail, encoder = sent.encoder.record, "c", sent.encoder
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
-        return encoder.key(cells), encoder.read(PREFIX, 1, cells)
+        return encoder.key(cells), encoder.row(cells)
 
     def produce(*_: object) -> None:
         return None

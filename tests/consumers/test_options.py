@@ -9,7 +9,7 @@ from schemas.process.settings import load
 OPTIONS = """
 advanced.metrics.enable connection.validation.timeout.ms create.slot.command.timeout custom.metric.tags
 custom.retriable.exception database.exclude.list database.include.list event.converting.failure.handling.mode
-guardrail.collections.limit.action guardrail.collections.max include.schema.changes include.schema.comments
+guardrail.collections.limit.action guardrail.collections.max include.schema.changes
 incremental.snapshot.allow.schema.changes legacy.snapshot.max.threads log.position.check.enable
 lsn.flush.timeout.action lsn.flush.timeout.ms multi.partition.mode offset.activity.monitor.interval.ms
 offset.mismatch.strategy poll.dispatch.interval.ms post.processors queue.provider.type schema.refresh.mode
@@ -17,7 +17,7 @@ skip.messages.without.change slot.seek.to.known.offset.on.start snapshot.max.thr
 snapshot.mode.configuration.based.snapshot.data snapshot.mode.custom.name snapshot.query.mode
 snapshot.query.mode.custom.name snapshot.scan.all.columns.force snapshot.tables.order.by.row.count
 sourceinfo.struct.maker statistics.metrics.enabled streaming.delay.ms table.ignore.builtin
-transaction.metadata.factory converters column.propagate.source.type poll.interval.ms
+transaction.metadata.factory converters datatype.propagate.source.type poll.interval.ms
 """.split()  # noqa: SIM905
 
 

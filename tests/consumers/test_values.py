@@ -22,6 +22,7 @@ from schemas.types.encoders import FAILURES
 from schemas.types.type_modes import Modes
 from schemas.types.type_table import DEFAULT_MODES, SESSION_SETTINGS
 from schemas.writing.codec import Codec, SourceOrigin, compile_codec
+from schemas.writing.column_rules import ColumnRules
 from schemas.writing.envelope import topic_name
 from tests.integration.test_types import copied, start, stream
 from tests.record_reader import row_reader
@@ -184,3 +185,96 @@ def test_a_tsvector_has_debeziums_name(database: Any, monkeypatch: pytest.Monkey
     field = read.codec.value_schema["fields"][0]["type"][1]["fields"][1]
     assert field["type"][1] == {"type": "string", "connect.version": 1, "connect.name": "io.debezium.data.TsVector"}
     assert read.rows() == [{"id": 1, "words": "'a':1 'b':2"}]
+
+
+def test_bits_are_debeziums_and_as_short(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source: Debezium's PostgresValueConverter.convertBits, and what its own tests expect of B'00' and B'1000000'."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, b bit(11)); INSERT INTO t VALUES"
+        " (1, B'00000000101'), (2, B'00000000000'), (3, B'10000000000'), (4, NULL)"
+    )
+    read = Read(database, monkeypatch)
+    (field,) = (one for one in read.codec.value_schema["fields"][0]["type"][1]["fields"] if one["name"] == "b")
+    assert field["type"][1]["connect.name"] == "io.debezium.data.Bits"
+    assert field["type"][1]["connect.parameters"] == {"length": "11"}
+    assert [row["b"] for row in read.rows()] == [b"\x05", b"", b"\x00\x04", None]
+    assert row_reader(read.codec.value_schema).row({"id": 1, "b": b"\x05"}) == {"id": 1, "b": "00000000101"}
+
+
+def test_bit_varying_is_a_text_and_keeps_its_length(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Debezium's Bits nobody could tell these apart: it has the number alone, in as few bytes as it takes."""
+    texts = ["0001", "01", "1", "", "0", "000"]
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, b bit varying(12))")
+    for number, text in enumerate(texts):
+        database.execute("INSERT INTO t VALUES (%s, %s)", [number, text])
+    assert [row["b"] for row in Read(database, monkeypatch).rows()] == texts
+
+
+def test_geometric_types_other_than_point_are_texts(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "box": "(1,1),(0,0)", "circle": "<(0,0),1>", "line": "{1,-1,0}", "lseg": "[(0,0),(1,1)]",
+        "path": "((0,0),(1,1))", "polygon": "((0,0),(1,1),(1,0))",
+    }  # fmt: skip
+    database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {', '.join(f'{name}_ {name}' for name in row)})")
+    database.execute("INSERT INTO t VALUES (1, %s, %s, %s, %s, %s, %s)", [*row.values()])
+    assert Read(database, monkeypatch).rows() == [{"id": 1, **{f"{name}_": text for name, text in row.items()}}]
+
+
+def test_an_array_of_two_dimensions_has_all_of_its_elements(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, a int[]); INSERT INTO t VALUES (1, '{{1,2},{3,NULL}}')")
+    assert Read(database, monkeypatch).rows() == [{"id": 1, "a": [1, 2, 3, None]}]
+
+
+def test_the_schema_says_what_a_column_is_in_postgresql(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths and scales as pgjdbc has them, which Debezium asks: TypeInfoCache.getPrecision and getScale."""
+    database.execute("CREATE DOMAIN price AS numeric(12,2); CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v varchar(20), t text DEFAULT 'x', n numeric(10,3), price price,"
+        " any_ numeric, other numeric, at timestamptz(3) NOT NULL, tags text[], mood mood, plain int);"
+        "INSERT INTO t VALUES (1, 'a', NULL, 1, 2, 3, 4, '2026-11-30 10:00:00Z', '{a}', 'ok', 5)"
+    )
+    read = Read(database, monkeypatch)
+    typed = frozenset(column.name for column in read.relation.columns) - {"plain"}
+    codec = compile_codec("shop.public.t", read.relation, read.facts, rules=ColumnRules(typed=typed))
+
+    def said(column: dict[str, Any]) -> tuple[str, ...]:
+        branches = column["type"] if isinstance(column["type"], list) else [column["type"]]
+        avro = next(branch for branch in branches if branch != "null")
+        parameters = {} if isinstance(avro, str) else avro["connect.parameters"]
+        return tuple(
+            parameters.get(f"__debezium.source.column.{part}", "") for part in ("type", "length", "scale", "name")
+        )
+
+    unlimited = str(2**31 - 1)
+    fields = {field["name"]: field for field in codec.value_schema["fields"][0]["type"][1]["fields"]}
+    assert {name: said(field) for name, field in fields.items()} == {
+        "id": ("INT4", "10", "0", "id"), "v": ("VARCHAR", "20", "0", "v"), "t": ("TEXT", unlimited, "0", "t"),
+        "n": ("NUMERIC", "10", "3", "n"), "price": ("NUMERIC", "12", "2", "price"),
+        "any_": ("NUMERIC", "131089", "0", ""), "other": ("", "", "", ""), "at": ("TIMESTAMPTZ", "32", "3", "at"),
+        "tags": ("_TEXT", unlimited, "0", "tags"), "mood": ("MOOD", unlimited, "0", "mood"), "plain": ("", "", "", ""),
+    }  # fmt: skip
+    assert fields["n"]["type"][1]["connect.parameters"]["scale"] == "3"
+    assert codec.key_schema == read.codec.key_schema
+    assert avro.schema.parse(json.dumps(codec.value_schema)).name == "Envelope"
+    usual, with_types = read.rows(), row_reader(codec.value_schema)
+    ours = [
+        with_types.record(codec.bind(1, 2).read(PREFIX, 1, parse_copy_line(line[:-1]))[5:])["after"]
+        for line in read.lines
+    ]
+    assert ours == usual
+    assert [with_types.row(row) for row in ours] == [row_reader(read.codec.value_schema).row(row) for row in usual]
+
+
+def test_comments_are_in_the_schema_where_they_are_wanted(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a');"
+        "COMMENT ON COLUMN t.v IS 'in words'; COMMENT ON COLUMN t.id IS 'of the shop'"
+    )
+    read = Read(database, monkeypatch)
+    rules = ColumnRules(commented=True)
+    commented = compile_codec("shop.public.t", read.relation, read.facts, rules=rules).value_schema
+    docs = [
+        [field.get("doc") for field in schema["fields"][0]["type"][1]["fields"]]
+        for schema in (read.codec.value_schema, commented)
+    ]
+    assert docs == [[None, None], ["of the shop", "in words"]]

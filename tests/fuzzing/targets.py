@@ -120,7 +120,7 @@ def _copied(corpus: Corpus) -> Iterator[Target]:
     encoder = compile_codec("t", corpus.relation, corpus.facts).bind(1, 2)
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
-        return encoder.key(cells), encoder.read(PREFIX, 1, cells)
+        return encoder.key(cells), encoder.row(cells)
 
     def produce(*_: object) -> None:
         return None

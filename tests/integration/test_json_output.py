@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.consumers.json_converter import read
 from tests.fix_capture import TABLES, Shop
 from tests.programs import Program, run, write_settings
 from tests.proof.records import Record, changes, read_messages, record
@@ -20,18 +21,22 @@ FRAMED = b"\x00\x00\x00\x00\x01what an outbox wrote"
 
 
 class Json:
-    """In place of Schemas: what is not JSON fails, `NaN` among it."""
+    """In place of Schemas: what is not JSON fails, `NaN` among it; and what its own schema does not allow."""
 
     def decode(self, payload: bytes) -> tuple[Any, dict[str, str]]:
         def refused(name: str) -> None:
             raise ValueError(f"{name} is not JSON")
 
-        return json.loads(payload, parse_constant=refused), {}
+        content = json.loads(payload, parse_constant=refused)
+        if content.keys() != {"schema", "payload"}:
+            return content, {}
+        read(payload)
+        return content["payload"], {}
 
 
-@pytest.fixture
-def beside(shop: Shop) -> Shop:
-    """A second capture of the same shop, whose output is JSON; the first one's is Avro."""
+@pytest.fixture(params=[False, True], ids=["plain", "schemas"])
+def beside(shop: Shop, request: pytest.FixtureRequest) -> Shop:
+    """A second capture of the same shop, whose output is JSON, plain or with schemas; the first one's is Avro."""
     common = yaml.safe_load(shop.config.read_text())["capture"] | {
         "message_prefix_include_list": ["app"],
         "provide_transaction_metadata": True,
@@ -41,6 +46,7 @@ def beside(shop: Shop) -> Shop:
     prefix = f"{shop.prefix}j"
     settings = common | {"name": prefix, "topic_prefix": prefix, "slot_name": prefix, "output": "json"}
     settings["outbox_routing"] = [{"prefix": "raw", "topic": f"raw-{prefix}.all", "payload": "bytes"}]
+    settings["json_schemas_enable"] = request.param
     del settings["schema_registry_url"]
     config = write_settings(shop.folder / "json.yaml", capture=settings)
     capture = Program("capture", config, shop.folder / "json.log")
@@ -84,7 +90,7 @@ def values(shop: Shop, prefix: str, end: str) -> list[bytes]:
 
 def copies_of_lines(shop: Shop) -> list[dict[str, Any]]:
     """The rows of public.lines that snapshots wrote, in their order."""
-    rows = [json.loads(value) for value in values(shop, shop.prefix, ".public.lines") if value is not None]
+    rows = [Json().decode(value)[0] for value in values(shop, shop.prefix, ".public.lines") if value is not None]
     return sorted((row for row in rows if row["op"] == "r"), key=lambda row: int(row["ts_ns"]))
 
 
@@ -118,7 +124,9 @@ def test_json_says_what_avro_says(shop: Shop, beside: Shop) -> None:
     assert (own["message"] or {})["message"] == {"prefix": "app", "content": base64.b64encode(b"hello").decode()}
     assert values(beside, f"raw-{beside.prefix}", ".all") == [FRAMED]  # as it is, though it looks like an Avro record
     beats = values(beside, "__debezium-heartbeat", f".{beside.prefix}")
-    assert {*map(len, map(json.loads, beats))} == {1}
+    assert {len(Json().decode(beat)[0]) for beat in beats} == {1}
+    with_schemas = {"schema" in json.loads(value) for value in values(beside, beside.prefix, ".public.orders") if value}
+    assert with_schemas == {yaml.safe_load(beside.config.read_text())["capture"]["json_schemas_enable"]}
     beside.signal("snapshot", "public.lines")
     beside.until(lambda: len(copies_of_lines(beside)) == 300 + 299)
     copies = [row["after"] for row in copies_of_lines(beside)]

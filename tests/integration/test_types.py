@@ -252,7 +252,7 @@ def written(encoder: Encoder, lines: list[bytes]) -> list[tuple[bytes | None, by
     prefix = ORIGIN.snapshot(0, 0)
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
-        return encoder.key(cells), encoder.read(prefix, 1, cells)
+        return encoder.key(cells), encoder.row(cells)
 
     def produce(_topic: str, value: bytes, key: bytes | None, *_: object) -> None:
         produced.append((key, value))

@@ -204,7 +204,9 @@ def test_a_salt_can_be_in_a_file_and_is_shown_nowhere(tmp_path: Path) -> None:
 def test_json_needs_no_registry_and_shapes_records() -> None:
     settings = {**MINIMAL, "output": "json"}
     del settings["schema_registry_url"]
-    assert Settings(**settings).record_hash() != Settings(**MINIMAL).record_hash()
+    with_schemas = Settings(**settings, json_schemas_enable=True)
+    hashes = {each.record_hash() for each in (Settings(**settings), with_schemas, Settings(**MINIMAL))}
+    assert len(hashes) == 3
 
 
 @pytest.mark.parametrize(
@@ -214,9 +216,10 @@ def test_json_needs_no_registry_and_shapes_records() -> None:
         ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version has no meaning"),
         ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park has no meaning"),
         ({"output": "xml"}, "output: "),
+        ({"json_schemas_enable": True}, "json_schemas_enable: has a meaning only with output: json"),
     ],
 )
-def test_an_output_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     path = tmp_path / "config.yaml"
     given = {name: value for name, value in {**MINIMAL, **changed}.items() if value}
     path.write_text(yaml.safe_dump({"capture": given}))

@@ -15,6 +15,7 @@ from capture.selection import Lists, Selection
 from schemas.model.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER
 from schemas.model.errors import DataError, SettingsError
 from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
+from schemas.reading.json_text import json_text
 from schemas.registry.registry import IncompatibleError
 from schemas.types.type_modes import Modes
 from schemas.types.type_table import DEFAULT_MODES
@@ -409,7 +410,7 @@ def test_every_json_record_is_measured_for_its_names_outgrow_the_row() -> None:
         lambda *_: 1,
         lambda _: None,
         lambda _: 1,
-        as_json=True,
+        text_of=json_text,
     )
     message = struct.pack(">cIc", b"I", wide.oid, b"N") + tuple_data(*[None] * 200)
     drafts = table(Tables(Selection(), True, versions), wide).insert(message, PREFIX, 1, b"1:2:1")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
+from capture.snapshot.copytext import Frame, MarkedLines, Outlet, line_writer, parse_copy_line
 from schemas.model.change import Cells
 from schemas.writing.codec import Encoder, WidenError, compile_codec
 from schemas.writing.column_rules import Asterisks, ColumnRules, Hashed
-from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, PREFIX, ROW, TOPIC
+from tests.unit.schemas.examples import LSN_OF_ROW, ORDERS, ORDERS_FACTS, ORIGIN, PREFIX, ROW, TOPIC
 
 ENCODER = compile_codec(TOPIC, ORDERS, ORDERS_FACTS).bind(3, 4)
 HEADERS = [("ordertap.stamp", b"1:2:0")]
@@ -49,7 +49,7 @@ def written(lines: list[bytes], encoder: Encoder = ENCODER, queue: int = 10**6) 
         made.append(record)
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:
-        return encoder.key(cells), encoder.read(PREFIX, LSN_OF_ROW, cells)
+        return encoder.key(cells), encoder.row(cells)
 
     outlet = Outlet(produce, patiently, TOPIC, -1, HEADERS, lambda: None)
     writer = line_writer(encoder.codec.layout, Frame(*encoder.read_frame(PREFIX, LSN_OF_ROW)), careful, outlet)
@@ -107,3 +107,24 @@ def test_columns_that_are_left_out_or_masked_are_so_in_a_snapshot() -> None:
         assert value == encoder.read(PREFIX, LSN_OF_ROW, row)
         assert b"sec" not in value
         assert ROW[2] not in value
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [(0, []), (1, ["only"]), (2, ["first", "last"]), (4, ["first", "usual", "usual", "last"])],
+)
+@pytest.mark.parametrize("note", [b"plain", b"with\tescapes", None])
+def test_the_first_line_and_the_last_are_marked(lines: int, expected: list[str], note: bytes | None) -> None:
+    ends = {mark: ENCODER.read_frame(ORIGIN.snapshot(0, 0, mark), LSN_OF_ROW)[2] for mark in {*expected, "usual"}}
+    made: list[bytes] = []
+    outlet = Outlet(lambda _, value, *rest: made.append(value), lambda *_: None, TOPIC, -1, HEADERS, lambda: None)
+    frame = Frame(*ENCODER.read_frame(ORIGIN.snapshot(0, 0, "usual"), LSN_OF_ROW))
+    writer = line_writer(ENCODER.codec.layout, frame, lambda cells: (ENCODER.key(cells), ENCODER.row(cells)), outlet)
+    marked = MarkedLines(writer, *(ends.get(mark, b"") for mark in ("usual", "first", "last", "only")))
+    row = (*ROW[:5], note, *ROW[6:])
+    for number in range(lines):
+        marked.write(copy_line(row))
+        assert len(made) == number  # one waits
+    marked.finish()
+    assert made == [ENCODER.read(ORIGIN.snapshot(0, 0, mark), LSN_OF_ROW, row) for mark in expected]
+    assert writer.rows() == lines

@@ -11,6 +11,7 @@ from schemas.model.errors import DataError
 from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.writing import records
 from schemas.writing.codec import compile_codec
+from schemas.writing.column_rules import ColumnRules
 from schemas.writing.envelope import adjust_name, adjust_namespace, static_schema
 from schemas.writing.messages import MESSAGE_KEY, message_schema
 from tests.unit.schemas.examples import ORDERS, ORDERS_FACTS, TOPIC, debezium_records
@@ -134,7 +135,7 @@ def fields_of(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_comments_and_defaults_are_in_the_schema() -> None:
-    fields = fields_of(compile_codec(TOPIC, ORDERS, ORDERS_FACTS).value_schema)
+    fields = fields_of(compile_codec(TOPIC, ORDERS, ORDERS_FACTS, rules=ColumnRules(commented=True)).value_schema)
     assert fields["total"]["doc"] == "with tax"
     assert fields["status"] == {
         "name": "status", "type": {"type": "string", "connect.default": "pending"}, "default": "pending",

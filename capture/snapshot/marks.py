@@ -1,0 +1,49 @@
+"""What `source.snapshot` says of a row's place in a first snapshot, with Debezium's words. Pure.
+
+It is said where it is certain when the row is written: nobody waits for another's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+Mark: TypeAlias = Literal["last", "first", "last_in_data_collection", "first_in_data_collection", "true"]
+_STRONGEST_FIRST: Final[Sequence[Mark]] = (
+    "last", "first", "last_in_data_collection", "first_in_data_collection", "true",
+)  # fmt: skip
+
+
+class Marks(NamedTuple):
+    """Of a chunk's first row and its last; all between have `true`."""
+
+    first: Mark = "true"
+    last: Mark = "true"
+
+    @property
+    def only(self) -> Mark:
+        """Of a row that is both."""
+        return min(self, key=_STRONGEST_FIRST.index)
+
+
+NO_MARKS: Final = Marks()
+
+
+def marks(tables: Sequence[int], in_order: bool) -> list[Marks]:
+    """Of each chunk; `tables` are the numbers of their tables. `in_order`: each is read when the one before it is done.
+
+    Else a table of several chunks has no mark, for which of its rows is written first is left open; and no row is the
+    first or the last of all, as in Debezium with several threads.
+    """
+    made = []
+    for at, table in enumerate(tables):
+        begins, ends = table not in tables[at - 1 : at], table not in tables[at + 1 : at + 2]
+        if not in_order and not (begins and ends):
+            made.append(NO_MARKS)
+            continue
+        first: Mark = "first_in_data_collection" if begins else "true"
+        last: Mark = "last_in_data_collection" if ends else "true"
+        if in_order:
+            first, last = "first" if at == 0 else first, "last" if at == len(tables) - 1 else last
+        made.append(Marks(first, last))
+    return made
