@@ -15,9 +15,9 @@ import psycopg2.extras
 from psycopg2 import sql
 
 from capture.metrics import waiting
+from capture.postgres.session_settings import KEEPALIVES, NEWER_LIMITS, UNANSWERED, startup_options
 from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
-from schemas.types.type_table import SESSION_SETTINGS
 
 APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""
@@ -29,16 +29,6 @@ _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
 )
-# A peer that is gone without a word is noticed within a minute: by us, and by the server, where a dead leader's session
-# would keep the lock for two hours. The second is for data that nobody answers, which keepalives wait behind.
-_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-_UNANSWERED: Final = 60_000  # milliseconds
-# A limit that somebody set for the role or the database is for people and web servers. Some are younger than the oldest
-# server, which refuses to connect with a setting that it does not know; those are cleared once we are connected.
-_TIME_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-_NEWER_TIME_LIMITS: Final = """
-    SELECT set_config(name, '0', false) FROM pg_settings
-    WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
@@ -64,16 +54,13 @@ class Server(NamedTuple):
     def connect(self, **options: Any) -> Any:
         """A psycopg2 connection in autocommit; UnavailableError or SettingsError with the next step.
 
-        Whatever the database or the role has set, its session shows values in the form that the codecs read, and no
-        limit of time ends it: a snapshot, or one large commit, takes as long as it takes.
+        Its session has what session_settings say, whatever the database or the role has set.
         """
         more: dict[str, Any] = {
             name: value
             for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword")
             if (value := getattr(self, name))
         } | options
-        session = SESSION_SETTINGS | {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
-        session |= dict.fromkeys(_TIME_LIMITS, "0")
         try:
             with waiting("PostgreSQL (connecting)"):
                 connection = psycopg2.connect(
@@ -85,9 +72,9 @@ class Server(NamedTuple):
                     sslmode=self.sslmode,
                     connect_timeout=10,
                     application_name=APPLICATION,
-                    options=" ".join(f"-c {name}={value}" for name, value in session.items()),
-                    tcp_user_timeout=_UNANSWERED,
-                    **_KEEPALIVES,
+                    options=startup_options(),
+                    tcp_user_timeout=UNANSWERED,
+                    **KEEPALIVES,
                     **more,
                 )
         except psycopg2.OperationalError as error:
@@ -95,7 +82,7 @@ class Server(NamedTuple):
         if not options.get("connection_factory"):
             connection.autocommit = True
         with database_errors("clearing limits of time"), connection.cursor() as cursor:
-            cursor.execute(_NEWER_TIME_LIMITS)
+            cursor.execute(NEWER_LIMITS)
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
@@ -320,7 +307,7 @@ class Leadership:
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.connect()
         self._execute("SET statement_timeout = '10s'")
-        self._execute(f"SET tcp_user_timeout = {_UNANSWERED}")  # not where we may read late: it would end that, too
+        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # not where we may read late: it would end that, too
         self._slot = slot
 
     def _execute(self, statement: str) -> None:

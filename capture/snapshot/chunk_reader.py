@@ -123,7 +123,7 @@ class ChunkReader:
         if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
             raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         if self._connection is None:
-            self._connection = locks.session(self.server)
+            self._connection = self.server.connect()
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         try:

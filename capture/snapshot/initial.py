@@ -26,7 +26,7 @@ from capture.postgres.replication import Replication, Server, database_errors, d
 from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
 from capture.snapshot.copying import Blueprint, Copied
-from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
+from capture.snapshot.locks import Locks, hold, locks_of, storage_at
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
 from capture.snapshot.workers import OwnProcess, Setup, Workers, fence, worker_ids
@@ -91,7 +91,7 @@ def take_snapshot(
     published = chosen(published, options)
     if position.snapshot is not None:
         fence(source.cluster, source.transactional_id, position.snapshot.workers)
-    with closing(session(source.server)) as holder:
+    with closing(source.server.connect()) as holder:
         compiled = [(one, table) for one in published if (table := tables.relation(one.relation)) is not None]
         expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
         ids = _worker_ids(source.transactional_id, options.threads, expected)
