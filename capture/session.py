@@ -29,6 +29,7 @@ from capture.postgres.replication import (
     Slot,
     System,
     drop_slot,
+    any_bytes,
     keepalive_seconds,
     slot_state,
 )
@@ -99,6 +100,7 @@ class Session:
         )
         self._tables.published = frozenset(table.relation.table for table in self._published)
         limit = plan.record_limit
+            any_bytes(leadership.connection),
         self._chunks = ChunkReader(plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, limit)
         self._replication = Replication(plan.server, plan.failover)
 
@@ -336,7 +338,7 @@ class Session:
             position,
             heartbeats,
             incremental,
-            plan.messages(),
+            plan.messages(leadership.in_utf8),
             plan.record_limit,
             options,
             metrics,

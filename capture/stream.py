@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import structlog
 from pydantic import SecretStr
 
+from capture.changes.any_bytes import check_message
 from capture.changes.heartbeats import HEARTBEAT_PREFIX, Heartbeats
 from capture.changes.messages import COLLECTION, Counted, Messages
 from capture.changes.own_records import OwnRecords
@@ -98,7 +99,7 @@ class Stream:
         tables.patiently = self._patiently
         self._counted = 0.0
         self._now_ns = time.time_ns()
-        compiled = None if options.metadata or tables.skipped else rowpath()
+        compiled = None if options.metadata or tables.skipped or tables.any_bytes else rowpath()
         self._usual = compiled and compiled.UsualRows(
             replication.read, self._begin, self._commit, writer, tables.get,
             self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
@@ -304,6 +305,8 @@ class Stream:
             stamp = b"%b%d" % (transaction.stamp, transaction.ordinal)
             size = len(payload)
             try:
+                if self._tables.any_bytes:
+                    check_message(table.name, table.encoder, payload)
                 drafts = change(table, payload, self._prefix(transaction, table.name), lsn, stamp)
                 if not drafts:
                     return

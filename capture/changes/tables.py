@@ -219,8 +219,16 @@ def _at_once(call: Callable[[], Bound]) -> Bound:
 class Tables:
     """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
 
-    def __init__(self, selection: Selection, tombstones: bool, versions: Versions, parked: Iterable[str] = ()) -> None:
-        """`parked` are the tables whose changes are not written."""
+    def __init__(
+        self,
+        selection: Selection,
+        tombstones: bool,
+        versions: Versions,
+        parked: Iterable[str] = (),
+        any_bytes: bool = False,
+    ) -> None:
+        """`parked` are the tables whose changes are not written; `any_bytes`: text may be no UTF-8, and parks, too."""
+        self.any_bytes = any_bytes
         self.patiently: Patiently = _at_once  # for the stream's own tables and thread
         self._selection = selection
         self.skipped = selection.skipped

@@ -16,7 +16,7 @@ from psycopg2 import sql
 
 from capture.metrics import waiting
 from capture.postgres.session_settings import KEEPALIVES, NEWER_LIMITS, UNANSWERED, startup_options
-from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from schemas.model.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
 
 APPLICATION = "ordertap capture"
@@ -28,6 +28,10 @@ _CHECK = "run `capture check`: it prints the SQL that helps"
 _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
+)
+_NOT_UTF8 = (
+    "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
+    "slot behind it (it says what it does without that)"
 )
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
@@ -111,12 +115,24 @@ class Server(NamedTuple):
 @contextmanager
 def database_errors(doing: str) -> Iterator[None]:
     """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts."""
+def any_bytes(connection: Any) -> bool:
+    """Whether the database does not know its encoding, so that its text may be any bytes."""
+    return encoding_of(connection) == "SQL_ASCII"
+
+
+def encoding_of(connection: Any) -> str:
+    """The encoding of the database, as PostgreSQL calls it."""
+    return str(connection.info.parameter_status("server_encoding"))
+
+
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
+    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
+        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
             f"{doing}: {first_line(error)}",
@@ -176,6 +192,9 @@ class Replication:
             identifier, timeline, lsn, _ = self._cursor.fetchone()
         return System(identifier, int(timeline), LSN.parse(lsn))
 
+        if any_bytes(self._connection):  # else the server ends the stream at the first text that is no UTF-8
+            with database_errors("taking text as it is"):
+                self._cursor.execute("SET client_encoding = 'SQL_ASCII'")
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it branched off its ancestors."""
         if timeline == 1:  # it has none, and no file
@@ -362,6 +381,17 @@ class Leadership:
     def connection(self) -> Any:
         """The ordinary connection beside the stream, for catalogue look-ups."""
         return self._connection
+
+    def in_utf8(self, text: bytes) -> bytes:
+        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
+        if encoding_of(self._connection) == "UTF8":
+            return text
+        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
+            try:
+                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
+            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
+                return text
+            return bytes(cursor.fetchone()[0])
 
     def close(self) -> None:
         """Gives up the leadership."""

@@ -17,6 +17,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
+from capture.changes.any_bytes import not_utf8, other_bytes
 from capture.changes.tables import Table, Tables
 from capture.changes.transaction import RecordLimit
 from capture.demand import UNREADABLE
@@ -24,7 +25,7 @@ from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Server, database_errors, first_line
 from capture.snapshot import locks
-from capture.snapshot.chunks import column_list
+from capture.snapshot.chunks import column_list, copy_out
 from capture.snapshot.copytext import parse_copy_line
 from schemas.model.change import Cell
 from schemas.model.errors import SettingsError
@@ -147,7 +148,7 @@ class ChunkReader:
             table = self._tables.compile(published.relation)
             lines = _Lines()
             try:
-                cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
+                cursor.copy_expert(self._query(published, table, condition, after, limit), lines)
             except NOT_SQL as error:
                 what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
                 raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
@@ -176,7 +177,7 @@ class ChunkReader:
 
     def _query(
         self, published: Published, table: Table, condition: str | None, after: tuple[str, ...] | None, limit: int
-    ) -> sql.Composable:
+    ) -> str:
         key = table.encoder.own_key
         if not key:
             raise SettingsError(
@@ -192,9 +193,9 @@ class ChunkReader:
             conditions.append(sql.SQL("({}) > ({})").format(names, values))
         where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
         columns = column_list(published, table.encoder.skipped)
-        return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
-            columns, _source(published), where, names, sql.Literal(limit)
-        )
+        select = sql.SQL("SELECT {} FROM {}{} ORDER BY {} LIMIT {}")
+        rows = select.format(columns, _source(published), where, names, sql.Literal(limit))
+        return copy_out(self._connection, rows)
 
     def _encoded(
         self, table: Table, published: Published, lines: list[bytes], low: LSN, visibility: Visibility, more: bool
@@ -204,6 +205,8 @@ class ChunkReader:
         rows = []
         for line in lines:
             cells = parse_copy_line(line[:-1])
+            if self._tables.any_bytes and (column := other_bytes(table.encoder, cells)):
+                raise not_utf8(table.name, column)
             rows.append(table.read(prefix, low, cells))
         largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
         self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+from capture.changes.any_bytes import other_bytes
 from capture.changes.tables import KEYLESS_PARTITION
 from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
-from capture.postgres.replication import database_errors
-from capture.snapshot.copytext import Frame, Outlet, line_writer
+from capture.postgres.replication import any_bytes, database_errors
+from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.model.errors import DataError
 from schemas.writing.codec import Codec, Encoder, SourceOrigin, SourcePrefix, WidenError
@@ -78,6 +79,8 @@ class Copier:
         self._began = 0.0
         self.notes: set[tuple[str, str, str]] = set()
         """Of the last chunk's values: (table, column, what)."""
+        self.refused: str | None = None
+        """The column whose value, in the last chunk, was no UTF-8: the rest of it was not copied."""
 
     def copy(self, chunk: Chunk) -> int:
         """Copies one chunk; all of it is durable when this returns its number of rows."""
@@ -105,8 +108,10 @@ class Copier:
             self._producer.errors(f"writing to topic {blueprint.topic}"),
             self._reader.cursor() as cursor,
         ):
-            cursor.copy_expert(chunk.statement, SimpleNamespace(write=writer.write))
+            lines = _Utf8Lines(encoder, writer.write) if any_bytes(self._reader) else writer
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write))
         self._producer.commit(self._timeout)
+        self.refused = lines.refused if isinstance(lines, _Utf8Lines) else None
         self.notes = {(blueprint.table, *note) for note in encoder.notes}
         encoder.notes.clear()
         return writer.rows()
@@ -120,6 +125,21 @@ class Copier:
         if time.monotonic() - self._began > _TRANSACTION_SECONDS:
             self._producer.commit(self._timeout)
             self._begin()
+
+
+class _Utf8Lines:
+    """Passes lines of COPY on up to the first one that is no UTF-8. No error: the session would not outlive it."""
+
+    def __init__(self, encoder: Encoder, write: Callable[[bytes], None]) -> None:
+        self._encoder = encoder
+        self._write = write
+        self.refused: str | None = None
+
+    def write(self, line: bytes) -> None:
+        if self.refused is None and not line.isascii():
+            self.refused = other_bytes(self._encoder, parse_copy_line(line[:-1]))
+        if self.refused is None:
+            self._write(line)
 
 
 def _careful(
