@@ -136,19 +136,20 @@ class Plan(NamedTuple):
         register: Callable[[str, Schema], int],
         partitions: Callable[[str], int],
         parked: Iterable[str] = (),
+        any_bytes: bool = False,
     ) -> Tables:
-        """The tables as the settings want them; see Versions for the three functions."""
+        """The tables as the settings want them; see Versions for the three functions, Tables for the rest."""
         latest, policy, rules = self.registry.latest, self.incompatible_schema, self.selection.rules
         topic_of, as_text = self.topics.of, self.as_text
         text_of = self.registry.text_of if isinstance(self.registry, JsonRegistry) else None
         versions = Versions(topic_of, as_text, facts, register, latest, partitions, policy, self.modes, rules, text_of)
-        return Tables(self.selection, self.tombstones, versions, parked)
+        return Tables(self.selection, self.tombstones, versions, parked, any_bytes)
 
-    def messages(self) -> Messages:
-        """Those of the shop's own, with the topics of the outbox."""
+    def messages(self, in_utf8: Callable[[bytes], bytes]) -> Messages:
+        """Those of the shop's own, with the topics of the outbox; see there for the function."""
         register, partitions, taken = self.registry.register, self.topics.partitions, self.topics.taken
         chosen = self.message_prefixes, self.outbox, INTERNAL
-        return Messages(self.prefix, *chosen, register, partitions, taken, self.frame)
+        return Messages(self.prefix, *chosen, register, partitions, taken, self.frame, in_utf8)
 
 
 def plan_of(settings: Settings) -> Plan:

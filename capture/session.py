@@ -30,6 +30,7 @@ from capture.postgres.replication import (
     Replication,
     Slot,
     System,
+    any_bytes,
     drop_slot,
     keepalive_seconds,
     slot_state,
@@ -110,6 +111,7 @@ class Session:
             plan.registry.register,
             plan.topics.partitions,
             () if self._found is None else self._found.parked,
+            any_bytes(leadership.connection),
         )
         self._tables.account(table.relation.table for table in self._published)
         limit = plan.record_limit
@@ -342,7 +344,7 @@ class Session:
         unknown = leadership.open_transactions()
         chunks = self._chunks
         incremental = Incremental(position.demand, chunks.read, chunks.name, self._own, position.generation, unknown)
-        makers = Makers(self._tables, plan.messages(), self._own, self._origin, plan.record_limit)
+        makers = Makers(self._tables, plan.messages(leadership.in_utf8), self._own, self._origin, plan.record_limit)
         own_messages = OwnMessages(options.slot, options.signal_key, makers, heartbeats, incremental, metrics)
         return Stream(self._replication, writer, makers, own_messages, options, metrics)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
+from capture.changes.any_bytes import check_message
 from capture.changes.makers import Makers
 from capture.changes.messages import COLLECTION, Counted
 from capture.changes.tables import Draft, Table
@@ -84,7 +85,7 @@ class Stream:
         self._now_ns = time.time_ns()
         self._last_start = 0  # the data_start of the message read last
         skipped = self._tables.skipped
-        compiled = None if options.metadata or skipped else rowpath()
+        compiled = None if options.metadata or skipped or self._tables.any_bytes else rowpath()
         self._usual = compiled and compiled.UsualRows(
             replication.read, self._begin, self._commit, writer, self._tables.get,
             self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
@@ -268,6 +269,8 @@ class Stream:
             stamp = b"%b%d" % (transaction.stamp, ordinal)
             size = len(payload)
             try:
+                if self._tables.any_bytes:
+                    check_message(table.name, table.encoder, payload)
                 drafts = change(table, payload, self._prefix(transaction, table.name), lsn, stamp)
                 if not drafts:
                     return

@@ -77,12 +77,14 @@ class Messages:
         partitions: Callable[[str], int],
         taken: Callable[[str], bool],
         frame: Frame = wire.frame,
+        in_utf8: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """`included` are regular expressions of whole message prefixes, `internal` prefixes that are never captured.
 
         `register` (subject, schema) and `partitions` (makes a new topic) are called at the first message;
         a topic that is `taken` is no route's, whatever a message says: anybody in the shop may write one;
-        `frame` makes keys and values of op m, what an outbox route makes is written as it is.
+        `frame` makes keys and values of op m, what an outbox route makes is written as it is; `in_utf8` makes that of
+        a text in the database's encoding, which is what the log has of a message.
         """
         self._topic = f"{prefix}.message"
         self._included = [re.compile(one) for one in included]
@@ -92,6 +94,7 @@ class Messages:
         self._partitions = partitions
         self._taken = taken
         self._frame = frame
+        self._in_utf8 = in_utf8
         self._ids: tuple[int, int] | None = None
         self._counted: dict[str, Counted] = {}
         self._wanted: dict[str, bool] = {}
@@ -114,7 +117,7 @@ class Messages:
         """The record of a message that is wanted, and where it is counted. May ask registry and broker."""
         for pattern, route in self._routes:
             if pattern.fullmatch(message.prefix):
-                routed = _routed(route, message, stamp)
+                routed = self._routed(route, message, stamp)
                 if routed is not None and not self._taken(routed[0]):
                     self._partitions(routed[0])
                     return self._count(routed[0]), routed
@@ -132,6 +135,11 @@ class Messages:
         key_bytes = self._frame(key_id, message_key(message.prefix))
         headers: Headers = [(STAMP_HEADER, stamp)]
         return self._count(COLLECTION), (self._topic, ANY_PARTITION, key_bytes, value_bytes, headers)
+
+    def _routed(self, route: Route, message: LogicalMessage, stamp: bytes) -> Fields | None:
+        if route.payload == "json" and not message.content.isascii():
+            message = message._replace(content=self._in_utf8(message.content))
+        return _routed(route, message, stamp)
 
     def take_events(self) -> Iterator[tuple[str, str, int]]:
         """(collection, operation, messages) since the last call."""

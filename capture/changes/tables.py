@@ -222,8 +222,16 @@ def _at_once(call: Callable[[], Made]) -> Made:
 class Tables:
     """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
 
-    def __init__(self, selection: Selection, tombstones: bool, versions: Versions, parked: Iterable[str] = ()) -> None:
-        """`parked` are the tables whose changes are not written."""
+    def __init__(
+        self,
+        selection: Selection,
+        tombstones: bool,
+        versions: Versions,
+        parked: Iterable[str] = (),
+        any_bytes: bool = False,
+    ) -> None:
+        """`parked` are the tables whose changes are not written; `any_bytes`: text may be no UTF-8, and parks, too."""
+        self.any_bytes = any_bytes
         self._selection = selection
         self.skipped = selection.skipped
         self._tombstones = tombstones

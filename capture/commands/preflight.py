@@ -101,7 +101,7 @@ def encoding_findings(connection: Connection) -> Iterator[Finding]:
     encoding = _setting(connection, "server_encoding")
     said = f"the database's encoding is {encoding}"
     if encoding == "SQL_ASCII":
-        said += ": text goes to Kafka as the bytes that it is, and consumers fail on what is not UTF-8"
+        said += ": it takes any bytes, and a text that is no UTF-8 parks its table"
     remedy = "make sure that all who write there write UTF-8, or move the shop to a database of ENCODING 'UTF8'"
     yield found(encoding != "SQL_ASCII", said, remedy, "warn")
 

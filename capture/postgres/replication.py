@@ -16,9 +16,9 @@ import psycopg2.extras
 from psycopg2 import sql
 
 from capture.metrics import waiting
-from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from capture.postgres.session_settings import KEEPALIVES, NEWER_LIMITS, UNANSWERED, startup_options
+from schemas.model.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
-from schemas.types.type_table import SESSION_SETTINGS
 
 Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
@@ -33,16 +33,10 @@ _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
 )
-# A peer that is gone without a word is noticed within a minute: by us, and by the server, where a dead leader's session
-# would keep the lock for two hours. The second is for data that nobody answers, which keepalives wait behind.
-_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-_UNANSWERED: Final = 60_000  # milliseconds
-# A limit that somebody set for the role or the database is for people and web servers. Some are younger than the oldest
-# server, which refuses to connect with a setting that it does not know; those are cleared once we are connected.
-_TIME_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-_NEWER_TIME_LIMITS: Final = """
-    SELECT set_config(name, '0', false) FROM pg_settings
-    WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""
+_NOT_UTF8 = (
+    "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
+    "slot behind it (it says what it does without that)"
+)
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
@@ -68,16 +62,13 @@ class Server(NamedTuple):
     def connect(self, **options: Any) -> Connection:
         """A connection in autocommit; UnavailableError or SettingsError with the next step.
 
-        Whatever the database or the role has set, its session shows values in the form that the codecs read, and no
-        limit of time ends it: a snapshot, or one large commit, takes as long as it takes.
+        Its session has what session_settings say, whatever the database or the role has set.
         """
         more: dict[str, Any] = {
             name: value
             for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword")
             if (value := getattr(self, name))
         } | options
-        session = SESSION_SETTINGS | {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
-        session |= dict.fromkeys(_TIME_LIMITS, "0")
         try:
             with waiting("PostgreSQL (connecting)"):
                 connection: Connection = psycopg2.connect(
@@ -89,9 +80,9 @@ class Server(NamedTuple):
                     sslmode=self.sslmode,
                     connect_timeout=10,
                     application_name=APPLICATION,
-                    options=" ".join(f"-c {name}={value}" for name, value in session.items()),
-                    tcp_user_timeout=_UNANSWERED,
-                    **_KEEPALIVES,
+                    options=startup_options(),
+                    tcp_user_timeout=UNANSWERED,
+                    **KEEPALIVES,
                     **more,
                 )
         except psycopg2.OperationalError as error:
@@ -99,7 +90,7 @@ class Server(NamedTuple):
         if not options.get("connection_factory"):
             connection.autocommit = True
         with database_errors("clearing limits of time"), connection.cursor() as cursor:
-            cursor.execute(_NEWER_TIME_LIMITS)
+            cursor.execute(NEWER_LIMITS)
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
@@ -134,6 +125,8 @@ def database_errors(doing: str) -> Iterator[None]:
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
+    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
+        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
             f"{doing}: {first_line(error)}",
@@ -148,6 +141,16 @@ def database_errors(doing: str) -> Iterator[None]:
         if "wal_level" in first_line(error):  # waiting does not change it
             raise SettingsError(f"{doing}: {first_line(error)}", _CHECK) from None
         raise UnavailableError(f"{doing}: {first_line(error)}", "see the server's log") from None
+
+
+def any_bytes(connection: Connection) -> bool:
+    """Whether the database does not know its encoding, so that its text may be any bytes."""
+    return encoding_of(connection) == "SQL_ASCII"
+
+
+def encoding_of(connection: Connection) -> str:
+    """The encoding of the database, as PostgreSQL calls it."""
+    return str(connection.info.parameter_status("server_encoding"))
 
 
 def the_row(cursor: Cursor) -> tuple[Any, ...]:
@@ -191,6 +194,9 @@ class Replication:
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
         self._cursor = cast("Any", self._connection.cursor())  # psycopg2's stubs know little of replication
+        if any_bytes(self._connection):  # else the server ends the stream at the first text that is no UTF-8
+            with database_errors("taking text as it is"):
+                self._cursor.execute("SET client_encoding = 'SQL_ASCII'")
         self.read = self._cursor.read_message
 
     def identify(self) -> System:
@@ -331,7 +337,7 @@ class Leadership:
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.connect()
         self._execute("SET statement_timeout = '10s'")
-        self._execute(f"SET tcp_user_timeout = {_UNANSWERED}")  # not where we may read late: it would end that, too
+        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # not where we may read late: it would end that, too
         self._slot = slot
 
     def _execute(self, statement: str) -> None:
@@ -386,6 +392,17 @@ class Leadership:
     def connection(self) -> Connection:
         """The ordinary connection beside the stream, for catalogue look-ups."""
         return self._connection
+
+    def in_utf8(self, text: bytes) -> bytes:
+        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
+        if encoding_of(self._connection) == "UTF8":
+            return text
+        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
+            try:
+                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
+            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
+                return text
+            return bytes(the_row(cursor)[0])
 
     def close(self) -> None:
         """Gives up the leadership."""

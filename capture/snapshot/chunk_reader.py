@@ -17,6 +17,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
+from capture.changes.any_bytes import not_utf8, other_bytes
 from capture.changes.tables import Table, Tables
 from capture.changes.transaction import RecordLimit
 from capture.demand import UNREADABLE
@@ -24,7 +25,7 @@ from capture.postgres import catalogue
 from capture.postgres.catalogue import Published
 from capture.postgres.replication import Connection, Cursor, Server, database_errors, first_line, the_row
 from capture.snapshot import locks
-from capture.snapshot.chunks import column_list
+from capture.snapshot.chunks import column_list, copy_out
 from capture.snapshot.copytext import parse_copy_line
 from schemas.model.change import Cell
 from schemas.model.errors import SettingsError
@@ -137,7 +138,7 @@ class ChunkReader:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = locks.session(self._server)
+            self._connection = self._server.connect()
             with database_errors("opening a session for chunks"), self._connection.cursor() as cursor:
                 cursor.execute("SET synchronous_commit = local")  # no standby's answer is needed for a mark
         return self._connection
@@ -155,7 +156,9 @@ class ChunkReader:
         table = self._tables.compile(published.relation)
         lines = _Lines()
         try:
-            cursor.copy_expert(self._query(published, table, condition, after, limit).as_string(cursor), lines)
+            cursor.copy_expert(
+                copy_out(cursor.connection, self._query(published, table, condition, after, limit)), lines
+            )
         except NOT_SQL as error:
             what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
             raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
@@ -200,9 +203,8 @@ class ChunkReader:
             conditions.append(sql.SQL("({}) > ({})").format(names, values))
         where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
         columns = column_list(published, table.encoder.skipped)
-        return sql.SQL("COPY (SELECT {} FROM {}{} ORDER BY {} LIMIT {}) TO STDOUT").format(
-            columns, _source(published), where, names, sql.Literal(limit)
-        )
+        select = sql.SQL("SELECT {} FROM {}{} ORDER BY {} LIMIT {}")
+        return select.format(columns, _source(published), where, names, sql.Literal(limit))
 
     def _encoded(
         self, table: Table, published: Published, lines: list[bytes], low: LSN, visibility: Visibility, more: bool
@@ -212,6 +214,8 @@ class ChunkReader:
         rows = []
         for line in lines:
             cells = parse_copy_line(line[:-1])
+            if self._tables.any_bytes and (column := other_bytes(table.encoder, cells)):
+                raise not_utf8(table.name, column)
             rows.append(table.read(prefix, low, cells))
         largest = max((len(key or b"") + len(value) for key, value in rows), default=0)
         self._record_limit.check_bytes(table.name, largest, "a row of the snapshot")

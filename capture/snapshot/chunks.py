@@ -10,7 +10,7 @@ import psycopg2
 from psycopg2 import sql
 
 from capture.postgres.catalogue import Published
-from capture.postgres.replication import Connection, database_errors
+from capture.postgres.replication import Connection, any_bytes, database_errors
 from capture.snapshot.copying import Chunk
 from schemas.model.errors import SettingsError
 
@@ -84,7 +84,7 @@ def plan_table(
         chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
         _check_columns(reader, published, chosen, skipped)
         query = sql.SQL("SELECT {} FROM {}").format(columns, chosen)
-        return TablePlan((Chunk(number, _copy(reader, query)),), None)
+        return TablePlan((Chunk(number, copy_out(reader, query)),), None)
     leaves = _leaves(reader, published)
     guesses = [leaf.rows for leaf in leaves]
     rows = None if None in guesses else sum(guess or 0 for guess in guesses)
@@ -92,10 +92,10 @@ def plan_table(
         # Rights on the root alone: only a query of the root reads them all.
         whole = sql.Identifier(published.relation.schema, published.relation.name)
         _check_rights(reader, published, [whole])
-        return TablePlan((Chunk(number, _copy(reader, _select(published, columns, whole, None))),), rows)
+        return TablePlan((Chunk(number, copy_out(reader, _select(published, columns, whole, None))),), rows)
     _check_rights(reader, published, map(_only, leaves))
     chunks = [
-        Chunk(number, _copy(reader, _select(published, columns, _only(leaf), part)))
+        Chunk(number, copy_out(reader, _select(published, columns, _only(leaf), part)))
         for leaf in leaves
         for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
     ]
@@ -170,6 +170,8 @@ def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable
     return sql.SQL(", ").join(nothing if column.name in skipped else sql.Identifier(column.name) for column in columns)
 
 
-def _copy(reader: Connection, select: sql.Composable) -> str:
-    text: str = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(reader)
+def copy_out(connection: Connection, select: sql.Composable) -> str:
+    """The COPY of a SELECT in text form, in UTF-8, or as it is where nobody knows what the bytes are."""
+    form = sql.SQL(" (ENCODING 'SQL_ASCII')" if any_bytes(connection) else "")
+    text: str = sql.SQL("COPY ({}) TO STDOUT{}").format(select, form).as_string(connection)
     return text

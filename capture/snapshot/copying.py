@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Final, NamedTuple
 
+from capture.changes.any_bytes import other_bytes
 from capture.changes.tables import KEYLESS_PARTITION
 from capture.kafka.producer import ANY_PARTITION, Headers, TransactionalProducer
-from capture.postgres.replication import Connection, database_errors
-from capture.snapshot.copytext import Careful, Frame, MarkedLines, Outlet, line_writer
+from capture.postgres.replication import Connection, any_bytes, database_errors
+from capture.snapshot.copytext import Careful, Frame, MarkedLines, Outlet, line_writer, parse_copy_line
 from capture.snapshot.marks import NO_MARKS, Mark, Marks
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
 from schemas.model.errors import DataError
@@ -80,6 +81,8 @@ class Copier:
         self._began = 0.0
         self.notes: set[tuple[str, str, str]] = set()
         """Of the last chunk's values: (table, column, what)."""
+        self.refused: str | None = None
+        """The column whose value, in the last chunk, was no UTF-8: the rest of it was not copied."""
 
     def copy(self, chunk: Chunk) -> int:
         """Copies one chunk; all of it is durable when this returns its number of rows."""
@@ -100,9 +103,11 @@ class Copier:
             self._producer.errors(f"writing to topic {blueprint.topic}"),
             self._reader.cursor() as cursor,
         ):
-            cursor.copy_expert(chunk.statement, SimpleNamespace(write=write))
+            lines = _Utf8Lines(encoder, write) if any_bytes(self._reader) else None
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write if lines else write))
             marked.finish()
         self._producer.commit(self._timeout)
+        self.refused = lines.refused if lines else None
         self.notes = {(blueprint.table, *note) for note in encoder.notes}
         encoder.notes.clear()
         return writer.rows()
@@ -125,6 +130,21 @@ class Copier:
         if time.monotonic() - self._began > _TRANSACTION_SECONDS:
             self._producer.commit(self._timeout)
             self._begin()
+
+
+class _Utf8Lines:
+    """Passes lines of COPY on up to the first one that is no UTF-8. No error: the session would not outlive it."""
+
+    def __init__(self, encoder: Encoder, write: Callable[[bytes], None]) -> None:
+        self._encoder = encoder
+        self._write = write
+        self.refused: str | None = None
+
+    def write(self, line: bytes) -> None:
+        if self.refused is None and not line.isascii():
+            self.refused = other_bytes(self._encoder, parse_copy_line(line[:-1]))
+        if self.refused is None:
+            self._write(line)
 
 
 def _careful(encoder: Encoder, table: str) -> Careful:

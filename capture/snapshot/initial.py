@@ -11,14 +11,16 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
+from capture.changes.any_bytes import not_utf8
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
 from capture.kafka.index import NOT_COPIED
+from capture.kafka.producer import Record
 from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
 from capture.position import InitialSnapshot, Position
 from capture.postgres.catalogue import Published, published_tables
@@ -26,7 +28,7 @@ from capture.postgres.replication import Connection, Replication, Server, databa
 from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
 from capture.snapshot.copying import Blueprint, Copied
-from capture.snapshot.locks import Locks, hold, locks_of, session, storage_at
+from capture.snapshot.locks import Locks, hold, locks_of, storage_at
 from capture.snapshot.marks import marks
 from capture.snapshot.modes import SnapshotOptions
 from capture.snapshot.progress import Progress
@@ -39,6 +41,7 @@ from schemas.writing.codec import SourceOrigin
 from schemas.writing.json_output import JsonEncoder
 
 log = structlog.get_logger("capture")
+_TOGETHER: Final = 0.5  # seconds
 
 
 class StoppedError(Exception):
@@ -92,7 +95,7 @@ def take_snapshot(
     published = chosen(published, options)
     if position.snapshot is not None:
         fence(source.cluster, source.transactional_id, position.snapshot.workers)
-    with closing(session(source.server)) as holder:
+    with closing(source.server.connect()) as holder:
         compiled = [(one, table) for one in published if (table := tables.relation(one.relation)) is not None]
         expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
         ids = _worker_ids(source.transactional_id, options.threads, expected)
@@ -105,7 +108,7 @@ def take_snapshot(
         position = position._replace(end_lsn=point, last_commit_lsn=point, snapshot=state, heartbeat=None)
         locks = locks_of(published, options.lock_timeout_ms)
         _hold_unchanged(holder, locks, source, options, published, exported)
-        run = _Run(_parts(holder, compiled, options), own, committed, position, holder)
+        run = _Run(_parts(holder, compiled, options), tables, own, committed, position, holder)
         setups = _setups(source, locks, exported, ids, COMMIT_PATIENCE)
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
@@ -212,11 +215,21 @@ class _Run:
     """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
 
     def __init__(
-        self, parts: Sequence[_Part], own: OwnRecords, committed: PositionWriter, position: Position, holder: Connection
+        self,
+        parts: Sequence[_Part],
+        tables: Tables,
+        own: OwnRecords,
+        committed: PositionWriter,
+        position: Position,
+        holder: Connection,
     ) -> None:
+        """`tables` are told of one that is parked on the way."""
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts
         self._names = [part.name for part in parts]
+        self._tables = tables
+        self._done: dict[str, int] = {}  # rows of tables that are not noted yet
+        self._noted = 0.0
         self._own = own
         self._committed = committed
         self._position = position
@@ -229,7 +242,7 @@ class _Run:
         """Announces it."""
         point = str(self._position.end_lsn)
         log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
-        self._write(records.STARTED, self._told("running", {}))
+        self._write(self._notice(records.STARTED), states=self._told("running", {}))
 
     def copy(self, workers: OwnProcess | Workers, origin: SourceOrigin, stopping: Callable[[], object]) -> None:
         """Notes each chunk as it becomes durable, and each table with its last chunk."""
@@ -238,31 +251,61 @@ class _Run:
         marked = marks([chunk.table for chunk in chunks], workers.in_order)
         chunks = [chunk._replace(marks=one) for chunk, one in zip(chunks, marked, strict=True)]
         copied = Copied(self._state.id, self._stamp, time.time_ns() // 1000, origin)
+
+        def pause() -> None:
+            stopping()
+            self._note_done()
+
         with self._progress:
             for number in [number for number, count in left.items() if not count]:
                 self._table_done(number)
-            for chunk, rows in workers.copy([part.blueprint for part in self._parts], copied, chunks, stopping):
+            blueprints = [part.blueprint for part in self._parts]
+            for chunk, rows, refused in workers.copy(blueprints, copied, chunks, pause):
                 left[chunk.table] -= 1
+                if refused is not None:
+                    self._park(self._names[chunk.table], refused)
                 part = 1 - left[chunk.table] / len(self._parts[chunk.table].plan.chunks)
                 self._progress.copied(self._names[chunk.table], rows, part)
-                if not left[chunk.table]:
+                if not left[chunk.table] and self._names[chunk.table] not in self._tables.parked:
                     self._table_done(chunk.table)
+        self._note_done(at_once=True)
 
     def complete(self) -> Position:
         """Announces the end; the position to stream from."""
         self._check_lock()
-        rows = self._progress.rows
+        rows = {name: rows for name, rows in self._progress.rows.items() if name in self._read}
         self._state = self._state._replace(state="completed", tables_done={}, workers=0)
-        self._write(records.COMPLETED, self._told("completed", rows), rows=rows)
+        self._write(self._notice(records.COMPLETED, rows=rows), states=self._told("completed", rows))
         log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
         return self._position
 
+    @property
+    def _read(self) -> list[str]:
+        return [name for name in self._names if name not in self._tables.parked]
+
+    def _park(self, name: str, column: str) -> None:
+        """The others go on. Its rows so far are in Kafka, and the snapshot does not answer for them."""
+        if name not in self._tables.parked:
+            self._tables.park(not_utf8(name, column))
+        self._position = self._position._replace(parked=tuple(sorted(self._tables.parked)))
+
     def _table_done(self, number: int) -> None:
         name = self._names[number]
-        self._check_lock()
         self._progress.table_done(name)
-        self._state = self._state._replace(tables_done={**self._state.tables_done, name: self._progress.rows[name]})
-        self._write(records.TABLE_SCAN_COMPLETED, table=name, rows_scanned=self._progress.rows[name])
+        self._done[name] = self._progress.rows[name]
+        self._note_done()
+
+    def _note_done(self, at_once: bool = False) -> None:
+        """Notes the tables that are done, a moment's together: thousands of small ones are as many transactions."""
+        now = time.monotonic()
+        if not self._done or not (at_once or now - self._noted > _TOGETHER):
+            return
+        self._check_lock()
+        self._noted = now
+        self._state = self._state._replace(tables_done={**self._state.tables_done, **self._done})
+        step = records.TABLE_SCAN_COMPLETED
+        self._write(*(self._notice(step, table=name, rows_scanned=rows) for name, rows in self._done.items()))
+        self._done.clear()
 
     def _check_lock(self) -> None:
         """Raises when the lock is lost: a table may then have been rewritten, and read as empty."""
@@ -270,10 +313,12 @@ class _Run:
             cursor.execute("SELECT 1")
 
     def _told(self, state: commits.SnapshotStep, rows: Mapping[str, int]) -> tuple[commits.SnapshotState, ...]:
-        point, names = self._stamp.commit_lsn, tuple(self._names)
+        point, names = self._stamp.commit_lsn, tuple(self._read)
         return (commits.SnapshotState(self._state.id, state, point, True, names, rows),)
 
-    def _write(self, step: str, states: tuple[commits.SnapshotState, ...] = (), **more: Any) -> None:
+    def _notice(self, step: str, **more: Any) -> Record:
+        return self._own.snapshot(step, self._stamp, self._state.id, self._read, time.time_ns() // 10**6, **more)
+
+    def _write(self, *notices: Record, states: tuple[commits.SnapshotState, ...] = ()) -> None:
         self._position = self._position._replace(snapshot=self._state)
-        notice = self._own.snapshot(step, self._stamp, self._state.id, self._names, time.time_ns() // 10**6, **more)
-        self._committed.write([notice], self._position, states)
+        self._committed.write(notices, self._position, states)

@@ -42,14 +42,6 @@ def statement(published: Published) -> sql.Composable:
     return sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(only, table)
 
 
-def session(server: Server) -> Connection:
-    """A connection that fails where row policies would hide rows."""
-    connection = server.connect()
-    with database_errors("opening a session for a snapshot"), connection.cursor() as cursor:
-        cursor.execute("SET row_security = off")
-    return connection
-
-
 def hold(connection: Connection, locks: Locks) -> None:
     """Takes ACCESS SHARE on the tables in a transaction that stays open; close the connection to let go.
 
@@ -68,7 +60,7 @@ def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
     It does not wait for them: who keeps them from it waits for that one. Every later look at a table that it had not
     locked would wait behind a TRUNCATE, and each of us for the other. UnavailableError as hold().
     """
-    connection = session(server)
+    connection = server.connect()
     try:
         with database_errors(_LOCKING), connection.cursor() as cursor:
             _see(cursor, exported)

@@ -38,7 +38,7 @@ def _copy(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
     while True:
         number, chunk = inbox.get()
-        connection.send(Done(number, copier.copy(chunk), tuple(copier.notes)))
+        connection.send(Done(number, copier.copy(chunk), tuple(copier.notes), copier.refused))
 
 
 def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:

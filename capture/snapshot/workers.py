@@ -58,11 +58,15 @@ class Begin(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A chunk (its number) is durable in Kafka, with so many rows, and what was noted: (table, column, what)."""
+    """A chunk (its number) is durable in Kafka, with so many rows, and what was noted: (table, column, what).
+
+    `refused` names a column whose value was no UTF-8: what came after it is missing.
+    """
 
     number: int
     rows: int
     notes: tuple[tuple[str, str, str], ...] = ()
+    refused: str | None = None
 
 
 class Failed(NamedTuple):
@@ -148,12 +152,12 @@ class OwnProcess:
 
     def copy(
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
-    ) -> Iterator[tuple[Chunk, int]]:
+    ) -> Iterator[tuple[Chunk, int, str | None]]:
         """As Workers."""
         assert self._reader is not None  # noqa: S101  await_ready() came before
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
-            yield chunk, copier.copy(chunk)
+            yield chunk, copier.copy(chunk), copier.refused
             for table, column, what in copier.notes:
                 tell_of(table, [(column, what)])
             stopping()
@@ -191,8 +195,11 @@ class Workers:
 
     def copy(
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
-    ) -> Iterator[tuple[Chunk, int]]:
-        """Copies all chunks; yields each with its rows once it is durable. Errors of any worker are raised."""
+    ) -> Iterator[tuple[Chunk, int, str | None]]:
+        """Copies all chunks; yields each once it is durable, with its rows and what was refused (see Done).
+
+        Errors of any worker are raised.
+        """
         numbers = iter(range(len(chunks)))
         busy: list[_Worker] = []
 
@@ -212,7 +219,7 @@ class Workers:
                 give(worker)
                 for table, column, what in done.notes:
                     tell_of(table, [(column, what)])
-                yield chunks[done.number], done.rows
+                yield chunks[done.number], done.rows, done.refused
             stopping()
 
     @staticmethod

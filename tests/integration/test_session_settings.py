@@ -13,6 +13,22 @@ from deploy.embedded import Postgres
 from schemas.model.errors import SettingsError
 from schemas.types.type_table import SESSION_SETTINGS
 from tests.fix_postgres import AVAILABLE
+from tests.programs import ROOT
+
+LIMITS = """SELECT name FROM pg_settings
+    WHERE name ~ '_timeout$' AND context = 'user' AND name <> 'wal_sender_timeout'"""
+"""All limits of time that a role may have, but for the server's patience with us, which is asked for."""
+OTHERS = {
+    "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
+    "default_transaction_deferrable": "on", "search_path": "nowhere", "quote_all_identifiers": "on",
+    "standard_conforming_strings": "off", "row_security": "on",
+}  # fmt: skip
+"""What a role or a database may have set beside limits of time and the form of values."""
+OURS = {
+    "default_transaction_isolation": "read committed", "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off", "search_path": "public", "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on", "row_security": "off",
+}  # fmt: skip
 
 
 def server_of(dsn: str) -> Server:
@@ -56,21 +72,24 @@ def test_the_sessions_form_of_values_does_not_depend_on_the_database(database: s
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
-def test_c1_limits_of_time_of_role_and_database_do_not_end_our_sessions(
+def test_c1_what_role_and_database_have_set_is_not_what_our_sessions_have(
     server: Postgres, new_database: Callable[[Postgres, str], str], factory: type | None
 ) -> None:
     dsn = new_database(server, "limits")
-    limits = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
-    limits += ["transaction_timeout"] if server.version >= 17 else []
     with psycopg2.connect(dsn) as owner, owner.cursor() as cursor:
-        cursor.execute(f"CREATE ROLE limited_{owner.info.dbname} LOGIN SUPERUSER")
-        for number, limit in enumerate(limits):
-            whom = f"ROLE limited_{owner.info.dbname}" if number % 2 else f"DATABASE {owner.info.dbname}"
-            cursor.execute(f"ALTER {whom} SET {limit} = '20s'")
-        user = f"limited_{owner.info.dbname}"
+        user, database = f"limited_{owner.info.dbname}", owner.info.dbname
+        cursor.execute(f"CREATE ROLE {user} LOGIN SUPERUSER")
+        cursor.execute(LIMITS)
+        limits = [name for (name,) in cursor.fetchall()]
+        theirs = dict.fromkeys(limits, "20s") | OTHERS
+        for number, (name, value) in enumerate(theirs.items()):
+            whom = (f"ROLE {user}", f"DATABASE {database}", f"ROLE {user} IN DATABASE {database}")[number % 3]
+            cursor.execute(f"ALTER {whom} SET {name} = {value!r}")
     owner.close()
-    address = server_of(dsn)._replace(user=user)
-    assert shown_by(address, factory, limits) == dict.fromkeys(limits, "0")
+    assert len(limits) >= (6 if server.version >= 17 else 5)
+    shown = shown_by(server_of(dsn)._replace(user=user), factory, theirs)
+    assert {name: shown.pop(name) for name in limits} == dict.fromkeys(limits, "0")
+    assert shown == OURS
 
 
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
@@ -120,3 +139,9 @@ def test_a_role_that_may_not_replicate_is_sent_to_check_and_not_to_the_network(d
     server.connect().close()
     with pytest.raises(SettingsError, match="capture check"):
         server.connect(connection_factory=psycopg2.extras.LogicalReplicationConnection)
+
+
+def test_one_place_opens_sessions() -> None:
+    """What it sets, all have: the walsender, a snapshot's workers, chunks read on demand, every command."""
+    places = [path.name for path in (ROOT / "capture").rglob("*.py") if "psycopg2.connect(" in path.read_text("utf-8")]
+    assert places == ["replication.py"]
