@@ -209,6 +209,11 @@ class Table:
         return [] if header is None else [(UNCHANGED_HEADER, header)]
 
 
+def _namesake(one: Relation, other: Relation) -> ParkedError:
+    said = f'tables "{one.schema}"."{one.name}" and "{other.schema}"."{other.name}" are both {one.table} here'
+    return ParkedError(one.table, said, "leave one of them out of the publication, or rename it")
+
+
 Patiently = Callable[[Callable[[], Bound]], Bound]
 
 
@@ -256,7 +261,10 @@ class Tables:
                 self.waiting[oid] = relation
                 self._tables[oid] = None
                 return None
-            if self._relations.get(relation.table, relation) != relation:
+            before = self._relations.get(relation.table, relation)
+            if before.schema != relation.schema:  # either name may contain a dot
+                self.park(_namesake(before, relation))
+            elif before != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
             table = None if relation.table in self.parked else self._tried(relation)

@@ -101,6 +101,9 @@ class Server(NamedTuple):
             )
         if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
             return SettingsError(f"{where}: {reason}", _CHECK)
+        if "too many connections" in reason or "connection slots are reserved" in reason:
+            hint = "raise max_connections, or CONNECTION LIMIT of the role or the database: `capture check` says which"
+            return UnavailableError(f"{where}: {reason}", hint)
         if "conversion between" in reason:
             hint = "the server cannot show this database's text in UTF-8: move the shop to one of ENCODING 'UTF8'"
             return SettingsError(f"{where}: {reason}", hint)
@@ -112,9 +115,6 @@ class Server(NamedTuple):
         return UnavailableError(f"{where}: {reason}", "check database_hostname and database_port, and that it runs")
 
 
-@contextmanager
-def database_errors(doing: str) -> Iterator[None]:
-    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts."""
 def any_bytes(connection: Any) -> bool:
     """Whether the database does not know its encoding, so that its text may be any bytes."""
     return encoding_of(connection) == "SQL_ASCII"
@@ -125,14 +125,17 @@ def encoding_of(connection: Any) -> str:
     return str(connection.info.parameter_status("server_encoding"))
 
 
+@contextmanager
+def database_errors(doing: str) -> Iterator[None]:
+    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts."""
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
+    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
+        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
-    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
-        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
             f"{doing}: {first_line(error)}",
@@ -143,6 +146,12 @@ def encoding_of(connection: Any) -> str:
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
             "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
         ) from None
+    except psycopg2.errors.QueryCanceled as error:  # by the limit of the leader's session
+        hint = "look in pg_locks for who has a table of the publication locked, and let that end"
+        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
+    except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
+        hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
+        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.Error as error:
         if "wal_level" in first_line(error):  # waiting does not change it
             raise SettingsError(f"{doing}: {first_line(error)}", _CHECK) from None
@@ -183,6 +192,9 @@ class Replication:
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
         self._cursor = self._connection.cursor()
+        if any_bytes(self._connection):  # else the server ends the stream at the first text that is no UTF-8
+            with database_errors("taking text as it is"):
+                self._cursor.execute("SET client_encoding = 'SQL_ASCII'")
         self.read = self._cursor.read_message
 
     def identify(self) -> System:
@@ -192,9 +204,6 @@ class Replication:
             identifier, timeline, lsn, _ = self._cursor.fetchone()
         return System(identifier, int(timeline), LSN.parse(lsn))
 
-        if any_bytes(self._connection):  # else the server ends the stream at the first text that is no UTF-8
-            with database_errors("taking text as it is"):
-                self._cursor.execute("SET client_encoding = 'SQL_ASCII'")
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it branched off its ancestors."""
         if timeline == 1:  # it has none, and no file
@@ -286,8 +295,10 @@ class Slot(NamedTuple):
     current_lsn: LSN = LSN(0)
     invalidation_reason: str | None = None  # PostgreSQL 17 and later, with those below
     inactive_since: str | None = None  # ISO 8601
+    inactive_seconds: float | None = None
     conflicting: bool | None = None  # 16 and later
     spilled_transactions: int | None = None  # since the statistics were reset
+    spills: int | None = None  # one may be spilled again and again
     spilled_bytes: int | None = None
 
 
@@ -298,7 +309,8 @@ def slot_state(connection: Any, slot: str) -> Slot | None:
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
                pg_current_wal_lsn()::text,
                to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since',
-               (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_bytes
+               extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8,
+               (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_count, t.spill_bytes
         FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name)
         WHERE s.slot_name = %s"""
     with database_errors("looking at the slot"), connection.cursor() as cursor:
@@ -370,6 +382,17 @@ class Leadership:
             cursor.execute("SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND granted")
             return frozenset(int(xid) for (xid,) in cursor.fetchall())
 
+    def in_utf8(self, text: bytes) -> bytes:
+        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
+        if encoding_of(self._connection) == "UTF8":
+            return text
+        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
+            try:
+                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
+            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
+                return text
+            return bytes(cursor.fetchone()[0])
+
     def setting(self, name: str) -> str:
         """A server setting as SHOW prints it."""
         with database_errors(f"SHOW {name}"), self._connection.cursor() as cursor:
@@ -381,17 +404,6 @@ class Leadership:
     def connection(self) -> Any:
         """The ordinary connection beside the stream, for catalogue look-ups."""
         return self._connection
-
-    def in_utf8(self, text: bytes) -> bytes:
-        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
-        if encoding_of(self._connection) == "UTF8":
-            return text
-        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
-            try:
-                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
-            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
-                return text
-            return bytes(cursor.fetchone()[0])
 
     def close(self) -> None:
         """Gives up the leadership."""
