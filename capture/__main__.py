@@ -168,7 +168,8 @@ def status(
     Asks PostgreSQL and Kafka, so it works from any machine. Exit code 1 when one of them does not answer, or the slot
     is lost.
     """
-    told = status_of(plan_of(load("capture", Settings, config)), seconds)
+    settings = load("capture", Settings, config)
+    told = status_of(plan_of(settings), seconds, (settings.health_host, settings.health_port))
     if as_json:
         typer.echo(json.dumps(told, indent=1))
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -29,9 +30,19 @@ BATCH_RECORDS = Histogram(
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
 WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
-SPILLED = Gauge(
-    "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
-)
+SLOT_LOST = Gauge("ordertap_capture_slot_invalidated", "1 for why the server gave the slot up", ["reason"])
+FAILED_STARTS = Gauge("ordertap_capture_failed_starts", "Starts in a row that ended the same way")
+_SLOT: Final = {
+    "safe_bytes": WAL_SAFE,
+    "inactive_seconds": Gauge("ordertap_capture_slot_inactive_seconds", "Since somebody read the slot; -1: it is read"),
+    "conflicting": Gauge("ordertap_capture_slot_conflicting", "1: recovery of a standby took its rows; -1: unknown"),
+    "spilled_transactions": Gauge("ordertap_capture_spilled_transactions", "Spilled to the server's disk; -1: unknown"),
+    "spills": Gauge("ordertap_capture_spills", "How often one of them was spilled, once or again; -1: unknown"),
+    "spilled_bytes": Gauge(
+        "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
+    ),
+}
+"""By the field of a replication.Slot, whose None is -1."""
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
@@ -47,6 +58,9 @@ LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot,
 
 _WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
 _LIVE_PATIENCE: Final = 60.0
+FAILS_AGAIN: Final = "the same start has failed"
+_TOO_OFTEN: Final = 3
+_NUMBERS: Final = re.compile(r"\b[0-9A-Fa-f]*\d[0-9A-Fa-f/:.]*\b")  # LSNs, processes, ports and times
 
 _waits: dict[int, tuple[str, float]] = {}
 
@@ -83,6 +97,8 @@ class Metrics:
         self._read = 0
         self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
+        self._failure = ""  # of the last start
+        self._failures = 0
         self.state = "starting"
         self.leading = False
         self.parked: tuple[str, ...] = ()
@@ -161,22 +177,32 @@ class Metrics:
             self._sent.popleft()
             self._beat = now
             self._commit_age = 0.0  # all that was committed before the heartbeat is in Kafka
+            self._failure, self._failures = "", 0
+            FAILED_STARTS.set(0)
 
-    def slot(
-        self,
-        held_bytes: int | None,
-        safe_bytes: int | None,
-        wal_status: str | None,
-        lag_bytes: int,
-        spilled_bytes: int | None = None,
-    ) -> None:
-        """What the server says of the slot, and how much log lies behind what is in Kafka."""
-        SPILLED.set(-1 if spilled_bytes is None else spilled_bytes)
-        WAL_HELD.set(held_bytes or 0)
-        WAL_SAFE.set(-1 if safe_bytes is None else safe_bytes)
+    def slot(self, seen: Mapping[str, Any], lag_bytes: int) -> None:
+        """What the server says of the slot (a replication.Slot's fields), and how much log is not in Kafka yet."""
+        for name, gauge in _SLOT.items():
+            gauge.set(-1 if seen[name] is None else seen[name])
+        WAL_HELD.set(seen["held_bytes"] or 0)
         LAG_BYTES.set(max(0, lag_bytes))
         for status in _WAL_STATUSES:
-            WAL_STATUS.labels(status).set(status == wal_status)
+            WAL_STATUS.labels(status).set(status == seen["wal_status"])
+        SLOT_LOST.clear()
+        if seen["invalidation_reason"]:
+            SLOT_LOST.labels(seen["invalidation_reason"]).set(1)
+
+    def start_failed(self, reason: str, hint: str) -> bool:
+        """A start, or the stream after it, has ended so, and the next one follows; whether that happens again and again
+        without anything getting through, which `state` then says with the next step."""
+        failure = _NUMBERS.sub("#", reason)
+        self._failures = self._failures + 1 if failure == self._failure else 1
+        self._failure = failure
+        FAILED_STARTS.set(self._failures)
+        again = self._failures >= _TOO_OFTEN
+        more = f"; {FAILS_AGAIN} {self._failures} times; next: {hint}" if again else ""
+        self.state = f"starting again: {reason}{more}"
+        return again
 
     def lag_seconds(self) -> float:
         """How far Kafka is behind: by the age that the commit read last had then, or by a heartbeat under way."""

@@ -82,9 +82,10 @@ class Capture:
         if self._stopping():
             log.warning("stopped", reason=error.message, next="start again: what is not in Kafka is read once more")
             return
-        self._metrics.stands("starting again: " + error.message)
+        again = self._metrics.start_failed(error.message, error.hint)
         self._metrics.turned()
-        log.warning("starting again", reason=error.message, next=error.hint)
+        told = log.error if again else log.warning
+        told("starting again", reason=error.message, next=error.hint)
 
     def _once(self) -> None:
         """One start, up to a clean stop or an error."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,7 +15,8 @@ from capture.changes.heartbeats import Beats, Heartbeats
 from capture.changes.makers import Makers
 from capture.changes.messages import refuse_taken
 from capture.changes.own_records import OwnRecords
-from capture.checks import another_log, repaired
+from capture.changes.versions import ParkedError
+from capture.checks import REPAIR, another_log, repaired
 from capture.kafka import broker
 from capture.kafka.hanging import abort_hanging, end_hanging, find_hanging
 from capture.kafka.producer import TransactionalProducer
@@ -95,9 +96,10 @@ class Session:
         # Raises where another connector writes here, before anything is made or ended.
         last = plan.position(settled=False)
         parked = () if last is None else last.parked
-        topics = [plan.topics.of(name) for one in self._published if (name := one.relation.table) not in parked]
+        names = [name for one in self._published if (name := one.relation.table) not in parked]
+        topics, without = plan.topics.of_each(names)
         refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
-        plan.topics.create(topics, stopping)
+        without |= self._make_topics(topics)
         if stopping():
             raise StoppedError
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
@@ -106,13 +108,16 @@ class Session:
         self._committed = plan.position_writer(self._producer, self._found)
         self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
+        self._facts = catalogue.Facts(leadership.connection)
         self._tables = plan.tables(
-            lambda relation: catalogue.table_facts(leadership.connection, relation),
+            self._facts,
             plan.registry.register,
             plan.topics.partitions,
             () if self._found is None else self._found.parked,
             any_bytes(leadership.connection),
         )
+        for name, error in without.items():
+            self._tables.park(ParkedError(name, error.message, error.hint))
         self._tables.account(table.relation.table for table in self._published)
         limit = plan.record_limit
         self._chunks = ChunkReader(plan.server, plan.publication, self._tables, self._origin, plan.chunk_rows, limit)
@@ -133,6 +138,17 @@ class Session:
         self._chunks.ask(plan.server)
         if self._stream is not None:
             self._stream.reread(plan.options, plan.limits)
+
+    def _make_topics(self, topics: Mapping[str, str]) -> dict[str, SettingsError]:
+        """Makes the topics (by table) that are missing; the errors of tables whose topic Kafka refuses.
+
+        Where it refuses all, nothing is well, and the first error is raised.
+        """
+        refused: dict[str, SettingsError] = {}
+        self._plan.topics.create(topics.values(), self._stopping, refused)
+        if topics and len(refused) == len(topics):
+            raise next(iter(refused.values()))
+        return {table: refused[topic] for table, topic in topics.items() if topic in refused}
 
     def _end_hanging(self) -> None:
         """Before the position is read and anything is written: what a broker that came back has left open."""
@@ -177,6 +193,8 @@ class Session:
         self._check_lists()
         slot = slot_state(self._leadership.connection, self._plan.options.slot)
         reason = self._plan.problem(self._found, system, slot, self._replication.history)
+        if reason is not None and REPAIR in reason.hint:
+            reason.hint += f"; that reads {catalogue.extent(self._leadership.connection, self._published)} again"
         position = self._rest(reason)
         step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
         if step == "snapshot":
@@ -194,6 +212,7 @@ class Session:
         if position.timeline != system.timeline:
             self._lifetime.beats.another_run(_new_id())  # the numbers of those that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
+        position = position._replace(parked=tuple(sorted(self._tables.parked)))
         self._committed.write((), position)  # it also says to readers of the index how all stands
         return self._run_stream(position)
 
@@ -212,8 +231,10 @@ class Session:
             log.warning("settings mean no published table", entries=missing)
         if not plan.selection.has_rules:
             return
-        for one in self._published:
-            self._tables.check(one.relation)
+        checked = [relation for relation in relations if relation.table not in self._tables.parked]
+        self._facts.ahead(checked)
+        for relation in checked:
+            self._tables.check(relation)
         if new:
             plan.selection.check_used(relations)
         elif unused := plan.selection.unused(relations):
@@ -284,7 +305,11 @@ class Session:
             plan.selection.table,
         )
         published, tables, origin = self._published, self._tables, self._origin
-        return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, stops)
+        self._facts.ahead([one.relation for one in published])
+        try:
+            return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, stops)
+        finally:
+            self._facts.ahead([])
 
     def _tell_uncopied(self, position: Position) -> None:
         """Warns of tables that have rows and never had a record in Kafka: published while capture was down."""
@@ -292,7 +317,7 @@ class Session:
         if plan.snapshot.mode == "no_data":
             return
         awaited = {name for request in position.demand.requests for name, _ in request.tables}
-        left_out = awaited.union(position.parked)
+        left_out = awaited | self._tables.parked
         meant = [one.relation for one in chosen(self._published, plan.snapshot) if one.relation.table not in left_out]
         topics = {relation.table: plan.topics.of(relation.table) for relation in meant}
         ends = broker.ends(plan.cluster, {topic: plan.topics.partitions(topic) for topic in topics.values()})

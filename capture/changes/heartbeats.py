@@ -88,8 +88,7 @@ class Heartbeats:
         self._next = now + self._interval
         slot = slot_state(self._leadership.connection, self._slot)
         if slot is not None:
-            behind = slot.current_lsn - reached
-            self._metrics.slot(slot.held_bytes, slot.safe_bytes, slot.wal_status, behind, slot.spilled_bytes)
+            self._metrics.slot(slot._asdict(), slot.current_lsn - reached)
         number = self._beats.next(self._leadership.flushed())
         self._metrics.heartbeat_sent(number)
         beat = {"run": self._beats.run, "number": number, "slot": self._slot, "at_ms": time.time_ns() // 10**6}

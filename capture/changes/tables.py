@@ -215,6 +215,11 @@ class Patiently(Protocol):
     def __call__(self, call: Callable[[], Made], /) -> Made: ...
 
 
+def _namesake(one: Relation, other: Relation) -> ParkedError:
+    said = f'tables "{one.schema}"."{one.name}" and "{other.schema}"."{other.name}" are both {one.table} here'
+    return ParkedError(one.table, said, "leave one of them out of the publication, or rename it")
+
+
 def _at_once(call: Callable[[], Made]) -> Made:
     return call()
 
@@ -262,7 +267,10 @@ class Tables:
                 self.waiting[oid] = relation
                 self._tables[oid] = None
                 return None
-            if self._relations.get(relation.table, relation) != relation:
+            before = self._relations.get(relation.table, relation)
+            if before.schema != relation.schema:  # either name may contain a dot
+                self.park(_namesake(before, relation))
+            elif before != relation:
                 SCHEMA_CHANGES.labels(relation.table).inc()
             self._relations[relation.table] = relation
             table = None if relation.table in self.parked else self._tried(relation, patiently)

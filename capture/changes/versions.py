@@ -96,9 +96,16 @@ class Versions:
                 log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
             self._tell_of_key(relation.table, codec.key_columns)
             encoder = codec.bind(*ids) if self._text_of is None else JsonEncoder(codec, self._text_of)
-            return Bound(topic, self._partitions(topic), encoder)
+            return Bound(topic, self._counted(relation.table, topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
+
+    def _counted(self, table: str, topic: str) -> int:
+        """The topic's partitions, once it is made; one that Kafka refuses to make parks its table."""
+        try:
+            return self._partitions(topic)
+        except SettingsError as error:
+            raise ParkedError(table, error.message, error.hint) from None
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
         """The facts with the key that the table's records had last: of one that is gone, or among its unique indexes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from capture.changes.messages import refuse_taken
@@ -176,6 +177,9 @@ def _table(connection: Connection, plan: Plan, publication: Publication, one: Pu
     relation = one.relation
     table = quoted(relation.schema, relation.name)
     yield _identity(one, table, publication)
+    if one.partitioned:
+        said = f"table {relation.table} is sent as a whole: no record tells of a TRUNCATE of one partition, or of the"
+        yield Finding("ok", f"{said} rows of one that is attached; after it: capture signal snapshot {relation.table}")
     if one.partitioned and relation.replica_identity == "f":
         yield from _unlike_root(connection, one)
     schema, select, filtered, partition = _row(
@@ -241,6 +245,8 @@ def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schema
     """Compiles what a start would, and so finds columns that cannot be told apart, SELECTs that do not fit, and what
     the registry refuses."""
     answers = True
+    with suppress(OrdertapError):  # kafka_findings says so
+        plan.topics.look()
     try:
         plan.registry.check()
     except OrdertapError:  # registry_findings says so
@@ -252,12 +258,14 @@ def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schema
         schemas.append((subject, schema))
         return len(schemas)
 
-    tables = plan.tables(lambda relation: catalogue.table_facts(connection, relation), register, lambda _: 1)
+    facts = catalogue.Facts(connection)
+    facts.ahead([one.relation for one in wanted])
+    tables = plan.tables(facts, register, lambda _: 1)
     for one in wanted:
         name = one.relation.table
         try:
-            table = tables.relation(one.relation)
-            if table is not None and name in plan.snapshot.overrides:
+            table = tables.compile(one.relation)
+            if name in plan.snapshot.overrides:
                 plan_table(connection, 0, one, plan.snapshot.overrides[name], table.encoder.skipped)
         except OrdertapError as error:
             yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")

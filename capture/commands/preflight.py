@@ -17,6 +17,7 @@ from schemas.model.errors import OrdertapError
 from schemas.process.service import port_taken
 
 MINIMUM_VERSION = 140_000
+_SESSIONS = 5  # leader, its reader, a standby, chunks on demand, a command; and the snapshot's
 _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 
@@ -61,7 +62,7 @@ def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
         yield Finding("BAD", error.message, error.hint)
         return False
     try:
-        for part in (_server, _clock, _role, _slots, _senders):
+        for part in (_server, _clock, _role, _connections, _locks, _slots, _senders):
             yield from _guarded(part(connection, plan))
         yield from _guarded(publication_findings(connection, plan, schemas))
         if not _may_replicate(connection):
@@ -165,6 +166,41 @@ def _role(connection: Connection, plan: Plan) -> Iterator[Finding]:
     )
     if not beats:
         yield Finding("BAD", f"role {user} may not write heartbeats", f"GRANT EXECUTE ON FUNCTION {emit} TO {role};")
+
+
+def _connections(connection: Connection, plan: Plan) -> Iterator[Finding]:
+    """How many sessions role and database let us have; this one is among those that are there."""
+    wanted = _SESSIONS + plan.snapshot.threads
+    limits = _one(
+        connection,
+        "SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END, CASE WHEN rolsuper THEN -1 ELSE datconnlimit END"
+        " FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()",
+    )
+    names = f"ROLE {quoted(plan.server.user)}", f"DATABASE {quoted(plan.server.database)}"
+    for name, limit in zip(names, limits, strict=True):
+        said = f"{name} has CONNECTION LIMIT {limit}, and capture opens up to {wanted}"
+        if limit >= 0:
+            yield found(limit >= wanted, said, f"ALTER {name} CONNECTION LIMIT {limit + wanted};")
+
+
+def _locks(connection: Connection, plan: Plan) -> Iterator[Finding]:
+    """A first snapshot holds each table and each partition in each of its sessions.
+
+    Source: PostgreSQL manual, "Lock Management" (max_locks_per_transaction).
+    """
+    tables, each, room = _one(
+        connection,
+        "SELECT (SELECT count(DISTINCT oid) FROM (SELECT format('%%I.%%I', schemaname, tablename)::regclass AS root"
+        " FROM pg_publication_tables WHERE pubname = %s) published,"
+        " LATERAL (SELECT root::oid AS oid UNION SELECT relid FROM pg_partition_tree(root)) part),"
+        " current_setting('max_locks_per_transaction')::int, current_setting('max_locks_per_transaction')::int *"
+        " (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)",
+        plan.publication,
+    )
+    wanted = tables * (1 + plan.snapshot.threads)
+    said = f"a snapshot of {tables} tables and partitions takes {wanted} locks, and the server has room for {room}"
+    remedy = f"ALTER SYSTEM SET max_locks_per_transaction = {each * (wanted // room + 1)}; -- then restart the server"
+    yield found(wanted <= room, said, remedy, "warn")
 
 
 def _slots(connection: Connection, plan: Plan) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from capture.checks import repaired
 from capture.commands.proposal import Proposal
 from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
+from capture.postgres import catalogue
 from capture.postgres.replication import Replication, slot_state
 from capture.snapshot.modes import unfinished
 from schemas.model.errors import SettingsError
@@ -53,8 +54,13 @@ class Repair(Proposal):
                 "and made again: the log of the time between cannot be read, a new snapshot brings what changed then"
             )
         empty = plan.snapshot.mode == "no_data"
-        read = "no table is read again (snapshot_mode no_data)" if empty else "all tables are read again"
+        read = "no table is read again (snapshot_mode no_data)" if empty else f"all is read again: {self._extent()}"
         yield f"generation {self._new.generation}: slot {plan.options.slot} is dropped, {read}"
+
+    def _extent(self) -> catalogue.Extent:
+        every = catalogue.published_tables(self._leadership.connection, self._plan.publication)
+        wanted = [one for one in every if self._plan.selection.table(one.relation.table)]
+        return catalogue.extent(self._leadership.connection, wanted)
 
     def execute(self) -> Iterator[str]:
         plan = self._plan

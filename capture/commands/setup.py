@@ -46,10 +46,11 @@ def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
         for statement in statements:
             yield statement
             _execute(connection, statement)
-        tables = _topics(plan, _published(connection, plan))
+        tables, without = plan.topics.of_each(_captured(plan, _published(connection, plan)))
     finally:
         connection.close()
-    made = plan.topics.create(tables)
+    yield from (f"{error.message}; it is not captured: {error.hint}" for error in without.values())
+    made = plan.topics.create(tables.values())
     yield from (f"topic {topic} made" for topic in made)
     yield from [] if made else [f"all {len(tables) + len(plan.topics.own)} topics are there"]
     yield f"slot {plan.options.slot} is made by the first `capture run`, together with the snapshot"
@@ -78,7 +79,7 @@ def script(plan: Plan) -> Iterator[str]:
             tables = _published(connection, plan) or wanted_tables(connection, plan)
         finally:
             connection.close()
-    yield from _topics_script(plan, _topics(plan, tables))
+    yield from _topics_script(plan, _captured(plan, tables))
 
 
 def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
@@ -154,16 +155,18 @@ def _published(connection: Connection, plan: Plan) -> list[str]:
     return [table.relation.table for table in catalogue.published_tables(connection, plan.publication)]
 
 
-def _topics(plan: Plan, tables: Sequence[str]) -> list[str]:
-    return [plan.topics.of(table) for table in tables if plan.selection.table(table)]
+def _captured(plan: Plan, tables: Sequence[str]) -> list[str]:
+    return [table for table in tables if plan.selection.table(table)]
 
 
 def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
     try:
-        missing = plan.topics.missing(tables)
+        topics, without = plan.topics.of_each(tables)
+        missing = plan.topics.missing(topics.values())
     except OrdertapError as error:
         yield f"-- (Kafka could not be asked: {error.message})"
         return
+    yield from (f"-- {error.message}; it is not captured: {error.hint}" for error in without.values())
     for name, making in missing:
         settings = ", ".join(f"{key}={value}" for key, value in making.config.items())
         numbers = f"{making.partitions} partitions, {making.replication} replicas"
@@ -197,7 +200,8 @@ class Removal(Proposal):
             raise SettingsError(f"capture is running: it reads slot {plan.options.slot}{pid}", "stop it, then drop")
         self._slot = slot
         self._publication = publication_of(connection, plan.publication)
-        tables = _topics(plan, _published(connection, plan) or plan.selection.named)
+        captured = _captured(plan, _published(connection, plan) or plan.selection.named)
+        tables = list(plan.topics.of_each(captured)[0].values())
         places = (plan.topics.position, plan.topics.former_position)
         self._positions = [name for name in places if plan.name.encode() in plan.cluster.last_values(name)]
         existing = plan.cluster.partitions()

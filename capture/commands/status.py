@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from capture.checks import check_slot
 from capture.demand import Demand
 from capture.kafka import broker
+from capture.metrics import FAILS_AGAIN
 from capture.plan import Plan
 from capture.position import InitialSnapshot, Position
 from capture.postgres import catalogue
@@ -23,6 +24,7 @@ from capture.postgres.replication import (
 )
 from capture.snapshot.modes import unfinished
 from schemas.model.errors import OrdertapError
+from schemas.process.service import ask_ready
 
 
 class Look(NamedTuple):
@@ -34,12 +36,18 @@ class Look(NamedTuple):
     records: dict[str, int]
 
 
-def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
-    """Two looks, `seconds` apart, as JSON has it; bytes and seconds.
+def status(
+    plan: Plan, seconds: float, health: tuple[str, int] = ("", 0), sleep: Callable[[float], object] = time.sleep
+) -> dict[str, Any]:
+    """Two looks, `seconds` apart, as JSON has it; bytes and seconds. `health` is where a capture's own server listens.
 
-    `problems` lists what does not answer, and a slot that is lost. `running` is None when PostgreSQL does not answer.
+    `problems` lists what does not answer, a slot that is lost, and a start that fails again and again. `running` is
+    None when PostgreSQL does not answer.
     """
     problems: list[str] = []
+    told = ask_ready(*health)
+    if told is not None and FAILS_AGAIN in told[1]:
+        problems.append(told[1])
     connection = _tried(plan.server.connect, problems)
     try:
         published = [] if connection is None else _captured(connection, plan)
@@ -54,7 +62,8 @@ def status(plan: Plan, seconds: float, sleep: Callable[[float], object] = time.s
         if position is not None and not problems and not unfinished(position):
             _tried(lambda: check_slot(position, second.slot, plan.options.slot), problems)
         named = [{"pid": pid, "address": address, "role": role} for pid, address, role in seen]
-        return _told(plan, first, second, named, problems, connection is not None)
+        shown = _told(plan, first, second, named, problems, connection is not None)
+        return shown | {"health": None if told is None else {"ready": told[0], "reason": told[1]}}
     finally:
         if connection is not None:
             connection.close()
@@ -165,6 +174,7 @@ def _slot(plan: Plan, slot: Slot) -> dict[str, Any]:
         "inactive_since": slot.inactive_since,
         "conflicting": slot.conflicting,
         "spilled_transactions": slot.spilled_transactions,
+        "spills": slot.spills,
         "spilled_bytes": slot.spilled_bytes,
     }
 
@@ -194,16 +204,14 @@ def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
 def lines(told: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     yield "running    " + {True: "yes", False: "no", None: "not known, see below"}[told["running"]]
+    yield from _health_lines(told["health"])
     for session in told["sessions"]:
         yield f"session    {session['role']}, process {session['pid']} of the server, from {session['address']}"
     position = told["position"]
     missing = "not known, see below" if told["problems"] else "none yet: capture has not run"
     where = f"{position['lsn']}, generation {position['generation']}" if position else missing
     yield f"position   {where}"
-    lags = [] if told["lag_bytes"] is None else [size(told["lag_bytes"])]
-    lags += [] if told["lag_seconds"] is None else [f"at most {told['lag_seconds']} s"]
-    if lags:
-        yield f"lag        {', '.join(lags)}"
+    yield from _lag_lines(told)
     yield from _slot_lines(told["slot"], "see below" if told["problems"] else "none")
     if told["rate"]:
         rate = told["rate"]
@@ -224,6 +232,18 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"problem    {problem}"
 
 
+def _health_lines(health: dict[str, Any] | None) -> Iterator[str]:
+    if health is not None:
+        yield f"health     {'ready' if health['ready'] else 'not ready'}: {health['reason']}"
+
+
+def _lag_lines(told: dict[str, Any]) -> Iterator[str]:
+    lags = [] if told["lag_bytes"] is None else [size(told["lag_bytes"])]
+    lags += [] if told["lag_seconds"] is None else [f"at most {told['lag_seconds']} s"]
+    if lags:
+        yield f"lag        {', '.join(lags)}"
+
+
 def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
     yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
     if slot:
@@ -236,6 +256,8 @@ def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
         if slot["spilled_bytes"]:
             spilled = f"{size(slot['spilled_bytes'])} of {slot['spilled_transactions']} transactions"
             yield f"spilled    {spilled} to the server's disk: they were larger than logical_decoding_work_mem"
+        if slot["conflicting"]:
+            yield "conflict   recovery on this standby took rows that the slot needs"
 
 
 def _list(names: list[str]) -> str:

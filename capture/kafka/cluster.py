@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from capture.kafka.errors import kafka_error
 from capture.metrics import waiting
-from schemas.model.errors import OrdertapError, UnavailableError
+from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 
 log = structlog.get_logger("capture")
 _REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
@@ -87,9 +87,9 @@ class Cluster:
         self._cause = None  # of before, or of one broker among others
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
-    def create_topics(self, topics: Mapping[str, Making]) -> set[str]:
-        """Makes topics in one call and returns the names of the new ones. The error names a topic that Kafka
-        refuses."""
+    def create_topics(self, topics: Mapping[str, Making], refused: dict[str, SettingsError] | None = None) -> set[str]:
+        """Makes topics in one call and returns the names of the new ones. The error names a topic that Kafka refuses;
+        `refused` takes those errors instead, by topic."""
         asked = [NewTopic(name, *making[:2], config=dict(making.config)) for name, making in topics.items()]
         made: set[str] = set()
         with waiting(f"Kafka (making {len(topics)} topics, {asked[0].topic} first)"):
@@ -98,8 +98,12 @@ class Cluster:
                 try:
                     future.result()
                 except KafkaException as error:
-                    if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                        raise self.failure(f"making topic {name}", error.args[0]) from None
+                    if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                        continue
+                    failure = self.failure(f"making topic {name}", error.args[0])
+                    if refused is None or not isinstance(failure, SettingsError):
+                        raise failure from None
+                    refused[name] = failure
                 else:
                     made.add(name)
         return made

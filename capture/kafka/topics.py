@@ -48,6 +48,10 @@ class Group(NamedTuple):
     config: Mapping[str, str]
 
 
+class UnnamedError(SettingsError):
+    """A table that can have no topic of its own because of its name. It alone waits."""
+
+
 class NewTopic(NamedTuple):
     """A topic that is not there yet."""
 
@@ -74,6 +78,7 @@ class Topics:
         self._known: dict[str, int] = {}
         self._tables: dict[str, str] = {}  # by topic
         self._folded: dict[str, str] = {}  # topic by its name as Kafka's metrics have it
+        self._others: dict[str, str] = {}  # the same of those that were there already
         self.position = f"ordertap.{prefix}.position"
         self.commits = index_topic(prefix)
         self.former_position = f"{prefix}.position"
@@ -84,36 +89,61 @@ class Topics:
         self.own = (self.position, self.commits, self.transaction, self.notification, self.heartbeat)
 
     def of(self, table: str) -> str:
-        """The topic of a table (schema.table); SettingsError when it is no name, or has another table's records."""
+        """The topic of a table (schema.table).
+
+        Where it is no name, or has another table's records: UnnamedError, or of one that is routed SettingsError.
+        """
         usual = topic_name(self._prefix, table)
         name = usual
         for route in self._routes:
             if found := route.expression.fullmatch(usual):
                 name = found.expand(route.replacement)
                 break
+        refused = UnnamedError if name == usual else SettingsError
         if not _LEGAL.fullmatch(name) or name in (".", ".."):
             hint = "letters, digits, dots, _ and -, 249 at the most; see topic_routing"
-            raise SettingsError(f"table {table}: {name} is no topic's name", hint)
+            raise refused(f"table {table}: {name} is no topic's name", hint)
         other = self._tables.setdefault(name, table)
         if other != table or name in (*self.own, self.former_position):
             whose = f"table {other}'s" if other != table else "capture's own"
-            raise SettingsError(
+            raise refused(
                 f"table {table}: topic {name} is {whose}, and rows of two tables may have the same key",
                 "give each a topic of its own in topic_routing; partitions of one table share a topic by"
                 " publish_via_partition_root of the publication",
             )
-        self._refuse_folded(table, name)
-        return name
-
-    def _refuse_folded(self, table: str, name: str) -> None:
-        """Kafka's metrics have _ for both . and _, so it makes no topic whose name differs by these alone."""
-        other = self._folded.setdefault(name.replace(".", "_"), name)
-        if other != name:
-            raise SettingsError(
-                f"table {table}: topic {name} and topic {other}, of table {self._tables.get(other)}, differ by . and _ "
-                "only, and Kafka takes them for one",
+        if like := self._like(name):
+            whose = f"of table {self._tables[like]}" if like in self._tables else "which is there already"
+            raise refused(
+                f"table {table}: topic {name} and topic {like}, {whose}, differ by . and _ only, and Kafka takes them "
+                "for one",
                 "give one of them another topic in topic_routing",
             )
+        return name
+
+    def _like(self, name: str) -> str | None:
+        """Kafka's metrics have _ for both . and _, so it makes no topic whose name differs by these alone."""
+        folded = name.replace(".", "_")
+        other = self._folded.setdefault(folded, name)
+        if other == name and name not in self._known:
+            other = self._others.get(folded, name)
+        return None if other == name else other
+
+    def of_each(self, tables: Iterable[str]) -> tuple[dict[str, str], dict[str, SettingsError]]:
+        """The topics of tables, and of those that can have none the error. SettingsError for what is routed wrongly."""
+        self.look()
+        named: dict[str, str] = {}
+        unnamed: dict[str, SettingsError] = {}
+        for table in tables:
+            try:
+                named[table] = self.of(table)
+            except UnnamedError as error:
+                unnamed[table] = error
+        return named, unnamed
+
+    def look(self) -> None:
+        """Sees which topics there are; those of the shop's tables must not be like another's."""
+        self._known = self._cluster.partitions()
+        self._others = {name.replace(".", "_"): name for name in self._known}
 
     def has(self, topic: str) -> bool:
         """Whether a topic is one of this prefix, or of a table that was asked for."""
@@ -129,10 +159,16 @@ class Topics:
         ours = (*self.own, self.former_position)
         return topic in ours or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
 
-    def create(self, topics: Iterable[str], stopping: Callable[[], bool] = lambda: False) -> list[str]:
+    def create(
+        self,
+        topics: Iterable[str],
+        stopping: Callable[[], bool] = lambda: False,
+        refused: dict[str, SettingsError] | None = None,
+    ) -> list[str]:
         """Makes what is missing of our own topics and of these, some hundred at once; returns what it made.
 
-        Between two calls `stopping()` ends it, with the rest not made.
+        Between two calls `stopping()` ends it, with the rest not made. `refused` takes the errors of single topics, but
+        of our own, which are raised.
         """
         missing = self.missing(topics)
         made: list[str] = []
@@ -140,18 +176,20 @@ class Topics:
             if stopping():
                 break
             some = missing[first : first + _AT_ONCE]
-            done = self._cluster.create_topics({one.name: one.making for one in some})
+            done = self._cluster.create_topics({one.name: one.making for one in some}, refused)
+            if own := [refused[name] for name in self.own if name in refused] if refused else []:
+                raise own[0]
             made += [one.name for one in some if one.name in done]
             if len(missing) > _AT_ONCE:
                 log.info("making topics", made=first + len(some), of=len(missing))
             self._known |= {one.name: one.making.partitions for one in some if one.name in done}
         if len(made) < len(missing):  # somebody else made them meanwhile, maybe otherwise
-            self._known = self._cluster.partitions()
+            self.look()
         return made
 
     def missing(self, topics: Iterable[str]) -> list[NewTopic]:
         """What `create` would make."""
-        self._known = self._cluster.partitions()
+        self.look()
         return [one for one in self._wanted(topics) if one.name not in self._known]
 
     def _wanted(self, topics: Iterable[str]) -> list[NewTopic]:

@@ -3,7 +3,7 @@ ahead of the log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from capture.postgres.replication import Connection, database_errors, the_row
@@ -22,7 +22,7 @@ _COLUMNS = """
     ), bottom AS (
         SELECT b.* FROM base b JOIN pg_type t ON t.oid = b.base_oid WHERE t.typtype <> 'd'
     )
-    SELECT r.name,
+    SELECT r.oid, r.name,
            coalesce(a.attnotnull, false) AND NOT EXISTS ( -- NOT VALID, from 18 on: older rows may have a NULL
                SELECT FROM pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n'
                AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated),
@@ -34,8 +34,8 @@ _COLUMNS = """
            coalesce(greatest(a.attndims, b.dimensions), 0),
            coalesce(ebt.typname, et.typname), coalesce(ebt.typtype, et.typtype),
            coalesce(eb.base_oid, 0), coalesce(eb.base_typmod, -1)
-    FROM unnest(%(names)s::text[], %(types)s::oid[]) r (name, type_oid)
-    LEFT JOIN pg_attribute a ON a.attrelid = %(oid)s AND a.attname = r.name AND a.attnum > 0 AND NOT a.attisdropped
+    FROM unnest(%(oids)s::oid[], %(names)s::text[], %(types)s::oid[]) r (oid, name, type_oid)
+    LEFT JOIN pg_attribute a ON a.attrelid = r.oid AND a.attname = r.name AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_type t ON t.oid = r.type_oid
     LEFT JOIN bottom b ON b.oid = t.oid
     LEFT JOIN pg_type bt ON bt.oid = b.base_oid
@@ -45,7 +45,7 @@ _COLUMNS = """
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''"""
 
 _KEYS = """
-    SELECT coalesce(i.indisprimary, false), coalesce(i.indisreplident, false), ARRAY(
+    SELECT c.oid, coalesce(i.indisprimary, false), coalesce(i.indisreplident, false), ARRAY(
         SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k (attnum, place)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         WHERE k.place <= i.indnkeyatts ORDER BY k.place)
@@ -56,7 +56,7 @@ _KEYS = """
             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
             WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull)))
     LEFT JOIN pg_class name ON name.oid = i.indexrelid
-    WHERE c.oid = %s ORDER BY name.relname"""
+    WHERE c.oid = ANY (%s::oid[]) ORDER BY name.relname"""
 """A DEFERRABLE key does not tell rows apart: in the middle of a transaction, and so in the log, two rows may share
 it."""
 
@@ -85,14 +85,14 @@ _WITHOUT_IDENTITY = """
     ORDER BY 1"""
 
 _RELATION_COLUMNS = """
-    SELECT a.attname, a.atttypid, a.atttypmod,
-           %(identity)s = 'f' OR EXISTS (
+    SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod,
+           c.relreplident = 'f' OR EXISTS (
                SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey) AND i.indimmediate
-               AND CASE %(identity)s WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
+               AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
            a.attgenerated <> ''
-    FROM pg_attribute a
-    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY a.attnum"""
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attrelid, a.attnum"""
 
 
 class Published(NamedTuple):
@@ -107,20 +107,50 @@ def table_facts(connection: Connection, relation: Relation) -> TableFacts:
     """Facts about the table with the relation's OID, if it still exists, and about the types that the relation names.
     So a column's type stays known when the column was dropped, renamed or changed meanwhile.
     """
-    columns_of = {
-        "oid": relation.oid,
-        "names": [column.name for column in relation.columns],
-        "types": [column.type_oid for column in relation.columns],
-    }
-    with database_errors(f"reading the catalogue for {relation.table}"), connection.cursor() as cursor:
-        cursor.execute(_COLUMNS, columns_of)
-        columns = {name: _facts(*rest) for name, *rest in cursor.fetchall()}
-        cursor.execute(_KEYS, [relation.oid])
-        keys = cursor.fetchall()
-        primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
-        identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
-        unique = tuple(tuple(names) for is_primary, _, names in keys if not is_primary and names)
-        return TableFacts(primary if keys else None, columns, identity, () if primary else unique)
+    return tables_facts(connection, [relation])[relation.oid]
+
+
+def tables_facts(connection: Connection, relations: Sequence[Relation]) -> dict[int, TableFacts]:
+    """The same of many tables, by OID, with two questions for all of them."""
+    asked = [(relation.oid, column.name, column.type_oid) for relation in relations for column in relation.columns]
+    oids, names, types = map(list, zip(*asked, strict=True)) if asked else ([], [], [])
+    columns: dict[int, dict[str, ColumnFacts]] = {relation.oid: {} for relation in relations}
+    keys: dict[int, list[tuple[bool, bool, list[str]]]] = {relation.oid: [] for relation in relations}
+    what = relations[0].table if len(relations) == 1 else f"{len(relations)} tables"
+    with database_errors(f"reading the catalogue for {what}"), connection.cursor() as cursor:
+        cursor.execute(_COLUMNS, {"oids": oids, "names": names, "types": types})
+        for oid, name, *rest in cursor.fetchall():
+            columns[oid][name] = _facts(*rest)
+        cursor.execute(_KEYS, [list(keys)])
+        for oid, *key in cursor.fetchall():
+            keys[oid].append(tuple(key))
+    return {oid: _table_facts(columns[oid], keys[oid]) for oid in columns}
+
+
+def _table_facts(columns: dict[str, ColumnFacts], keys: Sequence[tuple[bool, bool, list[str]]]) -> TableFacts:
+    """`keys` are (is the primary key, is the replica identity, columns); none: the table is gone."""
+    primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
+    identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
+    unique = tuple(tuple(names) for is_primary, _, names in keys if not is_primary and names)
+    return TableFacts(primary if keys else None, columns, identity, () if primary else unique)
+
+
+class Facts:
+    """table_facts of one connection. Of tables that were asked for ahead, the first answer is what was said then."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ahead: dict[Relation, TableFacts] = {}
+
+    def __call__(self, relation: Relation) -> TableFacts:
+        """Those of one relation version."""
+        said = self._ahead.pop(relation, None)
+        return table_facts(self._connection, relation) if said is None else said
+
+    def ahead(self, relations: Sequence[Relation]) -> None:
+        """Asks for all of these at once: thousands of tables are soon asked for one by one. None: forgets the rest."""
+        found = tables_facts(self._connection, relations) if relations else {}
+        self._ahead = {relation: found[relation.oid] for relation in relations}
 
 
 def _facts(
@@ -170,6 +200,33 @@ def has_pages(connection: Connection, relation: Relation) -> bool:
         return bool(the_row(cursor)[0])
 
 
+class Extent(NamedTuple):
+    """How much a snapshot of tables reads, with their partitions; rows as ANALYZE or VACUUM counted them last."""
+
+    tables: int
+    rows: int
+    bytes: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"about {self.rows:,} rows of {self.tables} tables, {self.bytes / 1e6:,.1f} MB in the shop"
+
+
+def extent(connection: Connection, published: Iterable[Published]) -> Extent:
+    """Of these tables."""
+    oids = [one.relation.oid for one in published]
+    statement = """
+        WITH part AS (
+            SELECT oid FROM unnest(%s::oid[]) root (oid)
+            UNION SELECT tree.relid FROM unnest(%s::oid[]) root (oid), pg_partition_tree(root.oid) tree)
+        SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint, coalesce(sum(pg_table_size(c.oid)), 0)::bigint
+        FROM part JOIN pg_class c USING (oid) WHERE c.relkind <> 'p'"""
+    with database_errors("measuring the tables"), connection.cursor() as cursor:
+        cursor.execute(statement, [oids, oids])
+        rows, size = the_row(cursor)
+        return Extent(len(oids), rows, size)
+
+
 def database_tables(connection: Connection) -> list[str]:
     """schema.table of all that a publication could contain: no partitions, and nothing that the log leaves out."""
     with database_errors("listing the tables"), connection.cursor() as cursor:
@@ -192,14 +249,18 @@ def published_tables(connection: Connection, publication: str, table: str | None
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
         cursor.execute(_PUBLISHED, {"publication": publication, "table": table})
         sends_generated = connection.server_version >= 180_000
+        listed = cursor.fetchall()
+        cursor.execute(_RELATION_COLUMNS, [[oid for oid, *_ in listed]])
+        of_table: dict[int, list[tuple[Column, bool]]] = {oid: [] for oid, *_ in listed}
+        for oid, column, *rest, generated in cursor.fetchall():
+            of_table[oid].append((Column(column, *rest), generated))
         found = []
-        for oid, schema, name, identity, columns, row_filter, partitioned in cursor.fetchall():
-            cursor.execute(_RELATION_COLUMNS, {"oid": oid, "identity": identity})
+        for oid, schema, name, identity, columns, row_filter, partitioned in listed:
             # Before 15 the server does not list columns; before 18 it may list generated ones, but sends none.
             kept = tuple(
-                Column(column, *rest)
-                for column, *rest, generated in cursor.fetchall()
-                if (columns is None or column in columns) and (not generated or sends_generated)
+                column
+                for column, generated in of_table[oid]
+                if (columns is None or column.name in columns) and (not generated or sends_generated)
             )
             found.append(Published(Relation(oid, schema, name, identity, kept), row_filter, partitioned))
         return found

@@ -105,6 +105,9 @@ class Server(NamedTuple):
             )
         if "walsender" in reason or "WAL sender" in reason:  # until PostgreSQL 15; from 16 on
             return SettingsError(f"{where}: {reason}", _CHECK)
+        if "too many connections" in reason or "connection slots are reserved" in reason:
+            hint = "raise max_connections, or CONNECTION LIMIT of the role or the database: `capture check` says which"
+            return UnavailableError(f"{where}: {reason}", hint)
         if "conversion between" in reason:
             hint = "the server cannot show this database's text in UTF-8: move the shop to one of ENCODING 'UTF8'"
             return SettingsError(f"{where}: {reason}", hint)
@@ -122,11 +125,11 @@ def database_errors(doing: str) -> Iterator[None]:
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
+    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
+        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
-    except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
-        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
     except psycopg2.errors.ObjectInUse as error:
         raise SlotInUseError(
             f"{doing}: {first_line(error)}",
@@ -137,6 +140,12 @@ def database_errors(doing: str) -> Iterator[None]:
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
             "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
         ) from None
+    except psycopg2.errors.QueryCanceled as error:  # by the limit of the leader's session
+        hint = "look in pg_locks for who has a table of the publication locked, and let that end"
+        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
+    except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
+        hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
+        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.Error as error:
         if "wal_level" in first_line(error):  # waiting does not change it
             raise SettingsError(f"{doing}: {first_line(error)}", _CHECK) from None
@@ -297,8 +306,10 @@ class Slot(NamedTuple):
     current_lsn: LSN = LSN(0)
     invalidation_reason: str | None = None  # PostgreSQL 17 and later, with those below
     inactive_since: str | None = None  # ISO 8601
+    inactive_seconds: float | None = None
     conflicting: bool | None = None  # 16 and later
     spilled_transactions: int | None = None  # since the statistics were reset
+    spills: int | None = None  # one may be spilled again and again
     spilled_bytes: int | None = None
 
 
@@ -309,7 +320,8 @@ def slot_state(connection: Connection, slot: str) -> Slot | None:
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
                pg_current_wal_lsn()::text,
                to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since',
-               (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_bytes
+               extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8,
+               (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_count, t.spill_bytes
         FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name)
         WHERE s.slot_name = %s"""
     with database_errors("looking at the slot"), connection.cursor() as cursor:
@@ -381,6 +393,17 @@ class Leadership:
             cursor.execute("SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND granted")
             return frozenset(int(xid) for (xid,) in cursor.fetchall())
 
+    def in_utf8(self, text: bytes) -> bytes:
+        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
+        if encoding_of(self._connection) == "UTF8":
+            return text
+        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
+            try:
+                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
+            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
+                return text
+            return bytes(the_row(cursor)[0])
+
     def setting(self, name: str) -> str:
         """A server setting as SHOW prints it."""
         with database_errors(f"SHOW {name}"), self._connection.cursor() as cursor:
@@ -392,17 +415,6 @@ class Leadership:
     def connection(self) -> Connection:
         """The ordinary connection beside the stream, for catalogue look-ups."""
         return self._connection
-
-    def in_utf8(self, text: bytes) -> bytes:
-        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
-        if encoding_of(self._connection) == "UTF8":
-            return text
-        with database_errors("reading a logical message"), self._connection.cursor() as cursor:
-            try:
-                cursor.execute("SELECT convert(%s, getdatabaseencoding(), 'UTF8')", [psycopg2.Binary(text)])
-            except (psycopg2.DataError, psycopg2.errors.UndefinedFunction):  # there is no conversion from SQL_ASCII
-                return text
-            return bytes(the_row(cursor)[0])
 
     def close(self) -> None:
         """Gives up the leadership."""

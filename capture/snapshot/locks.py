@@ -24,22 +24,26 @@ _STORAGE: Final = """
 
 
 class Locks(NamedTuple):
-    """The statements that take the locks, and how long to wait for one of them."""
+    """The statement that takes the locks, and how long to wait for one of them."""
 
-    statements: tuple[sql.Composable, ...]
+    statement: sql.Composable
     timeout_ms: int
 
 
 def locks_of(published: Sequence[Published], timeout_ms: int) -> Locks:
     """On all of these tables."""
-    return Locks(tuple(map(statement, published)), timeout_ms)
+    return Locks(statement(*published), timeout_ms)
 
 
-def statement(published: Published) -> sql.Composable:
-    """Holds a table without those that inherit from it, a partitioned one with its partitions."""
+def statement(*published: Published) -> sql.Composable:
+    """Holds tables without those that inherit from them, partitioned ones with their partitions; all at once, for one
+    after another is a round to the server for each."""
+    return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(map(_target, published)))
+
+
+def _target(published: Published) -> sql.Composable:
     only = sql.SQL("" if published.partitioned else "ONLY ")
-    table = sql.Identifier(published.relation.schema, published.relation.name)
-    return sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(only, table)
+    return only + sql.Identifier(published.relation.schema, published.relation.name)
 
 
 def hold(connection: Connection, locks: Locks) -> None:
@@ -50,8 +54,7 @@ def hold(connection: Connection, locks: Locks) -> None:
     with database_errors(_LOCKING), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, false)", [str(locks.timeout_ms)])
         cursor.execute("BEGIN")
-        for one in locks.statements:
-            cursor.execute(one)
+        cursor.execute(locks.statement)
 
 
 def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
@@ -64,8 +67,7 @@ def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
     try:
         with database_errors(_LOCKING), connection.cursor() as cursor:
             _see(cursor, exported)
-            for one in locks.statements:
-                cursor.execute(one + sql.SQL(" NOWAIT"))
+            cursor.execute(locks.statement + sql.SQL(" NOWAIT"))
     except BaseException:
         connection.close()
         raise

@@ -102,15 +102,26 @@ def port_taken(host: str, port: int) -> tuple[str, bool]:
     return "", False
 
 
+def ask_ready(host: str, port: int) -> tuple[bool, str] | None:
+    """Whether the health server there says that it is ready, and why; None where none of ours answers, or port is 0."""
+    told = _asked(host, port, "/health/ready") if port else None
+    return None if told is None else (bool(told["healthy"]), str(told["reason"]))
+
+
 def _answers(host: str, port: int) -> bool:
+    return _asked(host, port, "/health/live") is not None
+
+
+def _asked(host: str, port: int, path: str) -> dict[str, Any] | None:
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", "/health/live")
-        return b'"healthy"' in connection.getresponse().read(10_000)
-    except (OSError, http.client.HTTPException):
-        return False
+        connection.request("GET", path)
+        told = json.loads(connection.getresponse().read(10_000))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
     finally:
         connection.close()
+    return told if isinstance(told, dict) and {"healthy", "reason"} <= told.keys() else None
 
 
 class HealthServer:

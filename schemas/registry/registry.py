@@ -6,6 +6,7 @@ Both keep what they learnt, so that nothing is looked up per record.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -94,6 +95,8 @@ class FolderRegistry:
         self._folder = folder
         self._ids: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, Schema] = {}
+        self._known: dict[bytes, int] = {}  # ids by the hash of the schema's text, of all files up to the last one
+        self._last = 0
         try:
             (folder / "subjects").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -155,15 +158,24 @@ class FolderRegistry:
             yield
 
     def _find(self, text: str) -> int | None:
-        for path in self._folder.glob("*.json"):
-            if path.read_text("utf-8") == text:
-                return int(path.stem)
-        return None
+        """For who holds the lock. Files stay as they are, so each is read once: the first time all that are there."""
+        ids = [] if self._last else sorted(int(path.stem) for path in self._folder.glob("*.json"))
+        for schema_id in ids:
+            self._note(schema_id)
+        while (self._folder / f"{self._last + 1}.json").exists():
+            self._note(self._last + 1)
+        return self._known.get(_hash(text))
+
+    def _note(self, schema_id: int) -> None:
+        text = (self._folder / f"{schema_id}.json").read_text("utf-8")
+        self._known.setdefault(_hash(text), schema_id)
+        self._last = schema_id
 
     def _add(self, text: str) -> int:
-        schema_id = max((int(path.stem) for path in self._folder.glob("*.json")), default=0) + 1
-        self._write(self._folder / f"{schema_id}.json", text)
-        return schema_id
+        """For who has looked for it just now."""
+        self._write(self._folder / f"{self._last + 1}.json", text)
+        self._note(self._last + 1)
+        return self._last
 
     def _list_under(self, subject: str, schema_id: int) -> None:
         path = self._folder / "subjects" / subject.replace("/", "%2F")
@@ -188,6 +200,10 @@ class FolderRegistry:
     def _unusable(self, error: OSError) -> UnavailableError:
         reason = error.strerror or str(error)
         return UnavailableError(f"schema registry folder {self._folder}: {reason}", "make it writable for this user")
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def unknown_id(schema_id: int, url: str) -> DataError:

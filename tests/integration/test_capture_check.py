@@ -104,6 +104,7 @@ BREAKS = {
     "no usage": ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {role}", "schema public of table public"),
     "not replicating": ("ALTER ROLE {role} NOREPLICATION", "may not replicate"),
     "row security": ("ALTER TABLE lines ENABLE ROW LEVEL SECURITY", "row level security: the snapshot would leave out"),
+    "few connections": ("ALTER ROLE {role} CONNECTION LIMIT 3", "has CONNECTION LIMIT 3, and capture opens up to 7"),
     "no heartbeats": (
         "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC",
         "may not write heartbeats",
@@ -137,6 +138,7 @@ def test_a_partition_that_logs_less_than_its_root_says(ready: OpsShop) -> None:
     assert any("partition public.parts_1 is not REPLICA IDENTITY FULL" in what for what in serious(ready))
     as_dba(ready, "\n".join(serious(ready).values()))
     assert serious(ready) == {}
+    assert "capture signal snapshot public.parts" in run("capture", "check", config=ready.config).stdout  # C6
 
 
 def test_tables_without_key_and_partitions(ready: OpsShop) -> None:

@@ -79,13 +79,14 @@ STATUS = {
     "lag_seconds": {},
     "slot": {"name": {}, "active_pid": {}, "confirmed_lsn": {}}
     | {"wal_status": {}, "wal_held_bytes": {}, "wal_budget_bytes": {}, "invalidation_reason": {}}
-    | {"inactive_since": {}, "conflicting": {}, "spilled_transactions": {}, "spilled_bytes": {}},
+    | {"inactive_since": {}, "conflicting": {}, "spilled_transactions": {}, "spills": {}, "spilled_bytes": {}},
     "rate": {"records_per_second": {}, "log_bytes_per_second": {}},
     "snapshot": {"id": {}, "state": {}, "tables": {}, "tables_done": {}},
     "on_demand": {"paused": {}, "snapshots": {"id": {}, "tables_left": {}, "rows": {}}},
     "parked": {},
     "tables": {"*": {"end_offset": {}}},
     "problems": {},
+    "health": {"ready": {}, "reason": {}},
 }
 """The keys of `capture status --json`: programs depend on them, and deploy/README.md lists them. `*` is any topic."""
 

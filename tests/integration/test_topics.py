@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from capture.kafka.broker import topics as described
-from capture.kafka.cluster import Cluster
+from capture.kafka.cluster import Cluster, Making
 from tests.fix_capture import Shop
 from tests.programs import run
 from tests.proof.records import Record
@@ -86,13 +86,46 @@ def test_c4_a_table_whose_topic_kafka_takes_for_another_waits_alone(shop: Shop) 
     told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=shop.config).stdout)
     assert (told["parked"], told["problems"]) == (["public_log.more"], [])
     checked = run("capture", "check", config=shop.config).stdout
-    assert f"topic {shop.prefix}.public_log.more and topic {shop.prefix}.public.log_more" in checked.replace("\n", " ")
+    named = f"topic {shop.prefix}.public_log.more and topic {shop.prefix}.public.log_more"
+    assert f"BAD  table public_log.more: {named}" in checked
     assert shop.capture.stop() == 0
     shop.capture.start()
     shop.sql("INSERT INTO public.log_more VALUES (3)", "INSERT INTO public_log.more VALUES (3)")
     shop.drain()
     assert shop.capture.stop() == 0
     assert on(shop.records(), f"{shop.prefix}.public.log_more") == ["c", "c", "c"]
+
+
+def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from_starting(shop: Shop) -> None:
+    """Two that differ by . and _, two that differ by what Kafka does not take, and one like a foreign topic."""
+    foreign = f"{shop.prefix}.public.for_eign"
+    Cluster(shop.bootstrap_servers, {}).create_topics({foreign: Making(1, 1, {})})
+    names = ['public."a.b_c"', 'public."a_b.c"', 'public."ä"', 'public."ö"', 'public."for.eign"']
+    shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
+    shop.sql(*[f"INSERT INTO {name} VALUES (1)" for name in names])
+    shop.sql(f"ALTER PUBLICATION tap ADD TABLE {', '.join(names)}")
+    waiting = ["public.a_b.c", "public.for.eign", "public.ö"]
+    told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
+    assert sorted(one["what"].split(":")[0] for one in told if one["level"] == "BAD") == [
+        f"table {name}" for name in waiting
+    ]
+    made = run("capture", "init", config=shop.config)
+    assert made.stdout.count("it is not captured") == len(waiting), made.stdout
+    shop.capture.start()
+    shop.drain()
+    shop.sql(*[f"INSERT INTO {name} VALUES (2)" for name in names], "INSERT INTO log VALUES (1, 'a')")
+    shop.drain()
+    assert shop.position()["parked"] == waiting
+    assert shop.capture.stop() == 0
+    shop.capture.start()  # and again
+    shop.sql("INSERT INTO log VALUES (2, 'b')")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert shop.position()["parked"] == waiting
+    records = shop.records()
+    assert on(records, f"{shop.prefix}.public.a.b_c") == ["r", "c"]
+    assert on(records, f"{shop.prefix}.public._") == ["r", "c"]
+    assert on(records, f"{shop.prefix}.public.log") == ["c", "c"]
 
 
 def test_c5_hundreds_of_topics_are_made_in_a_few_calls(shop: Shop) -> None:

@@ -18,6 +18,7 @@ NOTHING: dict[str, Any] = {
     "on_demand": None,
     "parked": [],
     "tables": {},
+    "health": None,
 }
 
 

@@ -1,0 +1,71 @@
+"""A start that fails the same way again and again says so, with cause and next step, in health, metrics and status."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from deploy.embedded import Kafka, Postgres, free_port
+from tests.programs import run
+from tests.shop import Shop, open_shop
+
+
+@pytest.fixture
+def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path) -> Iterator[Shop]:
+    with open_shop(postgres, kafka, database, prefix, tmp_path, {"health_port": free_port()}) as made:
+        yield made
+        made.drop_slots()
+
+
+def get(shop: Shop, path: str) -> tuple[int, str]:
+    """What the health server answers."""
+    port = re.search(r"health_port: (\d+)", shop.config.read_text())
+    assert port is not None
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_a_start_that_fails_the_same_way_is_told_after_the_third_time(shop: Shop) -> None:
+    shop.capture.start()
+    shop.drain()
+    registry = Path(shop.registry.removeprefix("file://"))
+    registry.rename(registry.with_name("away"))
+    shop.end_backends("walsender")
+    shop.until(lambda: "failed 3 times" in get(shop, "/health/ready")[1])
+    status, reason = get(shop, "/health/ready")
+    assert status == 503
+    assert "schema registry folder" in reason
+    assert "next: make it writable for this user" in reason
+    assert get(shop, "/health/live")[0] == 200
+    assert re.search(r"^ordertap_capture_failed_starts [3-9]", get(shop, "/metrics")[1], re.MULTILINE)
+    told = run("capture", "status", "--seconds", "0", "--json", config=shop.config)
+    assert told.returncode == 1
+    content = json.loads(told.stdout)
+    assert content["health"]["ready"] is False
+    assert any("the same start has failed" in one and "make it writable" in one for one in content["problems"])
+    shown = run("capture", "status", "--seconds", "0", config=shop.config).stdout
+    assert "health     not ready: starting again" in shown
+    rmtree(registry)  # the starts made an empty one
+    registry.with_name("away").rename(registry)
+    shop.order(1, 3)
+    shop.drain()
+    shop.until(lambda: get(shop, "/health/ready")[0] == 200)
+    shop.until(lambda: "ordertap_capture_failed_starts 0.0" in get(shop, "/metrics")[1])  # with the next heartbeat
+    told = run("capture", "status", "--seconds", "0", config=shop.config)
+    assert told.returncode == 0, told.stdout
+    assert "health     ready: streaming" in told.stdout
+    assert shop.capture.stop() == 0
+    shop.prove()
