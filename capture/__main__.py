@@ -73,7 +73,7 @@ def run(config: Config = None) -> None:
     plan = plan_of(settings)
 
     def stopping() -> bool:
-        """Asked at every turn of the loop, so SIGHUP is seen here, too."""
+        """The loop asks at every turn, so this also sees SIGHUP."""
         nonlocal settings, plan
         if hangup.is_set():
             hangup.clear()
@@ -97,9 +97,9 @@ def run(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Looks at database, role, publication, tables, slot, broker and registry; prints what mends each finding.
+    """Looks at database, role, publication, tables, slot, broker and registry, and prints what mends each finding.
 
-    Exit code 0 when all is well or only warned of, 1 when something is BAD.
+    Exit code 0 when nothing is BAD (warnings may be there), else 1.
     """
     settings = load("capture", Settings, config)
     found = []
@@ -121,7 +121,9 @@ def check(config: Config = None, as_json: Json = False) -> None:
 def init(
     config: Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL for a DBA, and the topics.")] = False,
-    keyless: Annotated[bool, typer.Option("--keyless", help="Also tables without key: for inserts.")] = False,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Also publish tables without a key, for inserts only.")
+    ] = False,
 ) -> None:
     """Makes the publication and the topics where they are missing, and says what it does. Can be said again.
 
@@ -138,7 +140,7 @@ def drop(
     topics: Annotated[bool, typer.Option("--topics", help="Delete the topics, too, with all their records.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Takes away the slot, the publication if `capture init` made it, and the position. Asks before.
+    """Removes the slot, the publication if `capture init` made it, and the position. Asks first.
 
     Refuses while capture runs. The registry's subjects stay: records that others keep may need them.
     """
@@ -161,7 +163,7 @@ def drop(
 def status(
     config: Config = None,
     as_json: Json = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Between the two looks that give the rate.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Between the looks that give the rate.")] = 1.0,
 ) -> None:
     """Shows where capture is: position, lag, WAL held and the budget, rate, topics, snapshot, and who runs.
 
@@ -196,12 +198,12 @@ def adopt(
     offsets_topic: Annotated[str, typer.Option(help="Kafka Connect's offset.storage.topic.")] = "connect-offsets",
     offsets: Annotated[
         typer.FileText | None,
-        typer.Option(help="Instead: the answer of GET /connectors/NAME/offsets; - reads it."),
+        typer.Option(help="A file with the answer of GET /connectors/NAME/offsets; - is standard input."),
     ] = None,
-    trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Though it is ahead of Debezium's offset.")] = False,
+    trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Though the slot is ahead of the offset.")] = False,
     execute: Execute = False,
 ) -> None:
-    """Goes on where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
+    """Continues where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
 
     Stop the connector first. topic_prefix, slot_name and publication_name must be Debezium's topic.prefix, slot.name
     and publication.name. After it, `capture run`.
@@ -275,7 +277,7 @@ def _signal(config: Path | None, kind: SignalType) -> None:
 
 
 def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:
-    """The settings anew as far as they can change now; a file that is wrong changes nothing. Logs names, no values."""
+    """Reads the settings again and takes what can change now; a wrong file changes nothing. Logs names, no values."""
     try:
         new = load("capture", Settings, config)
         changed = {name for name in Settings.model_fields if getattr(old, name) != getattr(new, name)}

@@ -1,4 +1,5 @@
-"""Whether streaming from a position would lose or double changes: what happened, what may be missing, what mends it."""
+"""Whether streaming from a position would lose or double changes. Errors say what happened, what may be missing and
+what mends it."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ WHY_LOST: Mapping[str | None, tuple[str, str]] = {
     "wal_level_insufficient": ("wal_level was below logical", "set wal_level = logical"),
     "rows_removed": ("rows of the catalogue were removed by VACUUM", "set hot_standby_feedback = on"),
 }
-"""By what the server says of a slot that it gave up: why, and what keeps the next one. Source: PostgreSQL manual,
-"pg_replication_slots" (invalidation_reason)."""
+"""For each reason for which a server gives a slot up: the reason in words, and what keeps the next slot. Source:
+PostgreSQL manual, "pg_replication_slots" (invalidation_reason)."""
 
 
 def why_lost(slot: Slot) -> tuple[str, str]:
@@ -34,7 +35,7 @@ def why_lost(slot: Slot) -> tuple[str, str]:
 
 
 class NotOursError(SettingsError):
-    """The slot that is there is not the position's, and may be another reader's: no new snapshot may drop it."""
+    """The slot that is there is not the position's. It may be another reader's, so no new snapshot may drop it."""
 
 
 def problem(
@@ -56,7 +57,7 @@ def problem(
 
 
 def not_ours(slot: str, topic: str, name: str) -> NotOursError:
-    """For a slot that is there when the position is not."""
+    """The error for a slot without a position."""
     return NotOursError(
         f"slot {slot} exists, but topic {topic} has no position of {name}: "
         "it belongs to another reader, or the topic was lost and changes may be missing",
@@ -65,7 +66,7 @@ def not_ours(slot: str, topic: str, name: str) -> NotOursError:
 
 
 def another_connector(prefix: str, names: Sequence[str]) -> SettingsError:
-    """For a prefix under which somebody else writes."""
+    """The error for a prefix under which another connector writes."""
     named = ", ".join(names)
     return SettingsError(
         f"topic_prefix {prefix} is in use: there is a position of connector {named}",
@@ -75,7 +76,7 @@ def another_connector(prefix: str, names: Sequence[str]) -> SettingsError:
 
 
 def another_log(position: Position, system: System, history: Callable[[int], str]) -> bool:
-    """Whether the server's log does not come from the one of the position: its LSNs are not above those in Kafka."""
+    """Whether the server's log is another one than the position's, so that its LSNs are not above those in Kafka."""
     try:
         check_log(position, system)
         if system.timeline != position.timeline:
@@ -86,7 +87,7 @@ def another_log(position: Position, system: System, history: Callable[[int], str
 
 
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
-    """Raises SettingsError when streaming from the position would lose or double changes: what happened, what to do."""
+    """Raises SettingsError when streaming from the position would lose or double changes."""
     check_log(position, system)
     if position.slot != name:
         kind = SettingsError if slot is None else NotOursError
@@ -141,8 +142,8 @@ def check_log(position: Position, system: System) -> None:
 def repaired(position: Position | None, system: System, slot: str, settings: str, first: int) -> Position:
     """The position that makes the next start take a snapshot in a new generation, after a loss or a restore.
 
-    `first` is the generation without an old position: 1, or after a loss the seconds since 1970, which are above every
-    generation that was counted or made so.
+    `first` is the generation where there is no old position: 1, or after a loss the seconds since 1970, which are above
+    every earlier generation.
     """
     generation = first if position is None else position.generation + 1
     fresh = first_position(generation, system.identifier, system.timeline, slot, system.lsn, settings)
@@ -151,7 +152,7 @@ def repaired(position: Position | None, system: System, slot: str, settings: str
 
 
 def check_timeline(position: Position, system: System, history: str) -> None:
-    """Raises SettingsError when the server's timeline left ours before the position: what came after is not in it.
+    """Raises SettingsError when the server's timeline left ours before the position: it lacks what came after that.
 
     `history` is the server's timeline history file. Source: PostgreSQL manual, "Timelines".
     """

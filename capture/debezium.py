@@ -92,4 +92,4 @@ INSTEAD: Final[Mapping[str, str]] = {
     "value_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "xmin_fetch_interval_ms": "the slot has no xmin to look at",
 }
-"""By how the option begins: what to do instead."""
+"""For each beginning of an option's name: what to do instead."""

@@ -23,8 +23,8 @@ Tables = tuple[tuple[str, str | None], ...]
 class Signal(NamedTuple):
     """What an operator asks of the reader of a slot; the types are Debezium's.
 
-    Anybody in the shop may write such a message, and the condition is run as capture's role: `code` shows that the
-    author knows capture's key.
+    Anybody in the shop may write such a message, and capture's role runs the condition. So `code` shows that the author
+    knows capture's key.
     """
 
     slot: str
@@ -63,11 +63,10 @@ def parse_signal(content: bytes, slot: str) -> Signal | None:
 
 
 class Request(NamedTuple):
-    """A snapshot on demand: since the signal at `lsn`, of the tables in `scope`.
-
-    `tables` are left to be read, the first of them behind `key`; `rows` were written of each table. `first` is the
-    initial snapshot whose rest this is: its id, and the rows of the tables that it had done. `unparked` are tables that
-    were parked until the signal: they are again if they are not read whole.
+    """A snapshot on demand of the tables in `scope`, asked for by the signal at `lsn`. `tables` are still to be read,
+    the first of them from behind `key`; `rows` says how many rows of each table were written. `first` is the initial
+    snapshot whose rest this is: its id, and the rows of the tables that it had done. `unparked` are tables that were
+    parked until the signal, and are parked again if they are not read whole.
     """
 
     id: str
@@ -103,7 +102,7 @@ class Demand(NamedTuple):
 
 
 def parse_demand(content: Any) -> Demand:
-    """The reverse of shown(). It raises json's or Python's errors for anything else."""
+    """The reverse of shown(). Anything else raises one of UNREADABLE."""
     if content is None:
         return Demand()
     requests = tuple(

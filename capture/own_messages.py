@@ -35,7 +35,8 @@ class Answer(NamedTuple):
 
 
 class OwnMessages:
-    """Those of one stream. The stream reads them in their order, and asks meanwhile for the next chunk."""
+    """The own messages of one stream. The stream gives them in their order, and asks for the next chunk between
+    them."""
 
     def __init__(
         self,

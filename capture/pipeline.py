@@ -1,5 +1,5 @@
-"""What `capture run` does as long as it runs: it waits for the leadership, holds a session, and starts again after what
-passes."""
+"""What `capture run` does as long as it runs: it waits for the leadership, holds a session, and starts again after an
+error that passes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Capture:
         self._led = False
 
     def reread(self, plan: Plan) -> None:
-        """Other settings: limits and times from now on, connections from the next one. For `stopping`, in its thread.
+        """Takes other settings: limits and times from now on, connections from the next one. `stopping` calls it, in
+        its thread.
 
         What shapes records, and names, must be the same.
         """
@@ -50,7 +51,7 @@ class Capture:
             self._session.reread(plan)
 
     def run(self) -> None:
-        """Starts, and starts again after what passes; the first start does not insist: its error is raised."""
+        """Starts, and starts again after an error that passes. The first start raises its error."""
         attempt = 0
         first_try = time.monotonic()
         while not self._stopping() and not self._lifetime.ended:
@@ -74,7 +75,7 @@ class Capture:
                 self._sleep(backoff(attempt, 0.5, longest=10.0, spread=1.0))
 
     def _stops(self) -> bool:
-        """Asked between the parts of what lasts long, so that it also says that we live."""
+        """Work that lasts long asks between its parts, so this also notes that we live."""
         self._metrics.turned()
         return self._stopping()
 
@@ -128,7 +129,8 @@ class Capture:
 
 
 def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:
-    """Kafka says the same of a replaced producer and of a transaction that lasted too long: who leads knows."""
+    """Kafka says the same of a replaced producer and of a transaction that lasted too long. The lock tells which it
+    was."""
     if not leadership.held():
         return error
     return UnavailableError(

@@ -1,4 +1,4 @@
-"""What the settings say of the work, in the form that the parts take."""
+"""The settings in the form that the parts of capture take."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class Plan(NamedTuple):
 
     @property
     def transactional_id(self) -> str:
-        """Of the stream's producer; those of the snapshot's begin so. Topics tell shops on one Kafka apart."""
+        """That of the stream's producer; those of the snapshot's producers begin with it. The prefix tells shops on one
+        Kafka apart."""
         return f"ordertap-{self.prefix}-{self.name}"
 
     @property
@@ -85,20 +86,20 @@ class Plan(NamedTuple):
 
     @property
     def record_limit(self) -> RecordLimit:
-        """What Kafka's client takes."""
+        """The largest record that Kafka's client takes."""
         largest = int(self.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
         return RecordLimit(largest, self.park_oversized, self.as_json)
 
     @property
     def frame(self) -> Frame:
-        """What makes keys and values of Avro bytes."""
+        """What makes a Kafka key or value of Avro bytes."""
         return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
 
     def position(self, settled: bool = True) -> Position | None:
-        """The committed one, None before the first; `settled` as Cluster.last_values has it.
+        """The committed position, None before the first; `settled` is that of Cluster.last_values.
 
-        SettingsError when there is one of another connector: the index of commits, by which readers know that they have
-        all, can only be one's.
+        SettingsError when another connector has one there: two connectors cannot share the index of commits, by which
+        readers know that they have all.
         """
         key = self.name.encode()
         found = self.cluster.last_values(self.topics.position, settled)
@@ -110,7 +111,7 @@ class Plan(NamedTuple):
         return parse_position(found[key]) if key in found else None
 
     def position_writer(self, producer: TransactionalProducer, found: Position | None) -> PositionWriter:
-        """What writes it, and the index of commits; `found` is what position() has said."""
+        """What writes the position and the index of commits; `found` is what position() returned."""
         key, topics = self.name.encode(), self.topics
         former = self.cluster.last_values(topics.former_position).get(key)
         left: Fields | None = None
@@ -146,14 +147,14 @@ class Plan(NamedTuple):
         return Tables(self.selection, self.tombstones, versions, parked, any_bytes)
 
     def messages(self, in_utf8: Callable[[bytes], bytes]) -> Messages:
-        """Those of the shop's own, with the topics of the outbox; see there for the function."""
+        """The shop's logical messages, with the topics of the outbox; see there for the function."""
         register, partitions, taken = self.registry.register, self.topics.partitions, self.topics.taken
         chosen = self.message_prefixes, self.outbox, INTERNAL
         return Messages(self.prefix, *chosen, register, partitions, taken, self.frame, in_utf8)
 
 
 def plan_of(settings: Settings) -> Plan:
-    """SettingsError for what cannot be; connects to nothing."""
+    """The plan of these settings; connects to nothing. SettingsError for what contradicts itself."""
     cluster = Cluster(settings.bootstrap_servers, _shown(settings.kafka))
     return Plan(
         name=settings.name,
@@ -223,12 +224,12 @@ def _shown(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What SIGHUP changes at once, as options_of()."""
+    """The writer's limits. SIGHUP changes them at once, as it does options_of()."""
     return Limits(settings.linger_ms / 1000, settings.max_batch_size, settings.max_batch_bytes, settings.stall_seconds)
 
 
 def options_of(settings: Settings) -> Options:
-    """Of the stream."""
+    """The stream's options."""
     return Options(
         settings.slot_name,
         settings.heartbeat_interval_ms / 1000,
@@ -239,7 +240,7 @@ def options_of(settings: Settings) -> Options:
 
 
 def own_version() -> str:
-    """Of ordertap."""
+    """The version of ordertap."""
     try:
         return version("ordertap")
     except PackageNotFoundError:  # run from a checkout that is not installed

@@ -1,5 +1,5 @@
-"""Our place in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`. Pure. JSON,
-so that an operator can read it with any console consumer.
+"""Our place in the source: the record that every Kafka transaction carries on `ordertap.<prefix>.position`. It is JSON,
+so that an operator can read it with any console consumer. Pure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Partial(NamedTuple):
     """How far a transaction has been written: its commit LSN, the last change's ordinal, and its counts so far.
 
     `size` are those of its END, by collection, where there are ENDs; `counts` those of the index of commits. A capture
-    of before the index has kept none (None): then the index begins behind this transaction.
+    from before the index kept no counts (None); the index then begins behind this transaction.
     """
 
     commit_lsn: LSN
@@ -49,10 +49,10 @@ class Chain(NamedTuple):
 
 
 class InitialSnapshot(NamedTuple):
-    """The initial snapshot: `making` its slot, `running`, or `completed` (or what was left of it is in the demand).
+    """The initial snapshot: `making` its slot, `running`, or `completed` (then the demand may have the rest of it).
 
-    `tables_done` (with their rows) are wholly in Kafka as they were at its consistent point, which is the position's
-    end_lsn. `workers` had transactional ids of their own, which a successor fences.
+    `tables_done` (with their numbers of rows) are wholly in Kafka, as they were at its consistent point, which is the
+    position's end_lsn. `workers` had transactional ids of their own, which a successor fences.
     """
 
     id: str
@@ -62,7 +62,8 @@ class InitialSnapshot(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """The last heartbeat that came back through the log: who wrote it, its number, when and where (0: unsaid)."""
+    """The last heartbeat that came back through the log: the run that wrote it, its number, when and where (0:
+    unknown)."""
 
     run: str
     number: int
@@ -71,13 +72,13 @@ class Heartbeat(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Everything before `end_lsn` is in Kafka, once a first snapshot is made; but for what `demand` has still to read,
-    and for tables in `parked`.
+    """Once a first snapshot is made, everything before `end_lsn` is in Kafka, except what `demand` has still to read
+    and the tables in `parked`.
 
     `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
     record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
-    clean stop, None while running: any later lead of the slot is somebody else's doing. `chain` is None until the first
-    record of the index of commits.
+    clean stop, None while running; if the slot is ahead of it later, somebody else moved it. `chain` is None until the
+    first record of the index of commits.
     """
 
     generation: int
@@ -96,7 +97,8 @@ class Position(NamedTuple):
     chain: Chain | None = None
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
-        """The position after a whole source transaction; made for each one, so without the slow _replace."""
+        """The position after a whole source transaction. It is made for each one, so without _replace, which is
+        slow."""
         generation, identifier, timeline, slot, _, _, settings, _, snapshot, beat, _, demand, parked, chain = self
         return tuple.__new__(
             Position,
@@ -129,7 +131,7 @@ class Position(NamedTuple):
 
 
 def first_position(generation: int, identifier: str, timeline: int, slot: str, lsn: LSN, settings: str) -> Position:
-    """Where a new slot begins."""
+    """The position of a new slot."""
     return Position(generation, identifier, timeline, slot, lsn, lsn, settings)
 
 
@@ -175,7 +177,7 @@ def accounted_key(key: bytes) -> bytes:
 
 
 def is_accounted_key(key: bytes) -> bool:
-    """Whether accounted_key() made it."""
+    """Whether accounted_key() made the key."""
     return key.endswith(_ACCOUNTED)
 
 
@@ -205,7 +207,7 @@ def moved(value: bytes, topic: str) -> bytes:
 
 
 def is_moved(value: bytes) -> bool:
-    """Whether moved() made it."""
+    """Whether moved() made the value."""
     try:
         return _MOVED in json.loads(value)
     except UNREADABLE:
@@ -213,7 +215,7 @@ def is_moved(value: bytes) -> bool:
 
 
 def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:
-    """The heartbeat at `lsn`; None for one by another slot's reader, and for what somebody else wrote under the
+    """The heartbeat at `lsn`; None for that of another slot's reader, and for what somebody else wrote under the
     prefix."""
     try:
         found = json.loads(content)

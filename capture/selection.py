@@ -1,7 +1,7 @@
 """What is captured: which tables, which of their columns and how, which operations. Pure.
 
-Entries are regular expressions that match a whole name, `schema.table` or `schema.table.column`, as Debezium's; one
-that is written exactly as the name matches it, too (`public.price$`). Capitals count, as in PostgreSQL.
+Entries are regular expressions that match a whole name, `schema.table` or `schema.table.column`, as Debezium's do. An
+entry that is written exactly as the name matches it, too (`public.price$`). Case counts, as in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from schemas.model.relation import Relation
 from schemas.writing.column_rules import ColumnRules, Mask
 
 _PLAIN: Final = re.compile(r"[\w.$ -]+")
-"""An entry that can only mean the one name that it is."""
+"""Matches an entry that can only mean the name that it is."""
 
 
 class Pattern:
@@ -78,7 +78,7 @@ class Selection:
         self._masks = [(setting, Pattern(entry), mask) for setting, entry, mask in lists.masks]
         self._keys = [(Pattern(tables), columns) for tables, columns in lists.keys]
         self.skipped = frozenset(lists.skipped_operations)
-        """Of c, u, d and t."""
+        """Those of c, u, d and t that become no record."""
 
     @property
     def every_table(self) -> bool:
@@ -105,11 +105,11 @@ class Selection:
 
     @property
     def has_rules(self) -> bool:
-        """Whether anything is said of columns or keys."""
+        """Whether a setting changes the columns of any table."""
         return bool(self._columns_included or self._columns_excluded or self._masks or self._keys or self._typed)
 
     def rules(self, relation: Relation) -> ColumnRules:
-        """What is said of a table's columns; SettingsError when two entries say different things."""
+        """What the settings say of a table's columns; SettingsError when two entries say different things."""
         names = {column.name: f"{relation.table}.{column.name}" for column in relation.columns}
         included, excluded = self._columns_included, self._columns_excluded
         return ColumnRules(
@@ -136,7 +136,7 @@ class Selection:
         return found[0] if found else ()
 
     def unused(self, relations: Iterable[Relation]) -> list[str]:
-        """`setting: entry` of what is said of columns and keys, and meets none in these tables."""
+        """`setting: entry` for each entry on columns or keys that matches none in these tables."""
         relations = list(relations)
         columns = [f"{one.table}.{column.name}" for one in relations for column in one.columns]
         said = [("column_include_list", one) for one in self._columns_included]
@@ -148,14 +148,14 @@ class Selection:
         return lost + [f"message_key_columns: {one.entry}" for one, _ in self._keys if unmatched([one], tables)]
 
     def check_used(self, relations: Iterable[Relation]) -> None:
-        """SettingsError when an entry meets nothing in these tables."""
+        """SettingsError when an entry matches nothing in these tables."""
         unused = self.unused(relations)
         if unused:
             raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
 
 
 def parse_key(entry: str) -> tuple[str, tuple[str, ...]]:
-    """(tables, columns) of `public.lines:order_id,number`; ValueError when it is not so."""
+    """(tables, columns) of `public.lines:order_id,number`; ValueError for another form."""
     tables, colon, columns = entry.rpartition(":")
     names = tuple(name.strip() for name in columns.split(","))
     if not colon or not tables or not all(names) or len(set(names)) < len(names):

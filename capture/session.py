@@ -1,5 +1,5 @@
-"""One start and what follows it: what a crash left open is ended, the position checked, a snapshot taken, the log
-streamed. Any error ends it, and the next one begins anew."""
+"""One start and what follows: end what a crash left open, check the position, take a snapshot, stream the log. Any
+error ends the session, and the next one begins anew."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _new_id() -> str:
 
 @dataclass
 class Lifetime:
-    """What outlasts a session in one process."""
+    """What one process keeps beyond a session."""
 
     beats: Beats = field(default_factory=lambda: Beats(_new_id()))
     started: bool = False  # it came as far as a snapshot, the stream or standing by: what ends it now may pass
@@ -66,25 +66,26 @@ class Lifetime:
     ended: bool = False  # nothing is left to do
 
     def start(self) -> None:
-        """It has come so far."""
+        """A snapshot, the stream or standing by has begun: an error that ends it may pass."""
         self.started = True
 
     def took_snapshot(self) -> None:
-        """Another start does not take one again."""
+        """The snapshot is taken: another start of this process does not take it again."""
         self.snapshot_taken = True
 
     def end(self) -> None:
-        """There is no other start."""
+        """Nothing is left to do: there is no other start."""
         self.ended = True
 
 
 class Session:
-    """What the leader holds from one start on."""
+    """What the leader holds from one start to its end."""
 
     def __init__(
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
-        """Makes the topics and fences whoever wrote before, then reads the position; `stopping` also says we live."""
+        """Makes the topics, fences whoever wrote before, then reads the position. Each call of `stopping` also says
+        that we live."""
         self._plan = plan
         self._leadership = leadership
         self._lifetime = lifetime
@@ -133,7 +134,7 @@ class Session:
             self._note_stop(durable)
 
     def reread(self, plan: Plan) -> None:
-        """Other limits and times from now on, and the server for chunks; the rest is for the next session."""
+        """Takes other limits and times from now on, and another server for chunks; the rest is for the next session."""
         self._plan = self._plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
         self._chunks.ask(plan.server)
         if self._stream is not None:
@@ -151,7 +152,7 @@ class Session:
         return {table: refused[topic] for table, topic in topics.items() if topic in refused}
 
     def _end_hanging(self) -> None:
-        """Before the position is read and anything is written: what a broker that came back has left open."""
+        """Ends what a broker that came back has left open, before the position is read and anything is written."""
         plan = self._plan
         if not find_hanging(plan.cluster, plan.topics.writes):
             return
@@ -187,7 +188,8 @@ class Session:
         )
 
     def _snapshot_and_stream(self) -> Position | None:
-        """As the settings and the position want it; the durable position once asked to stop, None when all is done."""
+        """Does what the settings and the position want. Returns the durable position once asked to stop, None when all
+        is done."""
         mode = self._plan.snapshot.mode
         system = self._replication.identify()
         self._check_lists()
@@ -217,10 +219,9 @@ class Session:
         return self._run_stream(position)
 
     def _check_lists(self) -> None:
-        """SettingsError for rules on columns that a table cannot keep, and for new entries that meet nothing.
-
-        Such an entry may be misspelt, and the values that it was for would be seen. One that has met something may
-        outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
+        """SettingsError for rules on columns that a table cannot keep, and for new entries that match nothing. Such an
+        entry may be misspelt, and the values that it should hide would be seen. An entry that once matched something
+        may outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
         """
         plan, position = self._plan, self._found
         relations = [one.relation for one in self._published]
@@ -241,7 +242,8 @@ class Session:
             log.warning("settings mean no captured column or table", entries=unused)
 
     def _rest(self, problem: SettingsError | None) -> Position | None:
-        """The position, of a snapshot that a crash ended with what is left to read, if that can be read."""
+        """The position. If a crash ended the snapshot and its rest can be read on demand, the position has that rest in
+        its demand."""
         plan, position = self._plan, self._found
         if position is None or position.snapshot is None or not unfinished(position):
             return position
@@ -261,7 +263,7 @@ class Session:
         return rest
 
     def _beginning(self, position: Position | None, system: System, reason: SettingsError | None) -> Position:
-        """The position that a snapshot begins with: in a new generation when an older copy is in Kafka."""
+        """The position with which a snapshot begins, in a new generation when Kafka has an older copy."""
         name, settings = self._plan.options.slot, self._plan.settings_hash
         if (
             position is not None
@@ -276,9 +278,8 @@ class Session:
         return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
 
     def _written(self) -> bool:
-        """Whether the topics have records though there is no position: slot and position were lost together.
-
-        What is written now must win over them, whatever generation they have.
+        """Whether the topics have records though there is no position, so slot and position were lost together. What is
+        written now must win over these records, whatever their generation is.
         """
         counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
         written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
@@ -287,7 +288,7 @@ class Session:
         return bool(written)
 
     def _take_snapshot(self, position: Position) -> Position:
-        """The snapshot, or with `no_data` the slot alone."""
+        """Takes the snapshot; with `no_data` it only makes the slot. Returns the position to stream from."""
         plan, stops = self._plan, self._stopping
         replication, own, committed = self._replication, self._own, self._committed
         self._metrics.stands("snapshot")
@@ -327,7 +328,7 @@ class Session:
                 log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
 
     def _account(self, position: Position) -> None:
-        """Which tables begin without a copy with their next change: those that no snapshot has read or has yet to."""
+        """Notes which tables no snapshot has read or will read: they begin without a copy, with their next change."""
         index, requests = self._committed.index, position.demand.requests
         if index.accounted is None:  # no snapshot was wanted, or an earlier version took it
             index.account(one.relation.table for one in self._published)
@@ -336,7 +337,7 @@ class Session:
         self._tables.account((index.accounted or frozenset()) | read)
 
     def _run_stream(self, position: Position) -> Position:
-        """Streams until asked to stop; the durable position."""
+        """Streams until asked to stop. Returns the durable position."""
         beat = position.heartbeat
         begin = position.end_lsn if beat is None else LSN(max(0, beat.lsn - _HEARTBEAT_ROOM))
         slot_name = self._plan.options.slot
@@ -374,7 +375,7 @@ class Session:
         return Stream(self._replication, writer, makers, own_messages, options, metrics)
 
     def _note_stop(self, durable: Position) -> None:
-        """After a clean stop nobody else may move the slot: its LSN is noted to see it."""
+        """Notes the slot's LSN after a clean stop, so that the next start sees whether somebody else moved it."""
         slot = _left(self._leadership, self._plan.options.slot)
         if slot is not None and slot.confirmed_flush_lsn is not None:
             noted = durable._replace(stopped_lsn=slot.confirmed_flush_lsn)
@@ -383,7 +384,7 @@ class Session:
 
 
 def _left(leadership: Leadership, name: str) -> Slot | None:
-    """The slot once our walsender is gone: until then it may still take in what we confirmed last."""
+    """The slot once our walsender is gone; until then the walsender may still take in what we confirmed last."""
     deadline = time.monotonic() + 2.0
     slot = slot_state(leadership.connection, name)
     while slot is not None and slot.active_pid is not None and time.monotonic() < deadline:

@@ -1,4 +1,5 @@
-"""SIGTERM while a start waits inside the library of PostgreSQL or Kafka: Python hears no signal before that returns."""
+"""SIGTERM while a start waits inside the library of PostgreSQL or Kafka: Python hears no signal before the library
+returns."""
 
 from __future__ import annotations
 
@@ -16,10 +17,9 @@ _PATIENCE: Final = 1.0  # seconds
 
 
 def end_deaf_start(starting: Callable[[], bool]) -> None:
-    """From now on a signal to stop ends the process a second later, if it is `starting()` still.
-
-    A start has nothing that must be ended well: what it leaves open the next one ends, as after a crash. For the main
-    thread, once the signals have their handlers; `starting` is asked in a thread of its own.
+    """From now on a signal to stop ends the process after a second if it is still `starting()`. A start holds nothing
+    that must be ended well: the next start ends what it leaves open, as after a crash. Call it in the main thread, once
+    the signals have their handlers. A thread of its own calls `starting`.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -1,5 +1,5 @@
-"""Reads the log from a position on: makes records of it and hands them to the writer by the piece, which the position
-counts, and with the last piece of a source transaction the commit."""
+"""Reads the log from a position on, makes records of it, and hands them to the writer piece by piece, each with the
+position that it reaches; the last piece of a source transaction brings its commit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Options(NamedTuple):
 
 
 class Stream:
-    """One run of streaming; any error ends it, and the next start reads the position anew."""
+    """One run of streaming. Any error ends it, and the next start reads the position anew."""
 
     def __init__(
         self,
@@ -122,7 +122,8 @@ class Stream:
             self._incremental.close()
 
     def _come_to_a_commit(self) -> None:
-        """Reads on for a moment where a transaction is written in part, which a start with other settings refuses."""
+        """Reads on for a moment if a transaction is written in part, because a start with other settings would refuse
+        that."""
         began = now = time.monotonic()
         while self._position.partial is not None and now - began < _LAST_READ:
             self._writer.step(now)
@@ -131,13 +132,14 @@ class Stream:
             now = time.monotonic()
 
     def reread(self, options: Options, limits: Limits) -> None:
-        """Other sizes and times from now on."""
+        """Takes other sizes and times from now on."""
         self._options = options._replace(keepalive=self._options.keepalive)
         self._own_messages.reread(options.heartbeat, options.signal_key)
         self._writer.limit(limits)
 
     def _pause(self, now: float) -> None:
-        """Nothing to read just now. Where nobody waits for them, rows gather: they cost less by the dozen."""
+        """Waits when there is nothing to read. Where nobody waits for rows, they gather: they cost less by the
+        dozen."""
         lingering = self._writer.lingering(now)
         pause = min(lingering or 0.5, self._heartbeats.wait(now), 0.5)
         if self._writer.full:  # the server has sent more, which would end the other wait at once
@@ -148,7 +150,7 @@ class Stream:
             self._replication.wait(pause, self._writer.done_fd)
 
     def _look_around(self, now: float) -> None:
-        """What has its time: commits, heartbeats, feedback."""
+        """Does what has become due: commits, heartbeats, feedback, chunks, metrics."""
         committed = self._commit_us if self._open is None else self._open.commit_us
         if self._commit_us:
             self._metrics.source_time(self._commit_us)
@@ -175,12 +177,12 @@ class Stream:
             self._alive()
 
     def _reached(self) -> LSN:
-        """Up to where all is in Kafka: all that was sent when nothing is on its way, or it is not for us."""
+        """The LSN up to which all is in Kafka. When nothing is on its way, that is all that the server sent."""
         durable = self._writer.durable.end_lsn
         return durable if self._writer.pending or self._open is not None else max(durable, self._replication.sent)
 
     def _read_round(self) -> bool:
-        """Reads some messages; False when there are none, or when the writer has enough."""
+        """Reads one round of messages; False when there are none, or when the writer has enough."""
         read, handlers, other = self._replication.read, self._handlers, self._other
         acknowledger, writer, usual = self._acknowledger, self._writer, self._usual
         self._now_ns = time.time_ns()
@@ -261,7 +263,8 @@ class Stream:
     def _row(
         self, op: str, change: Callable[[Table, bytes, SourcePrefix, int, bytes], list[Draft]], payload: bytes, lsn: int
     ) -> None:
-        """An Insert, Update or Delete; counted before any filter, and passed by when it is in Kafka already."""
+        """Takes an Insert, Update or Delete. It is counted before any filter, and passed by when Kafka has it
+        already."""
         transaction = self._open or self._transaction()
         ordinal = transaction.next()
         table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
@@ -285,7 +288,7 @@ class Stream:
             self._take(transaction, table, op, drafts, size)
 
     def _late(self, oid: bytes) -> Table | None:
-        """A table that no snapshot has read, with its first change; None for what is not written."""
+        """The table of a first change that no snapshot has read; None when its changes are not written."""
         if oid not in self._tables.waiting:
             return None
         table = self._patiently(lambda: self._tables.begin(oid, self._patiently))
@@ -295,7 +298,8 @@ class Stream:
         return table
 
     def _skip(self, _payload: bytes, _lsn: int) -> None:
-        """A change of skipped_operations: counted, so that the others have the ordinals that they have without it."""
+        """Counts a change of skipped_operations, so that the other changes have the same ordinals as without that
+        setting."""
         self._transaction().next()
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
@@ -317,7 +321,7 @@ class Stream:
         self._note_parked()
 
     def _note_parked(self) -> None:
-        """With the position goes which tables are not written, so that a start does not write them again."""
+        """Puts the parked tables into the position, so that another start does not write them."""
         parked = tuple(sorted(self._tables.parked))
         if parked != self._position.parked:
             self._position = self._position._replace(parked=parked)
@@ -351,7 +355,7 @@ class Stream:
         self._transaction().came_from(origin)
 
     def _ignore(self, _message: object, _lsn: int) -> None:
-        """User-defined types: the catalogue says more of them."""
+        """Passes by a user-defined type: the catalogue says more of it."""
 
     def _follow(self, answer: Answer | None) -> None:
         """Writes what one of our own messages, or a snapshot on demand, leads to."""
@@ -367,7 +371,8 @@ class Stream:
         return self._open
 
     def _prefix(self, transaction: Transaction, name: str) -> SourcePrefix:
-        """What a change of a table, or a message, has in common with others of its transaction; and its place there."""
+        """What a change, or a message, has in common with others of its transaction; with metadata also its place
+        there."""
         return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
 
     def _take(self, transaction: Transaction, table: Table | Counted, op: str, drafts: list[Draft], size: int) -> None:
@@ -379,7 +384,7 @@ class Stream:
             self._hand_on(transaction)
 
     def _hand_on(self, transaction: Transaction) -> None:
-        """Writes what has come of a transaction that goes on."""
+        """Writes what has come so far of a transaction that goes on."""
         records, news = self._records(transaction)
         self._position = self._position._replace(partial=transaction.written(), stopped_lsn=None)  # until its commit
         self._writer.add(records, transaction.bytes, self._position, news)
@@ -398,7 +403,7 @@ class Stream:
         self._writer.add(records, transaction.bytes, self._position, commit)
 
     def _records(self, transaction: Transaction) -> tuple[list[Draft], News | None]:
-        """The drafts, and what comes with them that no draft says."""
+        """The records of the drafts, with BEGIN and notices, and the news that go with them."""
         records = transaction.drafts
         if self._incremental.window is not None:
             self._incremental.window.saw(records)

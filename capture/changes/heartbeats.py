@@ -1,5 +1,6 @@
-"""Heartbeats: logical messages of our own in the shop's log, so that an idle shop's log goes on. One that is back says
-that all before it was read; one that is missing, that the slot was moved or that the log is another one."""
+"""Heartbeats: logical messages of our own in the shop's log, so that an idle shop's log goes on. One that comes back
+says that all before it was read. One that is missing says that somebody moved the slot, or that the log is another
+one."""
 
 from __future__ import annotations
 
@@ -21,11 +22,10 @@ _REPAIR: Final = "capture repair --execute makes a new slot and reads the tables
 
 @dataclass(slots=True)
 class Beats:
-    """Numbers the heartbeats of one process, over all of its streams: a gap in them is a slot that somebody moved.
-
-    `run` is the process's, and another one after a promotion: that leaves a gap, too.
-    `number` is the last one that is in the log for good. One that was not written, or that a crash of the server may
-    have lost, leaves no gap: the next heartbeat has its number again.
+    """Numbers the heartbeats of one process, over all of its streams: a gap means that somebody moved the slot. `run`
+    names the process, and changes with a promotion, which leaves a gap, too. `number` is the last one that is in the
+    log for good. A heartbeat that was not written, or that a crash of the server may have lost, leaves no gap: the next
+    one has its number again.
     """
 
     run: str
@@ -33,19 +33,19 @@ class Beats:
     written: LSN | None = None
 
     def another_run(self, run: str) -> None:
-        """Numbers go on under another name."""
+        """Goes on under another name, so that a gap in the numbers means nothing."""
         self.run = run
 
     def forget(self) -> None:
-        """The one that was written last may be lost: the server may have crashed since."""
+        """The last heartbeat may be lost, because the server may have crashed since."""
         self.written = None
 
     def wrote(self, lsn: LSN) -> None:
-        """The next one is written, at `lsn`."""
+        """The next heartbeat is written, at `lsn`."""
         self.written = lsn
 
     def next(self, flushed: LSN) -> int:
-        """The next one's number, when the server has flushed its log so far."""
+        """The next heartbeat's number; `flushed` is how far the server has flushed its log."""
         if self.written is not None and self.written <= flushed:
             self.number += 1
         self.written = None
@@ -53,7 +53,7 @@ class Beats:
 
 
 class Heartbeats:
-    """Those of one stream, which the leader alone writes, every `interval` seconds."""
+    """The heartbeats of one stream. The leader alone writes them, every `interval` seconds."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Heartbeats:
         beats.forget()
 
     def every(self, interval: float) -> None:
-        """Another interval, from now on."""
+        """Another interval (seconds) from now on."""
         self._interval = interval
         self._next = min(self._next, time.monotonic() + interval)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next one is due; none left: 0."""
+        """Seconds until the next one is due, 0 when it is."""
         return max(0.0, self._next - now)
 
     def send(self, now: float, reached: LSN) -> None:
@@ -95,11 +95,12 @@ class Heartbeats:
         self._beats.wrote(self._leadership.heartbeat(HEARTBEAT_PREFIX, json.dumps(beat)))
 
     def number(self, heartbeat: Heartbeat | None) -> int | None:
-        """Its number if this process wrote it."""
+        """The heartbeat's number if this process wrote it, else None."""
         return heartbeat.number if heartbeat is not None and heartbeat.run == self._beats.run else None
 
     def read(self, message: pgoutput.LogicalMessage) -> Heartbeat | None:
-        """One that the log has, be it for the first time or again; None for another slot's."""
+        """The heartbeat of a message, whether the log brings it for the first time or again; None for another
+        slot's."""
         beat = parse_heartbeat(message.content, self._slot, message.lsn)
         if beat is not None and beat == self._awaited:
             self._awaited = None

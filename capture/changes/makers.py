@@ -12,9 +12,8 @@ from schemas.writing.codec import SourceOrigin
 
 
 class Makers(NamedTuple):
-    """What makes the records: of changes, of the shop's logical messages, and those beside them.
-
-    `origin` says in each where it comes from, `limit` how large one may be.
+    """What makes records of changes and of the shop's logical messages, and the records beside them. `origin` is what
+    each record says of where it comes from, `limit` is how large one may be.
     """
 
     tables: Tables

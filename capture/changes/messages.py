@@ -1,6 +1,5 @@
-"""Logical messages (pg_logical_emit_message) as records: Debezium's op m, or by the outbox pattern to other topics.
-
-A message of a prefix that nobody wants is dropped before anything of it is kept.
+"""Logical messages (pg_logical_emit_message) as records: Debezium's op m, or records of other topics by the outbox
+pattern. A message whose prefix nobody wants is dropped at once.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LONGEST_TOPIC: Final = 249
 
 
 class Route(NamedTuple):
-    """The outbox pattern for messages whose prefix is `prefix` (a regular expression, of all of it).
+    """The outbox pattern for messages whose whole prefix matches the regular expression `prefix`.
 
     With `payload` json the content is an object: its field `payload_field` becomes the record's value (JSON text),
     `key_field` the key, `header_fields` headers; `topic` may name fields in braces. With bytes it is the value itself.
@@ -47,7 +46,8 @@ class Route(NamedTuple):
 
 
 def refuse_taken(routes: Iterable[Route], taken: Callable[[str], bool]) -> None:
-    """SettingsError for a route whose topic is another's already; where the content names it, each message is asked."""
+    """SettingsError for a route whose topic belongs to somebody else. Where the message's content names the topic, each
+    message is checked instead."""
     for route in routes:
         if taken(route.topic):
             raise SettingsError(
@@ -57,7 +57,7 @@ def refuse_taken(routes: Iterable[Route], taken: Callable[[str], bool]) -> None:
 
 
 class Counted:
-    """What is counted of one collection."""
+    """The counts of one collection."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -80,7 +80,7 @@ class Table:
         self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
 
     def _widened(self, change: Callable[[], Made]) -> Made:
-        """The change, if need be again with an encoder that takes a NULL where the catalogue rules it out."""
+        """Makes the change, again if need be, with an encoder that takes a NULL where the catalogue rules it out."""
         while True:
             try:
                 made = change()
@@ -99,7 +99,8 @@ class Table:
             raise
 
     def _renewed(self) -> bool:
-        """Tells of what was noted; whether there is another encoder now, which knows the labels of an enum."""
+        """Logs what was noted of values. Returns whether there is another encoder now, which knows an enum's new
+        labels."""
         notes, codec = set(self.encoder.notes), self.encoder.codec
         self.encoder.notes.clear()
         tell_of(self.name, notes)
@@ -113,8 +114,8 @@ class Table:
         return False
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op c, of an Insert message. One that was an update, of a row that a filter of the publication let in, may be
-        without TOAST values, too."""
+        """Op c, of an Insert message. It may lack TOAST values if it was an update that moved a row into the
+        publication's filter."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
         except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
@@ -139,7 +140,8 @@ class Table:
         return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
 
     def update_in_part(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """The same without what skipped_operations says, to which a change of the key is a delete and a create.
+        """As update(), without the records of skipped_operations. For these a change of the key is a delete and a
+        create.
 
         Source: Debezium's EventDispatcher, which asks for each of the two.
         """
@@ -197,7 +199,7 @@ class Table:
         return drafts
 
     def truncate(self, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op t, to every partition, so that no row overtakes it."""
+        """Op t, once for every partition, so that no row overtakes it."""
         value = self.encoder.truncate(prefix, lsn)
         return [(self.topic, number, None, value, [(STAMP_HEADER, stamp)]) for number in range(self.partitions)]
 
@@ -244,18 +246,18 @@ class Tables:
         self.parked = frozenset(parked)
         self._accounted: frozenset[str] = frozenset()  # empty: unknown
         self.unfilled: set[str] = set()
-        """Where rows have come under a new key without all of their values, until somebody clears it."""
+        """Tables in which rows came under a new key without all of their values, until somebody clears it."""
         self.waiting: dict[bytes, Relation] = {}
-        """By OID as below, those published after the start; or never by themselves: the server tells of a partition
-        whose changes it sends under the root, too."""
+        """Tables published after the start, by OID as below. Some wait for ever: the server also tells of a partition
+        whose changes it sends under the root."""
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
         self.get = self._tables.get
-        """The table of an OID as pgoutput sends it, four bytes big-endian; None: not captured, or parked."""
+        """The table of an OID as pgoutput sends it, four bytes big-endian; None when it is not captured, or parked."""
 
     def account(self, names: Iterable[str]) -> None:
-        """Says which tables need no begin(), since a snapshot has read them or will; any other one waits for it."""
+        """Says which tables a snapshot has read or will read. Any other one waits for begin()."""
         self._accounted = frozenset(names)
 
     def relation(self, relation: Relation, patiently: Patiently = _at_once) -> Table | None:
@@ -278,7 +280,7 @@ class Tables:
         return table
 
     def begin(self, oid: bytes, patiently: Patiently) -> Table | None:
-        """One that waits, with its first change: what it had before is in no snapshot. None when it is parked."""
+        """The waiting table of a first change; no snapshot has the rows from before. None when it is parked."""
         relation = self.waiting[oid]
         self._accounted |= {relation.table}
         hint = f"capture signal snapshot {relation.table}"
@@ -293,7 +295,7 @@ class Tables:
             return None
 
     def compile(self, relation: Relation, patiently: Patiently = _at_once) -> Table:
-        """A relation version by itself, for rows that are not the stream's; ParkedError."""
+        """The table of a relation version, for rows that are not the stream's. It raises ParkedError."""
 
         def widen(column: str) -> Bound:
             return patiently(lambda: self._versions.widen(relation, column))
@@ -310,7 +312,7 @@ class Tables:
         return self._selection.table(name)
 
     def check(self, relation: Relation) -> None:
-        """SettingsError when the settings say of the table's columns what cannot be."""
+        """SettingsError when the table's columns cannot be as the settings say."""
         self._versions.check(relation)
 
     def park(self, error: ParkedError) -> None:
@@ -322,8 +324,8 @@ class Tables:
             self._tables[relation.oid.to_bytes(4, "big")] = None
 
     def unpark(self, names: Iterable[str], patiently: Patiently = _at_once) -> frozenset[str]:
-        """From here on the tables' changes are written again, if the registry takes their schemas now. Which those are
-        that were parked."""
+        """From here on the tables' changes are written again, if the registry takes their schemas now. Returns those of
+        `names` that were parked."""
         parked = self.parked.intersection(names)
         for name in parked:
             log.info("table is written again", table=name)

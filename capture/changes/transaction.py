@@ -19,9 +19,9 @@ _HEADER_ROOM: Final = 1024  # bytes
 
 
 class RecordLimit(NamedTuple):
-    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else all stops).
-
-    `every`: each record is looked at, for even a small row may become a large one (JSON has all columns' names).
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else everything stops).
+    With `every`, each record is measured, because even a small row may become a large one (JSON has all columns'
+    names).
     """
 
     largest: int
@@ -39,7 +39,7 @@ class RecordLimit(NamedTuple):
         self.check_bytes(table, largest, f"the change {stamp.decode()} (generation, commit LSN, ordinal)")
 
     def check_bytes(self, table: str, size: int, what: str) -> None:
-        """The same for a record of so many bytes that `what` makes."""
+        """The same for a record of `size` bytes that `what` makes."""
         largest = size + _HEADER_ROOM
         if largest <= self.largest:
             return
@@ -110,16 +110,16 @@ class Transaction:
         self.prefix = self.prefix.from_origin(origin.name, origin.lsn)
 
     def written(self) -> Partial:
-        """How far it is written, once its drafts are."""
+        """How far the transaction is written, once its drafts are."""
         return Partial(self.commit_lsn, self.ordinal, dict(self.size), dict(self.counts))
 
     @property
     def id(self) -> str:
-        """As Debezium writes it: xid:lsn."""
+        """The transaction's id as Debezium writes it: xid:lsn."""
         return f"{self.xid}:{int(self.commit_lsn)}"
 
     def place_of_next(self, name: str) -> SourcePrefix:
-        """The prefix with the place of the next change, which is one of the table (or other collection) `name`."""
+        """The prefix with the place of the next change, which is in the table (or other collection) `name`."""
         total, of_table, transaction_id = sum(self.size.values()), self.size.get(name, 0), self.id.encode()
         place = PlacedPrefix(*self.prefix.placed(transaction_id, total + 1, of_table + 1))
         place.behind = self.prefix.placed(transaction_id, total + 2, of_table + 2)

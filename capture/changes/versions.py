@@ -1,4 +1,4 @@
-"""From a relation version to an encoder with registered schemas; what to do when the registry refuses them."""
+"""From a relation version to an encoder with registered schemas, and what to do when the registry refuses them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ParkedError(SettingsError):
 
 
 class Versions:
-    """Compiles relation versions. What it learnt of a table (NULLs where the catalogue has NOT NULL) stays."""
+    """Compiles relation versions. It remembers what it learnt of a table (NULLs where the catalogue has NOT NULL)."""
 
     def __init__(
         self,
@@ -74,11 +74,9 @@ class Versions:
         self._told: set[tuple[str, str, str]] = set()
 
     def bind(self, relation: Relation) -> Bound:
-        """An encoder whose schemas are registered.
-
-        When the registry refuses them: SettingsError with the columns that clash (`stop`), the next topic and subject
-        that takes them, `….v2` and so on (`version`), or ParkedError (`park`). ParkedError also where Kafka takes no
-        topic of this name.
+        """An encoder whose schemas are registered. When the registry refuses them, this raises SettingsError with the
+        columns that clash (`stop`), goes on with the next topic and subject that takes them, `….v2` and so on
+        (`version`), or raises ParkedError (`park`). ParkedError also where Kafka takes no topic of this name.
         """
         first: SettingsError | None = None
         topics = self._topics(relation.table)
@@ -108,9 +106,9 @@ class Versions:
             raise ParkedError(table, error.message, error.hint) from None
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
-        """The facts with the key that the table's records had last: of one that is gone, or among its unique indexes.
-
-        A further index, whatever its name, is no reason for another key, which a registry refuses.
+        """The facts with the key that the table's records had last, also for a table that is gone. The key may be one
+        of its unique indexes: a further index, whatever its name, is no reason for another key, which a registry
+        refuses.
         """
         rules = self._rules(relation)
         if rules.key or (facts.primary_key is not None and len(facts.unique_indexes) < 2):
@@ -134,7 +132,8 @@ class Versions:
             log.warning("key of a table is another one", table=table, was=list(was), key=list(key), next=hint)
 
     def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
-        """The codec and its schemas' ids, or of the first form that the registry takes; IncompatibleError for none."""
+        """The codec and its schemas' ids, in the first form that the registry takes; IncompatibleError when it takes
+        none."""
         try:
             return codec, self._ids(codec)
         except IncompatibleError:
@@ -168,13 +167,13 @@ class Versions:
         return replace(facts, columns=columns)
 
     def widen(self, relation: Relation, column: str) -> Bound:
-        """The same with a column that had a NULL, for the catalogue is ahead of the stream."""
+        """The same with a column that had a NULL, because the catalogue is ahead of the stream."""
         self._nullable[relation.table] = self._nullable.get(relation.table, frozenset()) | {column}
         log.info("column is nullable in the stream", table=relation.table, column=column)
         return self.bind(relation)
 
     def check(self, relation: Relation) -> None:
-        """SettingsError or DataError when the table cannot be written as the settings say; registers nothing."""
+        """SettingsError or DataError when the table cannot be written as the settings say. Registers nothing."""
         self._compile(self._topic_of(relation.table), relation, self._facts(relation))
 
     def _topics(self, table: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""`capture adopt --from-debezium`: goes on where a Debezium connector stopped, on its slot, without a snapshot.
+"""`capture adopt --from-debezium`: continues where a Debezium connector stopped, on its slot, without a snapshot.
 
 Debezium's offset is a JSON object, in Kafka Connect's offsets topic or as its REST API shows it: `lsn_commit` is the
-end of the last transaction that was sent as a whole, `lsn_proc` the last event; with `snapshot` it was still copying.
+end of the last transaction that was sent as a whole, `lsn_proc` is the last event; `snapshot` says that it was still
+copying.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _READ_ANEW = "let capture take a snapshot of its own instead: another slot_name,
 
 
 class Offset(NamedTuple):
-    """Where Debezium says that it is. `copying`: the snapshot was not complete; `idle`: no change was sent since."""
+    """Where Debezium says that it is. `copying`: its snapshot was not complete. `idle`: it has sent no change since."""
 
     commit: LSN | None
     event: LSN | None
@@ -43,7 +44,7 @@ class Start(NamedTuple):
 
 
 def parse_offset(content: Any) -> Offset:
-    """Reads Debezium's offset, from JSON; DataError when it is none."""
+    """Reads Debezium's offset from parsed JSON; DataError for anything else."""
     try:
         snapshot = str(content.get("snapshot", "false")).lower() not in ("false", "none")
         copying = snapshot and str(content.get("last_snapshot_record", "false")).lower() != "true"
@@ -120,7 +121,7 @@ def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
 
 
 def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_slot: bool) -> Start:
-    """Where streaming loses nothing and repeats the least; SettingsError when something would be missing."""
+    """Where streaming loses nothing and repeats least; SettingsError when something would be missing."""
     if offset.copying:
         raise SettingsError("Debezium's snapshot is not complete", "let it end, then stop it; or " + _READ_ANEW)
     if slot is None or slot.confirmed_flush_lsn is None:
@@ -210,7 +211,8 @@ class Adoption(Proposal):
         yield "done: start `capture run`"
 
     def _position(self, system: System) -> Position:
-        """In a generation by the clock when the topics have records: what comes must win over them."""
+        """The position to go on from. If the topics have records, its generation comes from the clock, so that ours win
+        over them."""
         plan = self._plan
         generation = self._now if self._written else 1
         identity = (system.identifier, system.timeline, plan.options.slot)

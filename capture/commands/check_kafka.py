@@ -16,13 +16,12 @@ from schemas.model.errors import OrdertapError
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 _DAY_MS: Final = 86_400_000
 _STANDSTILL_MS: Final = 7 * _DAY_MS
-"""A sink that stands still for a week is noticed: an index that is kept for less is warned of."""
+"""An index that is kept for less than a week is warned of: somebody notices a sink that stands still for a week."""
 
 
 def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
-    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics).
-
-    Returns whether the position can be read, or is known not to be there.
+    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics). Returns
+    whether it is known what position there is, or that there is none.
     """
     cluster = plan.cluster
     try:
@@ -59,9 +58,8 @@ def _kafka_acls(plan: Plan, rest: str) -> str:
 
 
 def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Looks:
-    """A user without rights on a topic does not see it, so what seems to be missing is tried, and nothing made.
-
-    Returns whether what seems to be missing is.
+    """Tries, without making them, the topics that seem to be missing: a user without rights on a topic does not see it.
+    Returns whether they really are missing.
     """
     missing = plan.topics.missing(tables)
     if not missing:
@@ -137,7 +135,7 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 
 
 def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
-    """Whether what is listed stays long enough: a sink that stands still for longer cannot know what it missed."""
+    """Whether the index stays long enough: a sink that stands still for longer cannot know what it missed."""
     if "compact" in topic.config.get("cleanup.policy", ""):
         said = f"topic {name} has cleanup.policy {topic.config['cleanup.policy']}: readers of the index need all of it"
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=delete"))
@@ -166,7 +164,7 @@ def _compacted(plan: Plan, name: str, policy: str) -> Iterator[Finding]:
 
 
 def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
-    """What topic_creation_groups say of a topic that was made otherwise: they are for new ones."""
+    """How a topic differs from its group in topic_creation_groups, which counts for new topics only."""
     group = None if name in plan.topics.own else plan.topics.group(name)
     if group is None:
         return
@@ -180,7 +178,8 @@ def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 
 
 def _transactions(plan: Plan) -> Finding:
-    """Tried under an id of its own, so that a capture that runs is not fenced; a right on the prefix covers both."""
+    """Tries a transaction under an id of its own, so that it fences no capture that runs; a right on the prefix covers
+    both."""
     try:
         broker.try_transactions(plan.cluster, f"{plan.transactional_id}-check")
     except NotAllowedError as error:
@@ -192,7 +191,7 @@ def _transactions(plan: Plan) -> Finding:
 
 
 def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
-    """The registry; `schemas` are those that a start would register, which it takes. Registers nothing."""
+    """The registry. `schemas` are those that a start would register and that it takes. Registers nothing."""
     if plan.as_json:
         yield Finding("ok", "records are JSON: there is no schema registry to ask")
         return

@@ -53,7 +53,7 @@ def _row(connection: Connection, statement: str, *parameters: object) -> Any:
 
 
 def wanted_tables(connection: Connection, plan: Plan) -> list[str]:
-    """The tables that the settings want, of those in the database and those that are named; in order."""
+    """The tables that the settings want: of those in the database, and those that the settings name. In order."""
     there = filter(plan.selection.table, catalogue.database_tables(connection))
     return sorted({*there, *plan.selection.named})
 
@@ -72,7 +72,7 @@ def add_table(plan: Plan, table: str) -> str:
 
 
 def keyless(connection: Connection, tables: Sequence[str] | None) -> Iterator[Finding]:
-    """Those of the tables (None: of all) that the shop could no longer change once they are published."""
+    """A finding for each of the tables (None: of all) that the shop could no longer change once it is published."""
     for table in catalogue.tables_without_identity(connection):
         if tables is None or table in tables:
             said = f"table {table} has no key: once it is published, the server refuses its updates and deletes"
@@ -206,8 +206,9 @@ def _table(connection: Connection, plan: Plan, publication: Publication, one: Pu
 
 
 def _unlike_root(connection: Connection, one: Published) -> Iterator[Finding]:
-    """A partition logs old rows by its own identity, and the server sends them as whole ones, with NULLs, by the
-    root's: also for TOAST values that an update of the key left alone."""
+    """Partitions whose identity is not FULL though the root's is. A partition logs old rows by its own identity, but
+    the server sends them as the root's, as whole rows with NULLs, even for TOAST values that an update of the key left
+    alone."""
     statement = """
         SELECT n.nspname, c.relname FROM pg_partition_tree(%s) JOIN pg_class c ON c.oid = relid
         JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -242,8 +243,8 @@ def _identity(one: Published, table: str, publication: Publication) -> Finding:
 
 
 def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
-    """Compiles what a start would, and so finds columns that cannot be told apart, SELECTs that do not fit, and what
-    the registry refuses."""
+    """Compiles what a start would compile. So it finds columns that cannot be told apart, SELECTs that do not fit, and
+    schemas that the registry refuses."""
     answers = True
     with suppress(OrdertapError):  # kafka_findings says so
         plan.topics.look()

@@ -9,9 +9,8 @@ Level = Literal["ok", "warn", "BAD"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `remedy` is SQL or a command, empty when it is well.
-
-    `BAD` keeps capture from working or from being right; `warn` is a risk that somebody may have chosen.
+    """One thing that was looked at. `remedy` is SQL or a command, empty when all is well. `BAD` keeps capture from
+    working or from being right; `warn` is a risk that somebody may have chosen.
     """
 
     level: Level
@@ -20,16 +19,16 @@ class Finding(NamedTuple):
 
 
 Looks = Generator[Finding, None, bool]
-"""Findings, and whether what hangs on them can be looked at."""
+"""Yields findings, and returns whether what depends on them can be looked at."""
 
 
 def found(ok: bool, what: str, remedy: str, otherwise: Level = "BAD") -> Finding:
-    """A finding with its remedy unless all is well."""
+    """A finding, with its remedy unless all is well."""
     return Finding("ok", what) if ok else Finding(otherwise, what, remedy)
 
 
 def quoted(*parts: str) -> str:
-    """A name as an SQL identifier; of several parts: with dots between them."""
+    """A name as an SQL identifier; several parts have dots between them."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 

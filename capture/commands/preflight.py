@@ -1,4 +1,5 @@
-"""`capture check`: what must be so before reading starts, each finding with what mends it. Here: server, role, slot."""
+"""`capture check`: what must be so before reading starts, each finding with what mends it. This file looks at server,
+role and slot."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 def check(plan: Plan, health: tuple[str, int] = ("", 0)) -> Iterator[Finding]:
     """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there.
 
-    `health` is where capture's own server listens, on this machine; port 0: it has none.
+    `health` is host and port of capture's own server on this machine; with port 0 it has none.
     """
     schemas: list[tuple[str, dict[str, Any]]] = []
     has_slot = yield from _database(plan, schemas)
@@ -37,7 +38,7 @@ def check(plan: Plan, health: tuple[str, int] = ("", 0)) -> Iterator[Finding]:
 
 
 def _health(host: str, port: int) -> Iterator[Finding]:
-    """Who runs check beside a capture finds the port taken by that."""
+    """Whether the health server could have its port. Beside a capture that runs, that one has it."""
     if not port:
         return
     reason, ours = port_taken(host, port)
@@ -55,7 +56,7 @@ def _is_value(subject: str) -> bool:
 
 
 def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
-    """Returns whether slot and position can be compared."""
+    """Yields what Kafka and the registry say; returns whether slot and position can be compared."""
     try:
         connection = plan.server.connect()
     except OrdertapError as error:
@@ -74,7 +75,7 @@ def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
 
 
 def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """An error of the look itself is a finding, too."""
+    """An error of a look is a finding, too."""
     try:
         yield from findings
     except OrdertapError as error:
@@ -88,7 +89,7 @@ def _one(connection: Connection, statement: str, *parameters: object) -> Any:
 
 
 def _setting(connection: Connection, name: str) -> str:
-    """As SHOW prints it; empty for one that this version does not have."""
+    """A setting as SHOW prints it, empty for one that this version of the server does not have."""
     (value,) = _one(connection, "SELECT coalesce(current_setting(%s, true), '')", name)
     return str(value)
 
@@ -98,7 +99,7 @@ def _is_standby(connection: Connection) -> bool:
 
 
 def encoding_findings(connection: Connection) -> Iterator[Finding]:
-    """Whether the database knows which characters its bytes are: else no server can convert them to UTF-8."""
+    """Whether the database says which characters its bytes are; else no server can convert them to UTF-8."""
     encoding = _setting(connection, "server_encoding")
     said = f"the database's encoding is {encoding}"
     if encoding == "SQL_ASCII":
@@ -229,7 +230,8 @@ def _slots(connection: Connection, plan: Plan) -> Iterator[Finding]:
 
 
 def _failover(connection: Connection, plan: Plan) -> Iterator[Finding]:
-    """The setting makes new slots; one that is there is altered over a replication connection, while nobody reads it.
+    """Whether the slot is as slot_failover says. The setting counts for new slots; an existing one is altered over a
+    replication connection, while nobody reads it.
 
     Source: PostgreSQL manual, "Streaming Replication Protocol", ALTER_REPLICATION_SLOT.
     """
@@ -256,7 +258,8 @@ def _senders(connection: Connection, plan: Plan) -> Iterator[Finding]:
 
 
 def _replicates(plan: Plan) -> Looks:
-    """A logical replication connection is matched by pg_hba.conf like an ordinary one, not by its word `replication`.
+    """Whether a replication connection is let in. pg_hba.conf matches a logical one like an ordinary one, not by its
+    word `replication`.
 
     Source: PostgreSQL manual, "The pg_hba.conf File".
     """

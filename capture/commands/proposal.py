@@ -1,4 +1,4 @@
-"""What the commands with a dry run have in common: they look, say what they would change, and change it if told so."""
+"""What the commands with a dry run share: they look, say what they would change, and change it if told so."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from capture.postgres.replication import Leadership
 
 
 class Proposal(ABC):
-    """What one command would change. A context: it has asked for the leadership, so that nothing starts meanwhile.
-
-    A subclass sets what its look needs, then calls this constructor, which raises what the look raises.
+    """What one command would change. It is a context that has the leadership, so that no capture starts meanwhile. A
+    subclass sets what its look needs, then calls this constructor, which raises the look's errors.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -27,7 +26,7 @@ class Proposal(ABC):
 
     @abstractmethod
     def _look(self) -> None:
-        """Takes the leadership and notes how all stands. SettingsError while a capture runs."""
+        """Takes the leadership and notes how things are. SettingsError while a capture runs."""
 
     @abstractmethod
     def lines(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`capture init` and `capture drop`: what capture needs on the server and in Kafka, made and taken away again."""
+"""`capture init` and `capture drop`: make what capture needs on the server and in Kafka, and remove it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ OURS: Final = "made by ordertap"
 
 
 def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
-    """Makes the publication and the topics where they are missing; says each thing that it does.
+    """Makes the publication and the topics that are missing, and says each thing that it does.
 
-    SettingsError, and nothing is made, when the shop could not change a table any more (unless `keyless_too`).
+    SettingsError, with nothing made, when the shop could then no longer change a table (unless `keyless_too`).
     """
     connection = plan.server.connect()
     try:
@@ -57,9 +57,8 @@ def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
 
 
 def script(plan: Plan) -> Iterator[str]:
-    """For a DBA: the SQL that is still missing, all of it when the database does not let us ask; then the topics.
-
-    Can be run again: it fails on nothing that is there. Lines that are no SQL are comments.
+    """For a DBA: the SQL that is still missing (all of it when the database does not let us ask), then the topics. A
+    DBA can run it again: it fails on nothing that is there. Lines that are no SQL are comments.
     """
     yield f"-- Run this as a superuser in the shop's database: psql --dbname {plan.server.database}"
     try:
@@ -100,7 +99,7 @@ def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
 def _warnings(
     connection: Connection, plan: Plan, statements: Sequence[str], published: Sequence[str], wanted: Sequence[str]
 ) -> Iterator[str]:
-    """Above the statements that publish tables, those that the shop could then not change, as comments."""
+    """The tables that the shop could no longer change, as comments above the statements that publish them."""
     if statements:
         new = None if plan.selection.every_table else [table for table in wanted if table not in published]
         yield from (f"-- {found.what}; before that: {found.remedy}" for found in keyless(connection, new))
@@ -113,7 +112,7 @@ def _row(connection: Connection, statement: str) -> Any:
 
 
 def _role(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
-    """The least rights: log in, replicate, read the tables. Reading a publication needs none."""
+    """The least rights: log in, replicate, read the tables. Reading a publication needs no right."""
     role, name = quoted(plan.server.user), literal(plan.server.user)
     yield (
         f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name})"

@@ -1,4 +1,4 @@
-"""`capture signal`: writes a signal into the shop's log, where the reader finds it in its order."""
+"""`capture signal`: writes a signal into the shop's log, where the reader finds it in the order of the changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from schemas.model.errors import SettingsError
 
 
 def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
-    """Writes the signal and returns it. SettingsError when no chunk could be read of these tables or with this
-    condition, and when there is no slot: a slot reads nothing that was written before it existed.
+    """Writes the signal and returns it. SettingsError when no chunk of these tables could be read, or none with this
+    condition, and when there is no slot: a slot reads nothing from before it was made.
     """
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(dict.fromkeys(tables)), condition)
     signal = signal.signed(plan.options.signal_key.get_secret_value().encode())

@@ -1,4 +1,4 @@
-"""`capture status`: where capture is, from what PostgreSQL and Kafka know; works from any machine."""
+"""`capture status`: where capture is, by what PostgreSQL and Kafka know. It works from any machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from schemas.process.service import ask_ready
 
 
 class Look(NamedTuple):
-    """What was seen at one moment (seconds of the monotonic clock); None: not there, or its server does not answer."""
+    """What was seen at one moment (seconds of the monotonic clock). None: it is not there, or its server does not
+    answer."""
 
     at: float
     position: Position | None
@@ -102,8 +103,8 @@ def _look(connection: Connection, plan: Plan, tables: list[str], problems: list[
 def sessions(connection: Connection, user: str, slot: str) -> list[tuple[int, str, str]]:
     """(process, address, role) of the slot's sessions that `user` may see: leader, reader, standby.
 
-    The leader holds the lock; a standby's only statement asks for it; other captures' and the snapshots' are left out.
-    A lock on a bigint has its halves in classid and objid. Source: PostgreSQL manual, "pg_locks".
+    The leader holds the lock, and a standby's only statement asks for it. Sessions of other captures and of snapshots
+    are left out. A lock on a bigint has its halves in classid and objid. Source: PostgreSQL manual, "pg_locks".
     """
     statement = """
         SELECT * FROM (
@@ -150,13 +151,13 @@ def _told(
 
 
 def _lag_bytes(position: Position | None, slot: Slot) -> int | None:
-    """What the server may forget is in Kafka or not for us, and idle it is ahead of the position."""
+    """What the server may forget is in Kafka, or not for us. In an idle shop it is ahead of the position."""
     reached = max((lsn for lsn in (position and position.end_lsn, slot.confirmed_flush_lsn) if lsn), default=None)
     return None if reached is None else max(0, slot.current_lsn - reached)
 
 
 def _lag_seconds(position: Position | None) -> float | None:
-    """All that was committed before the last heartbeat in Kafka is there: so long ago it was written, at the most."""
+    """The lag is at most the age of the last heartbeat in Kafka: all that was committed before it is there."""
     if position is None or position.heartbeat is None or not position.heartbeat.at_ms:
         return None
     return round(max(0.0, time.time() - position.heartbeat.at_ms / 1000), 1)
@@ -185,7 +186,7 @@ def _snapshot(snapshot: InitialSnapshot, tables: int) -> dict[str, Any]:
 
 
 def _on_demand(demand: Demand) -> dict[str, Any] | None:
-    """Without the key that it has come to: that is a row's value."""
+    """The snapshots on demand, without the key that each has reached, because a key is a row's value."""
     if not demand.requests:
         return None
     waiting = [
@@ -202,7 +203,7 @@ def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
-    """The same for people."""
+    """The lines of the same for people."""
     yield "running    " + {True: "yes", False: "no", None: "not known, see below"}[told["running"]]
     yield from _health_lines(told["health"])
     for session in told["sessions"]:

@@ -36,12 +36,10 @@ Cells: TypeAlias = Sequence[Cell]
 
 
 class Stamp(NamedTuple):
-    """The order of all changes. The generation grows with each repair after a loss or a restore, for LSNs may then
-    start anew.
-
-    The ordinal counts the changes of a source transaction from 1; a row of the first snapshot has the consistent point
-    and 0, so that it never wins over the stream; one of a snapshot on demand its chunk's high mark and 0, so that it
-    wins over what was before. A message outside of transactions has its LSN and 0.
+    """The order of all changes. The generation grows with each repair after a loss or a restore, because LSNs may then
+    start anew. The ordinal counts the changes of a source transaction from 1. A row of the first snapshot has the
+    consistent point and 0, so it never wins over the stream. A row of a snapshot on demand has its chunk's high mark
+    and 0, so it wins over what was before. A message outside of transactions has its LSN and 0.
     """
 
     generation: int
@@ -50,10 +48,9 @@ class Stamp(NamedTuple):
 
 
 class TransactionMark(NamedTuple):
-    """What `ordertap.transaction` says: the transaction (xid:LSN), or the snapshot that a row is of.
-
-    `size`, its changes per table, is in records of an earlier form only; there None says that they come with its
-    TransactionEnd. Now the index of commits has them (schemas.model.commits).
+    """What `ordertap.transaction` says: the transaction (xid:LSN), or the snapshot to which a row belongs. `size` is
+    the number of its changes by table. Only records of an earlier form have it; there None says that its TransactionEnd
+    brings it. Today the index of commits has these numbers (schemas.model.commits).
     """
 
     transaction_id: str | None
@@ -78,8 +75,8 @@ def parse_stamp(value: bytes) -> Stamp:
 
 
 def transaction_header(xid: int, commit_lsn: int) -> bytes:
-    """The value of `ordertap.transaction` of a streamed change: `xid:LSN`. No JSON: Kafka Connect's default header
-    converter makes a map of that, which stops other connectors."""
+    """The value of `ordertap.transaction` of a streamed change: `xid:LSN`. It is no JSON, because Kafka Connect's
+    default header converter makes a map of that, which stops other connectors."""
     return b"%d:%d" % (xid, commit_lsn)
 
 
@@ -108,7 +105,8 @@ def _transaction_id(value: bytes) -> str:
 
 
 def _earlier_mark(value: bytes) -> TransactionMark:
-    """As it lies in topics since before the index: `{"id":"xid:LSN","size":{…}}`, or `{"snapshot":"ID"}`."""
+    """The form from before the index, which topics still have: `{"id":"xid:LSN","size":{…}}`, or
+    `{"snapshot":"ID"}`."""
     content = _json_header(TRANSACTION_HEADER, value)
     if not isinstance(content, dict) or not isinstance(content.get("size"), dict | None):
         raise DataError(f"header {TRANSACTION_HEADER} is not the expected JSON object")

@@ -1,8 +1,8 @@
 """The index of commits, topic `ordertap.<prefix>.commits`: which commits there are, in order, and what belongs to each.
 
-One partition. Each Kafka transaction of capture's stream ends with a record of it. A reader of committed records that
-has the index knows which commits it must have, and when it has all of one. JSON, as the position is, so that any
-consumer and an operator's console can read it; LSNs are integers of up to 64 bits. Pure.
+It has one partition. Each Kafka transaction of capture's stream ends with a record of it. A reader of committed records
+that has the index knows which commits it must have, and when it has all of one. The records are JSON, as the position
+is, so that any consumer and an operator's console can read them. LSNs are integers of up to 64 bits. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def index_topic(prefix: str) -> str:
 
 
 class Commit(NamedTuple):
-    """A commit of the shop, or a chunk of a snapshot on demand (`snapshot` is its id, `lsn` its mark in the log).
+    """A commit of the shop, or a chunk of a snapshot on demand (then `snapshot` is its id and `lsn` its mark in the
+    log).
 
     `changes` pairs a number of the record's `tables` with how many changes the commit has there: its distinct
     (ordinal, half of a key change), so that a delete and its tombstone count once, the two halves of a key change
@@ -42,9 +43,9 @@ class Commit(NamedTuple):
 
 
 class SnapshotState(NamedTuple):
-    """A snapshot as it stands. `lsn` is its consistent point (`first`), or its signal's place in the log.
+    """A snapshot and its state. `lsn` is its consistent point (`first`), or its signal's place in the log.
 
-    `tables` are those that are read as a whole: of these, a row with an older stamp that did not come is gone.
+    `tables` are those that are read as a whole: a row of theirs that has an older stamp and did not come is gone.
     `rows` says how many rows of each table it brought, known once it is completed.
     """
 
@@ -61,9 +62,9 @@ class IndexRecord(NamedTuple):
 
     All commits of `generation` between `previous` and `end` are listed, those up to `end` are in Kafka as a whole.
     `parked` are tables of which any change since the record before is not written; `begun` are tables that have their
-    first change without a copy of the rows before it. `tables` has those of its commits, and those of its snapshots,
-    each with the topic that it begins in. `snapshots` has those whose state is new, and all that matter
-    in the first record of each start of capture.
+    first change without a copy of the rows before it. `tables` has the tables of its commits and of its snapshots, each
+    with the topic in which it begins. `snapshots` has those whose state is new, and all that matter in the first record
+    of each start of capture.
     """
 
     serial: int

@@ -7,10 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The subset of sysexits.h that the processes use.
-
-    A supervisor restarts on UNAVAILABLE; the others need a person.
-    """
+    """The codes of sysexits.h that the processes use. A supervisor restarts on UNAVAILABLE, the rest need a person."""
 
     FAILED = 1
     DATA = 65
@@ -36,13 +33,13 @@ class OrdertapError(Exception):
 
 
 class SettingsError(OrdertapError):
-    """A setting, or something that a person has set up, is wrong: restarting does not help."""
+    """A setting, or something that a person has set up, is wrong. Another start does not help."""
 
     exit_code = ExitCode.CONFIG
 
 
 class UnavailableError(OrdertapError):
-    """A database, broker or registry does not answer: worth another try."""
+    """A database, broker or registry does not answer. Another try may help."""
 
     exit_code = ExitCode.UNAVAILABLE
 

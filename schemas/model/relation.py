@@ -40,15 +40,14 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """What only the catalogue knows of a column and its type.
-
-    `default` is the expression of pg_get_expr. The facts about the type are those of the type that the Relation names,
-    or of what a domain comes down to (through domains over domains): `type_name` is pg_type.typname, `type_kind` is
-    pg_type.typtype (`b`ase, `c`omposite, `e`num, `r`ange, `m`ultirange), `base_oid` and `base_typmod` are a domain's
-    alone, 0 and -1 when the type is none. `element_oid` is pg_type.typelem of an array (typcategory `A`), else 0.
-    `labels` are the labels of an enum, or of the enum that an array or a domain is made of, in their order.
-    `element` are the same facts of the array's element type, None for elements of a built-in type. `dimensions` are
-    those that an array was declared with, which PostgreSQL keeps and does not enforce.
+    """What only the catalogue knows of a column and its type. `default` is the expression that pg_get_expr shows. The
+    facts about the type are those of the type that the Relation names, or of what a domain comes down to (through
+    domains over domains): `type_name` is pg_type.typname, `type_kind` is pg_type.typtype (`b`ase, `c`omposite, `e`num,
+    `r`ange, `m`ultirange), `base_oid` and `base_typmod` are a domain's alone, 0 and -1 when the type is none.
+    `element_oid` is pg_type.typelem of an array (typcategory `A`), else 0. `labels` are the labels of an enum, or of
+    the enum that an array or a domain is made of, in their order. `element` are the same facts of the array's element
+    type, None for elements of a built-in type. `dimensions` are those that an array was declared with, which PostgreSQL
+    keeps and does not enforce.
     """
 
     not_null: bool = False

@@ -21,13 +21,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 from schemas.model.errors import SettingsError
 
 Probe = Callable[[], tuple[bool, str]]
-"""(is it so, the reason in words a person understands)."""
+"""(whether it is so, the reason in words for a person)."""
 
 
 def configure_logs(level: str = "info", json: bool = False) -> None:
-    """Sends the log of this process and of its libraries to stderr: for people, or one JSON object a line.
-
-    SettingsError for a level that is none.
+    """Sends the log of this process and of its libraries to stderr: for people, or as one JSON object a line.
+    SettingsError for a wrong level.
     """
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
@@ -92,7 +91,8 @@ class _QuietRequests(WSGIRequestHandler):
 
 
 def port_taken(host: str, port: int) -> tuple[str, bool]:
-    """Why a health server could not have the port on this machine (empty: it could), and whether one of ours has it."""
+    """Why a health server cannot have the port on this machine (empty: it can), and whether another one of ours has
+    it."""
     try:
         with socket.socket() as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as WSGIServer does

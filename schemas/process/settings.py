@@ -1,6 +1,6 @@
 """Settings of a process: one part of the YAML file, overridden by environment variables, secrets from files.
 
-All that is wrong is said at once, by key, with the nearest known name for an unknown one; values are never shown.
+One error names all wrong keys, each unknown one with the nearest known name. It never shows a value.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def load(
     """The settings of one process as its model.
 
     From low to high: the model's defaults, the part `section` of the YAML file, `ORDERTAP_<SECTION>_<KEY>` (`__`
-    between the levels of nested keys; lists as `a, b`, mappings as YAML). A secret's key may be given as `<key>_file`,
-    the path of a file that holds it, in both places; so may each option of a mapping of secrets. Raises SettingsError
-    that lists every wrong key. A model may have INSTEAD: beginnings of keys that people know from elsewhere, and what
-    is said to them.
+    between the levels of nested keys; lists as `a, b`, mappings as YAML). In both places a secret may be given as
+    `<key>_file`, the path of a file that holds it; so may each option of a mapping of secrets. Raises SettingsError
+    that lists every wrong key. A model may have INSTEAD: the beginnings of keys that people know from elsewhere, and
+    what to do in place of each.
     """
     problems: list[str] = []
     values = _yaml_part(section, path, problems)
@@ -141,7 +141,7 @@ def _from_environment(
 
 
 def _meant_as_section(name: str) -> bool:
-    """A mistyped section (ORDERTAP_CAPTUR_X), and not a variable of something else (ORDERTAP_CACHE)."""
+    """Whether it is a mistyped section (ORDERTAP_CAPTUR_X), and not a variable of something else (ORDERTAP_CACHE)."""
     first, _, rest = name.partition("_")
     return (
         name != PURE_PYTHON
@@ -151,7 +151,7 @@ def _meant_as_section(name: str) -> bool:
 
 
 def _typed(text: str, field: FieldInfo | None) -> Any:
-    """The text itself, which pydantic converts, but lists and mappings are read as YAML."""
+    """The text itself, which pydantic converts; lists and mappings are read as YAML."""
     wanted = None if field is None else get_origin(field.annotation) or field.annotation
     if wanted in (list, tuple, dict, set, frozenset, Mapping):
         if wanted is not dict and not text.strip().startswith("["):
@@ -190,7 +190,7 @@ def _models_of(field: FieldInfo | None) -> list[type[BaseModel]]:
 
 
 def _model_of(field: FieldInfo | None, value: object = None) -> type[BaseModel] | None:
-    """The nested model of a field; of several the one of the value's `kind`, or the first."""
+    """The nested model of a field; where there are several, the one of the value's `kind`, else the first."""
     models = _models_of(field)
     kind = value.get("kind") if isinstance(value, Mapping) else value
     named = [
@@ -209,7 +209,7 @@ def _field_at(model: type[BaseModel], keys: list[str]) -> FieldInfo | None:
 
 
 def _without_kinds(loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
-    """The place of a problem as it is written down: pydantic puts a nested model's kind between."""
+    """The place of a problem as a person writes it: without a nested model's kind, which pydantic puts between."""
     keys: list[str] = []
     for part in map(str, loc):
         models = _models_of(_field_at(model, keys)) if keys else []

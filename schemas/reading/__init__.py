@@ -1,1 +1,1 @@
-"""Records to values."""
+"""From records to values."""

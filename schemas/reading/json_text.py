@@ -1,7 +1,8 @@
 """Avro bytes as JSON text: that of Kafka Connect's JsonConverter with `schemas.enable=false`.
 
-Made of the Avro record, so that what a type travels as is decided once. Bytes, and so decimals, are base64 (the
-converter's `decimal.format` BASE64); a double that is no number is Jackson's string `NaN`, `Infinity` or `-Infinity`.
+The text is made of the Avro record, so that one place decides how a type travels. Bytes, and so decimals, are base64
+(the converter's `decimal.format` BASE64). A double that is no number is Jackson's string `NaN`, `Infinity` or
+`-Infinity`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ _FLOAT: Final = struct.Struct("<f")
 
 
 def json_text(schema: Schema) -> Callable[[bytes], bytes]:
-    """What makes JSON text (UTF-8, in the schema's order of fields) of a record's Avro bytes.
-
-    It raises DataError for a text that is not UTF-8.
+    """A function from a record's Avro bytes to JSON text (UTF-8, fields in the schema's order). It raises DataError for
+    a text that is not UTF-8.
     """
     parsed = fastavro.parse_schema(without_logical_types(schema))
     show = _show(schema, {}) or _as_it_is
@@ -51,7 +51,8 @@ def without_logical_types(schema: Any) -> Any:
 
 
 def _show(avro: Any, named: dict[str, Show | None]) -> Show | None:
-    """What makes a value of a type one that JSON has, None where it is one; `named` are the records met so far."""
+    """A function from a value of a type to one that JSON has, None where JSON has it; `named` are the records met so
+    far."""
     if isinstance(avro, list):
         show = next((_show(branch, named) for branch in avro if branch != "null"), None)  # ours are of null and a type
         return None if show is None else _unless_null(show)
@@ -97,7 +98,7 @@ def _double(value: float) -> float | str:
 
 
 def _float(value: float) -> float | str:
-    """This float of 32 bits in the digits that tell it apart: 0.1, and not 0.10000000149011612."""
+    """A float of 32 bits with the digits that it needs: 0.1, and not 0.10000000149011612."""
     if not math.isfinite(value):
         return _double(value)
     exact = _FLOAT.pack(value)

@@ -258,8 +258,8 @@ def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
 
 
 def _our_string(parameters: dict[str, str]) -> ColumnValue:
-    """What a mode wrote as a string: a number, or bytes in an encoding. Any other type's name, which becomes SQL, is
-    not taken from a schema: text."""
+    """What a mode wrote as a string: a number, or bytes in an encoding. No other type's name is taken from a schema,
+    because it becomes SQL: such a field is text."""
     name, encoding = parameters[OUR_TYPE], ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
     if name == "bytea" and encoding is not None:
         return ColumnValue(encoding[1], name)

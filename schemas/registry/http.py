@@ -1,4 +1,4 @@
-"""A schema registry behind HTTP. Apart from the folder, for the client library takes 20 MB of memory."""
+"""A schema registry behind HTTP. It has a file of its own because the client library takes 20 MB of memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INVALID = 422
 
 
 def _without_user(url: str) -> str:
-    """The address as it may be shown."""
+    """The address without what may not be shown."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -1,6 +1,5 @@
-"""Where Avro schemas get their ids: a schema registry over HTTP, or a folder (`file://`) for embedded use.
-
-Both keep what they learnt, so that nothing is looked up per record.
+"""Where Avro schemas get their ids: a schema registry over HTTP, or a folder (`file://`) for embedded use. Both
+remember what they learnt, so that no record needs a look-up.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class IncompatibleError(SettingsError):
 class Registry(Protocol):
     """Ids of schemas. Ids are global: one schema has one id under all subjects, for good.
 
-    Raises UnavailableError when it does not answer, SettingsError when it refuses the log-in, IncompatibleError when it
-    refuses a schema, DataError for an id that it does not know.
+    All methods raise UnavailableError when it does not answer, SettingsError when it refuses the log-in,
+    IncompatibleError when it refuses a schema, and DataError for an id that it does not know.
     """
 
     def register(self, subject: str, schema: Schema) -> int:
@@ -58,7 +57,7 @@ class Registry(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends its connections; it is not asked any more."""
+        """Ends its connections. Nobody asks it after that."""
         ...
 
 
@@ -66,7 +65,7 @@ def open_registry(url: str, options: Mapping[str, str] | None = None) -> Registr
     """A registry by its URL.
 
     `options` are those of confluent-kafka's SchemaRegistryClient: `basic.auth.user.info`, `ssl.ca.location`…
-    SettingsError for a URL or option that is none.
+    SettingsError for a wrong URL or option.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path and parts.netloc in ("", "localhost"):
@@ -81,7 +80,7 @@ def open_registry(url: str, options: Mapping[str, str] | None = None) -> Registr
 
 
 def canonical(schema: Schema) -> str:
-    """The text under which equal schemas are equal: no blanks, the order of properties kept."""
+    """The text of a schema, the same for equal schemas: without blanks, properties in their order."""
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -30,8 +30,8 @@ def _unescaped(quoted: bytes) -> bytes:
 def array_elements(text: bytes, delimiter: bytes = b",") -> list[bytes | None]:
     """The elements of an array in their text form; `delimiter` is `;` for box.
 
-    What one Avro array cannot hold is not kept: a lower bound other than 1, and dimensions beyond the first, whose
-    elements come one after the other as unnest() gives them. Raises UnrepresentableError for what is not an array.
+    One Avro array cannot hold a lower bound other than 1, nor dimensions beyond the first: the bound is dropped, and
+    the elements come one after the other, as unnest() gives them. Raises UnrepresentableError for what is not an array.
     """
     bounds = _BOUNDS.match(text)
     body = text if bounds is None else text[bounds.end() :]
@@ -73,7 +73,7 @@ def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
 
 
 def array_encoder(element: Callable[[bytes], bytes | None], delimiter: bytes = b",") -> Callable[[bytes], bytes]:
-    """An encoder of arrays of ["null", element], null the first branch and what `element` has nothing for."""
+    """An encoder of arrays of ["null", element]. An element for which `element` has nothing is null, too."""
 
     def encode(text: bytes) -> bytes:
         made = [None if item is None else element(item) for item in array_elements(text, delimiter)]

@@ -1,4 +1,4 @@
-"""Column defaults of the catalogue as Avro defaults: literals as the column keeps them, functions as the type's zero.
+"""The catalogue's column defaults as Avro defaults: a literal as the column keeps it, a function as the type's zero.
 
 They exist so that a new NOT NULL column passes a registry's BACKWARD check; no reader of ours fills one in.
 """
@@ -43,9 +43,9 @@ NO_DEFAULT: Final = Default(False)
 
 
 def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
-    """A function's default is the type's zero where NULL is not allowed, else none; so is a literal's that does not say
-    what the column would have. An array has none, as in Debezium: in the union of its elements null comes first, so
-    that no Avro default could have an element."""
+    """A function's default is the type's zero where NULL is not allowed, else none. The same holds for a literal that
+    does not say what the column would have. An array has no default, as in Debezium: in the union of its elements null
+    comes first, so that no Avro default could have an element."""
     if expression is None or expression.startswith("NULL::") or _is_array(kind.avro):
         return NO_DEFAULT
     text = literal(expression)

@@ -25,8 +25,8 @@ class UnrepresentableError(ValueError):
 
 
 class NotedError(UnrepresentableError):
-    """A value for which the kind has something else to write (Kind.lenient), and of which people or the catalogue must
-    hear: SPECIAL_NUMBER, or NEW_LABEL and behind it the label, which the text does not show."""
+    """A value for which the kind writes something else (Kind.lenient), and which people or the catalogue must hear of.
+    The text is SPECIAL_NUMBER, or NEW_LABEL and behind it the label, which is not shown."""
 
     def __init__(self, what: str, label: str = "") -> None:
         super().__init__(what)
@@ -95,7 +95,7 @@ def boolean(text: bytes) -> bytes:
 
 
 class Remembered(dict[bytes, bytes]):
-    """What an encoder made of a text, for columns of few values many times; forgets all when it has too many."""
+    """What an encoder made of each text, for columns with few values. It forgets all of them when they are too many."""
 
     def __init__(self, encode: Callable[[bytes], bytes]) -> None:
         super().__init__()
@@ -131,7 +131,8 @@ def double(text: bytes) -> bytes:
 
 
 _ROUNDED_TWICE: Final = {b"7.038531e-26": b"\xfd\x43\xae\x15", b"-7.038531e-26": b"\xfd\x43\xae\x95"}
-"""By way of a double, a text is rounded twice. Of the texts that PostgreSQL shows of floats, these alone suffer."""
+"""A text that goes by way of a double is rounded twice. Of the texts that PostgreSQL shows of floats, only these change
+by that."""
 
 
 def single(text: bytes) -> bytes:
@@ -182,7 +183,7 @@ _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-In
 
 
 def _integer(text: bytes) -> int:
-    """int() of all lengths that PostgreSQL has: up to 147,455 digits, of which Python's takes 4300."""
+    """int() of any length that PostgreSQL has: up to 147,455 digits, of which Python's int() takes 4300."""
     if len(text) <= _INT_DIGITS:
         return int(text)
     digits = text.removeprefix(b"-")
@@ -202,7 +203,7 @@ def _of_digits(digits: bytes) -> int:
 def variable_scale_decimal(text: bytes) -> bytes:
     """numeric without scale: {scale, value}. NaN, Infinity and -Infinity have an empty value and scale 0, 1 and -1.
 
-    An empty value is no number in any reader (Java's BigInteger refuses it), so it is taken for nothing else.
+    No reader takes an empty value for a number (Java's BigInteger refuses it).
     """
     whole, _, fraction = text.partition(b".")
     if text in _SPECIAL_DECIMALS:

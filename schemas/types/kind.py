@@ -27,10 +27,10 @@ class Kind:
     """How one type travels.
 
     `encode` turns text into Avro bytes; `code` is the same as an expression for generated code (`{0}` is the cell).
-    `zero` is the text that stands for "no value" where the schema allows no null. `unavailable` are Avro bytes that
-    say that a TOAST value was not sent, None when the type cannot say so. `known` is False for text in place of a type
-    that has no row. `fit` makes of a literal (a column's default) the text that a row of this type shows. `lenient` is
-    what is written of a text for which `encode` raises NotedError, None for null.
+    `zero` is the text that stands for "no value" where the schema allows no null. `unavailable` are the Avro bytes of a
+    TOAST value that was not sent, None when the type cannot say so. `known` is False where text stands for a type that
+    has no row in the table of types. `fit` makes of a literal (a column's default) the text that a row of this type
+    shows. `lenient` makes what is written of a text for which `encode` raises NotedError, None for null.
     """
 
     avro: AvroType

@@ -22,8 +22,9 @@ INFINITE_DATE: Final = 2_146_033_979  # what Debezium writes for date 'infinity'
 INFINITE_TIMESTAMP: Final = 2**63 - 1
 MINUS_INFINITE_TIMESTAMP: Final = -(2**63)
 AROUND: Final = 2**64 - 2
-"""PostgreSQL's last 30 years, from 294247-01-10, are more µs than a long holds: they go around to the far negative
-numbers, as in Debezium, two further so that none is an infinity. No timestamp of PostgreSQL is before -AROUND / 4."""
+"""The µs of PostgreSQL's last 30 years, from 294247-01-10, do not fit into a long. They go around to the far negative
+numbers, as in Debezium, and two further, so that none is an infinity. No timestamp of PostgreSQL is before -AROUND /
+4."""
 
 # The wide forms: any year of the common era or before it, as PostgreSQL shows it.
 _DATE_TIME = re.compile(
@@ -70,7 +71,7 @@ def _microseconds(hour: bytes, minute: bytes, second: bytes, fraction: bytes | N
 
 
 def _timestamp(text: bytes) -> int | None:
-    """µs since 1970 of any timestamp without time zone; None: an infinity."""
+    """µs since 1970 of any timestamp without time zone; None for an infinity."""
     if text[4] == 45 and text[-1] != 67:  # four digits of year, and not the C of BC
         return (datetime.fromisoformat(text.decode()) - EPOCH) // _MICROSECOND
     if text in (b"infinity", b"-infinity"):
@@ -121,7 +122,7 @@ def _iso(text: bytes, zone: bytes | None, digits: int = 0) -> bytes:
 
 
 def _with_digits(text: bytes, digits: int, before: int) -> bytes:
-    """With zeros up to so many digits of a second; `before` is where the first one stands."""
+    """Fills up with zeros to so many digits of a second; `before` is where the first digit stands."""
     return (text if b"." in text else text + b".").ljust(before + digits, b"0") if digits else text
 
 
@@ -192,9 +193,9 @@ def zoned_time(text: bytes) -> bytes:
 
 
 def to_precision(digits: int, text: bytes) -> bytes:
-    """A time or timestamp, with its zone if it has one, of which a column keeps so many digits of a second.
-
-    As the server rounds: halves away from 2000-01-01, where it counts from. Fractions in years of four digits alone.
+    """Rounds a time or timestamp, with its zone if it has one, to so many digits of a second, as a column does. The
+    server rounds halves away from 2000-01-01, from where it counts. Only years of four digits have their fractions
+    rounded.
     """
     found = _FRACTION.fullmatch(text)
     if found is None and b"." in text:
@@ -232,8 +233,8 @@ def _interval_parts(text: bytes) -> tuple[int, int, int, int]:
 def micro_duration(text: bytes) -> bytes:
     """interval under IntervalStyle postgres as µs; a month has 365.25/12 days, as in Debezium.
 
-    The infinite intervals of PostgreSQL 17 are the ends of long; what is longer than a long counts, 292,271 years, is
-    the longest.
+    The infinite intervals of PostgreSQL 17 are the ends of long. An interval that is longer than a long counts, 292,271
+    years, is the longest.
     """
     if text in (b"infinity", b"-infinity"):
         return _infinite(text)

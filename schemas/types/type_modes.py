@@ -44,7 +44,7 @@ class Modes(NamedTuple):
 
 
 Builder: TypeAlias = Callable[[int, Modes], Kind]
-"""From the type's typmod, -1 when it has none, and the modes."""
+"""Makes a kind of the type's typmod (-1 when it has none) and the modes."""
 
 _ANY_PRECISION: Final = Context(prec=200_000)  # more than PostgreSQL's longest numeric
 _MIDNIGHT: Final = b"00:00:00"
@@ -52,7 +52,7 @@ _EPOCH: Final = b"1970-01-01 00:00:00"
 
 
 def with_placeholder(kind: Kind, modes: Modes) -> Kind:
-    """The kind with the placeholder of the modes, if it has one."""
+    """The kind with the modes' placeholder, if the kind has one."""
     if kind.unavailable != PLACEHOLDER or modes.unavailable_value_placeholder == UNAVAILABLE:
         return kind
     return replace(kind, unavailable=sized(modes.placeholder))
@@ -136,7 +136,7 @@ _TIMESTAMPS: Final[Mapping[str, Kind]] = {
 
 
 def rounding(kind: Kind, precision: int) -> Kind:
-    """The kind of a time or timestamp of so many digits of a second, -1 or 6 for all."""
+    """The kind of a time or timestamp with so many digits of a second; -1 and 6 are all."""
     return replace(kind, fit=partial(temporal.to_precision, precision)) if 0 <= precision < 6 else kind
 
 

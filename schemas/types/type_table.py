@@ -1,6 +1,6 @@
 """The one table of types: type OID → (Avro type, encoder of PostgreSQL's text), so schema and value cannot disagree.
 
-What no row covers travels as text and is reported once by the codec (`unknown_types`).
+A type that no row covers travels as text, and the codec says so once (`unknown_types`).
 Source: PostgreSQL's pg_type.dat for the OIDs; Debezium's PostgreSQL connector for the Avro types.
 """
 
@@ -28,7 +28,7 @@ SESSION_SETTINGS: Final = {
     "lc_monetary": "C",
     "client_encoding": "UTF8",
 }
-"""What a session whose text is encoded here must have set: the walsender's and the snapshot's."""
+"""What each session must have set whose text is encoded here: the walsender's and the snapshot's."""
 
 DEFAULT_MODES: Final = Modes()
 
@@ -140,9 +140,8 @@ _BY_NAME: Final[dict[str, Builder]] = {
 
 
 def kind_of(column: Column, facts: ColumnFacts, modes: Modes = DEFAULT_MODES) -> Kind:
-    """The row of the table for a column; a type that nothing is known of is UNKNOWN.
-
-    A column that was declared with more than one dimension is PostgreSQL's text, since one Avro array holds only one.
+    """The table's row for a column; UNKNOWN for a type that it does not have. A column that was declared with more than
+    one dimension travels as PostgreSQL's text, because an Avro array has only one.
     """
     kind = _kind(column.type_oid, column.typmod, facts, modes)
     return text_kind(modes) if facts.dimensions > 1 and _is_array(kind) else kind

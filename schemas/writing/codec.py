@@ -44,7 +44,8 @@ _SOME: Final = b"\x02"  # branch 1 of ["null", T]
 
 
 def _tails(origin: bytes = _NULL + _NULL) -> dict[str, bytes]:
-    """What follows the LSN, by operation: xmin (null), origin and origin_lsn, the transaction block (null), and op."""
+    """The bytes behind the LSN, by operation: xmin (null), origin and origin_lsn, the transaction block (null), and
+    op."""
     return {op: _NULL + origin + _NULL + sized(op.encode()) for op in "crudt"}
 
 
@@ -62,27 +63,28 @@ class SourcePrefix(NamedTuple):
     tails: Mapping[str, bytes]  # by op, what follows the LSN: xmin, origin, origin_lsn, the transaction block, op
 
     def from_origin(self, name: str, lsn: int) -> SourcePrefix:
-        """The same for a transaction that came from elsewhere (pg_replication_origin), with its commit LSN there."""
+        """The prefix of a transaction that came from elsewhere (pg_replication_origin), with its commit LSN there."""
         return self._replace(tails=_tails(_SOME + sized(name.encode()) + _SOME + long_bytes(lsn)))
 
     def placed(self, transaction_id: bytes, total_order: int, collection_order: int) -> SourcePrefix:
-        """The same for one row, with its place in its transaction and among those of its table, from 1 on."""
+        """The prefix of one row, with its place in the transaction and among the transaction's rows of its table, from
+        1."""
         block = _SOME + sized(transaction_id) + long_bytes(total_order) + long_bytes(collection_order)
         at = len(sized(b"c"))
         return self._replace(tails={op: tail[: -at - 1] + block + tail[-at:] for op, tail in self.tails.items()})
 
     def second(self) -> SourcePrefix:
-        """What the second record of the same change has: the same, where records do not say their place."""
+        """The prefix of the second record of the same change: the same, because records do not say their place."""
         return self
 
 
 class PlacedPrefix(SourcePrefix):
-    """One that says the row's place."""
+    """A prefix that says the row's place."""
 
     behind: SourcePrefix
 
     def second(self) -> SourcePrefix:
-        """The place behind it, which the second half of a key change has."""
+        """The prefix with the next place, which the second half of a key change has."""
         return self.behind
 
 
@@ -105,7 +107,7 @@ class SourceOrigin:
         return self._prefix(self._streamed, start, commit_us, _SOME + self._long_bytes(xid) + _SOME, now_ns)
 
     def alone(self, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
-        """What a logical message has that is of no transaction: no txId, and our clock for a commit time."""
+        """The prefix of a logical message outside of transactions: no txId, and our clock for a commit time."""
         return self._prefix(self._streamed, b'["%d","' % last_commit_lsn, now_ns // 1000, _NULL + _SOME, now_ns)
 
     def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
@@ -122,7 +124,7 @@ class SourceOrigin:
 
 @lru_cache(4)
 def _clock(now_ns: int) -> bytes:
-    """The envelope's own times, ts_ms, ts_us and ts_ns: a stream looks at its clock once for many transactions."""
+    """The envelope's own times, ts_ms, ts_us and ts_ns. A stream looks at its clock once for many transactions."""
     return b"".join(_SOME + long_bytes(number) for number in (now_ns // 10**6, now_ns // 1000, now_ns))
 
 
@@ -131,11 +133,11 @@ class Codec:
     """What one version of a table becomes: names, schemas, and the generated code.
 
     `unknown_types` are (column, type name) that travel as text because the type table has no row for them.
-    `own_key` are the columns that the table itself has for a key, by which its rows are told apart: `key_columns`
-    unless the settings name others, and in the order of the identity's index.
-    `field_names` are of all columns in the log's order, None for one that is left out.
-    `notes` are what was noted of values, until somebody clears it: (column, what), see encoders.NotedError.
-    `again` compiles the same codec in another process: it can be pickled, the codec cannot.
+    `own_key` are the columns of the table's own key, by which its rows are told apart: the same as `key_columns` unless
+    the settings name others, in the order of the identity's index. `field_names` are those of all columns in the log's
+    order, None for a column that is left out. `notes` holds what was noted of values until somebody clears it: (column,
+    what), see encoders.NotedError. `again` compiles the same codec in another process: it can be pickled, a codec
+    cannot.
     """
 
     topic: str
@@ -170,9 +172,9 @@ def compile_codec(
     """Compiles the codec of a relation version.
 
     `facts` may be ahead of the stream: what they say of columns that are not there is left out. `nullable` are columns
-    that had a NULL in spite of them (WidenError), `text` are columns to carry as PostgreSQL's text, `modes` how
-    values travel where there is a choice, `rules` what is left out, masked, or the key. DataError when two columns get
-    the same Avro name, SettingsError for rules that the table cannot keep.
+    that had a NULL though the facts forbid it (WidenError). `text` are columns that travel as PostgreSQL's text.
+    `modes` say how values travel where there is a choice, `rules` what is left out, what is masked, and what the key
+    is. DataError when two columns get the same Avro name, SettingsError for rules that the table cannot keep.
     """
     facts = facts or TableFacts()
     own_key = key_indexes(relation, facts, rules)
@@ -223,11 +225,10 @@ def compile_codec(
 
 
 def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_RULES) -> tuple[int, ...]:
-    """Which columns make the record's key, in its order.
-
-    The flagged ones, since they are what deletes carry; under FULL, where all are flagged, and where none is, the
-    primary key of the catalogue or else its first unique index, if the relation still has all of its columns. An index
-    with a column that the rules hide is none: the key would show it.
+    """Which columns make the record's key, in its order. They are the flagged ones, because deletes carry these. Under
+    FULL, where all are flagged, and where none is, they are those of the catalogue's primary key, or else of its first
+    unique index, if the relation still has all of its columns. An index with a column that the rules hide does not
+    count: the key would show it.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
     unique = next((columns for columns in facts.unique_indexes if rules.hidden.isdisjoint(columns)), ())
@@ -282,8 +283,8 @@ def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None
 class Encoder:
     """Writes whole Kafka keys and values (wire format) of one codec under its registered schema ids.
 
-    All take `prefix`, made once for each source transaction by SourceOrigin, and `lsn`, that of the row's log message.
-    WidenError and DataError as the module says.
+    Each method takes `prefix`, which SourceOrigin makes once for each source transaction, and `lsn`, that of the row's
+    log message. It raises WidenError and DataError as the module says.
     """
 
     __slots__ = ("_after", "_before", "_both", "_codec", "_key_head", "key_only_unchanged", "record", "schema_ids")

@@ -20,7 +20,7 @@ from schemas.types.kind import CALL_CODE, Kind, string
 Algorithm: TypeAlias = Literal[
     "MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512", "SHA3-224", "SHA3-256", "SHA3-384", "SHA3-512"
 ]
-"""Java's names, as Debezium's options have them."""
+"""Java's names of the algorithms, as Debezium's options have them."""
 _PYTHON_NAMES: Final[dict[Algorithm, str]] = {
     "MD5": "md5", "SHA-1": "sha1", "SHA-224": "sha224", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512",
     "SHA3-224": "sha3_224", "SHA3-256": "sha3_256", "SHA3-384": "sha3_384", "SHA3-512": "sha3_512",
@@ -31,21 +31,21 @@ _TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text behi
 
 @dataclass(frozen=True, slots=True)
 class Asterisks:
-    """So many asterisks in place of any value, NULL included."""
+    """`length` asterisks in place of any value, NULL included."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
-    """The first characters (code points), so many at the most."""
+    """The first `length` characters (code points) of the value."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """Salt and UTF-8 text hashed, in hexadecimal, cut to the column's length where it has one. NULL stays NULL."""
+    """The hash of salt and UTF-8 text, in hexadecimal, cut to the column's length where it has one. NULL stays NULL."""
 
     algorithm: Algorithm
     salt: bytes = field(repr=False)
@@ -55,11 +55,10 @@ Mask: TypeAlias = Asterisks | Truncated | Hashed
 
 
 class ColumnRules(NamedTuple):
-    """What the settings say of one table's columns, by their names.
-
-    `excluded` are left out, and must not be of the key; `unlisted` are left out unless they are of the key. `key` are
-    the columns of the record's key in place of the table's own, empty: as the table has it. The schema
-    says of those that are `typed` what they are in PostgreSQL, and all comments where `commented`.
+    """What the settings say of one table's columns, by their names. `excluded` columns are left out, and may not belong
+    to the key. `unlisted` columns are left out unless they belong to the key. `key` are the columns of the record's key
+    in place of the table's own; empty: the table's. The schema says of those that are `typed` what they are in
+    PostgreSQL, and all comments where `commented`.
     """
 
     excluded: frozenset[str] = frozenset()
@@ -81,8 +80,8 @@ NO_RULES: Final = ColumnRules()
 def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
     """The indexes of the columns that the settings choose for the key.
 
-    SettingsError when one is not there, or when an old row in the log would not have it: a change of the key would not
-    be seen, and a delete would have no key.
+    SettingsError when a column is not there, or when old rows in the log do not have it: nobody would see a change of
+    the key, and a delete would have no key.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
     missing = [name for name in names if name not in position]
@@ -102,9 +101,8 @@ def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def kept_columns(relation: Relation, rules: ColumnRules, key: frozenset[int]) -> tuple[int, ...]:
-    """The indexes of the columns that records have; SettingsError when a rule would leave out or hide the key.
-
-    The key says in Kafka which row it is, and the position which rows were read last.
+    """The indexes of the columns that records have; SettingsError when a rule would leave out or hide the key. In Kafka
+    the key says which row it is, and in the position which rows were read last.
     """
     for index in sorted(key):
         name = relation.columns[index].name
@@ -126,7 +124,7 @@ def kept_columns(relation: Relation, rules: ColumnRules, key: frozenset[int]) ->
 
 
 def masked(kind: Kind, mask: Mask, relation: Relation, column: Column, facts: ColumnFacts) -> Kind:
-    """The kind of a masked column; SettingsError when it does not travel as a plain text."""
+    """The kind of a masked column; SettingsError when the column does not travel as plain text."""
     if kind.avro == _TSVECTOR:
         kind = replace(kind, avro="string")
     if kind.avro != "string":

@@ -1,4 +1,4 @@
-"""Which way rows go: by the compiled module (rowpath.pyx) where it was built, or by plain Python alone."""
+"""Which way rows go: by the compiled module (rowpath.pyx) where it was built, else by plain Python."""
 
 from __future__ import annotations
 

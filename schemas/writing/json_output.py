@@ -1,4 +1,4 @@
-"""Records as JSON text without a schema registry: the Avro record is made as ever, and shown as JSON.
+"""Records as JSON text without a schema registry: the Avro record is made as always, and then shown as JSON.
 
 A TextOf makes of a schema what makes JSON text of its Avro bytes: json_text, or json_with_schema."""
 
@@ -45,8 +45,8 @@ class RowText:
 
 
 class JsonEncoder(Encoder):
-    """An Encoder whose keys and values are JSON text. Its codec, and what it gives a snapshot (`read_frame`), are
-    Avro's: RowText makes text of that."""
+    """An Encoder whose keys and values are JSON text. Its codec, and the `read_frame` that a snapshot takes, are
+    Avro's; RowText makes text of them."""
 
     __slots__ = ("_text", "text_of")
 
@@ -88,7 +88,7 @@ class JsonEncoder(Encoder):
 
 
 class JsonRegistry:
-    """In place of a Registry: takes every schema, and gives ids that nobody outside of this process sees."""
+    """Stands for a Registry: it takes every schema, and gives ids that nobody outside of this process sees."""
 
     def __init__(self, text_of: TextOf = json_text) -> None:
         self.text_of = text_of

@@ -1,4 +1,4 @@
-"""A row's layout in Avro, and the certain way to write it: cell by cell, naming the column that fails."""
+"""A row's layout in Avro, and the certain way to write it: cell by cell, with the name of the column that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from schemas.writing.envelope import Field
 
 
 class WidenError(Exception):
-    """A NULL in a column that the catalogue calls NOT NULL: compile again with it as `nullable`, repeat the row."""
+    """A NULL in a column that the catalogue calls NOT NULL. Compile again with the column as `nullable`, then repeat
+    the row."""
 
     def __init__(self, column: str) -> None:
         super().__init__(column)
@@ -23,10 +24,9 @@ class WidenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodec:
-    """One column: its kind, and the Avro bytes of its union's branches (`null` None: no NULL allowed).
-
-    `skipped`: it is in the log's rows and in no record; its `encode` gives nothing. `default` are those of the column's
-    default, if the schema has it. `notes` takes what was noted of its values: (column, what).
+    """One column: its kind, and the Avro bytes of its union's branches (`null` is None where NULL is not allowed). A
+    `skipped` column is in the log's rows and in no record; its `encode` gives nothing. `default` are the bytes of the
+    column's default, if the schema has it. `notes` takes what was noted of its values: (column, what).
     """
 
     name: str
@@ -73,7 +73,7 @@ class ColumnCodec:
         return self.zero() if self.null is None else self.null
 
     def unknown(self) -> bytes:
-        """What stands in an old row of which only the key was sent."""
+        """What stands for the column in an old row of which only the key was sent."""
         if self.default is not None:
             return self.present + self.default
         return self.zero() if self.null is None else self.null
@@ -104,8 +104,8 @@ class RowLayout(NamedTuple):
         return b"".join(self.columns[index].encode(cells[index]) for index in self.key)
 
     def key_only(self, cells: Cells) -> bytes:
-        """The row of which only the identity was sent: the other columns their default as in Debezium, or null, or zero
-        where null is not allowed."""
+        """An old row of which only the identity was sent. The other columns have their default, as in Debezium, else
+        null, or zero where null is not allowed."""
         self._check(cells)
         parts = []
         for index, column in enumerate(self.columns):

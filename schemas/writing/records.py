@@ -29,7 +29,8 @@ ABORTED: Final = "ABORTED"
 
 
 def encode(schema: Schema, record: Mapping[str, Any]) -> bytes:
-    """A record as Avro bytes, to be framed with the schema's registered id. For rare records; rows have the codec."""
+    """A record as Avro bytes, without the frame that has the schema's id. This is for rare records; rows have the
+    codec."""
     out = io.BytesIO()
     fastavro.schemaless_writer(out, _parsed(json.dumps(schema)), dict(record))
     return out.getvalue()

@@ -2,7 +2,7 @@
 
 `record` goes from pgoutput's message to Kafka's key and value in one function, `row` and `key` from the cells of a row.
 They fail (encoders.FAILURES) on everything unusual: a NULL in a NOT NULL column, a value that was not sent, a bad text.
-The row then goes the certain way (RowLayout.careful), which finds the column and says what is wrong.
+Such a row then goes the certain way (RowLayout.careful), which finds the column and says what is wrong.
 Source: PostgreSQL manual, "Logical Replication Message Formats", TupleData.
 """
 
@@ -102,7 +102,7 @@ def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None
 
 
 def _parts(index: int, column: ColumnCodec) -> str:
-    """What stands for a column in the join: a text is not copied once more behind its length."""
+    """What stands for a column in the join, so that a text is not copied once more behind its length."""
     return f"e{index}, c{index}" if column.kind.code == STRING_CODE else f"e{index}"
 
 
