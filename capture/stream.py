@@ -239,7 +239,7 @@ class Stream:
             written = None
         if self._now_ns < begin.commit_us * 1000:  # committed since we looked: no record is older than its commit
             self._now_ns = time.time_ns()
-        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.last_commit_lsn, self._now_ns)
+        prefix = self._origin.transaction(begin.xid, begin.commit_us, position.end_lsn, self._now_ns)
         passed = begin.commit_lsn < position.end_lsn
         if not passed:
             self._heartbeats.prove()
@@ -341,7 +341,7 @@ class Stream:
         elif message.lsn > self._position.end_lsn and self._messages.wants(message.prefix):
             # Its LSN may also be that of the next commit, whose changes count from 1.
             stamp = b"%d:%d:0" % (self._position.generation, message.lsn)
-            source = self._origin.alone(self._position.last_commit_lsn, self._now_ns)
+            source = self._origin.alone(message.lsn, self._now_ns)
             counted, draft = self._record(message, source, stamp)
             counted.events["m"] += 1
             self._position = self._position._replace(end_lsn=message.lsn, stopped_lsn=None)

@@ -101,7 +101,8 @@ class SourceOrigin:
     def transaction(self, xid: int, commit_us: int, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
         """What the rows of a streamed transaction share, in all tables.
 
-        `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the commit before it, `now_ns` our clock.
+        `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the end of the commit before it, `now_ns` our
+        clock.
         """
         start = b'["%d","' % last_commit_lsn
         return self._prefix(self._streamed, start, commit_us, _SOME + self._long_bytes(xid) + _SOME, now_ns)

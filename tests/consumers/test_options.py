@@ -18,12 +18,15 @@ snapshot.mode.configuration.based.snapshot.data snapshot.mode.custom.name snapsh
 snapshot.query.mode.custom.name snapshot.scan.all.columns.force snapshot.tables.order.by.row.count
 sourceinfo.struct.maker statistics.metrics.enabled streaming.delay.ms table.ignore.builtin
 transaction.metadata.factory converters datatype.propagate.source.type poll.interval.ms
+column.mask.with.10.chars column.truncate.to.20.chars column.mask.hash.v2.SHA-256.with.salt.pepper
+database.connection.factory.class database.query.timeout.ms database.sslfactory extended.headers.enabled
+topic.cache.size topic.heartbeat.name
 """.split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_what_stands_instead_is_said(option: str) -> None:
-    name = option.replace(".", "_").upper()
+    name = option.replace(".", "_").replace("-", "_").upper()
     with pytest.raises(SettingsError) as refused:
         load("capture", Settings, environ={f"ORDERTAP_CAPTURE_{name}": "x"})
     said = f"{name.lower()}: no setting here: "
