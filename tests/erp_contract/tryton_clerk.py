@@ -45,6 +45,15 @@ class TrytonClerk:
         sale = self._find(order)
         self._as_draft(sale, {"lines": [["delete", [self._line(sale, key)]]]})
 
+    def amends(self, order: ErpRef, key: str, quantity: Decimal) -> None:
+        """In processing: a slip for a line, and its button."""
+        sale = self._find(order)
+        line = self._screen.row("sale.line", self._line(sale, key), "product", "unit", "unit_price", "description")
+        number = line.pop("id")
+        change = {"action": "line", "line": number, **line, "quantity": float(quantity)}
+        slip = {"sale": sale, "lines": [["create", [change]]]}
+        self._screen("sale.amendment", "validate_amendment", self._screen("sale.amendment", "create", [slip]))
+
     def sets(self, ref: ErpRef, milestone: Milestone) -> None:
         sale = self._find(ref)
         match milestone:

@@ -94,9 +94,9 @@ def is_notes(change: Edit) -> bool:
 def in_processing(change: Edit, row: Row) -> Edit:
     """The same without new lines and lines that go: a line of which nothing is left takes the place of another of the
     same tax, or stands there with the quantity 0. HoldError where Tryton cannot do it."""
-    rows = {line["id"]: line for line in row["lines."]}
-    free = [rows[one] for one in change.gone]
-    free += [line for line in row["lines."] if line["type"] == "line" and not line["quantity"]]
+    # In one order, whether they still have a quantity or not: a step that is gone on with gives each the same place.
+    free = [line for line in row["lines."] if line["type"] == "line"]
+    free = [line for line in free if line["id"] in change.gone or not line["quantity"]]
     changed = {one: {**some} for one, some in change.changed.items()}
     missing: list[Place] = []
     for line in change.new:

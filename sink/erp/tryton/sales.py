@@ -21,6 +21,7 @@ _BY_INVOICE: Final = {
 }  # fmt: skip
 _BY_GOODS: Final = {"sent": Milestone.DELIVERED, "partially shipped": Milestone.PART_DELIVERED}
 
+_SLIP: Final = "ordertap:"
 _IN_COMMENT: Final[Mapping[Kind, tuple[str, ...]]] = {
     "order": ("placed_at", "tax_included", "paid", "payment_means", "payment_reference"),
     "return": ("returned_at",),
@@ -57,24 +58,38 @@ def stamp(record: ErpRecord, row: Row) -> str:
     """Of the record and of the state, with slips that lie there. Not of Tryton's own stamps: those go with each call as
     they were just read."""
     slips = sum(one["state"] == "draft" for one in row["amendments."])
-    states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips))
+    states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips), str(_amended_by(row)))
     return f"{content(record)}:{':'.join(states)}"
 
 
 class SaleStamp(NamedTuple):
-    """A stamp, taken apart. slips: of those that are not validated yet."""
+    """A stamp, taken apart. slips: of those that are not validated yet. amended_by: the key of our step whose slip was
+    validated last; 0 where that was a clerk's, or there is none."""
 
     content: str
     state: str
     invoice: str
     shipment: str
     slips: int
+    amended_by: int = 0
 
 
 def standing(stamp: str) -> SaleStamp:
-    """What a stamp says."""
-    content_, state, invoice, shipment, slips = stamp.split(":")
-    return SaleStamp(content_, state, invoice, shipment, int(slips))
+    """What a stamp says; one that an earlier release wrote down has no last part."""
+    content_, state, invoice, shipment, *counts = stamp.split(":")
+    return SaleStamp(content_, state, invoice, shipment, *map(int, counts))
+
+
+def slip_of(key: int) -> str:
+    """What an amendment is named by, that is made for our step."""
+    return f"{_SLIP}{key}"
+
+
+def _amended_by(row: Row) -> int:
+    done = [one for one in row["amendments."] if one["state"] == "validated"]
+    last = max(done, key=lambda one: (Decimal(one["_timestamp"]), one["id"]), default=None)
+    before, ours, key = str(last["description"]).partition(_SLIP) if last else ("", "", "")
+    return int(key) if ours and not before and key.isascii() and key.isdigit() else 0
 
 
 def content(record: ErpRecord) -> str:

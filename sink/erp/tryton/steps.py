@@ -102,7 +102,10 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
 
 def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
     """Whether a sale stands as this step leaves it half way. Somebody else may have brought it there: then the step is
-    gone on with all the same, as it would be planned anew."""
+    gone on with all the same, as it would be planned anew. Content that differs is ours where our own slip has made it,
+    and nobody's came after."""
+    if step.verb == "amend" and now.amended_by == step.key:
+        return True
     if was.content != now.content:
         return False
     if step.verb == "advance":
@@ -139,11 +142,13 @@ def _changing(step: Step, row: Row, change: Edit) -> Call:
     slip = edits.as_slip(change, row)
     if not slip:
         return _notes(change, row)
-    mark = f"ordertap:{step.key}"
+    mark = sales.slip_of(step.key)
     for one in row["amendments."]:
         if (one["description"], one["state"]) == (mark, "draft"):
             return Call(SLIP, "validate_amendment", (one["id"],))
-    return Call(SLIP, "create", ({"sale": row["id"], "description": mark, "lines": [("create", slip)]},))
+    # By a write of the sale, which has its stamp: a call that arrives twice would make a second slip otherwise.
+    made = {"description": mark, "lines": [("create", slip)]}
+    return Call(SALE, "write", ([row["id"]], {"amendments": [("create", [made])]}))
 
 
 def _notes(change: Edit, row: Row) -> Call:

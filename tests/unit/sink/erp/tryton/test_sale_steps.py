@@ -19,6 +19,8 @@ D = Decimal
 REF = ErpRef("order", "shop/order/1/1")
 SCALE = lines.Scale(D("0.01"), D("0.0001"))
 SLIP = {"id": 9, "description": "ordertap:2", "state": "draft", "_timestamp": "1"}
+VALIDATED = SLIP | {"state": "validated", "_timestamp": "3.5"}
+CLERKS = VALIDATED | {"id": 8, "description": None, "_timestamp": "20.25"}
 
 
 def line(quantity: int, net: str, tax: str, rate: int = 19) -> dict[str, Value]:
@@ -101,19 +103,20 @@ def test_a_sale_is_taken_on_state_by_state(state: str, target: str, button: str 
         ("confirmed", CHEAPER, ["draft"]),
         ("quotation", RENUMBERED, ["write"]),
         ("processing", RENUMBERED, ["write"]),
-        ("processing", CHEAPER, ["create"]),
-        ("processing", FEWER, ["create"]),
-        ("processing", OTHER_LINE, ["create"]),
+        ("processing", CHEAPER, ["write", "amendments"]),
+        ("processing", FEWER, ["write", "amendments"]),
+        ("processing", OTHER_LINE, ["write", "amendments"]),
     ],
 )
 def test_a_change_is_made_as_the_state_takes_it(state: str, want: ErpRecord, calls: list[str]) -> None:
     now = sale(state)
     call = following(step("amend", now, want), now)
     assert call is not None
-    assert [call.method] == calls
-    if call.method == "create":
-        (slip,) = call.args
-        assert (call.model, slip["sale"], slip["description"]) == ("sale.amendment", 1, "ordertap:2")
+    assert (call.model, call.method) == ("sale.sale", calls[0])
+    if "amendments" in calls:
+        ids, values_ = call.args
+        ((_, (slip,)),) = values_["amendments"]
+        assert (ids, [*values_], slip["description"]) == ([1], ["amendments"], "ordertap:2")
 
 
 def test_a_slip_that_lies_there_is_validated() -> None:
@@ -122,7 +125,7 @@ def test_a_slip_that_lies_there_is_validated() -> None:
     another = sale("processing", **{"amendments.": [{**SLIP, "description": "the clerk's"}]})
     call = following(step("amend", another, CHEAPER), another)
     assert call is not None
-    assert call.method == "create"
+    assert call.method == "write"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +183,19 @@ def test_a_cancellation_is_refused_before_its_first_write(more: dict[str, Any], 
         following(step("cancel", now), now)
 
 
+NOT_DONE = HowFar.NOT_DONE
+
+
+def amended(record: ErpRecord, *slips: dict[str, Any]) -> Sale:
+    """In processing, by slips; the comment is written after that."""
+    return sale("processing", record, 1, **{"amendments.": [*slips]})
+
+
+def test_the_stamp_of_an_earlier_release_is_read() -> None:
+    assert sales.standing("x:processing:pending:waiting:1") == ("x", "processing", "pending", "waiting", 1, 0)
+    assert sales.standing(amended(CHEAPER, VALIDATED).observed.stamp).amended_by == 2
+
+
 BEFORE = sale("quotation")
 PROCESSING = sale("processing")
 
@@ -202,6 +218,11 @@ PROCESSING = sale("processing")
         (step("amend", BEFORE, CHEAPER), sale("quotation", FEWER, 3), HowFar.DONE),
         (step("amend", BEFORE, CHEAPER), sale("cancelled"), HowFar.NOT_DONE),
         (step("amend", PROCESSING, CHEAPER), sale("processing", **{"amendments.": [SLIP]}), HowFar.PARTLY),
+        (step("amend", PROCESSING, CHEAPER), amended(CHEAPER, VALIDATED), HowFar.PARTLY),
+        (step("amend", PROCESSING, CHEAPER), amended(CHEAPER, CLERKS | {"_timestamp": "3"}, VALIDATED), HowFar.PARTLY),
+        (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED, CLERKS), HowFar.NOT_DONE),
+        (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED | {"description": "ordertap:1"}), NOT_DONE),
+        (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED | {"description": "2"}), HowFar.NOT_DONE),
         (step("cancel", BEFORE), sale("cancelled"), HowFar.DONE),
         (step("cancel", BEFORE), BEFORE, HowFar.NOT_DONE),
         (step("cancel", sale("confirmed")), sale("draft"), HowFar.PARTLY),
@@ -273,6 +294,19 @@ def test_in_processing_a_line_that_goes_makes_room_for_one_of_the_same_tax() -> 
     assert "line:l3" in edits.as_notes(change)["lines"][0][2]["note"]
     gone = edits.in_processing(edits.edit(values(FEWER, 2), now.row), now.row)
     assert [(one["line"], one["quantity"]) for one in edits.as_slip(gone, now.row)] == [(2, 0.0)]
+
+
+def test_in_processing_a_line_has_the_same_place_when_a_step_is_gone_on_with() -> None:
+    """What was free before our slip has a quantity after it, and the note of another line until that is written."""
+    now = sale("processing")
+    now.row["lines."][0]["quantity"] = D(0)
+    wanted = values(order(l3=line(3, "6.00", "1.14"), l4=line(1, "1.00", "0.19")), 2)
+    for slip in edits.as_slip(edits.in_processing(edits.edit(wanted, now.row), now.row), now.row):
+        (changed,) = [one for one in now.row["lines."] if one["id"] == slip["line"]]
+        changed |= {name: slip[name] for name in ("product", "unit", "quantity", "unit_price", "description")}
+    left = edits.in_processing(edits.edit(wanted, now.row), now.row)
+    assert edits.as_slip(left, now.row) == []
+    assert sorted(left.changed) == [1, 2], "notes are left"
 
 
 def test_in_processing_an_address_changes_by_a_slip_and_the_order_stays() -> None:
