@@ -21,13 +21,14 @@ from typing import Any, Final
 
 from deploy.embedded import Postgres
 from deploy.tryton import provision
+from deploy.tryton.items import make_items
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from tests.benchmarks.backlog import SETTINGS
 from tests.benchmarks.erp_script import Script
 from tests.benchmarks.erp_sink import SHOP, Replicas, StagedShop
 from tests.benchmarks.usage import cpu, cpu_with_children
-from tests.faults.histories_erp import RealTryton, template
+from tests.faults.histories_erp import RealTryton
 
 _BATCHES: Final = (20, 40)
 _PRICE_BATCH: Final = 100
@@ -68,7 +69,7 @@ class Bench:
         self._shop = StagedShop(server.create_database("middle"))
         self._admin = Screen(tryton.url, tryton.database, provision.ADMIN, provision.ADMIN_PASSWORD)
         skus = self._shop.shop.add_products(prices)
-        self._admin("product.template", "create", [template(self._admin, sku, sku, 19) for sku in skus])
+        make_items(self._admin, [(sku, sku, 19) for sku in skus])
         self._settings = self._sink()
 
     def _sink(self) -> dict[str, Any]:

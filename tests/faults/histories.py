@@ -174,6 +174,11 @@ class Histories:
         return self._erp.settles
 
     @property
+    def lease(self) -> float:
+        """Seconds for which what a killed sink had waits: with many more kills than that nothing goes on."""
+        return self._erp.lease
+
+    @property
     def lost_replies(self) -> int:
         """Calls that the ERP did, and whose answer no sink heard."""
         return sum(proxy.lost for proxy in self._proxies)
@@ -287,7 +292,7 @@ class _Faults:
         if self._kill <= now and (not self._run.kills or self._run.went_through()):
             self._run.check_alive()
             self._run.kill(*([] if self._run.kills else [self._run.capture]))
-            self._kill = now + self._chance.uniform(2, 8)
+            self._kill = now + self._chance.uniform(0.4, 1.6) * self._run.lease
         if self._lose <= now:
             self._run.lose_answer()
             self._lose = now + self._chance.uniform(1, 3) * self._run.settles
