@@ -24,7 +24,7 @@ from deploy.demo_view import View, Watcher
 from deploy.embedded import PartError
 
 LOOK_SECONDS = 0.4
-THROUGH_SECONDS = 120.0
+STILL_SECONDS = 120.0
 TRICKLE_SECONDS = 1.5
 STOPPED = 130
 
@@ -35,6 +35,8 @@ class Demo:
     def __init__(self, stage: Stage, watcher: Watcher, view: View) -> None:
         self._stage, self._watcher, self._view = stage, watcher, view
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._documents: dict[str, dict[str, int]] = {}
+        self._went_on = 0.0
 
     def sell(self, orders: int, seed: int, pause: float) -> None:
         """Lets the shop work until so many orders are placed, and shows it; PartError when the simulator fails."""
@@ -68,25 +70,31 @@ class Demo:
         figures = self._watcher.figures()
         self._view.show(figures, shop, [*self._watcher.events(), *said])
         time.sleep(LOOK_SECONDS)
+        if figures.documents != self._documents:
+            self._documents, self._went_on = figures.documents, time.monotonic()
         return figures.unfinished
 
     def compare(self) -> tuple[int, str]:
-        """Waits until all is through, compares shop and ERP; the exit code and the picture of `sink reconcile`."""
+        """Waits until all is through, compares shop and ERP; the exit code and the picture of `sink reconcile`. It ends
+        where they differ and nothing has gone on for a while."""
         self._view.phase("waiting until all is through")
         end = self._watcher.log_end()
-        deadline = time.monotonic() + THROUGH_SECONDS
+        self._went_on = time.monotonic()
         while True:
-            self._settle(end, deadline)
+            self._settle(end)
             code, picture = self._stage.try_command("sink", "reconcile")
-            if code == 0 or time.monotonic() > deadline:
+            if code == 0 or self._stands_still():
                 return code, picture
 
-    def _settle(self, end: str, deadline: float) -> None:
+    def _settle(self, end: str) -> None:
         """Returns when the log up to `end` is in Kafka and nothing was on the way for a second and a half."""
         quiet = 0
-        while quiet < 4 and time.monotonic() < deadline:
+        while quiet < 4 and not self._stands_still():
             on_the_way = self._look()
             quiet = quiet + 1 if on_the_way == 0 and self._watcher.captured(end) else 0
+
+    def _stands_still(self) -> bool:
+        return time.monotonic() > self._went_on + STILL_SECONDS
 
 
 def main() -> int:
@@ -118,6 +126,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
     stage = Stage(folder, SHOPS[options.shop], options.erp, say)
     stage.build(stack)
     say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
+    say(stage.erp.where())
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
     stack.callback(watcher.close)
     with View(console, options.orders, options.shop) as view:
