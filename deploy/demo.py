@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import queue
 import shutil
 import signal
@@ -12,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,7 @@ LOOK_SECONDS = 0.4
 STILL_SECONDS = 120.0
 TRICKLE_SECONDS = 1.5
 STOPPED = 130
+PREFIX, LOCK = "ordertap-demo-", "in-use"
 
 
 class Demo:
@@ -108,6 +110,7 @@ def main() -> int:
         with ExitStack() as stack:
             if not options.keep:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                _clear_others(folder, stack)
             return _run(options, folder, console, stack)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
@@ -173,7 +176,7 @@ def _count(text: str) -> int:
 def _folder(kept: Path | None) -> Path:
     """Everybody may enter it, since PostgreSQL does not run as root."""
     if kept is None:
-        folder = Path(tempfile.mkdtemp(prefix="ordertap-demo-"))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     else:
         folder = kept.resolve()
         if folder.exists() and any(folder.iterdir()):
@@ -181,6 +184,15 @@ def _folder(kept: Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     return folder
+
+
+def _clear_others(folder: Path, stack: ExitStack) -> None:
+    """Takes away what demos have left that were killed: a running one holds the lock in its folder."""
+    fcntl.flock(stack.enter_context((folder / LOCK).open("w")), fcntl.LOCK_EX)
+    for left in folder.parent.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError), left.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
