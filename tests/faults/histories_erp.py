@@ -38,10 +38,9 @@ class LosesAnswers(Protocol):
 
 
 class HistoriesErp(Protocol):
-    """One that is there and has the sample shop's items, and no document. `settles`: seconds after which a lost call is
-    over; `lease`: for so long waits what a killed sink had."""
+    """One that is there and has the sample shop's items, and no document. `lease`: seconds for which waits what a
+    killed sink had."""
 
-    settles: float
     lease: float
 
     def proxy(self) -> LosesAnswers: ...
@@ -59,7 +58,6 @@ class HistoriesErp(Protocol):
 class Reference:
     """The reference ERP: tables."""
 
-    settles = _SQL_SECONDS
     lease = _SQL_SECONDS + 2
 
     def __init__(self, server: Postgres, prefix: str) -> None:
@@ -96,8 +94,7 @@ class RealTryton:
     """A running Tryton, whose orders are taken to processing, so that it makes shipments and draft invoices."""
 
     def __init__(self, server: Tryton, prefix: str) -> None:
-        self.settles = server.settles_within
-        self.lease = _TRYTON_SECONDS + 2 + self.settles
+        self.lease = _TRYTON_SECONDS + 2 + server.settles_within
         self._server = server
         self._prefix = prefix
         admin = Screen(server.url, server.database, provision.ADMIN, provision.ADMIN_PASSWORD)
