@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import queue
 import shutil
 import signal
@@ -12,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -24,9 +25,10 @@ from deploy.demo_view import View, Watcher
 from deploy.embedded import PartError
 
 LOOK_SECONDS = 0.4
-THROUGH_SECONDS = 120.0
+STILL_SECONDS = 120.0
 TRICKLE_SECONDS = 1.5
 STOPPED = 130
+PREFIX, LOCK = "ordertap-demo-", "in-use"
 
 
 class Demo:
@@ -35,6 +37,8 @@ class Demo:
     def __init__(self, stage: Stage, watcher: Watcher, view: View) -> None:
         self._stage, self._watcher, self._view = stage, watcher, view
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._documents: dict[str, dict[str, int]] = {}
+        self._went_on = 0.0
 
     def sell(self, orders: int, seed: int, pause: float) -> None:
         """Runs the shop until `orders` orders are placed, and shows it. PartError if the simulator fails."""
@@ -68,26 +72,31 @@ class Demo:
         figures = self._watcher.figures()
         self._view.show(figures, shop, [*self._watcher.events(), *said])
         time.sleep(LOOK_SECONDS)
+        if figures.documents != self._documents:
+            self._documents, self._went_on = figures.documents, time.monotonic()
         return figures.unfinished
 
     def compare(self) -> tuple[int, str]:
         """Waits until everything has arrived, then compares shop and ERP. Returns the exit code and output of `sink
-        reconcile`."""
+        reconcile`. It gives up where they differ and nothing has gone on for a while."""
         self._view.phase("waiting until all is through")
         end = self._watcher.log_end()
-        deadline = time.monotonic() + THROUGH_SECONDS
+        self._went_on = time.monotonic()
         while True:
-            self._settle(end, deadline)
+            self._settle(end)
             code, picture = self._stage.try_command("sink", "reconcile")
-            if code == 0 or time.monotonic() > deadline:
+            if code == 0 or self._stands_still():
                 return code, picture
 
-    def _settle(self, end: str, deadline: float) -> None:
+    def _settle(self, end: str) -> None:
         """Returns when the log up to `end` is in Kafka and nothing has been on the way for 1.5 s."""
         quiet = 0
-        while quiet < 4 and time.monotonic() < deadline:
+        while quiet < 4 and not self._stands_still():
             on_the_way = self._look()
             quiet = quiet + 1 if on_the_way == 0 and self._watcher.captured(end) else 0
+
+    def _stands_still(self) -> bool:
+        return time.monotonic() > self._went_on + STILL_SECONDS
 
 
 def main() -> int:
@@ -101,6 +110,7 @@ def main() -> int:
         with ExitStack() as stack:
             if not options.keep:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                _clear_others(folder, stack)
             return _run(options, folder, console, stack)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
@@ -119,6 +129,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
     stage = Stage(folder, SHOPS[options.shop], options.erp, say)
     stage.build(stack)
     say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
+    say(stage.erp.where())
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
     stack.callback(watcher.close)
     with View(console, options.orders, options.shop) as view:
@@ -169,7 +180,7 @@ def _count(text: str) -> int:
 def _folder(kept: Path | None) -> Path:
     """Makes a folder that everybody may enter, because PostgreSQL does not run as root."""
     if kept is None:
-        folder = Path(tempfile.mkdtemp(prefix="ordertap-demo-"))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     else:
         folder = kept.resolve()
         if folder.exists() and any(folder.iterdir()):
@@ -177,6 +188,15 @@ def _folder(kept: Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     return folder
+
+
+def _clear_others(folder: Path, stack: ExitStack) -> None:
+    """Takes away what demos have left that were killed: a running one holds the lock in its folder."""
+    fcntl.flock(stack.enter_context((folder / LOCK).open("w")), fcntl.LOCK_EX)
+    for left in folder.parent.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError), left.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 
 import psycopg2
 
-from deploy.embedded import PartError, Postgres
+from deploy.embedded import Postgres
 from deploy.tryton import provision
-from deploy.tryton.environment import environment
+from deploy.tryton.items import make_items
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 
 DEPLOY = Path(__file__).parent
-Items = Collection[tuple[str, str]]
-"""SKU → name of what the shop sells."""
+Items = Collection[tuple[str, str, Decimal]]
+"""SKU, name and tax rate of all that the shop sells."""
 
 
 class DemoErp(Protocol):
@@ -60,7 +60,7 @@ class Reference:
         with erp, erp.cursor() as cursor:
             cursor.execute((DEPLOY / "erp" / "schema.sql").read_text("utf-8"))
             cursor.execute("INSERT INTO company (id, name) VALUES ('demo', 'Demo Ltd') ON CONFLICT DO NOTHING")
-            cursor.executemany("INSERT INTO items (sku, name) VALUES (%s, %s)", list(items))
+            cursor.executemany("INSERT INTO items (sku, name) VALUES (%s, %s)", [item[:2] for item in items])
         erp.close()
 
     def settings(self) -> dict[str, Any]:
@@ -74,41 +74,42 @@ class Reference:
 
 
 class RealTryton:
-    """A real Tryton 8.2."""
+    """A real Tryton 8.2. A thread of its own sets it up beside all else, and lives as long as the server: that ends with
+    the process that started it."""
 
     def __init__(self, postgres: Postgres, folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
         self._server = Tryton(folder / "tryton", postgres, say)
         self._stack, self._say = stack, say
-        self._failed: list[PartError] = []
-        self._thread = threading.Thread(target=self._set_up, daemon=True)
+        self._failed: list[Exception] = []
+        self._up, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="Tryton", daemon=True)
 
     def begin(self) -> None:
         self._thread.start()
+        self._stack.callback(self._end)
 
-    def _set_up(self) -> None:
+    def _live(self) -> None:
         try:
-            environment(self._say)
-        except PartError as error:
+            with self._server:
+                self._say("Tryton is there")
+                self._up.set()
+                self._over.wait()
+        except Exception as error:  # noqa: BLE001  (`ready` raises it)
             self._failed.append(error)
+        finally:
+            self._up.set()
+
+    def _end(self) -> None:
+        """Where it is not there yet, it is not waited for: what is half made dies with this process."""
+        self._over.set()
+        if self._up.is_set():
+            self._thread.join()
 
     def ready(self, items: Items) -> None:
-        self._thread.join()
+        self._up.wait()
         if self._failed:
             raise self._failed[0]
-        self._say("starting Tryton")
-        self._stack.enter_context(self._server)
-        admin = self._screen(provision.ADMIN, provision.ADMIN_PASSWORD)
-        (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
-        (category,) = admin.rows("product.category", [["name", "=", "19 %"]])
-        common = {
-            "type": "goods", "default_uom": unit["id"], "sale_uom": unit["id"], "salable": True,
-            "list_price": Decimal(0), "account_category": category["id"], "cost_price_method": "fixed",
-        }  # fmt: skip
-        made = [
-            common | {"name": name, "code": sku, "products": [["create", [{"cost_price": Decimal(0)}]]]}
-            for sku, name in items
-        ]
-        admin("product.template", "create", made)
+        make_items(self._screen(provision.ADMIN, provision.ADMIN_PASSWORD), items)
 
     def settings(self) -> dict[str, Any]:
         days = "UTC"  # days in the sample shops are those of their database

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ MOST_RESTARTS = 10
 
 @dataclass(frozen=True)
 class Shop:
-    """One of the sample shops. `items`: a SELECT of sku and name; `orders`: its table of orders."""
+    """One of the sample shops. `items`: a SELECT of sku, name and tax rate; `orders`: its table of orders."""
 
     name: str
     simulator: str
@@ -34,12 +35,14 @@ class Shop:
 
 
 SHOPS = {
-    "sample": Shop("sample", "deploy.shop.simulator", "orders", "SELECT sku, name FROM products", None, 0.04),
+    "sample": Shop("sample", "deploy.shop.simulator", "orders", "SELECT sku, name, tax_rate FROM products", None, 0.04),
     "oscar": Shop(
         "oscar",
         "deploy.oscar.simulator",
         "order_order",
-        "SELECT DISTINCT partner_sku, partner_sku FROM partner_stockrecord",
+        "SELECT partner_sku, partner_sku, CASE WHEN c.name IN ('Books', 'Coffee') THEN 7 ELSE 19 END"
+        " FROM partner_stockrecord s JOIN catalogue_product p ON p.id = s.product_id"
+        " JOIN catalogue_productclass c ON c.id = p.product_class_id",
         (),
         0.0,
     ),
@@ -133,11 +136,11 @@ class Stage:
         if made.returncode:
             raise PartError(f"the shop could not be made:\n{made.stderr.strip()}")
 
-    def _items(self) -> list[tuple[str, str]]:
+    def _items(self) -> list[tuple[str, str, Decimal]]:
         shop = psycopg2.connect(self.shop_url)
         with shop, shop.cursor() as cursor:
             cursor.execute(self.shop.items)
-            items: list[tuple[str, str]] = cursor.fetchall()
+            items: list[tuple[str, str, Decimal]] = cursor.fetchall()
         shop.close()
         return items
 

@@ -70,7 +70,8 @@ class Simulator:
                 return said
 
     def run(self, orders: int, pause: float = 0.0, say: Callable[[str], None] | None = None) -> None:
-        """Steps until `orders` orders are placed, then closes the day: every open order is paid or cancelled."""
+        """Steps until `orders` orders are placed, then closes the day: every open order is paid or cancelled, and most
+        of what came back is looked at."""
         while self.orders < orders:
             said = self.step()
             if say:
@@ -81,10 +82,14 @@ class Simulator:
                 say(said)
 
     def close_day(self) -> list[str]:
-        """Has every open order paid or cancelled, so that nothing waits for a payment."""
+        """Has every open order paid or cancelled, so that nothing waits for a payment. Parcels come back meanwhile, so
+        that a short day has refunds as well; a third of the returns stays for tomorrow."""
         said = []
         while self._pending:
             said.append(self._do(self._pay if self._random.random() < 0.85 else self._cancel_unpaid))
+        said += [self._do(self._request_return) for _ in range(1 + len(self._shipped) // 6)]
+        said += [self._do(self._receive_return) for _ in range(_two_thirds(self._requested))]
+        said += [self._do(self._refund) for _ in range(_two_thirds(self._received))]
         return [text for text in said if text]
 
     def _do(self, action: Callable[[Cursor], str | None]) -> str | None:
@@ -184,6 +189,11 @@ class Simulator:
         if target is not None:
             target.append(one)
         return one
+
+
+def _two_thirds(returns: list[int]) -> int:
+    """Of one that is alone: one."""
+    return (2 * len(returns) + 2) // 3
 
 
 def main() -> None:

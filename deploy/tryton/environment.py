@@ -31,7 +31,7 @@ DATABASE = "tryton"
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder with Python and Tryton in it (`venv`), and a file with the data."""
+    """A folder with Python and Tryton in it (`venv`), and a file with a company's data."""
 
     folder: Path
     dump: Path
@@ -40,14 +40,25 @@ class Environment:
         """One of Tryton's programs, or its Python."""
         return str(self.folder / "venv/bin" / name)
 
-    def restore(self, postgres: Postgres, database: str) -> None:
-        """Makes a database with the data."""
+    def restore(self, postgres: Postgres, database: str, dump: Path | None = None) -> None:
+        """Makes a database with the company's data, or with those of another dump."""
         postgres.create_database(database)
         _run(
             "restoring Tryton's data",
-            [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(self.dump)],
+            [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(dump or self.dump)],
         )
         postgres.psql("ANALYZE", database)
+
+    def later(self, postgres: Postgres, *made_by: str) -> Path:
+        """Where a dump is kept of what comes after the company's data by these pieces of code. Only a server of the
+        same version reads it for certain."""
+        return self.dump.with_name(f"{self.dump.name}-{_fingerprint(*made_by)}-{postgres.version}")
+
+    def keep(self, postgres: Postgres, database: str, dump: Path) -> None:
+        """Makes a dump of a database that is at rest; of several who do that at once one is kept."""
+        part = dump.with_name(f"{dump.name}.{os.getpid()}")
+        _run("Tryton's dump", [str(postgres.bin / "pg_dump"), "-Fc", "-f", str(part), postgres.dsn(database)])
+        part.rename(dump)
 
 
 def environment(say: Callable[[str], None] = print) -> Environment:
@@ -110,9 +121,7 @@ def _make_dump(found: Environment) -> None:
             _run("Tryton's modules", [*admin, "-u", *MODULES, "--activate-dependencies"], **variables)
             postgres.psql("ANALYZE", DATABASE)
             _run("Tryton's data", [found.program("python"), str(PROVISION), url, str(settings)], **variables)
-            part = found.dump.with_suffix(".part")
-            _run("Tryton's dump", [str(postgres.bin / "pg_dump"), "-Fc", "-f", str(part), url])
-            part.rename(found.dump)
+            found.keep(postgres, DATABASE, found.dump)
 
 
 def _run(what: str, command: list[str], step: str = "see above", **variables: str) -> None:

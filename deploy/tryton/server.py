@@ -14,13 +14,18 @@ from deploy.embedded import Part, PartError, Postgres, port_open
 from deploy.tryton import provision
 from deploy.tryton.environment import DATABASE, Environment, environment, write_settings
 from sink.erp.contract import Sells
+from sink.erp.tryton import catalogue, setup
+from sink.erp.tryton import settings as tryton_settings
 from sink.erp.tryton.settings import TrytonSettings
 from sink.erp.tryton.setup import TrytonSetup
+
+_INIT = (Path(__file__), *(Path(str(one.__file__)) for one in (setup, catalogue, tryton_settings, provision)))
+"""What decides on what `_init` makes: its dump is made anew when one of them changes."""
 
 
 class Tryton(Part):
     """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server. `web_shop`: and with what
-    `sink init` makes.
+    `sink init` makes, which is kept as well.
 
     A call that waits for a row lock is ended by the database after `LOCK_SECONDS`, and given again by the server up to
     five times: so long after it a call may still take effect (`settles_within`).
@@ -58,14 +63,19 @@ class Tryton(Part):
     def start(self) -> None:
         """The first time with new data; after a stop or kill on those that are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        first = self._environment is None
-        if self._environment is None:
-            self._environment = environment(self._say)
-            self._environment.restore(self.postgres, self.database)
+        if self._environment is not None:
+            super().start()
+            return
+        self._environment = environment(self._say)
+        made = self._environment.later(self.postgres, *(file.read_text() for file in _INIT))
+        ready = self._web_shop and made.exists()
+        self._environment.restore(self.postgres, self.database, made if ready else None)
         self._command = self._gunicorn(self._environment)
         super().start()
-        if first and self._web_shop:
+        if self._web_shop and not ready:
+            self._say("making in Tryton what a web shop needs, about 12 s, once")
             self._init()
+            self._environment.keep(self.postgres, self.database, made)
 
     def settings(self) -> dict[str, Any]:
         """`sink.erp` of the settings file."""

@@ -119,7 +119,8 @@ class Worker:
         wanted = self._owner, self._sending.lease_seconds, self._rules.batch
         if self._leased % _ALL_ALIKE == 0:
             return leases.lease(cursor, *wanted)
-        return leases.lease(cursor, *wanted, later=self._prices, filling=self._customers)
+        prices = self._sending.abilities.prices or 0
+        return leases.lease(cursor, *wanted, later=self._prices, filling=self._customers, most_later=prices)
 
     def check(self) -> None:
         """Checks that the ERP can be used and is the one that this middle layer is bound to. StopError if not."""

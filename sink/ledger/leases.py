@@ -43,9 +43,11 @@ def lease(
     most: int = 1,
     later: Collection[str] = (),
     filling: Collection[str] = (),
+    most_later: int = 0,
 ) -> list[Lease]:
     """Leases at most `most` units that have waited longest, for `seconds`. Units of the types in `filling` only fill up
-    the batch; units of the types in `later` are taken only if no others are due.
+    the batch; units of the types in `later` are taken only if no others are due, and then `most_later` of them, if that
+    is more.
 
     A unit whose owner died becomes free when its deadline has passed, not before: until then the owner's last call may
     still arrive at the ERP.
@@ -57,7 +59,7 @@ def lease(
     found = _take(cursor, owner, seconds, due, [*later, *filling], most)
     if filling and len(found) < most:
         found += _take(cursor, owner, seconds, due, [*later], most - len(found))
-    return found if found or not later else _take(cursor, owner, seconds, due, [], most)
+    return found if found or not later else _take(cursor, owner, seconds, due, [], max(most, most_later))
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:

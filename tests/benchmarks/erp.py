@@ -21,13 +21,14 @@ from typing import Any, Final
 
 from deploy.embedded import Postgres
 from deploy.tryton import provision
+from deploy.tryton.items import make_items
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from tests.benchmarks.backlog import SETTINGS
 from tests.benchmarks.erp_script import Script
 from tests.benchmarks.erp_sink import SHOP, Replicas, StagedShop
 from tests.benchmarks.usage import cpu, cpu_with_children
-from tests.faults.histories_erp import RealTryton, template
+from tests.faults.histories_erp import RealTryton
 
 _BATCHES: Final = (20, 40)
 _PRICE_BATCH: Final = 100
@@ -68,7 +69,7 @@ class Bench:
         self._shop = StagedShop(server.create_database("middle"))
         self._admin = Screen(tryton.url, tryton.database, provision.ADMIN, provision.ADMIN_PASSWORD)
         skus = self._shop.shop.add_products(prices)
-        self._admin("product.template", "create", [template(self._admin, sku, sku, 19) for sku in skus])
+        make_items(self._admin, [(sku, sku, 19) for sku in skus])
         self._settings = self._sink()
 
     def _sink(self) -> dict[str, Any]:
@@ -130,23 +131,21 @@ class Bench:
         return self._orders / took
 
     def _prices(self) -> None:
-        """Made, and changed in one commit."""
+        """Made, changed in one commit, and changed by two, each after the script."""
         tryton = self._tryton
         script = Script(tryton.port, tryton.database, tryton.user, tryton.password, "hand")
-        rates: dict[str, tuple[float, float]] = {}
-        with closing(Replicas(1, self._settings)) as replicas:
-            for what in ("made", "changed"):
-                if what == "changed":
-                    self._shop.shop.raise_prices()
-                prices = self._shop.prices()
-                by_hand = partial(script.prices, prices, _PRICE_BATCH)
-                hand = self._timed(f"script, prices {what}", len(prices), by_hand)
+        for what, processes in (("made", 1), ("changed", 1), ("changed by two", 2)):
+            if what != "made":
+                self._shop.shop.raise_prices()
+            prices = self._shop.prices()
+            by_hand = partial(script.prices, prices, _PRICE_BATCH)
+            hand = self._timed(f"script, prices {what}", len(prices), by_hand)
+            with closing(Replicas(processes, self._settings)) as replicas:
                 self._shop.mark_prices()
                 sink = self._timed(f"sink, prices {what}", len(prices), replicas.seconds, replicas.pids)
-                rates[what] = (len(prices) / hand, len(prices) / sink)
+            rates = f"script {len(prices) / hand:.0f}/s, sink {len(prices) / sink:.0f}/s"
+            print(f"  prices {what}: {rates}, {hand / sink:.2f} of the script")
         self._shop.check_done()
-        for what, (hand, sink) in rates.items():
-            print(f"  prices {what}: script {hand:.0f}/s, sink {sink:.0f}/s, {sink / hand:.2f} of the script")
 
     def _look(self) -> None:
         """At orders that are as they were: all that the sink brought, as often as it takes for a thousand."""

@@ -169,9 +169,10 @@ class Histories:
         return clerk.does(act.name, history.order) or "cancel" in self.book.done[history.order]
 
     @property
-    def settles(self) -> float:
-        """Seconds until a lost call is over: as long its documents wait."""
-        return self._erp.settles
+    def lease(self) -> float:
+        """Seconds for which what a killed sink had waits, and documents of a lost call: with many more kills and losses
+        than that nothing goes on."""
+        return self._erp.lease
 
     @property
     def lost_replies(self) -> int:
@@ -287,10 +288,10 @@ class _Faults:
         if self._kill <= now and (not self._run.kills or self._run.went_through()):
             self._run.check_alive()
             self._run.kill(*([] if self._run.kills else [self._run.capture]))
-            self._kill = now + self._chance.uniform(2, 8)
+            self._kill = now + self._chance.uniform(0.4, 1.6) * self._run.lease
         if self._lose <= now:
             self._run.lose_answer()
-            self._lose = now + self._chance.uniform(1, 3) * self._run.settles
+            self._lose = now + self._chance.uniform(0.6, 1.8) * self._run.lease
         if self._resets and ended >= self._resets[0]:
             self._resets.pop(0)
             self._run.reset()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -13,6 +12,7 @@ import psycopg2
 from deploy.embedded import Postgres
 from deploy.shop.catalogue import PRODUCTS
 from deploy.tryton import provision
+from deploy.tryton.items import make_items
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from tests.faults import histories_read
@@ -38,10 +38,10 @@ class LosesAnswers(Protocol):
 
 
 class HistoriesErp(Protocol):
-    """One that is there and has the sample shop's items, and no document. `settles`: seconds after which a lost call is
-    over."""
+    """One that is there and has the sample shop's items, and no document. `lease`: seconds for which waits what a
+    killed sink had."""
 
-    settles: float
+    lease: float
 
     def proxy(self) -> LosesAnswers: ...
     def settings(self, proxy: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class HistoriesErp(Protocol):
 class Reference:
     """The reference ERP: tables."""
 
-    settles = _SQL_SECONDS
+    lease = _SQL_SECONDS + 2
 
     def __init__(self, server: Postgres, prefix: str) -> None:
         self._server = server
@@ -77,7 +77,7 @@ class Reference:
         url = proxy.url(self._dsn)
         return {
             "erp": {"kind": "sql", "url": url, "mapping": mapping, "timeout_seconds": _SQL_SECONDS},
-            "lease_seconds": _SQL_SECONDS + 2,
+            "lease_seconds": self.lease,
         }
 
     def clerk(self, book: Book) -> SqlClerk:
@@ -94,13 +94,13 @@ class RealTryton:
     """A running Tryton, whose orders are taken to processing, so that it makes shipments and draft invoices."""
 
     def __init__(self, server: Tryton, prefix: str) -> None:
-        self.settles = server.settles_within
+        self.lease = _TRYTON_SECONDS + 2 + server.settles_within
         self._server = server
         self._prefix = prefix
         admin = Screen(server.url, server.database, provision.ADMIN, provision.ADMIN_PASSWORD)
         there = {row["code"] for row in admin.rows("product.product", [], "code")}
         if missing := [one for one in zip(_skus(), PRODUCTS, strict=True) if one[0] not in there]:
-            admin("product.template", "create", [template(admin, sku, name, rate) for sku, (name, _, rate) in missing])
+            make_items(admin, [(sku, name, rate) for sku, (name, _, rate) in missing])
         self._screen = Screen(server.url, server.database, server.clerk, server.clerk_password)
 
     def proxy(self) -> HttpProxy:
@@ -129,17 +129,6 @@ class RealTryton:
 def tryton_of(folder: Path, server: Postgres) -> Tryton:
     """A server of its own, to be started."""
     return Tryton(folder / "tryton", server)
-
-
-def template(admin: Screen, sku: str, name: str, rate: int) -> dict[str, Any]:
-    """An item of its own rate: Tryton asks a clerk who posts a line of another."""
-    (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
-    (category,) = admin.rows("product.category", [["name", "=", f"{rate} %"]])
-    return {
-        "type": "goods", "default_uom": unit["id"], "sale_uom": unit["id"], "salable": True, "name": name, "code": sku,
-        "list_price": Decimal(0), "account_category": category["id"], "cost_price_method": "fixed",
-        "products": [["create", [{"cost_price": Decimal(0)}]]],
-    }  # fmt: skip
 
 
 def _skus() -> Sequence[str]:

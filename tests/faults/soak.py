@@ -98,7 +98,7 @@ def _histories(folder: Path, options: argparse.Namespace) -> int:
         if options.erp == "sql":
             played = _played(folder, options, server, kafka, Reference(server, "soak"))
         else:
-            with Tryton(folder / "tryton", server, _say) as tryton:
+            with Tryton(folder / "tryton", server, _say, workers=2) as tryton:
                 played = _played(folder, options, server, kafka, RealTryton(tryton, "soak"))
     print()
     for finding in _some(played.findings):

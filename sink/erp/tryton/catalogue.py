@@ -5,6 +5,7 @@ An id is looked up once in a process. What was not found is looked for again: pe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,7 @@ Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
 KEY: Final = "ordertap:"
 """What stands before our key of a customer, among the identifiers of a party."""
 
+_A_MINUTE: Final = 60.0
 _CENT: Final = Decimal("0.01")
 _PERCENT: Final = Decimal(100)
 _ADDRESS: Final = ("party", "party_name", "attn", "street", "postal_code", "city", "country")
@@ -185,11 +187,16 @@ class MasterData:
             return {sku: self._known["item", sku] for sku in skus if ("item", sku) in self._known}
 
     def salable(self, skus: Collection[str]) -> set[str]:
-        """Those that may be sold now, whatever was known of them."""
+        """Those that may be sold now, or could a minute ago."""
+        now = time.monotonic()
         with self._lock:
-            for sku in skus:
+            old = [sku for sku in skus if self._known.get(("sold at", sku), 0.0) < now - _A_MINUTE]
+            for sku in old:
                 self._known.pop(("item", sku), None)
-        return set(self.items(skus))
+        found = self.items(skus)
+        with self._lock:
+            self._known |= {("sold at", sku): now for sku in old if sku in found}
+        return {*found}
 
     def item(self, sku: str) -> Item:
         """One that may be sold."""

@@ -59,11 +59,17 @@ class Prices:
         self._ids: dict[str, int] = {}
         """Where our keys were seen last: a search by them reads every line, since no index has them."""
         self._read_to = 0  # the line up to which the keys of all were read
+        self._looked_at: dict[ErpRef, Row] = {}
         self._lock, self._reading = Lock(), Lock()
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
         """As they are now."""
-        return {ref: self._observed(row) for ref, row in self._by_ref(refs).items()}
+        rows = self._by_ref(refs)
+        with self._lock:
+            if len(self._looked_at) > _PAGE:  # those of which nothing was to be changed
+                self._looked_at.clear()
+            self._looked_at |= rows
+        return {ref: self._observed(row) for ref, row in rows.items()}
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
         """Each step is one call, which writes its key."""
@@ -97,7 +103,7 @@ class Prices:
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
         """All in one call."""
-        there = self._by_ref([step.ref for step in steps], searched=verb != "create")
+        there = self._there(verb, [step.ref for step in steps])
         known = [self._known(step, there.get(step.ref)) for step in steps]
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
         failed, values = self._all_values(todo)
@@ -109,7 +115,7 @@ class Prices:
 
         def write(some: Mapping[int, dict[str, Any]]) -> None:
             rows = {number: there[todo[number].ref] for number in some}
-            pairs = [part for number, one in some.items() for part in ([rows[number]["id"]], one)]
+            pairs = [part for n, one in some.items() for part in ([rows[n]["id"]], _changes(rows[n], one))]
             calls.call(_MODEL, "write", *pairs, stamps=stamps_of(_MODEL, rows.values()))
 
         def moved(some: Mapping[int, dict[str, Any]]) -> list[int]:
@@ -123,6 +129,15 @@ class Prices:
             self._look_beside([values[number] for number in made])
         results |= self._read_back(done, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
+
+    def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Row]:
+        """As they were just looked at, once: where one is no longer so, its stamp keeps Tryton from writing it. Others,
+        and those that are to be made, as they are now."""
+        if verb == "create":
+            return self._by_ref(refs, searched=False)
+        with self._lock:
+            seen = {ref: self._looked_at.pop(ref) for ref in refs if ref in self._looked_at}
+        return self._by_ref([ref for ref in refs if ref not in seen]) | seen
 
     def _known(self, step: Step, row: Row | None) -> StepResult | None:
         """What is said of a step without doing it; None: it is to be done."""
@@ -304,6 +319,12 @@ class Prices:
         since = formula.since if ours[0] == first else first and self._master.midnight(first)
         until = formula.until if ours[1] == last else last and self._master.day_after(last)
         return since, until
+
+
+def _changes(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the values a line has not: Tryton looks through all that is written."""
+    now = {**row, "product": (row["product."] or {}).get("id"), "price_list": row["price_list."]["id"]}
+    return {name: value for name, value in values.items() if now[name] != value}
 
 
 def _taken_back(line: int, calls: WriteCalls) -> bool:
