@@ -74,8 +74,8 @@ class Reference:
 
 
 class RealTryton:
-    """A real Tryton 8.2. A thread of its own sets it up beside all else, and lives as long as the server: that ends with
-    the process that started it."""
+    """A real Tryton 8.2. A thread of its own sets it up beside all else, and lives as long as the server, which ends
+    with the process that started it."""
 
     def __init__(self, postgres: Postgres, folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
         self._server = Tryton(folder / "tryton", postgres, say)

@@ -3,6 +3,7 @@ Python's headers the module is left out, and rows are encoded by the Python code
 
 from __future__ import annotations
 
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,15 @@ class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, _version: str, build_data: dict[str, Any]) -> None:
         """Adds the module to the wheel if it can be compiled."""
-        built = Path(self.root, *MODULE.split("."))
-        for former in built.parent.glob(f"{built.name}.*.so"):
-            former.unlink()  # of an older source or another Python
+        source = Path(self.root, *MODULE.split(".")).with_suffix(".pyx")
+        built = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))  # what another Python has built stays
+        built.unlink(missing_ok=True)
         try:
-            compile_module(built.with_suffix(".pyx"), Path(self.root))
+            compile_module(source, Path(self.root))
         except (CCompilerError, BaseError) as error:
             self.app.display_warning(f"{MODULE} is not compiled, rows are encoded by the Python code: {error}")
             return
-        build_data["artifacts"].append(f"{MODULE.replace('.', '/')}.*")
+        build_data["artifacts"].append(str(built.relative_to(self.root)))
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
 

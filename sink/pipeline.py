@@ -88,6 +88,7 @@ class Sink:
 
     def run(self) -> None:
         """Stages in this thread, applies in others."""
+        log.info("starting", mode="apply" if self._parts.applies else "plan", workers=self._parts.workers)
         threads = [
             threading.Thread(target=self._guard, args=(number,), name=f"apply-{number}")
             for number in range(self._parts.workers)

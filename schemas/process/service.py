@@ -26,27 +26,24 @@ Probe = Callable[[], tuple[bool, str]]
 
 def configure_logs(level: str = "info", json: bool = False) -> None:
     """Sends the log of this process and of its libraries to stderr: for people, or as one JSON object a line.
-    SettingsError for a wrong level.
+
+    A terminal shows the time of day, and the next step on a line of its own. In a file the time is UTC, and each entry
+    is one line. SettingsError for a wrong level.
     """
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
         raise SettingsError(f"log level {level!r} is none", "use debug, info, warning or error")
+    screen = not json and sys.stderr.isatty()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if screen else "iso", utc=not screen),
         structlog.processors.StackInfoRenderer(),
     ]
     shown: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if json
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )  # not the default, which shows the variables: they may be rows
-        ]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if json else [_Lines(screen)]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -60,6 +57,23 @@ def configure_logs(level: str = "info", json: bool = False) -> None:
     logging.basicConfig(level=levels[level.upper()], handlers=[output], force=True)
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, levels[level.upper()]))
+
+
+class _Lines:
+    """What happened, where, why; on a screen the next step below it, as errors have it."""
+
+    def __init__(self, screen: bool) -> None:
+        self._screen = screen
+        self._line = structlog.dev.ConsoleRenderer(
+            colors=screen,
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables: they may be rows
+        )
+
+    def __call__(self, logger: Any, method: str, entry: structlog.types.EventDict) -> str:
+        step = entry.pop("next", None) if self._screen else None
+        line = self._line(logger, method, entry)
+        return f"{line}\n  next: {step}" if step else line
 
 
 def stop_event() -> threading.Event:

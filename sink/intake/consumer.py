@@ -76,10 +76,14 @@ class Committed(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where to read a partition from, and what to tell the operator when that is not simply the next record."""
+    """Where to read a partition from, and what to tell the operator when that is not simply the next record.
+
+    `new`: nobody has read the partition before.
+    """
 
     offset: int
     notice: str = ""
+    new: bool = False
 
 
 class Assigned(NamedTuple):
@@ -127,7 +131,7 @@ def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int
         return Start(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
     if committed is None:
         if seen is None:
-            return Start(low, f"{where} is new: starting at its beginning, {low}")
+            return Start(low, new=True)
         notice = f"{where}: the group has no committed offset any more (expired?); going on at {seen.next_offset}"
         return Start(seen.next_offset, notice)
     if not committed.ours or (seen is not None and committed.offset <= seen.next_offset):
@@ -218,7 +222,7 @@ class ShopConsumer:
         if now - self._joined_at < _JOINING:
             return
         self._joined_at = now
-        log.info("joining the group anew", partitions=[f"{topic} [{number}]" for topic, number in sorted(missing)])
+        log.info("joining the group anew", partitions=len(missing))
         self._ours, self._assigned = [], {}
         _kafka(self._consumer.unsubscribe)
         _kafka(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke)
@@ -353,7 +357,8 @@ class ShopConsumer:
             raise UnavailableError(f"Kafka has these topics no more: {', '.join(sorted(gone))}", "it is tried again")
         named = [Partition(p.topic, shown[p.topic][0], p.partition) for p in partitions]
         known = self._staged(named)
-        starts = []
+        starts: list[Assigned] = []
+        new: set[str] = set()
         places = [(partition.topic, partition.number) for partition in named]
         lows = self._at(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         highs = self._at(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
@@ -367,7 +372,10 @@ class ShopConsumer:
                 start = start_of(partition, committed, known.evidence.get(partition), low, high, recreated)
             if start.notice:
                 log.info("offset", message=start.notice)
+            new |= {partition.topic} if start.new else set()
             starts.append(Assigned(partition, start.offset, low, high, known.evidence.get(partition)))
+        if new:
+            log.info("topics are new: they are read from their beginning", topics=sorted(new))
         return starts
 
 

@@ -51,10 +51,10 @@ class Deployment:
             container.start()
         self.until(lambda: all(health(each) == "healthy" for each in containers), containers[0])
 
-    def stop(self, container: Container, grace: int) -> tuple[int, float]:
-        """Asks it to end, as `docker stop` does, and kills it after `grace` seconds: exit code and seconds."""
+    def stop(self, container: Container) -> tuple[int, float]:
+        """Asks it to end, and kills it after its grace period, as `docker stop` does: exit code and seconds."""
         began = time.monotonic()
-        container.stop(timeout=grace)
+        container.stop(timeout=container.attrs["Config"]["StopTimeout"])
         return int(container.wait()["StatusCode"]), time.monotonic() - began
 
     def until(self, met: Callable[[], bool], witness: Container, seconds: float = PATIENCE) -> None:

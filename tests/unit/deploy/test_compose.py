@@ -34,6 +34,15 @@ def test_every_variable_is_a_setting(service: str, section: Section, model: type
     load(section, model, DEPLOY / "config.example.yaml", environment)
 
 
+def test_the_image_has_a_python_that_is_named_as_tried() -> None:
+    base = re.findall(r"^ARG PYTHON_IMAGE=python:(\d\.\d+)-", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    project = (DEPLOY.parent / "pyproject.toml").read_text("utf-8")
+    tried = re.findall(r'"Programming Language :: Python :: (\d\.\d+)"', project)
+    assert len(base) == 1
+    assert {*base} < {*tried}
+    assert f'requires-python = ">={tried[0]}"' in project
+
+
 def test_every_mounted_file_is_there() -> None:
     mounts = [mount for service in COMPOSE["services"].values() for mount in service.get("volumes", [])]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]

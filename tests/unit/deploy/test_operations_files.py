@@ -69,6 +69,12 @@ def test_manifests_set_what_the_programs_know() -> None:
     assert {name.removesuffix("_FILE") for name in names} <= known
 
 
+def test_every_secret_is_told_how_to_make() -> None:
+    used = re.findall(r"value: /run/secrets/ordertap/(\w+)", "".join(path.read_text("utf-8") for path in MANIFESTS))
+    told = re.findall(r"--from-file=(\w+)", (DEPLOY / "kubernetes" / "kustomization.yaml").read_text("utf-8"))
+    assert {*used} == {*told} != set()
+
+
 def test_rules_and_dashboard_name_what_is_exported() -> None:
     named = {name for expression in expressions() for name in re.findall(r"ordertap_\w+", expression)}
     assert len(named) > 15
@@ -85,7 +91,12 @@ def test_every_gauge_that_a_person_should_be_told_of_has_a_rule() -> None:
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed here: the rules' syntax was NOT checked")
-def test_promtool_accepts_the_rules() -> None:
+def test_promtool_accepts_the_rules_and_what_the_dashboard_asks(tmp_path: Path) -> None:
+    asked = [one.replace("$__rate_interval", "1m") for one in expressions()]
+    rules = [{"record": f"asked:{number}", "expr": one} for number, one in enumerate(asked)]
+    dashboard = tmp_path / "dashboard.yaml"
+    dashboard.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     assert PROMTOOL
-    ended = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True, check=False)
+    ended = subprocess.run([PROMTOOL, "check", "rules", ALERTS, dashboard], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{len(rules)} rules found" in ended.stdout

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import re
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -108,6 +110,24 @@ def test_console_logs_are_for_people(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().err
     assert "batch done" in shown
     assert "rows=3" in shown
+
+
+def test_on_a_screen_the_next_step_has_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    configure_logs()
+    structlog.get_logger("capture").warning("table is parked", table="public.orders", next="capture status")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+    assert re.match(r"\d\d:\d\d:\d\d \[warning *\] table is parked +\[capture\] table=public.orders\n", shown)
+    assert shown.endswith("\n  next: capture status\n")
+
+
+def test_in_a_file_an_entry_is_one_line_and_its_time_is_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs()
+    structlog.get_logger("capture").warning("table is parked", table="public.orders", next="capture status")
+    shown = capsys.readouterr().err
+    assert re.fullmatch(r"\S+T\S+Z .* table=public.orders next='capture status'\n", shown)
 
 
 def test_a_level_that_is_none() -> None:

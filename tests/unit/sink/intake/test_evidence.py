@@ -34,8 +34,8 @@ def test_a_skip_is_a_gap_and_a_replay_in_it_is_none() -> None:
 @pytest.mark.parametrize(
     ("committed", "seen", "low", "offset", "notice"),
     [
-        (None, None, 0, 0, "is new"),
-        (None, None, 7, 7, "is new"),
+        (None, None, 0, 0, ""),
+        (None, None, 7, 7, ""),
         (None, Seen(30), 0, 30, "expired"),
         (None, Seen(30), 40, 40, "leaves a gap"),
         (Committed(30, True), Seen(30), 0, 30, ""),
@@ -55,6 +55,7 @@ def test_where_a_partition_starts(
     assert start.offset == offset
     assert notice in start.notice
     assert bool(notice) == bool(start.notice)
+    assert start.new is (committed is None and seen is None)
 
 
 def test_a_topic_made_again_starts_at_its_beginning_whatever_is_committed() -> None:
