@@ -11,9 +11,11 @@ import pytest
 
 from deploy.embedded import PartError, Postgres
 from deploy.tryton.environment import environment
+from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from tests.erp_contract.tryton_data import TrytonData
-from tests.erp_contract.tryton_target import TrytonTarget
+from tests.erp_contract.tryton_target import READS, TrytonTarget
+from tests.faults.rpc_proxy import RpcProxy
 
 ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
@@ -80,6 +82,19 @@ def tryton_place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarg
     made = TrytonTarget(tryton, tryton_data)
     yield made
     made.close()
+
+
+@pytest.fixture
+def tryton_proxy(tryton: Tryton) -> Iterator[RpcProxy]:
+    """Stands before it, and does to single calls what networks do."""
+    with RpcProxy(tryton.url, READS) as made:
+        yield made
+
+
+@pytest.fixture
+def tryton_clerk(tryton: Tryton) -> Screen:
+    """A person's client, with all rights."""
+    return Screen(tryton.url, tryton.database, tryton.clerk, tryton.clerk_password)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

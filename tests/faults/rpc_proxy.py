@@ -1,6 +1,7 @@
 """An HTTP proxy before a server of JSON-RPC, which does to single calls through it what networks do.
 
-A call that writes is one whose method does not only read; it alone meets the next `Fault`.
+A call that writes is one whose method does not only read, nor only opens or closes a wizard; it alone meets the next
+`Fault`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal, NamedTuple, Self
 
 Fault = Literal["cut", "lost", "late", "twice", "rest"]
-"""`cut`: the call never arrives. `lost`: it is done, and nobody hears of it. `late`: its sender has given up when it
-arrives. `twice`: it arrives twice, and the second answer is heard. `rest`: HTTP 429 in place of an answer."""
+"""`cut`: the call never arrives. `lost`: it is done, and nobody hears of it. `late`: its sender has given up, and it
+arrives when the test says so (`settled`). `twice`: it arrives twice, and the second answer is heard. `rest`: HTTP 429
+in place of an answer."""
 
 REST: Final = "3"  # seconds, of the header Retry-After
 
@@ -26,14 +27,15 @@ class _Answer(NamedTuple):
 
 
 class RpcProxy:
-    """`faults` are taken from the front, one for each call that writes; `calls` are their methods as they came by.
-    `late`: seconds until a late call goes on."""
+    """`faults` are taken from the front, one for each call that writes (None: it passes); `calls` are their methods as
+    they came by. `on_call` is called before such a call is passed on, and `on_done` before its answer is."""
 
-    def __init__(self, server: str, reads: Collection[str], late: float = 0.0) -> None:
-        self.faults: list[Fault] = []
+    def __init__(self, server: str, reads: Collection[str]) -> None:
+        self.faults: list[Fault | None] = []
         self.calls: list[str] = []
-        self.late = late
-        self.on_call: Callable[[str], None] = lambda _: None
+        self.on_call: Callable[[str], None] = _nothing
+        self.on_done: Callable[[str], None] = _nothing
+        self._may_arrive = threading.Event()
         self._host, self._reads = server.removeprefix("http://"), reads
         self._under_way: set[threading.Thread] = set()
         self._listens = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -50,9 +52,11 @@ class RpcProxy:
         self._listens.server_close()
 
     def settled(self) -> None:
-        """Waits until what came late is over."""
+        """Lets late calls arrive, and waits until they are over."""
+        self._may_arrive.set()
         for thread in list(self._under_way):
             thread.join()
+        self._may_arrive.clear()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         proxy = self
@@ -82,10 +86,17 @@ class RpcProxy:
     def _answer(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
         """None: the connection ends."""
         method = str(json.loads(body)["method"])
-        if method.rpartition(".")[2] in self._reads:
+        name = method.rpartition(".")[2]
+        if name in self._reads or (method.startswith("wizard.") and name != "execute"):
             return self._pass(path, body, headers)
         self.calls.append(method)
         self.on_call(method)
+        answer = self._met(path, body, headers)
+        self.on_done(method)
+        return answer
+
+    def _met(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
+        """By what the next fault makes of it."""
         match self.faults.pop(0) if self.faults else None:
             case "cut":
                 return None
@@ -105,7 +116,7 @@ class RpcProxy:
         return self._pass(path, body, headers)
 
     def _later(self, path: str, body: bytes, headers: dict[str, str]) -> None:
-        time.sleep(self.late)
+        self._may_arrive.wait()
         self._pass(path, body, headers)
         self._under_way.discard(threading.current_thread())
 
@@ -120,3 +131,7 @@ class RpcProxy:
             return None
         finally:
             connection.close()
+
+
+def _nothing(_: str) -> None:
+    """Is done."""

@@ -2,27 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
-from deploy.tryton.server import Tryton
-from sink.erp.contract import ConflictError, NotDone, SlowDownError
-from sink.erp.kinds import Milestone
-from tests.erp_contract.records import REF, SALE, Sink, create
-from tests.erp_contract.tryton_target import READS, TrytonTarget
-from tests.faults.rpc_proxy import RpcProxy
+from deploy.tryton import provision
+from deploy.tryton.screen import Screen
+from sink.erp.contract import (
+    ConflictError,
+    HowFar,
+    NotDone,
+    Observed,
+    RetryError,
+    SlowDownError,
+    Step,
+    StopError,
+    basis,
+)
+from sink.erp.kinds import ErpRecord, Kind, Milestone, not_kept
+from tests.erp_contract.cells import CHEAPER_LINE
+from tests.erp_contract.records import CUSTOMER, PRICE, REF, REFUND, RETURN, SALE, Sink, changed, create, step
+from tests.erp_contract.target import Moment
+from tests.erp_contract.tryton_data import TrytonData
+from tests.erp_contract.tryton_target import TrytonTarget
+from tests.faults.rpc_proxy import Fault, RpcProxy
 
 ORDER = REF["order"]
 PROCESSING = Milestone.PROCESSING
 ALL_THE_WAY = {"goal": "processing"}
+# What is there before, up to what; what is wanted; how many calls of it write.
+STEPS: dict[str, tuple[tuple[Kind, ...], Milestone, ErpRecord, int]] = {
+    "create order": (("customer",), PROCESSING, SALE, 4),
+    "amend order": (("customer", "order"), PROCESSING, CHEAPER_LINE, 3),
+    "amend quotation": (("customer", "order"), Milestone.CONFIRMED, CHEAPER_LINE, 3),
+    "cancel order": (("customer", "order"), PROCESSING, changed(SALE, cancelled=True), 4),
+    "create return": (("customer", "order"), PROCESSING, RETURN, 2),
+    "create refund": (("customer", "order"), PROCESSING, REFUND, 3),
+    "create customer": ((), PROCESSING, CUSTOMER, 1),
+    "amend customer": (("customer",), PROCESSING, changed(CUSTOMER, name="Ann B."), 1),
+    "create price": ((), PROCESSING, PRICE, 1),
+    "amend price": (("price",), PROCESSING, changed(PRICE, amount=Decimal("9.50")), 1),
+}
 
 
-@pytest.fixture
-def proxy(tryton: Tryton) -> Iterator[RpcProxy]:
-    with RpcProxy(tryton.url, READS) as made:
-        yield made
+def _stands(sink: Sink, kinds: tuple[Kind, ...], at: Milestone) -> None:
+    sink.seed(*(kind for kind in kinds if kind != "order"))
+    if "order" in kinds:
+        sink.done(replace(create(SALE, ORDER), goal=at))
+
+
+def _wanted(sink: Sink, name: str) -> Step:
+    _, at, want, _ = STEPS[name]
+    verb, ref = name.split()[0], REF[want.kind]
+    if verb == "create":
+        return replace(create(want, ref), goal=at) if want.kind == "order" else create(want, ref)
+    return step("amend" if verb == "amend" else "cancel", ref, want, sink.see(ref), 2)
+
+
+@pytest.mark.parametrize("fault", ["cut", "lost", "late"])
+@pytest.mark.parametrize("name", ["create order", "amend order", "cancel order"])
+def test_each_call_of_a_step_may_be_cut_lost_or_late(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, name: str, fault: Fault
+) -> None:
+    """One call after the other meets the fault, until the step is done: by what Tryton says of it, as the sink does.
+    `late`: after a look that found nothing of it, as of a sink that did not wait."""
+    clean, faulty = Sink(tryton_place.adapter()), Sink(tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
+    _stands(clean, *STEPS[name][:2])
+    wanted = todo = _wanted(faulty, name)
+    met = 0
+    for _ in range(2 * STEPS[name][3] + 2):
+        # The call that was cut before gets through now, and the next one does not.
+        tryton_proxy.faults[:] = [None, fault] if fault == "cut" and met else [fault]
+        (result,) = faulty.apply(todo)
+        met += not tryton_proxy.faults
+        if isinstance(result, Observed):
+            break
+        assert type(result.error) in (RetryError, ConflictError), result
+        found = faulty.erp.progress([wanted])[0]
+        tryton_proxy.settled()
+        assert found.how_far is not HowFar.UNCLEAR
+        assert found.how_far is not HowFar.NOT_DONE or basis(found.observed) == wanted.before, "it would be replanned"
+        todo = replace(wanted, before=basis(found.observed)) if found.how_far is HowFar.PARTLY else wanted
+    assert met >= STEPS[name][3], f"{met} calls met it"
+    assert faulty.done(todo).key == (2 if "amend" in name else 1)
+    _is_there_once(faulty, tryton_clerk, wanted)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_each_call_of_a_step_may_arrive_twice(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, name: str
+) -> None:
+    """Of each the second answer is heard, which refuses what has been done already: that is no conflict."""
+    clean, faulty = Sink(tryton_place.adapter()), Sink(tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
+    _stands(clean, *STEPS[name][:2])
+    wanted = _wanted(faulty, name)
+    tryton_proxy.faults[:], tryton_proxy.calls[:] = ["twice"] * 20, []
+    faulty.done(wanted)
+    assert len(tryton_proxy.calls) >= STEPS[name][3], tryton_proxy.calls
+    _is_there_once(faulty, tryton_clerk, wanted)
+
+
+def _is_there_once(sink: Sink, clerk: Screen, wanted: Step) -> None:
+    """As it is wanted, and nothing twice that came of it."""
+    seen = sink.see(wanted.ref)
+    assert (seen.milestone is Milestone.CANCELLED) == (wanted.verb == "cancel")
+    assert wanted.verb == "cancel" or not_kept(wanted.want, seen.record) == ""
+    assert sink.erp.keys([wanted.ref.kind], "", 100).refs == [wanted.ref]
+    assert sink.how_far(wanted) is HowFar.DONE
+    for sale in clerk.rows("sale.sale", [], "invoices", "shipments", "shipment_returns"):
+        assert len(sale["invoices"]) <= 1
+        assert len(sale["shipments"]) + len(sale["shipment_returns"]) <= 1
+
+
+def test_two_who_do_the_same_step_at_the_same_time_do_it_once(tryton_place: TrytonTarget, tryton_clerk: Screen) -> None:
+    """Each of their calls waits for the other's: what the one is refused, the other has done."""
+    two = [Sink(tryton_place.adapter(orders=ALL_THE_WAY)) for _ in range(2)]
+    two[0].seed("customer")
+    wanted = replace(create(SALE, ORDER), goal=PROCESSING)
+    at_once = threading.Barrier(2)
+
+    def together(moment: Moment) -> None:
+        if moment == "before":
+            with suppress(threading.BrokenBarrierError):
+                at_once.wait(5)
+
+    with tryton_place.hooked(together), ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda sink: sink.apply(wanted)[0], two))
+    assert any(isinstance(result, Observed) for result in results), results
+    assert all(isinstance(one, Observed) or isinstance(one.error, RetryError) for one in results), results
+    two[0].done(wanted)
+    _is_there_once(two[0], tryton_clerk, wanted)
 
 
 def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_ours(
@@ -46,12 +159,68 @@ def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_
     assert result.reached.record == sink.see(ORDER).record
 
 
-def test_a_rate_limit_asks_for_a_rest_and_holds_nothing(tryton_place: TrytonTarget, proxy: RpcProxy) -> None:
-    sink = Sink(tryton_place.adapter(url=proxy.url))
+def test_a_clerk_who_amends_after_our_slip_is_not_written_over(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy
+) -> None:
+    """Our amendment was validated, and its note not written yet: what he did since is his."""
+    sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY, url=tryton_proxy.url))
+    _stands(sink, ("customer", "order"), PROCESSING)
+    wanted = step("amend", ORDER, CHEAPER_LINE, sink.see(ORDER), 2)
+    tryton_proxy.faults[:] = [None, None, "cut"]
+    (result,) = sink.apply(wanted)
+    assert isinstance(result, NotDone)
+    assert tryton_proxy.calls[-3:] == [
+        "model.sale.sale.write", "model.sale.amendment.validate_amendment", "model.sale.sale.write",
+    ]  # fmt: skip
+    assert sink.how_far(wanted) is HowFar.PARTLY
+    tryton_place.clerk.amends(ORDER, "1", Decimal(5))
+    assert sink.how_far(wanted) is HowFar.NOT_DONE
+    assert "changed in the ERP" in sink.held(ORDER, CHEAPER_LINE, SALE)
+
+
+def test_a_rate_limit_asks_for_a_rest_and_holds_nothing(tryton_place: TrytonTarget, tryton_proxy: RpcProxy) -> None:
+    sink = Sink(tryton_place.adapter(url=tryton_proxy.url))
     sink.seed("customer")
-    proxy.faults[:] = ["rest"]
+    tryton_proxy.faults[:] = ["rest"]
     (result,) = sink.apply(create(SALE, ORDER))
     assert isinstance(result, NotDone)
     assert isinstance(result.error, SlowDownError)
     assert result.error.seconds == 3
     sink.done(create(SALE, ORDER))
+
+
+def test_trytons_own_limit_of_log_ins_is_a_rest_and_no_wrong_password(
+    tryton_place: TrytonTarget, tryton_data: TrytonData
+) -> None:
+    """Somebody has tried passwords of our user: Tryton lets nobody of that name in for a while."""
+    tryton_data.run(
+        "INSERT INTO res_user_login_attempt (create_date, login, ip_address, ip_network)"
+        " SELECT now(), %s, '192.0.2.1', '192.0.2.0/24' FROM generate_series(1, 9)",
+        provision.API,
+    )
+    try:
+        with pytest.raises(SlowDownError):
+            tryton_place.adapter().check()
+    finally:
+        tryton_data.run("DELETE FROM res_user_login_attempt")
+    tryton_place.adapter().check()
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "named"),
+    [("cancel order", "Stock", "stock.shipment.out"), ("amend order", "Sale Amendment", "Sale Amendment")],
+)
+def test_a_right_that_the_user_has_not_stops_and_is_named(
+    tryton_place: TrytonTarget, name: str, group: str, named: str
+) -> None:
+    """It would be the same for each document: none is held for it."""
+    sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY))
+    _stands(sink, *STEPS[name][:2])
+    wanted = _wanted(sink, name)
+    with tryton_place.lacking(group):
+        (result,) = sink.apply(wanted)
+    assert isinstance(result, NotDone)
+    assert isinstance(result.error, StopError), result
+    assert named in f"{result.error.message} {result.error.hint}"
+    found = sink.erp.progress([wanted])[0]
+    sink.done(replace(wanted, before=basis(found.observed)) if found.how_far is HowFar.PARTLY else wanted)

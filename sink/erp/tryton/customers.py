@@ -80,10 +80,18 @@ class Customers:
         if odd:
             failed = {n: error for n, error in failed.items() if n not in odd}
             failed |= self._write(odd, there, calls, None)
+        failed = self._without_ours(todo, failed)
         results: dict[int, StepResult] = {number: result for number, result in known.items() if result is not None}
         results |= {number: NotDone(error) for number, error in failed.items()}
         results |= self._read_back({number: step for number, step in todo.items() if number not in failed}, calls)
         return [results[number] for number in range(len(steps))]
+
+    def _without_ours(self, todo: Mapping[int, Step], failed: Mapping[int, Failure]) -> dict[int, Failure]:
+        """Without the conflicts with ourselves: of a call that arrives twice the second is refused."""
+        moved = [number for number, error in failed.items() if isinstance(error, ConflictError)]
+        now = self._there([todo[number] for number in moved])
+        found = {number: _known(todo[number], now.get(place), self._observed) for place, number in enumerate(moved)}
+        return {number: error for number, error in failed.items() if not isinstance(found.get(number), Observed)}
 
     def _there(self, steps: Sequence[Step]) -> dict[int, Row]:
         """The parties of steps, by their places; of an adopt the one that has no key yet."""

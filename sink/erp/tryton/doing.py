@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from sink.erp.contract import ConflictError, HoldError, NotDone, RetryError, Step, StepResult, StopError, Verb
+from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, RetryError, Step, StepResult, StopError, Verb
 from sink.erp.kinds import ErpRef, Milestone, not_kept
 from sink.erp.tryton import edits, reads, sales, steps
 from sink.erp.tryton.batches import Failure, together
@@ -106,7 +106,7 @@ class Doing:
         def create(some: Mapping[int, Values]) -> None:
             self._calls.call(SALE, "create", [*some.values()])
 
-        self._fail(together(values, create, self._taken))
+        self._fail(self._without_ours(together(values, create, self._taken), {}))
         made = {number: step for number, step in todo.items() if number not in self._results}
         self._begun |= made.keys()
         self._read(made)
@@ -153,17 +153,33 @@ class Doing:
                 alone = number if call.page else 0
                 groups.setdefault((call.model, call.method, alone), {})[number] = call
         for some in groups.values():
-            errors = together(some, self._send, self._moved)
-            self._read(
-                {number: self._steps[number] for number, one in errors.items() if isinstance(one, ConflictError)}
-            )
-            self._fail(errors)
+            self._fail(self._without_ours(together(some, self._send, self._moved), before))
         sent = {number: call for some in groups.values() for number, call in some.items()}
         going = {number: step for number, step in self._left().items() if number in sent}
         self._begun |= going.keys()
         self._read(going)
         for number in going:
             self._compare(number, before[number], sent[number])
+
+    def _without_ours(self, errors: Mapping[int, Failure], before: Mapping[int, Sale]) -> dict[int, Failure]:
+        """Without the conflicts with ourselves: a call that arrives twice is refused the second time, and what is there
+        is ours. before: as a sale was read before the call; of a create it is left out."""
+        self._read({number: self._steps[number] for number, one in errors.items() if isinstance(one, ConflictError)})
+        return {
+            number: error
+            for number, error in errors.items()
+            if not (isinstance(error, ConflictError) and self._is_ours(number, before.get(number)))
+        }
+
+    def _is_ours(self, number: int, before: Sale | None) -> bool:
+        """Whether a sale has moved, and as our step moves it."""
+        step, sale = self._steps[number], self._there.get(number)
+        if sale is None or (before is not None and reads.same_stamps(before.row, sale.row)):
+            return False
+        if sale.observed.key == step.key and step.verb in ("create", "amend"):
+            return not not_kept(step.want, sale.observed.record)
+        far = steps.how_far(step, sale.observed, self._kind.target(step.goal))
+        return step.verb != "create" and far in (HowFar.PARTLY, HowFar.DONE)
 
     def _send(self, some: Mapping[int, Call]) -> None:
         """One call for all."""

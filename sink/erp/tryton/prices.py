@@ -123,6 +123,7 @@ class Prices:
             return [number for number in some if now.get(todo[number].ref) != there.get(todo[number].ref)]
 
         failed |= together(values, create if verb == "create" else write, moved)
+        failed = self._without_ours(todo, failed)
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
         done = {number: step for number, step in todo.items() if number not in failed}
         if made:
@@ -138,6 +139,13 @@ class Prices:
         with self._lock:
             seen = {ref: self._looked_at.pop(ref) for ref in refs if ref in self._looked_at}
         return self._by_ref([ref for ref in refs if ref not in seen]) | seen
+
+    def _without_ours(self, todo: Mapping[int, Step], failed: Mapping[int, Failure]) -> dict[int, Failure]:
+        """Without the conflicts with ourselves: of a call that arrives twice the second is refused."""
+        moved = [number for number, error in failed.items() if isinstance(error, ConflictError)]
+        now = self._by_ref([todo[number].ref for number in moved])
+        ours = {n for n in moved if isinstance(self._known(todo[n], now.get(todo[n].ref)), Observed)}
+        return {number: error for number, error in failed.items() if number not in ours}
 
     def _known(self, step: Step, row: Row | None) -> StepResult | None:
         """What is said of a step without doing it; None: it is to be done."""
@@ -216,7 +224,7 @@ class Prices:
                 continue
             if row["id"] != made.get(number, row["id"]):
                 _taken_back(made[number], calls)
-                results[number] = NotDone(ConflictError("the price was made meanwhile"))
+                results[number] = self._known(step, row) or NotDone(ConflictError("the price was made meanwhile"))
                 continue
             seen = self._observed(row)
             wrong = "" if step.verb == "remove" else not_kept(step.want, seen.record)

@@ -1,0 +1,258 @@
+"""A clerk beside the sink in a real Tryton: whatever he does ends in agreement, or in a hold that a person can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from deploy.tryton.screen import Screen
+from sink.apply.worker import Worker
+from sink.database import Connection
+from sink.documents.refs import DocumentRef
+from sink.erp.contract import Erp
+from sink.erp.kinds import ErpRef, Milestone
+from sink.operations.accept import accept_document
+from sink.operations.holds import retry
+from sink.operations.release import let_pass
+from tests.erp_contract.tryton_target import TrytonTarget
+from tests.faults.tryton_chain import orders, worker
+from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, mark, rows
+
+D = Decimal
+SALE: Final = ErpRef("order", "shop/order/1/1")
+LINE: Final = "l1"
+CHEAPER: Final = "UPDATE orders SET gross = 9.90"
+MORE: Final = "UPDATE orders SET quantity = 3, gross = 17.85"
+CANCELLED: Final = "UPDATE orders SET status = 'cancelled'"
+ONE_BACK: Final = "INSERT INTO returns VALUES (5, 1, 1, 4.95)"
+NEXT_STEPS: Final = "SELECT next_step FROM ordertap_shop.document WHERE state = 'held'"
+
+
+@dataclass
+class Office:
+    """Where both are at work."""
+
+    place: TrytonTarget
+    screen: Screen
+    middle: Connection
+    worker: Worker
+    erp: Erp
+
+    @property
+    def id(self) -> int:
+        """Tryton's own of the order."""
+        (row,) = self.screen.rows("sale.sale", [["web_id", "=", SALE.external]])
+        return int(row["id"])
+
+    def backs(self) -> list[int]:
+        """Sales that were made of it."""
+        return [row["id"] for row in self.screen.rows("sale.sale", [["origin", "=", f"sale.sale,{self.id}"]])]
+
+    def deletes(self, *sales: int) -> None:
+        """As a clerk throws a draft away."""
+        self.screen("sale.sale", "cancel", [*sales])
+        self.screen("sale.sale", "delete", [*sales])
+
+    def shop_has(self, statement: str, *refs: DocumentRef) -> None:
+        """The shop changes, and the sink looks."""
+        change(self.middle, statement)
+        mark(self.middle, *refs)
+        drain(self.worker)
+
+
+Does = Callable[[Office], object]
+
+
+def _nothing(_: Office) -> None:
+    """Is needed."""
+
+
+def _again(ref: DocumentRef, first: Does = _nothing) -> Does:
+    """What was wrong is mended, and the sink looks once more."""
+
+    def way_out(office: Office) -> None:
+        first(office)
+        assert retry(office.middle, ref) == 1
+
+    return way_out
+
+
+def _accepted(ref: DocumentRef) -> Does:
+    return lambda office: accept_document(office.middle, ref, "Ada", True)
+
+
+def _released(ref: DocumentRef) -> Does:
+    return lambda office: let_pass(office.middle, ref, "Ada", True)
+
+
+class Act(NamedTuple):
+    """does: of the clerk. shop: what changes there meanwhile, of which documents. reason: of the hold that it comes to,
+    "" for none; way_out ends it. gross, of, state: what Tryton's order comes to in the end, None: it is gone."""
+
+    does: Does
+    shop: str = CHEAPER
+    of: tuple[DocumentRef, ...] = (ORDER,)
+    reason: str = ""
+    way_out: Does = _nothing
+    gross: str | None = "9.90"
+    at: Milestone = Milestone.PROCESSING
+    then: Milestone = Milestone.PROCESSING
+
+
+def _sets(milestone: Milestone) -> Does:
+    return lambda office: office.place.clerk.sets(SALE, milestone)
+
+
+def _amends(office: Office) -> None:
+    office.place.clerk.amends(SALE, LINE, D(3))
+
+
+def _copies(office: Office) -> None:
+    office.screen("sale.sale", "copy", [office.id], {})
+
+
+def _comes_back(office: Office) -> None:
+    """The wizard's draft, of all of it."""
+    office.screen.wizard("sale.return_sale", [("return_", {})], "sale.sale", office.id)
+
+
+def _credits(office: Office) -> None:
+    """The invoice as a whole, by the wizard: a draft that hangs on no order."""
+    office.place.clerk.sets(SALE, Milestone.INVOICED)
+    (invoice,) = office.screen.row("sale.sale", office.id, "invoices")["invoices"]
+    start: dict[str, Any] = {"with_refund": False, "invoice_date": None}
+    office.screen.wizard("account.invoice.credit", [("credit", {"start": start})], "account.invoice", invoice)
+
+
+def _drops_credit(office: Office) -> None:
+    drafts = office.screen.rows("account.invoice", [["state", "=", "draft"], ["total_amount", "<", 0]])
+    office.screen("account.invoice", "delete", [row["id"] for row in drafts])
+
+
+def _empties_comment(office: Office) -> None:
+    office.screen("sale.sale", "write", [office.id], {"comment": None})
+
+
+GONE = "it was made in the ERP and is no longer there"
+EDITED = "changed in the ERP: net: we wrote 10.00, the ERP has 15.00"
+INVOICED, DELIVERED, QUOTED = Milestone.INVOICED, Milestone.DELIVERED, Milestone.CONFIRMED
+ACTS: Mapping[str, Act] = {
+    "edits, and the shop's goes over it": Act(_amends, reason=EDITED, way_out=_released(ORDER)),
+    "edits, and it stays": Act(_amends, reason=EDITED, way_out=_accepted(ORDER), gross="17.85"),
+    "edits, and takes it back": Act(
+        _amends, reason=EDITED,
+        way_out=_again(ORDER, lambda office: office.place.clerk.amends(SALE, LINE, D(2))),
+    ),
+    "edits as the shop does": Act(_amends, MORE, gross="17.85"),
+    "empties the comment": Act(_empties_comment),
+    "copies": Act(_copies),
+    "deletes": Act(
+        lambda office: office.place.clerk.deletes(SALE), reason=GONE, way_out=_accepted(ORDER), gross=None, at=QUOTED,
+    ),
+    "confirms a draft": Act(_sets(Milestone.PROCESSING), at=Milestone.DRAFT),
+    "takes a quotation back to draft": Act(_sets(Milestone.DRAFT), at=QUOTED, then=Milestone.DRAFT),
+    "cancels": Act(_sets(Milestone.CANCELLED), reason="changed in the ERP: it was cancelled", way_out=_accepted(ORDER),
+                   gross="11.90", then=Milestone.CANCELLED),
+    "cancels as the shop does": Act(_sets(Milestone.CANCELLED), CANCELLED, gross="11.90", then=Milestone.CANCELLED),
+    "delivers, and more is wanted": Act(
+        _sets(DELIVERED), MORE, reason="goods have left", way_out=_accepted(ORDER), gross="11.90", then=DELIVERED,
+    ),
+    "delivers, and one comes back": Act(_sets(DELIVERED), ONE_BACK, (RETURN, REFUND), gross="11.90", then=DELIVERED),
+    "invoices": Act(
+        _sets(INVOICED), reason="posted documents are not changed", way_out=_accepted(ORDER), gross="11.90",
+        then=INVOICED,
+    ),
+    "invoices, and one comes back": Act(_sets(INVOICED), ONE_BACK, (RETURN, REFUND), gross="11.90", then=INVOICED),
+    "takes all back by a draft": Act(
+        _comes_back, ONE_BACK, (RETURN,), reason="back already 2", gross="11.90",
+        way_out=_again(RETURN, lambda office: office.deletes(*office.backs())),
+    ),
+    "credits the invoice": Act(
+        _credits, ONE_BACK, (REFUND,), reason="already given back 11.90", way_out=_again(REFUND, _drops_credit),
+        gross="11.90", then=INVOICED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_what_a_clerk_does(
+    tryton_place: TrytonTarget, tryton_clerk: Screen, middle: Connection, profile_path: str, name: str
+) -> None:
+    act = ACTS[name]
+    erp = tryton_place.adapter(orders={"goal": _GOALS[act.at]})
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, erp, goal=act.at), erp)
+    mark(middle, ORDER, CUSTOMER)
+    drain(office.worker)
+    assert erp.observe([SALE])[SALE].milestone is act.at
+
+    act.does(office)
+    office.shop_has(act.shop, *act.of)
+    reasons = held(middle)
+    assert [act.reason in one for one in reasons] == ([True] if act.reason else []), reasons
+    assert all(step for (step,) in rows(middle, NEXT_STEPS))
+    act.way_out(office)
+    drain(office.worker)
+    assert held(middle) == []
+    mark(middle, ORDER)
+    drain(office.worker)
+    assert held(middle) == [], "nor is it held when the sink looks once more"
+    _ends(office, act)
+
+
+_GOALS: Final = {Milestone.DRAFT: "draft", QUOTED: "quotation", Milestone.PROCESSING: "processing"}
+
+
+def _ends(office: Office, act: Act) -> None:
+    """In Tryton."""
+    seen = office.erp.observe([SALE]).get(SALE)
+    if act.gross is None:
+        assert seen is None
+        return
+    assert seen is not None
+    assert (seen.record.fields["gross"], seen.milestone) == (D(act.gross), act.then)
+    if "INSERT" in act.shop:
+        assert len(office.backs()) == len(act.of), "what comes back is there once"
+
+
+def _credits_both(screen: Screen) -> None:
+    """One credit note for a piece of each order: of lines of two invoices."""
+    (first, *_) = invoices = screen.rows(
+        "account.invoice", [], "party", "invoice_address", "account", "journal", "lines"
+    )
+    names = ("product", "unit", "unit_price", "account", "description", "taxes")
+    rows_ = screen.rows(
+        "account.invoice.line", [["id", "in", [one for row in invoices for one in row["lines"]]]], *names
+    )
+    lines = [
+        {
+            **{name: row[name] for name in names}, "type": "line", "quantity": -1.0,
+            "taxes": [["add", row["taxes"]]], "origin": f"account.invoice.line,{row['id']}",
+        }
+        for row in rows_
+    ]  # fmt: skip
+    head = {name: first[name] for name in ("party", "invoice_address", "account", "journal")}
+    screen("account.invoice", "create", [{**head, "type": "out", "lines": [["create", lines]]}])
+
+
+def test_of_a_credit_note_for_two_orders_each_counts_its_share(
+    tryton_place: TrytonTarget, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """It had counted in full for both, and a refund of what was left was held."""
+    erp = tryton_place.adapter(orders={"goal": "processing"})
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, erp), erp)
+    orders(middle, 2)
+    drain(office.worker)
+    _credits_both(tryton_clerk)
+    for number in (1, 2):
+        (given,) = erp.observe([ErpRef("order", f"shop/order/{number}/1")]).values()
+        assert [*given.refunded.values()] == [D("5.95")]
+    office.shop_has("INSERT INTO returns VALUES (5, 1, 1, 6.00)", REFUND)
+    (reason,) = held(middle)
+    assert "already given back 5.95" in reason
+    office.shop_has("UPDATE returns SET refunded = 5.95", REFUND)
+    assert held(middle) == []
+    assert len(office.backs()) == 1

@@ -1,0 +1,118 @@
+"""Several workers on one Tryton, and a Tryton that goes away in the middle of a batch or asks for a rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from deploy.tryton.screen import Screen
+from deploy.tryton.server import Tryton
+from sink.database import Connection, connect
+from sink.erp.contract import RetryError, SlowDownError
+from tests.erp_contract.tryton_target import TrytonTarget
+from tests.faults.rpc_proxy import RpcProxy
+from tests.faults.tryton_chain import orders, there_once, until_done, worker
+from tests.fix_erp import drain, held, pass_deadlines, rows
+
+ORDERS = 4
+HELD = "SELECT type, key, reason FROM ordertap_shop.document WHERE state = 'held'"
+ALL_THE_WAY = {"goal": "processing"}
+
+
+@pytest.fixture
+def other(database: str, middle: Connection) -> Iterator[Connection]:
+    """Of another process."""
+    with closing(connect(database, "ordertap_shop")) as connection:
+        yield connection
+
+
+def _nothing_came_twice(clerk: Screen) -> None:
+    sales = clerk.rows("sale.sale", [], "invoices", "shipments")
+    assert [(len(sale["invoices"]), len(sale["shipments"])) for sale in sales] == [(1, 1)] * ORDERS
+
+
+@pytest.mark.parametrize("moment", ["party.party.create", "sale.sale.create", "sale.sale.quote", "sale.sale.confirm"])
+def test_what_a_worker_sends_late_meets_what_another_has_done_since(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, other: Connection,
+    profile_path: str, moment: str,
+) -> None:  # fmt: skip
+    """Its lease is over while its call stands still before Tryton; the other one does all; then the call goes on."""
+    orders(middle, ORDERS)
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def pause(method: str) -> None:
+        if method.endswith(moment) and not stands.is_set():
+            stands.set()
+            goes_on.wait(120)
+
+    tryton_proxy.on_call = pause
+    slow = worker(other, profile_path, tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY), "slow")
+    quick = worker(middle, profile_path, tryton_place.adapter(orders=ALL_THE_WAY), "quick")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(drain, slow)
+        try:
+            assert stands.wait(60)
+            pass_deadlines(middle)
+            until_done(middle, quick)
+        finally:
+            goes_on.set()
+        running.result()
+    until_done(middle, slow, quick)
+    assert held(middle) == []
+    there_once(tryton_place.adapter(), ORDERS)
+    _nothing_came_twice(tryton_clerk)
+
+
+@pytest.mark.parametrize(
+    ("when", "moment"),
+    [("on_done", "sale.sale.create"), ("on_call", "sale.sale.confirm"), ("on_done", "sale.sale.confirm")],
+)
+def test_a_tryton_that_is_restarted_in_the_middle_of_a_batch(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, tryton: Tryton, middle: Connection,
+    other: Connection, profile_path: str, when: str, moment: str,
+) -> None:  # fmt: skip
+    """Its answer is lost with it, or its call has not arrived."""
+    orders(middle, ORDERS)
+    killed: list[str] = []
+
+    def kill(method: str) -> None:
+        if method.endswith(moment) and not killed:
+            killed.append(method)
+            tryton.kill()
+
+    setattr(tryton_proxy, when, kill)
+    first = worker(other, profile_path, tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY), "first")
+    second = worker(middle, profile_path, tryton_place.adapter(orders=ALL_THE_WAY), "second")
+    try:
+        with pytest.raises(RetryError):
+            drain(first)
+    finally:
+        tryton.start()
+    assert killed
+    until_done(middle, second, first)
+    assert held(middle) == []
+    there_once(tryton_place.adapter(), ORDERS)
+    _nothing_came_twice(tryton_clerk)
+    drain(first)
+
+
+def test_a_tryton_that_asks_for_a_rest_again_and_again_gets_all_and_nothing_is_held(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """After each call that it takes."""
+    orders(middle, ORDERS)
+    only = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
+    tryton_proxy.faults[:] = ["rest", None] * 20
+    for _ in range(4):  # one of the buyer, and three of the orders
+        with pytest.raises(SlowDownError) as rest:
+            drain(only)
+        assert rest.value.seconds == 3
+        assert rows(middle, HELD) == []
+        pass_deadlines(middle)
+    until_done(middle, only)
+    there_once(tryton_place.adapter(), ORDERS)
+    _nothing_came_twice(tryton_clerk)
