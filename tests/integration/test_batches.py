@@ -380,6 +380,17 @@ def test_v3_orders_go_before_prices_that_wait_longer(middle: Connection) -> None
             leases.release(cursor, [lease])
 
 
+def test_more_prices_than_orders_go_together_where_nothing_else_is_due(middle: Connection) -> None:
+    prices = [PRICE._replace(key=f"P{number}") for number in range(4)]
+    mark(middle, *prices)
+    mark(middle, ORDER)
+    for most_later, found in ((3, 1), (3, 3), (0, 1)):
+        with transaction(middle) as cursor:
+            taken = leases.lease(cursor, "w1", 60, 1, later=("price",), most_later=most_later)
+            assert len(taken) == found
+            leases.prove(cursor, taken)
+
+
 def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     middle: Connection, counting: Counting, profile_path: str, erp_url: str
 ) -> None:

@@ -136,7 +136,7 @@ class TrytonErp:
         return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """What no salable product has as its code."""
+        """What no salable product has as its code, nor had a minute ago."""
         with _of_no_document():
             return {*skus} - self._master.salable(skus)
 
