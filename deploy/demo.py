@@ -37,7 +37,7 @@ class Demo:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def sell(self, orders: int, seed: int, pause: float) -> None:
-        """Runs the shop until `orders` orders are placed, and shows it. PartError if the simulator fails."""
+        """Lets the shop work until so many orders are placed, and shows it; PartError when the simulator fails."""
         shop = self._stage.open_shop(orders, seed, pause)
         reader = threading.Thread(target=self._read, args=(shop,), daemon=True)
         reader.start()
@@ -60,7 +60,7 @@ class Demo:
             self._lines.put(line.rstrip())
 
     def _look(self) -> int:
-        """Shows the figures. Returns how many documents are on the way."""
+        """Shows the figures; returns how many documents are on the way."""
         said = [restart for program in self._stage.programs if (restart := program.look_after())]
         shop = []
         while not self._lines.empty():
@@ -71,8 +71,7 @@ class Demo:
         return figures.unfinished
 
     def compare(self) -> tuple[int, str]:
-        """Waits until everything has arrived, then compares shop and ERP. Returns the exit code and output of `sink
-        reconcile`."""
+        """Waits until all is through, compares shop and ERP; the exit code and the picture of `sink reconcile`."""
         self._view.phase("waiting until all is through")
         end = self._watcher.log_end()
         deadline = time.monotonic() + THROUGH_SECONDS
@@ -83,7 +82,7 @@ class Demo:
                 return code, picture
 
     def _settle(self, end: str, deadline: float) -> None:
-        """Returns when the log up to `end` is in Kafka and nothing has been on the way for 1.5 s."""
+        """Returns when the log up to `end` is in Kafka and nothing was on the way for a second and a half."""
         quiet = 0
         while quiet < 4 and time.monotonic() < deadline:
             on_the_way = self._look()
@@ -128,9 +127,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
             console.print(stage.erp.where(), markup=False, highlight=False, soft_wrap=True)
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
-    console.print(
-        "Neither side counts orders that were not paid, or were cancelled before the ERP got them.", style="dim"
-    )
+    console.print("Neither side counts orders that were not paid, or cancelled before the ERP knew them.", style="dim")
     if summary := stage.erp.summary():
         console.print(summary, markup=False, highlight=False)
     console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
@@ -138,7 +135,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
 
 
 def _trickle(demo: Demo, view: View, seed: int) -> None:
-    view.phase("orders go on slowly; Ctrl-C stops it and compares shop and ERP")
+    view.phase("orders go on slowly; Ctrl-C ends it and compares shop and ERP")
     try:
         demo.sell(10**9, seed, TRICKLE_SECONDS)
     except KeyboardInterrupt:
@@ -147,16 +144,14 @@ def _trickle(demo: Demo, view: View, seed: int) -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./deploy/demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--once", action="store_true", help="stop by itself; exit code 0 only if shop and ERP agree")
+    parser.add_argument("--once", action="store_true", help="end by itself; exit code 0 only if shop and ERP agree")
     parser.add_argument("--orders", type=_count, default=200, help="how many orders the shop sells (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same day (default 1)")
     parser.add_argument("--shop", choices=sorted(SHOPS), default="sample", help="sample, or a real django-oscar")
     parser.add_argument(
         "--erp", choices=sorted(ERPS), default="sql", help="sql: tables in a database, or a real Tryton"
     )
-    parser.add_argument(
-        "--keep", metavar="FOLDER", type=Path, help="a new folder for data, settings and logs; it is kept"
-    )
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="a new folder for data, settings and logs, kept")
     return parser.parse_args(arguments)
 
 
@@ -167,7 +162,7 @@ def _count(text: str) -> int:
 
 
 def _folder(kept: Path | None) -> Path:
-    """Makes a folder that everybody may enter, because PostgreSQL does not run as root."""
+    """Everybody may enter it, since PostgreSQL does not run as root."""
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix="ordertap-demo-"))
     else:

@@ -1,4 +1,4 @@
-"""The ERPs that the demo can run on: how each is started, its settings for the sink, and its own counts."""
+"""The ERPs that the demo can run on: what is made of each, what the sink is told of it, and what it says itself."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from deploy.tryton.server import Tryton
 
 DEPLOY = Path(__file__).parent
 Items = Collection[tuple[str, str]]
-"""SKU → name of what the shop sells."""
+"""SKU and name of all that the shop sells."""
 
 
 class DemoErp(Protocol):
     """One ERP of a run."""
 
     def begin(self) -> None:
-        """Starts what takes long, in the background."""
+        """Starts what takes long, beside other things."""
         ...
 
     def ready(self, items: Items) -> None:
-        """Returns when it can be used and has these items. PartError if not."""
+        """Returns when it can be used and has these items; PartError when it cannot."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -38,11 +38,11 @@ class DemoErp(Protocol):
         ...
 
     def summary(self) -> str:
-        """Its own count of what it has; "" if `sink reconcile` reads the same tables."""
+        """What it has, as it counts itself; "" where that is what the sink's own comparison reads."""
         ...
 
     def where(self) -> str:
-        """Tells a person how to look into it."""
+        """How a person looks into it while it runs."""
         ...
 
 
@@ -74,7 +74,7 @@ class Reference:
 
 
 class RealTryton:
-    """A real Tryton 8.2."""
+    """A Tryton 8.2, which buyers, taxes and stock are real in."""
 
     def __init__(self, postgres: Postgres, folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
         self._server = Tryton(folder / "tryton", postgres, say)
@@ -111,7 +111,7 @@ class RealTryton:
         admin("product.template", "create", made)
 
     def settings(self) -> dict[str, Any]:
-        days = "UTC"  # days in the sample shops are those of their database
+        days = "UTC"  # the sample shops' days are their database's
         return {**self._server.settings(), "orders": {"goal": "processing"}, "time_zone": days}
 
     def summary(self) -> str:
@@ -120,7 +120,7 @@ class RealTryton:
         sales = screen.rows("sale.sale", ours, "total_amount", "origin", "invoices", "state")
         orders = [row for row in sales if row["origin"] is None]
         back = [row for row in sales if row["origin"] is not None]
-        refunds = [row for row in back if row["total_amount"]]  # a return brings back goods, without a price
+        refunds = [row for row in back if row["total_amount"]]  # a return takes back goods, at no price
         invoices = screen.rows("account.invoice", [["state", "!=", "cancelled"]], "total_amount")
         due, credit = ([row for row in invoices if (row["total_amount"] < 0) is negative] for negative in (False, True))
         prices = screen("product.price_list.line", "search_count", [])

@@ -23,7 +23,7 @@ MOST_RESTARTS = 10
 
 @dataclass(frozen=True)
 class Shop:
-    """One of the sample shops. `items`: a SELECT of sku and name; `orders`: its table of orders."""
+    """One of the sample shops. `items`: SELECT sku, name of all that it sells; `orders`: its table of orders."""
 
     name: str
     simulator: str
@@ -47,13 +47,13 @@ SHOPS = {
 
 
 def environment() -> dict[str, str]:
-    """Our environment without the caller's ORDERTAP_ settings, and with unbuffered output."""
+    """Ours without settings of ordertap that the caller may have; output of programs comes at once."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("ORDERTAP_")}
     return ours | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(DEPLOY.parent)}
 
 
 class Program(Part):
-    """`capture run` or `sink run`, restarted when it ends, as a container would be."""
+    """`capture run` or `sink run`, started again when it ends, as a container would be."""
 
     def __init__(self, name: str, folder: Path, config: Path) -> None:
         super().__init__(folder)
@@ -73,7 +73,7 @@ class Program(Part):
         return port_open(self.port)
 
     def look_after(self) -> str | None:
-        """Restarts it if it has ended, and says so. PartError if it ends again and again."""
+        """Starts it again if it ended, and says so; PartError when that does not help."""
         if self.process is None or self.process.poll() is None:
             return None
         code = self.process.returncode
@@ -85,7 +85,7 @@ class Program(Part):
 
 
 class Stage:
-    """All parts of a run. `build` starts them; its ExitStack stops them."""
+    """All parts of a run. `build` starts them; the stack that it is given stops them."""
 
     erp: DemoErp
 
@@ -100,7 +100,7 @@ class Stage:
         self._stack: ExitStack
 
     def build(self, stack: ExitStack) -> None:
-        """Starts servers, then the shop, then capture and sink. PartError with a next step if one fails."""
+        """Starts servers, then the shop, then capture and sink; PartError with the next step when one fails."""
         self._stack = stack
         self.say("starting PostgreSQL for the shop, the middle layer and the ERP")
         settings = {"fsync": "off", "synchronous_commit": "off"}
@@ -142,7 +142,7 @@ class Stage:
         return items
 
     def _write_settings(self, postgres: Postgres, kafka: Kafka) -> None:
-        """The example's settings with this run's addresses."""
+        """The example's settings with this run's addresses: what an operator would write."""
         parts: dict[str, dict[str, Any]] = yaml.safe_load((DEPLOY / "config.example.yaml").read_text("utf-8"))
         both = {
             "topic_prefix": self.shop.name,
@@ -174,14 +174,14 @@ class Stage:
         self.config.write_text(yaml.safe_dump(parts, sort_keys=False), "utf-8")
 
     def run(self, *command: str) -> str:
-        """Runs a command of capture or sink, and returns its output. PartError if it fails."""
+        """A command of capture or sink to its end; its output, PartError when it fails."""
         code, output = self.try_command(*command)
         if code:
             raise PartError(f"{' '.join(command)} ended with exit code {code}:\n{output.strip()}")
         return output
 
     def try_command(self, *command: str) -> tuple[int, str]:
-        """Runs a command of capture or sink, and returns exit code and output."""
+        """A command of capture or sink to its end: exit code and output."""
         ran = subprocess.run(
             [sys.executable, "-m", *command, "--config", str(self.config)],
             cwd=self.folder,
@@ -195,7 +195,7 @@ class Stage:
         return ran.returncode, ran.stdout
 
     def open_shop(self, orders: int, seed: int, pause: float) -> subprocess.Popen[str]:
-        """Starts the simulator as a process. Each line of its output is one event."""
+        """Lets buyers and staff work in a process of their own; each line that it prints is one thing that happened."""
         arguments = ["--database-url", self.shop_url, "--orders", str(orders), "--seed", str(seed)]
         errors: IO[str] = self._stack.enter_context((self.folder / "simulator.log").open("a"))
         process = subprocess.Popen(

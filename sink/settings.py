@@ -110,8 +110,8 @@ class SinkSettings(BaseModel):
         if isinstance(values, dict) and "prices_owner" not in values:
             raise ValueError(
                 "prices_owner is missing. Say who owns prices: `shop` (the ERP is given the shop's prices, also over "
-                "prices typed in there) or `erp` (its prices stay as they are). There is no default, since the wrong one "
-                "overwrites a price list"
+                "prices typed in there) or `erp` (its prices stay as they are). There is no default, since the wrong "
+                "one overwrites a price list"
             )
         return values
 

@@ -1,4 +1,4 @@
-"""A day in the sample shop, the same for the same seed on an empty database. `prepare` once, then `run`, or `step`.
+"""A day in the sample shop, the same for the same seed on a fresh database. `prepare` once, then `run`, or `step`.
 
 From a shell: `python -m deploy.shop.simulator --database-url postgresql://… --prepare --orders 200 --seed 1`.
 """
@@ -25,8 +25,10 @@ Cursor = psycopg2.extensions.cursor
 
 
 class Simulator:
-    """A shop at work. `step` does one thing and says in plain words what. Several may run on one database, in turn or
-    at once: each has orders and buyers of its own."""
+    """A shop at work. `step` lets one thing happen and says in plain words what it was.
+
+    Several may run on one database, one after the other or at once: each looks after the orders and buyers of its own.
+    """
 
     def __init__(self, url: str, seed: int = 1) -> None:
         self._random = random.Random(seed)
@@ -56,12 +58,12 @@ class Simulator:
         )
 
     def close(self) -> None:
-        """Closes the connections. What is not committed is rolled back."""
+        """Leaves the database; what is not committed is rolled back."""
         for connection in self._connections:
             connection.close()
 
     def step(self) -> str:
-        """Does one thing in a transaction or several, and returns it in plain words."""
+        """One thing happens, in a transaction (or several) of its own; returns it in plain words."""
         weights = [weight for weight, _ in self._actions]
         while True:
             (_, action) = self._random.choices(self._actions, weights)[0]
@@ -81,7 +83,7 @@ class Simulator:
                 say(said)
 
     def close_day(self) -> list[str]:
-        """Has every open order paid or cancelled, so that nothing waits for a payment."""
+        """Lets staff decide what is still open, so that nothing waits for a payment."""
         said = []
         while self._pending:
             said.append(self._do(self._pay if self._random.random() < 0.85 else self._cancel_unpaid))
@@ -103,7 +105,7 @@ class Simulator:
         return f"order {number} was placed over {gross} EUR"
 
     def _buy_at_once(self, cursor: Cursor) -> str:
-        """Three buyers with open transactions, whose rows interleave in the log. They commit in another order."""
+        """Three buyers with open transactions, whose rows interleave in the log; they commit in another order."""
         for connection in self._connections:
             with connection.cursor() as other:
                 self._placed(self._checkout.place(other))
@@ -112,7 +114,7 @@ class Simulator:
         return "three buyers ordered at the same moment"
 
     def _give_up(self, cursor: Cursor) -> str:
-        """A checkout that fails at the last step and is rolled back."""
+        """A checkout that fails at the last step: the shop rolls it back."""
         self._checkout.place(cursor)
         cursor.connection.rollback()
         self._checkout.rolled_back()
