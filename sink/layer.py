@@ -76,7 +76,9 @@ def enter(connection: Connection, shop: str) -> None:
     """
     with transaction(connection) as cursor:
         if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
-            raise UnavailableError(f"the middle layer of shop {shop} is being migrated", "try again when it has ended")
+            raise UnavailableError(
+                f"the middle layer of shop {shop} is being migrated", "try again when that has ended"
+            )
         found = version(cursor, shop)
     _refuse_newer(found)
     if found < VERSION:
@@ -157,7 +159,7 @@ def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
     return UnavailableError(
         f"the middle layer of shop {shop} cannot be migrated to schema version {VERSION} while others work with it:"
         f" {who or 'they have just ended'}",
-        "stop every sink and command of the release before, then start this one again; of a session that nobody knows:"
+        "stop every sink and command of the old release, then start this one again; to end a session that nobody knows:"
         f" `SELECT pg_terminate_backend({sessions[0][0] if sessions else 'PID'})`",
     )
 

@@ -163,7 +163,7 @@ def _typed(file: Path | None) -> str:
         return file.read_text("utf-8").strip() if file else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{file} cannot be read: {reason}", "a file with the password and nothing else") from None
+        raise SettingsError(f"{file} cannot be read: {reason}", "the file must contain only the password") from None
 
 
 ADAPTERS: Final[Mapping[str, Callable[[Any, int], Erp]]] = {"sql": _sql, "tryton": _tryton}

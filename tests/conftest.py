@@ -1,8 +1,8 @@
-"""Fixtures for all tests; the real parts are in the `fix_*` files, one per dependency."""
+"""Fixtures for all tests. Real servers are in the `fix_*` files, one per dependency."""
 
 from hypothesis import HealthCheck, settings
 
-# An example that takes long says nothing of our code: the machine may have stood still meanwhile.
+# No deadline: a slow example says nothing about our code, since the machine may be busy.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 

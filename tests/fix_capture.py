@@ -1,4 +1,4 @@
-"""A shop with three tables that capture reads in small pieces: the fixture of most tests of capture as a process."""
+"""A shop with three tables that capture reads in small chunks, for most tests of capture as a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small shop as staged, its profile, and the reference ERP: what the tests of the applying half start from."""
+"""A small staged shop, its profile, and the reference ERP, for tests of applying."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -40,7 +40,7 @@ UNITS = {
     PRICE: "price:A",
 }
 Adapter = TypeVar("Adapter", bound=SqlErp)
-BEHIND_ALL = 2**62  # a place in the log that no server comes to
+BEHIND_ALL = 2**62  # a log position that no server reaches
 TABLES = """
 CREATE TABLE orders (id int, number text, customer text, placed_at timestamptz, status text, sku text, quantity numeric,
                      gross numeric);
@@ -93,19 +93,19 @@ def erp_url(postgres: Postgres, new_database: Callable[[Postgres, str], str]) ->
 
 @pytest.fixture
 def erp(erp_url: str) -> Iterator[SqlErp]:
-    """Its adapter."""
+    """The reference ERP's adapter."""
     adapter = adapter_of(SqlErp, erp_url)
     yield adapter
     adapter.close()
 
 
 def adapter_of(kind: type[Adapter], url: str) -> Adapter:
-    """The reference ERP's adapter, or one that is made of it."""
+    """The reference ERP's adapter, or a subclass."""
     return kind(url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
 
 
 class LosesReplies(SqlErp):
-    """It does what it is told, and nobody hears of it."""
+    """Does the calls, but loses the replies."""
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         super().apply(steps, not_after)
@@ -136,7 +136,7 @@ def profile_path(tmp_path: Path) -> str:
 
 
 def run(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """One statement in a database."""
+    """Runs one statement in a database."""
     connection = psycopg2.connect(url)
     try:
         with connection, connection.cursor() as cursor:
@@ -147,7 +147,7 @@ def run(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def rows(middle: Connection, query: str) -> list[tuple[Any, ...]]:
-    """What the middle layer has."""
+    """Rows of the middle layer."""
     with transaction(middle) as cursor:
         cursor.execute(query)
         return cursor.fetchall()
@@ -159,7 +159,7 @@ def sql_erp(url: str) -> dict[str, Any]:
 
 
 def write_sink_settings(folder: Path, profile: str, database: str, erp: dict[str, Any], **more: Any) -> Path:
-    """Settings for commands that ask no Kafka."""
+    """Settings for commands that do not use Kafka."""
     sink = {
         "shop": "shop",
         "profile": profile,
@@ -176,37 +176,37 @@ def write_sink_settings(folder: Path, profile: str, database: str, erp: dict[str
 def make_worker(
     middle: Connection, erp: Erp, profile_path: str, owner: str = "w1", settle: float = 0, apply: bool = True
 ) -> Worker:
-    """A worker that sends, or with `apply` False only plans."""
+    """A worker. With `apply` False it only plans."""
     rules = Rules("shop", Policy("shop"), apply=apply, settle_seconds=settle)
     return Worker(middle, load_profile(profile_path), erp, rules, owner)
 
 
 def in_erp(middle: Connection, erp: Erp, profile_path: str) -> Worker:
-    """A worker that has brought the order and its buyer to the ERP."""
+    """A worker that has already sent the order and its buyer."""
     worker = make_worker(middle, erp, profile_path)
     look(worker, middle)
     return worker
 
 
 def look(worker: Worker, middle: Connection, *refs: DocumentRef) -> None:
-    """At what the shop has changed; without names: at the order and its buyer."""
+    """Marks documents and has the worker look at them; without names: the order and its buyer."""
     mark(middle, *refs)
     drain(worker)
 
 
 def stand_at(cursor: Cursor, lsn: int) -> None:
-    """The copy is the shop as of this place in its log."""
+    """Sets the copy's position."""
     save_position(cursor, Position(Stamp(1, LSN(lsn), LAST), "steady"), None)
 
 
 def mark(middle: Connection, *refs: DocumentRef) -> None:
-    """As staging does after a shop commit; without names: the order and its buyer."""
+    """Marks documents as staging does after a commit; without names: the order and its buyer."""
     with transaction(middle) as cursor:
         mark_in(cursor, *refs or (ORDER, CUSTOMER))
 
 
 def mark_in(cursor: Cursor, *refs: DocumentRef) -> None:
-    """The same in a transaction that goes on."""
+    """The same within the caller's transaction."""
     rows = [
         sql.SQL("({}, {}, {})").format(*map(sql.Literal, (*ref, UNITS.get(ref, f"{ref.type}:{ref.key}"))))
         for ref in refs
@@ -215,7 +215,7 @@ def mark_in(cursor: Cursor, *refs: DocumentRef) -> None:
 
 
 def drain(worker: Worker) -> None:
-    """Until nothing is due."""
+    """Has the worker work until nothing is due."""
     for _ in range(20):
         if not worker.step():
             return
@@ -223,25 +223,25 @@ def drain(worker: Worker) -> None:
 
 
 def change(middle: Connection, statement: str) -> None:
-    """The shop's rows, as staged."""
+    """Runs SQL on the staged rows."""
     with transaction(middle) as cursor, names_of(cursor, "shop"):
         cursor.execute(statement)
 
 
 def held(middle: Connection) -> list[str]:
-    """The reasons of what is held or waits."""
+    """The reasons of held and waiting documents."""
     with transaction(middle) as cursor:
         return [one.reason or "" for one in waiting(cursor)]
 
 
 def waiting(cursor: Cursor) -> list[Listed]:
-    """What is held or waits, the oldest first."""
+    """Held and waiting documents, oldest first."""
     groups = [group for group in listed.held(cursor, "", 10_000) if group.cause != "retry"]
     return sorted((one for group in groups for one in group.first), key=lambda one: (one.since, one.ref))
 
 
 def pass_deadlines(middle: Connection) -> None:
-    """As if the time of each unsettled call, and each rest, had passed."""
+    """Lets the deadlines of lost calls and all rests pass."""
     with transaction(middle) as cursor:
         cursor.execute("UPDATE ordertap_shop.unit SET deadline = clock_timestamp() WHERE deadline IS NOT NULL")
         cursor.execute("UPDATE ordertap_shop.document SET next_try = clock_timestamp() WHERE next_try IS NOT NULL")

@@ -1,4 +1,4 @@
-"""Real Apache Kafka and a real schema registry, started once per session when a test first asks."""
+"""A real Apache Kafka and a real schema registry, started once per session when a test first needs them."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ _number = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def parts_folder() -> Iterator[Path]:
-    """Where the parts of this session live; everybody may enter, since PostgreSQL does not run as root."""
+    """The folder of this session's servers. Everybody may enter it, because PostgreSQL does not run as root."""
     folder = Path(tempfile.mkdtemp(prefix="ordertap-tests-"))
     folder.chmod(0o755)
     yield folder
@@ -25,7 +25,7 @@ def parts_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kafka(parts_folder: Path) -> Iterator[Kafka]:
-    """The broker; tests tell their topics apart by `prefix`."""
+    """The broker. Tests use topics with a `prefix` of their own."""
     with Kafka(parts_folder / "kafka") as broker:
         yield broker
 
@@ -37,13 +37,13 @@ def bootstrap_servers(kafka: Kafka) -> str:
 
 @pytest.fixture
 def prefix() -> str:
-    """A topic prefix of this test alone."""
+    """A topic prefix that only this test uses."""
     return f"t{os.getpid()}x{next(_number)}"
 
 
 @pytest.fixture(scope="session")
 def schema_registry(parts_folder: Path) -> Iterator[Registry]:
-    """Apicurio Registry; who stops it starts it again."""
+    """Apicurio Registry. A test that stops it has to start it again."""
     with Registry(parts_folder / "registry") as registry:
         yield registry
 

@@ -1,4 +1,4 @@
-"""A shop with a role of the least rights, as operations meet it."""
+"""A shop with a role that has only the documented rights."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.integration.ops_shop import TABLES, OpsShop
 def ops_shop(
     server: Postgres, new_database: Callable[[Postgres, str], str], kafka: Kafka, prefix: str, tmp_path: Path
 ) -> Iterator[OpsShop]:
-    """Nothing is set up in it but tables."""
+    """Only tables are set up in it."""
     settings = {
         "name": prefix,
         "topic_prefix": prefix,

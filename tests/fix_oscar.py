@@ -1,4 +1,4 @@
-"""The real shop: django-oscar makes its tables and its catalogue once per session; each test gets a copy."""
+"""A django-oscar shop. Tables and catalogue are made once per session; each test gets a copy."""
 
 import itertools
 import subprocess
@@ -13,7 +13,7 @@ _number = itertools.count(1)
 
 
 def run_oscar(*arguments: str) -> str:
-    """What oscar's simulator says. It runs in a process of its own, where warnings are errors as they are here."""
+    """Runs oscar's simulator in a process of its own, in which warnings are errors, too. Returns its output."""
     command = [sys.executable, "-W", "error", "-m", "deploy.oscar.simulator", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -22,7 +22,7 @@ def run_oscar(*arguments: str) -> str:
 
 @pytest.fixture(scope="session")
 def oscar_shop(postgres: Postgres) -> Callable[[], str]:
-    """Makes a shop that is open but has not sold anything yet, and gives its address."""
+    """Makes a shop that has not sold anything yet, and returns its URL."""
     template = postgres.create_database("oscar_template")
     run_oscar("--database-url", template, "--prepare", "--orders", "0")
 

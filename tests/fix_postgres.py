@@ -1,4 +1,4 @@
-"""Real PostgreSQL servers, started once per session when a test first asks."""
+"""Real PostgreSQL servers, started once per session when a test first needs them."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ def _available(version: int) -> bool:
 
 
 AVAILABLE = tuple(version for version in VERSIONS if _available(version))
-"""Debian's 15 only where Debian's package is installed; `tests/run` says so where it is not."""
+"""15 needs Debian's package; `tests/run` says so if it is missing."""
 
 
 @pytest.fixture(scope="session")
 def postgres_servers(parts_folder: Path) -> Iterator[Callable[[int], Postgres]]:
-    """The server of a version: `postgres_servers(16)`; tests share it and make their own databases."""
+    """The server of a version: `postgres_servers(16)`. Tests share it and make databases of their own."""
     running: dict[int, Postgres] = {}
 
     def server(version: int) -> Postgres:
@@ -45,17 +45,17 @@ def postgres(postgres_servers: Callable[[int], Postgres]) -> Postgres:
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
-    """The server of the version that a test is parametrised with (`AVAILABLE`, indirect), else 16."""
+    """The server of the version that a test is parametrised with (`AVAILABLE`, indirect), or 16."""
     return postgres_servers(getattr(request, "param", 16))
 
 
 @pytest.fixture
 def database(postgres: Postgres) -> str:
-    """The address of a fresh database."""
+    """The URL of a new database."""
     return postgres.create_database(f"test_{next(_number)}")
 
 
 @pytest.fixture
 def new_database() -> Callable[[Postgres, str], str]:
-    """Makes a fresh database on a given server."""
+    """Makes a new database on a server."""
     return lambda server, name: server.create_database(f"{name}_{next(_number)}")

@@ -1,4 +1,4 @@
-"""Tryton for the tests: set up in the background while others run; the end of the run says which ERPs were tried."""
+"""Tryton for the tests, set up in the background while other tests run. The end of a run says which ERPs were tried."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _failed: list[PartError] = []
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begins where a test wants it. In a thread of its own, so that nothing that this starts may outlive it."""
+    """Starts the set-up if a test needs it. In a thread of its own, because the processes end with the thread that
+    starts them."""
     if session.config.option.collectonly or not any(_wants(item) for item in session.items):
         return
     thread = threading.Thread(target=_set_up, name="setting up Tryton", daemon=True)
@@ -46,7 +47,7 @@ def _set_up() -> None:
 
 @pytest.fixture(scope="session")
 def tryton_environment() -> None:
-    """Waits until it is set up; where that cannot be, what needs it is left out, and named at the end."""
+    """Waits until it is set up. If that is not possible, the tests that need it are skipped and named at the end."""
     for thread in _setting_up:
         thread.join()
     if _failed:
@@ -55,14 +56,14 @@ def tryton_environment() -> None:
 
 @pytest.fixture(scope="session")
 def tryton(tryton_environment: None, parts_folder: Path, postgres: Postgres) -> Iterator[Tryton]:
-    """The running server, with a company's data and no document."""
+    """The running server, with a company's data and no documents."""
     with Tryton(parts_folder / "tryton", postgres, lambda _: None) as server:
         yield server
 
 
 @pytest.fixture
 def bare_tryton(tryton_environment: None, tmp_path: Path, postgres: Postgres) -> Iterator[Tryton]:
-    """One of its own: a company works in it, and no web shop is there."""
+    """A server with a company but no web shop, for this test alone."""
     database = f"bare_{uuid4().hex[:8]}"
     with Tryton(tmp_path / "tryton", postgres, lambda _: None, database=database, web_shop=False) as server:
         yield server
@@ -70,7 +71,7 @@ def bare_tryton(tryton_environment: None, tmp_path: Path, postgres: Postgres) ->
 
 @pytest.fixture(scope="session")
 def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
-    """What came into its database since it was set up."""
+    """Access to what has come into its database since it was set up."""
     data = TrytonData(tryton.postgres.dsn(tryton.database))
     yield data
     data.close()
@@ -78,7 +79,7 @@ def tryton_data(tryton: Tryton) -> Iterator[TrytonData]:
 
 @pytest.fixture
 def tryton_place(tryton: Tryton, tryton_data: TrytonData) -> Iterator[TrytonTarget]:
-    """Tryton as the contract's tests reach it: the adapter, a clerk, hooks around calls."""
+    """Tryton for the contract tests: adapter, clerk, hooks around calls."""
     made = TrytonTarget(tryton, tryton_data)
     yield made
     made.close()
@@ -98,7 +99,7 @@ def tryton_clerk(tryton: Tryton) -> Screen:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the contract suite was run on; what was left out, and why."""
+    """Prints on which ERPs the contract suite ran, and which were left out and why."""
     ran, why = _tried(
         [
             report

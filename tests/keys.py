@@ -8,7 +8,7 @@ _MORE_THAN_THERE_ARE = 1_000_000
 
 
 def all_keys(cursor: Cursor, profile: Profile, name: str) -> list[str]:
-    """Of those that are there, ready or not; unit by unit."""
+    """Keys of documents, ready or not, unit by unit."""
     open_list(cursor, profile, {name}, hold=False)
     keys = [one.ref.key for one in next_of_list(cursor, _MORE_THAN_THERE_ARE)]
     cursor.execute("CLOSE in_units")

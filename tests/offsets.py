@@ -1,4 +1,4 @@
-"""Offsets reset as operations do it, by Kafka's own tool."""
+"""Resets offsets by Kafka's own tool, as operators do."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PATIENCE = 120.0
 
 
 def reset_offsets(kafka: Kafka, group: str, *to: str) -> None:
-    """`reset_offsets(kafka, group, "--to-earliest")`, of all its topics. The tool refuses while the group has a member,
-    and a member that was killed is one until its session has timed out."""
+    """`reset_offsets(kafka, group, "--to-earliest")`, for all its topics. Waits, because the tool refuses while the
+    group has members, and a killed member stays one until its session times out."""
     deadline = time.monotonic() + PATIENCE
     while True:
         done = kafka.consumer_groups("--group", group, "--reset-offsets", "--all-topics", *to, "--execute")

@@ -1,4 +1,4 @@
-"""What the decoder's text must mean: a value that the reader gives, as PostgreSQL takes it."""
+"""Values as PostgreSQL's text, to compare the decoder with the slow reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def text(value: Any) -> Any:
-    """A value as PostgreSQL reads it; lists stay lists, None stays None."""
+    """A value as text that PostgreSQL reads. Lists stay lists, None stays None."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

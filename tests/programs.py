@@ -1,4 +1,4 @@
-"""capture and sink as real processes, as operations start and kill them: settings in a file, output in a log."""
+"""Runs capture and sink as processes, with settings in a file and output in a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def standing_still(process: Any) -> Iterator[None]:
-    """A process (whatever has a pid) is stopped, and goes on at the end, whatever happens: other tests need it."""
+    """Stops a process (anything with a pid) for the block. It continues even if the block raises, since other tests
+    need it."""
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
@@ -36,7 +37,7 @@ def write_settings(path: Path, **parts: dict[str, Any]) -> Path:
 
 
 def run(program: str, *arguments: str, config: Path, seconds: float = 150.0) -> subprocess.CompletedProcess[str]:
-    """One command of a program to its end (`run("sink", "offsets", "show", config=…)`); output and errors as text."""
+    """Runs a command to its end: `run("sink", "offsets", "show", config=…)`. Output and errors are text."""
     command = [sys.executable, "-m", program, *arguments, "--config", str(config)]
     return subprocess.run(
         command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=seconds, check=False
@@ -44,7 +45,7 @@ def run(program: str, *arguments: str, config: Path, seconds: float = 150.0) -> 
 
 
 class Program:
-    """`capture run` or `sink run`, started, killed and started again; all its output goes to one log."""
+    """`capture run` or `sink run`, to be started, killed and started again. All output goes to one log."""
 
     def __init__(
         self, name: str, config: Path, log: Path, python_options: Sequence[str] = (), pure_python: bool = False
@@ -57,7 +58,7 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it; it ends with this process at the latest."""
+        """Starts it. It ends with this process at the latest."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *self.python_options, "-m", self.name, "run", "--config", str(self.config)],
@@ -72,16 +73,16 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The pid of the running process."""
         assert self._process is not None
         return self._process.pid
 
     def ended(self) -> int | None:
-        """The exit code of a process that ended by itself, else None."""
+        """The exit code if the process has ended, else None."""
         return None if self._process is None else self._process.poll()
 
     def wait(self, seconds: float) -> int:
-        """The exit code; TimeoutExpired when it does not end."""
+        """Waits for its end. Returns the exit code; TimeoutExpired if it does not end."""
         assert self._process is not None
         return self._process.wait(seconds)
 
@@ -90,7 +91,7 @@ class Program:
         self._end(signal.SIGKILL, 10)
 
     def stop(self, seconds: float = 30) -> int | None:
-        """Asks it to end, as a container does; the exit code (-9: it had to be killed)."""
+        """Stops it as a container would. Returns the exit code; -9 if it had to be killed."""
         return self._end(signal.SIGTERM, seconds)
 
     def _end(self, how: signal.Signals, seconds: float) -> int | None:
@@ -111,7 +112,7 @@ class Program:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings of ordertap that the caller may have; which way rows go is none."""
+    """Our environment without the caller's ORDERTAP_ settings, except ORDERTAP_PURE_PYTHON."""
     return {
         name: value for name, value in os.environ.items() if name == PURE_PYTHON or not name.startswith("ORDERTAP_")
     }

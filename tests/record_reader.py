@@ -1,5 +1,5 @@
-"""Kafka records back to changes: ours, and those that Debezium's own PostgreSQL connector wrote. By fastavro, value by
-value: what the tests hold capture's encoder and the sink's decoder against."""
+"""Reads Kafka records back to changes: ours, and those of Debezium's PostgreSQL connector. Slow, value by value with
+fastavro: tests compare capture's encoder and the sink's decoder with it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,12 @@ parse_unchanged = lru_cache(1024)(change.parse_unchanged)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record of a table topic. Values are Python's, in full fidelity (`schemas.reading.values` says which).
+    """One record of a table topic. Values are Python's, without loss (see `schemas.reading.values`).
 
     For a record that Debezium wrote, `stamp` comes from `source` and `transaction_id` is the xid alone. A column in
-    `unchanged` is in neither `before` nor `after`. `key_change` says which half of a key change this is: "old"
-    a delete, "new" a create. `columns` gives the
-    PostgreSQL type of each column for a table that can hold it; the same object for all records of one schema.
-    `ts_us` is the commit time, µs since 1970.
+    `unchanged` is in neither `before` nor `after`. `key_change` says which half of a key change this is: "old" a
+    delete, "new" a create. `columns` gives the PostgreSQL type of each column for a table that can hold it; the same
+    object for all records of one schema. `ts_us` is the commit time, µs since 1970.
     """
 
     table: str
@@ -81,7 +80,7 @@ class TransactionEnd:
 class SnapshotNotice:
     """One step of a snapshot, from the topic `<prefix>.notification`.
 
-    `table` and `rows_scanned` are of TABLE_SCAN_COMPLETED, `rows` (all tables of the snapshot) of COMPLETED.
+    TABLE_SCAN_COMPLETED has `table` and `rows_scanned`, COMPLETED has `rows` of all tables.
     """
 
     step: str
@@ -99,7 +98,7 @@ class SnapshotNotice:
 
 
 class RecordError(DataError):
-    """A record that cannot be read: where it is, and why, without its values."""
+    """A record cannot be read. Says where it is and why, without its values."""
 
     def __init__(self, topic: str, partition: int, offset: int, reason: str) -> None:
         hint = "see what wrote it; `sink offsets reset` can go past it, which leaves a gap that the sink names"
@@ -108,7 +107,7 @@ class RecordError(DataError):
 
 
 class Place(NamedTuple):
-    """Where a record is in Kafka."""
+    """A record's position in Kafka."""
 
     topic: str
     partition: int
@@ -117,7 +116,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """How a record of one schema is read: its Avro schema, its name, its columns and what converts them."""
+    """What is needed to read records of one schema: the Avro schema, its name, the columns and their converters."""
 
     parsed: Any
     name: str
@@ -125,11 +124,11 @@ class RowReader:
     converters: tuple[tuple[str, Convert], ...]
 
     def record(self, avro: bytes) -> dict[str, Any]:
-        """The record as fastavro gives it, without the logical types."""
+        """The record as fastavro reads it, without logical types."""
         return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(avro), self.parsed, None))
 
     def row(self, fields: dict[str, Any] | None, unchanged: frozenset[str] = _NOTHING) -> dict[str, Any] | None:
-        """The row with its columns' Python values and without the columns that were not sent."""
+        """The row with Python values, without columns that were not sent."""
         if fields is None:
             return None
         for name in unchanged:
@@ -142,7 +141,7 @@ class RowReader:
 
 
 class RecordReader:
-    """Reads records of all topics of a prefix; what it learnt of a schema is kept for good."""
+    """Reads records of all topics of a prefix. Schemas are cached."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -161,9 +160,9 @@ class RecordReader:
         value: bytes | None,
         headers: Headers | None,
     ) -> Change | SnapshotNotice | TransactionEnd | None:
-        """What the record says; None for tombstones, heartbeats, BEGINs and anything that is not ours to read.
+        """The content of a record; None for tombstones, heartbeats, BEGINs and records of others.
 
-        Raises RecordError when it should be readable and is not, UnavailableError when the registry does not answer.
+        RecordError if it should be readable and is not, UnavailableError if the registry does not answer.
         """
         if value is None:
             return None
@@ -178,7 +177,7 @@ class RecordReader:
         except DataError as error:
             raise RecordError(topic, partition, offset, error.message) from None
         except (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-            # What fastavro and the converters raise for bytes that do not fit the schema; the text may hold values.
+            # Raised by fastavro and the converters if bytes do not fit the schema. The message may contain values.
             reason = f"not what its schema says ({type(error).__name__}, {len(value)} bytes)"
             raise RecordError(topic, partition, offset, reason) from None
 
@@ -268,7 +267,7 @@ class RecordReader:
 
 
 def _told(record: dict[str, Any], headers: dict[str, bytes]) -> tuple[Stamp, TransactionMark, frozenset[str]]:
-    """What our headers say of a change; without them, what Debezium's record says itself."""
+    """Stamp and transaction from our headers, or from Debezium's `source` if there are none."""
     if change.STAMP_HEADER not in headers:
         return _debezium_stamp(record), _debezium_mark(record), _unavailable(record["after"])
     transaction, unchanged = headers.get(change.TRANSACTION_HEADER), headers.get(change.UNCHANGED_HEADER)
@@ -280,7 +279,7 @@ def _told(record: dict[str, Any], headers: dict[str, bytes]) -> tuple[Stamp, Tra
 
 
 def row_reader(schema: Schema) -> RowReader:
-    """What is needed to read records of a schema: an envelope's row, else the record itself (a key)."""
+    """The reader for a schema: for an envelope's row, or else for the record itself (a key)."""
     name = f"{schema.get('namespace', '')}.{schema.get('name', '')}"
     columns: dict[str, str] = {}
     converters: list[tuple[str, Convert]] = []
@@ -327,11 +326,11 @@ def _debezium_mark(record: dict[str, Any]) -> TransactionMark:
 
 
 def _xid_of(transaction_id: str) -> str:
-    """Debezium's BEGIN, rows and END name different LSNs for one transaction: what they share is its xid."""
+    """Debezium's BEGIN, rows and END have different LSNs for one transaction; only the xid is the same."""
     return transaction_id.partition(":")[0]
 
 
 def _unavailable(row: dict[str, Any] | None) -> frozenset[str]:
-    """The columns that hold Debezium's placeholder; without a header it is all there is to know them by."""
+    """The columns with Debezium's placeholder, by which they are recognized if there is no header."""
     text, content = change.UNAVAILABLE, change.UNAVAILABLE.encode()
     return frozenset(name for name, value in (row or {}).items() if value in (text, content, [text], [content]))

@@ -1,4 +1,4 @@
-"""A shop's database with a witness of its log, capture (in several copies) to start, and the proof beside it."""
+"""A shop's database with a witness slot, capture (one or several copies), and the proof."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ class Shop:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Of the broker."""
+        """The broker's address."""
         return self.kafka.bootstrap_servers
 
     @property
     def registry(self) -> str:
-        """Where the schemas are: a folder, if `more` settings do not say otherwise."""
+        """The registry: a folder, unless `more` settings name another."""
         return str(yaml.safe_load(self.config.read_text())["capture"]["schema_registry_url"])
 
     def configure(self, **settings: Any) -> None:
-        """Other settings for the next start."""
+        """Changes settings for the next start."""
         content = yaml.safe_load(self.config.read_text())
         write_settings(self.config, capture=content["capture"] | settings)
 
@@ -76,7 +76,7 @@ class Shop:
         return made
 
     def sql(self, *statements: str) -> None:
-        """One transaction."""
+        """Runs SQL in one transaction."""
         connection = psycopg2.connect(self.dsn)
         try:
             with connection, connection.cursor() as cursor:
@@ -91,7 +91,7 @@ class Shop:
 
     @staticmethod
     def value_of(dsn: str, query: str) -> Any:
-        """The same in another database."""
+        """The same in another database of the server."""
         connection = psycopg2.connect(dsn)
         try:
             connection.autocommit = True
@@ -103,7 +103,7 @@ class Shop:
             connection.close()
 
     def order(self, first: int, last: int) -> None:
-        """One order with its line for each number, each in a transaction of its own."""
+        """Places an order with a line for each number, each in a transaction of its own."""
         connection = psycopg2.connect(self.dsn)
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -115,7 +115,7 @@ class Shop:
         connection.close()
 
     def drop_slots(self) -> None:
-        """Frees the server of our slots, once their readers are gone."""
+        """Drops our slots, once their readers are gone."""
         for program in self.programs:
             program.stop(10)
         slots = "FROM pg_replication_slots WHERE database = current_database()"
@@ -125,12 +125,12 @@ class Shop:
         )
 
     def free_slot(self) -> None:
-        """Waits until the server has ended the walsender of a capture that is gone: until then the slot is in use."""
+        """Waits until the server has ended the walsender of a capture that is gone. Until then the slot is active."""
         used = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{self.prefix}' AND active"
         self.until(lambda: self.value(used) == 0)
 
     def end_backends(self, kind: str) -> int:
-        """Ends capture's connections, `walsender` or `client backend`; how many."""
+        """Terminates capture's connections of a kind, `walsender` or `client backend`. Returns how many."""
         return int(
             self.value(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = "
@@ -139,51 +139,53 @@ class Shop:
         )
 
     def position(self, settled: bool = True) -> dict[str, Any]:
-        """The newest committed position, empty before the first; `settled` waits for an open transaction's end."""
+        """The newest committed position, empty before the first. `settled`: waits for the end of an open
+        transaction."""
         cluster = Cluster(self.kafka.bootstrap_servers, {})
         values = cluster.last_values(f"ordertap.{self.prefix}.position", settled)
         return json.loads(values.get(self.prefix.encode(), "{}"))
 
     def open_transaction(self, topic: str = "public.lines", partitions: Iterable[int] = (0, 1)) -> bool:
-        """Whether a partition of the topic, named without prefix, has records of a transaction that has not ended."""
+        """Whether a partition of the topic (named without prefix) has records of an open transaction."""
         cluster = Cluster(self.kafka.bootstrap_servers, {})
         prefix = f"ordertap.{self.prefix}" if topic == "position" else self.prefix
         places = [TopicPartition(f"{prefix}.{topic}", number) for number in partitions]
         return cluster.ends(places, IsolationLevel.READ_COMMITTED) != cluster.ends(places)
 
     def order_until_open(self, first: int) -> int:
-        """Orders, five at a time, until capture is seen with a transaction open, which a long linger_ms keeps so, and
-        stops the process there; the number of the next order. On a busy machine one look alone may come too late."""
+        """Places orders, five at a time, until capture has an open transaction, and stops the process there. Returns
+        the number of the next order. A long linger_ms keeps transactions open; on a busy machine one look may be too
+        late."""
         for number in range(first, first + 100, 5):
             self.order(number, number + 4)
             deadline = time.monotonic() + 3
             while time.monotonic() < deadline:
                 if self.open_transaction():
                     os.kill(self.capture.pid, signal.SIGSTOP)
-                    time.sleep(0.5)  # its end may be on its way to the partitions
+                    time.sleep(0.5)  # its end marker may not have reached the partitions
                     if self.open_transaction():
                         return number + 5
                     os.kill(self.capture.pid, signal.SIGCONT)
         raise AssertionError(self.capture.tail(40))
 
     def drain(self, program: Program | None = None) -> None:
-        """Waits until Kafka has all that the log has now."""
+        """Waits until Kafka has everything in the present log."""
         end = self.log_end()
 
         def reached() -> bool:
             try:
                 return self.reached(end)
-            except UnavailableError:  # as of a broker that was just started
+            except UnavailableError:  # normal for a broker that has just started
                 return False
 
         self.until(reached, program)
 
     def log_end(self) -> int:
-        """Where the shop's log ends now."""
+        """The end of the shop's log."""
         return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     def reached(self, end: int) -> bool:
-        """Whether Kafka has all up to there, the first snapshot among it."""
+        """Whether Kafka has everything up to there, the first snapshot included."""
         self.sql("SELECT txid_current()")  # a commit flushes the log up to here
         position = self.position()
         snapshot = position.get("snapshot") or {}
@@ -200,13 +202,13 @@ class Shop:
         return read_index(self.bootstrap_servers, self.prefix)
 
     def signal(self, *words: str) -> str:
-        """`capture signal …`; its output."""
+        """Runs `capture signal …`, and returns its output."""
         done = run("capture", "signal", *words, config=self.config)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def ask(self, kind: SignalType, *tables: str) -> None:
-        """The same signal at once, without the command, which takes a second to start and waits for locked tables."""
+        """Sends the same signal directly: the command takes a second to start, and waits for locked tables."""
         written = Signal(self.prefix, uuid.uuid4().hex, kind, tables).signed(b"").dump()  # the shop has no password
         self.sql(f"SELECT pg_logical_emit_message(false, '{SIGNAL_PREFIX}', '{written}')")
 
@@ -217,12 +219,12 @@ class Shop:
         while not met():
             assert program.ended() is None, program.tail()
             assert time.monotonic() < began + seconds, program.tail(40)
-            time.sleep(min(max(0.1, 5 * (time.monotonic() - looked)), 1.0))  # a look at Kafka costs it, too
+            time.sleep(min(max(0.1, 5 * (time.monotonic() - looked)), 1.0))  # each look costs Kafka, too
             looked = time.monotonic()
 
     def undisturbed(self, play: Callable[[int], None]) -> None:
-        """Plays it, and again where capture started again meanwhile: a machine that stood still for longer than the
-        server's patience proves nothing. `play` gets the number of the attempt."""
+        """Runs `play`, and again if capture was restarted meanwhile: if the machine stood still for longer than the
+        server's time-outs, the run proves nothing. `play` gets the number of the attempt."""
         for attempt in range(3):
             again = said(self.capture).count("starting again")
             play(attempt)
@@ -232,12 +234,12 @@ class Shop:
         raise AssertionError(f"it starts again each time\n{self.capture.tail(40)}")
 
     def until_said(self, text: str, program: Program | None = None, times: int = 1) -> None:
-        """Waits until the log of the program has a text so often."""
+        """Waits until a text is in the program's log so many times."""
         program = program or self.capture
         self.until(lambda: said(program).count(text) >= times, program)
 
     def stops_with(self, cause: str) -> None:
-        """Starts capture; it ends by itself, naming the cause and the command that repairs it."""
+        """Starts capture, which ends by itself and names the cause and the command that repairs it."""
         self.capture.start()
         assert self.capture.wait(PATIENCE) not in (0, -9)
         log = said(self.capture)
@@ -246,7 +248,7 @@ class Shop:
         assert "Traceback" not in log
 
     def repair(self, generation: int | None = None) -> None:
-        """Repairs and goes on: the generation is this one, and Kafka's content is the shop's."""
+        """Repairs and starts again: this is the new generation, and Kafka's content is the shop's."""
         done = run("capture", "repair", "--execute", config=self.config)
         for _ in range(10):
             if "is running" in done.stderr:  # the server has not yet ended the session of the one that stopped
@@ -259,20 +261,21 @@ class Shop:
         self.prove_content()
 
     def verdict(self, tables: Iterable[str] | None = None, former: Iterable[str] = ()) -> Verdict:
-        """What the proof has to say of these tables (all of ours) at rest; `former` as judge has it."""
+        """The proof's verdict on these tables (default: all) once everything is written. `former`: see `judge`."""
         return judge(self.witness, self.bootstrap_servers, self.registry, self.prefix, tables or self.tables, former)
 
     def findings(self) -> list[Finding]:
-        """What the proof found wrong."""
+        """What the verdict found wrong."""
         return list(self.verdict().findings)
 
     def prove(self, tables: Iterable[str] | None = None, former: Iterable[str] = ()) -> None:
-        """Everything exactly once and in order, and Kafka's content is the shop's."""
+        """Asserts that everything is there once and in order, and that Kafka's content is the shop's."""
         verdict = self.verdict(tables, former)
         assert not verdict.findings, str(verdict)
 
     def prove_streamed(self, orders: range) -> None:
-        """Without a witness: these orders are in the stream once each, and Kafka's content is the shop's."""
+        """Without a witness: asserts that these orders are in the stream once each, and that Kafka's content is the
+        shop's."""
         records = self.records()
         for table in self.tables:
             new = [each.value["after"]["id"] for each in changes(records, self.prefix)[table] if each.op == "c"]
@@ -280,7 +283,7 @@ class Shop:
         self.prove_content()
 
     def prove_content(self) -> None:
-        """After a repair, when the log no longer tells all: order, snapshots and content."""
+        """After a repair, when the log is incomplete: asserts order, snapshots and content."""
         records = self.records()
         findings = [*check_order(records, self.prefix), *check_snapshots(records, self.prefix)]
         findings += check_index(records, self.index())
@@ -289,7 +292,7 @@ class Shop:
 
 
 def said(program: Program) -> str:
-    """All that a program has logged, without colours."""
+    """A program's log, without colours."""
     text = program.log.read_text(errors="replace") if program.log.exists() else ""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
@@ -305,8 +308,8 @@ def open_shop(
     schema: str = SCHEMA,
     tables: tuple[str, ...] = TABLES,
 ) -> Iterator[Shop]:
-    """A shop whose capture is not started; `more` are settings beside the usual ones, `schema` makes the tables and
-    publication `tap`."""
+    """A shop whose capture is not started. `more`: further settings; `schema`: SQL for the tables and publication
+    `tap`."""
     settings = {
         "name": prefix,
         "topic_prefix": prefix,

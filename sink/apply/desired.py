@@ -316,7 +316,7 @@ class Desired:
     def _account(self, one: Entry, order: SalesOrder, around: Around) -> ErpRef | Outcome:
         """The account that an order is booked to, or the outcome while there is none."""
         if self._rules.customers == "collective":
-            step = "make it in the ERP, or correct collective_account; it is looked for again by itself"
+            step = "make it in the ERP, or correct collective_account; the sink looks again by itself"
             reason = f"the ERP has no account {self._rules.collective_account}"
             lacking = Hold(reason, step, "master data", Check.NO_ACCOUNT)
             return self._collective or self._rules.held(lacking)
@@ -324,7 +324,7 @@ class Desired:
             kept = from_json(one.applied).fields["account"] if one.applied else None
             if isinstance(kept, ErpRef):  # erased in the shop; the ERP keeps what it has
                 return kept
-            step = "use `customers: collective`, or mend it in the shop"
+            step = "set `customers: collective`, or correct it in the shop"
             return self._rules.held(Hold("the order has no buyer", step, "data", Check.NO_BUYER))
         ref = self._buyer(order)
         buyer, match = around.entries.get(ref), around.matched.get(ref)
@@ -355,7 +355,7 @@ class Desired:
 
     def _of_another(self, order: DocumentRef) -> Outcome:
         """The hold of a return or refund whose order is held for its identity: it goes on once a person has decided."""
-        step = f"see `sink held` for {order}; it is looked at again by itself"
+        step = f"see `sink held` for {order}; the sink looks again by itself"
         again = self._rules.recheck_seconds
         return Outcome.held(f"its order: {ANOTHER_IDENTITY}", step, "decision", again, Check.ITS_ORDER)
 
@@ -375,7 +375,7 @@ class Desired:
         unknown = sorted({*skus} & {*around.unknown})
         if not unknown:
             return None
-        step = "make the item in the ERP; it is looked for again by itself"
+        step = "make the item in the ERP; the sink looks again by itself"
         reason = f"the ERP has no item {', '.join(unknown[:5])}"
         return self._rules.held(Hold(reason, step, "master data", Check.UNKNOWN_ITEM))
 

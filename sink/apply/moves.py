@@ -20,7 +20,7 @@ from sink.ledger.leases import Lease
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Check, Hold
 
-_MOVED: Final = "the shop changed its key, and whether it was one of these is open"
+_MOVED: Final = "the shop changed its key, and it may have been one of these"
 _SOON: Final = 1.0  # seconds
 _Places = Mapping[DocumentRef, "_Place"]
 
@@ -118,7 +118,7 @@ class Moves:
         others = ", ".join(map(str, olds))
         step = (
             "if it is none of them, `sink accept document` for it: the ERP gets a new one; "
-            "else for each of those that it is not, then `sink retry`"
+            "otherwise for each of those that it is not, then `sink retry`"
         )
         return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 

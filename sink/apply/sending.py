@@ -283,7 +283,7 @@ class Sending:
     def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
         """The documents that the brake stops. NotPlannedError if a person has paused applying."""
         if control.is_paused(cursor):
-            raise NotPlannedError("applying is paused", "`sink resume --person NAME` when it shall go on")
+            raise NotPlannedError("applying is paused", "`sink resume --person NAME` to go on")
         return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:

@@ -14,6 +14,6 @@ def bind(cursor: Cursor, name: str, value: str, what: str) -> None:
     bound, schema = cursor.fetchone() or (value, "")
     if bound != value:
         raise SettingsError(
-            f"this middle layer belongs to {what} {bound}, the settings lead to {value}",
+            f"this middle layer belongs to {what} {bound}, but the settings lead to {value}",
             f"correct the settings; if the change is on purpose, delete that row of {schema}.binding",
         )

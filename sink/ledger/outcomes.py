@@ -90,10 +90,10 @@ class Intent:
 
 _SEE_HELD: Final = ("", "see `sink show {ref}`")
 _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
-    None: (", of which no row has come", "correct what refers to {ref} in the shop, or bring it there"),
-    State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or bring it back there"),
+    None: (", of which no row has come", "correct what refers to {ref} in the shop, or add it there"),
+    State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or restore it there"),
     State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
-    State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref} --person NAME` if it shall come"),
+    State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref} --person NAME` to send it"),
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }
@@ -179,7 +179,7 @@ class Outcome:
     def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:
         """It depends on a document that is not in the ERP. `state`: that document's; None: the ledger does not have
         it."""
-        why, next_step = _WAITS.get(state, ("", "nothing is to be done: that one is on its way"))
+        why, next_step = _WAITS.get(state, ("", "nothing: that one is on its way"))
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
@@ -206,7 +206,7 @@ class Outcome:
         return cls(
             State.IGNORED,
             "a person ignores it",
-            "`sink ignore --undo TYPE KEY --person NAME` if it shall come all the same",
+            "`sink ignore --undo TYPE KEY --person NAME` to send it after all",
         )
 
     @classmethod
@@ -220,7 +220,7 @@ class Outcome:
         return cls(
             State.PLANNED,
             f"would {steps}",
-            "`sink go-live --person NAME` when the plan is what you want",
+            "`sink go-live --person NAME` if the plan is what you want",
             commands=commands,
         )
 

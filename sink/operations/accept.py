@@ -55,9 +55,9 @@ def accept_snapshot(connection: Connection, person: str, execute: bool) -> None:
 class Accepted(Enum):
     """What accepting means for the document."""
 
-    SAME = "accepted as the order that was sent under this key; what differs goes to the ERP, as the rules allow"
+    SAME = "accepted as the order that was sent under this key; what differs is sent, as the rules allow"
     NEW = "accepted as a new order: the ERP gets a document of its own for it"
-    FIELDS = "accepted in these fields, until either side changes them; everything else goes on"
+    FIELDS = "accepted in these fields, until either side changes them; everything else is sent as usual"
     KEPT = "accepted as the ERP has it, until the shop changes it"
     NOT = "compared again: nothing of it is accepted any more"
 
@@ -122,11 +122,11 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
         if way in ways(found.check, in_erp=True):
             raise SettingsError(
                 f"the ERP does not have {ref}, so nothing can stay there",
-                f"`sink ignore {ref} --person NAME` leaves it at that",
+                f"`sink ignore {ref} --person NAME` leaves it alone",
             )
         others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
-        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that do: {others}")
+        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that end it: {others}")
     if found.under_way:
         raise busy(ref)
     return found
@@ -134,7 +134,7 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
 
 def busy(ref: DocumentRef) -> SettingsError:
     """The error for a document that a worker has, or that has a step in doubt."""
-    step = "again in a moment; if that stays, look it up in the ERP, then `sink retry`"
+    step = "try again in a moment; if that does not help, look it up in the ERP, then `sink retry`"
     return SettingsError(f"a step of {ref} is under way", step)
 
 
@@ -148,7 +148,7 @@ def _taken(found: Asked, ref: DocumentRef, person: str) -> AcceptedDocument:
         fields = tuple(one._replace(by=person, at=at) for one in disputed_from_json(found.fields))
         return AcceptedDocument(Accepted.FIELDS, fields, currency_of(found))
     if not found.version:
-        raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then again")
+        raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then try again")
     return AcceptedDocument(Accepted.KEPT)
 
 

@@ -72,7 +72,7 @@ def _account(erp: Callable[[], Erp], number: str) -> Found:
     with closing(erp()) as opened:
         found = opened.find("customer", {"number": number})
     if len(found) != 1:
-        raise SettingsError(f"the ERP has {len(found) or 'no'} accounts {number}", "say the number of one that it has")
+        raise SettingsError(f"the ERP has {len(found) or 'no'} accounts {number}", "give the number of one that it has")
     return found[0]
 
 

@@ -69,7 +69,7 @@ def _unknown_items(skus: Sequence[str]) -> Iterator[Advice]:
     if skus:
         more = f" and {len(skus) - _NAMED} more" if len(skus) > _NAMED else ""
         named = ", ".join(skus[:_NAMED]) + more
-        hint = "make them there, as items that may be sold: until then what has one is held, and then goes on by itself"
+        hint = "make them there, as items that may be sold: documents with them are held until then, and then go on"
         yield Advice(f"the ERP has no item for {len(skus)} of what the shop sells: {named}", hint)
 
 
@@ -92,5 +92,5 @@ def shop_is_readable(shop: Connection, profile: Profile) -> None:
         try:
             readable(shop, profile)
         except SettingsError as error:
-            hint = "let shop_url lead to the shop, as a user who may read its tables"
+            hint = "set shop_url to the shop, with a user who may read its tables"
             raise SettingsError(error.message, hint) from None

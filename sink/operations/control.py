@@ -32,6 +32,8 @@ def resume(connection: Connection, person: str) -> Word:
     with transaction(connection) as cursor:
         word = control.read(cursor).paused
         if word is None or not control.take_back(cursor, "pause"):
-            raise SettingsError("applying is not paused", "`sink status` says what keeps documents from the ERP")
+            raise SettingsError(
+                "applying is not paused", "`sink status` says what else may keep documents from the ERP"
+            )
         history.note(cursor, APPLYING, "resumed", f"paused {word}", person)
     return word

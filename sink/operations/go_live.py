@@ -43,7 +43,7 @@ def go_live(connection: Connection, applies: bool, require_snapshot: bool, perso
             sum(count for (_, state), count in documents.counts(cursor).items() if state == State.DUE),
         )
         if not found.planned:
-            raise SettingsError("nothing is planned", "start `sink run`, then `sink status` says what it came to")
+            raise SettingsError("nothing is planned", "start `sink run`; `sink status` then says what there is")
         if execute:
             control.say(cursor, "live", person)
             count = sum(one.commands for one in found.planned)

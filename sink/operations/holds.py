@@ -38,7 +38,7 @@ def retry(connection: Connection, ref: DocumentRef | None) -> int:
         count = marks.retry(cursor, ref)
     if not count and ref is not None:
         raise SettingsError(
-            f"there is no {ref}, or it is ignored", "`sink held` shows type and key; `sink ignore --undo`"
+            f"there is no {ref}, or it is ignored", "`sink held` shows type and key; `sink ignore --undo` ends ignoring"
         )
     return count
 

@@ -101,9 +101,11 @@ def unlink(sides: LinkSides, ref: DocumentRef, person: str, execute: bool) -> Un
     with transaction(sides.connection) as cursor:
         entry = documents.entry(cursor, ref)
     if entry is None or not entry.linked:
-        raise SettingsError(f"{ref} is not linked", "`sink link` takes it for a document of the ERP")
+        raise SettingsError(f"{ref} is not linked", "`sink link` links it")
     if entry.applied and entry.external and sides.erp.observe([ErpRef(kind, entry.external)]):
-        step = f"clear its key {entry.external} in the ERP, then again; it is a document typed in by hand again"
+        step = (
+            f"clear the key {entry.external} there, then try again; the ERP's document then counts as typed in by hand"
+        )
         raise SettingsError(f"the ERP's {entry.linked} has the key of {ref}", step)
     with transaction(sides.connection) as cursor:
         if execute:
@@ -158,7 +160,7 @@ def _of_row(
     told = link(sides, ref, cells[2], accept, person, execute=False)
     hand = f"{ref.type} {told.hand}"
     if hand in taken:
-        raise SettingsError(f"{told.hand} of the ERP is that of line {taken[hand]}", "say another one")
+        raise SettingsError(f"{told.hand} of the ERP is that of line {taken[hand]}", "name another one")
     taken[hand] = number
     return link(sides, ref, told.hand, accept, person, execute) if execute else told
 
@@ -202,7 +204,7 @@ def _the_one(erp: Erp, ref: DocumentRef, kind: Kind, reference: str) -> Found:
     """The ERP's document. SettingsError if there is none, or several, or one that cannot be linked."""
     found = _find(erp, kind, reference)
     if not found:
-        step = "say its number there, or the shop's number as it was typed in there"
+        step = "give its number there, or the shop's number as it was typed in"
         raise SettingsError(f"the ERP has no {kind} {reference}", step)
     if len(found) > 1:
         every = "; ".join(map(_named, found[:_SEVERAL]))
@@ -211,12 +213,12 @@ def _the_one(erp: Erp, ref: DocumentRef, kind: Kind, reference: str) -> Found:
     (one,) = found
     if not one.ref.external.startswith(BY_HAND):
         raise SettingsError(
-            f"{reference} of the ERP has the key {one.ref.external}", "it is that document's: say another"
+            f"{reference} of the ERP has the key {one.ref.external}", "it belongs to that document: name another one"
         )
     if one.observed.milestone is None:
         raise SettingsError(f"{one.ref.external}: {one.observed.problem}", "correct it in the ERP")
     if one.observed.milestone is Milestone.CANCELLED:
-        raise SettingsError(f"{_named(one)} is cancelled in the ERP", "open it again there, or say another one")
+        raise SettingsError(f"{_named(one)} is cancelled in the ERP", "open it again there, or name another one")
     return one
 
 
@@ -250,7 +252,7 @@ def _compared(ref: DocumentRef, desired: ErpRecord, found: Found) -> Linked:
     """Compares both sides. SettingsError if lines are ambiguous."""
     matched = adoption.matched(desired, found.observed.record)
     if matched.unclear:
-        raise SettingsError(adoption.unclear(matched), "tell them apart in the ERP, then again")
+        raise SettingsError(adoption.unclear(matched), "make them distinct in the ERP, then try again")
     seen = found.observed
     return Linked(
         ref,
@@ -294,7 +296,7 @@ def _still_linked(cursor: Cursor, ref: DocumentRef, entry: Entry) -> Unlinked:
     if entry.applied and (others or history.last_step(cursor, ref) != "adopt"):
         sent = f"{others[0]} of it" if others else "more of it"
         step = f"correct both documents in the ERP; `sink ignore {ref} --person NAME` leaves them alone"
-        raise SettingsError(f"the ERP was told {sent} since it was linked", step)
+        raise SettingsError(f"the ERP was given {sent} since it was linked", step)
     return Unlinked(ref, entry.linked, entry.applied is not None)
 
 

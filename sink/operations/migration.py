@@ -32,7 +32,7 @@ def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping
     for partition, low in (group.beginnings() if again else {}).items():
         if low > 0 and topics.get(partition.topic) in again:
             where = f"topic {partition}"
-            cut[topics[partition.topic]] = f"{where} begins at offset {low}: what was before is not kept"
+            cut[topics[partition.topic]] = f"{where} begins at offset {low}: earlier records are not kept"
     return Migration(current, layer.VERSION, again, cut)
 
 
@@ -54,6 +54,6 @@ def migrate_unasked(connection: Connection, shop: str, group: GroupOffsets, topi
         raise SettingsError(
             f"the middle layer has schema version {planned.current}; with version {planned.target} its staged tables"
             f" are read again, and the topics of {', '.join(planned.cut)} do not reach back to their beginning",
-            f"`sink migrate` says more, `sink migrate --execute` does it all the same; after it, {signals}",
+            f"`sink migrate` says more, `sink migrate --execute` does it anyway; after that, {signals}",
         )
     migrate(connection, shop, planned)

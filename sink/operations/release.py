@@ -45,7 +45,7 @@ def let_pass(connection: Connection, ref: DocumentRef, person: str, execute: boo
             marks.look_at(cursor, [ref])  # no worker can take it from here on
         found = to_decide(decisions.asked(cursor, ref), ref, Way.RELEASE)
         if not found.version:
-            raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then again")
+            raise SettingsError(f"{ref} could not be built", f"`sink retry {ref}`, then try again")
         if execute:
             _note(cursor, ref, found, person)
         fields = disputed_from_json(found.fields) if found.check == Check.CHANGED else ()

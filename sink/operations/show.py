@@ -109,7 +109,7 @@ def _which(asked: Sequence[str], found: Sequence[tuple[DocumentRef, str]]) -> tu
     if not found:
         raise SettingsError(
             f"there is no document {' '.join(asked)}",
-            "say its number or key, or its type and key: `sink show sales_order 17`; `sink list` shows them",
+            "give its number or key, or its type and key: `sink show sales_order 17`; `sink list` shows them",
         )
     if len({unit for _, unit in found}) > 1:
         verbs = ", ".join(f"`sink show {ref}`" for ref, _ in found[:5])
@@ -184,7 +184,7 @@ def _document(
         case NotReady():
             not_built = "the shop has not finished it"
         case Missing():
-            not_built = "the shop does not have it, or not any more"
+            not_built = "the shop does not have it"
         case _:
             differs = [] if seen is None or entry.account else _differences(profile, built, entries, seen)
             said = _accepted(Decisions.from_json(entry.decisions), differs, story)

@@ -48,8 +48,8 @@ def _lines(desired: ErpRecord, applied: ErpRecord, there: ErpRecord, absence: Ab
     gone = [f"{part}:{key}" for part, key in rows if key not in desired.parts.get(part, {})]
     if not gone:
         return None
-    step = "bring it back in the shop, or take it out in the ERP, then `sink retry`; absent.lines: amend takes it out"
-    return Hold(f"gone in the shop, and the ERP has it still: {', '.join(gone[:5])}", step, check=Check.ABSENT)
+    step = "restore it in the shop, or remove it in the ERP, then `sink retry`; `absent.lines: amend` removes it"
+    return Hold(f"gone in the shop, but still in the ERP: {', '.join(gone[:5])}", step, check=Check.ABSENT)
 
 
 def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRecord | Hold:
@@ -69,9 +69,9 @@ def _payments(desired: ErpRecord, applied: ErpRecord, absence: Absence) -> ErpRe
     if absence.payments == "keep" and paid >= was:
         return desired
     return Hold(
-        f"paid: payments that the ERP was told of are gone in the shop, it has {money(paid, of)} and the ERP was told"
+        f"paid: payments that the ERP was told of are gone in the shop: it has {money(paid, of)}, and the ERP was told"
         f" {money(was, of)}",
-        "bring them back in the shop, or correct it in the ERP; if it stays as it is there, `sink accept document`",
+        "restore them in the shop, or correct it in the ERP; if the ERP is right as it is, `sink accept document`",
         check=Check.ABSENT,
     )
 

@@ -80,13 +80,13 @@ def adopt(ref: ErpRef, desired: ErpRecord, target: Target, key: int) -> list[Ste
     """The step that gives our keys to the ERP's document and changes nothing else. `key`: that of the last step."""
     seen = target.seen
     if seen is None:
-        reason = f"it was linked to {target.ref.external}, which the ERP does not have any more without a key of ours"
+        reason = f"it was linked to {target.ref.external}, which is gone from the ERP, or has a key of ours"
         return Hold(reason, f"look it up in the ERP; {_UNLINK}", check=Check.LINK)
     if (on := basis(seen)) is None:
         return Hold(seen.problem, "correct it in the ERP, then `sink retry`", check=Check.UNREADABLE)
     found = matched(desired, seen.record)
     if found.unclear:
-        return Hold(unclear(found), f"tell them apart in the ERP, then `sink retry`; {_UNLINK}", check=Check.LINK)
+        return Hold(unclear(found), f"make them distinct in the ERP, then `sink retry`; {_UNLINK}", check=Check.LINK)
     children = {theirs.key: ref.child(ours.part, ours.key).external for ours, theirs in found.pairs}
     want = with_keys(desired, seen, found)
     return [Step(ref, "adopt", want, on, on.milestone, max(key, seen.key) + 1, TypedIn(target.ref.external, children))]

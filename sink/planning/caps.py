@@ -87,7 +87,7 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     came_in = f"{'paid' if seen.paid is not None else 'sold for'} {money(paid, of)}"
     return Hold(
         f"{money(gross, of)} to give back, {came_in}, already given back {money(given, of)}",
-        "compare shop and ERP, then `sink retry`; if the shop has it among the order's payments, too, the profile's"
-        " column `refund` of payments says so, or `sink ignore` it: `paid` is less by it already",
+        "compare shop and ERP, then `sink retry`; if the shop has it as a payment, too, name it in the profile's"
+        " column `refund` of payments, or `sink ignore` it, since `paid` is already less",
         check=Check.CAP,
     )

@@ -231,8 +231,8 @@ def _known_again(desired: ErpRecord, observed: Observed, ledger: Standpoint) -> 
     if alike or Check.STRANGER in ledger.released:
         return DoneByHand(there, observed)
     return Hold(
-        "the ERP has a document with this key that the ledger knows nothing of, and it is not as the shop has it",
-        "was the ledger restored from a back-up? Compare both; if it is another one, take it out of the ERP, then"
+        "the ERP has a document with this key that the ledger does not know, and it differs from the shop's",
+        "was the ledger restored from a back-up? Compare both; if it is another document, remove it from the ERP, then"
         " `sink retry`",
         check=Check.STRANGER,
     )
@@ -282,8 +282,8 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
         cancel = _Steps(ref, observed, ledger).make("cancel", _with(known, cancelled=True), Milestone.CANCELLED)
         return edited_in_erp(known, known, observed) or _refused("cancel", observed) or [cancel]
     return Hold(
-        f"the {applied.kind} was deleted in the shop; the ERP has it still",
-        f"cancel it in the ERP if it is void, then `sink retry`; absent.{applied.kind}s: keep asks for none of them",
+        f"the {applied.kind} was deleted in the shop; the ERP still has it",
+        f"cancel it in the ERP if it is void, then `sink retry`; with `absent.{applied.kind}s: keep` nobody is asked",
         check=Check.DELETED,
     )
 
@@ -312,8 +312,8 @@ def taken_back(ref: ErpRef, ledger: Standpoint, observed: Observed | None, polic
     if applied.kind == "price":
         return [] if policy.prices_owner == "erp" else _removal(ref, applied, ledger, observed)
     return Hold(
-        "the shop has taken it back to a state that is not ready; the ERP has it still",
-        "cancel it in the ERP, or make it ready in the shop, then `sink retry`",
+        "the shop has taken it back to a state that is not ready; the ERP still has it",
+        "cancel it in the ERP, or finish it in the shop, then `sink retry`",
         check=Check.TAKEN_BACK,
     )
 

@@ -21,7 +21,7 @@ from sink.planning.decisions import Decisions, agreed
 from sink.reconcile.report import EXPLAINED, Class, Difference, Report
 
 _ZERO: Final = Decimal(0)
-_UNHEARD: Final = "; the sink has not heard of it"
+_UNHEARD: Final = "; the sink does not know of it"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class _Pages:
             self._look_for_more(of_erp.refs)
             after = of_erp.next
             done += len(of_erp.refs)
-            say(f"{done:,} documents of the ERP looked for, {self.report.classes.total():,} findings")
+            say(f"{done:,} documents of the ERP checked, {self.report.classes.total():,} findings")
 
     def _compared(self, page: Sequence[InUnit], looks: int = _LOOKS) -> Report:
         """Compares units. Those that differ and have changed meanwhile are compared again, at most `looks` times."""

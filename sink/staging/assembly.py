@@ -176,8 +176,8 @@ class Assembly:
                     followed = tuple(change for change in changes if change[0] in self._tables)
                     shapes[commit.changes] = followed, sum(change[2] for change in followed)
                 except (LookupError, TypeError):
-                    reason = "a record of the index of commits speaks of a table that it does not name"
-                    raise DataError(reason, "look at what else writes to the topic") from None
+                    reason = "a record of the index of commits refers to a table that it does not name"
+                    raise DataError(reason, "find out what else writes to the topic") from None
             followed, expected = shapes[commit.changes]
             whole = commit.snapshot is None
             stamp = Stamp(record.generation, LSN(commit.lsn), LAST if whole else 0)

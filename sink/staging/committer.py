@@ -171,7 +171,7 @@ class Committer:
                 detail = "capture does not write its changes; `capture status` says why"
                 self._gap(cursor, TableGap(table, "parked by capture", turn.stamp, detail))
             for table in turn.begun:
-                detail = "its changes are here, and no copy of the rows before them"
+                detail = "its changes are here, but no copy of its earlier rows"
                 self._gap(cursor, TableGap(table, "begun without a copy", turn.stamp, detail))
             for state in turn.snapshots:
                 snapshots.note(cursor, turn.stamp.generation, state)

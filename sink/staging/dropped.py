@@ -26,7 +26,7 @@ def forget_dropped(cursor: Cursor, home: str, stored: Mapping[str, str]) -> list
     if gone:
         cursor.execute("DELETE FROM staged_table WHERE table_name = ANY(%s)", (gone,))
     for name in gone:
-        detail = "its staged table was dropped; the rows of before are not staged"
+        detail = "its staged table was dropped; its earlier rows are not staged"
         open_gap(cursor, TableGap(name, "begun without a copy", load_position(cursor).stamp, detail))
         log.warning("a table has a gap", table=name, reason=detail, next=FILLED_BY.format(table=name))
     return gone

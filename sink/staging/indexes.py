@@ -60,7 +60,7 @@ def wanted(profile: Profile) -> list[WantedIndex]:
             if table in tables:
                 columns[tables[table], column] = None
             else:
-                log.debug("no index: the SQL does not say whose column it is", place=place, column=column)
+                log.debug("no index: the SQL does not say which table the column is of", place=place, column=column)
     plain = Counter(_name(*one) for one in columns)
     return [WantedIndex(*one, _short(one, clashes=plain[_name(*one)] > 1)) for one in columns]
 
@@ -88,7 +88,7 @@ def _round(connect: Callable[[], Connection], profile: Profile) -> bool:
         with closing(connect()) as connection:
             return make(connection, profile)
     except (OrdertapError, psycopg2.Error) as error:
-        log.warning("indexes are not made now", reason=_first_line(error), next="nothing: the sink tries again later")
+        log.warning("indexes are not made now", reason=_first_line(error), next="nothing: the sink tries again")
         return False
 
 

@@ -104,7 +104,7 @@ def show_copy(cursor: Cursor) -> Copy:
     cursor.execute("SELECT generation, lsn, ordinal, state, committed_at, reached_at, waits_for FROM copy")
     row = cursor.fetchone()
     if row is None:
-        return Copy(NOWHERE, "catching up", None, None, "nothing was read yet")
+        return Copy(NOWHERE, "catching up", None, None, "nothing has been read yet")
     return Copy(Stamp(row[0], LSN(int(row[1])), row[2]), *row[3:])
 
 
@@ -129,7 +129,7 @@ def why_not_planned(cursor: Cursor, require_snapshot: bool, position: Position |
     if position.state == "catching up":
         return "the copy is catching up with the shop"
     if position.state == "copying" and (require_snapshot or _is_copied(cursor)):
-        return "the first snapshot is not staged as a whole"
+        return "the first snapshot is not complete"
     at = tuple(map(int, position.stamp[:2]))
     cursor.execute("SELECT generation, lsn FROM acted WHERE (generation, lsn) > (%s, %s)", at)
     if (further := cursor.fetchone()) is not None:

@@ -163,6 +163,6 @@ class Reading:
                 self.began = self.assembly.named
         except DataError as error:
             log.warning(
-                "a record of the index of commits is passed by",
+                "a record of the index of commits is skipped",
                 topic=place[0], partition=place[1], offset=message.offset(), reason=error.message, next=error.hint,
             )  # fmt: skip

@@ -373,7 +373,7 @@ class Catalogue:
             if column.gone and (reads is None or name in reads) and (table.name, name) not in self._told:
                 self._told.add((table.name, name))
                 log.error(
-                    "the profile reads a column that the shop's table has no more: its documents are held",
+                    "the profile reads a column that the shop's table no longer has: its documents are held",
                     table=table.name,
                     column=name,
                     next="change the profile, which reads it",
@@ -505,7 +505,7 @@ def _cannot_follow(name: str, error: psycopg2.Error) -> DataError:
     if error.pgcode == "2BP01":
         who = (error.diag.message_detail or "").splitlines()
         return DataError(
-            f"{name}: the type of a column changed, but other views stand on its view: {'; '.join(who) or primary}",
+            f"{name}: the type of a column changed, but other views depend on its view: {'; '.join(who) or primary}",
             f"drop those views, `capture signal snapshot {name}`, then make them again",
         )
     return DataError(

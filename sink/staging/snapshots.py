@@ -116,7 +116,7 @@ def _read_later(cursor: Cursor, table: str, one: Announced) -> bool:
 def refuse_accepted(cursor: Cursor) -> None:
     """SettingsError if the first snapshot of this generation is complete already."""
     if is_whole(cursor):
-        raise SettingsError("the first snapshot is complete already", "nothing is to be accepted")
+        raise SettingsError("the first snapshot is complete already", "there is nothing to accept")
 
 
 def accept(cursor: Cursor, person: str) -> None:

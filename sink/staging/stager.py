@@ -65,7 +65,7 @@ class Stager:
                         self._read(committer, database, opened, stop, turned)
                 # A former leader woke up and joined; it leaves once it sees that it does not lead.
                 except NotAMemberError as error:
-                    log.warning("joining the group anew", reason=error.message)
+                    log.warning("joining the group again", reason=error.message)
                     time.sleep(_REJOINS)
 
     def _read(
@@ -80,7 +80,7 @@ class Stager:
             try:
                 self._copy(committer, database, consumer, stop, turned)
             except ReadAgainError as error:
-                log.info("reading begins where the copy stands", reason=error.message)
+                log.info("reading begins at the copy's position", reason=error.message)
             except SchemaBlockedError as error:  # the session that holds the lock has to end first
                 turned(error.message)
                 log.warning("staging waits", reason=error.message, next=error.hint)

@@ -196,6 +196,8 @@ def _wrong(place: str, error: psycopg2.Error) -> OrdertapError:
     message."""
     if isinstance(error, psycopg2.DataError | psycopg2.errors.CardinalityViolation):
         cause = type(error).__name__
-        return DataError(f"{place}: fails for a row: {cause}", "mend the row in the shop, or let the SQL take any row")
+        return DataError(
+            f"{place}: fails for a row: {cause}", "correct the row in the shop, or make the SQL accept any row"
+        )
     reason = str(error).strip().splitlines()[0]
     return SettingsError(f"{place}: {reason}", "correct the profile")

@@ -95,7 +95,7 @@ class CopyWriter:
                 (table, *map(int, stamp[:2])),
             )
             if known and stamp.generation:
-                detail = "the profile reads it since now; its rows of before are not staged"
+                detail = "the profile reads it from now on; its earlier rows are not staged"
                 open_gap(cursor, TableGap(table, "joined", stamp, detail))
                 log.warning("a table joins", table=table, reason=detail, next=f"capture signal snapshot {table}")
         return known | dict.fromkeys(new, stamp)
@@ -303,7 +303,7 @@ class CopyWriter:
 
     def park_foreign(self, cursor: Cursor, rows: Sequence[Row]) -> None:
         """Parks records that capture did not write. They are of no commit, so they hold nothing."""
-        reason = "its headers are not those of capture, which writes all that is staged"
+        reason = "it does not have capture's headers"
         self._keep_parked(cursor, [(row, reason) for row in rows], {})
 
     def _keep_parked(self, cursor: Cursor, bad: Sequence[tuple[Row, str]], holds: Mapping[str, str]) -> None:
@@ -356,7 +356,7 @@ class CopyWriter:
         self._parked = [place for place in self._parked if place not in places]
         self._free(cursor, ended)
         if places:
-            log.info("parked records are done with", records=len(places), reason=reason)
+            log.info("parked records no longer count", records=len(places), reason=reason)
         return ended.places
 
     def _free(self, cursor: Cursor, ended: parked.Ended) -> None:

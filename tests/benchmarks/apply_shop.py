@@ -1,7 +1,7 @@
-"""A shop and an ERP for `./tests/bench apply`: the sample shop's tables, and orders that are all alike.
+"""A shop and an ERP for `./tests/bench apply`: the sample shop's tables, and equal orders.
 
-Each has a new buyer with two addresses, three lines and a payment: a first one is written as the shop writes it, and
-copied in SQL.
+Each order has a new buyer with two addresses, three lines and a payment. The first is written as the shop writes it,
+and copied in SQL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A backlog in a shop's log: many small transactions of about 200 bytes a row, the same for every reader."""
+"""A backlog in a shop's log: many small transactions with rows of about 200 bytes, the same for every reader."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A middle layer and an ERP with so many orders, made in SQL: staged rows, the ledger, and the ERP's documents.
+"""A middle layer and an ERP with many orders, made in SQL: staged rows, the ledger, and the ERP's documents.
 
-A worker brings a first order with its buyer, a second one with a return and a refund, and a price into the ERP as it
-always does. Their rows are copied then, in ledger and ERP, under other keys and numbers: both sides agree.
+A worker sends a first order with its buyer, a second one with a return and a refund, and a price. Their rows in ledger
+and ERP are then copied under other keys and numbers, so both sides agree.
 """
 
 from __future__ import annotations

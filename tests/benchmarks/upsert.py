@@ -1,6 +1,6 @@
-"""The least that any copy of a shop costs: COPY into a temporary table and one INSERT … ON CONFLICT, no marks.
+"""The minimum that any copy of a shop costs: COPY into a temporary table and one INSERT … ON CONFLICT, without marks.
 
-The rows are the backlog's own, as they stand in the shop's log.
+The rows are those of the backlog, in the order of the shop's log.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The planner's table as data: what an ERP's document is, what the shop wants of it, and what becomes of that.
+"""The planner's table as data: the state of the ERP's document, the shop's change, and the expected result.
 
-Each cell is tried pure (tests/unit/sink/planning/test_cells.py), and on every ERP (test_cells.py here), which may
-narrow one (`Can.narrows`, by the cell's name) and says then what else can be done.
+Each cell is tested purely (tests/unit/sink/planning/test_cells.py) and on every ERP (test_cells.py here), which may
+narrow a cell (`Can.narrows`, by its name) and then says what else can be done.
 """
 
 from __future__ import annotations

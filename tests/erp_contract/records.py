@@ -1,4 +1,4 @@
-"""Documents of a small shop, as an ERP is given them."""
+"""Documents of a small shop, as records for the ERP."""
 
 from __future__ import annotations
 

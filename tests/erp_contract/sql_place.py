@@ -1,4 +1,4 @@
-"""Where an ERP can be made with other tables, and with another mapping of them."""
+"""A place for an ERP with other tables and another mapping."""
 
 from __future__ import annotations
 

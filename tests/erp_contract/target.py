@@ -1,4 +1,4 @@
-"""What the contract suite knows of an ERP: a Target, and a Clerk who types in it. A new adapter adds such a pair."""
+"""What the contract suite needs of an ERP: a Target, and a Clerk who works in it. A new adapter adds both."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The planner's table on each ERP: what can be brought about is, and reads as the shop has it then.
+"""The planner's table on each ERP: steps that can be done are done, and read back as the shop has them.
 
-All cells of a group are documents of one ERP, and their steps go together, as a batch of the sink's does.
+All cells of a group are documents of one ERP, and their steps are sent together, like a batch of the sink.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What an adapter sees: what people did in the ERP, what came back, what is not ours, and whether it can be used."""
+"""What an adapter reads: people's changes in the ERP, returns and refunds, documents that are not ours, and whether the
+ERP can be used."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,5 @@
-"""An ERP's columns are held against the mapping before anything is sent: what would harm all is refused with its line
-and its mend, what would hold some documents is noted."""
+"""An ERP's columns are compared with the mapping before anything is sent. What would harm every document is refused
+with its line and a remedy; what would hold some documents is noted."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What lies in an ERP's tables, or goes there, and cannot be read or kept: it concerns its own document alone."""
+"""Data in an ERP's tables, or on the way there, that cannot be read or kept: it concerns its own document alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Rights that the ERP's user lacks are named before one of them is needed, with the statement that gives them."""
+"""Rights that the ERP's user lacks are named before they are needed, with the GRANT that gives them."""
 
 from uuid import uuid4
 

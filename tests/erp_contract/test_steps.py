@@ -1,4 +1,5 @@
-"""Each step is done once and as a whole or to be gone on with, whatever dies on the way and however late it comes."""
+"""Each step is done once, and completely or in a part that can be continued, whatever dies on the way and however late
+a call comes."""
 
 import gc
 import threading

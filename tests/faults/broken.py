@@ -1,10 +1,10 @@
 """`capture` with a fault at a named point: `python -X fault=POINT:N -m tests.faults.broken run …`.
 
-Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since it streams, or,
-of those in capitals, since it lives. `halt-`: it stops behind the call until it gets SIGCONT.
-`clock`: from the n-th second of streaming on, the clock of the process is a day off, to and fro.
-`watched`: nothing breaks, but the process ends with exit code UNSAFE_READ before it reads where psycopg2 could
-acknowledge by itself what is not durable; n does not count.
+Points: `before-` or `after-` and one of `_CALLS`: the process kills itself there at the n-th call since streaming
+began, or, for names in capitals, since the process started. `halt-`: it stops after the call until it gets SIGCONT.
+`clock`: from the n-th second of streaming on, the clock of the process jumps a day ahead and back.
+`watched`: nothing breaks, but the process ends with exit code UNSAFE_READ before a read in which psycopg2 could
+acknowledge by itself what is not durable; n is ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _streaming = False
 
 
 def _note_start() -> None:
-    """Calls before the stream begins do not count: the snapshot has its own."""
+    """Counts calls only from the start of the stream: the snapshot makes calls of its own."""
     start = Replication.start
 
     def noted(*arguments: Any, **named: Any) -> None:
@@ -66,7 +66,7 @@ def _kill_at(point: str, number: int) -> None:
 
 
 def _jump_clock(seconds: int) -> None:
-    """time.time and time.time_ns leap a day ahead and back every second; monotonic clocks do not, as in a kernel."""
+    """time.time and time.time_ns jump a day ahead and back every second. Monotonic clocks do not, as in a kernel."""
     real, began = time.time_ns, time.monotonic()
 
     def jumping() -> int:
@@ -78,9 +78,9 @@ def _jump_clock(seconds: int) -> None:
 
 
 def _watch_reads() -> None:
-    """Keeps psycopg2's own books: on a keepalive it acknowledges all when the LSN confirmed last is at or above the
-    data_start of the message read last. Pieces of a transaction that goes on may wait: what the server calls sent ends
-    before its commit."""
+    """Tracks what psycopg2 does by itself: on a keepalive it acknowledges everything if the LSN confirmed last is at or
+    above the data_start of the message read last. Parts of an unfinished transaction may wait: what the server counts
+    as sent ends before its commit."""
     make = Stream.__init__
 
     def made(self: Stream, replication: Replication, writer: Writer, *rest: Any) -> None:

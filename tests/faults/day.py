@@ -1,4 +1,4 @@
-"""A day of the sample shop with everything real, and processes that are killed: the crash test and `./tests/soak`."""
+"""A day of the sample shop on real servers, with processes that are killed: the crash test and `./tests/soak`."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a day came to."""
+    """The result of a day."""
 
     verdict: Verdict
     kills: int
     erp: tuple[Finding, ...]
     difference: Decimal
     held: str = ""
-    prefixes: int = 0  # places at which the sink's copy was compared with the shop
+    prefixes: int = 0  # log positions at which the copy was compared with the shop
     torn: int = 0
     copy: tuple[str, ...] = ()
-    stops: int = 0  # of a sink between intent and call, until another had decided
-    cut: int = 0  # calls to the ERP that were ended before the answer was heard
+    stops: int = 0  # a sink stopped between intent and call, until another one had decided
+    cut: int = 0  # calls to the ERP whose reply was lost
 
     def count(self, kind: str) -> int:
         """Findings of a kind, in Kafka and in the ERP."""
@@ -63,9 +63,10 @@ class Result:
 
 
 class Day:
-    """Databases, settings and processes of one shop; `prefix` tells its topics and databases from others'.
+    """Databases, settings and processes of one shop.
 
-    Each of the sinks reaches the ERP through a proxy of its own, in the same order.
+    `prefix`: of its topics and databases. Each sink reaches the ERP through a proxy of its own; both lists have the
+    same order.
     """
 
     fewest_kills = 6
@@ -91,7 +92,7 @@ class Day:
         self._chance = random.Random(seed)
         self._day_over = threading.Event()
         self._troubles: list[Exception] = []
-        self._logged = dict.fromkeys(self.sinks, 0)  # bytes in a sink's log when it was killed last
+        self._logged = dict.fromkeys(self.sinks, 0)  # size of a sink's log at its last kill
 
     def _make_shop_and_erp(self) -> None:
         prepare(self.shop, lambda _: None)
@@ -121,7 +122,7 @@ class Day:
         }
 
     def _copy(self, folder: Path, number: int, proxy: Proxy) -> Program:
-        """A sink; the ERP's address alone differs from the other's."""
+        """A sink. Only its address of the ERP differs from the other's."""
         settings = self._sink()
         assert isinstance(settings["erp"], dict)
         through = settings | {"erp": settings["erp"] | {"url": proxy.url(self.erp)}}
@@ -129,7 +130,7 @@ class Day:
         return Program("sink", config, folder / f"sink-{number}.log")
 
     def _sink(self) -> dict[str, object]:
-        """Leases and time limits are short: what a fault makes wait plays out within the day."""
+        """Leases and time limits are short, so that waiting after a fault ends within the day."""
         mapping = str(ROOT / "deploy/erp/mapping.yaml")
         return {
             "shop": self.prefix,
@@ -145,13 +146,13 @@ class Day:
             "settle_seconds": 2,
             "recheck_seconds": 2,
             "lease_seconds": 5,
-            "brake_orders": 100_000,  # weeks of a shop pass in minutes here
+            "brake_orders": 100_000,  # weeks of a shop pass within minutes
             "brake_prices": 100_000,
             "health_port": 0,
         }
 
     def run(self, seconds: float, say: Callable[[str], None] = lambda _: None) -> Result:
-        """Buyers at work for so long, processes killed meanwhile, an offset reset in the middle; then the proof."""
+        """Runs buyers for so many seconds, with kills, and a reset of offsets in the middle. Then the proof."""
         buyers = [threading.Thread(target=self._buy, args=(number,), daemon=True) for number in range(2)]
         try:
             for buyer in buyers:
@@ -171,7 +172,7 @@ class Day:
                 proxy.close()
 
     def _buy(self, number: int) -> None:
-        """One simulator with its own seed until the day is over."""
+        """Runs one simulator with a seed of its own until the day is over."""
         try:
             simulator = Simulator(self.shop, self.seed * 100 + number)
             while not self._day_over.is_set():
@@ -182,7 +183,7 @@ class Day:
             self._troubles.append(error)
 
     def _disturb_through(self, seconds: float, say: Callable[[str], None]) -> None:
-        """The first kills come within the initial snapshot; each program is started again at once."""
+        """The first kills come during the initial snapshot. Each program is restarted at once."""
         for program in self._programs:
             program.start()
         end = time.monotonic() + seconds
@@ -200,16 +201,16 @@ class Day:
                 say("offsets reset to the earliest")
 
     def _had_enough(self) -> bool:
-        """Whether so much was done that the day proves something, however slow the machine is."""
+        """Whether enough has happened for the day to prove something, even on a slow machine."""
         return self.kills >= self.fewest_kills
 
     def _disturb(self) -> str:
-        """Does one thing that the programs must live through; words for the progress line."""
+        """Does one fault, and returns words for the progress line."""
         self.kill_one()
         return ""
 
     def kill_one(self) -> None:
-        """kill -9 of capture or a sink, and a start at once."""
+        """kill -9 of capture or a sink, with a restart at once."""
         victim = self._chance.choice([self.capture, *filter(self._works, self.sinks if self.kills >= 2 else [])])
         victim.kill()
         if victim in self._logged:
@@ -218,17 +219,14 @@ class Day:
         victim.start()
 
     def _works(self, sink: Program) -> bool:
-        """Whether it has written to the ERP since it was killed last.
-
-        Kafka gives away a killed member's partitions only when its session has timed out: a sink that is killed again
-        before that was idle, which proves nothing.
-        """
+        """Whether it has written to the ERP since its last kill. Kafka reassigns a killed member's partitions only
+        after the session time-out, so a sink that is killed again before that was idle, which proves nothing."""
         with sink.log.open("rb") as log:
             log.seek(self._logged[sink])
             return b"done in the ERP" in log.read()
 
     def reset_to_earliest(self) -> None:
-        """As operations do it: stop, reset, start."""
+        """Resets offsets as operators do: stop, reset, start."""
         for sink in self.sinks:
             sink.stop()
         for _ in range(_ATTEMPTS):  # Kafka may take longer to forget a killed member than one call waits
@@ -241,7 +239,7 @@ class Day:
             sink.start()
 
     def _settle(self, say: Callable[[str], None]) -> Result:
-        """Waits until capture has all, then until the ERP agrees or time is up; proves what is there then."""
+        """Waits until capture has everything, then until the ERP agrees or time is up. Then the proof."""
         target = self._scalar(self.shop, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         deadline = time.monotonic() + SETTLE_SECONDS
         while position(self._kafka.bootstrap_servers, self.prefix) < target and time.monotonic() < deadline:
@@ -255,32 +253,32 @@ class Day:
         return Result(verdict, self.kills, tuple(found), difference, held, cut=cut)
 
     def _until_settled(self, deadline: float) -> tuple[list[Finding], Decimal]:
-        """What differs, and the money. What faults made held is tried again, as a clerk does who has mended the cause:
-        then nothing may differ or be held."""
+        """Differences between shop and ERP, and their money. Documents that faults made held are first tried again, as
+        a clerk would do; then nothing may differ or be held."""
         ledger, retried = f"ordertap_{self.prefix}", False
         while True:
             found, difference = check_erp(self.shop, self.erp, self.middle, ledger)
             open_ = self._open()
             if (not found and not open_) or time.monotonic() > deadline:
                 return found, difference
-            if not retried and open_ == self._held():  # nothing else is on its way any more
+            if not retried and open_ == self._held():  # nothing else is on its way
                 assert run("sink", "retry", "--all", config=self.config).returncode == 0
                 retried = True
             time.sleep(1)
 
     def _held(self) -> int:
-        """How many documents wait for a person."""
+        """The number of held documents."""
         return self._documents("state IN ('held', 'waits')")
 
     def _open(self) -> int:
-        """How many documents are not at rest."""
+        """The number of documents with work left."""
         return self._documents("seen < marked OR intent IS NOT NULL OR state IN ('held', 'waits', 'retry', 'settling')")
 
     def _documents(self, which: str) -> int:
         return self._scalar(self.middle, f"SELECT count(*) FROM ordertap_{self.prefix}.document WHERE {which}")
 
     def erp_documents(self) -> dict[str, list[object]]:
-        """Every row of the ERP as text, to compare before and after."""
+        """All rows of the ERP as text, to compare before and after."""
         tables = ("customers", "orders", "order_lines", "returns", "return_lines", "refunds", "prices")
         statement = "SELECT coalesce(json_agg(t::text ORDER BY t::text), '[]') FROM {} t"
         return {table: self._value(self.erp, statement.format(table)) for table in tables}  # type: ignore[misc]
@@ -321,7 +319,7 @@ class Day:
 
 
 def await_drained(program: Program, database: str, bootstrap_servers: str, prefix: str) -> None:
-    """Waits until the position in Kafka has passed the end of the log as it is now."""
+    """Waits until the position in Kafka has passed the present end of the log."""
     connection = psycopg2.connect(database)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")

@@ -1,6 +1,6 @@
-"""`sink` whose circuit lives later than its other parts: `python -X later=FILE -m tests.faults.later run …`.
+"""`sink` whose circuit breaker has a clock that is ahead: `python -X later=FILE -m tests.faults.later run …`.
 
-The file has the seconds by which its clock is ahead, so that who plays an outage of days need not wait for them.
+The file has the seconds by which it is ahead, so that a test of an outage of days need not wait for days.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The ERP is away for two days while the shop goes on selling: `./tests/soak outage`, and a small form in the suite.
+"""The ERP is away for two days while the shop goes on selling: `./tests/soak outage`, and a short form in the suite.
 
-The two days are simulated. All times in the ledger (when units and documents are due and tried again, when they were
-marked, deadlines) are set back by them in one transaction, and the clock of the sink's circuit is set forward by as
-much (`later`): for the sink the outage is that old. The process is the same all the time.
+The two days are simulated. All times in the ledger (due, next try, marks, deadlines) are set back by two days in one
+transaction, and the clock of the sink's circuit breaker is set forward by as much (`later`). So for the sink, which is
+not restarted, the outage is that old.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.proof.erp import check_erp
 
 HOURS: Final = 48
 WORKERS: Final = 2
-_BEFORE: Final = 20  # orders that the ERP has when it goes away
+_BEFORE: Final = 20  # orders in the ERP before the outage
 _LONGEST_REST: Final = 60.0  # of the circuit
 _SET_BACK: Final = """
 UPDATE {0}.unit SET due_at = due_at - interval '{1} h', deadline = deadline - interval '{1} h';
@@ -40,13 +40,13 @@ _PLACES = (
     "(SELECT row_number() OVER (ORDER BY id) AS erp,"
     " row_number() OVER (ORDER BY split_part(external_key, '/', 3)::bigint) AS shop FROM orders) AS t"
 )
-"""The ERP numbers its orders as they come, the shop as they were placed."""
+"""The ERP numbers orders as they arrive, the shop as they are placed."""
 
 
 @dataclass
 class Result:
-    """Times in seconds; `wrong`: what should not be. `displaced`: by how many places an order came to the ERP before or
-    after its turn, at most."""
+    """Times are in seconds. `wrong`: what should not have happened. `displaced`: the most places by which an order came
+    before or after its turn."""
 
     orders: int
     staged: float
@@ -63,14 +63,17 @@ class Result:
 
 
 class Outage:
-    """A shop with capture and one sink, whose ERP is behind a proxy. `batch`: how many orders a worker takes at once.
-    `patient`: the circuit's last rest is waited for when the ERP is there again; else its clock is set forward."""
+    """A shop with capture and one sink, whose ERP is behind a proxy.
+
+    `batch`: orders that a worker takes at once. `patient`: waits for the end of the circuit breaker's rest after the
+    outage; otherwise its clock is set forward.
+    """
 
     patience = 180.0
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, batch: int, patient: bool) -> None:
         self._patient = patient
-        # Workers go on beside each other, and an order whose buyer one of them has comes a moment later.
+        # Workers run in parallel, and an order whose buyer another one has comes a moment later.
         self._places = WORKERS * batch * 5
         self._ledger = f"ordertap_{prefix}"
         self._shop_url, self._middle, self._erp_url = (
@@ -104,7 +107,7 @@ class Outage:
         self.sink = Program("tests.faults.later", config, folder / "sink.log", ("-X", f"later={self._ahead}"))
 
     def run(self, orders: int, say: Callable[[str], None] = lambda _: None) -> Result:
-        """So many orders wait."""
+        """Runs an outage during which so many orders are placed."""
         try:
             self._capture.start()
             self.sink.start()
@@ -124,7 +127,7 @@ class Outage:
             self._proxy.close()
 
     def _wait(self, orders: int, say: Callable[[str], None]) -> Result:
-        """The ERP is away; what should be so meanwhile."""
+        """Checks what should hold while the ERP is away."""
         began = time.monotonic()
         self._shop.place(orders - 1)
         self._until(lambda: self._marked() == _BEFORE + orders - 1, "all is staged")
@@ -143,7 +146,7 @@ class Outage:
         return result
 
     def _not_waiting(self, orders: int) -> list[str]:
-        """What of the ledger does not say that each order is simply due."""
+        """Rows of the ledger that are not simply due."""
         of_orders = f"FROM {self._ledger}.document WHERE type = 'sales_order' AND applied IS NULL"
         waiting = self._scalar(f"SELECT count(*) {of_orders} AND state IN ('due', 'retry') AND intent IS NULL")
         attempts = self._scalar(f"SELECT coalesce(max(attempts), 0) FROM {self._ledger}.document")
@@ -151,7 +154,7 @@ class Outage:
         return wrong + ([f"an outage counts as an attempt ({attempts})"] if attempts else [])
 
     def _drain(self, result: Result) -> None:
-        """The ERP is there again."""
+        """Brings the ERP back."""
         began = time.monotonic()
         if not self._patient:
             self._set_ahead(HOURS * 3600 + _LONGEST_REST)
@@ -170,30 +173,30 @@ class Outage:
             result.wrong.append(f"{off} orders came more than {self._places} places before or after their turn")
 
     def _set_ahead(self, seconds: float) -> None:
-        """In one step: the sink reads it all the time."""
+        """In one step, because the sink reads it all the time."""
         new = self._ahead.with_suffix(".new")
         new.write_text(str(seconds))
         new.replace(self._ahead)
 
     def _displaced(self) -> int:
-        """By how many places at most."""
+        """The largest displacement."""
         return self._scalar(f"SELECT max(abs(erp - shop)) FROM {_PLACES}", self._erp_url)
 
     def _out_of_place(self) -> int:
-        """How many orders came further from their turn than may be."""
+        """How many orders came further from their turn than allowed."""
         return self._scalar(f"SELECT count(*) FROM {_PLACES} WHERE abs(erp - shop) > {self._places}", self._erp_url)
 
     def _in_erp(self) -> int:
         return self._scalar("SELECT count(*) FROM orders WHERE status = 'confirmed'", self._erp_url)
 
     def _marked(self) -> int:
-        """Orders that the ledger knows of, once it knows of any."""
+        """The number of orders in the ledger."""
         if not self._scalar(f"SELECT count(to_regclass('{self._ledger}.document'))"):
             return 0
         return self._scalar(f"SELECT count(*) FROM {self._ledger}.document WHERE type = 'sales_order'")
 
     def _asked(self) -> int:
-        """How often the sink found that the ERP cannot be used."""
+        """How often the sink logged that the ERP cannot be used."""
         return self.sink.log.read_text().count("the ERP cannot be used now")
 
     def _ready(self) -> str:

@@ -1,8 +1,8 @@
-"""A TCP proxy before a PostgreSQL server, which does to the calls through it what networks do.
+"""A TCP proxy in front of a PostgreSQL server, which does to calls what networks do.
 
 It knows two messages of the protocol: the BEGIN of a transaction that writes, and the COMMIT that the sink sends with a
-look at the server's clock. A client asks, waits for the answer and asks again, so a message of these is a piece of its
-own (PostgreSQL manual, "Message Formats": `Q`, a length, the text, a zero byte).
+check of the server's clock. A client waits for each reply, so each of these messages arrives in a piece of its own
+(PostgreSQL manual, "Message Formats": `Q`, a length, the text, a zero byte).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _PIECE: Final = 65536
 
 @dataclass
 class Held:
-    """A call on its way: `reached` is set once its BEGIN has come to the proxy, which passes it on with `goes_on`.
-    `is_call` tells it from other transactions that do not only read, as the driver's first one."""
+    """A call on its way. `reached` is set when its BEGIN reaches the proxy, which passes it on after `goes_on`.
+    `is_call` tells it from other transactions that may write, such as the driver's first one."""
 
     is_call: Callable[[], bool]
     reached: threading.Event = field(default_factory=threading.Event)
@@ -33,7 +33,7 @@ class Held:
 class _Link:
     client: socket.socket
     server: socket.socket
-    asked: bool = False  # and not answered yet
+    asked: bool = False  # not answered yet
     loses_answer: bool = False
 
     def end(self) -> None:
@@ -43,10 +43,10 @@ class _Link:
 
 
 class Proxy:
-    """Passes bytes on in both directions until it is told otherwise; one for each client, so that its connections are
-    known. `port` is where it listens, `delay` are seconds for each piece, and while it `refuses` nobody is let in.
+    """Passes bytes in both directions until told otherwise. One per client, so that its connections are known.
 
-    `cut` counts calls whose connection it ended before the answer was there, `lost` those of them that were committed.
+    `port`: where it listens; `delay`: seconds per piece; `refuses`: accepts no connections. `cut` counts calls whose
+    connection it ended before the reply, `lost` those of them that were committed.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -70,11 +70,11 @@ class Proxy:
         self.close()
 
     def url(self, dsn: str) -> str:
-        """A database of that server, by way of the proxy."""
+        """The URL of a database through the proxy."""
         return dsn.replace(f":{self._server_port}/", f":{self.port}/")
 
     def close(self) -> None:
-        """Ends all of it."""
+        """Stops the proxy."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -82,7 +82,7 @@ class Proxy:
         self.end_all()
 
     def end_all(self) -> int:
-        """Ends all connections on both sides; how many of them waited for an answer."""
+        """Ends all connections. Returns how many waited for a reply."""
         cut = 0
         for link in self._links.copy():
             cut += link.asked
@@ -91,13 +91,13 @@ class Proxy:
         return cut
 
     def lose_answer(self, then_refuse: bool = False) -> None:
-        """The next COMMIT arrives; its connection ends when the server has answered, and nobody hears that. Nor does
-        anything pass afterwards if it shall refuse then."""
+        """Loses the reply to the next COMMIT: the connection ends when the server has replied. `then_refuse`:
+        afterwards nothing passes."""
         self._loses, self._then_refuses = True, then_refuse
 
     @contextmanager
     def hole(self) -> Iterator[None]:
-        """Nothing passes, and no connection ends: what was sent arrives afterwards."""
+        """Nothing passes for the block, and no connection ends. What was sent arrives afterwards."""
         self._passes.clear()
         try:
             yield
@@ -106,7 +106,7 @@ class Proxy:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The server cannot be reached."""
+        """The server cannot be reached for the block."""
         self.refuses = True
         self.end_all()
         try:
@@ -116,8 +116,8 @@ class Proxy:
 
     @contextmanager
     def holding(self, is_call: Callable[[], bool]) -> Iterator[Held]:
-        """The next call that writes waits before it reaches the server, at the latest until the end of the block;
-        `is_call` is asked at each BEGIN whether it is one, as the ledger knows."""
+        """Holds the next call that writes before it reaches the server, at the latest until the end of the block.
+        `is_call` is asked at each BEGIN whether it is one, since only the ledger knows."""
         held = self._held = Held(is_call)
         try:
             yield held
@@ -152,7 +152,7 @@ class Proxy:
                     self._links.discard(link)
 
     def _turn(self, link: _Link) -> bool:
-        """Passes on what has come; False when a side has ended it, or we do."""
+        """Passes on what has come. False if a side has ended the connection, or we do."""
         for source in select.select([link.client, link.server], [], [])[0]:
             piece = source.recv(_PIECE)
             if not piece:
@@ -174,7 +174,7 @@ class Proxy:
         return True
 
     def _asks(self, link: _Link, piece: bytes) -> None:
-        """Holds a call, or sees that its answer gets lost."""
+        """Holds a call, or arranges that its reply is lost."""
         link.asked = True
         held = self._held
         if held is not None and _begins(piece) and held.is_call():
@@ -187,5 +187,5 @@ class Proxy:
 
 
 def _begins(piece: bytes) -> bool:
-    """Whether a transaction begins that may write: what only reads sees one moment."""
+    """Whether a transaction begins that may write; reading ones are REPEATABLE READ."""
     return piece[:1] == b"Q" and piece[5:10] == b"BEGIN" and b"REPEATABLE READ" not in piece

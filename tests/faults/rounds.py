@@ -1,7 +1,7 @@
-"""Rounds of capture alone under faults: a fresh shop, a snapshot, changes at full speed, faults at random, the proof.
+"""Rounds of capture alone under faults: a new shop, a snapshot, changes at full speed, random faults, the proof.
 
-Everything starts anew in each round, so that a long run meets the first snapshot as often as the stream, in other
-settings each time, and its memory does not grow. The seed settles settings, changes and faults, not their timing.
+Each round starts afresh, so that a long run covers the first snapshot as often as the stream, with different settings,
+and does not grow. The seed decides settings, changes and faults, but not their timing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.programs import Program, run
 from tests.proof.verdict import Verdict
 from tests.shop import Shop, open_shop, said
 
-STALL_SECONDS: Final = 120.0  # without progress, on a busy machine
+STALL_SECONDS: Final = 120.0  # seconds without progress, on a busy machine
 DRAIN_SECONDS: Final = 1200.0
 KAFKA: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
 POSTGRES: Final = {"fsync": "off", "max_connections": "100", "max_wal_size": "2GB"}
@@ -31,7 +31,7 @@ POSTGRES: Final = {"fsync": "off", "max_connections": "100", "max_wal_size": "2G
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one round came to; `trouble` is what capture should not have done, empty when it did well."""
+    """The result of a round. `trouble`: what capture should not have done, "" if nothing."""
 
     verdict: Verdict
     faults: Counter[str]
@@ -67,7 +67,8 @@ class Round:
         ]
 
     def run(self, seconds: float, workload: Workload) -> str:
-        """Works and breaks things for so long, then waits until all is in Kafka; what capture did wrong, if so."""
+        """Runs changes and faults for so many seconds, then waits until Kafka has everything. Returns what capture did
+        wrong, if anything."""
         for copy in self._copies:
             copy.start()
         workload.start()
@@ -86,7 +87,7 @@ class Round:
         return self._drained() or self._wrong()
 
     def _drained(self) -> str:
-        """Waits until Kafka has all, and ends all copies; why it does not come to that."""
+        """Waits until Kafka has everything, and stops all copies. Returns why that fails, if it does."""
         try:
             return self._waited(self.shop.log_end())
         finally:
@@ -116,8 +117,8 @@ class Round:
             return last
 
     def _reached(self, end: int) -> bool:
-        """A transaction that stays open longer than any timeout is the broker's: it is told, and the broker restarted,
-        as operations would; a second time it is a failure."""
+        """A transaction that stays open longer than any time-out is the broker's fault: it is reported, and the broker
+        is restarted, as an operator would. A second time is a failure."""
         try:
             return self.shop.reached(end)
         except UnavailableError as error:
@@ -142,7 +143,7 @@ class Round:
         return ""
 
     def _revive(self) -> None:
-        """As a container's restart policy: a copy that found broker or shop away at its start is started again."""
+        """Restarts a copy that found broker or shop away at its start, as a container's restart policy would."""
         for copy in self._copies:
             if copy.ended() == ExitCode.UNAVAILABLE:
                 copy.start()
@@ -158,20 +159,20 @@ class Round:
         copy.start()
 
     def kill_both(self) -> None:
-        """Nobody is left to take over."""
+        """kill -9 of all copies: nobody is left to take over."""
         for copy in self._copies:
             copy.kill()
         for copy in self._copies:
             copy.start()
 
     def stop(self) -> None:
-        """As a container is stopped, and started again."""
+        """Stops and starts a copy, as a container."""
         copy = self._one()
         copy.stop()
         copy.start()
 
     def zombie(self) -> None:
-        """Stands still, loses its connections, and wakes up when another may lead."""
+        """Freezes a copy, cuts its connections, and wakes it when another may lead."""
         copy = self._one()
         os.kill(copy.pid, signal.SIGSTOP)
         try:
@@ -182,22 +183,22 @@ class Round:
             os.kill(copy.pid, signal.SIGCONT)
 
     def cut_walsender(self) -> None:
-        """The connection that streams."""
+        """Cuts the connection that streams."""
         self.shop.end_backends("walsender")
 
     def cut_clients(self) -> None:
-        """The connections with the leadership's lock, and what reads the catalogue and chunks."""
+        """Cuts the other connections: the lock of the leadership, catalogue and chunks."""
         self.shop.end_backends("client backend")
 
     def freeze_broker(self) -> None:
-        """Answers nobody for a while, now and then for a minute."""
+        """Freezes the broker for a while, sometimes for a minute."""
         assert self.shop.kafka.process is not None
         os.kill(self.shop.kafka.process.pid, signal.SIGSTOP)
         time.sleep(self._chance.uniform(0.5, 8) if self._chance.random() < 0.9 else 60)
         os.kill(self.shop.kafka.process.pid, signal.SIGCONT)
 
     def kill_broker(self) -> None:
-        """kill -9, and a start."""
+        """kill -9 of the broker, and a start."""
         self.shop.kafka.kill()
         self.shop.kafka.start()
 
@@ -215,14 +216,14 @@ class Round:
         self.shop.server.start()
 
     def snapshot(self) -> None:
-        """Asks for one table anew, while all goes on."""
+        """Asks for a new snapshot of one table while streaming."""
         run("capture", "signal", "snapshot", self._chance.choice(TABLES[:3]), config=self.shop.config)
 
 
 def play(
     server: Postgres, kafka: Kafka, folder: Path, name: str, seed: str, seconds: float, say: Callable[[str], None]
 ) -> Result:
-    """One round of so many seconds; `name` tells its database, topics and slot from other rounds'."""
+    """Runs one round of so many seconds. `name`: of its database, topics and slot."""
     chance = random.Random(seed)
     folder.mkdir()
     dsn = server.create_database(name)
@@ -239,7 +240,7 @@ def play(
 
 
 def _settings(chance: random.Random) -> dict[str, Any]:
-    """Sizes and modes under which other code runs."""
+    """Random sizes and modes, which run different code."""
     return {
         "topic_creation_default_partitions": chance.choice((1, 3)),
         "max_batch_size": chance.choice((100, 1000, 5000)),

@@ -1,8 +1,8 @@
-"""`./tests/soak`: the crash tests for as long as you like, with a progress line and one last line that says it all.
+"""`./tests/soak`: the crash tests for as long as you like, with a progress line and a last line with the result.
 
-Without a word the whole way, shop to ERP, on one simulated day; `capture` plays rounds of capture alone under more
-kinds of faults, each proved by itself; `outage` has orders wait for an ERP that is away for two days. `--histories N`
-plays the lives of N orders, with a clerk at work in the ERP beside them, into the reference ERP or a real Tryton.
+By default one simulated day, from shop to ERP. `capture`: rounds of capture alone under more kinds of faults, each with
+a proof. `outage`: orders wait for an ERP that is away for two days. `--histories N`: the lives of N orders in the
+reference ERP or a real Tryton, with a clerk at work there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.proof.rules import Finding
 
 
 def main() -> int:
-    """Exit code 0 only when nothing is lost, double or out of order and the money agrees; 130 after Ctrl-C."""
+    """Exit code 0 only if nothing is lost, double or out of order and the money agrees; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="soak",
         description=(__doc__ or "").partition(": ")[2],
@@ -53,7 +53,7 @@ def main() -> int:
     print(f"soak: seed {options.seed}, {lengths.get(options.what, f'{options.minutes:g} minutes')}", flush=True)
     try:
         folder = Path(tempfile.mkdtemp(prefix="ordertap-soak-"))
-        folder.chmod(0o755)  # the server runs as another account
+        folder.chmod(0o755)  # the server runs under another account
         does = {"capture": _capture, "outage": _outage, "all": _day, "histories": _histories}
         code = does[options.what](folder, options)
     except KeyboardInterrupt:
@@ -117,7 +117,7 @@ def _played(
 
 
 def _capture(folder: Path, options: argparse.Namespace) -> int:
-    """Rounds until the time is over or one is unsound."""
+    """Runs rounds until the time is over or one fails."""
     ends = time.monotonic() + options.minutes * 60
     faults: Counter[str] = Counter()
     changes = number = 0
@@ -144,7 +144,7 @@ def _capture(folder: Path, options: argparse.Namespace) -> int:
 
 
 def _told(name: str, result: rounds.Result) -> Counter[str]:
-    """Says what a round came to; how many findings of each kind."""
+    """Prints the result of a round, with counts of findings."""
     _say(name, f"{result.verdict.changes} changes, {result.faults.total()} faults")
     print(flush=True)
     for finding in _some(result.verdict.findings):
@@ -158,7 +158,7 @@ def _told(name: str, result: rounds.Result) -> Counter[str]:
 
 
 def _some(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The first ones of each kind."""
+    """Prints the first findings of each kind."""
     seen: Counter[str] = Counter()
     for finding in findings:
         seen[finding.kind] += 1
@@ -167,7 +167,7 @@ def _some(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _say(*words: str) -> None:
-    """One line that is written over on a terminal, line by line elsewhere."""
+    """A progress line: overwritten on a terminal, line by line elsewhere."""
     text = ": ".join(words)
     print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
 

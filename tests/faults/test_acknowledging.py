@@ -1,4 +1,4 @@
-"""The server may forget only what Kafka has, on a real server whose keepalives tempt psycopg2 to say more."""
+"""The server may discard only log that Kafka has, on a real server whose keepalives make psycopg2 confirm more."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from deploy.embedded import Kafka, Postgres
 from tests.programs import standing_still
 from tests.shop import Shop, open_shop, said
 
-SETTINGS = {"wal_sender_timeout": "1s", "fsync": "off"}  # a keepalive as soon as half of it was silent
+SETTINGS = {"wal_sender_timeout": "1s", "fsync": "off"}  # a keepalive after half of it in silence
 KILLS = 20
 
 
 @pytest.fixture(scope="module")
 def own_server(parts_folder: Path) -> Iterator[Postgres]:
-    """A server that is impatient."""
+    """A server with short time-outs."""
     with Postgres(parts_folder / "acknowledging-postgres", settings=SETTINGS) as server:
         yield server
 
@@ -76,7 +76,7 @@ def _older_commits_while_kafka_hangs(shop: Shop, first: int) -> None:
 
 
 def _watched(shop: Shop, seconds: float, each: Callable[[int], object] = lambda _: None) -> list[int]:
-    """What the server may forget, looked at for so long; `each` is called with a number beside each look."""
+    """Watches what the server may discard, for so long. `each` is called with a number at each look."""
     seen = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -102,7 +102,7 @@ def _orders_while_kafka_hangs(shop: Shop, first: int) -> None:
     with standing_still(shop.kafka.process):
         shop.order(first + 1, first + 1)
         ends_first = shop.log_end()
-        seen = _watched(shop, 6.5, order)  # a broker that is away for longer loses its session, and its leadership
+        seen = _watched(shop, 6.5, order)  # a broker that is away for longer loses its session and leadership
         assert max(seen) < ends_first, f"the server may forget the first and {max(seen) - ends_first} bytes more"
 
 
@@ -118,8 +118,9 @@ def test_no_read_finds_psycopg2_ready_to_acknowledge_what_waits(shop: Shop) -> N
             older.cursor().execute(f"INSERT INTO lines SELECT n, 'old' FROM generate_series({first}, {first + 500}) n")
             for step in range(5):
                 shop.order(10 * number + step, 10 * number + step)
-                shop.sql(f"ALTER TABLE orders ALTER note SET STATISTICS {step}")  # the server tells of the table anew
-            time.sleep(0.3)  # some of it is confirmed
+                # The server sends the table's Relation message again.
+                shop.sql(f"ALTER TABLE orders ALTER note SET STATISTICS {step}")
+            time.sleep(0.3)  # a part is confirmed
             older.commit()
     shop.drain(watched)
     assert watched.stop() == 0, watched.tail()
@@ -141,7 +142,7 @@ def _execute_until_canceled(cursor: psycopg2.extensions.cursor, statement: str) 
 
 
 def test_the_log_goes_under_steady_load(shop: Shop) -> None:
-    """Something is always on its way to Kafka; what is there already is acknowledged all the same."""
+    """Something is always on its way to Kafka. What is there is acknowledged all the same."""
     shop.capture.start()
     shop.drain()
     seen = set()

@@ -1,5 +1,5 @@
-"""Kafka restarts, stands still, loses the position or gives up a transaction: nothing is lost or doubled, or capture
-stops and names the repair; and the shop can be shut down meanwhile."""
+"""Kafka restarts, freezes, loses the position or aborts a transaction: nothing is lost or doubled, or capture stops and
+names the repair. The shop can be shut down meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLEANUP = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "300"}
 
 @pytest.fixture(scope="module")
 def own_kafka(parts_folder: Path) -> Iterator[Kafka]:
-    """A broker that these tests may stop; it looks for transactions that last too long more often than usual."""
+    """A broker that these tests may stop. It checks for timed-out transactions more often than usual."""
     with Kafka(parts_folder / "faults-kafka", CLEANUP) as broker:
         yield broker
 
@@ -73,7 +73,7 @@ def test_waiting_for_a_broker_that_stands_still_takes_no_cpu_though_the_shop_goe
     with standing_still(shop.kafka.process):
         shop.order(1, 600)
         used = []
-        for _ in range(3):  # what it had still to read belongs to the first
+        for _ in range(3):  # what it had not read yet belongs to the first
             before = _cpu_seconds(shop.capture.pid)
             time.sleep(2)
             used.append(_cpu_seconds(shop.capture.pid) - before)
@@ -92,7 +92,7 @@ def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop:
     shop.capture.start()
     shop.drain()
     following = 1
-    for _ in range(5):  # capture may have asked for the end just before it was stopped: that one counts for nothing
+    for _ in range(5):  # capture may have asked for the end just before it was stopped; that answer does not count
         following = shop.order_until_open(following)
         try:
             shop.until(lambda: not shop.open_transaction())
@@ -109,7 +109,7 @@ def test_a_transaction_that_the_broker_gave_up_is_sent_again_by_the_leader(shop:
 
 
 def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Shop) -> None:
-    """What was committed before it is told at once; a command that changes something waits for its end."""
+    """What was committed before is shown at once. A command that changes something waits for the end."""
     shop.capture.start()
     shop.order(1, 5)
     shop.drain()
@@ -149,7 +149,7 @@ def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
 
 @pytest.mark.parametrize("when", ["idle", "under load", "in a snapshot"])
 def test_the_shop_shuts_down_while_kafka_is_away(shop: Shop, when: str) -> None:
-    """pg_ctl stop -m fast waits for the walsender, which waits for what only Kafka can make durable."""
+    """pg_ctl stop -m fast waits for the walsender, which waits for a confirmation that only Kafka can make possible."""
     if when == "in a snapshot":
         shop.sql("INSERT INTO lines SELECT n, repeat('x', 500) FROM generate_series(1000, 60000) n")
         shop.capture.start()

@@ -1,4 +1,4 @@
-"""Faults of every kind at random moments, the initial snapshot among them: each change is in Kafka exactly once."""
+"""Random faults of every kind, also during the initial snapshot: each change is in Kafka exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker dies under capture: the shop can be shut down meanwhile, and nothing is lost or doubled afterwards."""
+"""The broker dies while capture runs: the shop can be shut down, and nothing is lost or doubled afterwards."""
 
 import time
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_broker_killed_then_the_shop_shut_down(parts_folder: Path, tmp_path: Pat
 
 
 def _ids(kafka: Kafka, registry: str) -> list[int]:
-    """The keys of all committed records, in the order of the one partition."""
+    """The keys of all committed records, in order; there is one partition."""
     records = read_topics(kafka.bootstrap_servers, registry, "shop")
     return [record.value["after"]["id"] for record in records if record.topic == "shop.public.orders"]
 

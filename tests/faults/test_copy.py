@@ -1,4 +1,4 @@
-"""The sink's copy is the shop as of one commit at every look, whatever happens meanwhile."""
+"""The sink's copy is the shop as of one commit at every moment, whatever happens."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_day_of_kills_ends_in_agreement(postgres: Postgres, kafka: Kafka, prefix
 
 
 def _of_the_copy(config: Path) -> Path:
-    """Settings without the shop: capture has ended, so the copy follows its log no more."""
+    """Settings without the shop: capture has ended, so the copy no longer follows."""
     settings = yaml.safe_load(config.read_text("utf-8"))
     del settings["sink"]["shop_url"]
     alone = config.with_name("alone.yaml")

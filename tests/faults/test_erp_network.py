@@ -1,4 +1,4 @@
-"""The way to the ERP, with a sink that stands still or dies on it, and with a network that loses what it answers."""
+"""The way to the ERP: a sink that freezes or dies in a call, and a network that loses replies."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _worker(connection: Connection, erp: Erp, profile_path: str, owner: str) -> 
 
 
 def work(database: str, erp_url: str, profile_path: str) -> None:
-    """What a sink's process does until nothing is due. Its patience is longer than its leases, so that a late call does
-    reach the ERP."""
+    """Runs in a process: a worker until nothing is due. Its time limit is longer than its leases, so that a late call
+    does reach the ERP."""
     with closing(connect(database, "ordertap_shop")) as connection, _erp(erp_url, 4 * LEASE) as erp:
         drain(_worker(connection, erp, profile_path, f"process {os.getpid()}"))
 
@@ -62,7 +62,7 @@ Start = Callable[[], "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def process(database: str, erp_url: str, profile_path: str, proxy: Proxy) -> Iterator[Start]:
-    """Starts a worker in a process of its own, behind the proxy; it is killed at the end."""
+    """Starts a worker in a process of its own, behind the proxy, and kills it at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ def process(database: str, erp_url: str, profile_path: str, proxy: Proxy) -> Ite
 
 
 def _intents(database: str) -> int:
-    """Documents of which something is on its way, or its answer was lost."""
+    """Documents with an intent."""
     return int(run(database, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL")[0][0])
 
 
@@ -89,7 +89,7 @@ def _until(met: Callable[[], bool], what: str) -> None:
 
 
 def _told(middle: Connection) -> list[tuple[str, str, int]]:
-    """How often the ERP did what."""
+    """Counts of what the ERP did."""
     with transaction(middle) as cursor:
         cursor.execute(
             "SELECT type, event, count(*)::int FROM ordertap_shop.history WHERE event <> 'retry'"
@@ -99,7 +99,7 @@ def _told(middle: Connection) -> list[tuple[str, str, int]]:
 
 
 def _first_order(middle: Connection, erp: Erp, profile_path: str) -> None:
-    """It is in the ERP, and the shop has another amount since."""
+    """The ERP has the order, and the shop has changed its amount."""
     mark(middle)
     drain(_worker(middle, erp, profile_path, "first"))
     change(middle, "UPDATE orders SET gross = 9.90")
@@ -111,7 +111,8 @@ def test_a_sink_that_stands_still_between_intent_and_call_comes_too_late(
     middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, proxy: Proxy,
     process: Start, verb: str,
 ) -> None:  # fmt: skip
-    """Another decides once its lease has ended, and has the ERP do what the shop wants by then; then it goes on."""
+    """When its lease has ended, another worker decides and has the ERP do what the shop wants by then. Then the first
+    one continues."""
     if verb == "amend":
         _first_order(middle, erp, profile_path)
     else:
@@ -197,7 +198,7 @@ def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_done_twice(
 def test_a_network_that_swallows_everything_ends_no_worker(
     middle: Connection, erp_url: str, profile_path: str, proxy: Proxy
 ) -> None:
-    """Its connections live, and nothing passes: no limit of the server's and none of TCP's ends the wait."""
+    """Connections stay open and nothing passes: neither the server's nor TCP's time-outs end the wait."""
     mark(middle)
     with _erp(proxy.url(erp_url)) as through, ThreadPoolExecutor(1) as pool:
         worker = _worker(middle, through, profile_path, "patient")
@@ -212,7 +213,7 @@ def test_a_network_that_swallows_everything_ends_no_worker(
 def test_a_call_that_is_never_answered_ends(
     middle: Connection, database: str, erp_url: str, profile_path: str, proxy: Proxy
 ) -> None:
-    """One connection hangs, the ERP answers on others: the document alone is tried again."""
+    """One connection hangs while the ERP answers on others: only that document is tried again."""
     mark(middle)
     with _erp(proxy.url(erp_url)) as through, ThreadPoolExecutor(1) as pool:
         worker = _worker(middle, through, profile_path, "patient")

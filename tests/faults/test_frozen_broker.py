@@ -1,4 +1,4 @@
-"""A broker that stood still for longer than its session leads anew, over connections that never broke."""
+"""A broker that froze for longer than its session leads again, over connections that never broke."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_end_of_a_partition_is_read_though_its_leader_epoch_is_another_one(p
         cluster = Cluster(broker.bootstrap_servers, {})
         cluster.create_topics({"topic": Making(1, 1, {})})
         assert cluster.ends([PLACE]) == {PLACE: 0}
-        for _ in range(20):  # one that is quick enough with its next heartbeat keeps its session
+        for _ in range(20):  # if its next heartbeat is quick enough, it keeps its session
             _freeze(broker, 3.0)
             if _asks_with_the_old_epoch(cluster):
                 break

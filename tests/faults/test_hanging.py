@@ -1,5 +1,5 @@
-"""A broker that comes back forgets to tell partitions how a transaction of ours ended (KAFKA-20734): nothing of it is
-lost, or shown a second time, and nobody waits for it."""
+"""A broker that comes back does not write the end marker of a transaction of ours (KAFKA-20734): nothing is lost or
+shown twice, and no reader waits for it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ KEY = b"connector"
 
 @pytest.fixture(scope="module")
 def own_kafka(parts_folder: Path) -> Iterator[Kafka]:
-    """A broker that these tests may kill; it looks for transactions that last too long more often than usual."""
+    """A broker that these tests may kill. It checks for timed-out transactions more often than usual."""
     with Kafka(parts_folder / "hanging-kafka", CLEANUP) as broker:
         yield broker
 
 
 def restart(kafka: Kafka, topics: list[str]) -> list[str]:
-    """kill -9 of the broker, which forgets transactions that time out while it starts, and a start; what then hangs."""
+    """kill -9 and a start of the broker, which forgets transactions that time out while it starts. Returns those that
+    hang."""
     kafka.kill()
     kafka.start()
-    time.sleep(15)  # for as long as it may still end them
+    time.sleep(15)  # as long as it may still end them
     cluster = Cluster(kafka.bootstrap_servers, {})
     return [topic for topic in topics if _hangs(cluster, topic)]
 
@@ -49,7 +50,7 @@ def _hangs(cluster: Cluster, topic: str) -> bool:
 
 
 def shown(kafka: Kafka, topic: str) -> list[bytes | None]:
-    """The values of a topic that readers of committed records get, once they stand at its end."""
+    """The values that a `read_committed` consumer gets, once it is at the end of the topic."""
     cluster = Cluster(kafka.bootstrap_servers, {})
     deadline = time.monotonic() + 30
     while _hangs(cluster, topic):  # a commit is known before its partitions are told
@@ -107,7 +108,7 @@ CASES = [
 
 
 def test_what_the_broker_forgot_is_aborted_or_shown_as_it_had_ended(own_kafka: Kafka) -> None:
-    """Which ones it forgets is its own affair: what it ended well proves nothing here, and is played once more."""
+    """Which ones it forgets is chance. If it ends them properly, that proves nothing, and the test is repeated."""
     cluster = Cluster(own_kafka.bootstrap_servers, {})
     left = CASES
     for attempt in range(3):

@@ -1,4 +1,4 @@
-"""kill -9 at each point where a reader can lose or double something, and a clock that jumps."""
+"""kill -9 at each point where capture could lose or double something, and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path:
 
 
 def test_killed_at_each_named_point(shop: Shop) -> None:
-    """One shop goes through all points, so that each start follows another kind of death."""
+    """One shop goes through all points, so that each start follows a different kind of death."""
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0
@@ -96,7 +96,7 @@ def test_killed_in_each_phase_of_a_snapshot(shop: Shop) -> None:
 
 
 def test_a_killed_initial_only_is_not_complete_until_all_is_read(shop: Shop) -> None:
-    """One table is done at the kill; the rest could be read while streaming, but this mode does not stream."""
+    """One table is done at the kill. The others could be read while streaming, but this mode does not stream."""
     shop.configure(snapshot_mode="initial_only", snapshot_max_threads=1)
     victim = shop.copy("initial-only", "tests.faults.broken", ("-X", "fault=before-COMMIT:6"))
     victim.start()

@@ -1,4 +1,4 @@
-"""The shop's server dies and a physical standby is promoted: capture goes on from the copy of its slot."""
+"""The shop's server dies and a physical standby is promoted: capture continues from the synced slot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STANDBY = PRIMARY | {"sync_replication_slots": "on", "primary_slot_name": "stand
 
 
 def _standby_of(primary: Postgres, folder: Path) -> Postgres:
-    """A running copy that follows the primary and its failover slots."""
+    """A running standby that follows the primary and its failover slots."""
     standby = Postgres(folder, primary.version, STANDBY)
     standby._make()
     subprocess.run(["rm", "-rf", str(standby.data)], check=True)
@@ -36,7 +36,7 @@ def _until(met: Callable[[], bool], what: str) -> None:
 
 
 def _copied(shop: Shop, standby: Postgres, slot: str) -> bool:
-    """Whether the standby has a lasting copy of the slot; makes the primary write, so that slots move."""
+    """Whether the standby has a persistent copy of the slot. Makes the primary write, so that slots advance."""
     shop.sql("SELECT txid_current()", "SELECT pg_log_standby_snapshot()")
     copy = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}' AND synced AND NOT temporary"
     return bool(Shop.value_of(standby.dsn(), copy))
@@ -66,7 +66,7 @@ def test_capture_goes_on_with_the_promoted_standby(
             _until(lambda: shop.log_end() > ended + 1000, "no heartbeats that the standby never gets")
             beat = shop.position()["heartbeat"]
             primary.kill()
-            standby.port = primary.port  # as a moved address does
+            standby.port = primary.port  # as an address does that is moved
             standby.start()
             standby.psql("SELECT pg_promote()")
             shop.order(81, 120)

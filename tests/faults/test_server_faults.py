@@ -1,5 +1,5 @@
-"""PostgreSQL fails, restarts, loses or changes what capture needs: nothing is lost or doubled, or capture stops, names
-the cause, and `capture repair` mends it."""
+"""PostgreSQL fails, restarts, or loses or changes what capture needs: nothing is lost or doubled, or capture stops and
+names the cause, and `capture repair` mends it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = {"wal_sender_timeout": f"{CUT_SECONDS}s", "fsync": "off", "max_wal_si
 
 @pytest.fixture(scope="module")
 def own_server(parts_folder: Path) -> Iterator[Postgres]:
-    """A server that these tests may stop and cut."""
+    """A server whose connections and process these tests may end."""
     with Postgres(parts_folder / "faults-postgres", settings=SETTINGS) as server:
         yield server
 
@@ -92,7 +92,7 @@ def test_wal_sender_timeout_while_the_registry_stands_still(
     prefix: str,
     tmp_path: Path,
 ) -> None:
-    """A new schema cannot be registered for longer than the server waits for a word of its reader."""
+    """A new schema cannot be registered for longer than wal_sender_timeout."""
     more = {"schema_registry_url": schema_registry.url, "schema_registry": {"timeout": "60"}}
     with open_shop(own_server, kafka, new_database(own_server, "faults"), prefix, tmp_path, more) as shop:
         shop.capture.start()
@@ -157,7 +157,8 @@ def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm:
 
 
 def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends(shop: Shop) -> None:
-    """The walsender stands still, is ended, and the slot is moved over what it had not sent; heartbeats among it."""
+    """The walsender freezes and is ended, and the slot is advanced over changes that it had not sent, heartbeats
+    included."""
     shop.capture.start()
     shop.order(1, 20)
     shop.drain()
@@ -188,7 +189,7 @@ def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends
 def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
-    """The data directory is put back to an older copy; then a cluster made anew takes its place, with the same port."""
+    """The data directory is restored from an older copy; then a new cluster takes its place on the same port."""
     place = parts_folder / f"restored-{prefix}"
     server = Postgres(place, settings=SETTINGS)
     with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
@@ -227,7 +228,7 @@ def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
 def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_repair_mends(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
-    """Neither LSN nor timeline tells that the disk was put back; the heartbeat that the log should have does."""
+    """Neither LSN nor timeline shows that the disk was restored; the heartbeat that the log should have does."""
     place = parts_folder / f"put-back-{prefix}"
     server = Postgres(place, settings=SETTINGS)
     with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
@@ -241,7 +242,7 @@ def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_re
         shop.capture.start()
         shop.order(1, 60)
         shop.drain()
-        shop.until(lambda: shop.position()["heartbeat"] != copied)  # one that the copy does not have
+        shop.until(lambda: shop.position()["heartbeat"] != copied)  # which the older copy does not have
         assert shop.capture.stop() == 0
         server.stop()
         server.data.rename(place / "newer")
@@ -284,7 +285,7 @@ def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
 def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_mends(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
-    """It is on the first timeline, which has no history file, and its log goes on past the position."""
+    """It is on the first timeline, which has no history file, and its log is longer than the position."""
     place = parts_folder / f"demoted-{prefix}"
     server = Postgres(place, settings=SETTINGS)
     with server, open_shop(server, kafka, server.create_database("shop"), prefix, tmp_path) as shop:
@@ -312,7 +313,7 @@ def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_m
 
 
 def _copy(data: Path, target: Path) -> None:
-    """With owners, which copytree does not keep and PostgreSQL insists on."""
+    """Copies with owners, which copytree does not keep and PostgreSQL insists on."""
     shutil.copytree(data, target)
     owner = data.stat()
     for path in (target, *target.rglob("*")):

@@ -1,4 +1,4 @@
-"""Two copies of the sink: one stages, the other takes over within seconds of a kill, and of a stop (faults.md V1)."""
+"""Two copies of the sink: one stages, and the other takes over within seconds of a kill or a freeze."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK = (
 
 
 class Pair:
-    """A shop whose sink runs twice. `leader` is the copy that was started first."""
+    """A shop with two sinks. `leader` is the one that was started first."""
 
     def __init__(self, folder: Path, kafka: Kafka, postgres: Postgres, name: str) -> None:
         self.feed = Feed(folder, kafka.bootstrap_servers, f"t{os.getpid()}{name}", postgres.create_database(name))
@@ -60,7 +60,7 @@ class Pair:
         until(lambda: self._tries_to_lead() >= 2, "the other stands by")
 
     def stages(self, seconds: float = 60.0) -> float:
-        """A commit is staged within so many seconds; how long it took."""
+        """Waits until a commit is staged, for so many seconds. Returns how long it took."""
         began = time.monotonic()
         self.number += 1
         at = self.feed.place()
@@ -69,7 +69,7 @@ class Pair:
         return time.monotonic() - began
 
     def leads(self) -> int:
-        """The session that has the lock; 0: none."""
+        """The pid of the session that has the lock; 0 if none has."""
         found = self.feed.rows(LOCK)
         return int(found[0][0]) if found else 0
 
@@ -77,7 +77,7 @@ class Pair:
         return "\n".join(f"{one.log.name}: {one.tail()}" for one in (self.leader, self.standby))
 
     def _tries_to_lead(self) -> int:
-        """Sessions that lead or have tried to: both keep one idle, with the time-outs of a stager."""
+        """Sessions that lead or have tried to. Both have one, with a stager's time-outs."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         found = self.feed.rows(f"{query} AND query IN ('COMMIT', 'ROLLBACK')")
         return int(found[0][0])
@@ -98,13 +98,13 @@ def pair(tmp_path: Path, kafka: Kafka, postgres: Postgres, prefix: str) -> Itera
 
 def test_v1_another_copy_stages_within_five_seconds_of_a_kill(pair: Pair) -> None:
     pair.start()
-    # While it lives Kafka refuses to set its offsets, ours and everybody's tool alike.
+    # While it is a member, Kafka refuses to reset its offsets, by our tool or any other.
     with pytest.raises(SettingsError, match="live members"):
         pair.feed._group().reset(pair.feed._group().plan("earliest", {}))
     pair.leader.kill()
     assert pair.stages(20) < 5
     _staged_once(pair)
-    # A session of the new leader that the server ends is no end of the process.
+    # If the server ends the new leader's session, the process goes on.
     led = pair.leads()
     assert led
     pair.feed.rows("SELECT pg_terminate_backend(%s)", led)
@@ -130,12 +130,12 @@ def test_v1_another_copy_stages_within_fifteen_seconds_of_a_stop_and_the_old_one
     until(lambda: _committed(pair) > committed, "the new one's offsets move on")
     _staged_once(pair)
     pair.standby.kill()
-    pair.stages(20)  # and leads again when its turn comes
+    pair.stages(20)  # and leads again later
     _staged_once(pair)
 
 
 def test_v1_a_leader_that_stands_still_in_a_copy_loses_the_lead(pair: Pair) -> None:
-    """No time-out of the server ends a session whose client stops sending in the middle of a COPY."""
+    """No time-out of the server ends a session whose client freezes during a COPY."""
     frozen, standby = connect(pair.feed.url, "ordertap_shop"), connect(pair.feed.url, "ordertap_shop")
     assert lead(frozen)
     sends = threading.Event()

@@ -1,4 +1,4 @@
-"""Two copies of capture: one leads, the other waits; whoever lost the lead writes nothing more."""
+"""Two copies of capture: one leads, the other waits. One that has lost the lead writes nothing more."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_a_standby_takes_over_within_seconds_of_a_kill(shop: Shop) -> None:
     began = time.monotonic()
     shop.order(101, 200)
     shop.until_said("streaming", standby)
-    assert time.monotonic() - began < 45  # about three, and not the minute of wal_sender_timeout
+    assert time.monotonic() - began < 45  # about 3 s, and not the minute of wal_sender_timeout
     shop.drain(standby)
     assert standby.stop() == 0, standby.tail()
     shop.prove()
 
 
 def test_a_zombie_that_wakes_up_is_fenced_and_stands_by(shop: Shop) -> None:
-    """The leader stands still, its connections are cut, the other takes over; then the leader wakes up."""
+    """The leader freezes, its connections are cut, the other takes over. Then the leader wakes up."""
     zombie, standby = shop.capture, shop.copy("standby")
     zombie.start()
     shop.drain()

@@ -1,4 +1,4 @@
-"""Bad weather between sinks and their ERP: what a network does by itself, at random, while all goes on."""
+"""Random network faults between sinks and their ERP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.faults.proxy import Proxy
 
 
 class Weather:
-    """A thread that cuts, delays, swallows and loses what passes through these proxies; the seed settles what, and how
-    long. `holes`: seconds in which nothing passes. `faults` counts them by kind."""
+    """A thread that makes proxies cut, delay, swallow and lose messages. The seed decides what and for how long.
+    `holes`: seconds in which nothing passes; `faults`: counts by kind."""
 
     def __init__(self, proxies: Sequence[Proxy], seed: int, holes: tuple[float, ...]) -> None:
         self.faults: Counter[str] = Counter()
@@ -29,11 +29,11 @@ class Weather:
         ]
 
     def start(self) -> None:
-        """It begins."""
+        """Starts it."""
         self._thread.start()
 
     def finish(self) -> None:
-        """From now on all passes."""
+        """Ends it: everything passes."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -53,7 +53,7 @@ class Weather:
         proxy.lose_answer()
 
     def _delay(self, proxy: Proxy) -> None:
-        """Long enough for some calls to meet the server's own time limits."""
+        """Long enough for some calls to reach the server's time limits."""
         proxy.delay = self._chance.choice((0.02, 0.2, 1.0))
         self._over.wait(self._chance.uniform(1, 4))
         proxy.delay = 0.0

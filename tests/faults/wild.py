@@ -1,8 +1,8 @@
-"""A day on which everything happens that sinks must live through, while their copy of the shop is read again and again.
+"""A day with every fault that sinks have to survive, while their copy is compared with the shop again and again.
 
-Two sinks are at work, each behind a proxy that cuts, delays and swallows its calls to the ERP (`weather`). Beside the
-sample shop there are tables that no document reads: changes of every kind and of the schema (`workload`), and `memos`,
-of which capture parks the changes now and then.
+Two sinks are at work, each behind a proxy that cuts, delays and swallows its calls to the ERP (`weather`). Besides the
+sample shop there are tables that no document reads: with changes of every kind and of the schema (`workload`), and
+`memos`, whose changes capture sometimes parks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.proof.history import History
 PARKED: Final = "public.memos"
 LARGE: Final = 10_000  # rows of a commit
 REACH_CALL_SECONDS: Final = 10.0  # for a sink to send something
-DECIDE_SECONDS: Final = 30.0  # for another to take over what was sent
+DECIDE_SECONDS: Final = 30.0  # seconds for another to take over what was sent
 REACH_SECONDS: Final = 60.0  # for the copy to come to the shop's end, once the ERP is there
 _MEMOS = """
 CREATE TABLE memos (id bigint PRIMARY KEY, memo text);
@@ -43,8 +43,8 @@ _COPIED = (*(table for table in TABLES if table != "public.journal"), PARKED)  #
 
 
 class WildDay(Day):
-    """A day with more kinds of faults, and with a watch over the copy. `faults` counts what was done, `freezes` are the
-    seconds that a process stands still: now and then longer than any session lasts."""
+    """A day with more kinds of faults, and a watch over the copy. `faults`: counts; `freezes`: seconds for which a
+    process is stopped, sometimes longer than any session lasts."""
 
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
     holes: tuple[float, ...] = (1, 4, 12)  # seconds in which the network swallows all
@@ -78,7 +78,7 @@ class WildDay(Day):
         ]
 
     def run(self, seconds: float, say: Callable[[str], None] = lambda _: None) -> Result:
-        """The same day; the result also has what the watch saw."""
+        """Runs the day. The result also has what the watch saw."""
         self.watch.start()
         self._workload.start()
         self.weather.start()
@@ -112,7 +112,7 @@ class WildDay(Day):
         return super()._had_enough() and enough and seen
 
     def _disturb(self) -> str:
-        """The first faults are kills: they come within the first snapshot. Then one that takes a while to be made."""
+        """The first faults are kills during the first snapshot. Then one that takes a while to arrange."""
         fault = self._chance.choices(*zip(*((f, weight) for weight, f in self._faults), strict=True))[0]
         if self.kills < 2:
             fault = self.kill_one
@@ -125,7 +125,7 @@ class WildDay(Day):
         return f", {seen}, {sum(proxy.cut for proxy in self.proxies)} cut calls, {fault.__name__}"
 
     def _settle(self, say: Callable[[str], None]) -> Result:
-        """The copy must come to the end, too."""
+        """The copy has to reach the end, too."""
         self.weather.finish()
         self._workload.finish()
         while self._is_parked:
@@ -139,7 +139,7 @@ class WildDay(Day):
         say("the ERP agrees; waiting for the copy" if result.sound else "waiting for the copy")
         came = checker.reach(end, REACH_SECONDS)
         self.history.drop()
-        # What is not written while a table is parked is not in Kafka: the copy's own end is its proof.
+        # Changes of a parked table are not in Kafka: for it the copy's end is the proof.
         findings = tuple(one for one in result.verdict.findings if PARKED not in one.text)
         copy = tuple(map(str, checker.findings)) + (() if came else ("the copy does not come to the shop's end",))
         verdict = replace(result.verdict, findings=findings)
@@ -147,20 +147,20 @@ class WildDay(Day):
         return replace(seen, verdict=verdict, stops=self.stops)
 
     def freeze(self) -> None:
-        """One of them stands still."""
+        """Freezes one of them."""
         with standing_still(self._chance.choice(self._programs)):
             time.sleep(self._chance.choice(self.freezes))
 
     def leave_one_down(self) -> None:
-        """A sink ends, asked or killed, and the other one does all the work until it comes again."""
+        """Stops or kills a sink, and the other one does all the work until it is started again."""
         sink = self._chance.choice(self.sinks)
         self._chance.choice((sink.kill, sink.stop))()
         time.sleep(self._chance.choice(self.freezes))
         sink.start()
 
     def stop_before_call(self) -> None:
-        """A sink has written what it is about to send, and stands still before the ERP hears of it: the other sink
-        decides once its lease has ended; then it goes on, and so does its call."""
+        """Freezes a sink between intent and call. The other sink decides once the lease has ended; then the process and
+        its call continue."""
         number = self._chance.randrange(self.copies)
         sink = self.sinks[number]
         with self.proxies[number].holding(lambda: self._intents(sink) > 0) as call:
@@ -172,13 +172,13 @@ class WildDay(Day):
                 self.stops += time.monotonic() < deadline
 
     def _intents(self, sink: Program) -> int:
-        """What this process is about to send, and nobody else may decide."""
+        """This process's intents, about which nobody else may decide."""
         ledger = f"ordertap_{self.prefix}"
         units = f"SELECT unit FROM {ledger}.unit WHERE owner LIKE '%:{sink.pid}:%'"
         return self._documents(f"intent IS NOT NULL AND unit IN ({units})")
 
     def reset(self) -> None:
-        """Kafka's own tool sets offsets back, to the beginning or by some."""
+        """Sets offsets back with Kafka's own tool, to the beginning or by some."""
         self.reset_offsets(*self._chance.choice((("--to-earliest",), ("--shift-by", "-300"))))
 
     def reset_to_earliest(self) -> None:
@@ -193,11 +193,11 @@ class WildDay(Day):
             sink.start()
 
     def snapshot(self) -> None:
-        """Some table is read again while all goes on."""
+        """Has some table read again while everything runs."""
         self._signal(self._chance.choice(("public.orders", "public.order_lines", *_COPIED)))
 
     def change_schema(self) -> None:
-        """Of the sample shop's tables; `workload` does it to its own."""
+        """Changes the schema of a sample table; `workload` does that to its own."""
         name = f"more_{sum(self.faults.values())}"
         statement = self._chance.choice(
             (
@@ -218,17 +218,18 @@ class WildDay(Day):
                 done = True
 
     def commit_large(self) -> None:
-        """Rows of one commit, and the next time their end."""
+        """Inserts many rows in one commit; the next time deletes them."""
         rows = f"INSERT INTO parts SELECT -1000000 - n, 1, n FROM generate_series(1, {LARGE}) n"
         there = self._scalar(self.shop, "SELECT count(*) FROM parts WHERE item < -1000000 AND number = 1")
         self._execute(self.shop, "DELETE FROM parts WHERE item < -1000000 AND number = 1" if there else rows)
 
     def truncate(self) -> None:
-        """A table of many rows is empty, and goes on."""
+        """Truncates a table."""
         self._execute(self.shop, f"TRUNCATE {self._chance.choice(('parts', 'notes'))}")
 
     def park(self) -> None:
-        """A row that is too large for Kafka parks its table; the next time it is gone and the table is read again."""
+        """Writes a row that is too large for Kafka, which parks its table. The next time deletes it and has the table
+        read again."""
         if not self._is_parked:
             self._execute(self.shop, f"INSERT INTO memos VALUES (-1, repeat('x', {_TOO_LARGE}))")
             self._is_parked = True
@@ -238,7 +239,7 @@ class WildDay(Day):
         self._execute(self.shop, "UPDATE memos SET memo = memo || 'a'; DELETE FROM memos WHERE length(memo) > 90")
 
     def _signal(self, table: str) -> bool:
-        """False while capture has no slot yet: it reads all tables then by itself."""
+        """False while capture has no slot yet: it then reads all tables by itself."""
         return run("capture", "signal", "snapshot", table, config=self.config).returncode == 0
 
 

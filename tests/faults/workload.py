@@ -1,4 +1,4 @@
-"""Changes of every kind on a few tables, from several connections at once; the seed settles what each of them does."""
+"""Changes of every kind on a few tables, from several connections at once. The seed decides what each does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOVED: Final = 500_000  # between the id of a row and its other id
 
 
 def prefill(dsn: str, rows: int) -> None:
-    """Rows that only the snapshot brings."""
+    """Writes rows that only the snapshot brings."""
     connection = psycopg2.connect(dsn)
     with connection, connection.cursor() as cursor:
         cursor.execute(
@@ -45,7 +45,8 @@ def prefill(dsn: str, rows: int) -> None:
 
 @dataclass
 class Workload:
-    """Writers in threads, which outlive restarts of the server; `finish` joins them and raises what one of them met."""
+    """Writers in threads, which survive restarts of the server. `finish` joins them and raises an error that one of
+    them met."""
 
     dsn: str
     seed: int | str
@@ -59,7 +60,7 @@ class Workload:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
-        """Begins to write."""
+        """Starts the writers."""
         works: list[Callable[[], None]] = [
             self._until_most(_Writer(self.dsn, self.seed, number, self.pause)) for number in range(self.writers)
         ]
@@ -70,7 +71,7 @@ class Workload:
             thread.start()
 
     def finish(self) -> None:
-        """Ends the writers and waits for them; the server answers."""
+        """Stops the writers and waits for them. The server has to answer."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -96,11 +97,11 @@ class Workload:
 
 
 LETS_GO = "-c lock_timeout=2s"
-"""For what changes a schema: a buyer may have three transactions open, and wait in one while another is waited for."""
+"""For DDL: a buyer may have three transactions open, and wait in one while another is waited for."""
 
 
 class _Client:
-    """A connection that is made anew after the server was away; what was open then is given up."""
+    """A connection that reconnects after the server was away. An open transaction is given up."""
 
     def __init__(self, dsn: str, seed: str) -> None:
         self._dsn = dsn
@@ -108,7 +109,7 @@ class _Client:
         self._connection: psycopg2.extensions.connection | None = None
 
     def once(self, work: Callable[[psycopg2.extensions.cursor], None], commits: bool = True) -> None:
-        """One transaction; an end by the server (a restart, a deadlock, a lock) leaves it undone."""
+        """Runs one transaction. If the server ends it (restart, deadlock, lock time-out), it is not repeated."""
         try:
             if self._connection is None:
                 self._connection = psycopg2.connect(self._dsn, options=LETS_GO)
@@ -126,7 +127,7 @@ class _Client:
 
 
 class _Writer(_Client):
-    """Changes rows of its own; writers meet only in the locks of TRUNCATE and DDL."""
+    """Changes rows of its own. Writers meet only in the locks of TRUNCATE and DDL."""
 
     def __init__(self, dsn: str, seed: int | str, number: int, pause: float) -> None:
         super().__init__(dsn, f"{seed}/{number}")
@@ -135,7 +136,7 @@ class _Writer(_Client):
         self._pause = pause
 
     def transaction(self) -> None:
-        """Mostly small ones; some are large, some are rolled back, as a whole or to a savepoint."""
+        """One transaction: mostly small, sometimes large, sometimes rolled back as a whole or to a savepoint."""
         self.once(self._changes, commits=self.chance.random() >= 0.1)
         time.sleep(self.chance.random() * 2 * self._pause)
 
@@ -197,8 +198,8 @@ class _Writer(_Client):
             cursor.execute("DELETE FROM notes WHERE id = %s", (some,))
 
     def _move(self, cursor: psycopg2.extensions.cursor, some: int) -> None:
-        """Another key for a row, and back; the log repeats a large `body` in neither, nor is it in the old key."""
-        prefilled = -1 - self._number - 10 * self.chance.randint(0, 30)  # which the snapshot alone has brought
+        """Changes a row's key, and back. The log has the large `body` in neither change."""
+        prefilled = -1 - self._number - 10 * self.chance.randint(0, 30)  # which only the snapshot has brought
         for key in (some, prefilled):
             cursor.execute(
                 "UPDATE items SET id = CASE WHEN id = %s THEN %s ELSE %s END, price = 3 WHERE id IN (%s, %s)",
@@ -226,7 +227,7 @@ class _Ddl(_Client):
         self._number = 0
 
     def change(self) -> None:
-        """One change of the schema, beside a row in the same transaction."""
+        """One DDL, with a row in the same transaction."""
         time.sleep(self.chance.uniform(0.5, 1.5) * self._pause)
         self.once(self._change)
 
@@ -239,7 +240,7 @@ class _Ddl(_Client):
                 f"ALTER TABLE items ADD COLUMN {new} text NOT NULL DEFAULT 'made later'",
                 f"ALTER TABLE parts ADD COLUMN {new} numeric(10,2) DEFAULT 1.5",
                 f"ALTER TABLE notes ADD COLUMN {new} state",
-                "ALTER TABLE parts ALTER COLUMN quantity TYPE bigint",  # writes the table anew, but not to the log
+                "ALTER TABLE parts ALTER COLUMN quantity TYPE bigint",  # rewrites the table, but logs nothing
                 f"ALTER TYPE state ADD VALUE '{new}'",
                 f"ALTER TABLE notes REPLICA IDENTITY {self.chance.choice(('DEFAULT', 'FULL'))}",
                 "",
@@ -253,7 +254,7 @@ class _Ddl(_Client):
 
     @staticmethod
     def _drop(cursor: psycopg2.extensions.cursor) -> str:
-        """Drops a column that came later, if there is one."""
+        """Drops a column that was added later, if there is one."""
         cursor.execute(
             "SELECT format('ALTER TABLE %s DROP COLUMN %I', attrelid::regclass, attname) FROM pg_attribute"
             " WHERE attname LIKE 'more%' AND NOT attisdropped LIMIT 1"

@@ -1,4 +1,4 @@
-"""Staged tables made and fed by hand, for tests of their schema and of the SQL of a batch."""
+"""Staged tables made and filled by hand, for tests of their schema and of the SQL of a batch."""
 
 from __future__ import annotations
 

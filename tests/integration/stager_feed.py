@@ -1,4 +1,4 @@
-"""A real stager over a real Kafka and a real middle layer, fed by hand: commits in whatever pieces, and their index."""
+"""A real stager on a real Kafka and middle layer, fed by hand: commits in any pieces, and their index."""
 
 from __future__ import annotations
 

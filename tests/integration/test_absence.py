@@ -1,4 +1,4 @@
-"""What a shop purges: the ERP's documents lose no money by it, and what shall become of them is said for each kind."""
+"""What a shop purges: the ERP's documents lose no money, and `absent` decides for each kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_f8_payments_that_the_shop_purges_stay_counted_as_paid(
 def test_f8_a_purge_is_held_or_taken_where_the_policy_says_so(start: Start, middle: Connection, erp_url: str) -> None:
     _gone(middle, start(payments="hold"), "DELETE FROM payments WHERE id = 2")
     assert held(middle) == [
-        "paid: payments that the ERP was told of are gone in the shop, it has 5.00 and the ERP was told 11.90"
+        "paid: payments that the ERP was told of are gone in the shop: it has 5.00, and the ERP was told 11.90"
     ]
     assert run(erp_url, PAID) == [("11.90", "card, gift card")]
     start(payments="amend")
@@ -91,7 +91,7 @@ def test_f8_orders_that_are_gone_are_held_one_by_one(
     worker = start()
     _gone(middle, worker, f"{purge}; DELETE FROM returns; DELETE FROM payments")
     assert sorted(held(middle)) == [
-        f"the {kind} was deleted in the shop; the ERP has it still" for kind in ("order", "refund", "return")
+        f"the {kind} was deleted in the shop; the ERP still has it" for kind in ("order", "refund", "return")
     ]
     assert run(erp_url, "SELECT status, paid::text FROM orders") == [("confirmed", "11.90")]
 
@@ -113,7 +113,7 @@ def test_f8_a_draft_is_cancelled_where_the_policy_says_so(start: Start, middle: 
 def test_f8_what_is_not_a_draft_any_more_is_held(start: Start, middle: Connection, erp_url: str) -> None:
     worker = start(orders="cancel_if_draft", returns="keep", refunds="keep")
     _gone(middle, worker, "DELETE FROM orders; DELETE FROM returns")
-    assert held(middle) == ["the order was deleted in the shop; the ERP has it still"]
+    assert held(middle) == ["the order was deleted in the shop; the ERP still has it"]
     assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
 
 
@@ -124,7 +124,7 @@ def test_f8_prices_that_are_gone(
     worker = start(prices=prices)
     _gone(middle, worker, "TRUNCATE prices")
     assert run(erp_url, "SELECT count(*) FROM prices WHERE status <> 'cancelled'") == [(left,)]
-    assert held(middle) == [f"the {kind} was deleted in the shop; the ERP has it still" for kind in why]
+    assert held(middle) == [f"the {kind} was deleted in the shop; the ERP still has it" for kind in why]
 
 
 def test_f8_buyers_that_are_gone_stay(start: Start, middle: Connection, erp_url: str) -> None:

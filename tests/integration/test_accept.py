@@ -1,4 +1,4 @@
-"""A person's word: a dry run first, then done, with the name in the history."""
+"""`sink accept`: a dry run first, then done, with the name in the history."""
 
 from __future__ import annotations
 

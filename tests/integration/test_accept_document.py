@@ -1,4 +1,4 @@
-"""What nobody but a person can say of a held document: that it is the one that it was, or right as it is."""
+"""What only a person can say of a held document: that it is the one that was sent, or right as the ERP has it."""
 
 import pytest
 from psycopg2 import sql

@@ -1,4 +1,4 @@
-"""One account for each customer's key, numbered once, whatever becomes of his e-mail and kind."""
+"""One account per customer's key, numbered once, even if e-mail and kind change."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

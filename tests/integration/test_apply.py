@@ -1,4 +1,4 @@
-"""The worker on real PostgreSQL: sample shop's tables as staged, the reference ERP."""
+"""The worker on a real PostgreSQL: the sample shop's staged tables and the reference ERP."""
 
 from pathlib import Path
 

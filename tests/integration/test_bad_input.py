@@ -1,4 +1,4 @@
-"""What a user can get wrong, on the real processes: one message with the next step, an exit code, no stack trace."""
+"""User errors on the real processes: one message with a next step, an exit code, no stack trace."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""What can go wrong for the sink, on the real processes: wrong settings, parts that are away, records and orders that
-cannot be used. One running chain for all tests; each has orders of its own, and planted values that no log may show."""
+"""Errors of the sink's surroundings, on the real processes: wrong settings, servers that are away, records and orders
+that cannot be used.
+
+One running chain for all tests. Each has orders of its own, and planted values that no log may show.
+"""
 
 from __future__ import annotations
 

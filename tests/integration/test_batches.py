@@ -1,4 +1,4 @@
-"""Many orders at once: what one of them cannot have is its own, and what fails halfway is gone on with."""
+"""Many orders at once: what one of them lacks holds that one alone, and what fails halfway is continued."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""What `./tests/bench sink` stands on: the backlog is what it says, and the bare way ends with the shop's rows."""
+"""The parts of `./tests/bench sink`: the backlog is as described, and the reference ends with the shop's rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The brake: too many changes of what the ERP has wait for a person, who releases them."""
+"""The brake: too many changes of documents in the ERP wait for a person, who releases them."""
 
 from __future__ import annotations
 

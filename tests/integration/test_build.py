@@ -1,4 +1,4 @@
-"""Documents from a profile's SQL, on a real server: what one document's data breaks holds up no other."""
+"""Documents from a profile's SQL, on a real server: one document's bad data does not hold up others."""
 
 from pathlib import Path
 

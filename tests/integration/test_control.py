@@ -1,4 +1,4 @@
-"""`sink pause` and `sink resume`: a person's word stops all copies of the sink, and lets them go on."""
+"""`sink pause`, `sink resume` and `sink go-live`: a person stops and starts all copies of the sink."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stops and starts applying, from the command line: for people and for programs."""
+"""The verbs that stop and start applying, from the command line: for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of the sink's copy, against a copy that the test keeps itself: right, then wrong in each way."""
+"""The checker of the sink's copy, against a copy that the test keeps itself: first right, then wrong in each way."""
 
 from __future__ import annotations
 

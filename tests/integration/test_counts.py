@@ -1,4 +1,4 @@
-"""How many documents are where, told without a look at all that are done."""
+"""Counts of documents by state, without a scan of all that are done."""
 
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef

@@ -96,7 +96,7 @@ def test_what_the_erp_would_refuse_anyway_is_not_released(
     look(worker, middle, ORDER)
     with pytest.raises(SettingsError) as refused:
         let_pass(middle, ORDER, "Ada", execute=True)
-    assert refused.value.hint == "mend it; verbs that do: `sink retry`, `sink accept`, `sink ignore`"
+    assert refused.value.hint == "mend it; verbs that end it: `sink retry`, `sink accept`, `sink ignore`"
 
 
 def test_an_order_is_ignored_for_ever_with_what_comes_of_it(

@@ -1,4 +1,4 @@
-"""PostgreSQL reads the decoder's lines by COPY as the values that INSERT of the reader's values gives."""
+"""COPY reads the decoder's lines as the same values that INSERT writes of the slow reader's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The demo as a person starts it, with each shop: the whole way, real processes, ending in agreement to the cent."""
+"""The demo as a person starts it, with each shop: the whole chain, real processes, and agreement to the cent at the
+end."""
 
 import re
 import subprocess

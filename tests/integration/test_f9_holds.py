@@ -1,4 +1,4 @@
-"""A hold on one field does not keep a cancellation (fault F9): it reaches the ERP, and nothing is left to hold."""
+"""A hold on one field does not hold a cancellation (fault F9): it reaches the ERP, and the hold ends."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""What the copy lacks keeps documents back, by the real stager and the real worker: a gap of a table lets nothing but
-cancellations through, a value that was never seen holds its document alone, and both go by themselves once it came.
+"""What the copy lacks holds documents, with the real stager and worker. A gap of a table lets only cancellations pass,
+an unseen value holds its document alone, and both holds end by themselves once the rows come.
 
-Each order has one line; its buyer is its `note`. Products are a reference: their changes touch no order.
+Each order has one line; its buyer is its `note`. Products are a reference: their changes mark no order.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Indexes from a profile, on a real server: made beside the staging, mended after an interruption."""
+"""Indexes from a profile, on a real server: made while staging, and repaired after an interruption."""
 
 import threading
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A document that read a row which was not there is looked at again when that row comes, and no other is."""
+"""A document that was built without a row is marked when that row comes, and no other document is."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What another worker may do, and when, after a call to the ERP of which nobody knows the outcome."""
+"""What another worker may do, and when, after a call to the ERP with an unknown result."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""An order that people typed into the ERP is taken for the shop's, and not made a second time."""
+"""An order that people typed into the ERP is linked to the shop's, and not made a second time."""
 
 import json
 from datetime import UTC, datetime
@@ -194,7 +194,7 @@ def test_a_link_is_taken_back_before_and_after_the_keys_were_given(
     assert rows(middle, EVENTS.replace("<> 'linked'", "NOT IN ('linked', 'unlinked')")) == [("adopt",)]
     with pytest.raises(SettingsError) as caught:
         unlink(given, ORDER, "Ada", execute=True)
-    assert "clear its key shop/order/1/1 in the ERP" in caught.value.hint
+    assert "clear the key shop/order/1/1 there" in caught.value.hint
     run(erp_url, "UPDATE orders SET external_key = NULL")
     assert unlink(given, ORDER, "Ada", execute=True).adopted
     drain(worker)
@@ -209,7 +209,7 @@ def test_what_was_sent_since_keeps_a_link(middle: Connection, erp: SqlErp, erp_u
     link(given, ORDER, "900", False, "Ada", execute=True)
     drain(make_worker(middle, erp, profile_path))
     run(erp_url, "UPDATE orders SET external_key = NULL")
-    with pytest.raises(SettingsError, match="the ERP was told more of it since it was linked"):
+    with pytest.raises(SettingsError, match="the ERP was given more of it since it was linked"):
         unlink(given, ORDER, "Ada", execute=True)
 
 

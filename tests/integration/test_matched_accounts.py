@@ -1,4 +1,4 @@
-"""`customers: match`: who has an account in the ERP already gets no second one, and nothing of it is changed."""
+"""`customers: match`: a customer with an account in the ERP gets no second one, and the account is not changed."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

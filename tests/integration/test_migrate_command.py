@@ -1,4 +1,4 @@
-"""`sink migrate` and `sink run` on a middle layer of the release before, whose rows are read again from Kafka."""
+"""`sink migrate` and `sink run` on a middle layer of an earlier release, whose rows are read again from Kafka."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -98,7 +98,7 @@ def test_a_run_does_not_drop_what_cannot_be_read_again_and_a_person_may(old: Old
     refused = run("sink", "run", config=old.config)
     assert refused.returncode == ExitCode.CONFIG
     assert f"the topics of {ORDERS} do not reach back to their beginning" in refused.stderr
-    assert f"`sink migrate --execute` does it all the same; after it, {FILL}" in refused.stderr
+    assert f"`sink migrate --execute` does it anyway; after that, {FILL}" in refused.stderr
     assert old.version() == (2, True)
     dry = old.says("migrate")
     assert f"gap: {ORDERS}: topic {old.feed.topic(ORDERS)} [0] begins at offset 1" in dry

@@ -1,4 +1,4 @@
-"""A middle layer of the release before the index of commits: its ledger stays, and nothing goes back behind it."""
+"""A middle layer from before the index of commits: its ledger stays, and nothing is planned from older rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that were found by trying the sink as a whole, each by its name: what happened then must not happen again."""
+"""Faults that were found by experiment with the whole sink, each by its name: they must not happen again."""
 
 from collections.abc import Sequence
 from datetime import datetime

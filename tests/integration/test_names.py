@@ -1,4 +1,4 @@
-"""Plain names: those of the ledger, and inside a block those of the shop's tables alone."""
+"""The search_path: the ledger's tables, and within a block only the shop's."""
 
 import psycopg2
 import pytest

@@ -1,4 +1,4 @@
-"""An error that nobody expected, or one of a question to the ERP: its document alone is held, and the others go on."""
+"""An unexpected error, or one in a query to the ERP: only its document is held, and the others go on."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing

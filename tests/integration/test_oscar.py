@@ -1,4 +1,4 @@
-"""A real shop: django-oscar's own code makes it and sells in it; the profile `oscar` reads its documents."""
+"""A real shop: django-oscar's own code creates it and sells in it; the profile `oscar` builds its documents."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

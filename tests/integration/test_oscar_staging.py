@@ -1,4 +1,4 @@
-"""From oscar's tables through the log and Kafka into the middle layer: the documents there are those of the shop."""
+"""From oscar's tables through log and Kafka into the middle layer: the documents there are the shop's."""
 
 import threading
 import time

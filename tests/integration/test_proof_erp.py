@@ -1,4 +1,4 @@
-"""The proof of shop against ERP: agreement has no findings, and each single damage to the ERP is found."""
+"""The proof of shop against ERP: agreement has no findings, and each single damage in the ERP is found."""
 
 from __future__ import annotations
 

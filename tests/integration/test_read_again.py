@@ -1,4 +1,4 @@
-"""What ends when a snapshot has read a table again: holds of records that were parked, offsets that were skipped."""
+"""What ends when a snapshot has read a table again: holds by parked records, and skipped offsets."""
 
 from __future__ import annotations
 

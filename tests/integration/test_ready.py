@@ -1,4 +1,4 @@
-"""What `/health/ready` says of a sink that stages on real Kafka, and of one that stands by."""
+"""`/health/ready` of a sink that stages on a real Kafka, and of one that stands by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sink rebuild`: a changed profile is applied to what is done when a person wants it, behind the brake."""
+"""`sink rebuild`: a changed profile is applied to finished documents when a person asks for it, under the brake."""
 
 from __future__ import annotations
 

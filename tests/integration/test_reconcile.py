@@ -1,4 +1,4 @@
-"""Differences made by hand, one of each class, on real databases: none is missed and none is called agreement."""
+"""Differences made by hand, one of each class, on real databases: none is missed, and none counts as agreement."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -193,7 +193,7 @@ def test_an_order_that_never_reached_the_sink_is_missing(
     report = reconcile(middle, shop, "shop", load_profile(profile_path), erp, collective=False)
     shop.close()
     assert _found(report) == [("sales_order", "missing in the ERP", Decimal("3.57"))]
-    assert report.findings[0].detail == "not in the ERP; the sink has not heard of it"
+    assert report.findings[0].detail == "not in the ERP; the sink does not know of it"
 
 
 def test_a_return_that_is_held_explains_its_order(

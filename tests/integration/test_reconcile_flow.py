@@ -1,4 +1,4 @@
-"""F11: reconcile while orders flow. What happens between the looks at both sides is made to happen there."""
+"""F11: reconcile while orders flow. The test makes changes happen between the reads of both sides."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from gc import get_objects

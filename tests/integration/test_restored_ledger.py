@@ -1,4 +1,5 @@
-"""A middle layer from a back-up, or a mapping that was wrong: shop and ERP agree again, by a word where they must."""
+"""After a back-up of the middle layer or a wrong mapping, shop and ERP agree again, with a person's decision where
+needed."""
 
 from collections.abc import Sequence
 
@@ -162,7 +163,7 @@ def test_a_release_is_for_the_version_that_was_shown(
     ("what", "reason"),
     [
         ("UPDATE orders SET status = 'cancelled'", FORGOTTEN),
-        ("DELETE FROM orders", "the order was deleted in the shop; the ERP has it still"),
+        ("DELETE FROM orders", "the order was deleted in the shop; the ERP still has it"),
     ],
     ids=["cancelled", "deleted"],
 )

@@ -1,4 +1,4 @@
-"""Several customers on one account of the ERP, by a person's word."""
+"""Several customers on one account of the ERP, by a person's decision."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The sample shop on real PostgreSQL: its day is exact and has what the sink must cope with; the profile reads it."""
+"""The sample shop on a real PostgreSQL: its day is exact and has everything that the sink has to handle; the profile
+reads it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

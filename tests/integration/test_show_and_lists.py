@@ -1,4 +1,4 @@
-"""What people read: all of an order, what is held and what it comes to, lists, and the plan."""
+"""What people read: an order with everything, holds with their money, lists, and the plan."""
 
 import json
 from collections.abc import Sequence
@@ -218,7 +218,7 @@ def test_show_says_what_it_knows_when_the_erp_is_away_or_the_shop_has_it_no_more
     unit = show(middle, load_profile(profile_path), "shop", away, ["S-1"])
     assert unit.erp_says == "the ERP cannot be reached"
     said = list(show_said.lines(unit))
-    assert "  in the shop: the shop does not have it, or not any more" in said
+    assert "  in the shop: the shop does not have it" in said
     assert said[-1] == "the ERP could not be asked: the ERP cannot be reached"
 
 

@@ -1,4 +1,4 @@
-"""The worker at an ERP's own database: rows that cannot be read, and states that the ERP does not have."""
+"""The worker with an ERP's database: unreadable rows, and states that the ERP does not have."""
 
 import pytest
 from structlog.testing import capture_logs

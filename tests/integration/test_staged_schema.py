@@ -1,6 +1,5 @@
-"""Staged tables follow the shop's schema on a real PostgreSQL: nothing is rewritten under a reader, no value that never
-came is read, no table stops another.
-"""
+"""Staged tables follow the shop's schema on a real PostgreSQL: no table is rewritten under a reader, no unseen value is
+read, and no table stops another."""
 
 from __future__ import annotations
 

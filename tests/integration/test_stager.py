@@ -1,4 +1,4 @@
-"""The stager on real Kafka and PostgreSQL: whole commits in the order of the index, whatever comes when."""
+"""The stager on real Kafka and PostgreSQL: whole commits in the order of the index, in whatever order records come."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""Compacted topics: what a later record stands for does not come any more, and that is no loss, unless the sink stood
-still for so long that a delete may have gone with it.
+"""Compacted topics: records that a later one replaces do not come, which is no loss, unless the sink was stopped for so
+long that a delete may be gone, too.
 
-One shop whose topics Kafka has really cleaned, read by three sinks: one that stood a moment, one that stood too long,
-and one that reads all from the beginning.
+One shop whose topics Kafka has really compacted, read by three sinks: one that was stopped for a moment, one that was
+stopped for too long, and one that reads from the beginning.
 """
 
 import time

@@ -1,6 +1,6 @@
-"""Offsets that others move, lose or set back: what is read again changes nothing, what is skipped is a gap.
+"""Offsets that others move, lose or set back: replayed records change nothing, skipped ones are a gap.
 
-Each case makes its own shop, for each moves the offsets of its group.
+Each case has a shop of its own, because each moves its group's offsets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Rows that once stopped all, and values that were once kept too long: each in a stager that goes on with the others.
+"""Rows that once stopped everything, and values that were once kept too long, each in a stager that goes on with other
+rows.
 
-One stager runs through all cases, in any order; each case has its own table, or its own rows.
+One stager runs through all cases, in any order; each case has its own table or rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One thread reads while the other writes: what happens to a batch that PostgreSQL holds when something else happens.
+"""One thread reads while the other writes: what happens to a batch that PostgreSQL is holding.
 
-A lock of the test's holds the batch, so each case knows that it is in flight.
+A lock of the test holds the batch, so each case knows that it is in flight.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Orders of before `start_at`, their returns and refunds are not the ERP's business: counted, and no difference."""
+"""Orders from before `start_at`, with their returns and refunds, stay out of the ERP: they are counted, and are no
+difference."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Texts that a statement is given as one value: the server reads what a list would have told it."""
+"""Texts that a statement gets as one value: the server reads the same as from a list."""
 
 import pytest
 import sqlalchemy as sa

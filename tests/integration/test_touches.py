@@ -1,4 +1,4 @@
-"""Which documents changed rows touch, on a real server: as the staging asks, and for rows that are not written yet."""
+"""Which documents changed rows touch, on a real server: as staging asks, and for rows that are not written yet."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""`sink init` on a Tryton that is installed and has nothing of ours: from there to the first order."""
+"""`sink init` on a newly installed Tryton: from there to the first order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One middle-layer database and one ERP for two shops: neither sees the other, and one can go."""
+"""Two shops in one middle-layer database and one ERP: neither sees the other, and one can be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writer of the copy without Kafka: records as capture encodes them go to it straight, a transaction at a time."""
+"""The writer of the copy without Kafka: gets records as capture encodes them, one transaction at a time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""An independent witness: what is in Kafka against what the shop's log and tables say.
+"""An independent witness: compares Kafka with the shop's log and tables.
 
-It shares no code with capture, sink or schemas, so that a fault there is not a fault here too: plain confluent-kafka,
-fastavro and psycopg2, and the record format as schemas/README.md states it.
+It shares no code with capture, sink or schemas, so that a fault there is not repeated here: plain confluent-kafka,
+fastavro and psycopg2, and the record format as schemas/README.md describes it.
 """

@@ -1,4 +1,4 @@
-"""The topics played back into tables, compared with the shop's own."""
+"""The topics replayed into tables, compared with the shop's."""
 
 from __future__ import annotations
 

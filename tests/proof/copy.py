@@ -1,7 +1,7 @@
-"""Whether the sink's copy is the shop as of one commit, read again and again while everything else happens.
+"""Whether the sink's copy is the shop as of one commit, checked again and again while everything else happens.
 
-The copy says where it stands (table `copy` of its ledger); claim and rows are read in one snapshot and compared with
-the shop's own history at that very place. Nothing is shared with capture or sink but the names of those tables.
+The copy has a position (table `copy` of its ledger). Position and rows are read in one snapshot and compared with the
+shop's history at that position. Only the names of those tables are shared with the sink.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reference ERP against the sample shop: one document for each, and the same money to the cent.
 
-An order that the shop cancelled before the ERP was told of it needs no document there; one that the sink made there
-must be there, cancelled, with the shop's last figures. One that was cancelled unpaid must never have come to the ERP.
+An order that was cancelled before the ERP got it needs no document there; one that the ERP has must be cancelled, with
+the shop's last figures. An order that was cancelled unpaid must never have reached the ERP.
 """
 
 from __future__ import annotations

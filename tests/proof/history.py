@@ -1,7 +1,7 @@
-"""The shop as of each of its commits: what a copy of it must equal.
+"""The shop as of each of its commits, which a copy has to equal.
 
-A logical slot of the proof's own, made with the rows as they were then, and pgoutput read by a few lines of its own. It
-goes forward only. Source: PostgreSQL manual, "Logical Replication Message Formats".
+Reads pgoutput with code of its own, through a slot of its own that starts with the rows of that moment. Goes forward
+only. Source: PostgreSQL manual, "Logical Replication Message Formats".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kafka's records as plain data: every record of a prefix that a `read_committed` reader sees, decoded."""
+"""Kafka's records as plain data: every record of a prefix that a `read_committed` consumer sees, decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL prints them, for both sides of a comparison: values are text, NULL is None."""
+"""Rows as PostgreSQL prints them, for both sides of a comparison. Values are text, NULL is None."""
 
 from __future__ import annotations
 

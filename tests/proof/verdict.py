@@ -1,4 +1,4 @@
-"""All checks of the proof in one call, and what they come to."""
+"""All checks of the proof in one call, and their result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shop's log says: every row change with its commit LSN and ordinal, from a slot of the proof's own."""
+"""The shop's log: every row change with its commit LSN and ordinal, through a slot of the proof's own."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""An ERP in memory that keeps the protocol: no mock of one answer, but documents, calls, a clock and a clerk's desk.
+"""An ERP in memory that keeps the contract: with documents, calls, a clock and a clerk.
 
-It does what real ERPs do and a table in a database does not show by itself: a new order is made in two calls (a draft,
-then its goal), each a transaction of its own, so that a step can be done by half; a call that has reached it may take
-effect up to `SETTLES` seconds past its time; it rounds what it cannot keep. What it did is in `effects`, in order, so
-that a test can say of each whether it was wanted. It passes tests/erp_contract/ as every adapter does, and what it does
-wrong it is told to (unruly.py): of an ERP that breaks the contract by itself nothing would be proved.
+It does what real ERPs do and tables in a database do not: it makes a new order in two calls (a draft, then its goal),
+each in a transaction of its own, so a step can be done in part; a call that has reached it may take effect up to
+`SETTLES` seconds after its deadline; it rounds what it cannot keep. `effects` has what it did, in order, so that a test
+can judge each change.
+
+It passes tests/erp_contract/ like every adapter. Its faults come from outside (unruly.py): an ERP that breaks the
+contract by itself would prove nothing.
 """
 
 from __future__ import annotations
@@ -47,13 +49,13 @@ _NO_MORE = HoldError("it is no longer in the ERP", "restore it there, then `sink
 
 
 class LateError(Exception):
-    """The time of a call is over."""
+    """A call's deadline has passed."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A document. `key`: of the last step that was done to it, `begun`: of the last of which a call was done.
-    `serial`: its place among all, `version`: another one after each change."""
+    """A document. `key`: of the last step done; `begun`: of the last step of which a call was done; `serial`: its place
+    among all; `version`: changes with each change."""
 
     record: ErpRecord
     milestone: Milestone | None
@@ -64,7 +66,7 @@ class Paper:
 
 
 class Effect(NamedTuple):
-    """One change of a document: by which step, or by a clerk (None)."""
+    """One change of a document, with its step, or None for a clerk's."""
 
     ref: ErpRef
     step: Step | None
@@ -73,7 +75,7 @@ class Effect(NamedTuple):
 
 @dataclass
 class Desk:
-    """The ERP's data and clock, which all who reach it share. `ahead`: of the real time."""
+    """The ERP's data and clock, shared by all adapters. `ahead`: seconds ahead of real time."""
 
     items: set[str] = field(default_factory=lambda: {"A", "B"})
     papers: dict[ErpRef, Paper] = field(default_factory=dict)
@@ -90,7 +92,7 @@ class Desk:
         return datetime.now(UTC) + self.ahead
 
     def put(self, ref: ErpRef, paper: Paper | None, step: Step | None = None) -> None:
-        """Writes a document, or takes it away."""
+        """Writes or deletes a document."""
         if paper is None:
             del self.papers[ref]
         else:
@@ -103,14 +105,14 @@ class Desk:
 
 
 class ScriptedErp:
-    """One process's adapter. `moment` is called before and after each write and each commit of a step."""
+    """The adapter of one process. `moment` is called before and after each write and commit of a step."""
 
     def __init__(self, desk: Desk, moment: Callable[[str], None] = lambda _: None) -> None:
         self.desk = desk
         self.moment = moment
 
     def close(self) -> None:
-        """It holds nothing open."""
+        """Nothing to close."""
 
     def check(self) -> Checked:
         if self.desk.lacks:
@@ -189,7 +191,7 @@ class ScriptedErp:
         return self.observe([step.ref]).get(step.ref) if begun else None
 
     def _known(self, step: Step, now: Paper | None) -> StepResult | None:
-        """What is said of a step without doing it."""
+        """The refusal of a step, without doing it."""
         if now is None:
             if step.adopts:
                 return NotDone(ConflictError("it is no longer there without a key"))
@@ -206,7 +208,7 @@ class ScriptedErp:
         return None
 
     def _written(self, step: Step) -> ErpRecord:
-        """What the ERP makes of it; HoldError where it refuses that, or would keep something else."""
+        """The record as the ERP keeps it. HoldError if it refuses it or would keep something else."""
         _refuse(self.desk, step)
         kept = _kept(step.want)
         if wrong := not_kept(step.want, kept):
@@ -225,7 +227,8 @@ class ScriptedErp:
         return [Paper(record, milestone, now.serial, step.key, step.key, now.version + 1)]
 
     def _commit(self, step: Step, before: Paper | None, after: Paper, not_after: datetime) -> None:
-        """One transaction: what it writes is there with its end, if nobody else was there first and it is in time."""
+        """One transaction. What it writes counts at its end, if nobody else was first and the deadline has not
+        passed."""
         for moment in ("before", "after"):
             self.moment(moment)
         self.moment("before")
@@ -244,7 +247,7 @@ class ScriptedErp:
 
 
 def _has(record: Fields, fields: Fields) -> bool:
-    """An e-mail is the same in capitals and small letters."""
+    """E-mails are compared without case."""
 
     def plain(values: Fields) -> Fields:
         mail = values.get("email")
@@ -271,7 +274,7 @@ def _seen(desk: Desk, ref: ErpRef) -> Observed:
 
 
 def _moved(desk: Desk, order: ErpRef) -> tuple[dict[str, Moved], dict[str, Decimal]]:
-    """What came back of an order, goods and money, by whomever it was booked."""
+    """Returns and refunds of an order, whoever booked them."""
     lines: dict[str, dict[str, Decimal]] = {}
     refunded: dict[str, Decimal] = {}
     for ref, paper in desk.papers.items():
@@ -294,7 +297,7 @@ def _number(fields: Fields, name: str) -> Decimal:
 
 
 def _refuse(desk: Desk, step: Step) -> None:
-    """HoldError for what no ERP takes: items, accounts, orders and sold lines that it does not have, missing sums."""
+    """HoldError for what no ERP accepts: unknown items, accounts, orders and sold lines, and missing sums."""
     if step.verb not in ("create", "amend"):
         return
     account, order = step.want.fields.get("account"), step.want.fields.get("order")
@@ -321,7 +324,7 @@ def _refuse_row(desk: Desk, part: PartKind, row: Fields, order: Value, sold: Pap
 
 
 def _kept(want: ErpRecord) -> ErpRecord:
-    """Money in cents, quantities in ten-thousandths; whether an order is cancelled its state says."""
+    """Rounds money to cents and quantities to ten-thousandths. `cancelled` is in the state."""
     fields = {name: value for name, value in want.fields.items() if name != "cancelled"}
     parts = {part: {key: _rounded(row) for key, row in rows.items()} for part, rows in want.parts.items()}
     return ErpRecord(want.kind, _rounded(fields), parts)
@@ -336,5 +339,5 @@ def _rounded(fields: Fields) -> Fields:
 
 
 def by_hand(desk: Desk) -> str:
-    """A key for what is typed in."""
+    """A key for a typed-in document."""
     return f"{BY_HAND}{desk.next_serial()}"

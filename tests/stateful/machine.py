@@ -1,4 +1,4 @@
-"""What may happen to shop, sink and ERP, in any order: rules of a state machine whose order Hypothesis finds."""
+"""What may happen to shop, sink and ERP: the rules of a state machine. Hypothesis chooses their order."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _pick(of: Mapping[T, Any] | Sequence[T], number: int) -> T:
 
 
 class Machine(RuleBasedStateMachine):
-    """`make` gives each run a world of its own."""
+    """`make` returns a new world for each run."""
 
     make: Callable[[], World]
 
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(done=st.booleans(), collective=st.booleans())
     def opens(self, done: bool, collective: bool) -> None:
-        """Two orders, both or one of them in the ERP; buyers have accounts of their own, or one that all share."""
+        """Two orders, one or both in the ERP. Buyers have accounts of their own, or all share one."""
         if collective:
             self.world.shares_an_account()
         self.shop.customer(1, "Ann")
@@ -142,7 +142,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(_has_orders)
     @rule(number=ANY, order=ANY, quantity=st.integers(1, 2), then=THEN)
     def returns_goods(self, number: int, order: int, quantity: int, then: int) -> None:
-        """A new one, or another quantity, line or order of one that is there."""
+        """A new return, or another quantity, line or order of an existing one."""
         of = _pick(self.shop.orders, order)
         back = number % 3 + 1
         self.shop.give_back(back, (of, _pick(self.shop.orders[of].lines, number), quantity))
@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, moment=st.integers(1, 30), acts=st.lists(st.sampled_from(MEANWHILE), max_size=4), number=ANY)
     def stands_still(self, who: int, moment: int, acts: list[str], number: int) -> None:
-        """A worker stops between two of its transactions and calls, the world goes on, and then so does he."""
+        """A worker freezes between two of its transactions and calls. Other things happen, then it continues."""
         process = self.world.processes[who]
         if process.busy:
             return
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(_has_orders)
     @rule(number=ANY, who=WHO, fault=st.sampled_from(["on its way", "in the server"]), late=st.booleans())
     def changes_its_mind(self, number: int, who: int, fault: Any, late: bool) -> None:
-        """A call is under way, the shop takes back what it was for, and another finds that nothing is to be done."""
+        """A call is under way, the shop takes back its change, and another worker finds nothing to do."""
         key = _pick(self.shop.orders, number)
         self.world.works(who, 2)
         self.weather.faults.appendleft(fault)
@@ -246,8 +246,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(buyer=ANY, who=WHO, fault=st.sampled_from(CALLS), moment=st.integers(0, 12), logged=st.booleans())
     def is_made_under_two_keys(self, buyer: int, who: int, fault: Any, moment: int, logged: bool) -> None:
-        """Its create, or that of its return, is under way, or a worker stands still at this moment before or after it;
-        the shop changes its key, and another finds it new."""
+        """The create of an order or its return is under way, or a worker is frozen just before or after it. The shop
+        changes the key, and another worker finds a new document."""
         self.buys(buyer, 1, 0)
         key, self.next = self.next - 1, self.next + 1
         self.shop.give_back(1, (key, 1, 1))
@@ -326,7 +326,7 @@ class Machine(RuleBasedStateMachine):
                 accept_document(self.world.connection, _pick(held, number), "Ann", execute=True)
 
     def _held(self) -> list[DocumentRef]:
-        """For a decision, and nothing of it under way."""
+        """Held for a decision, without a step in doubt."""
         with transaction(self.world.connection) as cursor:
             found = [one.ref for one in waiting(cursor) if one.cause == "decision"]
             ones = documents.entries_of(cursor, found)
@@ -364,7 +364,7 @@ class Machine(RuleBasedStateMachine):
         assert left == [], "no way out"
 
     def _settled_by_a_person(self, ref: DocumentRef) -> None:
-        """It stays in the ERP as it is there; where the ERP has nothing of it, that stays so."""
+        """The document stays in the ERP as it is; if the ERP does not have it, it stays away."""
         try:
             accept_document(self.world.connection, ref, "Ann", execute=True)
         except SettingsError:
@@ -381,7 +381,7 @@ class Machine(RuleBasedStateMachine):
         verdict.nothing_due(self.world)
 
     def _people_mend(self) -> None:
-        """What holds say: the clerk takes back what he did, items are made, the shop puts right what is its own."""
+        """Does what the holds say: the clerk undoes his changes, items are made, the shop corrects its data."""
         self.world.clerk.undo()
         self.desk.items.add("NEW")
         self.shop.read_lines_again()

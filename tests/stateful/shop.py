@@ -1,4 +1,4 @@
-"""A small shop: what its people have, in memory, and the same as staged rows of which its profile makes documents."""
+"""A small shop: its orders in memory, and the same as staged rows, from which its profile builds documents."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ documents:
 
 
 def rate(sku: str) -> int:
-    """In percent; there are two."""
+    """The two tax rates, in percent."""
     return 7 if sku == "B" else 19
 
 
 @dataclass
 class Bought:
-    """An order in the shop. `lines`: number → (SKU, quantity, price of one). `off`: its head says so much too much."""
+    """An order in the shop. `lines`: number → (SKU, quantity, unit price). `off`: by how much its total is wrong."""
 
     number: str
     customer: int
@@ -90,7 +90,7 @@ class Bought:
 
     @property
     def head(self) -> tuple[Any, ...]:
-        """Its row, but for the key."""
+        """Its row without the key."""
         return (self.number, self.customer, self.status, self.ready, self.street, self.off, self.paid, self.currency)
 
     @property
@@ -127,7 +127,7 @@ class Bought:
 
 @dataclass
 class Shop:
-    """What there is now; each of its methods is one commit, after which the copy stands further on."""
+    """The shop's data. Each method is one commit, which the copy then has."""
 
     connection: Connection
     customers: dict[int, str] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Shop:
         self._commit("customers", "id", number, [(number, name)], [DocumentRef("customer", str(number))])
 
     def order(self, number: int) -> None:
-        """An order as it is in `orders` now, with its lines, or that it is there no more."""
+        """Writes an order of `orders` with its lines, or deletes it."""
         bought = self.orders.get(number)
         lines = [] if bought is None else bought.lines.items()
         rows = [(number, no, sku, quantity, quantity * price, rate(sku)) for no, (sku, quantity, price) in lines]
@@ -152,8 +152,8 @@ class Shop:
         self._commit("orders", "id", number, head, [DocumentRef("sales_order", str(number))])
 
     def rename(self, old: int, new: int, logged: bool) -> None:
-        """An order under another key, with all that refers to it, in one commit; or deleted and written anew, of which
-        the log says nothing."""
+        """Changes an order's key with everything that refers to it, in one commit; or deletes the order and writes it
+        anew, so that the log has no change of key."""
         self.orders[new] = self.orders.pop(old)
         self.returns = {key: (new if of == old else of, *rest) for key, (of, *rest) in self.returns.items()}
         self.refunds = {key: (new if of == old else of, gross) for key, (of, gross) in self.refunds.items()}
@@ -173,7 +173,7 @@ class Shop:
                     self._touch(cursor, DocumentRef(name, str(key)), f"sales_order:{new}")
 
     def give_back(self, number: int, back: tuple[int, int, int] | None) -> None:
-        """A return of goods, also one that is changed, or moved to another order; None: it is there no more."""
+        """Writes a return: new, changed, or moved to another order. None: deletes it."""
         unit = back or self.returns[number]
         self.returns.pop(number) if back is None else self.returns.update({number: back})
         rows = [] if back is None else [(number, *back)]
@@ -192,18 +192,18 @@ class Shop:
         self._commit("prices", "sku", sku, rows, [DocumentRef("price", sku)])
 
     def lose_lines(self) -> None:
-        """Changes of the lines never came: what is made of them is not certain from here on."""
+        """Opens a gap in the lines."""
         with transaction(self.connection) as cursor:
             gaps.open_gap(cursor, TableGap(LINES, "lost", Stamp(1, LSN(self.lsn), LAST), "some rows never came"))
 
     def read_lines_again(self) -> None:
-        """That ends it, and all orders are looked at."""
+        """Closes the gap, and marks all orders."""
         with transaction(self.connection) as cursor:
             gaps.close_gap(cursor, LINES, "lost")
         self.mark_all()
 
     def mark_all(self) -> None:
-        """Everything is looked at once more, as after a reset of the offsets."""
+        """Marks everything, as after a reset of the offsets."""
         with transaction(self.connection) as cursor:
             every = sql.SQL("SELECT type, key, unit FROM document")
             marks.mark(cursor, every)
@@ -217,7 +217,7 @@ class Shop:
         refs: list[DocumentRef],
         unit: str = "",
     ) -> None:
-        """Other rows in place of those of one key, what they touch, and where the copy stands by that."""
+        """Replaces the rows of one key, marks what they touch, and advances the copy."""
         with self._committed() as cursor:
             with names_of(cursor, "shop"):
                 cursor.execute(f"DELETE FROM {table} WHERE {key} = %s", (value,))
@@ -228,7 +228,7 @@ class Shop:
 
     @contextmanager
     def _committed(self) -> Iterator[Any]:
-        """A commit of the shop, after which the copy stands further on."""
+        """A commit of the shop, which advances the copy."""
         self.lsn += 10
         with transaction(self.connection) as cursor:
             yield cursor
@@ -240,7 +240,7 @@ class Shop:
 
 
 def mark(cursor: Any, ref: DocumentRef, unit: str) -> None:
-    """As staging does."""
+    """Marks documents as staging does."""
     row = sql.SQL(", ").join(map(sql.Literal, (*ref, unit)))
     marks.mark(cursor, sql.SQL("SELECT * FROM (VALUES ({})) AS t (type, key, unit)").format(row))
 

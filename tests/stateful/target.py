@@ -15,7 +15,7 @@ from tests.stateful.erp import Desk, Paper, ScriptedErp, by_hand
 
 
 class DeskClerk:
-    """Types at the ERP's own screens. `undo` takes back all of it that no step has been put over."""
+    """A person at the ERP's screens. `undo` takes back changes that no step has overwritten."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -72,7 +72,7 @@ class DeskClerk:
             return by
 
     def undo(self) -> None:
-        """Each document that a clerk touched last is as the last step left it; what he typed in is cancelled."""
+        """Sets each document that a clerk touched last to what the last step wrote, and cancels typed-in ones."""
         left: dict[ErpRef, Paper] = {one.ref: one.paper for one in self._desk.effects if one.step and one.paper}
         last = {one.ref: one for one in self._desk.effects}
         for ref, effect in last.items():
@@ -104,7 +104,7 @@ class DeskClerk:
 
 
 class DeskTarget:
-    """An empty one with the items A and B."""
+    """An empty ERP with the items A and B."""
 
     can = Can()
 

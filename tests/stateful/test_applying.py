@@ -1,4 +1,4 @@
-"""Shop, two workers, a real middle layer, an unruly ERP and its clerk, in any order of what may happen there."""
+"""A shop, two workers, a real middle layer, an unruly ERP and its clerk: events in any order."""
 
 import itertools
 import os
@@ -19,9 +19,9 @@ from tests.stateful.shop import TABLES, write_profile
 from tests.stateful.world import World, watch
 
 EXAMPLES = int(os.environ.get("ORDERTAP_TEST_EXAMPLES", "25"))
-"""How many orders of events are tried; 25 in the suite, 1,000 and more for a long run."""
+"""How many sequences of events are tried: 25 in the suite, 1,000 and more in a long run."""
 PHASES = [one for one in Phase if EXAMPLES <= 25 or one is not Phase.shrink]
-"""A long run tells what it found as it is; the next short one begins with that and makes it small."""
+"""A long run reports what it finds as it is. The next short run begins with that and shrinks it."""
 STEPS = int(os.environ.get("ORDERTAP_TEST_STEPS", "30"))
 
 
@@ -29,7 +29,7 @@ STEPS = int(os.environ.get("ORDERTAP_TEST_STEPS", "30"))
 def make_world(
     postgres: Postgres, new_database: Callable[[Postgres, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], World]]:
-    """Worlds with nothing in them, each on a copy of one empty middle layer."""
+    """Empty worlds, each on a copy of one empty middle layer."""
     template = new_database(postgres, "empty")
     connection = connect(template, "ordertap_shop")
     migrate(connection, "shop")

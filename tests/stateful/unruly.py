@@ -1,4 +1,4 @@
-"""The ERP in memory, as it is on a bad day: what it does wrong it is told, one fault for each call of `apply`."""
+"""The ERP in memory with faults, one per call of `apply`, as a test asks for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAULTS: Final = get_args(Fault)
 
 
 class Late(NamedTuple):
-    """A call that nobody waits for any more. `until`: the latest moment at which it can take effect."""
+    """A call whose caller no longer waits. `until`: the latest time at which it can take effect."""
 
     steps: Sequence[Step]
     until: datetime
@@ -43,27 +43,27 @@ class _HalvedError(Exception):
 
 @dataclass
 class Weather:
-    """What goes wrong next, and what is still on its way; shared by all who reach the ERP."""
+    """The next faults, and calls still on their way. Shared by all adapters."""
 
     faults: deque[Fault] = field(default_factory=deque)
     late: list[Late] = field(default_factory=list)
     away: bool = False
     cannot_say: bool = False
-    outages: int = 0  # how often a worker was told that nothing can be done
+    outages: int = 0  # calls that were answered with an outage
 
     def clears(self) -> None:
-        """The ERP is well again."""
+        """Ends all faults."""
         self.faults.clear()
         self.away = self.cannot_say = False
 
     def arrives(self, desk: Desk) -> None:
-        """The oldest of the late calls, which changes nothing after its time."""
+        """Delivers the oldest late call, which changes nothing after its deadline."""
         late = self.late.pop(0)
         ScriptedErp(desk).apply(late.steps, late.until)
 
 
 class UnrulyErp(ScriptedErp):
-    """One process's adapter."""
+    """The adapter of one process."""
 
     def __init__(self, desk: Desk, weather: Weather, moment: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(desk, moment)
@@ -105,7 +105,7 @@ class UnrulyErp(ScriptedErp):
                 self.weather.cannot_say = fault == "cannot say"
                 return silence
             case "on its way" | "in the server":
-                # The server looks at the clock when the call reaches it, and it settles after that.
+                # The server checks the deadline when the call reaches it; its effect comes after that.
                 settles = SETTLES if fault == "in the server" else 0.0
                 self.weather.late.append(Late(steps, not_after + timedelta(seconds=settles)))
                 return silence
@@ -120,7 +120,7 @@ class UnrulyErp(ScriptedErp):
         return self._nothing(fault, steps)
 
     def _nothing(self, fault: Fault, steps: Sequence[Step]) -> Sequence[StepResult]:
-        """Faults by which nothing is changed."""
+        """Faults that change nothing."""
         match fault:
             case "refused":
                 error: RetryError | HoldError = HoldError("the buyer's credit is used up", "raise it")
@@ -137,7 +137,7 @@ class UnrulyErp(ScriptedErp):
         return [NotDone(error)] * len(steps)
 
     def _half(self, step: Step, not_after: datetime, refuses: bool) -> StepResult:
-        """Of a step of two calls the first is done; then the reply is lost, or the second is refused."""
+        """Of a step with two calls the first is done. Then the reply is lost, or the second is refused."""
         commits = 0
 
         def breaks(_: str) -> None:

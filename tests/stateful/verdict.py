@@ -1,4 +1,4 @@
-"""What must be true of shop, ledger and ERP, whatever happened. By code of its own: nothing of the planner is asked."""
+"""What must be true of shop, ledger and ERP, whatever has happened. Does not use the planner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Standing(NamedTuple):
     waits_for: str | None
     external: str | None
     given: bool
-    accepted: bool  # a person takes it as the ERP has it
+    accepted: bool  # a person has accepted it as the ERP has it
 
     def paper(self, desk: Desk) -> Paper | None:
         return desk.papers.get(ErpRef(KINDS[self.ref.type], self.external or ""))
@@ -48,7 +48,7 @@ def ledger(world: World) -> dict[DocumentRef, Standing]:
 
 
 def nothing_twice(desk: Desk) -> None:
-    """One document per key of the shop, made by one step, and no command done twice in a row."""
+    """There is one document per key of the shop, made by one step, and no command was done twice in a row."""
     last: dict[ErpRef, Any] = {}
     made: dict[ErpRef, set[int]] = {}
     for effect in desk.effects:
@@ -74,7 +74,7 @@ def nothing_twice(desk: Desk) -> None:
 
 
 def money(world: World) -> None:
-    """What is done is in the ERP as the shop has it."""
+    """Documents that are done are in the ERP as the shop has them."""
     found = ledger(world)
     for one in found.values():
         if one.state in ("done", "gone") and not one.accepted:
@@ -108,7 +108,7 @@ def _differs(one: Standing, world: World, found: Mapping[DocumentRef, Standing])
 
 
 def _order(key: int, found: Mapping[DocumentRef, Standing]) -> ErpRef:
-    """Where the ERP has it, whatever key the shop gave it first."""
+    """Its document in the ERP, whatever key the shop gave it first."""
     one = found.get(DocumentRef("sales_order", str(key)))
     return ErpRef("order", (one and one.external) or f"shop/order/{key}/1")
 
@@ -166,8 +166,8 @@ _BY_A_HAND: Final = (
 
 
 def said(world: World) -> None:
-    """What stands says why, and what to do; what waits waits for something that is not done. A person is held to have
-    changed only what one did."""
+    """Each hold says why and what to do, and waiting documents wait for something that is not done. Only changes that a
+    person really made are held as such."""
     found = ledger(world)
     touched = {effect.ref.external for effect in world.desk.effects if effect.step is None}
     for one in found.values():
@@ -184,7 +184,7 @@ def said(world: World) -> None:
 
 
 def nothing_due(world: World) -> None:
-    """Only what depends on others, or on the ERP's master data, is looked at again by itself."""
+    """Only documents that wait for others, or for the ERP's master data, are looked at again by themselves."""
     with transaction(world.connection) as cursor:
         cursor.execute(
             "SELECT unit, array_agg(DISTINCT d.state || coalesce(' ' || d.cause, '')) FROM unit AS u"

@@ -1,4 +1,4 @@
-"""A shop, two workers on one middle layer, and an ERP: what happens there, and time that passes without waiting."""
+"""A shop, two workers on one middle layer, and an ERP, with time that passes without waiting."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _ROUNDS: Final = 40
 
 
 class KilledError(BaseException):
-    """The process ends here: nothing of ours may catch it."""
+    """The process dies here: nothing of ours may catch this."""
 
 
 @dataclass
 class Fate:
-    """What becomes of a worker at one of its next moments: before, in and after each of its transactions and calls.
+    """What happens to a worker at one of its next moments: before, in and after each of its transactions and calls.
 
-    In a transaction it can die, and does not stand still: its locks would stand in the way of who acts meanwhile.
+    In a transaction it can die but not freeze, because its locks would block the others.
     """
 
     left: int = 0
@@ -75,7 +75,7 @@ def _watched(connection: Connection, isolation: str = "READ COMMITTED") -> Itera
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has all transactions of workers pass their moments."""
+    """Makes all transactions of workers call their moments."""
     for name, module in [*sys.modules.items()]:
         if name.startswith("sink.apply") and hasattr(module, "transaction"):
             monkeypatch.setattr(module, "transaction", _watched)
@@ -100,7 +100,7 @@ class Process:
 
 @dataclass
 class World:
-    """`url`: of a middle layer in which nothing is staged yet."""
+    """`url`: an empty middle layer."""
 
     url: str
     profile: Profile
@@ -120,7 +120,7 @@ class World:
         return Process(self, self._names)
 
     def shares_an_account(self) -> None:
-        """From the start all buyers have one account, which the ERP had before."""
+        """All buyers share one account from the start, which the ERP already has."""
         fields: Fields = {"number": "WEB", "name": "Web shop"}
         self.desk.papers[SHARED] = Paper(ErpRecord("customer", fields), Milestone.CONFIRMED, self.desk.next_serial())
         self.rules = replace(RULES, customers="collective", collective_account="WEB")
@@ -134,7 +134,7 @@ class World:
         self.connection.close()
 
     def works(self, number: int, steps: int = 1) -> bool:
-        """A worker does so many steps, if it does not stand still; whether there was something to do."""
+        """A worker does so many steps unless it is frozen. Returns whether there was something to do."""
         process = self.processes[number]
         if process.busy:
             return False
@@ -154,7 +154,7 @@ class World:
         return did
 
     def passes(self, seconds: float) -> None:
-        """Time, for the middle layer and for the ERP."""
+        """Lets time pass for the middle layer and the ERP."""
         self.desk.ahead += timedelta(seconds=seconds)
         with transaction(self.connection) as cursor:
             for table, columns in (("unit", ("deadline", "due_at")), ("document", ("next_try", "marked_at"))):
@@ -162,7 +162,7 @@ class World:
                 cursor.execute(f"UPDATE {table} SET {changes}")
 
     def rests(self) -> None:
-        """The ERP is well, and all is done that the sink does by itself."""
+        """Ends the ERP's faults, and lets the sink finish what it can do by itself."""
         self.weather.clears()
         for process in self.processes:
             process.fate.left = 0
@@ -174,7 +174,7 @@ class World:
         raise AssertionError(f"it never comes to rest: {self.unrest()}")
 
     def unrest(self) -> list[tuple[Any, ...]]:
-        """Documents of which something is still to be done by the sink itself."""
+        """Documents that the sink still has work for."""
         with transaction(self.connection) as cursor:
             cursor.execute(
                 "SELECT type, key, state, reason FROM document WHERE intent IS NOT NULL OR seen < marked"

@@ -1,4 +1,4 @@
-"""The example file is one that both processes accept, and it shows no key that does not exist."""
+"""Both processes accept the example file, and it has no key that does not exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pages that people read: links lead somewhere, and commands are ones that exist."""
+"""The pages: links lead somewhere, and commands exist."""
 
 import re
 import shlex

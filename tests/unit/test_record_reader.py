@@ -1,4 +1,4 @@
-"""The reader gives back what was written, by us or by Debezium, and names a bad record by its place alone."""
+"""The slow reader returns what was written, by us or by Debezium, and names a bad record only by its position."""
 
 import datetime as dt
 import io

@@ -1,4 +1,4 @@
-"""What the parts are fetched with, where two processes want them at once."""
+"""Downloads of server parts when two processes need them at once."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What operations load into other programs: Kubernetes manifests, Prometheus rules, a Grafana dashboard."""
+"""Files for other programs: Kubernetes manifests, Prometheus rules, a Grafana dashboard."""
 
 import json
 import re

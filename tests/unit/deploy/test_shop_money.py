@@ -1,4 +1,4 @@
-"""The sample shop's money: what is split adds up again, to the cent."""
+"""The sample shop's money: a split amount adds up again, to the cent."""
 
 from decimal import Decimal
 

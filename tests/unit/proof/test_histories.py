@@ -1,4 +1,4 @@
-"""The comparison after the histories finds what it is there for."""
+"""The comparison after the histories finds each kind of error."""
 
 from __future__ import annotations
 

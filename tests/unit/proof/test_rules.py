@@ -1,4 +1,4 @@
-"""The proof itself: a sound history has no findings, and each single damage to it is found."""
+"""The proof itself: a sound history has no findings, and each single damage is found."""
 
 from collections.abc import Callable
 from dataclasses import replace

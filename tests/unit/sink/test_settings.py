@@ -1,4 +1,4 @@
-"""What must be said is asked for, with a reason."""
+"""Settings that have to be given are asked for, with a reason."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Each ERP that can be set has an adapter, and a running sink keeps the profile that it started with."""
+"""Each ERP that can be set has an adapter, and a running sink keeps the profile it started with."""
 
 from pathlib import Path
 from typing import Any, get_args

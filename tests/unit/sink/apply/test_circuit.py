@@ -1,4 +1,4 @@
-"""When the ERP is left alone, who looks whether it can be used again, and that it ends by itself."""
+"""The circuit breaker: when the ERP is left alone, who tries it again, and that an outage ends by itself."""
 
 import threading
 import time

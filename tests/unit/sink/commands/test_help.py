@@ -1,4 +1,4 @@
-"""The help of `sink` teaches: groups, one line for each verb, an example; and programs can read every answer."""
+"""The help of `sink` has groups, one line and an example per verb; and programs can read every answer."""
 
 from collections.abc import Iterator
 from typing import Any

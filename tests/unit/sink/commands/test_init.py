@@ -1,4 +1,4 @@
-"""What `sink init` makes and says, of an ERP that lacks some things."""
+"""What `sink init` makes and prints, for an ERP that lacks some things."""
 
 from functools import partial
 

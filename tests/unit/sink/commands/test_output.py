@@ -1,4 +1,4 @@
-"""One way to say what was found to programs: by names, whatever the record is made of."""
+"""Results as JSON: objects by name, whatever kind of record they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile is read as it is written, and each mistake is named with its file and key."""
+"""A profile is read as written, and each mistake is named with file and key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Canonical documents as an ERP keeps them, and as the ledger writes them down."""
+"""Documents as ERP records, and as the ledger stores them."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""A row that makes no document is said with its field and its row, and what the nearest column is."""
+"""A row that makes no document is reported with field, row and the most similar column."""
 
 from decimal import Decimal
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a text of SQL says of tables and columns, without a parser."""
+"""Tables and columns in a text of SQL, found without a parser."""
 
 import pytest
 

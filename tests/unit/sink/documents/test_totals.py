@@ -1,4 +1,4 @@
-"""An order whose figures do not add up is named, in words, before the ERP sees it."""
+"""An order whose figures do not add up is reported in words before the ERP gets it."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

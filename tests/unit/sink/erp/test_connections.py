@@ -1,4 +1,4 @@
-"""How long a COMMIT may come late on each server, and what ends it there."""
+"""How late a COMMIT may take effect on each server, and what ends it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an error of an ERP's database means is told by its code, whatever class its driver gives it."""
+"""Errors of an ERP's database are classified by code, whatever class the driver gives them."""
 
 from typing import Any
 

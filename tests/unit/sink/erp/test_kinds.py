@@ -1,4 +1,4 @@
-"""When two values of a field are one."""
+"""When two values of a field are equal."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal

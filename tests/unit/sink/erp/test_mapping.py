@@ -1,4 +1,4 @@
-"""A mapping that is wrong is refused with file, line, and what has to be there."""
+"""A wrong mapping is refused with file, line, and what is expected."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A line of COPY says of a row what the reader says; bytes that are no record are an error without values."""
+"""The decoder's line of COPY has the same values as the slow reader; bytes that are no record are an error without
+values."""
 
 from __future__ import annotations
 

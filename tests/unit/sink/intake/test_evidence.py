@@ -1,4 +1,4 @@
-"""Ranges of offsets: replay, gap, and a gap that is filled piece by piece; and where a partition starts."""
+"""Ranges of offsets: replays, gaps, gaps that are filled piece by piece, and where a partition starts."""
 
 import pytest
 

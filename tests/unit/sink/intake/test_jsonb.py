@@ -1,4 +1,4 @@
-"""What jsonb cannot hold is found, and quickly in texts that were made to take long."""
+"""Text that jsonb cannot hold is found, quickly even in texts that are made to be slow."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The words of the code are those of the middle layer, and each outcome says what a person needs."""
+"""The code uses the words of the middle layer, and each outcome says what a person needs."""
 
 import re
 from dataclasses import fields

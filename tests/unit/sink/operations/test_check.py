@@ -1,4 +1,4 @@
-"""What `sink check` says of topics that are not there."""
+"""`sink check`: missing topics, advice, and findings that two parts share."""
 
 from collections.abc import Collection
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""What is gone of an order that is there: kept, held, or taken for the shop's word."""
+"""What is gone from an order that is there: kept, held, or amended."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -83,7 +83,7 @@ def test_f8_a_line_that_is_gone_is_taken_out_or_held() -> None:
     assert _wanted(desired, Absence()) == desired
     held = _present(desired, Absence(lines="hold"))
     assert held.hold is not None
-    assert held.hold.reason == "gone in the shop, and the ERP has it still: line:2"
+    assert held.hold.reason == "gone in the shop, but still in the ERP: line:2"
     assert held.desired == APPLIED
     assert _present(desired, Absence(lines="hold"), there=desired).hold is None, "a person has taken it out there"
     more = replace(APPLIED, parts={"line": {**LINES, "3": LINES["1"]}, "charge": {}})

@@ -1,4 +1,4 @@
-"""Which of the lines that people typed into the ERP are which of the shop's."""
+"""Matching lines that people typed into the ERP with the shop's."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The planner's table, cell by cell, as an accountant would name them; on ERPs: tests/erp_contract/test_cells.py."""
+"""The planner's table, cell by cell, in an accountant's words; on ERPs: tests/erp_contract/test_cells.py."""
 
 from collections.abc import Mapping
 from dataclasses import replace

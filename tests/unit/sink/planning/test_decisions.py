@@ -1,4 +1,4 @@
-"""What a person accepted of a document, and what holds a change and not its cancellation."""
+"""What a person has accepted of a document, and holds on a change that do not hold its cancellation."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -1,4 +1,5 @@
-"""What is held keeps nothing else, and what goes is never torn: what goes and what is held is what is wanted."""
+"""A hold keeps back only its group: what is sent and what is held is together what the shop wants, and the ERP's
+document always adds up."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is said of both sides, and that an ERP which lacks everything does not fill our memory."""
+"""The report of both sides; an ERP that lacks everything does not fill memory."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

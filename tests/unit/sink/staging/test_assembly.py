@@ -1,4 +1,5 @@
-"""Commits out of records: in the index's order, whole, whatever order partitions come in and wherever it restarts."""
+"""Records to commits: in the index's order and whole, in whatever order partitions are read and wherever reading
+restarts."""
 
 from __future__ import annotations
 

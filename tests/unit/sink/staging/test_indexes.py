@@ -1,4 +1,4 @@
-"""Which indexes a profile's SQL asks for, and what they are called."""
+"""Which indexes a profile's SQL needs, and their names."""
 
 from pathlib import Path
 
