@@ -24,11 +24,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
+
+
+class Archive(NamedTuple):
+    """A tar.gz on Maven Central: its coordinates, what a person calls it, and how many MB are fetched."""
+
+    group: str
+    artifact: str
+    version: str
+    classifier: str
+    what: str
+    megabytes: int
+
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-reload4j:1.7.36"
 KAFKA_TOOLS = "org.apache.kafka:kafka-tools:4.3.1+org.slf4j:slf4j-reload4j:1.7.36"
-REGISTRY = ("io.apicurio", "apicurio-registry-app", "2.6.13.Final")
+REGISTRY = Archive("io.apicurio", "apicurio-registry-app", "2.6.13.Final", "all", "Apicurio Registry", 142)
 DEBIAN_POSTGRES = "/usr/lib/postgresql/{version}/bin"
 UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
 START_SECONDS = 180.0
@@ -386,15 +398,16 @@ def java() -> str:
 
 def kafka_class_path(say: Callable[[str], None] = print) -> str:
     """Kafka's jars as a class path. Fetched from Maven Central once, then taken from the cache."""
-    return _class_path("kafka", KAFKA, "Apache Kafka", say)
+    return class_path("kafka", KAFKA, "Apache Kafka", say)
 
 
 def kafka_tools_class_path(say: Callable[[str], None] = print) -> str:
     """The same for Kafka's command line tools, which the broker does not need."""
-    return _class_path("kafka-tools", KAFKA_TOOLS, "Kafka's tools", say)
+    return class_path("kafka-tools", KAFKA_TOOLS, "Kafka's tools", say)
 
 
-def _class_path(name: str, endpoint: str, what: str, say: Callable[[str], None]) -> str:
+def class_path(name: str, endpoint: str, what: str, say: Callable[[str], None] = print) -> str:
+    """The jars of Maven coordinates (joined by +) and of all that they need; `name` is their note in the cache."""
     note = cache_folder() / f"{name}-{endpoint.split(':')[2].split('+')[0]}.json"
     with _one_at_a_time():
         if note.exists():
@@ -413,20 +426,24 @@ def _class_path(name: str, endpoint: str, what: str, say: Callable[[str], None])
 
 def registry_jar(say: Callable[[str], None] = print) -> Path:
     """Apicurio's runnable jar; fetched from Maven Central and unpacked once."""
-    folder = cache_folder() / f"apicurio-{REGISTRY[2]}"
+    return next(unpacked(REGISTRY, f"apicurio-{REGISTRY.version}", say).rglob("*-runner.jar"))
+
+
+def unpacked(archive: Archive, name: str, say: Callable[[str], None] = print) -> Path:
+    """The folder of this name in the cache with what is in the archive; fetched from Maven Central once."""
+    folder = cache_folder() / name
     with _one_at_a_time():
         if not folder.exists():
-            say("fetching Apicurio Registry from Maven Central, 142 MB, once")
-            with _fetching("Apicurio Registry"):
+            say(f"fetching {archive.what} from Maven Central, {archive.megabytes} MB, once")
+            with _fetching(archive.what):
                 from jgo.maven import MavenContext
 
-                group, artifact, version = REGISTRY
-                found = MavenContext().project(group, artifact).at_version(version).artifact("all", "tar.gz")
-                archive = found.resolve()
+                component = MavenContext().project(archive.group, archive.artifact).at_version(archive.version)
+                fetched = component.artifact(archive.classifier, "tar.gz").resolve()
             partial = Path(tempfile.mkdtemp(dir=cache_folder()))
-            shutil.unpack_archive(archive, partial, "gztar")
+            shutil.unpack_archive(fetched, partial, "gztar")
             partial.rename(folder)
-    return next(folder.rglob("*-runner.jar"))
+    return folder
 
 
 @contextlib.contextmanager

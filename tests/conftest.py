@@ -13,5 +13,6 @@ pytest_plugins = [
     "tests.fix_erp",
     "tests.fix_ops",
     "tests.fix_capture",
+    "tests.fix_connect",
     "tests.fix_tryton",
 ]

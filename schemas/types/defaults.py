@@ -45,11 +45,12 @@ NO_DEFAULT: Final = Default(False)
 def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
     """A function's default is the type's zero where NULL is not allowed, else none. The same holds for a literal that
     does not say what the column would have. An array has no default, as in Debezium: in the union of its elements null
-    comes first, so that no Avro default could have an element."""
-    if expression is None or expression.startswith("NULL::") or _is_array(kind.avro):
+    comes first, so that no Avro default could have an element. Nor has a record (numeric without a scale, point):
+    Debezium's JDBC sink ends with an error when it makes a table of one."""
+    if expression is None or expression.startswith("NULL::") or _is_compound(kind.avro):
         return NO_DEFAULT
     text = literal(expression)
-    if _optional(kind.avro) or (expression in _BOOLEAN and kind.avro != "boolean"):  # true is `true` in a text
+    if expression in _BOOLEAN and kind.avro != "boolean":  # true is `true` in a text
         text = None
     for candidate, fit in ((text, kind.fit), (kind.zero if not nullable else None, bytes)):
         if candidate is None:
@@ -62,21 +63,13 @@ def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
     return NO_DEFAULT
 
 
-def _is_array(avro: AvroType) -> bool:
-    return isinstance(avro, dict) and avro["type"] == "array"
-
-
-def _optional(avro: AvroType) -> dict[str, None]:
-    """The optional fields of a record (Point): Avro's defaults cannot give a value where a union begins with null."""
-    fields = avro.get("fields", ()) if isinstance(avro, dict) else ()
-    return {field["name"]: None for field in fields if isinstance(field["type"], list)}
+def _is_compound(avro: AvroType) -> bool:
+    return isinstance(avro, dict) and avro["type"] in ("array", "record")
 
 
 def _json_of(avro: AvroType, encoded: bytes) -> Any:
     plain = {name: part for name, part in avro.items() if name != "logicalType"} if isinstance(avro, dict) else avro
     shown = _shown(fastavro.schemaless_reader(io.BytesIO(encoded), plain, None))
-    if optional := _optional(avro):
-        shown |= optional
     json.dumps(shown, allow_nan=False)  # ValueError: JSON has no NaN, and a registry refuses a schema with one
     return shown
 
@@ -85,8 +78,4 @@ def _shown(value: Any) -> Any:
     """Avro's JSON of a default: bytes as the characters of the same code points."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
-    if isinstance(value, dict):
-        return {name: _shown(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_shown(part) for part in value]
     return value
