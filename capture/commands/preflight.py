@@ -12,6 +12,7 @@ from capture.commands.check_kafka import kafka_findings, registry_findings
 from capture.commands.check_tables import publication_findings
 from capture.commands.findings import Finding, Looks, found, literal, quoted
 from capture.plan import Plan
+from capture.postgres import catalogue
 from capture.postgres.replication import Connection, Replication, database_errors, slot_state
 from capture.snapshot.modes import next_step
 from schemas.model.errors import OrdertapError
@@ -58,7 +59,7 @@ def _is_value(subject: str) -> bool:
 def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
     """Yields what Kafka and the registry say; returns whether slot and position can be compared."""
     try:
-        connection = plan.server.connect()
+        connection = plan.server.ask()
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
         return False
@@ -189,14 +190,12 @@ def _locks(connection: Connection, plan: Plan) -> Iterator[Finding]:
 
     Source: PostgreSQL manual, "Lock Management" (max_locks_per_transaction).
     """
-    tables, each, room = _one(
+    published = catalogue.published_tables(connection, plan.publication)
+    tables = catalogue.extent(connection, published).parts
+    each, room = _one(
         connection,
-        "SELECT (SELECT count(DISTINCT oid) FROM (SELECT format('%%I.%%I', schemaname, tablename)::regclass AS root"
-        " FROM pg_publication_tables WHERE pubname = %s) published,"
-        " LATERAL (SELECT root::oid AS oid UNION SELECT relid FROM pg_partition_tree(root)) part),"
-        " current_setting('max_locks_per_transaction')::int, current_setting('max_locks_per_transaction')::int *"
+        "SELECT current_setting('max_locks_per_transaction')::int, current_setting('max_locks_per_transaction')::int *"
         " (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)",
-        plan.publication,
     )
     wanted = tables * (1 + plan.snapshot.threads)
     said = f"a snapshot of {tables} tables and partitions takes {wanted} locks, and the server has room for {room}"

@@ -47,11 +47,10 @@ def status(
     """
     problems: list[str] = []
     told = ask_ready(*health)
-    if told is not None and FAILS_AGAIN in told[1]:
-        problems.append(told[1])
-    connection = _tried(plan.server.connect, problems)
+    connection = _tried(plan.server.ask, problems)
     try:
-        published = [] if connection is None else _captured(connection, plan)
+        captured = None if connection is None else _tried(lambda: _captured(connection, plan), problems)
+        published: list[str] = captured or []
         first = _look(connection, plan, published, problems)
         if not problems and seconds > 0:
             sleep(seconds)
@@ -62,6 +61,8 @@ def status(
         position = second.position
         if position is not None and not problems and not unfinished(position):
             _tried(lambda: check_slot(position, second.slot, plan.options.slot), problems)
+        if told is not None and FAILS_AGAIN in told[1]:
+            problems.append(told[1])
         named = [{"pid": pid, "address": address, "role": role} for pid, address, role in seen]
         shown = _told(plan, first, second, named, problems, connection is not None)
         return shown | {"health": None if told is None else {"ready": told[0], "reason": told[1]}}

@@ -204,6 +204,7 @@ class Extent(NamedTuple):
     """How much a snapshot of tables reads, with their partitions; rows as ANALYZE or VACUUM counted them last."""
 
     tables: int
+    parts: int  # with the partitions
     rows: int
     bytes: int
 
@@ -219,12 +220,12 @@ def extent(connection: Connection, published: Iterable[Published]) -> Extent:
         WITH part AS (
             SELECT oid FROM unnest(%s::oid[]) root (oid)
             UNION SELECT tree.relid FROM unnest(%s::oid[]) root (oid), pg_partition_tree(root.oid) tree)
-        SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint, coalesce(sum(pg_table_size(c.oid)), 0)::bigint
-        FROM part JOIN pg_class c USING (oid) WHERE c.relkind <> 'p'"""
+        SELECT count(*), coalesce(sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind <> 'p'), 0)::bigint,
+               coalesce(sum(pg_table_size(c.oid)), 0)::bigint
+        FROM part JOIN pg_class c USING (oid)"""
     with database_errors("measuring the tables"), connection.cursor() as cursor:
         cursor.execute(statement, [oids, oids])
-        rows, size = the_row(cursor)
-        return Extent(len(oids), rows, size)
+        return Extent(len(oids), *the_row(cursor))
 
 
 def database_tables(connection: Connection) -> list[str]:

@@ -93,6 +93,13 @@ class Server(NamedTuple):
             cursor.execute(NEWER_LIMITS)
         return connection
 
+    def ask(self) -> Connection:
+        """The same for short questions: one that waits for a table's lock ends after ten seconds, and says so."""
+        connection = self.connect()
+        with database_errors("limiting our patience"), connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '10s'")
+        return connection
+
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
@@ -140,7 +147,7 @@ def database_errors(doing: str) -> Iterator[None]:
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
             "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
         ) from None
-    except psycopg2.errors.QueryCanceled as error:  # by the limit of the leader's session
+    except psycopg2.errors.QueryCanceled as error:  # see Server.ask
         hint = "look in pg_locks for who has a table of the publication locked, and let that end"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
@@ -347,8 +354,7 @@ class Leadership:
     """A session advisory lock on the shop's database, named after the slot. Its owner reads and sends heartbeats."""
 
     def __init__(self, server: Server, slot: str) -> None:
-        self._connection = server.connect()
-        self._execute("SET statement_timeout = '10s'")
+        self._connection = server.ask()
         self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # not where we may read late: it would end that, too
         self._slot = slot
 

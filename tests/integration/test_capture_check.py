@@ -104,7 +104,7 @@ BREAKS = {
     "no usage": ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {role}", "schema public of table public"),
     "not replicating": ("ALTER ROLE {role} NOREPLICATION", "may not replicate"),
     "row security": ("ALTER TABLE lines ENABLE ROW LEVEL SECURITY", "row level security: the snapshot would leave out"),
-    "few connections": ("ALTER ROLE {role} CONNECTION LIMIT 3", "has CONNECTION LIMIT 3, and capture opens up to 7"),
+    "few connections": ("ALTER ROLE {role} CONNECTION LIMIT 6", "has CONNECTION LIMIT 6, and capture opens up to 7"),
     "no heartbeats": (
         "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC",
         "may not write heartbeats",
@@ -162,6 +162,16 @@ def test_tables_without_key_and_partitions(ready: OpsShop) -> None:
     assert any("public.gone does not exist" in what for what in found)
     ready.sql("ALTER PUBLICATION tap SET (publish_via_partition_root = true)")
     assert not any("public.parts" in what for what in serious(ready))
+
+
+def test_a_locked_table_keeps_check_and_status_from_saying_nothing(ready: OpsShop) -> None:
+    """As by VACUUM FULL, for hours: the server locks a table to tell its columns."""
+    with closing(psycopg2.connect(ready.server.dsn(ready.database))) as dba, dba.cursor() as cursor:
+        cursor.execute("LOCK TABLE lines")
+        told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=ready.config).stdout)
+        found = serious(ready)
+    assert any("reading publication tap: canceling statement" in one for one in told["problems"]), told
+    assert any("pg_locks" in remedy for remedy in found.values())
 
 
 def test_a_table_without_key_is_named_before_it_is_published(ready: OpsShop) -> None:

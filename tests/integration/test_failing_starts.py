@@ -8,12 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 
+import psycopg2
 import pytest
+from psycopg2.extras import LogicalReplicationConnection
 
 from deploy.embedded import Kafka, Postgres, free_port
-from tests.programs import run
+from tests.programs import run, standing_still
 from tests.shop import Shop, open_shop
 
 
@@ -38,28 +39,37 @@ def get(shop: Shop, path: str) -> tuple[int, str]:
         return 0, ""
 
 
+def taken_over(shop: Shop) -> psycopg2.extensions.connection:
+    """Somebody else reads the slot from now on, and says nothing."""
+    patient = "-c wal_sender_timeout=0"
+    other = psycopg2.connect(shop.dsn, connection_factory=LogicalReplicationConnection, options=patient)
+    with standing_still(shop.capture):
+        shop.end_backends("walsender")
+        shop.free_slot()
+        options = {"proto_version": "1", "publication_names": "tap"}
+        other.cursor().start_replication(shop.prefix, options=options)
+    return other
+
+
 def test_a_start_that_fails_the_same_way_is_told_after_the_third_time(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
-    registry = Path(shop.registry.removeprefix("file://"))
-    registry.rename(registry.with_name("away"))
-    shop.end_backends("walsender")
+    other = taken_over(shop)
     shop.until(lambda: "failed 3 times" in get(shop, "/health/ready")[1])
     status, reason = get(shop, "/health/ready")
     assert status == 503
-    assert "schema registry folder" in reason
-    assert "next: make it writable for this user" in reason
+    assert "is active for PID" in reason
+    assert "next: another reader uses this slot: stop it" in reason
     assert get(shop, "/health/live")[0] == 200
     assert re.search(r"^ordertap_capture_failed_starts [3-9]", get(shop, "/metrics")[1], re.MULTILINE)
     told = run("capture", "status", "--seconds", "0", "--json", config=shop.config)
     assert told.returncode == 1
     content = json.loads(told.stdout)
     assert content["health"]["ready"] is False
-    assert any("the same start has failed" in one and "make it writable" in one for one in content["problems"])
+    assert any("the same start has failed" in one and "another reader uses" in one for one in content["problems"])
     shown = run("capture", "status", "--seconds", "0", config=shop.config).stdout
     assert "health     not ready: starting again" in shown
-    rmtree(registry)  # the starts made an empty one
-    registry.with_name("away").rename(registry)
+    other.close()
     shop.order(1, 3)
     shop.drain()
     shop.until(lambda: get(shop, "/health/ready")[0] == 200)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,22 @@ def test_the_latest_schema_of_a_subject_in_a_folder(tmp_path: Path) -> None:
     registry.register("shop.public.orders-value", {"type": "string"})
     registry.register("shop.public.orders-value", {"type": "long"})
     assert registry.latest("shop.public.orders-value") == {"type": "long"}
+
+
+def test_c5_a_folder_is_not_read_again_for_each_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of tables are as many squared, else."""
+    read: list[str] = []
+    read_text = Path.read_text
+
+    def counted(path: Path, encoding: str) -> str:
+        read.append(path.name)
+        return read_text(path, encoding)
+
+    first, second = FolderRegistry(tmp_path), FolderRegistry(tmp_path)
+    monkeypatch.setattr(Path, "read_text", counted)
+    ids = [first.register(f"s{number}", {"type": "fixed", "name": "f", "size": number}) for number in range(1, 30)]
+    assert ids == [*range(1, 30)]
+    assert second.register("other", {"type": "fixed", "name": "f", "size": 7}) == 7  # another process' are seen
+    assert second.register("new", {"type": "string"}) == 30
+    assert first.register("new", {"type": "string"}) == 30
+    assert max(Counter(name for name in read if name.endswith(".json")).values()) <= 2  # once for each of the two
