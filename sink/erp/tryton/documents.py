@@ -81,7 +81,7 @@ class SaleDocuments:
 
     def find(self, fields: Fields) -> list[int]:
         """By the shop's number, or by Tryton's own."""
-        domain: list[Any] = []
+        domain = self._of_us()
         for name, value in fields.items():
             if name == "reference":
                 ids = [("id", "=", one) for one in reads.ids_of([str(value)])]
@@ -102,9 +102,14 @@ class SaleDocuments:
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
         """By rising ids; the next `after`, None at the end. Sales of other kinds are left out."""
-        rows = self._rpc.search(reads.MODEL, [("id", ">", after)], _NAMES, limit)
+        rows = self._rpc.search(reads.MODEL, [("id", ">", after), *self._of_us()], _NAMES, limit)
         refs = [(row["id"], reads.ref_of(row, self._master.web_shop)) for row in rows]
         return [one for one in refs if one[1].kind == self.kind], rows[-1]["id"] if len(rows) == limit else None
+
+    def _of_us(self) -> list[Any]:
+        """Of our company, and of no other web shop: what is in none was typed in by hand."""
+        shop = ("web_shop", "=", self._master.web_shop)
+        return [("company", "=", self._master.company), ["OR", shop, ("web_shop", "=", None)]]
 
     # --- what doing steps asks for
 

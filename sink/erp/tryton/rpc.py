@@ -147,7 +147,7 @@ class Rpc:
         rows = self.send(session, "model.company.company.read", [every, ["party.name"]], {}) if every else []
         for row in rows:
             if row["party."]["name"] == self._company:
-                return int(row["id"])
+                return _seen(int(row["id"]), self._company, prefers)
         names = ", ".join(sorted(row["party."]["name"] for row in rows)) or "none"
         raise StopError(
             f"the user of Tryton does not work in the company {self._company!r}" if self._company else "no company",
@@ -190,6 +190,14 @@ class WriteCalls:
         except errors.SessionEndedError:
             self._rpc.forget(self._session)
             raise
+
+
+def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
+    """The company, where the user sees what it has."""
+    if prefers.get("company_filter") != "one" or prefers.get("company") == company:
+        return company
+    hint = f"make {name!r} the company of that user, or let its Company Filter be All"
+    raise StopError(f"the user of Tryton sees what one company has, and that is not {name!r}", hint)
 
 
 def now() -> datetime:

@@ -47,6 +47,7 @@ class Server:
 
             def log_message(self, *_: object) -> None: ...
 
+        self.sees = "all"
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
@@ -58,7 +59,7 @@ class Server:
             self.sessions.append(f"token{len(self.sessions)}")
             return self._scripted(method, [1, self.sessions[-1], None])
         if method == "model.res.user.get_preferences":
-            return 200, {"result": {"company": 4, "companies": [4, 5]}}
+            return 200, {"result": {"company": 4, "companies": [4, 5], "company_filter": self.sees}}
         if method == "model.company.company.read":
             return 200, {"result": [{"id": one, "party.": {"name": f"Works {one}"}} for one in params[0]]}
         return self._scripted(method, params)
@@ -114,6 +115,20 @@ def test_a_company_that_the_user_has_not_is_refused(server: Server) -> None:
         rpc.call("sale.sale", "read")
     assert "Works 4, Works 5" in refused.value.hint
     rpc.close()
+
+
+def test_a_company_that_the_user_may_work_in_and_does_not_see_is_refused(server: Server) -> None:
+    """What is made there would not be found again."""
+    server.sees = "one"
+    for name, company in (("Works 4", 4), ("", 4), ("Works 5", None)):
+        rpc = Rpc(server.url, "tryton", "ordertap", "secret", name, 0.5, 4)
+        if company is None:
+            with pytest.raises(StopError, match="sees what one company has, and that is not 'Works 5'"):
+                rpc.call("sale.sale", "read")
+        else:
+            rpc.call("sale.sale", "read")
+            assert server.calls[-1][1] == [{"company": company}]
+        rpc.close()
 
 
 def test_values_come_back_as_they_went(server: Server, rpc: Rpc) -> None:
