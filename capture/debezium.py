@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+_MASK: Final = "write column_mask_with_length_chars: {public.customers.phone: 10}"
+_TRUNCATE: Final = "write column_truncate_to_length_chars: {public.reviews.body: 200}"
 INSTEAD: Final[Mapping[str, str]] = {
+    **{f"column_mask_with_{digit}": _MASK for digit in "0123456789"},
+    **{f"column_truncate_to_{digit}": _TRUNCATE for digit in "0123456789"},
     "advanced_metrics_enable": "the metrics are always all there, at /metrics",
     "column_mask_hash_": "write column_mask_hash, with columns, algorithm and salt",
-    "column_mask_with_": "write column_mask_with_length_chars: {public.customers.phone: 10}",
-    "column_truncate_to_": "write column_truncate_to_length_chars: {public.reviews.body: 200}",
     "connection_factory_class": "the driver is libpq",
     "connection_validation_timeout_ms": "see stall_seconds",
     "connector_class": "capture is a process of its own, without Kafka Connect",
