@@ -104,7 +104,7 @@ def show_copy(cursor: Cursor) -> Copy:
     cursor.execute("SELECT generation, lsn, ordinal, state, committed_at, reached_at, waits_for FROM copy")
     row = cursor.fetchone()
     if row is None:
-        return Copy(NOWHERE, "catching up", None, None, "nothing has been read yet")
+        return Copy(NOWHERE, "catching up", None, None, "nothing was read yet")
     return Copy(Stamp(row[0], LSN(int(row[1])), row[2]), *row[3:])
 
 

@@ -303,7 +303,7 @@ class CopyWriter:
 
     def park_foreign(self, cursor: Cursor, rows: Sequence[Row]) -> None:
         """Parks records that capture did not write. They are of no commit, so they hold nothing."""
-        reason = "it does not have capture's headers"
+        reason = "its headers are not those of capture"
         self._keep_parked(cursor, [(row, reason) for row in rows], {})
 
     def _keep_parked(self, cursor: Cursor, bad: Sequence[tuple[Row, str]], holds: Mapping[str, str]) -> None:

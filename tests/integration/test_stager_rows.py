@@ -224,7 +224,7 @@ def test_records_that_capture_did_not_write_are_parked_and_those_of_before_the_i
         until(lambda: len(feed.rows(parked)) == 2, "both are parked")
     told = feed.rows(parked)
     assert [offset for offset, _ in told] == [2, 3]
-    assert {reason for _, reason in told} == {"it does not have capture's headers"}
+    assert {reason for _, reason in told} == {"its headers are not those of capture"}
     assert feed.orders() == [(17, "paid")]
     set_back(feed)
     feed.commit(1_200, order(18, 1_200, partition=0))
