@@ -16,7 +16,7 @@ from schemas.model.lsn import LSN
 from schemas.types.type_modes import Modes
 
 SHAPES_RECORDS: Final = frozenset(
-    {"topic_prefix", "publication_name", "topic_routing", "output"}
+    {"topic_prefix", "publication_name", "topic_routing", "output", "json_schemas_enable"}
     | {"table_include_list", "table_exclude_list", "message_prefix_include_list", "outbox_routing"}
     | {"column_include_list", "column_exclude_list", "columns_as_text", "message_key_columns", "skipped_operations"}
     | {"column_mask_with_length_chars", "column_truncate_to_length_chars", "column_mask_hash"}

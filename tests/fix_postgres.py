@@ -2,8 +2,10 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from deploy.embedded import DEBIAN_POSTGRES, Postgres
@@ -50,12 +52,32 @@ def server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Pos
 
 
 @pytest.fixture
-def database(postgres: Postgres) -> str:
+def database(postgres: Postgres, new_database: Callable[[Postgres, str], str]) -> str:
     """The URL of a new database."""
-    return postgres.create_database(f"test_{next(_number)}")
+    return new_database(postgres, "test")
 
 
 @pytest.fixture
-def new_database() -> Callable[[Postgres, str], str]:
-    """Makes a new database on a server."""
-    return lambda server, name: server.create_database(f"{name}_{next(_number)}")
+def new_database() -> Iterator[Callable[[Postgres, str], str]]:
+    """Makes a new database on a server. It is dropped with the test: all those of a run would be 400,000 files."""
+    made: list[tuple[Postgres, str]] = []
+
+    def new(server: Postgres, name: str) -> str:
+        made.append((server, f"{name}_{next(_number)}"))
+        return server.create_database(made[-1][1])
+
+    yield new
+    for server, name in made:
+        if server.process is not None:  # a server that has ended is a test's own, and its folder is deleted as a whole
+            drop_database(server, name)
+
+
+def drop_database(server: Postgres, name: str) -> None:
+    """Ends its sessions and drops its replication slots first, which would keep it."""
+    with closing(psycopg2.connect(server.dsn())) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = %s", [name])
+        cursor.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name]
+        )
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
