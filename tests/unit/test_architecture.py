@@ -55,8 +55,8 @@ CLOCK = {
         "snapshot.workers", "stream",
     },
     "sink": {
-        "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "erp.tryton.catalogue", "intake.consumer",
-        "pipeline", "reconcile.source",
+        "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "erp.tryton.catalogue",
+        "intake.consumer", "pipeline", "reconcile.source",
         "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip
