@@ -149,12 +149,12 @@ def test_a_literal_default_is_the_value_that_the_server_fills_in(
         cursor.execute(USER_TYPES)
         cursor.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
     codec, (inserted,) = compiled(connection, "INSERT INTO t (id) VALUES (1)", modes=modes)
-    arrays = {f"c{n}" for n, (name, _) in enumerate(literals) if name.endswith("[]")}
+    records = {"numeric"} if modes.decimal_handling_mode == "precise" else set()
+    shown = {f"c{n}" for n, (name, _) in enumerate(literals) if not (name.endswith("[]") or name in records)}
     without = {name for name, field in fields(codec).items() if "default" not in field}
-    assert without == {"id"} | (arrays if constraint else set()), "of an array Debezium writes none"
-    assert {name: value for name, value in filled_in(codec).items() if name not in arrays} == {
-        name: value for name, value in inserted.items() if name not in arrays
-    }
+    assert without == (fields(codec).keys() - shown if constraint else {"id"}), "Debezium writes none of these"
+    filled = filled_in(codec)
+    assert {name: filled[name] for name in shown} == {name: inserted[name] for name in shown}
 
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True)
@@ -175,7 +175,7 @@ def test_a_default_that_is_computed_is_zero_where_null_is_not_allowed(
     shown = list(fields(codec).values())[1:]
     assert [field.get("default", "none") for field in shown[::2]] == [
         0, "1970-01-01T00:00:00.000000Z", 0, "", "00000000-0000-0000-0000-000000000000", "\x00",
-        {"x": 0, "y": 0, "wkb": None, "srid": None}, "sad", "", 0, 0, "none",
+        "none", "sad", "", 0, 0, "none",
     ]  # fmt: skip
     assert [field["default"] for field in shown[1::2]] == [None] * len(FUNCTIONS)
 
