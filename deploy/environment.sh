@@ -1,4 +1,4 @@
-# Sourced by ./deploy/demo and ./tests/run: makes .venv from PyPI once, and finds it again without the network.
+# Sourced by ./deploy/demo and ./tests/run. Makes .venv from PyPI once; later runs need no network.
 
 venv=.venv
 
@@ -12,7 +12,7 @@ find_python() {
         fi
     done
     echo "ordertap needs Python 3.11 or later, and ${PYTHON:-what is on the PATH} is none" >&2
-    echo "  next: install it, or say which one: PYTHON=/path/to/python3 $0" >&2
+    echo "  next: install it, or name one: PYTHON=/path/to/python3 $0" >&2
     return 1
 }
 

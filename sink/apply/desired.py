@@ -179,7 +179,7 @@ class Desired:
         if isinstance(built, OnlyCancelled):
             return self._only_cancelled(one, built)
         if one.account and not isinstance(built, Missing):
-            return Outcome.shares(one.account)  # the account is not his alone, so the ERP keeps its own data
+            return Outcome.shares(one.account)  # the account is not theirs alone, so the ERP keeps its own data
         if isinstance(built, NotReady) and one.applied:
             return Wanted(None, taken_back=True)
         match built:

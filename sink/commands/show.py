@@ -63,7 +63,7 @@ def _document(one: ShownDocument, erp_says: str) -> Iterator[str]:
         for place, found in enumerate(one.differences):
             yield _difference(found, one.ledger.currency) + _mark(one.accepted.get(place))
     elif one.shares:
-        yield " the account is not his alone: it is neither compared nor changed"
+        yield "  the account is shared: it is neither compared nor changed"
     elif one.erp is not None and one.shop is not None:
         yield "  both sides are the same"
     yield "  what was done:" if one.history else "  nothing was done yet"

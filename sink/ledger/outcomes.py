@@ -152,7 +152,7 @@ class Outcome:
 
     @classmethod
     def shares(cls, account: str, told: str = "") -> Self:
-        """The customer's orders are booked to an account that is not his alone. The ERP gets none of his data."""
+        """The customer's orders are booked to an account that is not theirs alone. The ERP gets none of their data."""
         return cls(State.DONE, account=account, told=told)
 
     @classmethod

@@ -52,7 +52,7 @@ class Acceptance(NamedTuple):
 class ShownDocument(NamedTuple):
     """`shop`: the document from the copy, or None and the reason in `not_built`. `erp` None: the ERP does not have it
     or was not asked. `differences`: `one` is the shop's side, `other` the ERP's; `accepted`: place among them →
-    acceptance. `shares`: the customer's account is not his alone, so it is not compared."""
+    acceptance. `shares`: the customer shares the account with others, so it is not compared."""
 
     ledger: Listed
     shop: Mapping[str, Any] | None

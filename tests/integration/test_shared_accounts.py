@@ -169,5 +169,5 @@ def test_show_says_which_account_it_is_and_compares_nothing_of_it(
     )
     lines = [*show_lines.lines(unit)]
     assert any(line.startswith("  in the ERP: 7001") for line in lines)
-    assert "  the account is not his alone: it is neither compared nor changed" in lines
+    assert "  the account is shared: it is neither compared nor changed" in lines
     assert "  differs:" not in lines
