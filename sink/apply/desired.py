@@ -186,9 +186,9 @@ class Desired:
             case NotReady():
                 return Outcome.not_ready()
             case Invalid():
-                return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one.age)
+                return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one)
             case Hold():
-                return self._rules.settling(built, one.age)
+                return self._rules.settling(built, one)
             case Missing():
                 one.identity, one.shown = None, None
                 return Wanted(None)
@@ -203,7 +203,7 @@ class Desired:
         """The order as the ERP last got it, but cancelled."""
         one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
         kept = one.applied and self._refused(one, built.order)
-        return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one.age))
+        return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one))
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
         """The outcome of a document that fails a check which needs no look into the ERP: identity or totals."""
@@ -218,7 +218,7 @@ class Desired:
             problem = totals.refund_problem(document) if isinstance(document, Refund) else None
         if problem is None or Check.TOTALS in Decisions.from_json(one.decisions).passes(one.version):
             return None
-        return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one.age)
+        return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one)
 
     def _is_same(self, one: Entry, document: Document, seen: str, sent: str) -> bool:
         """Whether it is the document that was sent. An order is the same if its buyer has another key but the same
