@@ -382,13 +382,15 @@ class Desired:
 
 def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:
     """Lets a cancellation pass. If a cancelled order waits for something else, this is the order as the ERP last got
-    it, but cancelled; nothing if the ERP never got it. Everything else stays as found."""
+    it, but cancelled. If the ledger does not know that the ERP has it, the plan looks there first, and makes nothing.
+    Everything else stays as found."""
     order = built.order if isinstance(built, OnlyCancelled) else built
     kept = isinstance(found, Outcome) and found.state in (State.HELD, State.SETTLING, State.WAITS)
     if not (kept and isinstance(order, SalesOrder) and order.status == "cancelled"):
         return found
     if not one.applied:
-        return found if one.revision or isinstance(built, OnlyCancelled) else Outcome.done()
+        uncertain = one.linked or isinstance(built, OnlyCancelled)
+        return found if uncertain else Wanted(record(order, {"cancelled": True}))
     if one.fingerprint and one.identity and not may_be_same(one.identity, one.fingerprint):
         return found
     last = from_json(one.applied)

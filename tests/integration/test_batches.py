@@ -45,6 +45,7 @@ from tests.fix_erp import (
     make_worker,
     mark,
     pass_deadlines,
+    rows,
     run,
 )
 
@@ -180,6 +181,26 @@ def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_ag
     drain(worker)
     assert held(middle) == []
     assert run(erp_url, "SELECT shop_number FROM orders") == [("S-1",)]
+
+
+def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """It was sent once, together with the buyer, and the ERP has neither. Its return is over with it."""
+    run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle, ORDER, CUSTOMER, RETURN)
+    drain(worker)
+    asked = "SELECT type, state, revision::int FROM document ORDER BY type"
+    waits = [("customer", "held", 1), ("return_order", "waits", 0), ("sales_order", "waits", 1)]
+    assert rows(middle, asked) == waits
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    mark(middle, ORDER, RETURN)
+    drain(worker)
+    over = [("customer", "held", 1), ("return_order", "done", 0), ("sales_order", "done", 1)]
+    assert rows(middle, asked) == over
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(0,)]
 
 
 def test_two_returns_of_one_order_share_what_was_sold(
