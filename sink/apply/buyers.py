@@ -35,7 +35,7 @@ class Buyers:
         A held buyer does not join: he rests until he changes or a person acts, and his arrival wakes his orders.
         """
         ours = {one.ref: one for one in entries}
-        wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
+        wanted = self._desired.buyers(one for ref, one in built.items() if self._desired.needs_buyer(ours[ref], one))
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
             missing = {one.unit for one in found.values() if _may_come(one)}

@@ -162,6 +162,12 @@ class Desired:
         left = not (one.applied or one.revision or one.linked)
         return left and start is not None and isinstance(built, SalesOrder) and built.placed_at < start
 
+    def needs_buyer(self, one: Entry, built: Known) -> bool:
+        """Whether it is an order whose buyer has to be in the ERP. One that is left out, or was cancelled before the
+        ERP got it, needs none."""
+        void = _is_cancelled(built) and not one.applied
+        return isinstance(built, SalesOrder) and not (void or self.is_early(one, built))
+
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
     ) -> Hold | None:
@@ -251,7 +257,8 @@ class Desired:
             keys = [ref.key for ref in new]
             numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, keys)
         numbers |= self._taken({ref.key: entry for ref, entry in new.items() if entry.revision}, numbers)
-        unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
+        needed = self.buyers(one for entry, one in looked_at if self.needs_buyer(entry, one))
+        unmet = [ref for ref in sorted(needed & entries.keys()) if not entries[ref].needed]
         if unmet:  # another worker has them, or they come later in this batch
             with transaction(self._connection) as cursor:
                 marks.need(cursor, unmet)
@@ -408,5 +415,5 @@ def _certain(built: Built, lacks: Hold | None, may_be_open_again: bool) -> Known
     return lacks._replace(reason=f"{lacks.reason}{doubt}")
 
 
-def _is_cancelled(built: Built) -> bool:
+def _is_cancelled(built: Known) -> bool:
     return isinstance(built, SalesOrder) and built.status == "cancelled"

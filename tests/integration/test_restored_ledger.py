@@ -167,11 +167,12 @@ def test_a_release_is_for_the_version_that_was_shown(
     ],
     ids=["cancelled", "deleted"],
 )
+@pytest.mark.parametrize("forgotten", ["true", "type = 'sales_order'"], ids=["with the buyer", "alone"])
 def test_what_was_forgotten_and_is_void_in_the_shop_does_not_stay_in_force_unseen(
-    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, what: str, reason: str
+    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, what: str, reason: str, forgotten: str
 ) -> None:
     """Nothing of it has to be made: only a look at the ERP shows that it is there."""
-    _ledger(middle, "DELETE FROM document WHERE type = 'sales_order'")
+    _ledger(middle, f"DELETE FROM document WHERE {forgotten}")
     change(middle, what)
     mark(middle, *ORDERS)
     drain(worker)
