@@ -49,6 +49,7 @@ class Entry:
     account: str | None = None  # the ERP's key of the account that a customer shares
     next_unit: str | None = None  # where it goes once its step is no longer in doubt
     still_held: bool = False  # a part of the change was sent, and the rest is still held
+    rests: bool = False  # its next try lies ahead, and no mark has come since
     built: object = None  # the document as the shop has it now
     identity: str | None = None  # the fingerprint of `built`
     shown: str | None = None  # its number in the shop, for people
@@ -91,7 +92,8 @@ _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
     " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
-    " next_unit, state = 'done' AND held_since IS NOT NULL FROM document"
+    " next_unit, state = 'done' AND held_since IS NOT NULL,"
+    " seen >= marked AND coalesce(next_try > clock_timestamp(), false) FROM document"
 )
 
 
