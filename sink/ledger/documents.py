@@ -208,7 +208,7 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
     waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, leased, waiting)
-    come = _come(cursor, given)
+    come = _come(cursor, given) | {*arrived}
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
     history.note_all(cursor, _events(given))

@@ -72,6 +72,27 @@ def test_what_a_ledger_from_a_backup_has_forgotten_is_known_again(
     assert _agree(middle, erp, profile_path)
 
 
+def test_orders_that_meet_a_buyer_who_is_known_again_go_on_at_once(
+    worker: Worker, middle: Connection, erp_url: str
+) -> None:
+    """Two are looked at for the first time together with the buyer, who was still forgotten when it began."""
+    _ledger(middle, "DELETE FROM document")
+    run(erp_url, "UPDATE customers SET revision = 2")  # amended since it was made, so a create meets its own key
+    mark(middle, CUSTOMER, ORDERS[0])
+    drain(worker)
+    states = "SELECT state, count(*)::int FROM document GROUP BY 1 ORDER BY 1"
+    assert rows(middle, states) == [("retry", 1), ("waits", 1)]
+    mark(middle, *ORDERS[1:])
+    pass_deadlines(middle)
+    drain(worker)
+    known = "SELECT count(*)::int FROM history WHERE type = 'customer' AND event = 'done by hand'"
+    assert rows(middle, known) == [(1,)]
+    assert held(middle) == []
+    pass_deadlines(middle)
+    drain(worker)
+    assert rows(middle, states) == [("done", 4)]
+
+
 def test_what_was_forgotten_and_has_changed_goes_to_the_erp_by_a_word(
     worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
