@@ -200,8 +200,8 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
 def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     """Writes outcomes; nothing else does. LeaseLostError if a lease is lost, so that nothing can be committed.
 
-    A document that was marked since its entry was read stays due. Units are locked first, also those of documents that
-    this wakes.
+    A document that was marked since its entry was read stays due. One that went to another unit during a mere look is
+    left as it is. Units are locked first, also those of documents that this wakes.
     """
     if not given:
         return
@@ -211,6 +211,8 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     come = _come(cursor, given) | {*arrived}
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
+    written = {DocumentRef(*row) for row in cursor.fetchall()}
+    given = [(one, outcome) for one, outcome in given if one.ref in written]
     history.note_all(cursor, _events(given))
     marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
@@ -262,6 +264,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
 FROM {rows_as("v", _COLUMNS)}
 -- A document that went to another unit during a mere look is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
+RETURNING d.type, d.key
 """  # noqa: S608  our own names
 
 
