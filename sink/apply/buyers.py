@@ -32,10 +32,11 @@ class Buyers:
         """Leases the buyers that the ERP does not have yet. Returns their entries, and the buyers that another worker
         has.
 
-        A held buyer does not join: he rests until he changes or a person acts, and his arrival wakes his orders.
+        A held buyer does not join: he rests until he changes or a person acts, and his arrival wakes his orders. Nor
+        does one who failed and is not yet to be tried again.
         """
         ours = {one.ref: one for one in entries}
-        wanted = self._desired.buyers(one for ref, one in built.items() if not self._desired.is_early(ours[ref], one))
+        wanted = self._desired.buyers(one for ref, one in built.items() if self._desired.needs_buyer(ours[ref], one))
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
             missing = {one.unit for one in found.values() if _may_come(one)}
@@ -75,5 +76,5 @@ def before(want: Wanted | Outcome) -> DocumentRef | None:
 
 def _may_come(buyer: Entry) -> bool:
     """Whether a look can bring the buyer into the ERP now."""
-    rests = buyer.state is State.HELD and not buyer.dirty
-    return not (buyer.arrived or rests or buyer.state is State.IGNORED)
+    held = buyer.state is State.HELD and not buyer.dirty
+    return not (buyer.arrived or held or buyer.rests or buyer.state is State.IGNORED)

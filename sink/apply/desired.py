@@ -162,6 +162,12 @@ class Desired:
         left = not (one.applied or one.revision or one.linked)
         return left and start is not None and isinstance(built, SalesOrder) and built.placed_at < start
 
+    def needs_buyer(self, one: Entry, built: Known) -> bool:
+        """Whether it is an order whose buyer has to be in the ERP. One that is left out, or was cancelled before the
+        ERP got it, needs none."""
+        void = _is_cancelled(built) and not one.applied
+        return isinstance(built, SalesOrder) and not (void or self.is_early(one, built))
+
     def _lacks(
         self, ref: DocumentRef, unreadable: Mapping[DocumentRef, str], gaps: Collection[TableGap]
     ) -> Hold | None:
@@ -186,9 +192,9 @@ class Desired:
             case NotReady():
                 return Outcome.not_ready()
             case Invalid():
-                return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one.age)
+                return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one)
             case Hold():
-                return self._rules.settling(built, one.age)
+                return self._rules.settling(built, one)
             case Missing():
                 one.identity, one.shown = None, None
                 return Wanted(None)
@@ -203,7 +209,7 @@ class Desired:
         """The order as the ERP last got it, but cancelled."""
         one.identity, one.shown, one.money = fingerprint(built.order), built.order.number, worth(built.order)
         kept = one.applied and self._refused(one, built.order)
-        return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one.age))
+        return _cancelled(one, built.order, kept or self._rules.settling(built.hold, one))
 
     def _refused(self, one: Entry, document: Document) -> Outcome | None:
         """The outcome of a document that fails a check which needs no look into the ERP: identity or totals."""
@@ -218,7 +224,7 @@ class Desired:
             problem = totals.refund_problem(document) if isinstance(document, Refund) else None
         if problem is None or Check.TOTALS in Decisions.from_json(one.decisions).passes(one.version):
             return None
-        return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one.age)
+        return self._rules.settling(Hold(problem, "correct the order in the shop", "data", Check.TOTALS), one)
 
     def _is_same(self, one: Entry, document: Document, seen: str, sent: str) -> bool:
         """Whether it is the document that was sent. An order is the same if its buyer has another key but the same
@@ -251,7 +257,8 @@ class Desired:
             keys = [ref.key for ref in new]
             numbers = accounts.account_numbers(cursor, self._rules.shop, self._rules.account_prefix, keys)
         numbers |= self._taken({ref.key: entry for ref, entry in new.items() if entry.revision}, numbers)
-        unmet = [ref for ref in sorted(buyers & entries.keys()) if not entries[ref].needed]
+        needed = self.buyers(one for entry, one in looked_at if self.needs_buyer(entry, one))
+        unmet = [ref for ref in sorted(needed & entries.keys()) if not entries[ref].needed]
         if unmet:  # another worker has them, or they come later in this batch
             with transaction(self._connection) as cursor:
                 marks.need(cursor, unmet)
@@ -382,13 +389,15 @@ class Desired:
 
 def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:
     """Lets a cancellation pass. If a cancelled order waits for something else, this is the order as the ERP last got
-    it, but cancelled; nothing if the ERP never got it. Everything else stays as found."""
+    it, but cancelled. If the ledger does not know that the ERP has it, the plan looks there first, and makes nothing.
+    Everything else stays as found."""
     order = built.order if isinstance(built, OnlyCancelled) else built
     kept = isinstance(found, Outcome) and found.state in (State.HELD, State.SETTLING, State.WAITS)
     if not (kept and isinstance(order, SalesOrder) and order.status == "cancelled"):
         return found
     if not one.applied:
-        return found if one.revision or isinstance(built, OnlyCancelled) else Outcome.done()
+        uncertain = one.linked or isinstance(built, OnlyCancelled)
+        return found if uncertain else Wanted(record(order, {"cancelled": True}))
     if one.fingerprint and one.identity and not may_be_same(one.identity, one.fingerprint):
         return found
     last = from_json(one.applied)
@@ -406,5 +415,5 @@ def _certain(built: Built, lacks: Hold | None, may_be_open_again: bool) -> Known
     return lacks._replace(reason=f"{lacks.reason}{doubt}")
 
 
-def _is_cancelled(built: Built) -> bool:
+def _is_cancelled(built: Known) -> bool:
     return isinstance(built, SalesOrder) and built.status == "cancelled"

@@ -9,6 +9,7 @@ from typing import Final
 from schemas.model.errors import OrdertapError
 from sink.documents.refs import DocumentRef
 from sink.ledger.accounts import AccountPolicy
+from sink.ledger.documents import Entry
 from sink.ledger.outcomes import Outcome, State
 from sink.planning.brake import Brake
 from sink.planning.decisions import disputed_to_json
@@ -54,7 +55,9 @@ class Rules:
         rest = self.recheck_seconds * (_LONGER if state in (State.HELD, State.WAITS) else 1)
         return Outcome.waits(ref, state, rest)
 
-    def settling(self, hold: Hold, age: float) -> Outcome:
-        """Settling until `settle_seconds` have passed since the mark, then held. `age`: seconds since the mark."""
-        left = self.settle_seconds - age
-        return Outcome.settling(hold.reason, hold.next_step, left) if left > 0 else self.held(hold)
+    def settling(self, hold: Hold, one: Entry) -> Outcome:
+        """Settling until `settle_seconds` have passed since the mark, then held. A document that this check already
+        holds stays held: another mark must not take it out of the lists, nor end a person's right to decide."""
+        left = self.settle_seconds - one.age
+        is_held = one.state is State.HELD and one.check == hold.check
+        return self.held(hold) if is_held or left <= 0 else Outcome.settling(hold.reason, hold.next_step, left)

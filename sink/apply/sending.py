@@ -143,7 +143,7 @@ class Sending:
         of: dict[HowFar, list[tuple[Task, Observed | None]]] = {answer: [] for answer in HowFar}
         for task, (answer, observed) in self._answers(leased, tasks):
             of[answer].append((task, observed))
-        outcomes = [(task.one, self._unclear(task)) for task, _ in of[HowFar.UNCLEAR]]
+        outcomes = [(task.one, self._unclear(task, seen)) for task, seen in of[HowFar.UNCLEAR]]
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, task.done(reference, more=True)))
@@ -315,9 +315,12 @@ class Sending:
             return outcome.having(task.intent, seen.reference, reached, task.command())
         return replace(outcome, reached=reached)
 
-    def _unclear(self, task: Task) -> Outcome:
-        reason = f"the ERP cannot say whether a {task.step.verb} was done"
-        return task.told(self._rules.held(Hold(reason, "look it up there, then `sink retry`", check=Check.UNCLEAR)))
+    def _unclear(self, task: Task, seen: Observed | None) -> Outcome:
+        """The intent stays, so the ERP is asked again with each lease, without a person's word."""
+        why = f": {seen.problem}" if seen and seen.problem else ""
+        reason = f"the ERP cannot say whether the step was done ({task.step.verb}){why}"
+        step = "make its document in the ERP readable; the sink asks again by itself"
+        return task.told(self._rules.held(Hold(reason, step, check=Check.UNCLEAR)))
 
 
 def _step(intent: Intent, ref: ErpRef) -> Step:

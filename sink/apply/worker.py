@@ -345,7 +345,7 @@ class Worker:
     def _come_to(self, one: Entry, want: Wanted, found: Plan) -> list[Step] | Outcome:
         """Turns a plan into steps or an outcome."""
         if isinstance(found, Hold):
-            return self._rules.settling(found, one.age) if want.taken_back else self._rules.held(found)
+            return self._rules.settling(found, one) if want.taken_back else self._rules.held(found)
         if isinstance(found, DoneByHand):
             seen = found.found
             if seen is None:

@@ -49,6 +49,7 @@ class Entry:
     account: str | None = None  # the ERP's key of the account that a customer shares
     next_unit: str | None = None  # where it goes once its step is no longer in doubt
     still_held: bool = False  # a part of the change was sent, and the rest is still held
+    rests: bool = False  # its next try lies ahead, and no mark has come since
     built: object = None  # the document as the shop has it now
     identity: str | None = None  # the fingerprint of `built`
     shown: str | None = None  # its number in the shop, for people
@@ -91,7 +92,8 @@ _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
     " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
-    " next_unit, state = 'done' AND held_since IS NOT NULL FROM document"
+    " next_unit, state = 'done' AND held_since IS NOT NULL,"
+    " seen >= marked AND coalesce(next_try > clock_timestamp(), false) FROM document"
 )
 
 
@@ -198,17 +200,19 @@ def intend(cursor: Cursor, given: Iterable[tuple[Entry, Intent | None, str]]) ->
 def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     """Writes outcomes; nothing else does. LeaseLostError if a lease is lost, so that nothing can be committed.
 
-    A document that was marked since its entry was read stays due. Units are locked first, also those of documents that
-    this wakes.
+    A document that was marked since its entry was read stays due. One that went to another unit during a mere look is
+    left as it is. Units are locked first, also those of documents that this wakes.
     """
     if not given:
         return
     arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
     waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, leased, waiting)
-    come = _come(cursor, given)
+    come = _come(cursor, given) | {*arrived}
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
+    written = {DocumentRef(*row) for row in cursor.fetchall()}
+    given = [(one, outcome) for one, outcome in given if one.ref in written]
     history.note_all(cursor, _events(given))
     marks.wake(cursor, arrived, waiting)
     for one, outcome in given:
@@ -260,6 +264,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
 FROM {rows_as("v", _COLUMNS)}
 -- A document that went to another unit during a mere look is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
+RETURNING d.type, d.key
 """  # noqa: S608  our own names
 
 

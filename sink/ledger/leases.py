@@ -100,9 +100,10 @@ def renew(cursor: Cursor, leased: Sequence[Lease], seconds: float, least: float)
     left = prove(cursor, leased)
     if left >= least:
         return left
+    # due_at follows, as in `_take`: by it a late row finds the documents that are being looked at.
     cursor.execute(
-        "UPDATE unit SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => %s))"
-        " WHERE unit = ANY(%s)",
+        "UPDATE unit AS u SET deadline = greatest(deadline, t.ends), due_at = greatest(deadline, t.ends)"
+        " FROM (SELECT clock_timestamp() + make_interval(secs => %s) AS ends) AS t WHERE unit = ANY(%s)",
         (seconds, TextArray(one.unit for one in leased)),
     )
     return seconds

@@ -134,7 +134,7 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
 
 def busy(ref: DocumentRef) -> SettingsError:
     """The error for a document that a worker has, or that has a step in doubt."""
-    step = "try again in a moment; if that does not help, look it up in the ERP, then `sink retry`"
+    step = f"try again in a moment; `sink show {ref}` says whether the ERP cannot tell what became of it"
     return SettingsError(f"a step of {ref} is under way", step)
 
 

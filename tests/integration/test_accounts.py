@@ -16,7 +16,7 @@ from sink.erp.sql.adapter import SqlErp
 from sink.ledger.accounts import account_numbers, begin_at
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import CUSTOMER, ORDER, PROFILE, change, drain, held, make_worker, mark, pass_deadlines, run
+from tests.fix_erp import CUSTOMER, ORDER, PROFILE, change, drain, held, make_worker, mark, pass_deadlines, rows, run
 
 OTHER, ITS_ORDER = DocumentRef("customer", "8"), DocumentRef("sales_order", "2")
 Look = Callable[..., list[tuple[str, str, str]]]
@@ -77,6 +77,29 @@ def test_a_number_that_is_another_account_in_the_erp_is_passed_over(
         ("7001", "Bob"), ("7002", "Cid"), ("7003", "Ann"),
     ]  # fmt: skip
     assert run(erp_url, "SELECT account_number FROM orders") == [("7003",)]
+
+
+@pytest.mark.parametrize("marked", [[ORDER, CUSTOMER], [ORDER]], ids=["with the buyer", "alone"])
+def test_an_order_cancelled_before_the_erp_got_it_brings_no_account(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, marked: list[DocumentRef]
+) -> None:
+    """Paid and cancelled within a moment. If the shop opens it again, both come."""
+    worker = make_worker(middle, erp, profile_path)
+    mark(middle, CUSTOMER)
+    drain(worker)
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    mark(middle, *marked)
+    drain(worker)
+    there = "SELECT (SELECT count(*)::int FROM customers), (SELECT count(*)::int FROM orders)"
+    assert run(erp_url, there) == [(0, 0)]
+    assert rows(middle, "SELECT type, state, needed FROM document ORDER BY type") == [
+        ("customer", "done", False), ("sales_order", "done", False),
+    ]  # fmt: skip
+    assert rows(middle, "SELECT * FROM account") == []
+    change(middle, "UPDATE orders SET status = 'open'")
+    mark(middle, *marked)
+    drain(worker)
+    assert run(erp_url, there) == [(1, 1)]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tests.fix_erp import (
     make_worker,
     mark,
     pass_deadlines,
+    rows,
     run,
 )
 
@@ -207,3 +208,24 @@ def test_an_order_with_two_lines_under_one_key_is_held(
     assert run(erp_url, "SELECT count(*) FROM orders") == [(0,)]
     report = reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False)
     assert [(one.type, one.result) for one in report.findings] == [("sales_order", "held")]
+
+
+def test_a_held_document_stays_held_when_the_shop_changes_it_again(
+    middle: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    """What is missing may be on its way, so a new one settles first. One that is held already does not settle anew: it
+    would be out of `sink held`, and `sink release` and `accept` would refuse it."""
+    change(middle, "UPDATE orders SET placed_at = '20000-01-01'")
+    worker = make_worker(middle, erp, profile_path, settle=30)
+    look(worker, middle)
+    asked = "SELECT state, check_name, held_since FROM document WHERE type = 'sales_order'"
+    assert rows(middle, asked) == [("settling", None, None)]
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE document SET marked_at = marked_at - interval '1 minute'")
+    pass_deadlines(middle)
+    drain(worker)
+    ((state, check, since),) = rows(middle, asked)
+    assert (state, check, since is None) == ("held", "invalid", False)
+    look(worker, middle)
+    assert rows(middle, asked) == [(state, check, since)]
+    assert rows(middle, "SELECT count(*)::int FROM history WHERE event = 'held'") == [(1,)]

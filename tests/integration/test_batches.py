@@ -45,6 +45,7 @@ from tests.fix_erp import (
     make_worker,
     mark,
     pass_deadlines,
+    rows,
     run,
 )
 
@@ -180,6 +181,62 @@ def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_ag
     drain(worker)
     assert held(middle) == []
     assert run(erp_url, "SELECT shop_number FROM orders") == [("S-1",)]
+
+
+class Edited(Counting):
+    """Somebody has the account open in the ERP."""
+
+    is_open = True
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        if not self.is_open:
+            return super().apply(steps, not_after)
+        self.steps.append(list(steps))
+        return [NotDone(ConflictError("it is being edited")) for _ in steps]
+
+
+def test_a_buyer_who_failed_is_not_sent_again_by_his_order_before_his_next_try(
+    middle: Connection, erp_url: str, profile_path: str
+) -> None:
+    with closing(Edited(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as adapter:
+        adapter.steps = []
+        worker = make_worker(middle, adapter, profile_path)
+        mark(middle)
+        assert worker.step()
+        asked = "SELECT type, state FROM document ORDER BY type"
+        assert rows(middle, asked) == [("customer", "retry"), ("sales_order", "waits")]
+        with transaction(middle) as cursor:  # as after many attempts
+            cursor.execute("UPDATE document SET next_try = clock_timestamp() + interval '4 min' WHERE state = 'retry'")
+            cursor.execute("UPDATE unit SET due_at = clock_timestamp() + interval '4 min' WHERE unit = 'customer:7'")
+        adapter.steps, adapter.is_open = [], False
+        mark(middle, ORDER)
+        drain(worker)
+        assert adapter.steps == []
+        assert held(middle) == ["waits for customer 7"]
+        pass_deadlines(middle)
+        drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT shop_number FROM orders") == [("S-1",)]
+
+
+def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """It was sent once, together with the buyer, and the ERP has neither. Its return is over with it."""
+    run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
+    change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle, ORDER, CUSTOMER, RETURN)
+    drain(worker)
+    asked = "SELECT type, state, revision::int FROM document ORDER BY type"
+    waits = [("customer", "held", 1), ("return_order", "waits", 0), ("sales_order", "waits", 1)]
+    assert rows(middle, asked) == waits
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    mark(middle, ORDER, RETURN)
+    drain(worker)
+    over = [("customer", "held", 1), ("return_order", "done", 0), ("sales_order", "done", 1)]
+    assert rows(middle, asked) == over
+    assert run(erp_url, "SELECT count(*)::int FROM orders") == [(0,)]
 
 
 def test_two_returns_of_one_order_share_what_was_sold(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sink.database import transaction
+from sink.ledger import leases
 from sink.staging import late
 from tests.integration.stager_feed import LINES, line, order
 from tests.integration.written_rows import Written
@@ -91,6 +93,29 @@ def test_a_document_that_is_looked_at_meanwhile_is_marked_again(shop: Written) -
     )
     variant(shop, "c", 100)
     assert dirty(shop) == {"3"}
+
+
+def test_a_document_that_is_looked_at_for_longer_than_a_lease_is_marked_again(shop: Written) -> None:
+    """The worker has renewed its lease, and the first one would be over by now."""
+    looked_at(shop, "done")
+    with transaction(shop.connection) as cursor:
+        taken = leases.take(cursor, "w", 60, ["price:3"])
+    _pass(shop, 50)
+    with transaction(shop.connection) as cursor:
+        assert leases.renew(cursor, taken, 60, least=50) == 60
+    _pass(shop, 30)
+    with transaction(shop.connection) as cursor:
+        assert leases.prove(cursor, taken) > 0
+    variant(shop, "c", 100)
+    assert dirty(shop) == {"3"}
+
+
+def _pass(shop: Written, seconds: int) -> None:
+    shop.rows(
+        "UPDATE ordertap_shop.unit SET due_at = due_at - make_interval(secs => %s),"
+        " deadline = deadline - make_interval(secs => %s) RETURNING unit",
+        seconds, seconds,
+    )  # fmt: skip
 
 
 def test_a_look_that_began_while_the_row_was_committed_is_found_by_the_next_commit(shop: Written) -> None:

@@ -282,8 +282,35 @@ def test_an_erp_that_cannot_say_holds_the_unit(middle: Connection, lossy: Lossy,
     lossy.__class__ = Unsure
     calls = lossy.calls
     drain(make_worker(middle, lossy, profile_path))
-    assert any("cannot say whether a create was done" in reason for reason in held(middle))
+    assert any("cannot say whether the step was done (create)" in reason for reason in held(middle))
     assert lossy.calls == calls
+
+
+def test_a_step_that_the_erp_cannot_tell_of_names_why_and_is_asked_about_again_by_itself(
+    middle: Connection, lossy: Lossy, erp_url: str, profile_path: str
+) -> None:
+    worker = make_worker(middle, lossy, profile_path)
+    lossy.failure = None
+    mark(middle)
+    drain(worker)
+    lossy.failure = RetryError("the reply was lost")
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    drain(worker)
+    run(erp_url, "UPDATE orders SET placed_at = '12026-01-01'")
+    lossy.failure = None
+    for _ in range(2):
+        pass_deadlines(middle)
+        drain(worker)
+        (reason,) = held(middle)
+        assert reason.startswith("the ERP cannot say whether the step was done (amend): the ERP's rows of it ")
+        step = _value(middle, "SELECT next_step FROM ordertap_shop.document WHERE state = 'held'")
+        assert step == "make its document in the ERP readable; the sink asks again by itself"
+    run(erp_url, "UPDATE orders SET placed_at = '2026-01-01T10:00Z'")
+    pass_deadlines(middle)
+    drain(worker)
+    assert held(middle) == []
+    assert run(erp_url, "SELECT gross::text FROM orders") == [("9.90",)]
 
 
 def _while_open(other: Connection, begun: Callable[[Cursor], object], meanwhile: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ from contextlib import closing
 from datetime import datetime
 
 import pytest
+from psycopg2 import sql
 
 from sink.apply.worker import Worker
 from sink.database import Connection, connect, transaction
@@ -14,9 +15,11 @@ from sink.erp.contract import NotDone, Observed, RetryError, Step, StepProgress,
 from sink.erp.kinds import ErpRef, Kind
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
-from sink.ledger import leases, marks, moves
+from sink.ledger import documents, leases, marks, moves
+from sink.ledger.outcomes import Outcome, State
 from sink.operations.accept import Accepted, accept_document
 from sink.operations.ignore import leave_alone
+from sink.planning.policy import Check
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import (
     CUSTOMER,
@@ -380,6 +383,21 @@ def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_
         drain(make_worker(other, erp, profile_path, "another"))
     assert held(middle) == []
     assert run(erp_url, "SELECT external_key FROM returns") == [("shop/return/5/1",)]
+
+
+def test_f5_nothing_is_noted_of_a_look_at_a_return_that_has_gone_to_another_order(middle: Connection) -> None:
+    """Its outcome is not written, so the history must not tell of a hold."""
+    mark(middle, RETURN)
+    with transaction(middle) as cursor:
+        leased = leases.take(cursor, "w1", 60.0, [UNITS[RETURN]])
+        one = documents.entries_of(cursor, [RETURN])[RETURN]
+    with transaction(middle) as cursor:
+        marks.mark(cursor, sql.SQL("SELECT 'return_order' AS type, '5' AS key, 'sales_order:2' AS unit"))
+    with transaction(middle) as cursor:
+        documents.write(cursor, leased, [(one, Outcome.held("why", "mend it", "decision", None, Check.CAP))])
+    assert (one.state, one.check) == (State.DUE, None)
+    assert rows(middle, "SELECT unit, state, seen::int FROM document") == [("sales_order:2", "due", 0)]
+    assert rows(middle, "SELECT event FROM history") == []
 
 
 @pytest.mark.parametrize("was_sent", [True, False])

@@ -72,6 +72,27 @@ def test_what_a_ledger_from_a_backup_has_forgotten_is_known_again(
     assert _agree(middle, erp, profile_path)
 
 
+def test_orders_that_meet_a_buyer_who_is_known_again_go_on_at_once(
+    worker: Worker, middle: Connection, erp_url: str
+) -> None:
+    """Two are looked at for the first time together with the buyer, who was still forgotten when it began."""
+    _ledger(middle, "DELETE FROM document")
+    run(erp_url, "UPDATE customers SET revision = 2")  # amended since it was made, so a create meets its own key
+    mark(middle, CUSTOMER, ORDERS[0])
+    drain(worker)
+    states = "SELECT state, count(*)::int FROM document GROUP BY 1 ORDER BY 1"
+    assert rows(middle, states) == [("retry", 1), ("waits", 1)]
+    mark(middle, *ORDERS[1:])
+    pass_deadlines(middle)
+    drain(worker)
+    known = "SELECT count(*)::int FROM history WHERE type = 'customer' AND event = 'done by hand'"
+    assert rows(middle, known) == [(1,)]
+    assert held(middle) == []
+    pass_deadlines(middle)
+    drain(worker)
+    assert rows(middle, states) == [("done", 4)]
+
+
 def test_what_was_forgotten_and_has_changed_goes_to_the_erp_by_a_word(
     worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
@@ -167,11 +188,12 @@ def test_a_release_is_for_the_version_that_was_shown(
     ],
     ids=["cancelled", "deleted"],
 )
+@pytest.mark.parametrize("forgotten", ["true", "type = 'sales_order'"], ids=["with the buyer", "alone"])
 def test_what_was_forgotten_and_is_void_in_the_shop_does_not_stay_in_force_unseen(
-    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, what: str, reason: str
+    worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, what: str, reason: str, forgotten: str
 ) -> None:
     """Nothing of it has to be made: only a look at the ERP shows that it is there."""
-    _ledger(middle, "DELETE FROM document WHERE type = 'sales_order'")
+    _ledger(middle, f"DELETE FROM document WHERE {forgotten}")
     change(middle, what)
     mark(middle, *ORDERS)
     drain(worker)
