@@ -108,19 +108,21 @@ class ErpDatabase:
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
         commit when another has long decided what to do. In SQLite it holds the only lock meanwhile; for all others
-        there is `settles_within`. The driver does not hear of that COMMIT, so that the message ends with a transaction
-        for its own.
+        there is `settles_within`. Deferred constraints of the ERP are checked before the clock is read: inside COMMIT
+        they might take longer than the time that is left. The driver does not know about this COMMIT, so the message
+        ends with BEGIN to give the driver the open transaction that it expects.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
                 raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
             connection.commit()
             return
+        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         try:
             connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError as error:
             if getattr(error.orig, "pgcode", None) != _DIVISION_BY_ZERO:
-                raise  # of a deferred trigger of the ERP's
+                raise
             raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
         connection.commit()
 
