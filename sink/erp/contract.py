@@ -139,9 +139,9 @@ class HowFar(Enum):
 
 
 class StepProgress(NamedTuple):
-    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done goes on as
+    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done can go on as
     `replace(step, before=basis(observed))` under the same key, since the step itself has changed what it was planned
-    on."""
+    on. A create that is PARTLY done has made its document; the sink plans the rest anew."""
 
     how_far: HowFar
     observed: Observed | None = None
