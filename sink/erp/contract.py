@@ -21,10 +21,10 @@ from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 Cause = Literal["data", "master data", "decision"]
 """What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
-Verb = Literal["create", "adopt", "amend", "advance", "reopen", "cancel", "remove"]
+Verb = Literal["create", "adopt", "amend", "advance", "cancel", "remove"]
 """`create` makes a document. `adopt` gives our keys to one that was typed in by hand, and changes nothing else. `amend`
-gives it the fields and parts of the step, `advance` takes it to a later milestone, `reopen` and `cancel` say what they
-do, and `remove` ends a price. No verb deletes a document."""
+gives it the fields and parts of the step, `advance` takes it to a later milestone, `cancel` says what it does, and
+`remove` ends a price. No verb deletes a document, and none opens a cancelled one again."""
 
 Change = Literal[
     "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",

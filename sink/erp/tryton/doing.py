@@ -26,7 +26,6 @@ _CANNOT: Final[Mapping[Verb, HoldError]] = {
         "Tryton gives no key of ours to what was typed in by hand",
         "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
     ),
-    "reopen": HoldError("it is cancelled in Tryton", "open it again there, then `sink retry`"),
 }
 _IN_BETWEEN: Final = "someone changed it in the ERP between two calls of ours"
 
