@@ -33,7 +33,7 @@ Columns = Mapping[str, ReflectedColumn]
 
 
 def plain_type(column: ReflectedColumn) -> sa.types.TypeEngine[Any]:
-    """Of a column; of one with a domain, what that is made of."""
+    """The type of a column; of one with a domain, the type that this is made of."""
     type_ = column["type"]
     return type_.data_type if isinstance(type_, postgresql.DOMAIN) else type_
 
@@ -71,7 +71,7 @@ class ErpDatabase:
 
     @property
     def version(self) -> str:
-        """Of the server, once a connection was made."""
+        """The server's version, once a connection was made."""
         return f"{self.dialect} {'.'.join(map(str, self._engine.dialect.server_version_info or ()))}"
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class ErpDatabase:
         )
 
     def described(self, tables: Collection[str]) -> dict[str, Columns]:
-        """By table the columns that it has now, by name; without tables that are not there."""
+        """The columns that each table has now, by table and name; without tables that are not there."""
         found: dict[str, Columns] = {}
         with self.connection() as connection:
             look = sa.inspect(connection)
@@ -211,7 +211,7 @@ def settles_within(dialect: str, timeout: float) -> float:
     """Seconds in which a COMMIT may still come though its time was over: of a process that froze after it had looked at
     the clock. It is as long as the server lets a transaction stand idle (`limits`), and a moment for the COMMIT.
 
-    None where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
+    0.0 where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
     """
     return 0.0 if dialect in ("postgresql", "sqlite") else max(1, int(timeout)) + _A_MOMENT
 

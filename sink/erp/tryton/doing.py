@@ -38,7 +38,7 @@ class SaleKind(Protocol):
         ...
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """All that a sale shall have, lines too, or why it cannot have it; by place in the call."""
+        """All that a sale must have, lines too, or why it cannot have it; by place in the call."""
         ...
 
     def once(self, step: Step) -> Values:
