@@ -90,6 +90,8 @@ class Stream:
             replication.read, self._begin, self._commit, writer, self._tables.get,
             self._suspect, _PIECE_RECORDS, _PIECE_BYTES, _DRAFT_OVERHEAD,
         )  # fmt: skip
+        # Where `_usual` is there, it takes most inserts, and most updates that come without an old row: these handlers
+        # get only the rows that it leaves.
         self._handlers: dict[int, Callable[[bytes, int], object]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,

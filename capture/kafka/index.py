@@ -55,7 +55,7 @@ class Index:
         """`found` is the position of the start, whose chain goes on; without one it begins anew. `topic_of` gives the
         topic in which a table's records begin.
 
-        `accounted` are tables that were copied, or of which was said that they were not; None: nobody has kept it.
+        `accounted` are tables that were copied or reported as not copied; None if this was never recorded.
         """
         self._topic = topic
         self._key = key

@@ -36,7 +36,11 @@ class Limits(NamedTuple):
 
 
 class Writer:
-    """`pending` says whether anything that was added is not durable yet; `durable` is the position that is."""
+    """Gathers the records of source transactions, and commits them to Kafka in larger transactions of its own.
+
+    One is committed in the background while the next is gathered. `pending` says whether anything that was added is
+    not durable yet; `durable` is the position that is.
+    """
 
     def __init__(self, committed: PositionWriter, position: Position, limits: Limits) -> None:
         """`committed` says how a Kafka transaction ends, and with which producer."""

@@ -106,6 +106,11 @@ class Task:
         stays = was is not Milestone.CANCELLED and self.step.goal.before(was)
         return replace(outcome, reached=was) if stays else outcome
 
+    def begun(self, seen: Observed) -> Outcome:
+        """The ERP has made the document and went no further. It counts as written, whatever is in it: the next look
+        compares it, and plans the rest from the shop as it is then."""
+        return replace(self.done(seen.reference, more=True), reached=seen.milestone or "")
+
     def told(self, outcome: Outcome) -> Outcome:
         """An outcome other than done, with the step as people read it."""
         return replace(outcome, command=self.command())
@@ -136,7 +141,11 @@ class Sending:
 
     def resolve(self, leased: Sequence[Lease], in_doubt: Sequence[tuple[Entry, ErpRef]]) -> None:
         """Asks the ERP about steps in doubt, before anything else is done to their documents. Writes those that were
-        done, forgets those that were not, completes those done in part, and holds those that the ERP cannot tell."""
+        done, forgets those that were not, completes those done in part, and holds those that the ERP cannot tell.
+
+        A create that was done in part is written and not completed: if the shop has cancelled the order meanwhile, a
+        draft is cancelled more easily than a confirmed order; and a person may have edited the draft.
+        """
         tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in in_doubt if one.intent]
         if not tasks:
             return
@@ -147,10 +156,12 @@ class Sending:
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, task.done(reference, more=True)))
+        made = [(task, seen) for task, seen in of[HowFar.PARTLY] if seen and task.step.verb == "create"]
+        outcomes += [(task.one, task.begun(seen)) for task, seen in made]
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, outcomes)
         self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
-        self.send(leased, [task.going_on(seen) for task, seen in of[HowFar.PARTLY]])
+        self.send(leased, [task.going_on(seen) for task, seen in of[HowFar.PARTLY] if task.one.intent])
 
     def _answers(self, leased: Sequence[Lease], tasks: Sequence[Task]) -> list[tuple[Task, StepProgress]]:
         """What became of each step. If the ERP fails to answer for one step, that document alone gets the failure and

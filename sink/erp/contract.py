@@ -21,10 +21,10 @@ from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Sums
 Cause = Literal["data", "master data", "decision"]
 """What a held document waits for: the shop's data, the ERP's master data, or a person's decision."""
 
-Verb = Literal["create", "adopt", "amend", "advance", "reopen", "cancel", "remove"]
+Verb = Literal["create", "adopt", "amend", "advance", "cancel", "remove"]
 """`create` makes a document. `adopt` gives our keys to one that was typed in by hand, and changes nothing else. `amend`
-gives it the fields and parts of the step, `advance` takes it to a later milestone, `reopen` and `cancel` say what they
-do, and `remove` ends a price. No verb deletes a document."""
+gives it the fields and parts of the step, `advance` takes it to a later milestone, `cancel` says what it does, and
+`remove` ends a price. No verb deletes a document, and none opens a cancelled one again."""
 
 Change = Literal[
     "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",
@@ -89,13 +89,13 @@ class TypedIn(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """What shall be done to one document. `want` is the whole document as it shall be after it.
+    """What is to be done to one document. `want` is the whole document as it must be afterwards.
 
     before: None for a create, else as it was observed; of an `adopt` as it was without our keys, and `want` is that
     document with them. goal: the milestone to reach at least, or to stay at. key: of this step among those of the
-    document, rising; the ERP keeps that of the last one, written with the step's *last* call. A step may take several
-    calls, each a transaction of the ERP's own. It is idempotent: given again after it was done it changes nothing;
-    after a part of it, it goes on (see StepProgress).
+    document, rising; the ERP keeps that of the last one, written with the step's content; calls that change no content
+    may write none. A step may take several calls, each a transaction of the ERP's own. It is idempotent: given again
+    after it was done it changes nothing; after a part of it, it goes on (see StepProgress).
 
     noted: for the ledger alone, where a part of what the shop wants waits for a person: `want` has there what the ERP
     has, and `noted` what was written before, by which the next look finds it held again.
@@ -139,9 +139,9 @@ class HowFar(Enum):
 
 
 class StepProgress(NamedTuple):
-    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done goes on as
+    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done can go on as
     `replace(step, before=basis(observed))` under the same key, since the step itself has changed what it was planned
-    on."""
+    on. A create that is PARTLY done has made its document; the sink plans the rest anew."""
 
     how_far: HowFar
     observed: Observed | None = None
@@ -173,7 +173,7 @@ class Lack(NamedTuple):
 
 
 class LogIn(NamedTuple):
-    """Of another user of the ERP than that of the settings."""
+    """Credentials of an ERP user other than the configured one."""
 
     user: str
     password: SecretStr
@@ -291,7 +291,7 @@ class Erp(Protocol):
 
         - RetryError: nothing is known of this step's outcome.
         - ConflictError: nothing was changed, since the document is not as it was when the step was planned, or the time
-          is over; or someone else put a hand in between two calls of the step (`reached`). A refusal is looked at again
+          is over; or someone else changed it between two calls of the step (`reached`). A refusal is looked at again
           before it is called one: ERPs refuse what another has changed meanwhile, and a create that finds its own key,
           in many words. A step of several calls reads what it needs, and refuses before its first write.
         - HoldError: the ERP refused it. StopError: it refuses us.
@@ -300,8 +300,8 @@ class Erp(Protocol):
 
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
         """All documents of these kinds by pages, ours and those typed in by hand, in an order of the ERP's own.
-        `after`: "" for the first page, else the `next` of the page before. What is there from the first page to the
-        last is met once."""
+        `after`: "" for the first page, else the `next` of the page before. A document that exists throughout
+        the paging is returned exactly once."""
         ...
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:

@@ -35,7 +35,7 @@ def counted(step: Step, applied: ErpRecord | None, brake: Brake) -> Mass | None:
     if step.ref.kind == "price":
         large = step.verb == "amend" and _is_large(step.want, applied, brake.percent)
         return "prices" if step.verb == "remove" or large else None
-    changed = step.verb in ("amend", "reopen", "cancel")
+    changed = step.verb in ("amend", "cancel")
     return "orders" if changed and step.ref.kind in ("order", "return", "refund") else None
 
 

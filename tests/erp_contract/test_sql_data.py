@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from uuid import uuid4
 
 import psycopg2
@@ -154,3 +155,24 @@ def test_an_identity_that_cannot_be_read_stops(in_postgres: SqlTarget) -> None:
     erp: Erp = in_postgres.adapter()
     with pytest.raises(StopError):
         erp.check()
+
+
+def test_a_deferred_trigger_of_the_erp_ends_in_time_or_nothing_is_done(in_postgres: SqlTarget) -> None:
+    """It would run inside COMMIT, after the look at the clock."""
+    sink = Sink(in_postgres.adapter())
+    sink.seed("customer")
+    in_postgres.run("CREATE SEQUENCE began")
+    in_postgres.run(
+        "CREATE FUNCTION takes_long() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM nextval('began'), pg_sleep(3); RETURN NULL; END $$"
+    )
+    in_postgres.run(
+        "CREATE CONSTRAINT TRIGGER takes_long AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION takes_long()"
+    )
+    before, wanted = in_postgres.content(), create(sale(LINES, CHARGES), ORDER)
+    results = sink.erp.apply([wanted], sink.erp.clock() + timedelta(seconds=3))
+    assert in_postgres.run("SELECT is_called FROM began") == [(True,)]
+    assert refused(results) == ["ConflictError"]
+    assert in_postgres.content() == before
+    sink.done(wanted)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
 
 import pytest
 
@@ -13,10 +14,11 @@ from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from sink.database import Connection, connect
 from sink.erp.contract import RetryError, SlowDownError
+from sink.erp.kinds import ErpRef, Milestone
 from tests.erp_contract.tryton_target import TrytonTarget
 from tests.faults.rpc_proxy import RpcProxy
 from tests.faults.tryton_chain import orders, there_once, until_done, worker
-from tests.fix_erp import drain, held, pass_deadlines, rows
+from tests.fix_erp import CUSTOMER, ORDER, change, drain, held, mark, pass_deadlines, rows
 
 ORDERS = 4
 HELD = "SELECT type, key, reason FROM ordertap_shop.document WHERE state = 'held'"
@@ -98,6 +100,47 @@ def test_a_tryton_that_is_restarted_in_the_middle_of_a_batch(
     there_once(tryton_place.adapter(), ORDERS)
     _nothing_came_twice(tryton_clerk)
     drain(first)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_draft_that_a_clerk_has_edited_before_we_knew_of_it_is_known_as_ours(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, middle: Connection, profile_path: str, cancelled: bool
+) -> None:
+    """The create came to a draft, and its next call was lost. It had been held as unknown to the ledger, and the shop's
+    cancellation with it."""
+    erp, sale = tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY), ErpRef("order", "shop/order/1/1")
+    only = worker(middle, profile_path, erp)
+    _cut_before_the_first_button(tryton_proxy)
+    mark(middle, ORDER, CUSTOMER)
+    drain(only)
+    assert tryton_proxy.calls[-1] == QUOTE
+    tryton_place.clerk.edits(sale, "quantity", Decimal(3), "l1")
+    tryton_proxy.calls.clear()
+    if cancelled:
+        change(middle, "UPDATE orders SET status = 'cancelled'")
+        mark(middle, ORDER)
+    pass_deadlines(middle)
+    drain(only)
+    assert QUOTE not in tryton_proxy.calls
+    if cancelled:
+        assert held(middle) == []
+        assert erp.observe([sale])[sale].milestone is Milestone.CANCELLED
+    else:
+        (reason,) = held(middle)
+        assert reason.startswith("changed in the ERP: net: we wrote 10.00, the ERP has 15.00")
+
+
+QUOTE = "model.sale.sale.quote"
+
+
+def _cut_before_the_first_button(proxy: RpcProxy) -> None:
+    """Once."""
+
+    def cut(method: str) -> None:
+        if method == QUOTE and proxy.calls.count(QUOTE) == 1:
+            proxy.faults[:] = ["cut"]
+
+    proxy.on_call = cut
 
 
 def test_a_tryton_that_asks_for_a_rest_again_and_again_gets_all_and_nothing_is_held(

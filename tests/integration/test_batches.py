@@ -23,6 +23,7 @@ from sink.erp.contract import (
     Step,
     StepProgress,
     StepResult,
+    Verb,
     basis,
 )
 from sink.erp.kinds import Milestone
@@ -259,11 +260,14 @@ def test_two_returns_of_one_order_share_what_was_sold(
 
 
 class Halfway(SqlErp):
-    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` comes between."""
+    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` comes between;
+    `verbs` are those of the steps that it was given."""
 
     failure: RetryError | HoldError | None = None
+    verbs: tuple[Verb, ...] = ()
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        self.verbs += tuple(step.verb for step in steps)
         return [self._one(step, not_after) for step in steps]
 
     def _one(self, step: Step, not_after: datetime) -> StepResult:
@@ -310,6 +314,27 @@ def test_a_step_whose_first_half_was_done_goes_on(
     pass_deadlines(middle)
     drain(make_worker(middle, halfway, profile_path, "w2"))
     assert run(erp_url, "SELECT status, gross::text FROM orders") == [("confirmed", "9.90")]
+    assert held(middle) == []
+
+
+@pytest.mark.parametrize("edit", ["", "UPDATE order_lines SET name = 'typed over'"])
+def test_a_draft_whose_order_is_cancelled_meanwhile_is_cancelled_and_never_confirmed(
+    middle: Connection, halfway: Halfway, profile_path: str, erp_url: str, edit: str
+) -> None:
+    """The reply was lost after the draft. A clerk may have edited it since: the ledger must know it as ours."""
+    halfway.failure = RetryError("the reply was lost")
+    mark(middle)
+    drain(make_worker(middle, halfway, profile_path))
+    assert run(erp_url, STATUS) == [("draft", 0)]
+    if edit:
+        run(erp_url, edit)
+    halfway.failure, halfway.verbs = None, ()
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    mark(middle, ORDER)
+    pass_deadlines(middle)
+    drain(make_worker(middle, halfway, profile_path, "w2"))
+    assert halfway.verbs == ("cancel",)
+    assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
     assert held(middle) == []
 
 

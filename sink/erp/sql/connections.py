@@ -33,7 +33,7 @@ Columns = Mapping[str, ReflectedColumn]
 
 
 def plain_type(column: ReflectedColumn) -> sa.types.TypeEngine[Any]:
-    """Of a column; of one with a domain, what that is made of."""
+    """The type of a column; of one with a domain, the type that this is made of."""
     type_ = column["type"]
     return type_.data_type if isinstance(type_, postgresql.DOMAIN) else type_
 
@@ -71,7 +71,7 @@ class ErpDatabase:
 
     @property
     def version(self) -> str:
-        """Of the server, once a connection was made."""
+        """The server's version, once a connection was made."""
         return f"{self.dialect} {'.'.join(map(str, self._engine.dialect.server_version_info or ()))}"
 
     def close(self) -> None:
@@ -108,19 +108,21 @@ class ErpDatabase:
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
         commit when another has long decided what to do. In SQLite it holds the only lock meanwhile; for all others
-        there is `settles_within`. The driver does not hear of that COMMIT, so that the message ends with a transaction
-        for its own.
+        there is `settles_within`. Deferred constraints of the ERP are checked before the clock is read: inside COMMIT
+        they might take longer than the time that is left. The driver does not know about this COMMIT, so the message
+        ends with BEGIN to give the driver the open transaction that it expects.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
                 raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
             connection.commit()
             return
+        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         try:
             connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError as error:
             if getattr(error.orig, "pgcode", None) != _DIVISION_BY_ZERO:
-                raise  # of a deferred trigger of the ERP's
+                raise
             raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
         connection.commit()
 
@@ -144,7 +146,7 @@ class ErpDatabase:
         )
 
     def described(self, tables: Collection[str]) -> dict[str, Columns]:
-        """By table the columns that it has now, by name; without tables that are not there."""
+        """The columns that each table has now, by table and name; without tables that are not there."""
         found: dict[str, Columns] = {}
         with self.connection() as connection:
             look = sa.inspect(connection)
@@ -209,7 +211,7 @@ def settles_within(dialect: str, timeout: float) -> float:
     """Seconds in which a COMMIT may still come though its time was over: of a process that froze after it had looked at
     the clock. It is as long as the server lets a transaction stand idle (`limits`), and a moment for the COMMIT.
 
-    None where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
+    0.0 where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
     """
     return 0.0 if dialect in ("postgresql", "sqlite") else max(1, int(timeout)) + _A_MOMENT
 

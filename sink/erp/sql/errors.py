@@ -32,7 +32,7 @@ class LateError(OrdertapError):
 
 
 def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
-    """Of an error that the database or its driver gave. The words for people have no values of rows in them."""
+    """What an error of the database or its driver means. The words for people have no values of rows in them."""
     text = _reason(error)
     if isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | ArithmeticError | TypeError):
         return unfit(error.orig)
@@ -51,8 +51,8 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
 
 
 def unfit(error: BaseException) -> HoldError:
-    """Of a value that the driver cannot pass on, one way or the other: it says so in Python's words, and SQLAlchemy
-    lets it through. A character that the ERP's encoding does not have, a year above 9999, a zero byte."""
+    """The hold for a value that the driver cannot pass on, one way or the other: it says so in Python's words, and
+    SQLAlchemy lets it through. A character that the ERP's encoding does not have, a year above 9999, a zero byte."""
     odd = "character" if isinstance(error, UnicodeError) else "value"
     reason = f"it has a {odd} that the ERP's database or its driver cannot take ({type(error).__name__})"
     return HoldError(reason, "mend it in the shop or the ERP, then `sink retry`", "data")
@@ -62,7 +62,7 @@ _Meaning = Literal["stop", "again", "came first", "hold"]
 
 
 def _by_code(error: exc.DBAPIError) -> _Meaning:
-    """By the server's code; where a driver has none, as SQLite's, by its class and words."""
+    """What an error means by the server's code; where a driver has none, as SQLite's, by its class and words."""
     state = getattr(error.orig, "pgcode", None)
     if state is not None:
         return _of_postgres(state)

@@ -1,4 +1,4 @@
-"""Many rows of a table in as few statements as may be.
+"""Many rows of a table in as few statements as possible.
 
 PostgreSQL is given them as one JSON text, which the server takes apart by the types of the table's own columns: that
 costs it half, and us a seventh, of what a statement with thousands of values does.

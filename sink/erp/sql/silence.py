@@ -1,8 +1,8 @@
 """Ends the wait for a PostgreSQL server that says nothing any more.
 
 The server's own limits end a statement, and TCP's a peer that is gone. But libpq waits for ever for a server process
-that stands still, or for a proxy that takes what is sent and answers nothing: a worker would hang there, and its sink
-would look as well as ever.
+that stands still, or for a proxy that takes what is sent and answers nothing: a worker would hang there, and the sink
+would still report itself healthy.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Writing:
         return results | self._read_back(self._change(todo, there, results))
 
     def _there(self) -> dict[str, ErpRow]:
-        """The documents of the steps, locked; by our keys, those too that shall get one."""
+        """The documents of the steps, locked; by our keys, also those that will get one."""
         keys = {step.ref.external: step.adopts.document if step.adopts else "" for _, step in self._steps}
         found = by_key(self._database, self._connection, self._kind, {*keys, *filter(None, keys.values())}, lock=True)
         return {key: found[one] for key, hand in keys.items() for one in (hand, key) if one in found}

@@ -25,7 +25,7 @@ def together(
 
     Where Tryton refuses the call, `moved` is asked once which items are no longer as they were when their steps were
     planned: those are conflicts, for Tryton refuses in many words what another has changed meanwhile. The rest is tried
-    again, by halves where nothing has moved. An outage, or the end of the time, is of all items of a call.
+    again, by halves where nothing has moved. An outage or an expired deadline applies to every item of the call.
     """
     if not items:
         return {}

@@ -189,7 +189,7 @@ class Customers:
         return {row["id"]: row for row in self._rpc.among("party.party", "id", ids, _READ, _SHOWN)}
 
     def _observed(self, row: Row) -> Observed:
-        """Its stamp is of what the record has, so that a clerk may keep what is his without a conflict."""
+        """Its stamp is of what the record has, so that a clerk may edit their own fields without a conflict."""
         mail, tax = _first(row, "contact_mechanisms", _is_email), _first(row, "identifiers", _is_tax_number)
         ours = _first(row, "identifiers", _is_key)
         address = _placed(row["addresses."]) if ours else next(iter(row["addresses."]), None)

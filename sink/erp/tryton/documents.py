@@ -26,7 +26,7 @@ _NAMES: Final = ("web_shop", "web_id", "lines.type", "lines.quantity", "lines.pr
 
 
 class SaleDocuments:
-    """One kind of them. A subclass says what of a sale is whose."""
+    """Base class for documents stored as sales. Subclasses define which fields belong to the shop."""
 
     kind: ClassVar[Kind]
 
@@ -43,7 +43,7 @@ class SaleDocuments:
         raise NotImplementedError
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """All that sales shall have, or why they cannot."""
+        """All values that sales must have, or why they cannot."""
         raise NotImplementedError
 
     def once(self, step: Step) -> Values:
@@ -51,7 +51,7 @@ class SaleDocuments:
         raise NotImplementedError
 
     def lines_of(self, step: Step, there: Sale | None, made: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
-        """The lines of a sale; nothing where they shall stay as they are, since they may be a clerk's."""
+        """The lines of a sale; nothing where they must stay as they are, since they may be a clerk's."""
         if there and not not_kept(replace(step.want, fields={}), replace(there.observed.record, fields={})):
             return {}
         return {"lines": made()}
@@ -80,7 +80,7 @@ class SaleDocuments:
         return steps.how_far(step, seen, self.target(step.goal))
 
     def find(self, fields: Fields) -> list[int]:
-        """By the shop's number, or by Tryton's own."""
+        """Ids of the sales with the shop's number, or with Tryton's own."""
         domain = self._of_us()
         for name, value in fields.items():
             if name == "reference":
@@ -101,13 +101,13 @@ class SaleDocuments:
         return [Found(ref, seen) for ref, seen in zip(refs, self.observed(rows), strict=True)]
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
-        """By rising ids; the next `after`, None at the end. Sales of other kinds are left out."""
+        """Ids and keys, by rising ids; the next `after`, None at the end. Sales of other kinds are left out."""
         rows = self._rpc.search(reads.MODEL, [("id", ">", after), *self._of_us()], _NAMES, limit)
         refs = [(row["id"], reads.ref_of(row, self._master.web_shop)) for row in rows]
         return [one for one in refs if one[1].kind == self.kind], rows[-1]["id"] if len(rows) == limit else None
 
     def _of_us(self) -> list[Any]:
-        """Of our company, and of no other web shop: what is in none was typed in by hand."""
+        """The search for sales of our company and of no other web shop: those in none were typed in by hand."""
         shop = ("web_shop", "=", self._master.web_shop)
         return [("company", "=", self._master.company), ["OR", shop, ("web_shop", "=", None)]]
 
@@ -158,7 +158,7 @@ class SaleDocuments:
         return {"add lines": edits.NO_MORE_LINES} if row["state"] in ("processing", "done") else {}
 
     def conditions(self) -> Values:
-        """Where goods come from and go to, and how is paid."""
+        """Warehouse and payment term."""
         return {"warehouse": self._master.warehouse, "payment_term": self._master.payment_term}
 
     def scale(self, currency: str) -> Scale:
@@ -182,7 +182,7 @@ class OfAnOrder(SaleDocuments):
     dated: ClassVar[str]
 
     def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
-        """The lines that one shall have."""
+        """The lines that one must have."""
         raise NotImplementedError
 
     def whole(self, rows: Sequence[Row]) -> Sequence[Row]:

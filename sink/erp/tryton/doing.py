@@ -26,7 +26,6 @@ _CANNOT: Final[Mapping[Verb, HoldError]] = {
         "Tryton gives no key of ours to what was typed in by hand",
         "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
     ),
-    "reopen": HoldError("it is cancelled in Tryton", "open it again there, then `sink retry`"),
 }
 _IN_BETWEEN: Final = "someone changed it in the ERP between two calls of ours"
 
@@ -39,7 +38,7 @@ class SaleKind(Protocol):
         ...
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """All that a sale shall have, lines too, or why it cannot have it; by place in the call."""
+        """All that a sale must have, lines too, or why it cannot have it; by place in the call."""
         ...
 
     def once(self, step: Step) -> Values:

@@ -1,4 +1,4 @@
-"""From a sale as it is to the values that it shall have: the least that has to be written. Pure.
+"""From a sale as it is to the values that it must have: the least that has to be written. Pure.
 
 In draft that is one write. In processing Tryton takes changes of lines and parties by an amendment (a slip that is made
 and then validated), and nothing but comment, reference and notes by a write.
@@ -39,7 +39,7 @@ BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it 
 
 
 class Edit(NamedTuple):
-    """head: values to write. lines: the line's id → values; of new ones the values; ids of those that shall go."""
+    """head: values to write. lines: the line's id → values; of new ones the values; ids of those that must go."""
 
     head: dict[str, Any]
     changed: dict[int, dict[str, Any]]

@@ -26,11 +26,11 @@ class StaleError(ConflictError):
 
 
 class RefusalError(HoldError):
-    """Tryton's own refusal of a call: of the data's, or for want of a right."""
+    """Tryton refused a call, because of the data or a missing permission."""
 
 
 def of_status(status: int, rest: str | None, method: str) -> RetryError | StopError:
-    """Of an HTTP status that is not 200. rest: the header Retry-After. method: what was called."""
+    """What an HTTP status other than 200 means. rest: the header Retry-After. method: what was called."""
     if status == 401:
         if method == "common.db.login":
             return StopError("Tryton refuses the log-in", "check erp.user and erp.password, and the user's companies")
@@ -48,8 +48,8 @@ def of_status(status: int, rest: str | None, method: str) -> RetryError | StopEr
 
 
 def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError | StopError:
-    """Of an answer with `error`: [kind, …] of Tryton's own, or else the words of an exception in its server, which is
-    none of the data's fault, and would be the same the next time."""
+    """What an answer with `error` means: [kind, …] of Tryton's own, or else the words of an exception in its server,
+    which is none of the data's fault, and would be the same the next time."""
     kind, *rest = error or [""]
     if kind == "ConcurrencyException":
         return StaleError("it was changed in the ERP meanwhile")

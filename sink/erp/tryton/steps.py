@@ -52,7 +52,7 @@ class Call(NamedTuple):
 
 
 def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
-    """What is said of a step without doing anything; None: it is to be done, or gone on with."""
+    """The result if it is known without a call; None if the step must be started or continued."""
     if sale is None:
         return None if step.verb == "create" else NotDone(_GONE)
     seen = sale.observed
@@ -71,7 +71,7 @@ def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
 
 
 def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call | None:
-    """The next call; None: nothing is left to do. values: what the sale shall have, of an amend. HoldError where Tryton
+    """The next call; None: nothing is left to do. values: what the sale must have, of an amend. HoldError where Tryton
     cannot do it."""
     if step.verb == "cancel":
         return _cancelling(sale)
@@ -101,9 +101,9 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
 
 
 def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
-    """Whether a sale stands as this step leaves it half way. Somebody else may have brought it there: then the step is
-    gone on with all the same, as it would be planned anew. Content that differs is ours where our own slip has made it,
-    and nobody's came after."""
+    """Whether the sale is in a state that this step passes through. Somebody else may have brought it there: then
+    the step is gone on with all the same, as it would be planned anew. Content that differs is ours where our own slip
+    has made it, and nobody's came after."""
     if step.verb == "amend" and now.amended_by == step.key:
         return True
     if was.content != now.content:
@@ -117,7 +117,7 @@ def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
 
 
 def _is_done(step: Step, seen: Observed, target: str) -> bool:
-    """Of a step that writes no content."""
+    """Whether a step that writes no content is done."""
     cancelled = seen.milestone is Milestone.CANCELLED
     return cancelled if step.verb == "cancel" else step.verb == "advance" and not cancelled and _at(seen, target)
 

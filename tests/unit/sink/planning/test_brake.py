@@ -23,7 +23,6 @@ def _step(kind: Kind, verb: Verb, **fields: Any) -> Step:
         ("order", "create", None),
         ("order", "amend", "orders"),
         ("order", "cancel", "orders"),
-        ("order", "reopen", "orders"),
         ("order", "advance", None),
         ("return", "amend", "orders"),
         ("refund", "cancel", "orders"),
