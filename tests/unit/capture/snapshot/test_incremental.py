@@ -23,9 +23,10 @@ from capture.snapshot.incremental import Incremental, Window
 from schemas.model.change import UNCHANGED_HEADER, Cells
 from schemas.model.errors import DataError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
-from schemas.model.relation import Column, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.registry import wire
 from schemas.writing.codec import SourceOrigin
+from schemas.writing.connect_schema import json_with_schema
 from schemas.writing.envelope import topic_name
 
 TOPIC_OF = partial(topic_name, "shop")
@@ -118,6 +119,28 @@ def test_a_key_is_the_same_under_another_version_of_its_schema() -> None:
     seen(incremental, (table.topic, 0, wire.prefix(4711) + key[wire.FRAME_SIZE :], value, []))
     assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS) - 1
     incremental.close()
+
+
+def test_a_row_that_changed_is_left_to_the_stream_when_its_json_key_shows_another_schema() -> None:
+    """ALTER TYPE … ADD VALUE sends no Relation message: the stream's keys show the labels of before, a chunk's all."""
+    kinds = Relation(8, "public", "kinds", "d", (Column("kind", 5000, -1, True),))
+
+    def kinds_with(*labels: str) -> Table:
+        facts = TableFacts(("kind",), {"kind": ColumnFacts(True, type_name="kind", type_kind="e", labels=labels)})
+        versions = Versions(TOPIC_OF, frozenset(), lambda _: facts, lambda *_: 1, lambda _: None, lambda _: 1,
+            text_of=json_with_schema,
+        )  # fmt: skip
+        return Tables(Selection(Lists()), True, versions).compile(kinds)
+
+    stream, today = kinds_with("old", "older"), kinds_with("old", "older", "new")
+    rows = [today.read(PREFIX, 1, (label,)) for label in (b"old", b"older")]
+    key, value = stream.read(PREFIX, 1, (b"old",))
+    assert key not in [chunk_key for chunk_key, _ in rows]
+    window, chunk = Window(), ChunkRows(today, rows, None, Visibility(100, frozenset()))
+    window.saw([(stream.topic, 0, key, value, [])])
+    assert window.untouched(chunk) == rows[1:]
+    window.saw([(stream.topic, 0, key, value, [(UNCHANGED_HEADER, b'["note"]')])])
+    assert window.spoils(chunk) is not None
 
 
 @pytest.mark.parametrize("cause", ["unchanged TOAST", "another Relation message"])
