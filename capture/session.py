@@ -252,7 +252,7 @@ class Session:
             table.relation.table: table.relation.table not in plan.snapshot.overrides
             and catalogue.has_key(self._leadership.connection, table.relation, plan.selection.rules(table.relation))
             for table in chosen(self._published, plan.snapshot)
-            if table.relation.table not in position.parked
+            if table.relation.table not in self._tables.parked
         }
         rest = None if plan.snapshot.mode == "initial_only" else with_rest(position, problem, keyed)
         if rest is None:
