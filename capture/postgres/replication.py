@@ -94,10 +94,11 @@ class Server(NamedTuple):
         return connection
 
     def ask(self) -> Connection:
-        """The same for short questions: one that waits for a table's lock ends after ten seconds, and says so."""
+        """The same for questions: one that waits for a table's lock ends after ten seconds, and says so. The answer
+        may take its time, as for thousands of tables of a busy server."""
         connection = self.connect()
         with database_errors("limiting our patience"), connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '10s'")
+            cursor.execute("SET lock_timeout = '10s'")
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
@@ -145,11 +146,9 @@ def database_errors(doing: str) -> Iterator[None]:
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
-            "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
+            "see in pg_locks who has it, and let the ALTER, VACUUM FULL or CLUSTER end; a snapshot waits for "
+            "snapshot_lock_timeout_ms",
         ) from None
-    except psycopg2.errors.QueryCanceled as error:  # see Server.ask
-        hint = "look in pg_locks for who has a table of the publication locked, and let that end"
-        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
         hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
