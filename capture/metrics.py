@@ -227,12 +227,12 @@ class Metrics:
             wait = _waits.get(self._thread)
             stands = wait is not None and time.monotonic() - wait[1] > _LIVE_PATIENCE
             return not stands, self._also_waiting(self.state) if stands else self.state
-        if self.parked:
-            return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
         if not self._moved or self.state != "streaming":
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved
         if age < max(15.0, 4 * self.heartbeat_interval):
+            if self.parked:  # told last: what stops all tables is worse
+                return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
             waits = f"; a snapshot on demand has {self.on_demand} tables left" if self.on_demand else ""
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"
         stuck = self._sent[0] if self._sent else None
