@@ -312,7 +312,6 @@ class Slot(NamedTuple):
     current_lsn: LSN = LSN(0)
     invalidation_reason: str | None = None  # PostgreSQL 17 and later, with those below
     inactive_since: str | None = None  # ISO 8601
-    inactive_seconds: float | None = None
     conflicting: bool | None = None  # 16 and later
     spilled_transactions: int | None = None  # since the statistics were reset
     spills: int | None = None  # one may be spilled again and again
@@ -326,7 +325,6 @@ def slot_state(connection: Connection, slot: str) -> Slot | None:
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
                pg_current_wal_lsn()::text,
                to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since',
-               extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8,
                (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_count, t.spill_bytes
         FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name)
         WHERE s.slot_name = %s"""
