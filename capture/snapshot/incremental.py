@@ -22,7 +22,7 @@ from capture.demand import Demand, Request, Signal
 from capture.kafka.index import News
 from capture.kafka.producer import Fields
 from capture.metrics import SNAPSHOT_ROWS
-from capture.snapshot.chunk_reader import ChunkRows, Mark, Read, Row
+from capture.snapshot.chunk_reader import ChunkRows, Read, Row, Watermark
 from schemas.model.change import (
     STAMP_HEADER,
     TRANSACTION_HEADER,
@@ -230,7 +230,7 @@ class Incremental:
         if self.window is not None:
             self.window.altered.add(table)
 
-    def mark(self, mark: Mark, lsn: LSN) -> list[Fields] | None:
+    def mark(self, mark: Watermark, lsn: LSN) -> list[Fields] | None:
         """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
 
         None when there is nothing to write: the low mark, another reader's, or a chunk that has to be read again.

@@ -18,7 +18,7 @@ from capture.kafka.topics import Topics
 from capture.metrics import SNAPSHOT_ROWS
 from capture.selection import Lists, Selection
 from capture.snapshot import incremental as incremental_module
-from capture.snapshot.chunk_reader import ChunkRows, Mark, Visibility
+from capture.snapshot.chunk_reader import ChunkRows, Visibility, Watermark
 from capture.snapshot.incremental import Incremental, Window
 from schemas.model.change import UNCHANGED_HEADER, Cells
 from schemas.model.errors import DataError, SettingsError, UnavailableError
@@ -78,10 +78,10 @@ def written_after(lists: Lists, changed: int) -> list[int]:
     counts = []
     for number in (1, 2):
         incremental.step(time.monotonic() + number)
-        assert incremental.mark(Mark("me", number, low=True), LSN(10)) is None
+        assert incremental.mark(Watermark("me", number, low=True), LSN(10)) is None
         if number == 1:
             seen(incremental, (table.topic, 0, *rows[changed], []))
-        found = incremental.mark(Mark("me", number, low=False), LSN(20))
+        found = incremental.mark(Watermark("me", number, low=False), LSN(20))
         counts.append(sum(topic == table.topic for topic, *_ in found or ()))
         if not incremental.demand.requests:
             break
@@ -188,7 +188,7 @@ def seen(incremental: Incremental, draft: Fields) -> None:
 
 def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
     """The topics of what a mark leads to."""
-    return [topic for topic, *_ in incremental.mark(Mark("me", number, low), LSN(20)) or ()]
+    return [topic for topic, *_ in incremental.mark(Watermark("me", number, low), LSN(20)) or ()]
 
 
 def await_chunk(incremental: Incremental) -> None:
