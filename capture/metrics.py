@@ -30,19 +30,16 @@ BATCH_RECORDS = Histogram(
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
 WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
-SLOT_LOST = Gauge("ordertap_capture_slot_invalidated", "1 for why the server gave the slot up", ["reason"])
 FAILED_STARTS = Gauge("ordertap_capture_failed_starts", "Starts in a row that ended the same way")
 _SLOT: Final = {
     "safe_bytes": WAL_SAFE,
-    "inactive_seconds": Gauge("ordertap_capture_slot_inactive_seconds", "Since somebody read the slot; -1: it is read"),
-    "conflicting": Gauge("ordertap_capture_slot_conflicting", "1: recovery of a standby took its rows; -1: unknown"),
     "spilled_transactions": Gauge("ordertap_capture_spilled_transactions", "Spilled to the server's disk; -1: unknown"),
     "spills": Gauge("ordertap_capture_spills", "How often one of them was spilled, once or again; -1: unknown"),
     "spilled_bytes": Gauge(
         "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
     ),
 }
-"""By the field of a replication.Slot, whose None is -1."""
+"""By the field of a replication.Slot, whose None is -1. What it says while nobody reads it is for `capture status`."""
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
@@ -188,9 +185,6 @@ class Metrics:
         LAG_BYTES.set(max(0, lag_bytes))
         for status in _WAL_STATUSES:
             WAL_STATUS.labels(status).set(status == seen["wal_status"])
-        SLOT_LOST.clear()
-        if seen["invalidation_reason"]:
-            SLOT_LOST.labels(seen["invalidation_reason"]).set(1)
 
     def start_failed(self, reason: str, hint: str) -> bool:
         """A start, or the stream after it, has ended so, and the next one follows; whether that happens again and again
@@ -227,12 +221,12 @@ class Metrics:
             wait = _waits.get(self._thread)
             stands = wait is not None and time.monotonic() - wait[1] > _LIVE_PATIENCE
             return not stands, self._also_waiting(self.state) if stands else self.state
-        if self.parked:
-            return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
         if not self._moved or self.state != "streaming":
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved
         if age < max(15.0, 4 * self.heartbeat_interval):
+            if self.parked:  # told last: what stops all tables is worse
+                return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
             waits = f"; a snapshot on demand has {self.on_demand} tables left" if self.on_demand else ""
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"
         stuck = self._sent[0] if self._sent else None

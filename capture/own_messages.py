@@ -17,7 +17,7 @@ from capture.kafka.index import News
 from capture.metrics import Metrics
 from capture.position import Heartbeat, Position
 from capture.postgres import pgoutput
-from capture.snapshot.chunk_reader import WATERMARK_PREFIX, parse_mark
+from capture.snapshot.chunk_reader import WATERMARK_PREFIX, parse_watermark
 from capture.snapshot.incremental import Incremental
 
 log = structlog.get_logger("capture")
@@ -98,7 +98,7 @@ class OwnMessages:
         return self._answer(position._replace(end_lsn=message.lsn, stopped_lsn=None), notices)
 
     def _watermark(self, message: pgoutput.LogicalMessage, position: Position) -> Answer | None:
-        mark = parse_mark(message.content)
+        mark = parse_watermark(message.content)
         if mark is None:
             return None
         rows = self.incremental.mark(mark, message.lsn)

@@ -76,9 +76,10 @@ class Position(NamedTuple):
     and the tables in `parked`.
 
     `end_lsn` is the end of the last whole source transaction (or of a heartbeat after it), `last_commit_lsn` its commit
-    record. `settings` is a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a
-    clean stop, None while running; if the slot is ahead of it later, somebody else moved it. `chain` is None until the
-    first record of the index of commits.
+    record: nobody here reads that any more, but an earlier release that goes on from this position does. `settings` is
+    a hash of the settings that shape records. `stopped_lsn` is the slot's confirmed LSN at a clean stop, None while
+    running; if the slot is ahead of it later, somebody else moved it. `chain` is None until the first record of the
+    index of commits.
     """
 
     generation: int

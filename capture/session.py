@@ -38,7 +38,7 @@ from capture.postgres.replication import (
 )
 from capture.snapshot.chunk_reader import ChunkReader
 from capture.snapshot.incremental import Incremental
-from capture.snapshot.initial import Source, StoppedError, begin_without_data, chosen, take_snapshot
+from capture.snapshot.initial import Source, StoppedError, begin_without_data, chosen, cost, take_snapshot
 from capture.snapshot.modes import next_step, unfinished, with_rest
 from capture.snapshot.workers import fence
 from capture.stream import Stream
@@ -196,7 +196,7 @@ class Session:
         slot = slot_state(self._leadership.connection, self._plan.options.slot)
         reason = self._plan.problem(self._found, system, slot, self._replication.history)
         if reason is not None and REPAIR in reason.hint:
-            reason.hint += f"; that reads {catalogue.extent(self._leadership.connection, self._published)} again"
+            reason.hint += f"; {cost(self._leadership.connection, self._published, self._plan.snapshot)}"
         position = self._rest(reason)
         step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
         if step == "snapshot":
@@ -252,7 +252,7 @@ class Session:
             table.relation.table: table.relation.table not in plan.snapshot.overrides
             and catalogue.has_key(self._leadership.connection, table.relation, plan.selection.rules(table.relation))
             for table in chosen(self._published, plan.snapshot)
-            if table.relation.table not in position.parked
+            if table.relation.table not in self._tables.parked
         }
         rest = None if plan.snapshot.mode == "initial_only" else with_rest(position, problem, keyed)
         if rest is None:

@@ -10,6 +10,7 @@ from capture.kafka.producer import TransactionalProducer
 from capture.plan import Plan
 from capture.postgres import catalogue
 from capture.postgres.replication import Replication, slot_state
+from capture.snapshot.initial import cost
 from capture.snapshot.modes import unfinished
 from schemas.model.errors import SettingsError
 
@@ -53,14 +54,10 @@ class Repair(Proposal):
                 f'if it ends with `publication "{plan.publication}" does not exist` and that is there, it was dropped '
                 "and made again: the log of the time between cannot be read, a new snapshot brings what changed then"
             )
-        empty = plan.snapshot.mode == "no_data"
-        read = "no table is read again (snapshot_mode no_data)" if empty else f"all is read again: {self._extent()}"
+        every = catalogue.published_tables(self._leadership.connection, plan.publication)
+        wanted = [one for one in every if plan.selection.table(one.relation.table)]
+        read = cost(self._leadership.connection, wanted, plan.snapshot)
         yield f"generation {self._new.generation}: slot {plan.options.slot} is dropped, {read}"
-
-    def _extent(self) -> catalogue.Extent:
-        every = catalogue.published_tables(self._leadership.connection, self._plan.publication)
-        wanted = [one for one in every if self._plan.selection.table(one.relation.table)]
-        return catalogue.extent(self._leadership.connection, wanted)
 
     def execute(self) -> Iterator[str]:
         plan = self._plan

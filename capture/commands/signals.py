@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from psycopg2 import sql
 
@@ -17,16 +17,19 @@ from schemas.model.errors import SettingsError
 
 
 def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
-    """Writes the signal and returns it. SettingsError when no chunk of these tables could be read, or none with this
-    condition, and when there is no slot: a slot reads nothing from before it was made.
+    """Writes the signal and returns it. SettingsError when no chunk of these tables could be read, none with this
+    condition, or none written, and when there is no slot: a slot reads nothing from before it was made.
     """
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(dict.fromkeys(tables)), condition)
     signal = signal.signed(plan.options.signal_key.get_secret_value().encode())
     connection = plan.server.connect()
     try:
         published = {table.relation.table: table for table in catalogue.published_tables(connection, plan.publication)}
+        unnamed = _unnamed(plan, published) if tables else {}
         for name in tables:
             _check(connection, plan, published, name, condition)
+            if name in unnamed:
+                raise unnamed[name]
         if slot_state(connection, plan.options.slot) is None:
             raise SettingsError(
                 f"slot {plan.options.slot} is not there, so nobody would ever read the signal",
@@ -41,6 +44,15 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
     finally:
         connection.close()
     return signal
+
+
+def _unnamed(plan: Plan, published: Iterable[str]) -> dict[str, SettingsError]:
+    """The tables that can have no topic, and why. Those that are written have theirs: they are asked for first, as a
+    start does."""
+    position = plan.position(settled=False)
+    parked = () if position is None else position.parked
+    captured = sorted(filter(plan.selection.table, published), key=lambda name: name in parked)
+    return plan.topics.of_each(captured)[1]
 
 
 def _check(

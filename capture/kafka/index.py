@@ -14,6 +14,7 @@ from capture.kafka.producer import Fields
 from capture.position import Chain, Position
 from schemas.model.change import STAMP_HEADER
 from schemas.model.commits import IndexRecord, SnapshotState, TableTopic, dump_index
+from schemas.model.errors import SettingsError
 from schemas.model.lsn import LSN
 
 RECORD_BYTES: Final = 256 * 1024
@@ -53,7 +54,7 @@ class Index:
         accounted: frozenset[str] | None = None,
     ) -> None:
         """`found` is the position of the start, whose chain goes on; without one it begins anew. `topic_of` gives the
-        topic in which a table's records begin.
+        topic in which a table's records begin; SettingsError for a table that can have none.
 
         `accounted` are tables that were copied or reported as not copied; None if this was never recorded.
         """
@@ -124,6 +125,19 @@ class Index:
         taken, self._accounts = self._accounts, False
         return self.accounted if taken else None
 
+    def _followed(self, state: SnapshotState) -> SnapshotState:
+        """A snapshot's state with the tables that can have a topic: nothing of another one is ever written, and it must
+        not keep the record from being made. Readers follow them before a commit names their topics.
+        """
+        tables = []
+        for name in state.tables:
+            try:
+                self._numbers[name, self._topic_of(name)]
+            except SettingsError:  # said where the table was parked
+                continue
+            tables.append(name)
+        return state._replace(tables=tuple(tables))
+
     def record(self, position: Position) -> tuple[list[Fields], Position]:
         """The record of all that was taken since the last one, which ends where `position` does, and the position with
         the chain up to it; no record as long as the chain cannot begin.
@@ -139,8 +153,7 @@ class Index:
         if not self._told:
             self._told = True
             self._states = {state.id: state for state in states_of(position)} | self._states
-        for name in dict.fromkeys(name for state in self._states.values() for name in state.tables):
-            self._numbers[name, self._topic_of(name)]  # readers follow the table before a commit names its topic
+        states = [self._followed(state) for state in self._states.values()]
         self.parked(position.parked)
         content = dump_index(
             IndexRecord(
@@ -152,7 +165,7 @@ class Index:
                 (),
                 tuple(sorted(self._parked)),
                 tuple(self._begun),
-                tuple(self._states.values()),
+                tuple(states),
             )
         )
         # No text can have these bytes: a quotation mark inside it has a backslash before it.

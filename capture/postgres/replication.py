@@ -94,10 +94,11 @@ class Server(NamedTuple):
         return connection
 
     def ask(self) -> Connection:
-        """The same for short questions: one that waits for a table's lock ends after ten seconds, and says so."""
+        """The same for questions: one that waits for a table's lock ends after ten seconds, and says so. The answer
+        may take its time, as for thousands of tables of a busy server."""
         connection = self.connect()
         with database_errors("limiting our patience"), connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '10s'")
+            cursor.execute("SET lock_timeout = '10s'")
         return connection
 
     def _unreachable(self, error: psycopg2.OperationalError) -> OrdertapError:
@@ -145,11 +146,9 @@ def database_errors(doing: str) -> Iterator[None]:
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
             f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
-            "let the ALTER, VACUUM FULL or CLUSTER end, or raise snapshot_lock_timeout_ms",
+            "see in pg_locks who has it, and let the ALTER, VACUUM FULL or CLUSTER end; a snapshot waits for "
+            "snapshot_lock_timeout_ms",
         ) from None
-    except psycopg2.errors.QueryCanceled as error:  # see Server.ask
-        hint = "look in pg_locks for who has a table of the publication locked, and let that end"
-        raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
         hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
@@ -313,7 +312,6 @@ class Slot(NamedTuple):
     current_lsn: LSN = LSN(0)
     invalidation_reason: str | None = None  # PostgreSQL 17 and later, with those below
     inactive_since: str | None = None  # ISO 8601
-    inactive_seconds: float | None = None
     conflicting: bool | None = None  # 16 and later
     spilled_transactions: int | None = None  # since the statistics were reset
     spills: int | None = None  # one may be spilled again and again
@@ -327,7 +325,6 @@ def slot_state(connection: Connection, slot: str) -> Slot | None:
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
                pg_current_wal_lsn()::text,
                to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since',
-               extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8,
                (to_jsonb(s) ->> 'conflicting')::boolean, t.spill_txns, t.spill_count, t.spill_bytes
         FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name)
         WHERE s.slot_name = %s"""

@@ -46,7 +46,7 @@ NOT_SQL: Final = (
 """The errors that somebody's condition may raise each time it is tried."""
 
 
-class Mark(NamedTuple):
+class Watermark(NamedTuple):
     """The content of a watermark: the reader that wrote it, the number of its chunk, and whether it is the low one."""
 
     reader: str
@@ -58,10 +58,10 @@ class Mark(NamedTuple):
         return json.dumps(self._asdict())
 
 
-def parse_mark(content: bytes) -> Mark | None:
+def parse_watermark(content: bytes) -> Watermark | None:
     """The watermark; None for what somebody else wrote under the prefix."""
     try:
-        return Mark(**json.loads(content))
+        return Watermark(**json.loads(content))
     except UNREADABLE:
         return None
 
@@ -146,7 +146,7 @@ class ChunkReader:
     def _between_marks(
         self, cursor: Cursor, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, limit: int
     ) -> ChunkRows:
-        low = self._mark(cursor, Mark(self.name, number, low=True))
+        low = self._mark(cursor, Watermark(self.name, number, low=True))
         held = locks.statement(self._published(cursor.connection, name))
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         cursor.execute(held)  # before the snapshot: a rewrite that ends between them would leave it empty
@@ -166,10 +166,10 @@ class ChunkReader:
         self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
         more = lines.full or len(lines.kept) >= limit
         chunk = self._encoded(table, published, lines.kept, low, visibility, more)
-        self._mark(cursor, Mark(self.name, number, low=False))
+        self._mark(cursor, Watermark(self.name, number, low=False))
         return chunk
 
-    def _mark(self, cursor: Cursor, mark: Mark) -> LSN:
+    def _mark(self, cursor: Cursor, mark: Watermark) -> LSN:
         """Where the mark is in the log. The high one is flushed at once by a commit: in an idle database the WAL writer
         would leave it, and the stream that waits for it, for wal_writer_delay (200 ms)."""
         flush = "" if mark.low else ", txid_current()"

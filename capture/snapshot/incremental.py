@@ -22,7 +22,7 @@ from capture.demand import Demand, Request, Signal
 from capture.kafka.index import News
 from capture.kafka.producer import Fields
 from capture.metrics import SNAPSHOT_ROWS
-from capture.snapshot.chunk_reader import ChunkRows, Mark, Read, Row
+from capture.snapshot.chunk_reader import ChunkRows, Read, Row, Watermark
 from schemas.model.change import (
     STAMP_HEADER,
     TRANSACTION_HEADER,
@@ -35,7 +35,6 @@ from schemas.model.commits import SnapshotState, SnapshotStep
 from schemas.model.errors import DataError, OrdertapError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
 from schemas.process.backoff import backoff
-from schemas.registry.wire import unframed
 from schemas.writing import records
 
 log = structlog.get_logger("capture")
@@ -53,8 +52,8 @@ _STATES: Final[Mapping[str, SnapshotStep]] = {
 
 
 class Window:
-    """What the stream saw since a low watermark. It names rows by topic and key without the schema's id, which may
-    differ in a chunk: chunks are compiled from today's catalogue."""
+    """What the stream saw since a low watermark: topics and keys. A chunk compares the rows of its keys, for their
+    schema may be another one: chunks are compiled from today's catalogue."""
 
     def __init__(self) -> None:
         self._changed: set[tuple[str, bytes]] = set()
@@ -70,30 +69,35 @@ class Window:
             return
         for topic, _, key, _, headers in drafts:
             if key is not None:
-                name = (topic, unframed(key))
-                self._changed.add(name)
+                self._changed.add((topic, key))
                 if any(header == UNCHANGED_HEADER for header, _ in headers):
-                    self._unfilled.add(name)
+                    self._unfilled.add((topic, key))
                 else:
-                    self._unfilled.discard(name)
+                    self._unfilled.discard((topic, key))
 
     def untouched(self, chunk: ChunkRows) -> list[Row]:
         """The rows of a chunk that the stream has not seen change since."""
-        topic = chunk.table.topic
-        return [row for row in chunk.rows if (topic, unframed(row[0] or b"")) not in self._changed]
+        changed, row_of = _rows(self._changed, chunk), chunk.table.encoder.row_of
+        return [row for row in chunk.rows if row[0] is None or row_of(row[0]) not in changed]
 
     def spoils(self, chunk: ChunkRows) -> str | None:
         """Why the changes that the stream saw cannot replace the chunk's rows; None when they can."""
-        names = [(chunk.table.topic, unframed(key)) for key, _ in chunk.rows if key is not None]
+        rows = {chunk.table.encoder.row_of(key) for key, _ in chunk.rows if key is not None}
         if self._overflown:
             return "too much changed meanwhile"
         if chunk.table.name in self.altered:
             return "its columns came anew"
-        if any(name in self._unfilled for name in names):
+        if rows & _rows(self._unfilled, chunk):
             return "a change of a row leaves out values that only the chunk has"
-        if chunk.table.encoder.shares_keys and any(name in self._changed for name in names):
+        if chunk.table.encoder.shares_keys and rows & _rows(self._changed, chunk):
             return "which of the rows with one key changed is not known"
         return None
+
+
+def _rows(seen: Iterable[tuple[str, bytes]], chunk: ChunkRows) -> set[bytes]:
+    """Which rows of the chunk's table these topics and keys mean."""
+    topic, row_of = chunk.table.topic, chunk.table.encoder.row_of
+    return {row_of(key) for where, key in seen if where == topic}
 
 
 class Incremental:
@@ -226,7 +230,7 @@ class Incremental:
         if self.window is not None:
             self.window.altered.add(table)
 
-    def mark(self, mark: Mark, lsn: LSN) -> list[Fields] | None:
+    def mark(self, mark: Watermark, lsn: LSN) -> list[Fields] | None:
         """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
 
         None when there is nothing to write: the low mark, another reader's, or a chunk that has to be read again.

@@ -23,7 +23,7 @@ from capture.kafka.index import NOT_COPIED
 from capture.kafka.producer import Record
 from capture.kafka.writer import COMMIT_PATIENCE, PositionWriter
 from capture.position import InitialSnapshot, Position
-from capture.postgres.catalogue import Published, published_tables
+from capture.postgres.catalogue import Published, extent, published_tables
 from capture.postgres.replication import Connection, Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
 from capture.snapshot.chunks import TablePlan, plan_table
@@ -176,6 +176,17 @@ def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pub
             "take it out there, or add it to the publication and to table_include_list",
         )
     return [one for one in published if not options.included or any_matches(options.included, one.relation.table)]
+
+
+def cost(connection: Connection, published: Sequence[Published], options: SnapshotOptions) -> str:
+    """What a new snapshot reads, for people. It is said beside a loss: no error of its own, as of a table that somebody
+    has locked, takes that one's place."""
+    if options.mode == "no_data":
+        return "no table is read again (snapshot_mode no_data)"
+    try:
+        return f"{extent(connection, chosen(published, options))}, are read again"
+    except OrdertapError as error:
+        return f"tables are read again, and how much cannot be told ({error.message})"
 
 
 def _hold_unchanged(

@@ -1,1 +1,1 @@
-"""What both processes share at run time: settings, logs, health."""
+"""What both processes share at run time: settings, logs, health, pauses between attempts."""

@@ -27,11 +27,6 @@ def frame(schema_id: int, avro: bytes) -> bytes:
     return _PREFIX.pack(MAGIC, schema_id) + avro
 
 
-def unframed(payload: bytes) -> bytes:
-    """A key or value without its schema id; JSON text has none."""
-    return payload[FRAME_SIZE:] if payload[:1] == b"\0" else payload
-
-
 def parse(payload: bytes) -> tuple[int, bytes]:
     """Splits a Kafka key or value into (schema id, Avro bytes); DataError when it is not in this format."""
     if len(payload) < _PREFIX.size:

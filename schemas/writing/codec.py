@@ -346,6 +346,10 @@ class Encoder:
         except FAILURES:
             return self._key_head + self._named(self._codec.layout.careful_key, cells)
 
+    def row_of(self, key: bytes) -> bytes:
+        """What a key says of its row, without the version of the schema."""
+        return key[wire.FRAME_SIZE :]
+
     def key_json(self, cells: Cells) -> bytes:
         """The key as Connect's JSON, the value of `__debezium.newkey` and `__debezium.oldkey`."""
         content = self._named(self._codec.layout.careful_key, cells)

@@ -4,6 +4,7 @@ A TextOf makes of a schema what makes JSON text of its Avro bytes: json_text, or
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -65,6 +66,10 @@ class JsonEncoder(Encoder):
     def key(self, cells: Cells) -> bytes | None:
         """As Encoder; `{"id":1}`."""
         return self._text.key(super().key(cells))
+
+    def row_of(self, key: bytes) -> bytes:
+        """As Encoder."""
+        return key if self.text_of is json_text else json.dumps(json.loads(key)["payload"]).encode()
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
         """As Encoder."""

@@ -56,11 +56,11 @@ def told_of(shop: Shop, reason: str, setting: str) -> None:
     log = said(shop.capture)
     assert f"slot {shop.prefix} was invalidated ({reason}" in log
     assert f"raise {setting}" in log
-    assert "that reads about 50 rows of 2 tables, 0.0 MB in the shop again" in log
+    assert "; about 50 rows of 2 tables, 0.0 MB in the shop, are read again" in log
     told = status(shop)
     assert any(reason in problem and f"raise {setting}" in problem for problem in told["problems"])
     assert told["slot"]["wal_status"] == "lost"
-    assert "all is read again: about 50 rows of 2 tables" in run("capture", "repair", config=shop.config).stdout
+    assert "is dropped, about 50 rows of 2 tables" in run("capture", "repair", config=shop.config).stdout
 
 
 @pytest.mark.parametrize("shop", [16, 18], indirect=True, ids=["pg16", "pg18"])

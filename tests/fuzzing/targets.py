@@ -15,7 +15,7 @@ from capture.demand import Signal, parse_signal
 from capture.position import Chain, Heartbeat, InitialSnapshot, Partial, Position, parse_heartbeat, parse_position
 from capture.postgres import pgoutput
 from capture.selection import Selection
-from capture.snapshot.chunk_reader import Mark, parse_mark
+from capture.snapshot.chunk_reader import Watermark, parse_watermark
 from capture.snapshot.copytext import Frame, Outlet, line_writer, parse_copy_line
 from schemas.model.change import (
     STAMP_HEADER,
@@ -212,7 +212,7 @@ def _small() -> Iterator[Target]:
     yield Target("a heartbeat", [beat], lambda data: parse_heartbeat(data, "ordertap", LSN(9)))
     signal = Signal("ordertap", "id", "execute-snapshot", ("public.t",), "id > 5").dump().encode()
     yield Target("a signal", [signal], _signal)
-    yield Target("a mark", [Mark("reader", 3, low=True).dump().encode()], parse_mark)
+    yield Target("a mark", [Watermark("reader", 3, low=True).dump().encode()], parse_watermark)
     yield Target("ordertap.stamp", [b"1:25802600:3"], parse_stamp)
     yield Target("ordertap.transaction", [b"7:9", b"snapshot:x", b'{"id":"7:9","size":{"t":1}}'], parse_transaction)
     chunk = Commit(9, 0, ((0, 5),), "id")

@@ -114,6 +114,17 @@ def test_the_server_notices_when_we_are_gone_without_a_word(database: str, facto
         leadership.close()
 
 
+def test_a_leaders_question_may_take_longer_than_it_waits_for_a_lock(database: str) -> None:
+    """The facts of thousands of tables do on a busy server; each start asks for them."""
+    leadership = Leadership(server_of(database), "ours")
+    try:
+        assert leadership.setting("lock_timeout") == "10s"
+        with leadership.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10.2)")
+    finally:
+        leadership.close()
+
+
 def test_only_the_copies_of_one_capture_are_its_leader_and_standby(database: str) -> None:
     server = server_of(database)
     leader, standby, other = (Leadership(server, slot) for slot in ("ours", "ours", "theirs"))

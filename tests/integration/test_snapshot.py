@@ -16,7 +16,10 @@ import psycopg2
 import pytest
 
 from capture.postgres.catalogue import published_tables
+from capture.selection import patterns
 from capture.snapshot.chunks import plan_table
+from capture.snapshot.initial import cost
+from capture.snapshot.modes import SnapshotOptions
 from deploy.embedded import Kafka, Postgres
 from tests.fix_postgres import AVAILABLE
 from tests.proof.records import changes
@@ -456,3 +459,24 @@ def test_always_copies_at_each_start_in_a_new_generation(shop: Shop) -> None:
         shop.sql("DELETE FROM parent WHERE id = 1")
     made = snapshots(shop.records(), shop.prefix)
     assert [(one.generation, one.rows["public.parent"]) for one in made] == [(1, 50), (2, 49)]
+
+
+def test_what_a_repair_reads_is_told_of_the_tables_that_it_reads_and_hides_no_loss(database: str) -> None:
+    """Also where somebody has locked one of them: then how much it is cannot be told."""
+    every = SnapshotOptions("initial", 1, 100, (), {})
+    with closing(psycopg2.connect(database)) as owner, owner.cursor() as cursor:
+        cursor.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+        cursor.execute(
+            "INSERT INTO a SELECT generate_series(1, 9); ANALYZE a, b; CREATE PUBLICATION tap FOR TABLE a, b"
+        )
+        owner.commit()
+        with closing(psycopg2.connect(database, options="-c lock_timeout=100")) as asking:
+            asking.autocommit = True
+            published = published_tables(asking, "tap")
+            assert cost(asking, published, every).startswith("about 9 rows of 2 tables, 0.0 MB in the shop, are read")
+            some = every._replace(included=patterns(["public.a"]))
+            assert cost(asking, published, some).startswith("about 9 rows of 1 tables")
+            cursor.execute("LOCK TABLE a")
+            assert cost(asking, published, every).startswith("tables are read again, and how much cannot be told (")
+            none = every._replace(mode="no_data")
+            assert cost(asking, published, none) == "no table is read again (snapshot_mode no_data)"

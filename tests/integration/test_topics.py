@@ -6,9 +6,10 @@ import json
 
 from capture.kafka.broker import topics as described
 from capture.kafka.cluster import Cluster, Making
-from tests.fix_capture import Shop
+from tests.fix_capture import PATIENCE, Shop
 from tests.programs import run
 from tests.proof.records import Record
+from tests.shop import said
 
 
 def on(records: list[Record], topic: str) -> list[str]:
@@ -126,6 +127,51 @@ def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from
     assert on(records, f"{shop.prefix}.public.a.b_c") == ["r", "c"]
     assert on(records, f"{shop.prefix}.public._") == ["r", "c"]
     assert on(records, f"{shop.prefix}.public.log") == ["c", "c"]
+
+
+def test_c4_a_signal_for_a_table_that_can_have_no_topic_stops_nothing(shop: Shop) -> None:
+    """The command refuses it. One that is in the log nevertheless leaves the table parked, after a restart, too."""
+    waiting = "public.a_b.c"
+    names = ['public."a.b_c"', 'public."a_b.c"']
+    shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
+    shop.sql(f"ALTER PUBLICATION tap ADD TABLE {', '.join(names)}")
+    shop.capture.start()
+    shop.drain()
+    refused = run("capture", "signal", "snapshot", waiting, config=shop.config)
+    assert refused.returncode == 78, refused.stderr
+    assert "give one of them another topic in topic_routing" in refused.stderr
+    shop.signal("snapshot", "public.a.b_c")
+    shop.ask("execute-snapshot", waiting)
+    shop.until_said("table is left out of the snapshot")
+    shop.sql("INSERT INTO log VALUES (1, 'a')")
+    shop.drain()
+    assert shop.position()["parked"] == [waiting]
+    assert shop.capture.stop() == 0
+    shop.capture.start()
+    shop.sql("INSERT INTO log VALUES (2, 'b')")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert shop.position()["parked"] == [waiting]
+    assert on(shop.records(), f"{shop.prefix}.public.log") == ["c", "c"]
+
+
+def test_c4_the_rest_of_a_first_snapshot_has_no_table_that_can_have_no_topic(shop: Shop) -> None:
+    """It is published after the crash that ended the snapshot."""
+    waiting = "public.a_b.c"
+    names = ['public."a.b_c"', 'public."a_b.c"']
+    shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
+    shop.sql(f"ALTER PUBLICATION tap ADD TABLE {names[0]}")
+    victim = shop.copy("victim", "tests.faults.broken", ("-X", "fault=after-COMMIT:4"))
+    victim.start()
+    assert victim.wait(PATIENCE) == -9, victim.tail()  # with the first table
+    shop.sql(f"ALTER PUBLICATION tap ADD TABLE {names[1]}")
+    shop.capture.start()
+    shop.drain()
+    assert "goes on while streaming" in said(shop.capture)
+    assert "table is left out of the snapshot" not in said(shop.capture)
+    assert shop.position()["parked"] == [waiting]
+    assert shop.capture.stop() == 0
+    shop.prove()
 
 
 def test_c5_hundreds_of_topics_are_made_in_a_few_calls(shop: Shop) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from capture.demand import Demand, Request, Signal, parse_demand, parse_signal
-from capture.snapshot.chunk_reader import Mark, parse_mark
+from capture.snapshot.chunk_reader import Watermark, parse_watermark
 from schemas.model.lsn import LSN
 
 SIGNAL = Signal("shop", "one", "execute-snapshot", ("public.orders",), "id > 5")
@@ -49,11 +49,11 @@ def test_what_is_no_signal_is_passed_by(other: dict[str, Any]) -> None:
 @pytest.mark.parametrize("content", [b"", b"5", b"\xff", b"{}", DEEP], ids=["empty", "5", "bytes", "object", "deep"])
 def test_other_content_is_neither_signal_nor_mark(content: bytes) -> None:
     assert parse_signal(content, "shop") is None
-    assert parse_mark(content) is None
+    assert parse_watermark(content) is None
 
 
 def test_a_mark_is_what_was_written() -> None:
-    assert parse_mark(Mark("reader", 3, low=True).dump().encode()) == Mark("reader", 3, low=True)
+    assert parse_watermark(Watermark("reader", 3, low=True).dump().encode()) == Watermark("reader", 3, low=True)
 
 
 def test_a_request_that_an_older_version_wrote_unparked_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from capture import metrics as module
-from capture.metrics import Metrics, waiting
+from capture.metrics import FAILS_AGAIN, Metrics, waiting
 
 
 @pytest.fixture
@@ -107,6 +107,20 @@ def test_a_start_that_fails_three_times_the_same_way_says_so_until_something_get
     streaming.durable(object(), 2)
     assert not streaming.start_failed("Kafka is away", "wait")
     assert "failed" not in streaming.state
+
+
+def test_a_parked_table_hides_neither_starts_that_fail_nor_a_stream_that_stands(
+    streaming: Metrics, clock: SimpleNamespace
+) -> None:
+    streaming.parks(("public.a",))
+    streaming.heartbeat_sent(2)
+    clock.now += 30
+    assert streaming.ready() == (False, "PostgreSQL's log has brought no heartbeat for 30 s")
+    for _ in range(3):
+        streaming.start_failed("the slot is in use", "stop the other reader")
+    ready, said = streaming.ready()
+    assert not ready
+    assert FAILS_AGAIN in said
 
 
 @pytest.mark.parametrize(("state", "ready"), [("standby", True), ("snapshot", True), ("starting again: no", False)])

@@ -49,6 +49,17 @@ def expressions() -> list[str]:
     return [*rules, *panels]
 
 
+def test_the_page_names_the_metrics_of_capture_that_there_are() -> None:
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    table = page.partition("All start with `ordertap_capture_`")[2].partition("and with `ordertap_sink_`")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    named = {f"ordertap_capture_{name}" for cell in cells for name in re.findall(r"`(\w+)[{`]", cell)}
+    ours = {name for name in exported() if name.startswith("ordertap_capture_")}
+    made = ("_bucket", "_sum", "_count", "_created")  # of a histogram, and by the library
+    assert named - {name.removesuffix("_bucket") for name in ours} == set()
+    assert {name.removesuffix("_bucket") for name in ours if not name.endswith(made[1:])} - named == set()
+
+
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_manifests_are_what_kubernetes_knows(path: Path) -> None:
     for document in documents(path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from capture.demand import Demand, Request
 from capture.kafka.index import Index, News, states_of
+from capture.kafka.topics import UnnamedError
 from capture.position import Chain, InitialSnapshot, Partial, Position
 from schemas.model import commits
 from schemas.model.commits import Commit, IndexRecord, dump_index, parse_index
@@ -122,6 +123,20 @@ def test_the_tables_of_a_snapshot_are_named_with_their_topics_behind_those_of_co
     assert found.tables == (LINES, LATER, ORDERS)
     assert [one.changes for one in found.commits] == [((0, 1), (1, 2))]
     assert record(index).tables == ()
+
+
+def test_a_table_that_can_have_no_topic_is_left_out_of_a_snapshot_and_keeps_no_record_from_being_made() -> None:
+    def topic_of(table: str) -> str:
+        if table == "public.ö":
+            raise UnnamedError("it is no topic's name")
+        return TOPIC_OF(table)
+
+    index = Index("t", b"k", START, topic_of)
+    asked = commits.SnapshotState("b", "running", 90, False, ("public.ö", "public.o"), {})
+    index.take(News(states=(asked,)))
+    found = record(index)
+    assert found.tables == (ORDERS,)
+    assert found.snapshots[-1].tables == ("public.o",)
 
 
 def _request(name: str, **more: object) -> Request:

@@ -18,14 +18,15 @@ from capture.kafka.topics import Topics
 from capture.metrics import SNAPSHOT_ROWS
 from capture.selection import Lists, Selection
 from capture.snapshot import incremental as incremental_module
-from capture.snapshot.chunk_reader import ChunkRows, Mark, Visibility
+from capture.snapshot.chunk_reader import ChunkRows, Visibility, Watermark
 from capture.snapshot.incremental import Incremental, Window
 from schemas.model.change import UNCHANGED_HEADER, Cells
 from schemas.model.errors import DataError, SettingsError, UnavailableError
 from schemas.model.lsn import LSN
-from schemas.model.relation import Column, Relation, TableFacts
+from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
 from schemas.registry import wire
 from schemas.writing.codec import SourceOrigin
+from schemas.writing.connect_schema import json_with_schema
 from schemas.writing.envelope import topic_name
 
 TOPIC_OF = partial(topic_name, "shop")
@@ -77,10 +78,10 @@ def written_after(lists: Lists, changed: int) -> list[int]:
     counts = []
     for number in (1, 2):
         incremental.step(time.monotonic() + number)
-        assert incremental.mark(Mark("me", number, low=True), LSN(10)) is None
+        assert incremental.mark(Watermark("me", number, low=True), LSN(10)) is None
         if number == 1:
             seen(incremental, (table.topic, 0, *rows[changed], []))
-        found = incremental.mark(Mark("me", number, low=False), LSN(20))
+        found = incremental.mark(Watermark("me", number, low=False), LSN(20))
         counts.append(sum(topic == table.topic for topic, *_ in found or ()))
         if not incremental.demand.requests:
             break
@@ -118,6 +119,28 @@ def test_a_key_is_the_same_under_another_version_of_its_schema() -> None:
     seen(incremental, (table.topic, 0, wire.prefix(4711) + key[wire.FRAME_SIZE :], value, []))
     assert marked(incremental, 1, low=False).count(table.topic) == len(ROWS) - 1
     incremental.close()
+
+
+def test_a_row_that_changed_is_left_to_the_stream_when_its_json_key_shows_another_schema() -> None:
+    """ALTER TYPE … ADD VALUE sends no Relation message: the stream's keys show the labels of before, a chunk's all."""
+    kinds = Relation(8, "public", "kinds", "d", (Column("kind", 5000, -1, True),))
+
+    def kinds_with(*labels: str) -> Table:
+        facts = TableFacts(("kind",), {"kind": ColumnFacts(True, type_name="kind", type_kind="e", labels=labels)})
+        versions = Versions(TOPIC_OF, frozenset(), lambda _: facts, lambda *_: 1, lambda _: None, lambda _: 1,
+            text_of=json_with_schema,
+        )  # fmt: skip
+        return Tables(Selection(Lists()), True, versions).compile(kinds)
+
+    stream, today = kinds_with("old", "older"), kinds_with("old", "older", "new")
+    rows = [today.read(PREFIX, 1, (label,)) for label in (b"old", b"older")]
+    key, value = stream.read(PREFIX, 1, (b"old",))
+    assert key not in [chunk_key for chunk_key, _ in rows]
+    window, chunk = Window(), ChunkRows(today, rows, None, Visibility(100, frozenset()))
+    window.saw([(stream.topic, 0, key, value, [])])
+    assert window.untouched(chunk) == rows[1:]
+    window.saw([(stream.topic, 0, key, value, [(UNCHANGED_HEADER, b'["note"]')])])
+    assert window.spoils(chunk) is not None
 
 
 @pytest.mark.parametrize("cause", ["unchanged TOAST", "another Relation message"])
@@ -165,7 +188,7 @@ def seen(incremental: Incremental, draft: Fields) -> None:
 
 def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
     """The topics of what a mark leads to."""
-    return [topic for topic, *_ in incremental.mark(Mark("me", number, low), LSN(20)) or ()]
+    return [topic for topic, *_ in incremental.mark(Watermark("me", number, low), LSN(20)) or ()]
 
 
 def await_chunk(incremental: Incremental) -> None:
