@@ -29,6 +29,14 @@ class LeaseLostError(OrdertapError):
 _DUE: Final = "due_at <= statement_timestamp() AND (deadline IS NULL OR deadline < clock_timestamp())"
 
 
+def _due(types: str) -> str:
+    """A query for those that have waited longest. Its values are types, of which `types` says how, and a number."""
+    return (
+        f"SELECT unit FROM unit WHERE {_DUE} AND split_part(unit, ':', 1) {types}(%s)"  # noqa: S608
+        " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
+    )
+
+
 def any_due(cursor: Cursor) -> bool:
     """Whether anything is due. Much cheaper than `lease` when nothing is."""
     # ORDER BY makes it use the index: after a backlog, statistics make a sequential scan look cheap.
@@ -52,14 +60,13 @@ def lease(
     A unit whose owner died becomes free when its deadline has passed, not before: until then the owner's last call may
     still arrive at the ERP.
     """
-    due = (
-        f"SELECT unit FROM unit WHERE {_DUE} AND split_part(unit, ':', 1) <> ALL(%s)"  # noqa: S608
-        " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
-    )
-    found = _take(cursor, owner, seconds, due, [*later, *filling], most)
+    found = _take(cursor, owner, seconds, _due("<> ALL"), [*later, *filling], most)
     if filling and len(found) < most:
-        found += _take(cursor, owner, seconds, due, [*later], most - len(found))
-    return found if found or not later else _take(cursor, owner, seconds, due, [], max(most, most_later))
+        found += _take(cursor, owner, seconds, _due("<> ALL"), [*later], most - len(found))
+    if found or not later:
+        return found
+    # Of these types alone: others may have become due since, and `most_later` is not their number.
+    return _take(cursor, owner, seconds, _due("= ANY"), [*later], max(most, most_later))
 
 
 def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> list[Lease]:

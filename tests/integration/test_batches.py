@@ -5,13 +5,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg2 import sql
 
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
-from sink.database import Connection, connect, transaction
+from sink.database import Connection, Cursor, connect, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import (
@@ -471,6 +472,27 @@ def test_more_prices_than_orders_go_together_where_nothing_else_is_due(middle: C
             taken = leases.lease(cursor, "w1", 60, 1, later=("price",), most_later=most_later)
             assert len(taken) == found
             leases.prove(cursor, taken)
+
+
+def test_orders_that_become_due_during_a_look_are_not_leased_by_the_number_of_prices(
+    middle: Connection, database: str
+) -> None:
+    """No order was due, so prices are taken, more than a batch has; orders were marked before that statement."""
+    mark(middle, PRICE)
+
+    class Looks(Cursor):
+        looked = 0
+
+        def execute(self, query: Any, values: Any = None) -> None:
+            super().execute(query, values)
+            self.looked += 1
+            if self.looked == 1:
+                mark(middle, *(ORDER._replace(key=str(number)) for number in range(3)))
+
+    with closing(connect(database, "ordertap_shop")) as other, other.cursor(cursor_factory=Looks) as cursor:
+        taken = leases.lease(cursor, "w1", 60, 1, later=("price",), most_later=4)
+        assert cursor.looked == 2, "once for orders, once for prices"
+    assert [one.unit for one in taken] == ["price:A"]
 
 
 def test_an_order_whose_buyer_another_worker_has_keeps_its_place(

@@ -219,13 +219,13 @@ class OfAnOrder(SaleDocuments):
             try:
                 order, sale = self.order_of(step, orders), there.get(number)
                 rows = partial(self.rows_of, step, order)
-                found[number] = self._of_order(step, order, sale) | self.lines_of(step, sale, rows)
+                found[number] = self._of_order(step, order) | self.lines_of(step, sale, rows)
             except HoldError as error:
                 found[number] = error
         return found
 
-    def _of_order(self, step: Step, order: Row, there: Sale | None) -> dict[str, Any]:
-        at, text = step.want.fields.get(self.dated), there.row["comment"] if there else None
+    def _of_order(self, step: Step, order: Row) -> dict[str, Any]:
+        at = step.want.fields.get(self.dated)
         return {
             "origin": f"{reads.MODEL},{order['id']}",
             "party": order["party"],
@@ -234,7 +234,6 @@ class OfAnOrder(SaleDocuments):
             "currency": order["currency"],
             "reference": step.want.fields.get("number"),
             "sale_date": self._master.day(at) if isinstance(at, datetime) else None,
-            "comment": sales.comment(self.kind, text, step.want.fields, step.key),
         }
 
     def sold(self, order: Row) -> dict[str, Row]:

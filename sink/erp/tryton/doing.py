@@ -7,11 +7,23 @@ before it, and after it the sales are read again and compared with what they sho
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeAlias
 
-from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, RetryError, Step, StepResult, StopError, Verb
+from sink.erp.contract import (
+    ConflictError,
+    HoldError,
+    HowFar,
+    NotDone,
+    RetryError,
+    Step,
+    StepResult,
+    StopError,
+    Verb,
+    basis,
+)
 from sink.erp.kinds import ErpRef, Milestone, not_kept
-from sink.erp.tryton import edits, reads, sales, steps
+from sink.erp.tryton import edits, reads, steps
 from sink.erp.tryton.batches import Failure, together
 from sink.erp.tryton.rpc import Rpc, WriteCalls, stamps_of
 from sink.erp.tryton.steps import SALE, SLIP, Call, Sale
@@ -119,7 +131,7 @@ class Doing:
     def _new(self, step: Step, values: Values) -> Values:
         lines = [edits.created(line) for line in values["lines"]]
         ours = {"web_shop": self._web_shop, "web_id": step.ref.external, "lines": [("create", lines)]}
-        return {**values, **self._kind.once(step), **ours}
+        return {**values, **steps.commented(step, None), **self._kind.once(step), **ours}
 
     def _taken(self, some: Mapping[int, Values]) -> list[int]:
         """Those whose key somebody has used meanwhile."""
@@ -171,14 +183,19 @@ class Doing:
         }
 
     def _is_ours(self, number: int, before: Sale | None) -> bool:
-        """Whether a sale has moved, and as our step moves it."""
+        """Whether a sale has moved since this call, and as our step moves it. What the step did before says nothing of
+        that: it would make a clerk's edit look like ours."""
         step, sale = self._steps[number], self._there.get(number)
-        if sale is None or (before is not None and reads.same_stamps(before.row, sale.row)):
+        if sale is None or sale.observed.key > step.key:
+            return False
+        if before is not None and reads.same_stamps(before.row, sale.row):
             return False
         if sale.observed.key == step.key and step.verb in ("create", "amend"):
             return not not_kept(step.want, sale.observed.record)
-        far = steps.how_far(step, sale.observed, self._kind.target(step.goal))
-        return step.verb != "create" and far in (HowFar.PARTLY, HowFar.DONE)
+        if before is None or step.verb == "create":
+            return False
+        call = replace(step, before=basis(before.observed))
+        return steps.how_far(call, sale.observed, self._kind.target(step.goal)) in (HowFar.PARTLY, HowFar.DONE)
 
     def _send(self, some: Mapping[int, Call]) -> None:
         """One call for all."""
@@ -200,7 +217,7 @@ class Doing:
         sale = self._there.get(number)
         if sale is None:
             self._results[number] = NotDone(ConflictError("someone has deleted it in the ERP"))
-        elif call.leaves_content and sales.content(before.observed.record) != sales.content(sale.observed.record):
+        elif call.leaves(before.observed.record) != call.leaves(sale.observed.record):
             self._results[number] = NotDone(ConflictError(_IN_BETWEEN), sale.observed)
 
     def _fail(self, errors: Mapping[int, Failure]) -> None:

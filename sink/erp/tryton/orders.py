@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Observed, Step
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
-from sink.erp.tryton import lines, moved, reads, sales
+from sink.erp.tryton import lines, moved, reads
 from sink.erp.tryton.addresses import Side, address_of, fields_of
 from sink.erp.tryton.batches import together
 from sink.erp.tryton.catalogue import PartyAddress, address_in, key_of
@@ -108,13 +108,11 @@ class Orders(SaleDocuments):
     def _values(self, step: Step, party: int, there: Sale | None) -> Values:
         fields = step.want.fields
         placed_at, currency = fields.get("placed_at"), str(fields.get("currency"))
-        comment = there.row["comment"] if there else None
         return {
             "party": party,
             "currency": self._master.currency(currency),
             "reference": fields.get("number"),
             "sale_date": self._master.day(placed_at) if isinstance(placed_at, datetime) else None,
-            "comment": sales.comment("order", comment, fields, step.key),
             **self.lines_of(step, there, lambda: lines.values(step.want, self._master, self.scale(currency))),
         }
 

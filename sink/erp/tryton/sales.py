@@ -59,12 +59,13 @@ def stamp(record: ErpRecord, row: Row) -> str:
     they were just read."""
     slips = sum(one["state"] == "draft" for one in row["amendments."])
     states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips), str(_amended_by(row)))
-    return f"{content(record)}:{':'.join(states)}"
+    return ":".join((content(record), *states, beside_slips(record)))
 
 
 class SaleStamp(NamedTuple):
     """A stamp, taken apart. slips: of those that are not validated yet. amended_by: the key of our step whose slip was
-    validated last; 0 where that was a clerk's, or there is none."""
+    validated last; 0 where that was a clerk's, or there is none. beside: of what no slip changes; "" where an earlier
+    release wrote the stamp."""
 
     content: str
     state: str
@@ -72,12 +73,13 @@ class SaleStamp(NamedTuple):
     shipment: str
     slips: int
     amended_by: int = 0
+    beside: str = ""
 
 
 def standing(stamp: str) -> SaleStamp:
-    """What a stamp says; one that an earlier release wrote down has no last part."""
-    content_, state, invoice, shipment, *counts = stamp.split(":")
-    return SaleStamp(content_, state, invoice, shipment, *map(int, counts))
+    """What a stamp says; one that an earlier release wrote down has no last parts."""
+    content_, state, invoice, shipment, slips, *rest = stamp.split(":")
+    return SaleStamp(content_, state, invoice, shipment, int(slips), int(rest[0]) if rest else 0, "".join(rest[1:]))
 
 
 def slip_of(key: int) -> str:
@@ -97,6 +99,12 @@ def content(record: ErpRecord) -> str:
     rows = [(part, key, _plain(fields)) for part, some in record.parts.items() for key, fields in some.items()]
     told = repr((_plain(record.fields), sorted(rows)))
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def beside_slips(record: ErpRecord) -> str:
+    """A digest of what no slip changes: our number of it, and what its comment says."""
+    names = ("number", *_IN_COMMENT[record.kind])
+    return content(ErpRecord(record.kind, {name: record.fields[name] for name in names if name in record.fields}))
 
 
 def comment(kind: Kind, text: str | None, fields: Fields, key: int) -> str:

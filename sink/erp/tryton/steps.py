@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, Step, StepResult
-from sink.erp.kinds import Milestone, not_kept
+from sink.erp.kinds import ErpRecord, Milestone, not_kept
 from sink.erp.tryton import edits, sales
 from sink.erp.tryton.edits import Edit
 from sink.erp.tryton.sales import SaleStamp
@@ -45,10 +45,13 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     page: Mapping[str, Any] | None = None
 
-    @property
-    def leaves_content(self) -> bool:
-        """Whether what the shop owns must be the same after it."""
-        return self.method in _UNTOUCHED
+    def leaves(self, record: ErpRecord) -> str:
+        """A digest of what must be the same after it: what the shop owns, or the part of it that a slip leaves alone.
+        Of other writes nothing: what they were for is compared with what is wanted."""
+        if self.method in _UNTOUCHED:
+            return sales.content(record)
+        slips = self.model == SLIP or (self.method == "write" and "amendments" in self.args[1])
+        return sales.beside_slips(record) if slips else ""
 
 
 def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
@@ -75,11 +78,18 @@ def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call |
     cannot do it."""
     if step.verb == "cancel":
         return _cancelling(sale)
-    if step.verb == "amend" and values and (change := edits.edit(values, sale.row)):
+    if step.verb == "amend" and values and (change := edits.edit({**values, **commented(step, sale.row)}, sale.row)):
         return _changing(step, sale.row, change)
     if _rank(sale.row["state"]) < _rank(target):
         return _button(_ON[sale.row["state"]], sale.row)
     return None
+
+
+def commented(step: Step, row: Row | None) -> dict[str, str]:
+    """The comment that a sale shall have: with our line beside what is in it now, which people may have typed between
+    two calls of ours."""
+    text = row["comment"] if row else None
+    return {"comment": sales.comment(step.ref.kind, text, step.want.fields, step.key)}
 
 
 def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
@@ -101,10 +111,10 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
 
 
 def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
-    """Whether the sale is in a state that this step passes through. Somebody else may have brought it there: then
-    the step is gone on with all the same, as it would be planned anew. Content that differs is ours where our own slip
-    has made it, and nobody's came after."""
-    if step.verb == "amend" and now.amended_by == step.key:
+    """Whether the sale is in a state that this step passes through. Somebody else may have brought it there: then the
+    step continues all the same, as it would be planned again. Content that differs is ours if our own slip has made it
+    since, nobody's slip came after, and what no slip changes is as it was."""
+    if step.verb == "amend" and now.amended_by == step.key != was.amended_by and was.beside in ("", now.beside):
         return True
     if was.content != now.content:
         return False

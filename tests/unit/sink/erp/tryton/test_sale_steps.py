@@ -192,7 +192,9 @@ def amended(record: ErpRecord, *slips: dict[str, Any]) -> Sale:
 
 
 def test_the_stamp_of_an_earlier_release_is_read() -> None:
-    assert sales.standing("x:processing:pending:waiting:1") == ("x", "processing", "pending", "waiting", 1, 0)
+    earlier = ("x", "processing", "pending", "waiting", 1, 0, "")
+    assert sales.standing("x:processing:pending:waiting:1") == earlier
+    assert sales.standing("x:processing:pending:waiting:1:0") == earlier
     assert sales.standing(amended(CHEAPER, VALIDATED).observed.stamp).amended_by == 2
 
 
@@ -220,6 +222,8 @@ PROCESSING = sale("processing")
         (step("amend", PROCESSING, CHEAPER), sale("processing", **{"amendments.": [SLIP]}), HowFar.PARTLY),
         (step("amend", PROCESSING, CHEAPER), amended(CHEAPER, VALIDATED), HowFar.PARTLY),
         (step("amend", PROCESSING, CHEAPER), amended(CHEAPER, CLERKS | {"_timestamp": "3"}, VALIDATED), HowFar.PARTLY),
+        (step("amend", PROCESSING, CHEAPER), amended(order("2", **CHEAPER.parts["line"]), VALIDATED), NOT_DONE),
+        (step("amend", amended(CHEAPER, VALIDATED), CHEAPER), amended(FEWER, VALIDATED), HowFar.NOT_DONE),
         (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED, CLERKS), HowFar.NOT_DONE),
         (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED | {"description": "ordertap:1"}), NOT_DONE),
         (step("amend", PROCESSING, CHEAPER), amended(FEWER, VALIDATED | {"description": "2"}), HowFar.NOT_DONE),

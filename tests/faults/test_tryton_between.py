@@ -1,0 +1,173 @@
+"""What a clerk types, or another worker does, between two calls of one step: nothing of it is written over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from deploy.tryton.screen import Screen
+from sink.erp.contract import ConflictError, HowFar, NotDone, Observed, Step, StepResult, basis
+from sink.erp.kinds import Milestone, not_kept
+from tests.erp_contract.cells import CHEAPER_LINE, FEWER
+from tests.erp_contract.records import REF, SALE, Sink, create, step
+from tests.erp_contract.tryton_target import TrytonTarget
+from tests.faults.rpc_proxy import RpcProxy
+
+ORDER = REF["order"]
+GOALS = {Milestone.DRAFT: "draft", Milestone.CONFIRMED: "quotation", Milestone.PROCESSING: "processing"}
+REMARK = "ring twice"
+SALE_WRITE = "model.sale.sale.write"
+VALIDATE = "model.sale.amendment.validate_amendment"
+
+
+@pytest.fixture
+def sink_at(tryton_place: TrytonTarget, tryton_proxy: RpcProxy) -> Callable[[Milestone], Sink]:
+    """A sink whose calls go through the proxy, and an order that stands at a milestone."""
+
+    def made(at: Milestone) -> Sink:
+        sink = Sink(tryton_place.adapter(url=tryton_proxy.url, orders={"goal": GOALS[at]}))
+        sink.seed("customer")
+        sink.done(replace(create(SALE, ORDER), goal=at))
+        tryton_proxy.calls.clear()
+        return sink
+
+    return made
+
+
+def amend(sink: Sink) -> Step:
+    return step("amend", ORDER, CHEAPER_LINE, sink.see(ORDER), 2)
+
+
+def once(proxy: RpcProxy, moment: str, number: int, does: Callable[[], object]) -> None:
+    """Does something before the call that writes with this number arrives, or after it is done and before it is
+    answered."""
+
+    def at(_: str) -> None:
+        if len(proxy.calls) == number:
+            does()
+
+    setattr(proxy, "on_call" if moment == "before" else "on_done", at)
+
+
+def remarks(clerk: Screen) -> Callable[[], None]:
+    """Types something of his own into the comment, above our line."""
+
+    def does() -> None:
+        (row,) = clerk.rows("sale.sale", [], "comment")
+        clerk("sale.sale", "write", [row["id"]], {"comment": f"{REMARK}\n{row['comment']}"})
+
+    return does
+
+
+def is_remarked(clerk: Screen) -> bool:
+    (row,) = clerk.rows("sale.sale", [], "comment")
+    return REMARK in row["comment"]
+
+
+def conflicts(result: StepResult) -> bool:
+    return isinstance(result, NotDone) and isinstance(result.error, ConflictError)
+
+
+@pytest.mark.parametrize(
+    ("at", "moment", "number", "calls"),
+    [
+        (Milestone.CONFIRMED, "before", 2, ["model.sale.sale.draft", SALE_WRITE]),
+        (Milestone.CONFIRMED, "after", 1, ["model.sale.sale.draft"]),
+        (Milestone.PROCESSING, "before", 3, [SALE_WRITE, VALIDATE, SALE_WRITE]),
+        (Milestone.PROCESSING, "after", 2, [SALE_WRITE, VALIDATE]),
+    ],
+)
+def test_a_remark_stays(
+    sink_at: Callable[[Milestone], Sink],
+    tryton_proxy: RpcProxy,
+    tryton_clerk: Screen,
+    at: Milestone,
+    moment: str,
+    number: int,
+    calls: list[str],
+) -> None:
+    """The shop owns none of it, and our line beside it is written all the same."""
+    sink = sink_at(at)
+    once(tryton_proxy, moment, number, remarks(tryton_clerk))
+    (result,) = sink.apply(amend(sink))
+    assert tryton_proxy.calls[:number] == calls, "the premise: which of our calls it was"
+    assert is_remarked(tryton_clerk)
+    if moment == "before":
+        assert conflicts(result), result
+        sink.done(replace(sink.planned(ORDER, CHEAPER_LINE, SALE), key=3, goal=at))
+    assert not_kept(CHEAPER_LINE, sink.see(ORDER).record) == ""
+    assert sink.see(ORDER).milestone is at
+    assert is_remarked(tryton_clerk)
+
+
+@pytest.mark.parametrize(("moment", "number"), [("after", 1), ("after", 2), ("before", 3)])
+def test_a_value_of_the_shops_that_is_changed_beside_our_slip_is_held(
+    tryton_place: TrytonTarget,
+    sink_at: Callable[[Milestone], Sink],
+    tryton_proxy: RpcProxy,
+    moment: str,
+    number: int,
+) -> None:
+    """The slip says nothing of how the order was paid: who changed that was not we."""
+    sink = sink_at(Milestone.PROCESSING)
+    once(tryton_proxy, moment, number, lambda: tryton_place.clerk.edits(ORDER, "payment_means", "cash"))
+    (result,) = sink.apply(amend(sink))
+    assert tryton_proxy.calls == [SALE_WRITE, VALIDATE, SALE_WRITE][:number]
+    assert conflicts(result), result
+    _is_held(sink)
+
+
+def _is_held(sink: Sink) -> None:
+    """The step that is planned anew leaves the clerk's value, which is held beside it."""
+    anew = replace(sink.planned(ORDER, CHEAPER_LINE, SALE), key=3)
+    assert anew.noted is not None
+    assert sink.done(anew).record.fields["payment_means"] == "cash"
+    assert not_kept(anew.want, sink.see(ORDER).record) == ""
+
+
+def test_a_value_that_is_changed_after_a_lost_call_is_held(
+    tryton_place: TrytonTarget, sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy
+) -> None:
+    """Our slip is validated, and nobody wrote the comment: what is there of the payment is the clerk's."""
+    sink = sink_at(Milestone.PROCESSING)
+    wanted = amend(sink)
+    tryton_proxy.faults[:] = [None, None, "cut"]
+    assert isinstance(sink.apply(wanted)[0], NotDone)
+    assert sink.how_far(wanted) is HowFar.PARTLY
+    tryton_place.clerk.edits(ORDER, "payment_means", "cash")
+    assert sink.how_far(wanted) is HowFar.NOT_DONE
+    _is_held(sink)
+
+
+def test_a_remark_that_is_typed_after_a_lost_call_stays(
+    sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy, tryton_clerk: Screen
+) -> None:
+    """The step goes on, for nothing of the shop's was changed."""
+    sink = sink_at(Milestone.PROCESSING)
+    wanted = amend(sink)
+    tryton_proxy.faults[:] = [None, None, "cut"]
+    assert isinstance(sink.apply(wanted)[0], NotDone)
+    remarks(tryton_clerk)()
+    found = sink.erp.progress([wanted])[0]
+    assert found.how_far is HowFar.PARTLY
+    sink.done(replace(wanted, before=basis(found.observed)))
+    assert is_remarked(tryton_clerk)
+
+
+def test_a_later_step_of_another_worker_is_not_written_over(
+    tryton_place: TrytonTarget, sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy
+) -> None:
+    """A worker that was frozen finds that the next step was done by another: that is no call of its own."""
+    sink, other = sink_at(Milestone.DRAFT), Sink(tryton_place.adapter())
+    wanted = amend(sink)
+    later = replace(wanted, want=FEWER, key=3)
+    once(tryton_proxy, "before", 1, lambda: other.done(later))
+    (result,) = sink.apply(wanted)
+    assert conflicts(result), result
+    seen = sink.see(ORDER)
+    assert isinstance(seen, Observed)
+    assert (seen.key, seen.record.fields["gross"]) == (3, FEWER.fields["gross"])
+    assert seen.record.parts["line"]["1"]["quantity"] == Decimal(2)
