@@ -24,7 +24,12 @@ from sink.ledger.outcomes import Intent, Outcome, State
 
 @dataclass
 class Entry:
-    """A row of `document`, as of the mark `marked`. The fields from `built` on are filled in by the look at it."""
+    """A row of `document`, as of the mark `marked`. The fields from `built` on are filled in by the look at it.
+
+    These follow what is written later: with an outcome `state`, `check`, `account`, `still_held`, and for a step that
+    was done `applied`, `intent`, `reached`, for a removal also `external` and `incarnation`; with an intent `intent`,
+    `external`, `revision`. All others stay as they were read.
+    """
 
     ref: DocumentRef
     unit: str

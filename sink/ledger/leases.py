@@ -1,4 +1,9 @@
-"""Leases: one worker at a time may call the ERP for a unit, and each of its writes proves that it still may."""
+"""Leases: one worker at a time may call the ERP for a unit, and each of its writes proves that it still may.
+
+A unit has two times. `due_at`: when it wants a look; while it is leased, the lease's end, or earlier if a mark has
+come. `deadline`: until then nobody but the owner may take it. A document has two as well. `marked_at`: its last mark,
+which gives it its turn; `next_try`: when it wants another look without a mark. `release` makes `due_at` of these two.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from sink.staging import gaps, parked, snapshots
 
 def accept_gaps(connection: Connection, table: str, topic: str, person: str, execute: bool) -> Sequence[str]:
     """The gaps of a table and the skipped offsets of its topic, each with its cause. `execute` closes them, and marks
-    all held documents. SettingsError if there are none."""
+    all documents that wait for anything (`marks.retry`). SettingsError if there are none."""
     with transaction(connection) as cursor:
         found = [gap for gap in gaps.table_gaps(cursor) if gap.table == table]
         skipped = [gap for gap in evidence.open_gaps(cursor) if gap.cause == SKIPPED and gap.partition.topic == topic]
