@@ -25,7 +25,7 @@ from capture.own_messages import INTERNAL, Answer, OwnMessages
 from capture.position import Position
 from capture.postgres import pgoutput
 from capture.postgres.acknowledge import Acknowledger
-from capture.postgres.replication import Replication, database_errors
+from capture.postgres.replication import IN_THE_LOG, Replication, database_errors
 from schemas.model.change import Stamp
 from schemas.model.lsn import LSN
 from schemas.model.relation import Relation
@@ -204,7 +204,7 @@ class Stream:
                     self._last_start = usual.last_start
                     left -= usual.taken
             except Exception:
-                with database_errors("reading the log"):
+                with database_errors("reading the log", IN_THE_LOG):
                     raise
             if message is None:
                 return False

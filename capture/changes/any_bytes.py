@@ -5,13 +5,16 @@ Other bytes park their table, which is told by name; the others go on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from capture.changes.versions import ParkedError
 from capture.postgres import pgoutput
 from schemas.model.change import Cell
+from schemas.model.relation import Relation
 from schemas.writing.codec import Encoder
 
+_SHOWN = re.compile(r"\\x[89a-f][0-9a-f]")
 _REMEDY = "write that value as UTF-8 in the shop"
 
 
@@ -28,6 +31,14 @@ def check_message(table: str, encoder: Encoder, payload: bytes) -> None:
     for cells in (getattr(message, "old", None), getattr(message, "new", None)):
         if column := other_bytes(encoder, cells or ()):
             raise not_utf8(table, column)
+
+
+def check_names(relation: Relation) -> None:
+    """ParkedError where the table or a column has a name that is no UTF-8, as pgoutput shows it."""
+    for name in (relation.table, *[column.name for column in relation.columns]):
+        if _SHOWN.search(name):
+            said = f"table {relation.table}: a name of it, {name}, is no UTF-8"
+            raise ParkedError(relation.table, said, "give it another name in the shop")
 
 
 def other_bytes(encoder: Encoder, cells: Iterable[Cell]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
+from capture.changes.any_bytes import check_names
 from capture.changes.notes import tell_of
 from capture.changes.versions import Bound, ParkedError, Versions
 from capture.kafka.producer import ANY_PARTITION, Fields, Headers
@@ -303,6 +304,8 @@ class Tables:
         def renew() -> Bound:
             return patiently(lambda: self._versions.bind(relation))
 
+        if self.any_bytes:
+            check_names(relation)
         events = self._events.setdefault(relation.table, dict.fromkeys("crudt", 0))
         bound = self._versions.bind(relation)
         return Table(relation.table, bound, self._tombstones, widen, renew, events, self.skipped, self.unfilled)

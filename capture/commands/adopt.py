@@ -180,16 +180,17 @@ class Adoption(Proposal):
                 "set publication_name to Debezium's publication.name",
             )
         plan.selection.check_used(relations)
-        counts = {name: count for name, count in plan.cluster.partitions().items() if name in self._topics()}
+        named, self._unnamed = plan.topics.of_each(self._tables)
+        self._topics = frozenset(named.values())
+        counts = {name: count for name, count in plan.cluster.partitions().items() if name in self._topics}
         self._written = any(broker.ends(plan.cluster, counts).values())
-
-    def _topics(self) -> list[str]:
-        return list(map(self._plan.topics.of, self._tables))
 
     def lines(self) -> Iterator[str]:
         name = self._plan.options.slot
         yield f"slot {name} goes on at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
         yield f"tables: {', '.join(self._tables)}; none is read again"
+        for error in self._unnamed.values():
+            yield f"{error.message}: it is not captured; {error.hint}"
         if self._start.partly_sent:
             yield "Debezium has sent changes of the next transaction: they come a second time"
         yield "if it was killed: what it sent after its last offset comes a second time, too"
@@ -199,7 +200,7 @@ class Adoption(Proposal):
 
     def execute(self) -> Iterator[str]:
         plan = self._plan
-        plan.topics.create(self._topics())
+        plan.topics.create(self._topics)
         replication = Replication(plan.server)
         try:
             system = replication.identify()

@@ -88,12 +88,9 @@ def _look(connection: Connection, plan: Plan, tables: list[str], problems: list[
     def kafka() -> tuple[Position | None, dict[str, int]]:
         position = plan.position(settled=False)
         counts = plan.cluster.partitions()
-        parked = () if position is None else position.parked  # one may have no topic
-        topics = {
-            topic: counts[topic]
-            for table in tables
-            if table not in parked and (topic := plan.topics.of(table)) in counts
-        }
+        parked = () if position is None else position.parked
+        named, _ = plan.topics.of_each(table for table in tables if table not in parked)  # one may have no topic
+        topics = {topic: counts[topic] for topic in named.values() if topic in counts}
         return position, broker.ends(plan.cluster, topics)
 
     position, records = _tried(kafka, problems) or (None, {})

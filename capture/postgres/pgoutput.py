@@ -179,8 +179,9 @@ def _tuple(data: bytes, at: int) -> tuple[tuple[Cell, ...], int]:
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
+    """A name. Where the database does not know its encoding, it may be no UTF-8: such bytes are shown, as `\\xe4`."""
     end = data.index(0, at)
-    return data[at:end].decode(), end + 1
+    return data[at:end].decode(errors="backslashreplace"), end + 1
 
 
 def _begin(data: bytes) -> tuple[Message, int]:

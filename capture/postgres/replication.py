@@ -34,9 +34,14 @@ _NO_PUBLICATION = (
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
 )
 _NOT_UTF8 = (
+    "write it as UTF-8 in the shop: a comment (pg_description), a default (pg_attrdef), a label (pg_enum), a name, or "
+    "a value of the table"
+)
+IN_THE_LOG: Final = (
     "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
     "slot behind it (it says what it does without that)"
 )
+"""The next step for a text in the log that the server cannot say in UTF-8."""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
@@ -128,13 +133,14 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def database_errors(doing: str) -> Iterator[None]:
-    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts."""
+def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
+    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts. `not_utf8` is the
+    next step for a text that is no UTF-8."""
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
     except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
-        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", _NOT_UTF8) from None
+        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", not_utf8) from None
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None

@@ -49,6 +49,25 @@ def test_a_debezium_connectors_slot_goes_on_without_a_snapshot(shop: Shop) -> No
     assert first.rows == {}
 
 
+def test_a_table_that_can_have_no_topic_keeps_no_other_from_being_adopted(shop: Shop) -> None:
+    names = ['public."a.b_c"', 'public."a_b.c"']
+    shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
+    shop.sql(f"ALTER PUBLICATION tap ADD TABLE {', '.join(names)}")
+    shop.sql(f"SELECT pg_create_logical_replication_slot('{shop.prefix}', 'pgoutput')")
+    offset = shop.folder / "offset.json"
+    offset.write_text(json.dumps({"lsn_commit": shop.log_end(), "lsn_proc": shop.log_end()}))
+    words = ("adopt", "--from-debezium", "--offsets", str(offset), "--execute")
+    done = run("capture", *words, config=shop.config)
+    assert done.returncode == 0, done.stderr
+    assert "table public.a_b.c: topic" in done.stdout
+    assert "it is not captured; give one of them another topic in topic_routing" in done.stdout
+    shop.capture.start()
+    shop.sql("INSERT INTO log VALUES (1, 'a')")
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert shop.position()["parked"] == ["public.a_b.c"]
+
+
 def _keep_offset(shop: Shop, topic: str, offset: dict[str, int]) -> None:
     """As Kafka Connect does: by connector and server, in a topic of several partitions."""
     admin = AdminClient({"bootstrap.servers": shop.bootstrap_servers})

@@ -78,6 +78,41 @@ def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[st
     shop.prove_content()
 
 
+def test_c2_names_that_are_no_utf_8_stop_nothing_else(open_in: Callable[[str], Shop]) -> None:
+    """A message's prefix is nobody's; a column's name parks its table until it has another one."""
+    shop = open_in("SQL_ASCII")
+    shop.capture.start()
+    shop.drain()
+    raw(shop, b"SELECT pg_logical_emit_message(false, 'K\xe4se', 'x'), pg_logical_emit_message(true, 'K\xe4se', 'x')")
+    raw(shop, b'ALTER TABLE lines ADD COLUMN "K\xe4se" int')
+    shop.order(1, 9)
+    shop.until(lambda: shop.position()["parked"] == ["public.lines"])
+    raw(shop, b'ALTER TABLE lines RENAME COLUMN "K\xe4se" TO cheese')
+    assert shop.capture.stop() == 0
+    shop.capture.start()
+    shop.signal("snapshot", "public.lines")
+    shop.until(lambda: not shop.position()["parked"])
+    shop.order(10, 20)
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert "starting again" not in said(shop.capture)
+    shop.prove_content()
+
+
+def test_c2_a_comment_that_is_no_utf_8_is_told_with_where_to_look(open_in: Callable[[str], Shop]) -> None:
+    """It is in the catalogue: a new slot is of no use."""
+    shop = open_in("SQL_ASCII")
+    raw(shop, b"COMMENT ON COLUMN orders.note IS " + BAD)
+    shop.capture.start()
+    assert shop.capture.wait(60) == 65
+    assert "pg_description" in said(shop.capture)
+    assert "repair" not in said(shop.capture)
+    raw(shop, b"COMMENT ON COLUMN orders.note IS NULL")
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+
+
 def test_c3_an_outbox_event_is_read_in_the_databases_encoding(open_in: Callable[[str], Shop]) -> None:
     shop = open_in("LATIN1")
     shop.configure(outbox_routing=[{"prefix": "outbox", "topic": f"{shop.prefix}.out"}])

@@ -106,6 +106,8 @@ def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from
     shop.sql(*[f"INSERT INTO {name} VALUES (1)" for name in names])
     shop.sql(f"ALTER PUBLICATION tap ADD TABLE {', '.join(names)}")
     waiting = ["public.a_b.c", "public.for.eign", "public.ö"]
+    before = run("capture", "status", "--json", "--seconds", "0", config=shop.config)
+    assert (before.returncode, json.loads(before.stdout)["problems"]) == (0, [])
     told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
     assert sorted(one["what"].split(":")[0] for one in told if one["level"] == "BAD") == [
         f"table {name}" for name in waiting

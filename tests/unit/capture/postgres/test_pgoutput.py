@@ -90,6 +90,12 @@ def test_flipped_bytes_never_raise_anything_else(name: str) -> None:
             continue
 
 
+def test_a_name_that_is_no_utf_8_is_shown_by_its_bytes() -> None:
+    """In a database of SQL_ASCII: anybody may write a message with such a prefix, and no start would pass it by."""
+    decoded = decode(b"M\x00" + struct.pack(">Q", 77) + b"K\xe4se\0" + struct.pack(">I", 3) + b"abc")
+    assert decoded == pgoutput.LogicalMessage(False, LSN(77), "K\\xe4se", b"abc")
+
+
 def test_null_unchanged_and_empty_are_three_things() -> None:
     decoded = decode(GOLDEN["insert"][0])
     assert isinstance(decoded, pgoutput.Insert)
