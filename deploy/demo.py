@@ -191,8 +191,11 @@ def _folder(kept: Path | None) -> Path:
 
 
 def _clear_others(folder: Path, stack: ExitStack) -> None:
-    """Takes away what demos have left that were killed: a running one holds the lock in its folder."""
-    fcntl.flock(stack.enter_context((folder / LOCK).open("w")), fcntl.LOCK_EX)
+    """Takes away what demos have left that were killed: a running one holds the lock in its folder. The file gets its
+    name once it is locked, or another demo that starts now would take this folder for one of a killed demo."""
+    ours = folder / f"{LOCK}.new"
+    fcntl.flock(stack.enter_context(ours.open("w")), fcntl.LOCK_EX)
+    ours.rename(folder / LOCK)
     for left in folder.parent.glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError), left.open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
