@@ -109,7 +109,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             if not options.keep:
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(_take_away, folder)
                 _clear_others(folder, stack)
             return _run(options, folder, console, stack)
     except KeyboardInterrupt:
@@ -188,6 +188,18 @@ def _folder(kept: Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     return folder
+
+
+def _take_away(folder: Path) -> None:
+    """The lock last, and not while anything is left: what is half made may still be written to (Tryton, where the demo
+    is stopped before it is up), and the next demo takes that away."""
+    for one in folder.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one, ignore_errors=True)
+        elif one.name != LOCK:
+            one.unlink(missing_ok=True)
+    if {one.name for one in folder.iterdir()} <= {LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear_others(folder: Path, stack: ExitStack) -> None:

@@ -41,3 +41,17 @@ def test_two_demos_that_start_at_once_leave_each_other_alone(tmp_path: Path, mon
         demo._clear_others(ours, stack)
         assert len(seen[0]) == 1, "the file was there"
         assert [(folder / demo.LOCK).exists() for folder in (ours, other)] == [True, True]
+
+
+def test_a_folder_that_is_still_written_to_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next demo takes it away: it looks for locks that nobody holds."""
+    folder = tmp_path / f"{demo.PREFIX}0"
+    (folder / "tryton").mkdir(parents=True)
+    (folder / "orders.log").touch()
+    (folder / demo.LOCK).touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(demo.shutil, "rmtree", lambda *_, **__: None)  # as if all came again at once
+        demo._take_away(folder)
+    assert sorted(one.name for one in folder.iterdir()) == [demo.LOCK, "tryton"]
+    demo._take_away(folder)
+    assert not folder.exists()
