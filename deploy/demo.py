@@ -109,7 +109,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             if not options.keep:
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(_take_away, folder)
                 _clear_others(folder, stack)
             return _run(options, folder, console, stack)
     except KeyboardInterrupt:
@@ -190,9 +190,24 @@ def _folder(kept: Path | None) -> Path:
     return folder
 
 
+def _take_away(folder: Path) -> None:
+    """The lock last, and not while anything is left: what is half made may still be written to (Tryton, where the demo
+    is stopped before it is up), and the next demo takes that away."""
+    for one in folder.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one, ignore_errors=True)
+        elif one.name != LOCK:
+            one.unlink(missing_ok=True)
+    if {one.name for one in folder.iterdir()} <= {LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _clear_others(folder: Path, stack: ExitStack) -> None:
-    """Takes away what demos have left that were killed: a running one holds the lock in its folder."""
-    fcntl.flock(stack.enter_context((folder / LOCK).open("w")), fcntl.LOCK_EX)
+    """Takes away what demos have left that were killed: a running one holds the lock in its folder. The file gets its
+    name once it is locked, or another demo that starts now would take this folder for one of a killed demo."""
+    ours = folder / f"{LOCK}.new"
+    fcntl.flock(stack.enter_context(ours.open("w")), fcntl.LOCK_EX)
+    ours.rename(folder / LOCK)
     for left in folder.parent.glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError), left.open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -100,15 +100,18 @@ class RealTryton:
             self._up.set()
 
     def _end(self) -> None:
-        """Where it is not there yet, it is not waited for: what is half made dies with this process."""
+        """Where it is not there yet, it is not waited for: what is half made dies with this process. Says what failed
+        since it was ready."""
         self._over.set()
         if self._up.is_set():
             self._thread.join()
+        for error in self._failed:
+            self._say(f"Tryton did not end as it should: {error}")
 
     def ready(self, items: Items) -> None:
         self._up.wait()
         if self._failed:
-            raise self._failed[0]
+            raise self._failed.pop()
         make_items(self._screen(provision.ADMIN, provision.ADMIN_PASSWORD), items)
 
     def settings(self) -> dict[str, Any]:

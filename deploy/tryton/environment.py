@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy.embedded import PartError, Postgres, cache_folder, die_with_parent
@@ -27,6 +28,7 @@ PACKAGES = (
 )
 POSTGRES = 16  # its dump can be read by this version and later ones
 DATABASE = "tryton"
+_UNUSED = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class Environment:
     def restore(self, postgres: Postgres, database: str, dump: Path | None = None) -> None:
         """Makes a database with the company's data, or with those of another dump."""
         postgres.create_database(database)
+        data = dump or self.dump
+        data.touch()  # it is in use: `keep` deletes others
         _run(
             "restoring Tryton's data",
-            [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(dump or self.dump)],
+            [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(data)],
         )
         postgres.psql("ANALYZE", database)
 
@@ -55,7 +59,9 @@ class Environment:
         return self.dump.with_name(f"{self.dump.name}-{_fingerprint(*made_by)}-{postgres.version}")
 
     def keep(self, postgres: Postgres, database: str, dump: Path) -> None:
-        """Makes a dump of a database that is at rest; of several who do that at once one is kept."""
+        """Makes a dump of a database that is at rest; of several who do that at once one is kept. Deletes those that
+        nobody has used for a month: of other code, and of processes that were killed meanwhile."""
+        clear(dump.parent)
         part = dump.with_name(f"{dump.name}.{os.getpid()}")
         _run("Tryton's dump", [str(postgres.bin / "pg_dump"), "-Fc", "-f", str(part), postgres.dsn(database)])
         part.rename(dump)
@@ -79,6 +85,15 @@ def environment(say: Callable[[str], None] = print) -> Environment:
             say("setting up a company in Tryton, about 2 minutes, once")
             _make_dump(found)
     return found
+
+
+def clear(folder: Path) -> None:
+    """Deletes the dumps in a folder that nobody has used for a month, finished or not."""
+    before = (datetime.now(UTC) - _UNUSED).timestamp()
+    for dump in folder.glob("dump-*"):
+        with suppress(FileNotFoundError):  # another process has deleted it
+            if dump.stat().st_mtime < before:
+                dump.unlink()
 
 
 def write_settings(folder: Path, postgres: Postgres) -> Path:

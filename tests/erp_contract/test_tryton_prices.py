@@ -112,3 +112,27 @@ def test_of_more_prices_than_are_kept_in_mind_the_others_are_searched_for(
     dearer = changed(PRICE, amount=Decimal(20))
     steps = [step("amend", ref, dearer, seen, 2) for ref, seen in fresh.erp.observe(REFS).items()]
     assert refused(fresh.apply(*steps)) == [""] * len(REFS)
+
+
+def test_a_price_that_a_clerk_changes_after_the_look_stays(
+    tryton_place: TrytonTarget, admin: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was looked at is not read again before it is written: its stamp keeps Tryton from writing it."""
+    sink = Sink(tryton_place.adapter())
+    made(sink, *REFS[:2])
+    dearer = changed(PRICE, amount=Decimal(20))
+    steps = [step("amend", ref, dearer, seen, 2) for ref, seen in sink.erp.observe(REFS[:2]).items()]
+    first, _ = admin.rows(LINE, [], "formula")
+    admin(LINE, "write", [first["id"]], {"formula": first["formula"].replace("10.00", "8.00")})
+    calls: list[str] = []
+    send = Rpc.send
+
+    def heard(rpc: Rpc, session: str, method: str, *others: Any) -> Any:
+        calls.append(method)
+        return send(rpc, session, method, *others)
+
+    monkeypatch.setattr(Rpc, "send", heard)
+    assert refused(sink.apply(*steps)) == ["ConflictError", ""]
+    assert next(one for one in calls if LINE in one) == f"model.{LINE}.write"
+    amounts = [seen.record.fields["amount"] for seen in sink.erp.observe(REFS[:2]).values()]
+    assert amounts == [Decimal(8), Decimal(20)]

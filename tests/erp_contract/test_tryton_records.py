@@ -15,6 +15,7 @@ from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from sink.erp.contract import Checked, HoldError, NotDone, StopError
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
+from sink.erp.tryton import catalogue
 from tests.erp_contract.records import CUSTOMER, PRICE, REF, Sink, changed, create, refused, step
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
@@ -57,6 +58,23 @@ def test_a_buyer_who_moves_gets_a_new_address_and_comes_back_to_the_old_one(sink
     assert sink.see(BUYER).record.fields["billing_city"] == "Köln"
     sink.done(step("amend", BUYER, AT_HOME, sink.see(BUYER), 3))
     assert sorted(_addresses(admin), key=str) == [("Bonn", 1), ("Köln", None)]
+
+
+def test_what_is_taken_off_sale_is_unknown_within_a_minute(
+    sink: Sink, admin: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is remembered that long, so that the item master is not asked for each order."""
+    (item,) = admin.rows("product.product", [["code", "=", "A"]], "template")
+    assert sink.erp.unknown_items({"A"}) == set()
+    admin("product.template", "write", [item["template"]], {"salable": False})
+    try:
+        assert sink.erp.unknown_items({"A"}) == set()
+        monkeypatch.setattr(catalogue, "_A_MINUTE", 0.0)
+        assert sink.erp.unknown_items({"A"}) == {"A"}
+    finally:
+        admin("product.template", "write", [item["template"]], {"salable": True})
+    monkeypatch.undo()
+    assert sink.erp.unknown_items({"A"}) == set(), "what was unknown is asked for at once"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_what_an_outage_gives_back_keeps_its_place(middle: Connection) -> None:
     assert _value(middle, due) > marked_at
 
 
-def test_release_keeps_a_unit_due_while_a_call_is_unsettled(middle: Connection) -> None:
+def test_release_keeps_a_unit_due_while_a_call_is_in_doubt(middle: Connection) -> None:
     mark(middle, ORDER)
     lease = _lease(middle, "w1")
     assert lease is not None

@@ -327,7 +327,7 @@ class Asked(SqlErp):
         return super().apply(steps, not_after)
 
 
-def test_f5_a_return_of_which_a_call_is_under_way_stays_with_its_order_until_that_is_settled(
+def test_f5_a_return_of_which_a_call_is_under_way_stays_with_its_order_until_that_is_resolved(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its order's key is changed meanwhile: nobody asks for it, or sends it, while that call may still arrive."""
