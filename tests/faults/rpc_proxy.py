@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal, NamedTuple, Self
 
-Fault = Literal["cut", "lost", "late", "twice", "rest"]
+Fault = Literal["cut", "lost", "late", "twice", "again", "rest"]
 """`cut`: the call never arrives. `lost`: it is done, and nobody hears of it. `late`: its sender has given up, and it
-arrives when the test says so (`settled`). `twice`: it arrives twice, and the second answer is heard. `rest`: HTTP 429
-in place of an answer."""
+arrives when the test says so (`settled`). `twice`: it arrives twice, and the second answer is heard; `again`: and the
+first one is. `rest`: HTTP 429 in place of an answer."""
 
 REST: Final = "3"  # seconds, of the header Retry-After
 
@@ -111,6 +111,10 @@ class RpcProxy:
             case "twice":
                 self._pass(path, body, headers)
                 return self._pass(path, body, headers)
+            case "again":
+                first = self._pass(path, body, headers)
+                self._pass(path, body, headers)
+                return first
             case "rest":
                 return _Answer(429, b"")
         return self._pass(path, body, headers)

@@ -127,7 +127,7 @@ class Prices:
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
         done = {number: step for number, step in todo.items() if number not in failed}
         if made:
-            self._look_beside([values[number] for number in made])
+            self._look_beside({made[number]: values[number] for number in made}, calls)
         results |= self._read_back(done, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
@@ -281,10 +281,14 @@ class Prices:
                         self._ids.setdefault(ref.external, one)
                     self._read_to = one
 
-    def _look_beside(self, made: Sequence[Mapping[str, Any]]) -> None:
-        """The keys of all lines of the same lists and items: another may have made the same at once."""
-        lists, items = ({values[name] for values in made} for name in ("price_list", "product"))
+    def _look_beside(self, made: Mapping[int, Mapping[str, Any]], calls: WriteCalls) -> None:
+        """The keys of all lines of the same lists and items: another may have made the same at once. A younger line of
+        the same formula is of a call that arrived twice: no stamp refuses that, so it is deleted. made: by id."""
+        lists, items = ({values[name] for values in made.values()} for name in ("price_list", "product"))
         rows = self._rpc.among(_MODEL, "product", items, ["formula"], ("price_list", "in", sorted(lists)))
+        ours = {str(values["formula"]): one for one, values in made.items()}
+        for twice in [row["id"] for row in rows if row["id"] > ours.get(row["formula"], row["id"])]:
+            _taken_back(twice, calls)
         self._remember((_ref(row).external, row["id"]) for row in reversed(rows))
 
     def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
