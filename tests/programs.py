@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +118,15 @@ def _environment() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name == PURE_PYTHON or not name.startswith("ORDERTAP_")
     }
+
+
+def http_get(port: int, path: str) -> tuple[int, str]:
+    """Status and text from an HTTP server on this machine; 0 and nothing while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""

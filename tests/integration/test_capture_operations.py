@@ -8,8 +8,6 @@ import re
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pytest
 
 from deploy.embedded import Kafka, Part, Postgres, free_port
 from tests.integration.ops_shop import OpsShop
-from tests.programs import Program, run
+from tests.programs import Program, http_get, run
 
 PATIENCE = 120.0
 
@@ -37,14 +35,7 @@ class Running:
 
     def get(self, path: str) -> tuple[int, str]:
         """Of its HTTP server; 0 while it does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return http_get(self.port, path)
 
     def metric(self, name: str) -> float:
         """The sum over its labels; nan when there is none."""

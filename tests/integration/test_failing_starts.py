@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from psycopg2.extras import LogicalReplicationConnection
 
 from deploy.embedded import Kafka, Postgres, free_port
-from tests.programs import run, standing_still
+from tests.programs import http_get, run, standing_still
 from tests.shop import Shop, open_shop
 
 
@@ -29,14 +27,7 @@ def get(shop: Shop, path: str) -> tuple[int, str]:
     """What the health server answers."""
     port = re.search(r"health_port: (\d+)", shop.config.read_text())
     assert port is not None
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
+    return http_get(int(port[1]), path)
 
 
 def taken_over(shop: Shop) -> psycopg2.extensions.connection:
