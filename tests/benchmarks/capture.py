@@ -58,7 +58,7 @@ class Drain(NamedTuple):
 
     def __str__(self) -> str:
         cpu = f"{self.cpu:.1f} µs CPU per row ({self.cpu_with_start:.1f} with its start)"
-        return f"{self.rows_per_second:8.0f} rows/s, {cpu}, {self.megabytes:.0f} MB"
+        return f"{self.rows_per_second:8.0f} rows/s, {cpu}, {self.megabytes:.1f} MB"
 
 
 class Result(NamedTuple):
@@ -69,7 +69,7 @@ class Result(NamedTuple):
     megabytes: float
 
     def __str__(self) -> str:
-        return f"{self.ratio:.2f} of pg_recvlogical, {self.cpu:.1f} µs CPU per row, {self.megabytes:.0f} MB"
+        return f"{self.ratio:.2f} of pg_recvlogical, {self.cpu:.1f} µs CPU per row, {self.megabytes:.1f} MB"
 
 
 def main() -> int:
