@@ -236,7 +236,7 @@ class Settings(BaseModel):
     topic_routing: tuple[TopicRoute, ...] = Field((), description="tables' topics with other names; the first counts")
 
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
-    max_batch_size: int = Field(5_000, ge=1, description="changes in one Kafka transaction")
+    max_batch_size: int = Field(4_000, ge=1, description="changes in one Kafka transaction")
     max_batch_bytes: int = Field(8_000_000, ge=1)
     stall_seconds: float = Field(10.0, gt=0, description="nothing durable for so long: the shop's log is let go")
 

@@ -11,7 +11,7 @@ from capture.kafka.broker import Brokers, Topic
 from capture.kafka.errors import NotAllowedError
 from capture.kafka.producer import CLIENT_LIMIT
 from capture.plan import Plan
-from schemas.model.errors import OrdertapError
+from schemas.model.errors import OrdertapError, SettingsError
 
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 _DAY_MS: Final = 86_400_000
@@ -71,22 +71,40 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Look
             "BAD", said, "lower topic_creation_default_replication_factor (or that of a group), or add brokers"
         )
         return False
-    names = [one.name for one in missing]
+    refused: dict[str, SettingsError] = {}
     try:
-        broker.try_creating(plan.cluster, missing)
-    except NotAllowedError as error:
-        rest = "--operation Create --operation Describe --operation Read --operation Write"
-        begin = f"{plan.prefix}."
-        topics = [f"{begin} --resource-pattern-type prefixed", *(name for name in names if not name.startswith(begin))]
-        acls = [_kafka_acls(plan, f"{rest} --topic {topic}") for topic in topics]
-        yield Finding("BAD", error.message, " && ".join(acls))
+        would = plan.cluster.create_topics({one.name: one.making for one in missing}, refused, dry_run=True)
     except OrdertapError as error:
         yield Finding("BAD", error.message, error.hint)
-    else:
-        first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
-        return True
-    return False
+        return False
+    yield from _refusals(plan, refused)
+    for name in [one.name for one in missing if one.name not in would and one.name not in refused]:
+        rights = _kafka_acls(plan, f"--operation Describe --operation Read --operation Write --topic {name}")
+        yield Finding("BAD", f"topic {name} exists, but Kafka does not show it to our user", rights)
+    if len(would) < len(missing):
+        return False
+    names = [one.name for one in missing]
+    first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
+    return True
+
+
+def _refusals(plan: Plan, refused: dict[str, SettingsError]) -> Iterator[Finding]:
+    """What Kafka says of each topic that it would not make. Where rights lack, one finding has them all."""
+    lacking = [name for name, error in refused.items() if isinstance(error, NotAllowedError)]
+    if lacking:
+        rest = "--operation Create --operation Describe --operation Read --operation Write"
+        begin = f"{plan.prefix}."
+        topics = [
+            f"{begin} --resource-pattern-type prefixed",
+            *(name for name in lacking if not name.startswith(begin)),
+        ]
+        acls = [_kafka_acls(plan, f"{rest} --topic {topic}") for topic in topics]
+        yield Finding("BAD", refused[lacking[0]].message, " && ".join(acls))
+    for name, error in refused.items():
+        if name not in lacking:
+            table = plan.topics.table(name)
+            yield Finding("BAD", f"table {table}: {error.message}" if table else error.message, error.hint)
 
 
 def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:

@@ -17,11 +17,9 @@ from confluent_kafka import (
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     ConfigResource,
-    NewTopic,
     ResourceType,
 )
 
-from capture.kafka import topics as topics_
 from capture.kafka.cluster import FROM_THE_BEGINNING, Cluster
 from capture.kafka.producer import TransactionalProducer
 from schemas.model.errors import UnavailableError
@@ -84,18 +82,6 @@ def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
     except KafkaException:  # DESCRIBE_CONFIGS is a right of its own, which capture does not need
         config = {}
     return Topic(len(found.partitions), len(found.partitions[0].replicas), config, _names(found.authorized_operations))
-
-
-def try_creating(cluster: Cluster, wanted: Sequence[topics_.NewTopic]) -> None:
-    """Asks whether these topics could be made, without making any; raises when not."""
-    asked = [
-        NewTopic(name, making.partitions, replication_factor=making.replication, config=dict(making.config))
-        for name, making in wanted
-    ]
-    with _answering("asking whether topics can be made", cluster):
-        answers = cluster.admin.create_topics(asked, validate_only=True, request_timeout=_TIMEOUT)
-        for future in answers.values():
-            future.result()
 
 
 def try_transactions(cluster: Cluster, transactional_id: str) -> None:

@@ -140,6 +140,10 @@ class Topics:
                 unnamed[table] = error
         return named, unnamed
 
+    def table(self, topic: str) -> str | None:
+        """The table that a topic was named for."""
+        return self._tables.get(topic)
+
     def look(self) -> None:
         """Sees which topics there are; those of the shop's tables must not be like another's."""
         self._known = self._cluster.partitions()

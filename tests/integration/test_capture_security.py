@@ -135,7 +135,7 @@ def set_up(secure: Secure) -> None:
 
 def test_least_rights_over_tls_with_secrets_from_files_that_are_never_shown(secure: Secure) -> None:
     before = secure.run("check")
-    assert "topics can be made: Authorization failed" in before, before
+    assert "position: Authorization failed" in before, before
     assert "Transactional Id authorization failed" in before
     set_up(secure)
     assert "BAD" not in secure.run("check")

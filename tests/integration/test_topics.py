@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from capture.kafka.broker import topics as described
 from capture.kafka.cluster import Cluster, Making
@@ -47,6 +48,18 @@ def test_routed_and_grouped_topics(shop: Shop) -> None:
     assert ("warn", f"topic {log} is set otherwise than its group in topic_creation_groups: retention.ms") in said
     refused = f"topic {routed} has cleanup.policy compact: Kafka refuses a record without key there, as of a TRUNCATE"
     assert ("BAD", refused) in said
+
+
+def test_a_topic_that_kafka_refuses_is_named_with_its_table_and_stops_nothing_else(shop: Shop) -> None:
+    shop.configure(topic_creation_groups=[{"include": [r".*\.log"], "config": {"cleanup.policy": "keep"}}])
+    told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
+    [bad] = [one for one in told if one["level"] == "BAD"]
+    assert bad["what"].startswith(f"table public.log: making topic {shop.prefix}.public.log: ")
+    assert "topic_creation_" in bad["remedy"]
+    shop.capture.start()
+    shop.drain()
+    assert shop.position()["parked"] == ["public.log"]
+    assert shop.capture.stop() == 0
 
 
 def test_two_tables_for_one_topic_are_refused_at_the_start(shop: Shop) -> None:
@@ -99,8 +112,10 @@ def test_c4_a_table_whose_topic_kafka_takes_for_another_waits_alone(shop: Shop) 
 
 def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from_starting(shop: Shop) -> None:
     """Two that differ by . and _, two that differ by what Kafka does not take, and one like a foreign topic."""
-    foreign = f"{shop.prefix}.public.for_eign"
-    Cluster(shop.bootstrap_servers, {}).create_topics({foreign: Making(1, 1, {})})
+    foreign, cluster = f"{shop.prefix}.public.for_eign", Cluster(shop.bootstrap_servers, {})
+    cluster.create_topics({foreign: Making(1, 1, {})})
+    while foreign not in cluster.partitions():  # the controller answers before the broker knows of it
+        time.sleep(0.05)
     names = ['public."a.b_c"', 'public."a_b.c"', 'public."ä"', 'public."ö"', 'public."for.eign"']
     shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
     shop.sql(*[f"INSERT INTO {name} VALUES (1)" for name in names])
