@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from capture.kafka.cluster import Cluster, ignore_lost_connection
+from capture.kafka.cluster import Cluster
 from capture.kafka.errors import TOO_LARGE, kafka_error
 from capture.metrics import waiting
-from schemas.model.errors import UnavailableError
+from schemas.model.errors import OrdertapError, UnavailableError
 
 Headers = list[tuple[str, str | bytes | None]]
 ANY_PARTITION: Final = -1
@@ -59,8 +59,10 @@ class TransactionalProducer:
             "transactional.id": transactional_id,
             "delivery.report.only.error": True,
             "on_delivery": self._failed,
-            "error_cb": ignore_lost_connection,  # what matters comes back from the calls
+            "error_cb": self._noted,
         }
+        self.open_seconds = float(options["transaction.timeout.ms"]) / 1000
+        """The broker aborts a transaction that stays open longer, and gives up its producer."""
         try:
             self._producer = Producer(options)
             with waiting("Kafka (starting the transactional producer)"):
@@ -82,8 +84,7 @@ class TransactionalProducer:
                 except BufferError:
                     self.produce_patiently(topic, value, key, partition, headers)
         except KafkaException as error:
-            doing = f"writing {len(value or b'')} bytes to topic {topic}"
-            raise kafka_error(doing, error.args[0], self._servers) from None
+            raise self._error(f"writing {len(value or b'')} bytes to topic {topic}", error) from None
 
     def produce_patiently(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers
@@ -104,7 +105,15 @@ class TransactionalProducer:
         try:
             yield
         except KafkaException as error:
-            raise kafka_error(doing, error.args[0], self._servers) from None
+            raise self._error(doing, error) from None
+
+    def _error(self, doing: str, error: KafkaException) -> OrdertapError:
+        """Ours for one of confluent-kafka's. A producer that was given up says why only once."""
+        cause = error.args[0]
+        if cause.code() == KafkaError._FATAL:
+            self._producer.poll(0)
+            cause = self._failure or cause
+        return kafka_error(doing, cause, self._servers)
 
     def commit(self, timeout: float) -> None:
         """Commits the transaction: all of it is durable when this returns. Retries while the error is retriable."""
@@ -146,11 +155,14 @@ class TransactionalProducer:
         if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             self._failure = self._failure or error
 
+    def _noted(self, error: KafkaError) -> None:
+        """Of other errors, such as lost connections, what matters comes back from the calls."""
+        if error.fatal():
+            self._failure = self._failure or error
+
     def _call(self, doing: str, function: Any) -> Any:
         def call() -> None:
-            try:
+            with self.errors(doing):
                 function()
-            except KafkaException as error:
-                raise kafka_error(doing, error.args[0], self._servers) from None
 
         return call

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from capture.changes.any_bytes import other_bytes
 from capture.changes.tables import KEYLESS_PARTITION
@@ -14,12 +15,12 @@ from capture.postgres.replication import Connection, any_bytes, database_errors
 from capture.snapshot.copytext import Careful, Frame, MarkedLines, Outlet, line_writer, parse_copy_line
 from capture.snapshot.marks import NO_MARKS, Mark, Marks
 from schemas.model.change import STAMP_HEADER, TRANSACTION_HEADER, Cells, Stamp, snapshot_header, stamp_header
-from schemas.model.errors import DataError
+from schemas.model.errors import DataError, OrdertapError
 from schemas.writing.codec import Codec, Encoder, SourceOrigin, WidenError
 from schemas.writing.json_output import RowText, TextOf
 
 _TRANSACTION_SECONDS: Final = 10.0
-"""A chunk of very wide rows is more than one Kafka transaction: none comes near transaction.timeout.ms."""
+"""What is read for longer is more than one Kafka transaction: none comes near transaction.timeout.ms."""
 
 
 class Blueprint(NamedTuple):
@@ -78,7 +79,6 @@ class Copier:
             (STAMP_HEADER, stamp_header(copied.stamp)),
             (TRANSACTION_HEADER, snapshot_header(copied.snapshot)),
         ]
-        self._began = 0.0
         self.notes: set[tuple[str, str, str]] = set()
         """Of the last chunk's values: (table, column, what)."""
         self.refused: str | None = None
@@ -97,14 +97,15 @@ class Copier:
         writer = line_writer(encoder.codec.layout, frame("true"), careful, outlet)
         marked = MarkedLines(writer, *(frame(mark).after_row for mark in ("true", *chunk.marks, chunk.marks.only)))
         write = writer.write if chunk.marks == NO_MARKS else marked.write
-        self._begin()
+        self._producer.begin_transaction()
         with (
             database_errors(f"copying {blueprint.table}"),
             self._producer.errors(f"writing to topic {blueprint.topic}"),
             self._reader.cursor() as cursor,
+            _InTime(write, self._renew, min(_TRANSACTION_SECONDS, self._producer.open_seconds / 3)) as in_time,
         ):
-            lines = _Utf8Lines(encoder, write) if any_bytes(self._reader) else None
-            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write if lines else write))
+            lines = _Utf8Lines(encoder, in_time.write) if any_bytes(self._reader) else None
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write if lines else in_time.write))
             marked.finish()
         self._producer.commit(self._timeout)
         self.refused = lines.refused if lines else None
@@ -119,17 +120,49 @@ class Copier:
             text = RowText(encoder.codec, blueprint.text_of)
             produce, patiently = text.before(produce), text.before(patiently)
         partition = KEYLESS_PARTITION if blueprint.key_schema_id is None else ANY_PARTITION
-        return Outlet(produce, patiently, blueprint.topic, partition, self._headers, self._between)
+        return Outlet(produce, patiently, blueprint.topic, partition, self._headers, self._pause)
 
-    def _begin(self) -> None:
+    def _renew(self) -> None:
+        self._producer.commit(self._timeout)
         self._producer.begin_transaction()
-        self._began = time.monotonic()
 
-    def _between(self) -> None:
-        self._pause()
-        if time.monotonic() - self._began > _TRANSACTION_SECONDS:
-            self._producer.commit(self._timeout)
-            self._begin()
+
+class _InTime:
+    """Passes lines of COPY on, and calls `renew` every so many seconds between two lines, also while the database takes
+    long over the next one: the broker gives up a transaction that stays open."""
+
+    def __init__(self, write: Callable[[bytes], None], renew: Callable[[], None], seconds: float) -> None:
+        self._write, self._renew, self._seconds = write, renew, seconds
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._failure: OrdertapError | None = None
+        self._thread = threading.Thread(target=self._run, name="renewing transactions", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._failure is not None and kind is None:
+            raise self._failure
+
+    def write(self, line: bytes) -> None:
+        """What `renew` raised in the meantime is raised here."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._write(line)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds):
+            with self._lock:
+                try:
+                    self._renew()
+                except OrdertapError as error:
+                    self._failure = error
+                    return
 
 
 class _Utf8Lines:

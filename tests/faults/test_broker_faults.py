@@ -66,6 +66,21 @@ def test_broker_restarted_and_gone_for_a_while(shop: Shop) -> None:
     shop.prove()
 
 
+def test_rows_that_come_further_apart_than_a_transaction_may_last_are_copied_nevertheless(shop: Shop) -> None:
+    """As of a SELECT in the settings that finds few rows: Kafka's transaction is open while the next one is looked for.
+    Each row is larger than what the server keeps before it sends."""
+    slow = "SELECT id, repeat('x', 20000) AS note, total FROM orders WHERE id >= -3 AND pg_sleep(5) IS NOT NULL"
+    shop.configure(
+        snapshot_select_statement_overrides={"public.orders": slow}, kafka={"transaction.timeout.ms": "3000"}
+    )
+    shop.capture.start()
+    shop.drain()
+    assert shop.capture.stop() == 0
+    assert "starting again" not in said(shop.capture)
+    orders = [each for each in shop.records() if each.topic == f"{shop.prefix}.public.orders"]
+    assert [each.op for each in orders] == ["r"] * 3
+
+
 def test_waiting_for_a_broker_that_stands_still_takes_no_cpu_though_the_shop_goes_on(shop: Shop) -> None:
     shop.configure(max_batch_size=100, linger_ms=5, kafka={}, stall_seconds=60)
     shop.capture.start()
