@@ -39,7 +39,8 @@ _SLOT: Final = {
         "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
     ),
 }
-"""By the field of a replication.Slot, whose None is -1. What it says while nobody reads it is for `capture status`."""
+"""Gauge by the field of replication.Slot that it shows; None is -1. While capture is stopped, `capture status` shows
+the fields."""
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 

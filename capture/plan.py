@@ -75,8 +75,8 @@ class Plan(NamedTuple):
 
     @property
     def transactional_id(self) -> str:
-        """That of the stream's producer; those of the snapshot's producers begin with it. The prefix tells shops on one
-        Kafka apart."""
+        """The transactional id of the stream's producer. Those of the snapshot's producers begin with it. The prefix
+        keeps shops on one Kafka apart."""
         return f"ordertap-{self.prefix}-{self.name}"
 
     @property

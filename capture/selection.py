@@ -78,7 +78,7 @@ class Selection:
         self._masks = [(setting, Pattern(entry), mask) for setting, entry, mask in lists.masks]
         self._keys = [(Pattern(tables), columns) for tables, columns in lists.keys]
         self.skipped = frozenset(lists.skipped_operations)
-        """Those of c, u, d and t that become no record."""
+        """The ops, out of c, u, d and t, that become no record."""
 
     @property
     def every_table(self) -> bool:

@@ -32,7 +32,7 @@ _SET_BY_CAPTURE: Final = frozenset(
     {"bootstrap.servers", "metadata.broker.list", "transactional.id", "enable.idempotence", "partitioner"}
     | {"group.id", "isolation.level", "enable.auto.commit", "enable.partition.eof", "delivery.report.only.error"}
 )
-"""Of librdkafka's properties: what exactly once and the order in a partition hang on."""
+"""Properties of librdkafka that exactly-once and the order within a partition depend on."""
 _COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
 
 
@@ -80,7 +80,7 @@ class TopicRoute(BaseModel):
 
     @property
     def replacement(self) -> str:
-        """As Python's re writes it."""
+        """topic_replacement in the notation of Python's re."""
         return re.sub(r"\$(\d+)", r"\\\1", self.topic_replacement)
 
 

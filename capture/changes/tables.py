@@ -141,11 +141,8 @@ class Table:
         return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
 
     def update_in_part(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """As update(), without the records of skipped_operations. For these a change of the key is a delete and a
-        create.
-
-        Source: Debezium's EventDispatcher, which asks for each of the two.
-        """
+        """The same as update(), without the records of skipped_operations. A change of the key counts as a delete and a
+        create. Source: Debezium's EventDispatcher, which asks for each of the two."""
         if "u" in self._skipped and message[5:6] == _NEW_ROW:
             return []
         drafts = self.update(message, prefix, lsn, stamp)

@@ -143,7 +143,7 @@ class Facts:
         self._ahead: dict[Relation, TableFacts] = {}
 
     def __call__(self, relation: Relation) -> TableFacts:
-        """Those of one relation version."""
+        """The facts about one relation version."""
         said = self._ahead.pop(relation, None)
         return table_facts(self._connection, relation) if said is None else said
 
@@ -214,7 +214,7 @@ class Extent(NamedTuple):
 
 
 def extent(connection: Connection, published: Iterable[Published]) -> Extent:
-    """Of these tables."""
+    """How much there is to read in these tables."""
     oids = [one.relation.oid for one in published]
     statement = """
         WITH part AS (

@@ -19,7 +19,7 @@ _NO_LIMITS: Final = dict.fromkeys(
 NEWER_LIMITS: Final = """
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""
-"""Those that are younger than the oldest server, which refuses to connect with a setting that it does not know."""
+"""Sets limits that the oldest supported servers do not have. They would refuse a connection that asks for them."""
 
 _TRANSACTIONS: Final = {
     "default_transaction_isolation": "read\\ committed",
@@ -36,7 +36,7 @@ _NAMES: Final = {
 
 
 def startup_options() -> str:
-    """As libpq's `options` has them. They win over what ALTER ROLE and ALTER DATABASE have set."""
+    """Session settings for libpq's `options`. They win over ALTER ROLE and ALTER DATABASE."""
     keepalives = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()}
     session = SESSION_SETTINGS | keepalives | _NO_LIMITS | _TRANSACTIONS | _NAMES
     return " ".join(f"-c {name}={value}" for name, value in session.items())

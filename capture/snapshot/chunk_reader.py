@@ -34,7 +34,7 @@ from schemas.writing.codec import SourceOrigin
 
 WATERMARK_PREFIX: Final = "ordertap.watermark"
 CHUNK_BYTES: Final = 8_000_000
-"""Of a chunk's rows in PostgreSQL's text; one of wide rows has fewer of them."""
+"""The size of a chunk, in bytes of PostgreSQL's text. Chunks of wide rows have fewer rows."""
 _XIDS: Final = 1 << 32
 NOT_SQL: Final = (
     psycopg2.ProgrammingError,

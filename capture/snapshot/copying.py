@@ -80,7 +80,7 @@ class Copier:
         ]
         self._began = 0.0
         self.notes: set[tuple[str, str, str]] = set()
-        """Of the last chunk's values: (table, column, what)."""
+        """Notes on values in the last chunk: (table, column, what)."""
         self.refused: str | None = None
         """The column whose value, in the last chunk, was no UTF-8: the rest of it was not copied."""
 

@@ -21,7 +21,7 @@ from schemas.model.errors import OrdertapError, UnavailableError
 
 _START_SECONDS: Final = 60.0
 _QUEUE_KILOBYTES: Final = 32_768
-"""Of records in a worker that Kafka has not taken yet; librdkafka's default is no bound for memory."""
+"""How many kB of records may wait for Kafka in one worker. librdkafka's default would not bound memory."""
 
 
 class Setup(NamedTuple):
@@ -145,7 +145,7 @@ class OwnProcess:
             self._reader.close()
 
     def await_ready(self, stopping: Callable[[], object]) -> None:
-        """As Workers."""
+        """See Workers."""
         self._producer = self._setup.producer()
         self._reader = reader_at(self._setup.server, self._setup.locks, self._setup.exported)
         stopping()
@@ -153,7 +153,7 @@ class OwnProcess:
     def copy(
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int, str | None]]:
-        """As Workers."""
+        """See Workers."""
         assert self._reader is not None  # noqa: S101  await_ready() came before
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:

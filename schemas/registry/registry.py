@@ -102,7 +102,7 @@ class FolderRegistry:
             raise self._unusable(error) from None
 
     def register(self, subject: str, schema: Schema) -> int:
-        """As Registry says; every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
         text = canonical(schema)
         known = self._ids.get((subject, text))
         if known is None:
@@ -116,7 +116,7 @@ class FolderRegistry:
         return known
 
     def schema(self, schema_id: int) -> Schema:
-        """As Registry says."""
+        """See Registry."""
         if schema_id not in self._schemas:
             path = self._folder / f"{schema_id}.json"
             try:
@@ -130,7 +130,7 @@ class FolderRegistry:
         return self._schemas[schema_id]
 
     def latest(self, subject: str) -> Schema | None:
-        """As Registry says."""
+        """See Registry."""
         try:
             listed = (self._folder / "subjects" / subject.replace("/", "%2F")).read_text("utf-8").split()
         except FileNotFoundError:
@@ -140,15 +140,15 @@ class FolderRegistry:
         return self.schema(int(listed[-1])) if listed else None
 
     def check(self) -> None:
-        """As Registry says: the folder can be written."""
+        """See Registry. Checks that the folder can be written."""
         if not os.access(self._folder / "subjects", os.W_OK):
             raise self._unusable(PermissionError("not writable"))
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """As Registry says: every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
 
     def close(self) -> None:
-        """As Registry says: nothing is open between calls."""
+        """See Registry. Nothing is open between calls."""
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -109,7 +109,7 @@ class Remembered(dict[bytes, bytes]):
 
 
 class FixedDecimals(Remembered):
-    """Of numeric(p,s): so many digits after the point."""
+    """Encodes numeric(p,s), which has a fixed number of digits after the point."""
 
     def __init__(self, encode: Callable[[bytes], bytes], scale: int) -> None:
         super().__init__(encode)

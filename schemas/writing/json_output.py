@@ -29,11 +29,11 @@ class RowText:
         self._value = text_of(codec.value_schema)
 
     def key(self, framed: bytes | None) -> bytes | None:
-        """Of a key in the wire format; None for none."""
+        """The JSON of a key in the wire format; None for None."""
         return None if framed is None or self._key is None else self._key(framed[FRAME_SIZE:])
 
     def value(self, framed: bytes) -> bytes:
-        """Of a value in the wire format."""
+        """The JSON of a value in the wire format."""
         return self._value(framed[FRAME_SIZE:])
 
     def before(self, produce: Callable[..., object]) -> Callable[..., object]:
@@ -64,31 +64,31 @@ class JsonEncoder(Encoder):
         self.record = record_text
 
     def key(self, cells: Cells) -> bytes | None:
-        """As Encoder; `{"id":1}`."""
+        """See Encoder. A key is `{"id":1}`."""
         return self._text.key(super().key(cells))
 
     def row_of(self, key: bytes) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return key if self.text_of is json_text else json.dumps(json.loads(key)["payload"]).encode()
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().create(prefix, lsn, cells))
 
     def read(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().read(prefix, lsn, cells))
 
     def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().update(prefix, lsn, cells, old))
 
     def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().delete(prefix, lsn, old, key_only))
 
     def truncate(self, prefix: SourcePrefix, lsn: int) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().truncate(prefix, lsn))
 
 
@@ -108,26 +108,26 @@ class JsonRegistry:
         return self._texts[schema_id](avro)
 
     def register(self, subject: str, schema: Schema) -> int:
-        """As Registry says."""
+        """See Registry."""
         known = self._ids.setdefault(canonical(schema), len(self._schemas))
         if known == len(self._schemas):
             self._schemas.append(schema)
         return known
 
     def schema(self, schema_id: int) -> Schema:
-        """As Registry says."""
+        """See Registry."""
         if not 0 <= schema_id < len(self._schemas):
             raise DataError(f"schema {schema_id} is not one of this process")
         return self._schemas[schema_id]
 
     def latest(self, subject: str) -> Schema | None:
-        """As Registry says: nothing is kept of former versions."""
+        """See Registry. No former versions are kept."""
 
     def check(self) -> None:
-        """As Registry says: always there."""
+        """See Registry. It is always there."""
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """As Registry says: every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
 
     def close(self) -> None:
-        """As Registry says: nothing is open."""
+        """See Registry. Nothing is open."""

@@ -59,12 +59,12 @@ class Observed:
     may_not: Mapping[Change, str] = field(default_factory=dict)
     """What it cannot take now though the planner's table says that it can, and why, in words."""
     rates: Mapping[Decimal, Sums] = field(default_factory=dict)
-    """As the ERP adds up, by tax rate in percent; empty where it does not say."""
+    """The ERP's own sums by tax rate in percent; empty if it has none."""
     paid: Decimal | None = None  # None where it does not say
     moved: Mapping[str, Moved] = field(default_factory=dict)
-    """Of an order: by the key of its line."""
+    """For an order: what became of each line, by the line's key."""
     refunded: Mapping[str, Decimal] = field(default_factory=dict)
-    """Of an order: money given back, by the external key of the refund, or `hand:` and the ERP's own key of it."""
+    """For an order: money given back, by the refund's external key, or `hand:` and the ERP's own key."""
 
 
 class Basis(NamedTuple):
@@ -270,7 +270,7 @@ class Erp(Protocol):
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """Those of the SKUs that the ERP's item master does not have, among them what it cannot even look for."""
+        """The SKUs that the ERP's item master does not have, including texts that it cannot even look up."""
         ...
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:

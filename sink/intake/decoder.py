@@ -62,7 +62,7 @@ class Field(NamedTuple):
 
 
 class Decoder:
-    """Of the records of one value schema, an envelope.
+    """Decodes records of one value schema, an envelope.
 
     `columns` are the names of the row's fields with the PostgreSQL types to stage them as, in the order of the line.
     """
@@ -103,10 +103,10 @@ class Decoder:
 
 
 class KeyDecoder:
-    """Of the keys of one key schema.
+    """Decodes keys of one key schema.
 
     `columns` are the names of the key's fields with the PostgreSQL types to stage them as, in the order of the line.
-    `canonical` is False where two keys of different bytes may be equal to PostgreSQL.
+    `canonical` is False if PostgreSQL may call two keys equal whose bytes differ.
     """
 
     def __init__(self, topic: str, fields: Sequence[Field]) -> None:

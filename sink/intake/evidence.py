@@ -26,7 +26,7 @@ class Partition(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        """As operators write it."""
+        """In the notation that operators write."""
         return f"{self.topic} [{self.number}]"
 
 

@@ -45,7 +45,7 @@ from tests.programs import Program, write_settings
 
 DRAIN_SECONDS = 600.0
 WAYS = ("plain Python",) if rowpath() is None else ("compiled", "plain Python")
-"""That rows go."""
+"""How rows are encoded."""
 
 
 class Drain(NamedTuple):
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
 
 
 def _results(ours: dict[str, list[Drain]], theirs: list[Drain]) -> dict[str, Result]:
-    """By the way that rows went; printed for each workload."""
+    """Results by the way rows are encoded; printed for each workload."""
     results = {}
     for way, drains in ours.items():
         ratios = [a.rows_per_second / b.rows_per_second for a, b in zip(drains, theirs, strict=True)]

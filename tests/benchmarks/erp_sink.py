@@ -80,7 +80,7 @@ class StagedShop:
         return first, self.shop.newest
 
     def orders(self, first: int, last: int) -> list[BenchOrder]:
-        """As the shop has them."""
+        """The orders in the shop."""
         lines: dict[int, list[Any]] = {}
         for order, *line in self._rows(
             "SELECT order_id, id::text, sku, name, quantity::numeric, tax_rate, gross - tax, tax FROM order_lines"
@@ -101,14 +101,14 @@ class StagedShop:
         return [(sku, price) for sku, price in self._rows("SELECT sku, price FROM products WHERE sku LIKE 'B-%'")]
 
     def mark_orders(self, first: int, last: int) -> None:
-        """As staging does after commits."""
+        """Marks orders and their buyers, as staging does after commits."""
         self._mark(
             "SELECT type, n::text AS key, type || ':' || n AS unit"
             f" FROM generate_series({first}, {last}) n, unnest(ARRAY['sales_order', 'customer']) type"
         )
 
     def mark_prices(self) -> None:
-        """Of all products that were added."""
+        """Marks the prices of all products that were added."""
         self._mark(
             f"SELECT 'price' AS type, id::text AS key, 'price:' || id AS unit FROM {SHOP}.products WHERE sku LIKE 'B-%'"
         )

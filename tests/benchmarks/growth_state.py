@@ -115,7 +115,7 @@ def make(server: Postgres, orders: int) -> GrowthState:
 
 
 def rules() -> Rules:
-    """Of a sink that applies, without a wait."""
+    """Rules of a sink that applies at once."""
     return Rules(SHOP, Policy("shop"), apply=True, settle_seconds=0)
 
 

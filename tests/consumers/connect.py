@@ -93,7 +93,7 @@ class Connect(Part):
         return all(self._tasks(name) for name in self._connectors)
 
     def _tasks(self, name: str) -> list[dict[str, Any]]:
-        """Of a connector: `state`, and `trace` where it FAILED; none before it runs."""
+        """The tasks of a connector: `state`, and `trace` if it FAILED. None before it runs."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/connectors/{name}/status", timeout=5) as answer:
                 return list(json.load(answer)["tasks"])

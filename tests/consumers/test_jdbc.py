@@ -151,7 +151,7 @@ def columns(dsn: str, table: str) -> dict[str, str]:
 
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
-    """Of a query."""
+    """The rows of a query."""
     with closing(psycopg2.connect(dsn, options="-c timezone=UTC")) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchall()
@@ -185,7 +185,7 @@ def test_a_table_is_equal(copies: Copies, table: str) -> None:
 
 
 def test_a_value_that_the_log_did_not_repeat_is_a_placeholder(copies: Copies) -> None:
-    """Of a table without REPLICA IDENTITY FULL, as Debezium's."""
+    """The table has no REPLICA IDENTITY FULL. Debezium writes the same placeholder."""
     of = columns(copies.shop.dsn, "long")
     (first, *rest) = content(copies.shop.dsn, "long", of)
     for target in (copies.whole, copies.unwrapped):

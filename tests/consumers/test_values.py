@@ -53,7 +53,7 @@ class Read:
         self.codec: Codec = compile_codec("shop.public.t", self.relation, self.facts, modes=modes)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all ways, which must be the same; as fastavro reads them."""
+        """The rows as fastavro reads them; every way of encoding must give the same."""
         prefix = SourceOrigin("shop", "test", "0").snapshot(0, 0)
         ways: list[list[bytes]] = []
         for pure in ("0", "1"):
@@ -202,7 +202,7 @@ def test_bits_are_debeziums_and_as_short(database: Any, monkeypatch: pytest.Monk
 
 
 def test_bit_varying_is_a_text_and_keeps_its_length(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Debezium's Bits nobody could tell these apart: it has the number alone, in as few bytes as it takes."""
+    """Debezium's Bits could not tell these apart: they have only the number, in as few bytes as possible."""
     texts = ["0001", "01", "1", "", "0", "000"]
     database.execute("CREATE TABLE t (id int PRIMARY KEY, b bit varying(12))")
     for number, text in enumerate(texts):

@@ -120,7 +120,7 @@ def deployed(folder: Path, build: bool) -> Iterator[Deployment]:
 
 
 def write_secrets(folder: Path) -> dict[str, str]:
-    """As compose.yaml's first lines say; readable for the image's user, who is nobody here."""
+    """Makes the secrets as compose.yaml's first lines say. The image's user, who does not exist here, can read them."""
     passwords = {name: secrets.token_hex(16) for name in ("shop", "middle", "erp")}
     urls = {
         "middle_url": f"postgresql://ordertap:{passwords['middle']}@middle/ordertap",

@@ -41,7 +41,7 @@ TYPES: Mapping[str, Mapping[str, tuple[int, int]]] = {
     ORDERS: {"id": (20, -1), "status": (25, -1), "total": (1700, (12 << 16 | 2) + 4), "note": (25, -1)},
     LINES: {"id": (20, -1), "order_id": (20, -1), "sku": (25, -1), "quantity": (23, -1)},
 }
-"""By table the columns with their type's OID and typmod."""
+"""Table → columns with type OID and typmod."""
 PROFILE = """
 tables:
   public.orders: {id: bigint, status: text, total: numeric, note: text}
@@ -94,7 +94,7 @@ class Feed:
     generation: int = 1
     last: int = START
     topics: dict[str, str] = field(default_factory=dict)
-    """By table the topic that is not its usual one."""
+    """Tables whose topic is not the usual one."""
 
     def __post_init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[Column, ...]], tuple[Codec, int, int]] = {}

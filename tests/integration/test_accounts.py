@@ -104,7 +104,8 @@ def test_an_order_cancelled_before_the_erp_got_it_brings_no_account(
 
 @pytest.fixture
 def worker(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
-    """Of a shop that has a row for each checkout: guests 7 and 8 share a mailbox, and each has an order."""
+    """The worker of a shop that makes a customer row for each checkout. Guests 7 and 8 share a mailbox, and each has an
+    order."""
     change(
         middle,
         "CREATE TABLE customers (id text, kind text, email text);"

@@ -165,7 +165,7 @@ def test_tables_without_key_and_partitions(ready: OpsShop) -> None:
 
 
 def test_a_locked_table_keeps_check_and_status_from_saying_nothing(ready: OpsShop) -> None:
-    """As by VACUUM FULL, for hours: the server locks a table to tell its columns."""
+    """VACUUM FULL can hold such a lock for hours. The server needs one of its own to describe a table's columns."""
     with closing(psycopg2.connect(ready.server.dsn(ready.database))) as dba, dba.cursor() as cursor:
         cursor.execute("LOCK TABLE lines")
         told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=ready.config).stdout)

@@ -34,7 +34,7 @@ class Running:
         self.capture.start()
 
     def get(self, path: str) -> tuple[int, str]:
-        """Of its HTTP server; 0 while it does not answer."""
+        """Status and text from its HTTP server; status 0 if it does not answer."""
         return http_get(self.port, path)
 
     def metric(self, name: str) -> float:

@@ -18,7 +18,7 @@ from tests.proof.records import Listing
 
 
 def listed(index: list[Listing]) -> list[dict[str, int]]:
-    """Of each commit and chunk the changes by topic, without the prefix."""
+    """The changes by topic (without the prefix) of each commit and chunk."""
     found = []
     for one in index:
         names = [topic.partition(".")[2] for _, topic in one.content["tables"]]

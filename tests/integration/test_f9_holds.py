@@ -129,7 +129,7 @@ def test_f9_a_price_that_the_erp_changes_no_more_keeps_no_payment(shop: Shop, mi
 
 
 def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(shop: Shop, middle: Connection, erp_url: str) -> None:
-    """Of his line and the order's sum nothing goes; it is held as his edit, however often it is looked at."""
+    """The clerk's line and the order's sum are not sent. They stay held, however often the sink looks."""
     run(erp_url, "UPDATE order_lines SET quantity = 5")
     for sum_ in ("9.90", "8.90"):
         assert shop.changed(f"gross = {sum_}") == ["changed in the ERP: line:l1 quantity: we wrote 2, the ERP has 5"]
@@ -188,7 +188,7 @@ def test_f9_an_order_that_the_erp_never_heard_of_is_held_for_nothing(
 
 
 def test_f9_the_payments_that_the_erp_was_told_of_stay_in_the_ledger(shop: Shop, middle: Connection) -> None:
-    """By them a payment that the shop purges later is told from one that it changed."""
+    """They tell a payment that the shop purges later from one that it changes."""
     shop.changed("sku = 'NEW'")
     assert shop.changed("status = 'cancelled'") == []
     with transaction(middle) as cursor:

@@ -92,7 +92,7 @@ class Shop(Feed):
         )
 
     def held(self) -> dict[str, tuple[str, str]]:
-        """By document the reason and the next step of what is held."""
+        """What is held: document → (reason, next step)."""
         query = "SELECT type || ' ' || key, reason, next_step FROM document WHERE state = 'held'"
         return {row[0]: row[1:] for row in self.rows(query)}
 

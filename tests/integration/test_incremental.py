@@ -364,7 +364,7 @@ def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_l
 
 
 def rows_written(shop: Shop) -> int:
-    """Of the snapshot that is being carried out."""
+    """Rows that the running snapshot has written so far."""
     requests = (shop.position()["demand"] or {}).get("requests", [])
     return sum(requests[0]["rows"].values()) if requests else 0
 

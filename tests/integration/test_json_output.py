@@ -84,7 +84,7 @@ def amounts(record: Record) -> Record:
 
 
 def values(shop: Shop, prefix: str, end: str) -> list[bytes]:
-    """Of the records in the topics whose names begin and end so."""
+    """The values in the topics whose names begin and end like this."""
     return [each.value() for each in read_messages(shop.bootstrap_servers, prefix) if each.topic().endswith(end)]
 
 

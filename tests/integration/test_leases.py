@@ -507,7 +507,7 @@ def test_orders_that_are_marked_together_are_leased_in_the_order_of_their_number
 def test_an_order_that_waited_for_its_buyer_keeps_its_place_among_those_that_waited_for_the_erp(
     middle: Connection,
 ) -> None:
-    """As after an outage: what was marked long ago waits, the buyer has just come."""
+    """As after an outage: an order marked long ago waits, and its buyer has just come."""
     mark(middle, CUSTOMER, ORDER)
     later = DocumentRef("sales_order", "2")
     mark(middle, later)

@@ -41,7 +41,7 @@ def type_in(erp_url: str, gross: str = "11.90", status: str = "confirmed") -> No
 
 
 def name(middle: Connection, ref: DocumentRef, hand: str) -> None:
-    """As `sink link` writes it."""
+    """Links a document as `sink link` does."""
     with transaction(middle) as cursor:
         documents.save(cursor, ref, decisions={"linked": hand})
         marks.look_anew(cursor, [ref])

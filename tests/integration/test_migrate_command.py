@@ -43,7 +43,7 @@ class Old:
         self.config = write_settings(folder / "settings.yaml", sink=settings)
 
     def loses_its_beginning(self) -> None:
-        """As by retention."""
+        """Deletes the first record, as retention does."""
         for future in self.feed.admin.delete_records([TopicPartition(self.feed.topic(ORDERS), 0, 1)]).values():
             future.result(10)
 

@@ -186,7 +186,8 @@ _RECORDS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def test_records_and_intents_of_the_release_before_are_understood(database: str) -> None:
-    """As it wrote them: lines under one key, links as texts, the ERP's key by the document's name in the profile."""
+    """That release wrote all lines under one key, links as texts, and named the ERP's key after the profile's document
+    type."""
     with closing(of_the_release_before(database, 4)) as before, before.cursor() as cursor:
         cursor.execute("INSERT INTO ordertap.binding (name, value) VALUES ('shop', 'web')")
         for (type_, key), record in _RECORDS.items():

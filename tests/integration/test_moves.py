@@ -95,7 +95,7 @@ def test_f5_an_order_under_another_key_is_no_second_one(
 
 
 def test_f5_the_old_key_may_be_used_again(worker: Worker, middle: Connection, erp_url: str) -> None:
-    """By another order, before anyone has looked at the one that was moved."""
+    """Another order takes the key before anyone has looked at the one that moved."""
     change(middle, "UPDATE orders SET id = 9; DELETE FROM returns;"
                    " INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")  # fmt: skip
     look(worker, middle, NEW, ORDER)

@@ -133,7 +133,7 @@ def _restore(middle: Connection, applied: Sequence[str]) -> None:
 def test_what_changed_on_both_sides_goes_as_the_shop_has_it_by_one_word_and_the_brake_counts_it(
     worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """As after a back-up, or a mapping that led to another column: each order looks changed in the ERP."""
+    """As after a restore, or when the mapping names another column now: each order looks changed in the ERP."""
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
     _ledger(middle, "DELETE FROM brake_count")  # what was counted of late passes again
     rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, brake=Brake(orders=2))

@@ -237,7 +237,7 @@ class Play:
         self._shop.sql(*(f"UPDATE {self._now(name)} SET state = state" for name in self._tables))
 
     def rule(self, name: str, compatibility: str) -> None:
-        """Of the table's key and value."""
+        """Sets the compatibility of the table's key and value subjects."""
         for part in ("key", "value"):
             rule(self._shop.registry, f"{self._shop.prefix}.public.{name}-{part}", compatibility)
 

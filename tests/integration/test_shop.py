@@ -173,7 +173,7 @@ def test_two_work_in_one_shop_at_the_same_time(new_shop: Callable[[], str]) -> N
 
 
 def test_an_order_and_its_lines_are_one_transaction(new_shop: Callable[[], str]) -> None:
-    """Of orders that nobody touched since: `xmin` is the transaction that wrote the row."""
+    """Checks orders that nobody has touched since. `xmin` is the transaction that wrote a row."""
     url = new_shop()
     with closing(Simulator(url, 6)) as simulator, closing(psycopg2.connect(url)) as shop:
         while simulator.orders < 15:

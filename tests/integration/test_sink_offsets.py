@@ -119,7 +119,7 @@ class Sink(Feed):
             future.result()
 
     def delete_before(self, offset: int) -> None:
-        """As retention does."""
+        """Deletes records, as retention does."""
         for future in self.admin.delete_records([TopicPartition(self.topic(ORDERS), 0, offset)]).values():
             future.result(10)
 

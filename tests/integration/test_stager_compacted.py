@@ -43,7 +43,7 @@ def configure(feed: Feed, topics: Iterable[str], **settings: object) -> None:
 
 
 def offsets(feed: Feed, topic: str, partition: int) -> list[int]:
-    """Of the committed records that a partition has now."""
+    """Offsets of the committed records that a partition has now."""
     consumer = Consumer({
         "bootstrap.servers": feed.servers, "group.id": "none", "enable.partition.eof": True, "log_level": "2",
         "auto.offset.reset": "earliest",

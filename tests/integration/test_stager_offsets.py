@@ -305,7 +305,7 @@ def test_topics_that_are_made_again_are_read_from_their_beginning(feed: Feed) ->
 
 
 def evidence_of(feed: Feed, topic: str) -> int:
-    """Of how many partitions of a topic there is evidence."""
+    """How many partitions of a topic have evidence."""
     ((count,),) = feed.rows("SELECT count(*) FROM ordertap_shop.evidence WHERE topic = %s", topic)
     return int(count)
 

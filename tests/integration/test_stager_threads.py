@@ -125,7 +125,7 @@ def test_a_stop_waits_for_the_batch_and_commits_its_offsets(feed: Feed) -> None:
 
 
 def test_a_large_commit_that_is_interrupted_is_visible_as_a_whole_or_not_at_all(feed: Feed, stood: list[int]) -> None:
-    """By a new assignment in its middle, then by a stop."""
+    """A new assignment interrupts it in its middle, then a stop."""
     pieces = [line(n, 1_200, n) for n in range(1, 12_001)]
     late = feed.another_producer()
     open_ = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"

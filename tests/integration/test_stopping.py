@@ -14,7 +14,7 @@ from tests.programs import Program, write_settings
 
 
 def settings(server: Postgres, kafka: Kafka, database: str, folder: Path) -> dict[str, Any]:
-    """Of a capture that could start."""
+    """Settings that capture could start with."""
     return {
         "name": "stopping",
         "topic_prefix": "stopping",

@@ -32,7 +32,7 @@ LACKING = 6 * len(provision.RATES) + 4
 
 @pytest.fixture
 def config(bare_tryton: Tryton, middle: Connection, database: str, profile_path: str, tmp_path: Path) -> Path:
-    """Of a sink whose shop has an order of A, and prices of A and ZZ on the list `retail`."""
+    """Settings of a sink whose shop has an order for A, and prices for A and ZZ on the list `retail`."""
     change(middle, "INSERT INTO prices VALUES ('A', 10), ('ZZ', 5), ('OLD', 0)")
     mark(middle, ORDER, CUSTOMER, PRICE, PRICE._replace(key="ZZ"), PRICE._replace(key="OLD"))
     (tmp_path / "admin").write_text(provision.ADMIN_PASSWORD)

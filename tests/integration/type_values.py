@@ -65,7 +65,7 @@ _money: Final = st.decimals(-(10**15), 10**15, places=2).map(str)
 
 
 def _date(first: int, last: int) -> Texts:
-    """Of years of our time mostly, BC and far ones among them."""
+    """Dates mostly of our time, a few of them BC or far off."""
     years = st.integers(-3, 3) | st.integers(first, last)
     far = st.builds("{1:04d}-{2:02d}-{3:02d}{0}".format, st.just(""), years, st.integers(1, 12), st.integers(1, 28))
     return st.dates().map(str) | far.map(_with_era)

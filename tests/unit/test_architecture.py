@@ -314,7 +314,8 @@ def test_every_error_of_the_sink_says_what_is_next() -> None:
 
 
 def test_every_error_that_the_sink_raises_has_a_hint() -> None:
-    """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
+    """Errors with a hint of their own for all cases need none. The loader turns a ValueError in settings into one of
+    ours."""
     own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "UnkeptError", "ValueError"}
     own |= {"SessionEndedError", "StaleError"}
     without = [

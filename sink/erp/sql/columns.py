@@ -1,7 +1,7 @@
-"""What of the ERP's columns does not fit the mapping, told before the first document is sent.
+"""Finds columns of the ERP that do not fit the mapping, before the first document is sent. It only reads.
 
-It only looks. What is refused would harm every document: a column that is not there, or one that cannot give back what
-it was given, as a float cannot with cents. What is noted holds some documents later, each with its reason.
+A column that would harm every document is refused: it does not exist, or cannot give back what it was given, as a float
+with cents. A column that will hold some documents later is noted, with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 from sink.erp.sql.reads import link_target
 
 Known = Mapping[str, Columns]
-"""By table, what is there."""
+"""The columns that exist, by table."""
 
 _MAKE: Final[Mapping[ValueType, str]] = {
     "text": "varchar(300)", "money": "numeric(14, 2)", "number": "numeric(14, 4)", "yes or no": "boolean",
@@ -34,7 +34,8 @@ _MICROSECONDS: Final = 6
 
 
 class Use(NamedTuple):
-    """A column that the mapping names, and by which names; `type`: of the values that the adapter gives it."""
+    """A column that the mapping names, and the keys that lead to it there. `type`: of the values that the adapter
+    writes."""
 
     table: str
     column: str
@@ -55,7 +56,7 @@ class Looked(NamedTuple):
 
 
 def look(database: ErpDatabase) -> Looked:
-    """At all columns that the mapping names, as they are now."""
+    """Compares all mapped columns with the ERP's tables as they are now."""
     mapping = database.mapping
     every = list(uses(mapping))
     known = database.described({use.table for use in every})
@@ -77,7 +78,7 @@ def look(database: ErpDatabase) -> Looked:
 
 
 def uses(mapping: Mapped) -> Iterator[Use]:
-    """Every column that is named."""
+    """Every column that the mapping names."""
     text, number = FieldType("text"), FieldType("number")
     yield Use(mapping.identity.table, mapping.identity.column, ("identity", "column"))
     yield Use(mapping.items.table, mapping.items.sku, ("items", "sku"), text)

@@ -66,7 +66,7 @@ class LineTable(_Strict):
 
     @property
     def written(self) -> set[str]:
-        """Those that get a value from us; the ERP numbers its rows itself."""
+        """The columns that we write; the ERP numbers its rows itself."""
         links = {link.column for link in self.links.values()}
         return {self.key, self.parent, *self.fields.values(), *links}
 
@@ -101,7 +101,7 @@ class DocumentTable(_Strict):
 
     @property
     def written(self) -> set[str]:
-        """Those that get a value from us; the ERP numbers its documents itself."""
+        """The columns that we write; the ERP numbers its documents itself."""
         links = {link.column for link in self.links.values()}
         status = {self.status} if self.status else set()
         return {self.key, self.revision, *self.fields.values(), *links, *status}

@@ -235,7 +235,7 @@ def typed(column: sa.Column[Any], text: str) -> Any:
 
 
 def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
-    """By tax rate, where the lines have all that it takes."""
+    """Sums by tax rate. Lines that lack an amount or the rate are left out."""
     found: dict[Decimal, Sums] = {}
     for fields in (fields for rows in parts.values() for fields in rows.values()):
         rate, net, tax, gross = fields.get("tax_rate"), fields.get("net"), fields.get("tax"), fields.get("gross")
@@ -248,7 +248,7 @@ def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sum
 
 
 def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
-    """Of all that the mapping names but our own counting, lines included."""
+    """A digest of all mapped columns, lines included, except our step key."""
     seen = [value for name, value in head.items() if name != document.revision]
     for line in lines:
         seen += line.values()

@@ -142,7 +142,7 @@ class Writing:
         return written
 
     def _read_back(self, written: Sequence[Numbered]) -> dict[int, StepResult]:
-        """As the ERP has them now; UnkeptError where that is something else than it was given."""
+        """The documents as the ERP has them now. UnkeptError if a value is not what was written."""
         keys = [step.ref.external for _, step in written]
         found = by_key(self._database, self._connection, self._kind, keys) if written else {}
         results: dict[int, StepResult] = {}
@@ -263,14 +263,14 @@ class Writing:
 
 @dataclass
 class _LineEdits:
-    """Of many documents together."""
+    """The line edits of many documents together."""
 
     new: list[dict[str, Any]]
     changed: list[dict[str, Any]]
     gone: list[Any]
 
     def add(self, other: _LineEdits) -> None:
-        """Those of one more document."""
+        """Adds the edits of one more document."""
         self.new += other.new
         self.changed += other.changed
         self.gone += other.gone

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(rowpath() is None, reason="rowpath.pyx is not co
 
 
 class Message(NamedTuple):
-    """As psycopg2's."""
+    """A message like psycopg2's."""
 
     data_start: int
     payload: bytes

@@ -14,7 +14,7 @@ from tests.erp_contract.cells import CELLS, ORDER, Cell
 
 
 def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
-    """As an ERP shows it, of which the state says that it is cancelled."""
+    """The document as an ERP shows it, where the state tells whether it is cancelled."""
     fields = {name: value for name, value in record.fields.items() if name != "cancelled"}
     paid = fields.get("paid")
     return Observed(

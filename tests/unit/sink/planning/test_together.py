@@ -63,13 +63,13 @@ def _adds_up(record: ErpRecord) -> bool:
 
 
 def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
-    """As an ERP shows it, of which the state says that it is cancelled."""
+    """The document as an ERP shows it, where the state tells whether it is cancelled."""
     fields = {name: value for name, value in record.fields.items() if name != "cancelled"}
     return Observed(replace(record, fields=fields), milestone, "1", "stamp", 1)
 
 
 def _groups(record: ErpRecord) -> dict[str, Any]:
-    """By group what it has."""
+    """The fields and parts of each group."""
     found: dict[str, dict[str, Any]] = {FIGURES: {"parts": record.parts}}
     for name, value in record.fields.items():
         found.setdefault(group_of(record.kind, "", name), {})[name] = value

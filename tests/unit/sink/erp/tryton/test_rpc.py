@@ -178,7 +178,7 @@ def test_stamps_go_with_a_write(server: Server, rpc: Rpc) -> None:
 
 @pytest.mark.parametrize("refusal", [(503, None), (200, {"error": ["UserError", ["no", ""]]})])
 def test_a_wizard_is_gone_through_and_closed(server: Server, rpc: Rpc, refusal: Answer) -> None:
-    """That it cannot be closed does not undo what it has done."""
+    """If it cannot be closed, what it did stays done."""
     server.script["wizard.w.create"] = [(200, {"result": [9, "start", "end"]})]
     server.script["wizard.w.delete"] = [refusal]
     _writes(rpc).wizard("w", "handle", {"ask": {}}, "sale.sale", [3])
