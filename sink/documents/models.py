@@ -72,15 +72,15 @@ class Address(Part):
 
 
 class Customer(Part):
-    """A buyer. The key binds him to one ERP account for ever, so the profile's choice of key decides who counts as one
-    buyer."""
+    """A buyer. The key binds a buyer to one ERP account for ever, so the profile's choice of key decides who counts as
+    one buyer."""
 
     key: Key
     number: str | None = None
     kind: Literal["registered", "guest", "company"]
     name: str
     email: str | None = None
-    email_verified: bool | None = Field(None, exclude=True)  # the shop has seen that it is his; no ERP is told
+    email_verified: bool | None = Field(None, exclude=True)  # the shop has checked whose it is; no ERP is told
     company: str | None = None
     tax_id: str | None = None
     addresses: tuple[Address, ...] = ()

@@ -97,7 +97,7 @@ def paid_by(payments: Mapping[str, Fields]) -> Fields:
 
 def fingerprint(document: Document) -> str | None:
     """What must stay the same under one key: number, time of placing, buyer. None for a document without such an
-    identity. The buyer comes last, and is empty where the shop has erased him: see `same_identity`.
+    identity. The buyer comes last, and is empty if the shop has erased the buyer: see `same_identity`.
     """
     if isinstance(document, SalesOrder):
         placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew

@@ -196,7 +196,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     assert rows(middle, history) == [("document accepted", "Ada"), ("accept undone", "Ada")]
 
 
-def test_a_line_that_a_clerk_took_out_and_one_that_he_cancelled_are_accepted(
+def test_a_line_that_a_clerk_took_out_and_one_that_they_cancelled_are_accepted(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     worker = in_erp(middle, erp, profile_path)

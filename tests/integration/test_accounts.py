@@ -150,10 +150,10 @@ def test_f9_two_guests_with_one_mailbox_have_an_account_each(look: Look) -> None
     assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == BOTH
 
 
-def test_f9_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_registers(
+def test_f9_an_account_keeps_its_number_when_the_guest_corrects_the_e_mail_and_registers(
     look: Look, middle: Connection
 ) -> None:
-    """His order is in the ERP and names the account; in the end he has another guest's mailbox."""
+    """The guest's order is in the ERP and names the account. In the end the e-mail is another guest's."""
     change(middle, "UPDATE customers SET email = 'bob@example.org' WHERE id = '8'")
     bob = ("shop-100002", "bob@example.org", "guest")
     assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == [BOTH[0], bob]

@@ -99,8 +99,8 @@ def test_orders_and_their_buyers_go_in_a_few_calls(many: Connection, counting: C
     assert report.summary() == f"agree: {COUNT} orders, 0 returns, 0 prices, difference 0.00"
 
 
-def test_v2_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counting, profile_path: str) -> None:
-    """His own unit was never due: nobody needed him."""
+def test_v2_a_new_buyer_travels_with_the_order(middle: Connection, counting: Counting, profile_path: str) -> None:
+    """The buyer's own unit was never due, because no document needed it."""
     mark(middle, CUSTOMER)
     worker = make_worker(middle, counting, profile_path)
     drain(worker)
@@ -135,7 +135,7 @@ def test_v5_what_one_cannot_have_is_its_own(
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(COUNT,)]
 
 
-def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
+def test_orders_of_a_buyer_whom_the_erp_refuses_wait_and_come_once(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
     """Two in one call, a third by itself; another buyer's order goes."""
@@ -160,10 +160,11 @@ def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM customers)") == [(4, 2)]
 
 
-def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_again(
+def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_the_order_again_and_again(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """He rests until the shop changes him or a person acts; his order is woken when he comes, and rests as well."""
+    """The buyer rests until the shop changes it or a person acts. The order rests as well, and wakes when the buyer
+    arrives."""
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
     worker = make_worker(middle, counting, profile_path)
     mark(middle)
@@ -197,7 +198,7 @@ class Edited(Counting):
         return [NotDone(ConflictError("it is being edited")) for _ in steps]
 
 
-def test_a_buyer_who_failed_is_not_sent_again_by_his_order_before_his_next_try(
+def test_a_buyer_who_failed_is_not_sent_again_by_an_order_before_the_next_try(
     middle: Connection, erp_url: str, profile_path: str
 ) -> None:
     with closing(Edited(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as adapter:
@@ -439,7 +440,7 @@ def test_all_orders_of_a_collective_account(middle: Connection, erp: SqlErp, pro
 
 
 def test_buyers_fill_up_what_orders_leave(middle: Connection) -> None:
-    """So that a batch is of orders, and a buyer who came with his order is in the same hands."""
+    """So a batch is mostly orders, and a buyer who came with an order goes to the same worker."""
     mark(middle, CUSTOMER, PRICE)
     mark(middle, ORDER)
     for most, found in (
@@ -498,7 +499,7 @@ def test_orders_that_become_due_during_a_look_are_not_leased_by_the_number_of_pr
 def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     middle: Connection, counting: Counting, profile_path: str, erp_url: str
 ) -> None:
-    """In a backlog: it comes with him as soon as he is given back, and before what was marked after it."""
+    """In a backlog, the order and its buyer are sent once the buyer is released, before what was marked after them."""
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
                    " FROM generate_series(2, 4) AS n")  # fmt: skip
     others = [DocumentRef(*ref) for n in "234" for ref in (("sales_order", n), ("customer", f"c{n}"))]
@@ -515,7 +516,7 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
         cursor.execute(f"{asked} WHERE unit = 'sales_order:1'")
         assert cursor.fetchall() == [(True, None, "due")], "it is not looked at"
         cursor.execute("SELECT count(*) FROM unit WHERE deadline > clock_timestamp() AND unit = 'sales_order:1'")
-        assert cursor.fetchall() == [(1,)], "and not at once again, as long as he is away"
+        assert cursor.fetchall() == [(1,)], "and not at once again, as long as the buyer is away"
         leases.release(cursor, taken)
         cursor.execute("UPDATE unit SET deadline = NULL")
     drain(worker)
@@ -526,7 +527,7 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
 def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
     middle: Connection, counting: Counting, profile_path: str, database: str
 ) -> None:
-    """His unit is still locked when we want it, and free when we ask who has it: nobody would wake his order."""
+    """Another transaction has the buyer locked when we want it, and no owner is known: nobody would wake the order."""
     mark(middle)
     with closing(connect(database, "ordertap_shop")) as other, transaction(other) as cursor:
         cursor.execute("SELECT FROM unit WHERE unit = 'customer:7' FOR UPDATE")
@@ -541,7 +542,7 @@ def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
 def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(
     middle: Connection, counting: Counting, profile_path: str
 ) -> None:
-    """Nobody has him, and nobody can before that call's time is over: his order does not ask for him all the time."""
+    """No worker can lease the buyer before that call's deadline. The order does not keep asking meanwhile."""
     mark(middle)
     with transaction(middle) as cursor:
         cursor.execute("UPDATE unit SET deadline = clock_timestamp() + interval '60 s' WHERE unit = 'customer:7'")

@@ -133,10 +133,8 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     assert (*REFUND, "ignore undone", "Ada") in _by(middle)
 
 
-def test_what_a_worker_has_is_not_ignored_under_his_hands(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
-    """He would write over it what he came to."""
+def test_what_a_worker_has_cannot_be_ignored(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
+    """The worker would overwrite the decision with its outcome."""
     worker = in_erp(middle, erp, profile_path)
     mark(middle, ORDER)
     with transaction(middle) as cursor:

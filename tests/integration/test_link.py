@@ -277,9 +277,7 @@ def test_what_differs_of_an_invoiced_one_is_held_by_the_table(
     assert "the ERP has invoiced it" in reason
 
 
-def test_a_customer_keeps_the_account_number_that_he_has(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
+def test_a_customer_keeps_the_account_number(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
     type_in(erp_url)
     mark(middle)
     name(middle, CUSTOMER, "hand:70")

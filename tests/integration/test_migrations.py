@@ -94,7 +94,7 @@ def test_ledger_keys_accounts_and_history_stay_and_what_was_staged_is_read_again
 
 
 def test_account_numbers_go_from_mailboxes_to_the_keys_of_the_customers_that_the_erp_has(database: str) -> None:
-    """Guests 7 and 8 share a mailbox, and the ERP took both; 9 has registered, and the ERP kept to his first number. It
+    """Guests 7 and 8 share a mailbox, and the ERP took both. 9 has registered, and kept the first number in the ERP. It
     has neither 10, a guest, nor 11. The key of the last one only looks like a mailbox."""
     numbered = [("guest/ann", "1"), ("9", "2"), ("guest/bob", "3"), ("guest/cy", "4"), ("11", "5"), ("guest/12", "6")]
     with closing(of_the_release_before(database)) as before, before.cursor() as cursor:
@@ -266,7 +266,7 @@ def test_a_process_that_works_keeps_a_migration_away_and_is_named(
         assert rows(newer, "SELECT to_regclass('more') IS NOT NULL") == [(True,)]
 
 
-def test_nobody_begins_on_a_layer_that_is_not_of_his_release(
+def test_nobody_begins_on_a_layer_of_another_release(
     database: str, next_release: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(of_this_release(database)) as connection:

@@ -259,7 +259,7 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
 
 
 class Meanwhile(SqlErp):
-    """Between his look and his call something else happens."""
+    """Lets something happen between a worker's look and its call."""
 
     happens: Callable[[], None] | None = None
 
@@ -280,8 +280,8 @@ def meanwhile(erp_url: str) -> Iterator[Meanwhile]:
 def test_f5_an_order_that_is_written_anew_after_the_look_at_it_is_made_once(
     middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile
 ) -> None:
-    """One worker has looked at it, and has not written down yet that he is about to make it; the shop deletes it and
-    writes it under another key, which another one makes."""
+    """One worker has looked at the order, and has not written its intent yet. Then the shop deletes the order and
+    writes it under another key, and another worker makes that one."""
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
     drain(make_worker(middle, erp, profile_path))
@@ -378,7 +378,7 @@ def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_
         meanwhile.happens = goes_to_another
         make_worker(middle, meanwhile, profile_path).step()
         assert meanwhile.happens is None
-        assert run(erp_url, "SELECT * FROM returns") == [], "he has the unit no more"
+        assert run(erp_url, "SELECT * FROM returns") == [], "the worker no longer has the unit"
         assert rows(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == [(0,)]
         drain(make_worker(other, erp, profile_path, "another"))
     assert held(middle) == []
@@ -435,8 +435,8 @@ def test_f5_what_a_person_accepted_and_which_profile_made_it_go_with_it(
     assert rows(middle, said.format(1)) == [(None, None)]
 
 
-def test_f5_a_buyer_under_another_key_keeps_his_account(worker: Worker, middle: Connection, erp_url: str) -> None:
-    """His orders name him by the new key in the same commit; the log says that it is he."""
+def test_f5_a_buyer_under_another_key_keeps_the_account(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """The same commit gives the buyer's orders the new key, and the log tells that it is the same buyer."""
     buyer = DocumentRef("customer", "8")
     change(middle, "UPDATE orders SET customer = '8', gross = 9.90")
     _log_says(middle, buyer, "7")

@@ -169,7 +169,7 @@ def test_an_order_with_a_date_that_python_does_not_have_is_held_alone(
 
 
 @pytest.mark.parametrize("apply", [True, False])
-def test_of_a_buyer_that_joins_his_order_and_cannot_be_built_the_order_waits(
+def test_the_order_of_a_buyer_who_joins_it_and_cannot_be_built_waits(
     many: Connection, erp: SqlErp, profile_path: str, apply: bool
 ) -> None:
     """A plan says what would be sent, and not more."""

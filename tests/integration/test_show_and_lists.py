@@ -348,11 +348,11 @@ def test_mode_plan_keeps_each_command_with_its_amounts(
 def test_in_mode_plan_a_return_waits_for_an_order_that_cannot_be_planned(
     middle: Connection, erp: SqlErp, profile_path: str
 ) -> None:
-    """And an order of a buyer who is not due counts on him: he is planned by it."""
+    """And an order plans its buyer, who is not due otherwise."""
     worker = make_worker(middle, erp, profile_path, apply=False)
     mark(middle, CUSTOMER)
     drain(worker)
-    assert planned(middle, 20).documents == [], "nobody needs him"
+    assert planned(middle, 20).documents == [], "no document needs the buyer"
     change(middle, "UPDATE orders SET sku = 'NEW'")
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, ORDER, RETURN, REFUND)

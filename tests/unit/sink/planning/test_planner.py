@@ -149,7 +149,7 @@ def test_a_cancelled_order_is_never_opened_again() -> None:
 
 @pytest.mark.parametrize("milestone", list(Milestone)[:-1])
 def test_an_order_that_a_person_opened_again_goes_on(milestone: Milestone) -> None:
-    """He did what the hold asks for. What else the shop has changed is planned then."""
+    """The person did what the hold asks for. Other changes of the shop are planned after that."""
     result = plan(CHANGES["change payment"], CHANGES["cancel"], _seen(milestone), POLICY)
     assert result == DoneByHand(ORDER)
 
@@ -168,7 +168,7 @@ def test_what_a_person_has_changed_in_the_erp_as_the_shop_wants_it_is_done(chang
     wanted = CHANGES[change]
     result = plan(wanted, ORDER, _seen(milestone, wanted), POLICY)
     if milestone is Milestone.CANCELLED:
-        assert isinstance(result, Hold), "and that he has cancelled it is no wish of the shop's"
+        assert isinstance(result, Hold), "and the shop did not want it cancelled"
     else:
         assert result == DoneByHand(wanted)
 

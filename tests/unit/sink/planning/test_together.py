@@ -96,7 +96,7 @@ def test_what_goes_and_what_is_held_is_what_is_wanted(
             break
         assert result.disputed, "a person can say that it stays"
         said = said.accepting(result.disputed)
-    assert result == [], "once he has, nothing is held"
+    assert result == [], "once they have, nothing is held"
     if Milestone.CANCELLED is not world.milestone:
         accepted = {group_of("order", one.part, one.name) for one in said.fields}
         ours, theirs = _groups(desired), _groups(world.there)
@@ -192,7 +192,7 @@ def test_half_an_address_is_never_sent() -> None:
     there = _head(shipping_street="A 1a")
     step = _step(_plan(_head(shipping_city="Ulm", paid=Decimal(6)), Milestone.CONFIRMED, there))
     assert step.want == replace(there, fields={**there.fields, "paid": Decimal(6)})
-    assert step.noted == _head(paid=Decimal(6)), "by that the next look finds his edit again"
+    assert step.noted == _head(paid=Decimal(6)), "by that the next look finds the edit again"
     again = plan(
         REF,
         _head(shipping_city="Ulm", paid=Decimal(6)),
@@ -205,7 +205,7 @@ def test_half_an_address_is_never_sent() -> None:
 
 
 def test_what_a_person_has_done_of_a_change_is_not_undone_by_the_rest() -> None:
-    """He has written the new price, which the ledger knows nothing of yet; the payment goes."""
+    """The person has written the new price, and the ledger does not know it yet. The payment is sent."""
     by_hand = _head(**CHEAPER)
     step = _step(_plan(_head(**CHEAPER, **MOVED, paid=Decimal(6)), Milestone.INVOICED, by_hand))
     assert step.want == _head(**CHEAPER, paid=Decimal(6))

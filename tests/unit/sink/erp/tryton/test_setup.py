@@ -95,7 +95,7 @@ class TwoCompanies(Server):
     ("company", "other", "used"), [("", True, 4), ("", False, 4), ("Works 5", True, 5), ("Works 4", True, 4)]
 )
 def test_an_administrator_works_in_the_company_of_the_settings_user(company: str, other: bool, used: int) -> None:
-    """In his own the web shop and its items would be made, and orders would find none of them."""
+    """Otherwise the web shop and its items would be made in the administrator's company, where orders find none."""
     with closing(TwoCompanies()) as server:
         server.script["model.web.shop.search_read"] = [(403, None)]
         settings = TrytonSettings.model_validate(
