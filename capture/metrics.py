@@ -112,7 +112,7 @@ class Metrics:
         self.state = state
 
     def leads(self, leading: bool) -> None:
-        """Whether this copy reads the slot."""
+        """Whether this process reads the slot."""
         self.leading = leading
 
     def parks(self, tables: tuple[str, ...]) -> None:

@@ -121,7 +121,7 @@ class Sink:
                 self._turn("")
                 if self._stop.wait(_STANDS_BY):
                     return
-            log.info("this copy stages")
+            log.info("this process stages")
             LEADING.set(1)
             self._leads = True
             try:

@@ -1,5 +1,4 @@
-"""After a back-up of the middle layer or a wrong mapping, shop and ERP agree again, with a person's decision where
-needed."""
+"""Shop and ERP agree again after a restored backup or a wrong mapping, with a person's decision if one is needed."""
 
 from collections.abc import Sequence
 
