@@ -73,7 +73,7 @@ def run(config: Config = None) -> None:
     plan = plan_of(settings)
 
     def stopping() -> bool:
-        """The loop asks at every turn, so this also sees SIGHUP."""
+        """The loop calls this at every turn, so it also notices SIGHUP."""
         nonlocal settings, plan
         if hangup.is_set():
             hangup.clear()
