@@ -1,5 +1,7 @@
-"""What every session of ours has set, whatever the server, the database or the role has: `Server.connect` alone opens
-one, be it the walsender's, a snapshot worker's or a command's."""
+"""The settings of all our sessions, whatever the server, the database or the role has set.
+
+`Server.connect` opens every session: the walsender's, the snapshot workers' and the commands'.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ UNANSWERED: Final = 60_000  # milliseconds: for data that nobody answers, which 
 _NO_LIMITS: Final = dict.fromkeys(
     ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout"), "0"
 )
-"""A snapshot, or one large commit, takes as long as it takes."""
+"""No limits: a snapshot, or one large commit, takes as long as it takes."""
 NEWER_LIMITS: Final = """
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""

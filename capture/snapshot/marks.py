@@ -1,6 +1,6 @@
-"""What `source.snapshot` says of a row's place in a first snapshot, with Debezium's words. Pure.
+"""The `source.snapshot` of rows in a first snapshot, in Debezium's words. Pure.
 
-It is said where it is certain when the row is written: nobody waits for another's rows.
+A mark is given only if it is certain when the row is written: no row waits for another.
 """
 
 from __future__ import annotations
