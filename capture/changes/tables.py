@@ -119,7 +119,7 @@ class Table:
         publication's filter."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
-        except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
+        except FAILURES:  # an unusual row: the careful way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
             return self._widened(lambda: [self._create(prefix, lsn, stamp, new, self._unchanged(new))])
         return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]

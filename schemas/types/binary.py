@@ -1,4 +1,4 @@
-"""bytea and money in the modes that are not the default ones."""
+"""bytea and money in modes other than the default."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _plain(text: bytes) -> bytes:
 
 
 def money_text(text: bytes) -> bytes:
-    """money as a string without sign of the currency: `-1234.56`."""
+    """money as a string without currency sign: `-1234.56`."""
     return sized(_plain(text))
 
 

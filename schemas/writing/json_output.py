@@ -1,6 +1,7 @@
-"""Records as JSON text without a schema registry: the Avro record is made as always, and then shown as JSON.
+"""Records as JSON text without a schema registry: the Avro record is made as usual, and then shown as JSON.
 
-A TextOf makes of a schema what makes JSON text of its Avro bytes: json_text, or json_with_schema."""
+A TextOf makes, from a schema, the function from its Avro bytes to JSON text: json_text or json_with_schema.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _ID: Final = 0  # in front of Avro bytes that nobody sees
 
 
 class RowText:
-    """The JSON text of a table's keys and values that an Encoder wrote."""
+    """Makes JSON text of the keys and values that a table's Encoder writes."""
 
     def __init__(self, codec: Codec, text_of: TextOf = json_text) -> None:
         self._key = None if codec.key_schema is None else text_of(codec.key_schema)
@@ -37,7 +38,8 @@ class RowText:
         return self._value(framed[FRAME_SIZE:])
 
     def before(self, produce: Callable[..., object]) -> Callable[..., object]:
-        """A function that takes topic, value, key and more, as `produce` does, but value and key in the wire format."""
+        """A function with the parameters of `produce` (topic, value, key and more), but with value and key in the wire
+        format."""
 
         def produce_text(topic: str, value: bytes, key: bytes | None, *more: Any) -> None:
             produce(topic, self.value(value), self.key(key), *more)
@@ -46,8 +48,8 @@ class RowText:
 
 
 class JsonEncoder(Encoder):
-    """An Encoder whose keys and values are JSON text. Its codec, and the `read_frame` that a snapshot takes, are
-    Avro's; RowText makes text of them."""
+    """An Encoder whose keys and values are JSON text. Its codec, and the `read_frame` for snapshots, are Avro's;
+    RowText makes text of them."""
 
     __slots__ = ("_text", "text_of")
 
@@ -93,7 +95,7 @@ class JsonEncoder(Encoder):
 
 
 class JsonRegistry:
-    """Stands for a Registry: it takes every schema, and gives ids that nobody outside of this process sees."""
+    """Takes the place of a Registry: takes every schema, and gives ids that nobody outside this process sees."""
 
     def __init__(self, text_of: TextOf = json_text) -> None:
         self.text_of = text_of

@@ -40,7 +40,7 @@ def message_key(prefix: str) -> bytes:
 
 
 def message_value(source: SourcePrefix, lsn: int, now_ns: int, prefix: str, content: bytes) -> bytes:
-    """Avro of message_schema; `source` is that of the message's transaction, `now_ns` our clock."""
+    """Avro of message_schema. `source`: the message's transaction. `now_ns`: our clock."""
     text = b'%s%d"]' % (source.sequence, lsn)
     no_table = sized(b"") * 2  # schema and table
     return b"".join(
