@@ -161,7 +161,7 @@ class ReturnLine(Keyed):
 
 
 class ReturnOrder(Part):
-    """Goods that come back. The money goes back by a Refund of its own."""
+    """Goods that come back. Money goes back by a Refund."""
 
     key: Key
     number: str
@@ -227,12 +227,12 @@ class NotReady(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """The shop has no such document, or no longer has it."""
+    """The shop does not have the document, or no longer has it."""
 
 
 class Invalid(NamedTuple):
-    """The shop's data makes no valid document, or not all of it has arrived. `reason` names the row and the field. Of
-    values it shows numbers and kinds only, nothing personal."""
+    """The shop's data makes no valid document, or some of it has not arrived. `reason` names the row and the field. Of
+    values it shows only numbers and kinds, nothing personal."""
 
     reason: str
     next_step: str = "mend it in the shop, or the profile"

@@ -1,4 +1,4 @@
-"""Rows of a first snapshot say with Debezium's words where in it they are, as far as that is certain."""
+"""Rows of a first snapshot say in Debezium's words where they are in it, as far as that is certain."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
