@@ -1,4 +1,4 @@
-"""Many orders at once: what one of them lacks holds that one alone, and what fails halfway is continued."""
+"""Many orders at once: what one of them lacks holds that one alone, and what fails half way is continued."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -59,7 +59,7 @@ MANY = (
 
 
 class Counting(SqlErp):
-    """Knows what it was asked for."""
+    """An ERP that records what it was asked for."""
 
     steps: list[list[Step]]
 
@@ -78,7 +78,7 @@ def counting(erp_url: str) -> Iterator[Counting]:
 
 @pytest.fixture
 def many(middle: Connection) -> Connection:
-    """All orders and their buyers are marked."""
+    """Marks all orders and their buyers."""
     change(middle, MANY)
     _mark_all(middle)
     return middle
@@ -113,7 +113,7 @@ def test_v2_a_new_buyer_travels_with_the_order(middle: Connection, counting: Cou
 def test_v5_what_one_cannot_have_is_its_own(
     many: Connection, counting: Counting, profile_path: str, erp_url: str
 ) -> None:
-    """An item that the ERP lacks, a name that its column cannot keep, and a row that a trigger refuses."""
+    """An item that the ERP lacks, a name that its column cannot hold, and a row that a trigger refuses."""
     run(erp_url, "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on a Sunday'; END $$")
     run(erp_url, "CREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.shop_number = 'S-7')"
                  " EXECUTE FUNCTION no()")  # fmt: skip
@@ -138,7 +138,7 @@ def test_v5_what_one_cannot_have_is_its_own(
 def test_orders_of_a_buyer_whom_the_erp_refuses_wait_and_come_once(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """Two in one call, a third by itself; another buyer's order goes."""
+    """Two come in one call, a third by itself. Another buyer's order is sent."""
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, CASE WHEN n = 4 THEN '8' ELSE '7' END, placed_at, status,"
                    " sku, quantity, gross FROM orders, generate_series(2, 4) AS n")  # fmt: skip
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
@@ -225,7 +225,7 @@ def test_a_buyer_who_failed_is_not_sent_again_by_an_order_before_the_next_try(
 def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """It was sent once, together with the buyer, and the ERP has neither. Its return is over with it."""
+    """It was sent once, together with the buyer, and the ERP has neither. Its return is settled with it."""
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     worker = make_worker(middle, counting, profile_path)
@@ -245,7 +245,7 @@ def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """Both are planned before either is in the ERP: the second has to know of the first."""
+    """Both are planned before either is in the ERP, so the second has to know of the first."""
     drain_all = make_worker(middle, erp, profile_path)
     mark(middle)
     drain(drain_all)
@@ -262,8 +262,8 @@ def test_two_returns_of_one_order_share_what_was_sold(
 
 
 class Halfway(SqlErp):
-    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` comes between;
-    `verbs` are those of the steps that it was given."""
+    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` happens in between.
+    `verbs`: of the steps that it was given."""
 
     failure: RetryError | HoldError | None = None
     verbs: tuple[Verb, ...] = ()
@@ -344,7 +344,7 @@ def test_a_draft_whose_order_is_cancelled_meanwhile_is_cancelled_and_never_confi
 def test_what_a_refused_step_reached_is_kept_and_taken_on(
     middle: Connection, halfway: Halfway, profile_path: str, erp_url: str, gross: str
 ) -> None:
-    """The draft stands, and its number is known; once it may be confirmed it is, and nothing is made twice."""
+    """The draft is there, and its number is known. Once it may be confirmed, it is, and nothing is made twice."""
     halfway.failure = HoldError("the buyer's credit is used up", "raise it, then `sink retry`")
     mark(middle)
     drain(make_worker(middle, halfway, profile_path))
@@ -409,7 +409,7 @@ def test_f5_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_tw
 def test_a_key_that_is_there_twice_holds_its_document_alone(
     many: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """An ERP without the unique index; `sink check` says what keeps it from that."""
+    """The ERP lacks the unique index, which `sink check` reports."""
     run(erp_url, "ALTER TABLE orders DROP CONSTRAINT orders_external_key_key")
     drain(make_worker(many, erp, profile_path))
     columns = (
@@ -478,7 +478,8 @@ def test_more_prices_than_orders_go_together_where_nothing_else_is_due(middle: C
 def test_orders_that_become_due_during_a_look_are_not_leased_by_the_number_of_prices(
     middle: Connection, database: str
 ) -> None:
-    """No order was due, so prices are taken, more than a batch has; orders were marked before that statement."""
+    """No order was due, so prices are taken, more than fit into a batch of orders. Orders were marked just before that
+    statement."""
     mark(middle, PRICE)
 
     class Looks(Cursor):

@@ -46,13 +46,13 @@ def as_dba(shop: OpsShop, script: str) -> None:
 
 
 def serious(shop: OpsShop) -> dict[str, str]:
-    """What is not well but the keep size, which the servers of these tests do not set: text and remedy."""
+    """Text and remedy of what is not well, except the keep size, which the servers of these tests do not set."""
     return {what: f.remedy for what, f in shop.findings().items() if not what.startswith(QUIET)}
 
 
 @pytest.fixture
 def ready(ops_shop: OpsShop) -> OpsShop:
-    """All that init prints is done."""
+    """Everything that init prints is done."""
     as_dba(ops_shop, dry_run(ops_shop))
     return ops_shop
 

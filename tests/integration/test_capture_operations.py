@@ -1,4 +1,4 @@
-"""capture as operations see it: status, metrics and health while its servers come and go, and signals."""
+"""capture as operators see it: status, metrics and health while its servers come and go, and signals."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def end(part: Part) -> None:
 
 @pytest.fixture
 def running(ops_shop: OpsShop) -> Iterator[Running]:
-    """On the servers of the session."""
+    """On the session's servers."""
     made = Running(ops_shop)
     made.until(made.streams)
     yield made

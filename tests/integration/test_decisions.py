@@ -29,7 +29,7 @@ def _by(middle: Connection) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def wrong_totals(profile_path: str) -> str:
-    """A shop whose orders say two cents more than their lines."""
+    """A shop whose orders' totals are two cents more than their lines."""
     order = Path(f"{profile_path}sales_order.sql")
     order.write_text(order.read_text().replace("round(gross / 1.19, 2) AS net", "round(gross / 1.19, 2) + 0.02 AS net"))
     return profile_path
@@ -216,7 +216,7 @@ def test_no_check_is_called_like_a_cause() -> None:
 def test_each_way_out_of_each_check_can_be_gone_and_no_other(
     middle: Connection, erp: SqlErp, profile_path: str, is_there: bool
 ) -> None:
-    """What `sink held` names can be done."""
+    """Everything that `sink held` suggests is possible."""
     in_erp(middle, erp, profile_path)
     does = {
         Way.RETRY: lambda: retry.line(middle, *ORDER),
@@ -238,7 +238,7 @@ def test_each_way_out_of_each_check_can_be_gone_and_no_other(
 
 
 def _is_held(middle: Connection, check: Check, is_there: bool) -> None:
-    """The order, for this check. Of a step of which nobody knows the outcome there is an intent."""
+    """Holds the order for this check. For an unknown outcome there is an intent."""
     applied = "(SELECT applied FROM ordertap_shop.document WHERE type = 'customer')" if is_there else "NULL"
     under_way = "'{}'" if check is Check.UNCLEAR else "NULL"
     with transaction(middle) as cursor:

@@ -32,7 +32,7 @@ Make = Callable[..., Worker]
 
 @pytest.fixture
 def make(middle: Connection, erp: SqlErp, profile_path: str) -> Make:
-    """Customers 7 and 8 have an order each. 7 has a proven e-mail, 8 the same one and has not proved it."""
+    """Customers 7 and 8 have an order each. 7 has a verified e-mail; 8 has the same one, not verified."""
     change(
         middle,
         "CREATE TABLE customers (id text, number text, email text, verified boolean, tax_id text);"
@@ -95,7 +95,7 @@ def test_an_account_that_the_erp_has_is_taken_and_stays_as_it_is(
 def test_who_is_found_nowhere_gets_a_new_account(
     make: Make, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """And an e-mail that is not proved finds none: neither that of who asks, nor that of who has the account."""
+    """An e-mail that is not verified finds no account either, whether it is the new customer's or the account's."""
     run(erp_url, TYPED_IN.format("('7002', 'Cid', 'ann@example.org', 'DE1')"))
     mark(middle, ITS_ORDER, OTHER)
     drain(make())

@@ -72,7 +72,7 @@ def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 
 
 def of_this_release(url: str, shop: str = "shop") -> Connection:
-    """The same, as this release takes it over."""
+    """The same layer, taken over by this release."""
     connection = connect(url, schema_of(shop))
     migrate(connection, shop)
     return connection
@@ -236,7 +236,7 @@ def pid_of(connection: Connection) -> int:
 
 @pytest.fixture
 def next_release(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on, ours is a release with one migration more."""
+    """Once called, this release has one migration more."""
 
     def begin() -> None:
         more = [*migrations(), (layer.VERSION + 1, "CREATE TABLE more ()")]

@@ -76,7 +76,7 @@ def test_f5_an_order_under_another_key_is_no_second_one(
     monkeypatch: pytest.MonkeyPatch,
     first: DocumentRef,
 ) -> None:
-    """Whichever of both keys is looked at first; its return and refund go with it."""
+    """Whichever key is looked at first. Its return and refund go with it."""
     change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
     look(worker, middle, first)
     for ref in (RETURN, REFUND):
@@ -111,7 +111,7 @@ def test_f5_two_orders_that_are_alike_are_two(worker: Worker, middle: Connection
 
 @pytest.fixture
 def doubt(worker: Worker, middle: Connection) -> Worker:
-    """Two orders that are alike are gone, and one has come."""
+    """Two equal orders are gone, and one has come."""
     change(middle, COPY.format(3))
     look(worker, middle, THIRD)
     change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
@@ -134,7 +134,7 @@ def test_f5_in_doubt_a_person_says_which_it_was(doubt: Worker, middle: Connectio
 def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_written_anew(
     worker: Worker, middle: Connection, erp_url: str, said: str
 ) -> None:
-    """Before anyone asked whether it is the one that comes later."""
+    """The person decided before anyone asked whether it is the one that comes later."""
     change(middle, "DELETE FROM returns; CREATE TABLE gone AS SELECT * FROM orders; DELETE FROM orders")
     look(worker, middle, ORDER)
     if said == "ignored":
@@ -153,7 +153,7 @@ def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_wr
 def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_comes_again(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """A number alone may be given to another order: a person says."""
+    """A number alone may be another order's, so a person decides."""
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET sku = 'NEW'")
     look(worker, middle)
@@ -229,8 +229,8 @@ def test_f5_nothing_is_made_while_another_worker_has_what_it_was_and_may_be_abou
 def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool, logged: bool
 ) -> None:
-    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it, or
-    deletes it and writes it anew, of which the log says nothing."""
+    """The reply of its create was lost. Before anyone has asked about it, the shop changes its key, or deletes it and
+    writes it anew, which the log does not tell."""
 
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
