@@ -37,7 +37,7 @@ def worker(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> 
 
 @pytest.fixture
 def bind(middle: Connection, erp_url: str, profile_path: str) -> Accept:
-    """A person says which account a customer has."""
+    """Lets a person say which account a customer has."""
 
     def opened() -> SqlErp:
         return SqlErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))

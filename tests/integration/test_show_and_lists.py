@@ -285,7 +285,7 @@ def test_held_lists_what_is_tried_again_and_after_some_attempts_a_person_is_told
 
 
 class Locked(SqlErp):
-    """A row that an order needs is locked by somebody for good."""
+    """Somebody has locked a row that an order needs, and never lets go."""
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         others = iter(super().apply([one for one in steps if one.ref.kind != "order"], not_after))
@@ -314,7 +314,7 @@ def test_the_history_tells_the_first_and_the_tenth_failed_attempt(
 def test_mode_plan_keeps_each_command_with_its_amounts(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """V8: what others depend on counts as done where it is planned, and caps hold all the same."""
+    """V8: documents that others depend on count as done once they are planned, and caps still apply."""
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95), (15, 1, 2, 20)")
     change(middle, "INSERT INTO prices VALUES ('A', 4.1400)")
     more = RETURN._replace(key="15"), REFUND._replace(key="16")

@@ -31,7 +31,7 @@ CREATE TRIGGER note BEFORE UPDATE ON ordertap_shop.copy FOR EACH ROW EXECUTE FUN
 
 
 def configure(feed: Feed, topics: Iterable[str], **settings: object) -> None:
-    """Sets topics' configuration; `_` for `.`."""
+    """Changes topics' configuration; `_` stands for `.`."""
     for topic in topics:
         entries = [
             ConfigEntry(name.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)

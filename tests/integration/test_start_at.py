@@ -1,4 +1,4 @@
-"""Orders from before `start_at`, with their returns and refunds, stay out of the ERP: they are counted, and are no
+"""Orders from before `start_at`, with their returns and refunds, stay out of the ERP. They are counted, and are no
 difference."""
 
 from datetime import datetime

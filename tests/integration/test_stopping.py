@@ -1,4 +1,5 @@
-"""SIGTERM ends a start within two seconds, though a part that it waits for takes the connection and says nothing."""
+"""SIGTERM ends a start within two seconds, even if a server that it waits for accepts the connection and says
+nothing."""
 
 from __future__ import annotations
 
