@@ -107,7 +107,7 @@ def _orders_while_kafka_hangs(shop: Shop, first: int) -> None:
 
 
 def test_no_read_finds_psycopg2_ready_to_acknowledge_what_waits(shop: Shop) -> None:
-    """With rows of an older transaction, and Relation messages of tables that change, whose data_start is 0."""
+    """Includes rows of an older transaction, and Relation messages of changed tables, whose data_start is 0."""
     shop.configure(linger_ms=50)
     watched = shop.copy("watched", "tests.faults.broken", ("-X", "fault=watched:0"))
     watched.start()
