@@ -97,7 +97,7 @@ class Workload:
 
 
 LETS_GO = "-c lock_timeout=2s"
-"""For DDL: a buyer may have three transactions open, and wait in one while another is waited for."""
+"""For DDL: a buyer may have three transactions open, and wait in one of them for another."""
 
 
 class _Client:

@@ -23,7 +23,7 @@ def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
 
 
 def _order(cell: Cell) -> Found:
-    """With what came back of it."""
+    """The order of a cell as the ERP shows it, with its returns and refunds."""
     moved: dict[str, dict[str, Decimal]] = {}
     refunded: dict[str, Decimal] = {}
     for ref, record in cell.beside:

@@ -305,7 +305,7 @@ def test_cancelled_before_the_erp_heard_of_it_is_not_made() -> None:
 
 @pytest.mark.parametrize("wanted", [ORDER, CUSTOMER, PRICE, CHANGES["cancel"]])
 def test_what_the_ledger_has_forgotten_is_known_again_where_it_is_as_the_shop_has_it(wanted: ErpRecord) -> None:
-    """As with a restored ledger. A customer's account may have been given another number since."""
+    """A restored ledger has forgotten documents. The ERP may have renumbered a customer's account since."""
     numbered = {**wanted.fields, "number": "100007"} if wanted.kind == "customer" else wanted.fields
     there = replace(wanted, fields=numbered)
     milestone = Milestone.CANCELLED if wanted.fields.get("cancelled") else Milestone.CONFIRMED

@@ -36,7 +36,7 @@ def _rows(sign: int) -> st.SearchStrategy[Mapping[str, Fields]]:
 
 
 def _order(parts: Mapping[PartKind, Mapping[str, Fields]], more: Fields) -> ErpRecord:
-    """Whose head is the sum of its children."""
+    """An order whose totals are the sums of its children."""
     rows = [row for many in parts.values() for row in many.values()]
     totals = {name: sum((row[name] for row in rows), Decimal(0)) for name in SUMS}  # type: ignore[misc]
     return ErpRecord("order", {**more, **totals}, parts)
@@ -105,14 +105,14 @@ def test_what_goes_and_what_is_held_is_what_is_wanted(
 
 
 class _World:
-    """What is wanted, what was written, and the ERP."""
+    """The document as the shop has it, as it was last written, and as the ERP has it."""
 
     def __init__(self, desired: ErpRecord, applied: ErpRecord, there: ErpRecord, milestone: Milestone) -> None:
         self.desired, self.applied, self.there = desired, applied, there
         self.milestone = Milestone.CANCELLED if applied.fields["cancelled"] else milestone
 
     def at_rest(self, said: Decisions) -> Plan:
-        """What is planned once all was done that can be."""
+        """The plan that remains once every step that can be done is done."""
         for key in range(1, 6):
             ledger = Standpoint(self.applied, key=key, accepted=said.fields)
             result = plan(REF, self.desired, ledger, _seen(self.there, self.milestone), POLICY)

@@ -82,7 +82,7 @@ def test_boxes_that_are_there_are_not_made_twice() -> None:
 
 
 class TwoCompanies(Server):
-    """The administrator's own company is 5, that of all others 4."""
+    """The administrator's own company is 5; everybody else's is 4."""
 
     def answer(self, method: str, params: list[Any], session: str) -> Answer | None:
         user = base64.b64decode(session.partition(" ")[2]).decode().partition(":")[0]
