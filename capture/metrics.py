@@ -54,7 +54,7 @@ ON_DEMAND_LEFT = Gauge(
 PARKED = Gauge("ordertap_capture_parked_tables", "Tables whose changes are not written")
 LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot, 0 for one that stands by")
 
-_WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
+_WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # PostgreSQL's manual, "pg_replication_slots"
 _LIVE_PATIENCE: Final = 60.0
 FAILS_AGAIN: Final = "the same start has failed"
 _TOO_OFTEN: Final = 3
@@ -95,7 +95,7 @@ class Metrics:
         self._read = 0
         self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
-        self._failure = ""  # of the last start
+        self._failure = ""  # the error of the last start
         self._failures = 0
         self.state = "starting"
         self.leading = False
@@ -227,7 +227,7 @@ class Metrics:
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved
         if age < max(15.0, 4 * self.heartbeat_interval):
-            if self.parked:  # told last: what stops all tables is worse
+            if self.parked:  # last, because what stops all tables is worse
                 return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
             waits = f"; a snapshot on demand has {self.on_demand} tables left" if self.on_demand else ""
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"

@@ -21,7 +21,7 @@ from schemas.process.backoff import backoff
 log = structlog.get_logger("capture")
 
 _STANDBY_PAUSE = 1.0
-_RAN_WELL = 10.0  # seconds: what ends a run of this length is news, so that the next start comes soon
+_RAN_WELL = 10.0  # seconds: after a run of this length an error is new, and the next start comes soon
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
 
 
@@ -66,7 +66,7 @@ class Capture:
             except StoppedError:
                 log.info("stopped before the snapshot was complete", next="start again; the slot keeps the log")
                 return
-            gc.collect()  # ends the threads of a producer that is of no use any more
+            gc.collect()  # ends the threads of a producer that is no longer used
             attempt = 1 if time.monotonic() - began > _RAN_WELL else attempt + 1
             if not self._stopping() and not self._lifetime.ended:
                 self._sleep(backoff(attempt, 0.5, longest=10.0, spread=1.0))

@@ -103,7 +103,7 @@ class Plan(NamedTuple):
         """
         key = self.name.encode()
         found = self.cluster.last_values(self.topics.position, settled)
-        if key not in found:  # not since this version: it may be where earlier ones have it
+        if key not in found:  # not written since the upgrade: earlier versions have it in another topic
             former = self.cluster.last_values(self.topics.former_position, settled)
             found = {other: value for other, value in former.items() if not is_moved(value)} | found
         if others := {other for other in found if other != key and not is_accounted_key(other)}:

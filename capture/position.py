@@ -114,7 +114,7 @@ class Position(NamedTuple):
             return stamp.generation < self.generation
         if self.partial is not None and stamp.commit_lsn == self.partial.commit_lsn:
             return stamp.ordinal <= self.partial.ordinal
-        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # what is outside transactions has 0
+        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # records outside of transactions have 0
 
     def dump(self) -> bytes:
         """The value of the record."""

@@ -201,7 +201,7 @@ class Session:
         position = self._rest(reason)
         step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
         if step == "snapshot":
-            self._tables.unpark(self._tables.parked)  # it reads them, or what was before counts for none of the tables
+            self._tables.unpark(self._tables.parked)  # the snapshot reads them anew, or no table's old state counts
             position = self._take_snapshot(self._beginning(position, system, reason))
             self._lifetime.took_snapshot()
         if step == "end" or mode == "initial_only":
@@ -213,10 +213,10 @@ class Session:
             self._tell_uncopied(position)
         self._account(position)
         if position.timeline != system.timeline:
-            self._lifetime.beats.another_run(_new_id())  # the numbers of those that the standby never got are no gap
+            self._lifetime.beats.another_run(_new_id())  # numbers that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
         position = position._replace(parked=tuple(sorted(self._tables.parked)))
-        self._committed.write((), position)  # it also says to readers of the index how all stands
+        self._committed.write((), position)  # tells readers of the index the state of every table
         return self._run_stream(position)
 
     def _check_lists(self) -> None:
@@ -356,7 +356,7 @@ class Session:
         try:
             stream = self._make_stream(writer, beat if again else None)
             gc.collect()
-            gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
+            gc.freeze()  # objects from here on are short-lived or permanent, and make no cycles
             gc.set_threshold(100_000, 50, 100)
             self._stream = stream
             return stream.run(self._stopping)

@@ -74,9 +74,9 @@ class Stream:
         self._incremental = own_messages.incremental
         self._options = options
         self._metrics = metrics
-        self._position = writer.durable  # of what was read: the last whole transaction, or how far an open one is
+        self._position = writer.durable  # read up to here: the last whole transaction, or a part of an open one
         self._suspect = self._record_limit.suspect
-        self._commit_us = 0  # of the last commit in this round
+        self._commit_us = 0  # time of the last commit in this round
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
@@ -195,7 +195,7 @@ class Stream:
                 return False
             whole = self._position.end_lsn > writer.durable.end_lsn
             if whole and not acknowledger.may_read(writer.pending, self._last_start):
-                writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
+                writer.flush(self._alive)  # a whole transaction is pending; a part does not count
             try:
                 if usual is None:
                     message = read()
@@ -228,7 +228,7 @@ class Stream:
             try:
                 return future.result(self._options.keepalive)
             except FutureTimeout:
-                self._writer.step(time.monotonic())  # what was read before must not seem to stall
+                self._writer.step(time.monotonic())  # records that were read before must not seem to stall
                 self._alive()
 
     # One method for each kind of message. The frequent ones take its bytes.

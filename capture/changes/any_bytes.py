@@ -25,7 +25,7 @@ def not_utf8(table: str, column: str) -> ParkedError:
 
 def check_message(table: str, encoder: Encoder, payload: bytes) -> None:
     """ParkedError if an Insert, Update or Delete has a text that is not UTF-8."""
-    if payload.isascii():  # with its lengths and numbers, which mostly are
+    if payload.isascii():  # including its lengths and numbers, which mostly are ASCII
         return
     message = pgoutput.decode(payload)
     for cells in (getattr(message, "old", None), getattr(message, "new", None)):

@@ -109,7 +109,7 @@ class Messages:
         if known is None:
             patterns = [*self._included, *(pattern for pattern, _ in self._routes)]
             known = any(pattern.fullmatch(prefix) for pattern in patterns)
-            if len(self._wanted) < 1_000:  # prefixes may be made of anything
+            if len(self._wanted) < 1_000:  # others may write any number of prefixes
                 self._wanted[prefix] = known
         return known
 
@@ -166,7 +166,7 @@ def _routed(route: Route, message: LogicalMessage, stamp: bytes) -> Fields | Non
         headers += [(name, _bytes(content[name])) for name in route.header_fields if content.get(name) is not None]
         place = _KEYLESS_PARTITION if key is None else ANY_PARTITION
         routed = (topic, place, _bytes(key), _bytes(payload), headers)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):  # what JSON of somebody else raises
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):  # errors that foreign JSON may raise
         return None
     return routed if len(topic) <= _LONGEST_TOPIC and topic not in (".", "..") else None
 

@@ -76,7 +76,7 @@ class Table:
 
     def _use(self, bound: Bound) -> None:
         self.topic, self.partitions, self.encoder = bound
-        self.place = self.name, self.topic  # as the index of commits names it
+        self.place = self.name, self.topic  # names of the table in the index of commits
         self.record = self.encoder.record
         self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
 
@@ -119,7 +119,7 @@ class Table:
         publication's filter."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
-        except FAILURES:  # an unusual row: the careful way takes it, or says what is wrong with it
+        except FAILURES:  # an unusual row: the plain way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
             return self._widened(lambda: [self._create(prefix, lsn, stamp, new, self._unchanged(new))])
         return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]

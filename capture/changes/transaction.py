@@ -14,7 +14,7 @@ from schemas.model.commits import TableTopic
 from schemas.model.errors import DataError
 from schemas.writing.codec import PlacedPrefix, SourcePrefix
 
-_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
+_GROWTH: Final = 5  # no message grows more than this as Avro: a float8 of two characters takes nine bytes
 _HEADER_ROOM: Final = 1024  # bytes
 
 

@@ -49,7 +49,7 @@ def parse_offset(content: Any) -> Offset:
         snapshot = str(content.get("snapshot", "false")).lower() not in ("false", "none")
         copying = snapshot and str(content.get("last_snapshot_record", "false")).lower() != "true"
         commit, event = content.get("lsn_commit"), content.get("lsn_proc") or content.get("lsn")
-        idle = not commit and not content.get("lsn_proc")  # of the snapshot, or of a heartbeat after it
+        idle = not commit and not content.get("lsn_proc")  # from the snapshot, or from a heartbeat after it
         offset = Offset(commit and LSN(int(commit)), event and LSN(int(event)), copying, idle)
     except (AttributeError, TypeError, ValueError):
         offset = Offset(None, None)
@@ -84,7 +84,7 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
         try:
             name, partition = json.loads(key or b"")
             server = partition["server"]
-        except (ValueError, TypeError, KeyError):  # another kind of connector
+        except (ValueError, TypeError, KeyError):  # from another kind of connector
             continue
         if name == connector:
             servers[server] = None if value is None else _offset_of(value)

@@ -105,7 +105,7 @@ def publication_findings(connection: Connection, plan: Plan, schemas: Schemas) -
         drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {rest};"
         if publication.all_tables:
             create = create_publication(plan, wanted_tables(connection, plan))
-            # In one transaction: what is written between the two could never be read from the log again.
+            # In one transaction: changes between the two statements could never be read from the log again.
             drop = f"BEGIN; DROP PUBLICATION {quoted(name)}; {create} COMMIT;"
         said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
         yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
@@ -248,11 +248,11 @@ def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schema
     """Compiles what a start would compile. This finds columns that cannot be told apart, SELECTs that do not fit, and
     schemas that the registry refuses."""
     answers = True
-    with suppress(OrdertapError):  # kafka_findings says so
+    with suppress(OrdertapError):  # kafka_findings reports it
         plan.topics.look()
     try:
         plan.registry.check()
-    except OrdertapError:  # registry_findings says so
+    except OrdertapError:  # registry_findings reports it
         answers = False
 
     def register(subject: str, schema: dict[str, Any]) -> int:

@@ -21,7 +21,7 @@ from schemas.model.errors import OrdertapError
 from schemas.process.service import port_taken
 
 MINIMUM_VERSION = 140_000
-_SESSIONS = 5  # leader, its reader, a standby, chunks on demand, a command; and the snapshot's
+_SESSIONS = 5  # leader, its reader, a standby, chunks on demand, a command; a snapshot's workers come on top
 _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 
@@ -284,7 +284,7 @@ def _next_start(plan: Plan) -> Iterator[Finding]:
     replication = Replication(plan.server)
     connection = plan.server.connect()
     try:
-        system = replication.identify()  # after the position, which a running capture moves on
+        system = replication.identify()  # after reading the position, which a running capture advances
         trouble = plan.problem(position, system, slot_state(connection, plan.options.slot), replication.history)
         step = next_step(mode, position, trouble, taken=False)
     finally:

@@ -230,7 +230,7 @@ class Removal(Proposal):
 
     def execute(self) -> Iterator[str]:
         plan = self._plan
-        if self._slot is not None:  # first, since it is what fills a disk
+        if self._slot is not None:  # first, because the slot is what fills a disk
             drop_slot(self._leadership.connection, plan.options.slot)
             yield f"slot {plan.options.slot} dropped"
         if self._positions:

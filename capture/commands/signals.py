@@ -74,7 +74,7 @@ def _try(connection: Connection, table: Published, condition: str) -> None:
     name = sql.Identifier(table.relation.schema, table.relation.name)
     try:
         with connection.cursor() as cursor:
-            for form in ("({})", "{}"):  # as a chunk has it; and by itself, for `true) OR (true` is no condition
+            for form in ("({})", "{}"):  # in a chunk's parentheses, and without: `true) OR (true` is no condition
                 where = sql.SQL(form).format(sql.SQL(condition))
                 cursor.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 0").format(name, where))
     except NOT_SQL as error:

@@ -88,7 +88,7 @@ def _look(connection: Connection, plan: Plan, tables: list[str], problems: list[
         position = plan.position(settled=False)
         counts = plan.cluster.partitions()
         parked = () if position is None else position.parked
-        named, _ = plan.topics.of_each(table for table in tables if table not in parked)  # one may have no topic
+        named, _ = plan.topics.of_each(table for table in tables if table not in parked)  # a table may have no topic
         topics = {topic: counts[topic] for topic in named.values() if topic in counts}
         return position, broker.ends(plan.cluster, topics)
 

@@ -66,7 +66,7 @@ class Cluster:
     def failure(self, doing: str, error: KafkaError) -> OrdertapError:
         """Our error for a failed call. It says why no broker was reached."""
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
-            self._admin.poll(0)  # lets the client say what it knows
+            self._admin.poll(0)  # lets the client report the cause
             if self._cause is not None:
                 said, hint = _cause(self._cause)
                 return UnavailableError(f"{doing}: {said} (Kafka at {self.servers})", hint)
@@ -85,7 +85,7 @@ class Cluster:
         except KafkaException as error:
             raise self.failure("listing topics", error.args[0]) from None
         self._admin.poll(0)
-        self._cause = None  # of before, or of one broker among others
+        self._cause = None  # an old cause, or that of one broker among others
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def create_topics(self, topics: Mapping[str, Making], refused: dict[str, SettingsError] | None = None) -> set[str]:

@@ -19,7 +19,7 @@ _MISCONFIGURED: Final = (
     KafkaError._AUTHENTICATION,
     KafkaError._INVALID_ARG,
     KafkaError.INVALID_TRANSACTION_TIMEOUT,
-    KafkaError.INVALID_CONFIG,  # this and the next ones: of a topic
+    KafkaError.INVALID_CONFIG,  # this and the next ones concern a topic
     KafkaError.INVALID_PARTITIONS,
     KafkaError.TOPIC_EXCEPTION,
     KafkaError.POLICY_VIOLATION,

@@ -204,7 +204,7 @@ class Extent(NamedTuple):
     """How much a snapshot of these tables reads, partitions included. Rows are those of the last ANALYZE or VACUUM."""
 
     tables: int
-    parts: int  # with the partitions
+    parts: int  # tables and their partitions
     rows: int
     bytes: int
 

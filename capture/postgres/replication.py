@@ -28,7 +28,7 @@ APPLICATION = "ordertap capture"
 
 
 _CHECK = "run `capture check`: it prints the SQL that helps"
-# The server reads its log with the publications of that time, so one that is made again does not help older changes.
+# The server decodes its log with the publications of that time, so making one again does not help older changes.
 _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
@@ -153,7 +153,7 @@ def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
             "see in pg_locks who has it, and let the ALTER, VACUUM FULL or CLUSTER end; a snapshot waits for "
             "snapshot_lock_timeout_ms",
         ) from None
-    except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
+    except psycopg2.errors.OutOfMemory as error:  # out of locks: "out of shared memory"
         hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.Error as error:
@@ -227,7 +227,7 @@ class Replication:
 
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it branched off its ancestors."""
-        if timeline == 1:  # it has none, and no file
+        if timeline == 1:  # the first timeline has no history, and no file
             return ""
         with database_errors("TIMELINE_HISTORY"):
             self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
@@ -356,7 +356,7 @@ class Leadership:
 
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.ask()
-        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # not where we may read late: it would end that, too
+        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # would end sessions that may read late
         self._slot = slot
 
     def _execute(self, statement: str) -> None:

@@ -29,7 +29,7 @@ _TRANSACTIONS: Final = {
     "default_transaction_deferrable": "off",
 }
 _NAMES: Final = {
-    # Where SQL of the settings or of a signal names no schema; else it would mean another table for another role.
+    # For SQL of the settings or of a signal that names no schema: the same table for every role.
     "search_path": "public",
     "quote_all_identifiers": "off",  # defaults are read as the server prints them
     "standard_conforming_strings": "on",

@@ -41,7 +41,7 @@ NOT_SQL: Final = (
     psycopg2.DataError,
     psycopg2.NotSupportedError,
     psycopg2.errors.RaiseException,
-    ValueError,  # of a text that cannot be sent
+    ValueError,  # for a text that cannot be sent
 )
 """Errors that a condition may raise each time it is tried."""
 
@@ -109,7 +109,7 @@ class ChunkReader:
         self._origin = origin
         self.name = uuid.uuid4().hex[:12]
         self._rows = chunk_rows
-        self._fitting = chunk_rows  # as many as had room of late
+        self._fitting = chunk_rows  # as many as had room lately
         self._record_limit = record_limit
         self._connection: Connection | None = None
 
@@ -125,13 +125,13 @@ class ChunkReader:
         SettingsError if the table is not captured, is parked or has no key, or if the condition is not SQL. ParkedError
         (or DataError, as set) if a row makes too large a record.
         """
-        if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
+        if name in self._tables.parked:  # changes since it was parked may lie outside of a condition
             raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         connection = self._connected()
         try:
             with database_errors(f"reading a chunk of {name}"), connection.cursor() as cursor:
                 return self._between_marks(cursor, number, name, condition, after, max(1, self._fitting >> halvings))
-        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
+        except BaseException:  # else the table stays locked, and the shop waits behind that lock
             connection.close()
             self._connection = None
             raise

@@ -193,7 +193,7 @@ class Incremental:
         elif signal.type == "stop-snapshot":
             notices = [notice for request in requests for notice in self._aborted(request)]
             requests = ()
-            self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
+            self._chunk = self.window = None  # the marks that are on their way mean nothing any more
         paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
         self.demand = Demand(requests, paused, signal.id)
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
@@ -275,7 +275,7 @@ class Incremental:
         """Whether the chunk may lack a commit that this run or an earlier one read before it."""
         hides = chunk.visibility.hides
         self._unknown = frozenset(filter(hides, self._unknown))
-        self._before = frozenset(filter(hides, self._before))  # what a chunk shows, later ones show, too
+        self._before = frozenset(filter(hides, self._before))  # later chunks show what this one shows
         return bool(self._unknown or self._before)
 
     def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:

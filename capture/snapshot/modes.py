@@ -37,7 +37,7 @@ def next_step(mode: Mode, position: Position | None, problem: SettingsError | No
         raise problem
     if position is None or unfinished(position):
         return "snapshot"
-    if mode == "initial_only":  # what is left of a snapshot is only read while streaming
+    if mode == "initial_only":  # the rest of a snapshot is only read while streaming
         return "snapshot" if any(request.first for request in position.demand.requests) else "end"
     if mode == "always" and not taken:
         return "snapshot"

@@ -46,7 +46,7 @@ class Environment:
         """Makes a database from the company's data, or from another dump."""
         postgres.create_database(database)
         data = dump or self.dump
-        data.touch()  # it is in use: `keep` deletes others
+        data.touch()  # marks it as used: `keep` deletes others
         _run(
             "restoring Tryton's data",
             [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(data)],

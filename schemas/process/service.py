@@ -67,7 +67,7 @@ class _ForPeople:
         self._line = structlog.dev.ConsoleRenderer(
             colors=screen,
             sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables: they may be rows
+            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables, which may be rows
         )
 
     def __call__(self, logger: Any, method: str, entry: structlog.types.EventDict) -> str:
@@ -98,7 +98,7 @@ def reread_event() -> threading.Event:
 
 
 class _QuietRequests(WSGIRequestHandler):
-    timeout = 5  # a client that says nothing does not hold the server
+    timeout = 5  # seconds: a silent client does not hold the server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
         """Does not log: probes come every few seconds."""

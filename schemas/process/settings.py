@@ -97,7 +97,7 @@ def _yaml_part(section: str, path: Path | None, problems: list[str]) -> dict[str
 
 def _given_twice(text: str) -> Iterator[tuple[str, int, int]]:
     """Keys that a mapping has more than once, and both lines. YAML forbids that, and PyYAML silently takes the last."""
-    seen: set[int] = set()  # an alias is the node that it stands for, and may stand inside of it
+    seen: set[int] = set()  # an alias is the node that it refers to, which may contain the alias
     left = [("", yaml.compose(text, yaml.SafeLoader))]
     while left:
         above, node = left.pop()
@@ -305,4 +305,4 @@ def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         field = _field_at(model, keys)
         if problem["type"] == "dict_type" and field is not None and field.examples:
             reason += f", for example {field.examples[0]}"
-        yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself
+        yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # its text names several keys

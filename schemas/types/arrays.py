@@ -13,7 +13,7 @@ from collections.abc import Callable
 from schemas.types.encoders import UnrepresentableError, long_bytes, sized
 
 _BOUNDS = re.compile(rb"(\[[-+]?\d+:[-+]?\d+\])+=")
-# Possessive: what could be tried again takes 160 bytes of memory for each byte of a text.
+# Possessive: backtracking would take 160 bytes of memory for each byte of a text.
 _QUOTED = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 _PAIR = re.compile(rb"%b=>(?:%b|NULL)(?:, |\Z)" % (_QUOTED, _QUOTED), re.DOTALL)
 _TOKENS = {
@@ -59,7 +59,7 @@ def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
             raise UnrepresentableError("not an array")
         mark, quoted, plain = found.groups()
         opens = mark is None or mark == b"{"
-        if valued == opens or (mark != b"{" and depth == 0):  # a value after a value, a delimiter after none
+        if valued == opens or (mark != b"{" and depth == 0):  # two values in a row, or a delimiter without a value
             raise UnrepresentableError("not an array")
         if mark is None:
             elements.append(_unescaped(quoted) if plain is None else None if plain == b"NULL" else plain)

@@ -50,7 +50,7 @@ def money_encoder(digits: int) -> Callable[[bytes], bytes]:
 
 
 def _plain(text: bytes) -> bytes:
-    money(text)  # raises for what is none
+    money(text)  # raises if it is no money
     return text.replace(b"$", b"").replace(b",", b"")
 
 

@@ -53,7 +53,7 @@ def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
     if expression is None or expression.startswith("NULL::") or _is_compound(kind.avro):
         return NO_DEFAULT
     text = literal(expression)
-    if expression in _BOOLEAN and kind.avro != "boolean":  # true is `true` in a text
+    if expression in _BOOLEAN and kind.avro != "boolean":  # in a text column it is the text true, not t
         text = None
     for candidate, fit in ((text, kind.fit), (kind.zero if not nullable else None, bytes)):
         if candidate is None:

@@ -56,8 +56,8 @@ def _varint(rest: int) -> bytes:
     return bytes(parts)
 
 
-# Most ids, quantities and lengths are one look-up. An LSN and a time in µs are two and the bits above, which are the
-# same for 128 MB of log and for two minutes.
+# Most ids, quantities and lengths take one look-up. LSNs and times in µs take two and their upper bits, which stay the
+# same for 128 MB of log or for two minutes.
 _SMALL: Final = 1 << 14
 _SMALL_SQUARED: Final = 1 << 28
 _VARINT: Final = [_varint(n) for n in range(_SMALL)]

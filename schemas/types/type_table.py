@@ -38,7 +38,7 @@ def _always(kind: Kind) -> Builder:
 
 
 def _bit(typmod: int, _modes: Modes) -> Kind:
-    if typmod == -1:  # of CREATE TABLE AS: any length, as bit varying
+    if typmod == -1:  # from CREATE TABLE AS: any length, as bit varying
         return TEXT
     if typmod == 1:
         return Kind("boolean", encoders.bit_boolean, b"0")

@@ -238,7 +238,7 @@ def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_R
     if relation.replica_identity in ("f", "n"):
         return primary
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
-    by_index = not flagged and not facts.primary_key  # a table that the log knows no key of, and the catalogue neither
+    by_index = not flagged and not facts.primary_key  # neither the log nor the catalogue knows a key
     return primary if by_index or set(primary) == set(flagged) else flagged
 
 

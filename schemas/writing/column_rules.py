@@ -25,8 +25,8 @@ _PYTHON_NAMES: Final[dict[Algorithm, str]] = {
     "MD5": "md5", "SHA-1": "sha1", "SHA-224": "sha224", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512",
     "SHA3-224": "sha3_224", "SHA3-256": "sha3_256", "SHA3-384": "sha3_384", "SHA3-512": "sha3_512",
 }  # fmt: skip
-_LENGTHS: Final = {1042: 4, 1043: 4}  # char(n), varchar(n): what their typmod is more than n
-_TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text behind its name
+_LENGTHS: Final = {1042: 4, 1043: 4}  # char(n), varchar(n): typmod minus n
+_TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text with a name
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def key_schema(topic: str, fields: Sequence[Field]) -> Schema:
 def value_schema(topic: str, fields: Sequence[Field]) -> Schema:
     """`<topic>.Envelope` with the row as `<topic>.Value`, in the order of fields of Debezium 3.x."""
     row = _record(topic, "Value", _fields(fields))
-    del row["namespace"]  # that of the envelope around it
+    del row["namespace"]  # the envelope's namespace applies
     envelope: list[Schema] = [
         {"name": "before", "type": ["null", row], "default": None},
         {"name": "after", "type": ["null", "Value"], "default": None},
@@ -120,7 +120,7 @@ def _field(field: Field, named: set[str]) -> Schema:
 
 
 def _with_parameters(avro: AvroType, source: Mapping[str, str]) -> AvroType:
-    if not source or (isinstance(avro, str) and "." in avro):  # a record's are where it is defined
+    if not source or (isinstance(avro, str) and "." in avro):  # a record's parameters are where it is defined
         return avro
     avro = {"type": avro} if isinstance(avro, str) else avro
     if avro["type"] == "record":  # other columns call it by name

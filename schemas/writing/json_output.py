@@ -19,7 +19,7 @@ from schemas.writing.codec import Codec, Encoder, SourcePrefix
 
 TextOf: TypeAlias = Callable[[Schema], Callable[[bytes], bytes]]
 
-_ID: Final = 0  # in front of Avro bytes that nobody sees
+_ID: Final = 0  # schema id before Avro bytes that nobody sees
 
 
 class RowText:

@@ -196,7 +196,7 @@ class Sending:
         read = self._clock_lately()
         left = self._intend(leased, tasks, under_way=True)
         not_after = read + timedelta(seconds=left - self.abilities.settles_within)
-        # Without those that the brake stops, or that were marked meanwhile.
+        # Leaves out tasks that the brake stops, or that were marked meanwhile.
         tasks = [task for task in tasks if task.one.intent]
         if not tasks:
             return

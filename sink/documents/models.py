@@ -80,7 +80,7 @@ class Customer(Part):
     kind: Literal["registered", "guest", "company"]
     name: str
     email: str | None = None
-    email_verified: bool | None = Field(None, exclude=True)  # the shop has checked whose it is; no ERP is told
+    email_verified: bool | None = Field(None, exclude=True)  # the shop has checked the address; no ERP is told
     company: str | None = None
     tax_id: str | None = None
     addresses: tuple[Address, ...] = ()
@@ -126,7 +126,7 @@ class Payment(Keyed):
     amount: Amount
     paid_at: Instant | None = None
     reference: str | None = None  # the payment provider's transaction id
-    refund: Key | None = None  # of money given back, a negative amount: the Refund that has it, so that `paid` has not
+    refund: Key | None = None  # for money given back, a negative amount: the Refund that has it; `paid` leaves it out
 
     @property
     def is_of_refund(self) -> bool:

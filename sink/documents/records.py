@@ -98,7 +98,7 @@ def fingerprint(document: Document) -> str | None:
     identity. The buyer comes last, and is empty if the shop has erased the buyer: see `same_identity`.
     """
     if isinstance(document, SalesOrder):
-        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
+        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may change
         return f"{document.number}|{placed_at.isoformat()}|{document.customer or ''}"
     return None
 

@@ -50,15 +50,15 @@ class Observed:
     record: ErpRecord
     milestone: Milestone | None  # None: nothing may be planned on it, and `problem` says why
     reference: str  # the ERP's own number of it, for people; it may change, so nothing refers to it
-    stamp: str  # another one after every change of what `record` has, lines included, and of the state
-    key: int = 0  # of the last step that was done to it
+    stamp: str  # changes with every change of `record`, lines included, and of the state
+    key: int = 0  # the key of the last step that was done to it
     state: str = ""  # the ERP's own word
     problem: str = ""
     may_not: Mapping[Change, str] = field(default_factory=dict)
     """Changes that it cannot take now although the planner's table says so, each with the reason in words."""
     rates: Mapping[Decimal, Sums] = field(default_factory=dict)
     """The ERP's own sums by tax rate in percent; empty if it has none."""
-    paid: Decimal | None = None  # None where it does not say
+    paid: Decimal | None = None  # None if the ERP does not say
     moved: Mapping[str, Moved] = field(default_factory=dict)
     """For an order: what became of each line, by the line's key."""
     refunded: Mapping[str, Decimal] = field(default_factory=dict)

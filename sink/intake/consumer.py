@@ -203,7 +203,7 @@ class ShopConsumer:
         if missing := _places(shown) - set(self._ours):
             self._join_again(missing)
             return False
-        # A member that comes back is given topics of before, too: of which table they are, nobody has said since.
+        # A member that comes back is given topics of before, too; nobody has said since which table they are of.
         ours = [TopicPartition(*place) for place in self._ours if place[0] in self._topics]
         starts: list[Assigned] = _kafka(self._starts, ours, shown)
         _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
@@ -259,7 +259,7 @@ class ShopConsumer:
         which then fetches nothing for up to a second. A seek to where we are wakes it."""
         _kafka(self._consumer.resume, partitions)
         for partition in _kafka(self._consumer.position, partitions):
-            if partition.offset < 0:  # none of it was read yet
+            if partition.offset < 0:  # nothing of it was read yet
                 continue
             try:
                 self._consumer.seek(partition)

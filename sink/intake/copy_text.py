@@ -173,7 +173,7 @@ def _record(avro: Schema, named: dict[str, Read]) -> Read:
             found[name], i = read_field(b, i)
         return found, i
 
-    # Under both names before its fields are read: the short one is for those of the same namespace.
+    # Both names are known before the fields are read; the short one is for types of the same namespace.
     named[avro["name"]] = named[f"{avro.get('namespace', '')}.{avro['name']}"] = read
     fields += [(field["name"], reader(field["type"], named)) for field in avro["fields"]]
     return read
@@ -234,7 +234,7 @@ def text(value: Any) -> str:
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, list):
-        # Quotes do no harm around a number, and keep NULL, braces and commas what they are.
+        # Quotes do no harm around a number; NULL, braces and commas need them to keep their meaning.
         return "{" + ",".join("NULL" if item is None else _quoted(text(item)) for item in value) + "}"
     return str(value)
 

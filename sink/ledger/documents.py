@@ -49,7 +49,7 @@ class Entry:
     age: float  # seconds since the last mark
     dirty: bool  # marked since the last look
     passes: bool  # a person has let the shop's present version pass the brake
-    check: str | None = None  # that a held document did not pass
+    check: str | None = None  # the check that a held document did not pass
     decisions: dict[str, Any] | None = None  # see `planning.decisions`
     account: str | None = None  # the ERP's key of the account that a customer shares
     next_unit: str | None = None  # where it goes once its step is no longer in doubt

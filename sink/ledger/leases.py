@@ -70,7 +70,7 @@ def lease(
         found += _take(cursor, owner, seconds, _due("<> ALL"), [*later], most - len(found))
     if found or not later:
         return found
-    # Of these types alone: others may have become due since, and `most_later` is not their number.
+    # Only these types: others may have become due since, and `most_later` is not their number.
     return _take(cursor, owner, seconds, _due("= ANY"), [*later], max(most, most_later))
 
 

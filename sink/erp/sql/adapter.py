@@ -71,9 +71,9 @@ class SqlErp:
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
         abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH), self._database.settles_within)
-        if self._advised is None:  # each worker checks, and nothing of it changes by itself
+        if self._advised is None:  # each worker checks, and the result does not change by itself
             self._advised = columns.keys(self._database)
-        # Without a right to write, a sink that only plans is of use all the same.
+        # A sink that only plans is of use without a right to write.
         notes = [*(Advice(one.said, one.mend) for one in rights), *looked.notes, *self._advised]
         return Checked(str(rows[0]), self._database.version, abilities, notes)
 
@@ -118,7 +118,7 @@ class SqlErp:
         """The SKUs without an item."""
         if not skus:
             return set()
-        # A SKU that the column cannot hold is none of its items.
+        # A SKU that does not fit the column has no item.
         return set().union(*apart(sorted(skus), self._unknown, lambda sku, _: {sku}))
 
     def _unknown(self, skus: Sequence[str]) -> set[str]:
@@ -208,7 +208,7 @@ def _is(name: str, column: sa.Column[Any], value: Value) -> sa.ColumnElement[boo
 
 
 def _progress(step: Step, seen: Observed | None) -> StepProgress:
-    if seen is not None and not seen.stamp:  # its row is there and cannot be read, nor what step was its last
+    if seen is not None and not seen.stamp:  # its row is there, but neither it nor its last step can be read
         return StepProgress(HowFar.UNCLEAR, seen)
     done = seen is not None and seen.key >= step.key
     return StepProgress(HowFar.DONE if done else HowFar.NOT_DONE, seen)

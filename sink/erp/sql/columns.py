@@ -27,7 +27,7 @@ _MAKE: Final[Mapping[ValueType, str]] = {
 }  # fmt: skip
 _CENTS: Final = 2
 _DIGITS: Final[Mapping[ValueType, int]] = {"money": 7, "number": 3}  # before the point
-_KEY_LENGTH: Final = 100  # a shop's name, a kind, and keys of several columns
+_KEY_LENGTH: Final = 100  # room for a shop's name, a kind, and keys of several columns
 _WORDS: Final = {"currency": 3, "billing_country": 2, "shipping_country": 2, "kind": len("discount")}
 _OF_A_CUSTOMER: Final = {"kind": len("registered")}
 _MICROSECONDS: Final = 6
@@ -208,7 +208,7 @@ def _left_empty(document: DocumentTable, known: Known, dialect: str) -> Iterator
         for name, column in known[table].items():
             numbered = "identity" in column or column.get("autoincrement") is True or "computed" in column
             if dialect == "sqlite" and dict(column).get("primary_key") and isinstance(column["type"], sa.Integer):
-                numbered = True  # another name of the row's own number
+                numbered = True  # SQLite: another name of the row's own number
             if name not in written and not column["nullable"] and column["default"] is None and not numbered:
                 said = f"{table}.{name} must have a value, has no default, and the mapping does not name it"
                 yield Advice(said, f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT …, or name it in the mapping")

@@ -17,7 +17,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 _LOOK: Final = 0.5
-_GRACE: Final = 2.0  # the server's own limit comes first: it says what happened
+_GRACE: Final = 2.0  # the server's own limit comes first, because it says what happened
 
 
 class Silence:

@@ -164,7 +164,7 @@ class Writing:
         """Where the ERP kept something else than was wanted; '' if nowhere."""
         if step.verb in ("create", "adopt", "amend"):
             return not_kept(step.want, row.observed.record)
-        # Of an ERP without a state for the goal, that of the last one before it.
+        # If the ERP has no state for the goal, the state of the last milestone before it was written.
         written = self._document.milestones[self._state(step.goal)]
         return "" if row.observed.milestone is written else f"it is {row.observed.state}"
 

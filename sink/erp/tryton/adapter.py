@@ -204,7 +204,7 @@ class TrytonErp:
         return {ref: unreadable(ref.kind, _UNREAD)}
 
     def _progress(self, step: Step, seen: Observed | None) -> StepProgress:
-        if seen is not None and not seen.stamp:  # it is there and cannot be read, nor what step was its last
+        if seen is not None and not seen.stamp:  # it is there, but neither it nor its last step can be read
             return StepProgress(HowFar.UNCLEAR, seen)
         return StepProgress(self._of[step.ref.kind].how_far(step, seen), seen)
 
@@ -213,7 +213,7 @@ class TrytonErp:
         try:
             results = self._of[kind].do(verb, steps, calls)
         except HoldError as error:
-            if calls.sent != sent:  # by a read after a write: nobody knows what became of any of them
+            if calls.sent != sent:  # the read after a write failed: nobody knows what became of any of them
                 results = [NotDone(RetryError("what became of it cannot be read now")) for _ in steps]
             elif len(steps) > 1:
                 half = len(steps) // 2

@@ -73,7 +73,7 @@ class Customers:
         known = {number: _known(step, there.get(number), self._observed) for number, step in enumerate(steps)}
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
         failed = self._write(todo, there, calls, self._master.settings.tax_identifier or None)
-        # A tax number that is none of its type stands among the identifiers all the same, without a type.
+        # A tax number that does not fit its type is kept among the identifiers without a type.
         odd = {
             n: one for n, one in todo.items() if isinstance(failed.get(n), HoldError) and one.want.fields.get("tax_id")
         }

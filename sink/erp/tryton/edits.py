@@ -96,7 +96,7 @@ def is_notes(change: Edit) -> bool:
 def in_processing(change: Edit, row: Row) -> Edit:
     """The same edit without new and deleted lines. A new line takes over one that is no longer wanted and has the same
     tax; what is left of those gets the quantity 0. HoldError if Tryton cannot do it."""
-    # In one order, whether they still have a quantity or not: a step that is gone on with gives each the same place.
+    # In one order, with or without a quantity: a step that is continued must give each line the same place.
     free = [line for line in row["lines."] if line["type"] == "line"]
     free = [line for line in free if line["id"] in change.gone or not line["quantity"]]
     changed = {one: {**some} for one, some in change.changed.items()}

@@ -213,7 +213,7 @@ def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: b
             _add(found.rates, rate, _ZERO, quantity * minor)
             continue
         part, key, fields = _child(kind, line, goods, noted if ours else {}, sign)
-        if key in found.parts[part]:  # somebody has copied a line, its note too
+        if key in found.parts[part]:  # somebody has copied a line together with its note
             key = f"{BY_HAND}{line['id']}"
         rate, net = goods.rate_of(line["taxes"]) or _ZERO, sign * _decimal(line["amount"] or 0)
         tax = _rounded(_decimal(line["unit_price"] or 0) * quantity * rate / 100, minor)

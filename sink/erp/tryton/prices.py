@@ -59,7 +59,7 @@ class Prices:
         self._ids: dict[str, int] = {}
         """The line where each key of ours was last seen. No index has the keys, so a search for one reads every
         line."""
-        self._read_to = 0  # the line up to which the keys of all were read
+        self._read_to = 0  # up to this line all keys were read
         self._looked_at: dict[ErpRef, Row] = {}
         self._lock, self._reading = Lock(), Lock()
 
@@ -67,7 +67,7 @@ class Prices:
         """Prices as they are now; missing ones are left out."""
         rows = self._by_ref(refs)
         with self._lock:
-            if len(self._looked_at) > _PAGE:  # those of which nothing was to be changed
+            if len(self._looked_at) > _PAGE:  # prices that were looked at and needed no change
                 self._looked_at.clear()
             self._looked_at |= rows
         return {ref: self._observed(row) for ref, row in rows.items()}

@@ -165,7 +165,7 @@ class WriteCalls:
         self._rpc = rpc
         self._not_after = not_after
         self._session = rpc.session()
-        self.sent = 0  # whatever became of them
+        self.sent = 0  # calls sent, whatever became of them
 
     def call(self, model: str, method: str, *args: Any, stamps: Stamps | None = None) -> Any:
         """Writes, or presses a button. StaleError: a record has another stamp by now. HoldError: Tryton refuses it.
@@ -179,7 +179,7 @@ class WriteCalls:
         context = {"active_model": model, "active_id": ids[0], "active_ids": [*ids]}
         found, *_ = self._rpc.ask(f"wizard.{name}.create", [], context)
         self.send(f"wizard.{name}.execute", [found, data, state], context)
-        with suppress(RetryError, HoldError):  # the page was gone through; Tryton forgets it by itself
+        with suppress(RetryError, HoldError):  # the wizard is done; Tryton deletes its session by itself later
             self._rpc.ask(f"wizard.{name}.delete", [found], context)
 
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:

@@ -155,7 +155,7 @@ def _changing(step: Step, row: Row, change: Edit) -> Call:
     for one in row["amendments."]:
         if (one["description"], one["state"]) == (mark, "draft"):
             return Call(SLIP, "validate_amendment", (one["id"],))
-    # By a write of the sale, which has its stamp: a call that arrives twice would make a second slip otherwise.
+    # Written through the sale, which has its stamp: else a call that arrives twice would make a second slip.
     made = {"description": mark, "lines": [("create", slip)]}
     return Call(SALE, "write", ([row["id"]], {"amendments": [("create", [made])]}))
 
