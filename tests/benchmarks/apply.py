@@ -32,10 +32,10 @@ from tests.faults.day import position
 from tests.programs import ROOT, Program, write_settings
 
 ORDERS: Final = 3_000
-WARM: Final = 200  # orders that are not counted: what is compiled and cached with them is there for all
+WARM: Final = 200  # orders that are not counted: statements are compiled and caches filled with them
 WARM_SECONDS: Final = 3.0
 _LOOK: Final = 0.005
-_COUNT: Final = 0.2  # to count the orders costs the server CPU, which is what is measured
+_COUNT: Final = 0.2  # counting the orders costs CPU of the server, which is what we measure
 _BEHIND: Final = 2_000  # rows of the ERP that are read again, since two workers commit out of order
 
 

@@ -98,8 +98,8 @@ class ApplyShop:
         """Places orders at an even pace, each in its own commit. Returns id → time of commit (seconds since 1970)."""
         committed: dict[int, float] = {}
         began = time.monotonic()
-        # As a shop commits by default. The server's setting is for throughput: a commit would reach the log, and so
-        # capture, up to 0.6 s after it was told.
+        # The commit of a usual shop. The server's setting is for throughput: with it a commit reaches the log, and so
+        # capture, up to 0.6 s after the client is told.
         with closing(psycopg2.connect(self.dsn, options="-c synchronous_commit=on")) as connection:
             for number in range(int(rate * seconds)):
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))

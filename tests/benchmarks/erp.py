@@ -149,7 +149,7 @@ class Bench:
 
     def _look(self) -> None:
         """Looks at unchanged orders: all that the sink brought, as often as it takes for a thousand."""
-        last = self._shop.shop.newest - self._orders  # the script's last ones are behind
+        last = self._shop.shop.newest - self._orders  # the script has made the newer ones
         first, looked, took = last - 2 * self._orders + 1, 0, 0.0
         with closing(Replicas(1, self._settings)) as replicas:
             while looked < LOOKED_AT:

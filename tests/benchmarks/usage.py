@@ -18,7 +18,7 @@ def cpu_with_children(pid: int) -> float:
     while True:
         own = _fields(pid)
         living = sum(sum(_fields(child)[11:13]) for child in children(pid))
-        if _fields(pid)[13:15] == own[13:15]:  # else one ended meanwhile, and is in neither of the two
+        if _fields(pid)[13:15] == own[13:15]:  # a process ended meanwhile, and is in neither of the two
             return (sum(own[11:15]) + living) / _TICKS
 
 

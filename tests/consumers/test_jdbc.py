@@ -108,7 +108,7 @@ def copies(
             live(shop)
             records = [each for each in shop.records() if each.topic.startswith(f"{prefix}.public.")]
             connect.until_read("whole", ends(records))
-            # What the transformation leaves out at the end of a partition, the sink does not commit.
+            # The sink does not commit records that the transformation drops at the end of a partition.
             connect.until_read("unwrapped", ends(each for each in records if each.op not in ("t", "tombstone")))
         yield Copies(shop, *targets)
         shop.drop_slots()

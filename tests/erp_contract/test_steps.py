@@ -44,7 +44,7 @@ from tests.erp_contract.records import (
 from tests.erp_contract.target import Killed, Moment, Target
 
 ORDER = REF["order"]
-# What is there before, what the shop wants, what was written last.
+# What is there before, what the shop wants, and what was written last.
 STEPS: dict[str, tuple[tuple[Kind, ...], ErpRecord | None, ErpRecord | None]] = {
     "create customer": ((), CUSTOMER, None),
     "amend customer": (("customer",), changed(CUSTOMER, name="Ann B."), CUSTOMER),
@@ -87,7 +87,7 @@ def _survives(target: Target, sink: Sink, wanted: Step) -> int:
         if results:
             assert isinstance(results[0], Observed), results
             return moment - 1
-        gc.collect()  # what the process that is gone held open is closed
+        gc.collect()  # closes what the dead process held open
         found = sink.erp.progress([wanted])[0]
         if found.how_far is HowFar.DONE:
             return moment
@@ -109,7 +109,7 @@ def test_a_kill_at_each_moment_leaves_nothing_twice_and_a_lost_result_is_found(
     assert name == f"{wanted.verb} {wanted.ref.kind}"
     assert _survives(target, sink, wanted) >= 2
     done = target.content()
-    # It was done in the last round, and nobody heard of it: it is told, and a repeat changes nothing.
+    # The last round did the step, and its reply was lost: the ERP says so, and a repeat changes nothing.
     assert sink.how_far(wanted) is HowFar.DONE
     assert sink.done(wanted).reference == sink.see(wanted.ref).reference
     assert target.content() == done
@@ -305,7 +305,7 @@ def test_a_process_that_stands_still_in_the_middle_comes_too_late(target: Target
     if target.can.at_once:
         assert target.content() == before
         return
-    # What was done of it is told, and can be gone on with.
+    # The ERP says what was done, and the step can be continued.
     (result,) = results
     assert isinstance(result, NotDone)
     assert result.reached is not None

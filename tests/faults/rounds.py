@@ -113,7 +113,7 @@ class Round:
     def _position(self, last: dict[str, Any] | None) -> dict[str, Any] | None:
         try:
             return self.shop.position(settled=False)
-        except UnavailableError:  # of a broker that was just started
+        except UnavailableError:  # the broker was just started
             return last
 
     def _reached(self, end: int) -> bool:

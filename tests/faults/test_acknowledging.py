@@ -70,7 +70,7 @@ def _older_commits_while_kafka_hangs(shop: Shop, first: int) -> None:
         time.sleep(0.5)  # A is read
         with standing_still(shop.capture):
             older.commit()
-            time.sleep(3.4)  # more than half of its patience, and less than all from our last word on
+            time.sleep(3.4)  # more than half of its patience, but less than all of it, since our last word
         seen = _watched(shop, 2.5)
         assert max(seen) < ends_a, f"the server may forget A and {max(seen) - ends_a} bytes more"
 

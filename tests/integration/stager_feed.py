@@ -123,7 +123,7 @@ class Feed:
             return True
 
         until(made, f"topic {topic} is made again")
-        self.producer = self.another_producer()  # one that knew the old topic asks for it for a while
+        self.producer = self.another_producer()  # a client that knew the old topic asks for it for a while
 
     def another_producer(self) -> Producer:
         """A producer whose transactions end when the test wants."""
@@ -257,7 +257,7 @@ class Feed:
         properties = {
             "bootstrap.servers": self.servers,
             "group.id": self.group,
-            "session.timeout.ms": "6000",  # a static member stays so long after its end
+            "session.timeout.ms": "6000",  # a static member stays in the group this long after its end
             "topic.metadata.refresh.interval.ms": "1000",
         }
         topics = [self.topic(table) for table in self.profile.tables]

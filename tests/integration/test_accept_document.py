@@ -185,7 +185,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
     _gross(middle, worker, "9.90")
     accepted(middle)
-    drain(worker)  # what counts as written has the clerk's value now
+    drain(worker)  # the clerk's value counts as written now
     undo_accept(middle, ORDER, "Ada", execute=False)
     look(worker, middle, ORDER)
     assert held(middle) == []

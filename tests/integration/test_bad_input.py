@@ -100,7 +100,7 @@ def test_what_kafka_refuses_is_a_setting_and_no_outage(
     assert "kafka-acls" not in checked.stdout
     ended = run("capture", "run", config=config)
     assert ended.returncode == ExitCode.CONFIG
-    last = [json.loads(line) for line in ended.stderr.splitlines()][-1]  # all of it is JSON, librdkafka's, too
+    last = [json.loads(line) for line in ended.stderr.splitlines()][-1]  # every line is JSON, even librdkafka's
     assert last["event"] == "ended"
     assert hint in last["next"]
 
@@ -139,5 +139,5 @@ def test_logs_hold_no_row_values_and_no_secrets(
     finally:
         program.stop()
     log = program.log.read_text()
-    assert "streaming" in log  # it is the log that we look at
+    assert "streaming" in log  # this is the right log
     assert PLANTED not in log

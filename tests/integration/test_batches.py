@@ -504,7 +504,7 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
                    " FROM generate_series(2, 4) AS n")  # fmt: skip
     others = [DocumentRef(*ref) for n in "234" for ref in (("sales_order", n), ("customer", f"c{n}"))]
-    mark(middle, ORDER, CUSTOMER, *others)  # together, as one commit or what waits for days
+    mark(middle, ORDER, CUSTOMER, *others)  # together, like one commit, or like marks that waited for days
     with transaction(middle) as cursor:
         taken = leases.take(cursor, "another", 60.0, ["customer:7"])
     worker = Worker(

@@ -123,7 +123,7 @@ def every_kind_of_change(shop: Shop) -> None:
 
 
 def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> None:
-    # A value that an SQL expression of the settings cannot take: PostgreSQL's error has it.
+    # An SQL expression of the settings fails for this value: PostgreSQL's error has the value.
     bad_select = "SELECT p.id, (p.name::int)::text AS name, iban, phone, notes, story, score, city FROM people p"
     people.configure(snapshot_select_statement_overrides={"public.people": bad_select})
     people.capture.start()

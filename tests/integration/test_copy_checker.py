@@ -148,7 +148,7 @@ def test_each_damage_is_found(fake: Fake, name: str) -> None:
     assert [text[: len(whole)] for text, whole in zip(found, DAMAGES[name], strict=True)] == list(DAMAGES[name])
     assert fake.checker.torn == 1
     assert fake.found() == found
-    assert fake.checker.torn == 1  # of one place
+    assert fake.checker.torn == 1  # counted once for a place
 
 
 def _early(fake: Fake) -> None:
@@ -240,7 +240,7 @@ def test_it_looks_again_and_again_and_waits_for_a_place(fake: Fake) -> None:
     watch.start()
     for number in range(10, 40):
         fake.change(number)
-        with psycopg2.connect(fake.middle) as middle, middle.cursor() as cursor:  # as a stager: all in one transaction
+        with psycopg2.connect(fake.middle) as middle, middle.cursor() as cursor:  # one transaction, as in a stager
             _stage(fake, cursor)
     watch.finish()
     assert fake.checker.torn == 0, fake.checker.findings

@@ -112,7 +112,7 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     )
     leave_alone(middle, ORDER, False, "Ada", execute=True)
     change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2")
-    mark(middle, ORDER, RETURN, REFUND)  # the refund is of later
+    mark(middle, ORDER, RETURN, REFUND)  # the refund was made later
     drain(worker)
     assert held(middle) == []
     assert run(erp_url, "SELECT gross::text, (SELECT count(*)::int FROM refunds) FROM orders") == [("11.90", 0)]

@@ -288,7 +288,7 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     }  # fmt: skip
     assert {value["source"]["txId"] is None for value in values if value["message"]["prefix"] == "app.two"} == {True}
     log = [each.stamp.ordinal for each in of(shop, "log") if each.stamp]
-    assert log == [1, 6]  # all that is transactional counts, whoever wants it
+    assert log == [1, 6]  # every transactional message counts, whether anybody wants it or not
 
 
 def test_an_outbox_message_cannot_write_the_position_or_a_table(shop: Shop) -> None:

@@ -91,7 +91,7 @@ def test_f9_after_a_return_that_is_more_than_was_sold(shop: Shop, middle: Connec
 
 def test_f9_while_the_new_buyer_or_the_item_is_not_in_the_erp(shop: Shop, middle: Connection) -> None:
     assert shop.changed("sku = 'NEW'") == ["the ERP has no item NEW"]
-    change(middle, "UPDATE orders SET customer = '8'")  # of whom no row has come
+    change(middle, "UPDATE orders SET customer = '8'")  # no row of this buyer has come
     assert shop.changed("status = 'cancelled'") == []
     assert shop.cancelled()
     mark(middle, CUSTOMER)

@@ -141,7 +141,7 @@ def in_erp(erp_url: str) -> list[tuple[str, str, str]]:
 def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker: Worker, erp_url: str) -> None:
     assert in_erp(erp_url) == [(f"S-{number}", "confirmed", "10.00") for number in (1, 2, 3)]
     shop.lose(LINES)
-    cancelled_and_raised = an_order(2, "cancelled", "u", "25")  # by how much, is not certain
+    cancelled_and_raised = an_order(2, "cancelled", "u", "25")  # nobody knows by how much
     new = (an_order(4), line(4, 0, of=4))
     shop.until_there(an_order(1, "cancelled", "u"), cancelled_and_raised, an_order(3, op="u", total="30"), *new)
     drain(worker)

@@ -518,7 +518,7 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
             first.start()
-            while not shop.value(asleep):  # until the checkpointer, too, has the new setting
+            while not shop.value(asleep):  # until the checkpointer has the new setting, too
                 if not first.is_alive():
                     first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
                     first.start()

@@ -25,7 +25,8 @@ from sink.planning.changes import changes
 from sink.staging.position import why_not_planned
 
 OURS = layer.VERSION
-# As the release before staged an order and applied it: rows of two tables, evidence, an inbox, a ledger.
+# The state in which the release before left a staged and applied order: rows of two tables, evidence, an inbox, a
+# ledger.
 _BEFORE = """
 CREATE TABLE staged."public.orders" (id bigint PRIMARY KEY, status text, _generation bigint NOT NULL,
     _commit_lsn numeric(20) NOT NULL, _ordinal bigint NOT NULL, _deleted boolean NOT NULL, _snapshot text,

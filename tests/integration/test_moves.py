@@ -234,7 +234,7 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
 
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
-    drain(make_worker(middle, erp, profile_path))  # its buyer is there, and keeps nothing back
+    drain(make_worker(middle, erp, profile_path))  # its buyer is there, so nothing waits
     before = run(erp_url, ORDERS)
     lossy = adapter_of(LosesReplies, erp_url)
     mark(middle, ORDER)
@@ -476,7 +476,7 @@ def test_f5_what_the_log_says_of_a_key_is_kept_as_long_as_it_may_be_asked_for(
     ones = [DocumentRef("sales_order", key) for key in ("3", "4", "5")]
     change(middle, f"{COPY.format(3)}; UPDATE orders SET number = 'S-3' WHERE id = 3; DELETE FROM returns")
     _log_says(middle, ones[0], "2")  # nothing is known of that one
-    _log_says(middle, ones[1], "8")  # and the shop has this one no more
+    _log_says(middle, ones[1], "8")  # the shop no longer has this one
     _log_says(middle, ones[2], "4")  # this one was both, and is not seen yet
     look(worker, middle, *ones[:2])
     assert rows(middle, NOTED) == [("4", "8"), ("5", "4")]

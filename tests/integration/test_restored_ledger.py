@@ -134,7 +134,7 @@ def test_what_changed_on_both_sides_goes_as_the_shop_has_it_by_one_word_and_the_
 ) -> None:
     """As after a restore, or when the mapping names another column now: each order looks changed in the ERP."""
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
-    _ledger(middle, "DELETE FROM brake_count")  # what was counted of late passes again
+    _ledger(middle, "DELETE FROM brake_count")  # the changes counted lately pass again
     rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, brake=Brake(orders=2))
     worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
     mark(middle, *ORDERS)

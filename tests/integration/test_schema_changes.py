@@ -61,7 +61,7 @@ def test_every_change_of_a_table_keeps_every_row(shop: Shop, behind: bool) -> No
     if behind:
         shop.capture.start()
     shop.drain()
-    # Rows of `log` from before its key changed lie under keys that no longer are.
+    # Rows of `log` from before its key changed lie under keys that no longer exist.
     findings = [finding for finding in shop.findings() if not finding.text.startswith("public.log ")]
     assert not findings
 
@@ -117,7 +117,7 @@ def test_stop_says_which_column_clashes_and_goes_on_when_the_registry_takes_it(a
     [
         ("BACKWARD", "ALTER TABLE orders ALTER note SET NOT NULL"),
         ("FULL", "ALTER TABLE orders ALTER note SET NOT NULL"),
-        # As Django adds a column.
+        # Django adds a column like this.
         ("BACKWARD", "ALTER TABLE orders ADD n int NOT NULL DEFAULT 7; ALTER TABLE orders ALTER n DROP DEFAULT"),
         ("FULL", "ALTER TABLE orders ALTER total DROP NOT NULL"),
         ("FULL", "DROP TABLE orders"),
@@ -261,7 +261,7 @@ class Play:
         for name, (change, _) in self._tables.items():
             table = f"public.{self._now(name)}"
             rows = played[f"{table}{suffix}" if name in self.refused else table]
-            if change == "key":  # what lies under the key that no longer is stays there
+            if change == "key":  # rows under the former key stay there
                 rows = {key: row for key, row in rows.items() if json.loads(key).keys() == {"code"}}
             found[table] = rows
         assert not check_content(found, there)

@@ -128,7 +128,7 @@ def test_a_leaders_question_may_take_longer_than_it_waits_for_a_lock(database: s
 def test_only_the_copies_of_one_capture_are_its_leader_and_standby(database: str) -> None:
     server = server_of(database)
     leader, standby, other = (Leadership(server, slot) for slot in ("ours", "ours", "theirs"))
-    idle, looking = server.connect(), server.connect()  # as one that reads a table again, and `capture status`
+    idle, looking = server.connect(), server.connect()  # a reading of a table, and `capture status`
     try:
         assert (leader.acquire(), standby.acquire(), other.acquire()) == (True, False, True)
         with idle.cursor() as cursor:

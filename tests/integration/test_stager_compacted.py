@@ -115,7 +115,7 @@ def test_rows_that_compaction_took_are_no_gap_unless_a_delete_may_have_gone(
         sink.until_at(1_500)
         until(lambda: sink.rows("SELECT 1 FROM ordertap_shop.copy WHERE state = 'steady'"), "the first snapshot")
     assert sink.orders() == [(17, "shipped"), (19, "paid"), (20, "paid"), (21, "paid")]
-    assert sink.gaps() == []  # nothing was there that could have been deleted
+    assert sink.gaps() == []  # there was nothing to delete before
 
     sink.move_to(f"{database}_stood")
     with sink.running():

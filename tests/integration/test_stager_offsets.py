@@ -76,7 +76,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
         feed.commit(after, order(3, after, 1, "shipped", "u"), order(4, after, 2))
         feed.until_at(after)
         assert [row[0] for row in feed.orders()] == [1, 2, 3, 4]
-    # And back: what was skipped is older than what came since, and wins over nothing.
+    # And back: the skipped records are older than the later ones, and win over nothing.
     feed.set_offsets(lambda one: where[one.partition])
     with feed.running():
         until(lambda: feed.gaps() == [], "what was skipped has been read")

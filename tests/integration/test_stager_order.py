@@ -29,7 +29,7 @@ def feed(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka, postgres: Postg
     folder = tmp_path_factory.mktemp("order")
     made = Feed(folder, kafka.bootstrap_servers, f"t{os.getpid()}order", postgres.create_database("stager_order"))
     write_foreign(made, b"what is this?")
-    made.write(order(1, BEFORE, 1), line(1, BEFORE, 2, of=1))  # of a time before the index
+    made.write(order(1, BEFORE, 1), line(1, BEFORE, 2, of=1))  # from before the index
     made.begin()
     return made
 

@@ -58,7 +58,7 @@ def test_unchanged_toast_keeps_the_old_value(written: Written) -> None:
     written.stage(order(17, 100))
     written.stage(order(17, 200, status="sent", op="u", row={"note": None}, headers=unchanged("note")))
     assert notes(written) == [(17, "sent", "x")]
-    # In one batch: the record that has the value, and a later one of the row that has not.
+    # One batch has the record with the value, and a later one of the same row without it.
     written.stage(
         order(17, 300, 1, op="u", row={"note": "new"}),
         order(17, 300, 2, status="done", op="u", row={"note": None}, headers=unchanged("note")),

@@ -237,13 +237,13 @@ def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) ->
 
 def test_f3_a_column_that_changes_is_unseen_until_a_snapshot(feed: Feed, running: Running) -> None:
     put(feed, row(COLUMNS, 1, 0, price=10, old="x"))
-    feed.types[COLUMNS]["price"] = TEXT  # TYPE … USING: what is staged is of another unit
+    feed.types[COLUMNS]["price"] = TEXT  # TYPE … USING: staged values have another unit
     put(feed, row(COLUMNS, 2, 0, price="20 EUR", old="x"))
     assert "public.columns.price was never seen" in held_for(feed, COLUMNS, "price")
     again = [row(COLUMNS, 1, 0, price="10 EUR", old="x"), row(COLUMNS, 2, 0, price="20 EUR", old="x")]
     snapshot(feed, "f3-type", COLUMNS, *again)
     assert shown(feed, COLUMNS, "price") == [("10 EUR",), ("20 EUR",)]
-    feed.types[COLUMNS]["kind"] = TEXT  # ADD COLUMN … DEFAULT: what older rows have is not known
+    feed.types[COLUMNS]["kind"] = TEXT  # ADD COLUMN … DEFAULT: the values of older rows are not known
     feed.types[COLUMNS]["renamed"] = feed.types[COLUMNS].pop("old")  # RENAME
     put(feed, row(COLUMNS, 3, 0, price="30 EUR", kind="a", renamed="y"))
     assert "public.columns.old is no longer in the shop" in held_for(feed, COLUMNS, "price")

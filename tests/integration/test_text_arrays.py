@@ -36,7 +36,7 @@ def test_documents_are_found_by_type_and_key_together(middle: Connection) -> Non
         ("plain", ODD),
         ("short", [one for one in ODD if len(one) <= 5]),
         ("whole", [7, 40_000]),
-        ("small", [7, 40_000]),  # the second is more than the column holds: it is not there, and no error
+        ("small", [7, 40_000]),  # the second is more than the column holds: it is missing, and there is no error
     ],
 )
 def test_rows_of_the_erp_are_found_by_any_value(database: str, column: str, values: list[object]) -> None:

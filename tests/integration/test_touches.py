@@ -64,7 +64,7 @@ def test_a_select_joins_other_tables_before_and_after(database: str, tmp_path: P
     assert marks(shop) == {"sales_order 17", "sales_order 18", "price 1"}
     shop.stage(order(17, 400, status="sent", op="u"))
     assert marks(shop) == {"sales_order 17"}
-    # One commit moves the line back and deletes its order: it was joined neither before nor after.
+    # One commit moves the line back and deletes its order: the two were joined neither before nor after.
     shop.stage(line(1, 500, 1, op="u"), order(17, 500, 2, op="d"))
     assert marks(shop) == {"sales_order 17", "sales_order 18", "price 1"}
 

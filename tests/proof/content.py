@@ -21,7 +21,7 @@ _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (timestamp without time zone)
 Row = dict[str, Any]
 NEVER_SENT = "never sent"
 """Stands for a value that no record has yet, because an update left it alone. A later snapshot's row must bring it."""
-KEYLESS_PARTITION = 0  # where rows without key lie
+KEYLESS_PARTITION = 0  # rows without a key lie there
 
 
 def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
@@ -35,7 +35,7 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
     if all(each.key is None for each in records):
         return _replay_keyless(table, records, completed)
     rows: dict[str, Row] = {}
-    moved: dict[str, Row] = {}  # by the key that they had
+    moved: dict[str, Row] = {}  # by their former key
     origin: dict[str, Record] = {}
     for each in sorted(records, key=_place):
         if each.op == "t":

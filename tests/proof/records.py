@@ -136,7 +136,7 @@ def _partitions(admin: AdminClient, prefix: str) -> list[TopicPartition]:
     return [
         TopicPartition(name, number, 0)
         for name, topic in topics.items()
-        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"  # of a capture before the index
+        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"  # written by a capture before the index
         for number in topic.partitions
     ]
 
@@ -147,10 +147,10 @@ def _await_no_open_transaction(admin: AdminClient, partitions: list[TopicPartiti
         late = time.monotonic() > deadline
         try:
             stable, high = (_latest(admin, partitions, level) for level in IsolationLevel)
-        except KafkaException:  # a broker that stood still or was just started leads its partitions only soon
+        except KafkaException:  # a broker that stood still or was just started takes a moment to lead its partitions
             if late:
                 raise
-            admin.list_topics(timeout=10)  # else librdkafka asks with the leader epoch of before, again and again
+            admin.list_topics(timeout=10)  # else librdkafka repeats its request with the old leader epoch
         else:
             if stable == high:
                 return

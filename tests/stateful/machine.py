@@ -322,7 +322,7 @@ class Machine(RuleBasedStateMachine):
     def accepts(self, number: int) -> None:
         held = self._held()
         if held:
-            with suppress(SettingsError):  # not every check can be
+            with suppress(SettingsError):  # some checks cannot be accepted
                 accept_document(self.world.connection, _pick(held, number), "Ann", execute=True)
 
     def _held(self) -> list[DocumentRef]:

@@ -84,7 +84,7 @@ PURE_IMPORTS = {
     "typing",
 }  # fmt: skip
 
-# Two classes may have one name only here: both words are those of what they speak of, or are still to be parted.
+# Two classes may share a name only here: both are named in the words of their subject, or are still to be renamed.
 ONE_NAME = {
     "Begin": "pgoutput's message; what a worker of the snapshot is told",
     "Column": "of a relation; of a query in a profile; of a row as it is decoded; of a staged table",

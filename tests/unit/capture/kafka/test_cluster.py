@@ -25,7 +25,7 @@ def closing() -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                connection.recv(100_000)  # all of it: else the end is a reset
+                connection.recv(100_000)  # reads everything: else the connection ends with a reset
                 connection.close()
 
         thread = threading.Thread(target=serve, daemon=True)

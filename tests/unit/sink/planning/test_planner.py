@@ -100,7 +100,7 @@ RETURN = ErpRecord("return", {"number": "R"}, {"line": {"r1": {"order_line": SOL
 REFUND = ErpRecord("refund", {"number": "G", "gross": Decimal(5), "means": "card"})
 CUSTOMER = ErpRecord("customer", {"number": "100001", "name": "Ann"})
 PRICE = ErpRecord("price", {"sku": "A", "amount": Decimal(10)})
-# Row of the table: what was written, and what the shop wants now (None: it has it no more).
+# A row of the table: what was written, and what the shop wants now (None: it no longer has it).
 OTHERS: dict[str, tuple[ErpRecord, ErpRecord | None]] = {
     "change return": (
         RETURN,
