@@ -110,7 +110,7 @@ def booked(fields: Fields, scale: Scale) -> Booked:
 
 
 def roundings(record: ErpRecord, scale: Scale) -> dict[Decimal, int]:
-    """By how many minor units the shop's tax exceeds Tryton's, by rate. HoldError if a net amount cannot be met, or if
+    """The minor units by which the shop's tax exceeds Tryton's, by rate. HoldError if a net amount cannot be met, or if
     the difference is too large for rounding."""
     more: dict[Decimal, Decimal] = {}
     lines: dict[Decimal, int] = {}
